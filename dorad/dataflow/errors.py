@@ -1,0 +1,42 @@
+"""What can be wrong with a dataflow file: one problem, and the error that carries all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong (or unsupported, or worth a warning) at one place of a file."""
+
+    file: str
+    line: int
+    """Counts from 1; 0 when the problem is not in the text (the file is missing)."""
+    column: int
+    """Characters, counts from 1; 0 when the problem is not in the text."""
+    key: str
+    """Path of the key, such as `nodes[2].inputs.image.queue_size`; empty for the whole file."""
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
+        key = f"{self.key}: " if self.key else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}{key}{self.message}{hint}"
+
+
+class DataflowError(Exception):
+    """A dataflow file that cannot be used; `str()` is one line per problem."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        """Every problem found, in the order of the file."""
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)

@@ -1,0 +1,322 @@
+"""A dataflow as plain typed values: what the rest of the system knows of a YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from dorad.dataflow.errors import Problem
+    from dorad.dataflow.ros2 import Ros2Bridge
+
+
+class QueuePolicy(StrEnum):
+    """What happens to a message for an input whose queue is full."""
+
+    DROP_OLDEST = "drop_oldest"
+    BACKPRESSURE = "backpressure"
+
+
+class NodeKind(StrEnum):
+    """What a node is made of; decides which keys it may carry."""
+
+    PATH = "path"
+    DYNAMIC = "dynamic"
+    SHELL = "shell"
+    URL = "url"
+    OPERATORS = "operators"
+    MODULE = "module"
+    ROS2 = "ros2"
+    HUB = "hub"
+
+
+class RestartPolicy(StrEnum):
+    """When a node that ended is started again."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+class Distribute(StrEnum):
+    """How the files of a node reach its machine."""
+
+    LOCAL = "local"
+    SCP = "scp"
+    HTTP = "http"
+
+
+class OutputFraming(StrEnum):
+    """Accepted for compatibility; the data plane has one framing, so the key changes nothing."""
+
+    RAW = "raw"
+    ARROW_IPC = "arrow-ipc"
+
+
+class LogLevel(StrEnum):
+    """Severities, plus `stdout` for the channel of lines that carry none."""
+
+    ERROR = "error"
+    WARN = "warn"
+    INFO = "info"
+    DEBUG = "debug"
+    TRACE = "trace"
+    STDOUT = "stdout"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOutput:
+    """An output of another node. An operator's output is `<operator>/<output>`."""
+
+    node: str
+    output: str
+    written: str = field(default="", compare=False)
+
+    @property
+    def text(self) -> str:
+        """The source as the file spells it."""
+        return self.written or str(self)
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.output}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """`dora/timer/…`: a tick every `interval_ns` nanoseconds (always > 0)."""
+
+    interval_ns: int
+    written: str = field(default="", compare=False)
+
+    @property
+    def text(self) -> str:
+        """The source as the file spells it."""
+        return self.written or str(self)
+
+    def __str__(self) -> str:
+        for unit, nanos in (("secs", 10**9), ("millis", 10**6), ("micros", 10**3)):
+            if self.interval_ns % nanos == 0:
+                return f"dora/timer/{unit}/{self.interval_ns // nanos}"
+        return f"dora/timer/nanos/{self.interval_ns}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSource:
+    """`dora/logs[/<level>[/<node>]]`: log lines of the dataflow, None meaning any."""
+
+    level: LogLevel | None = None
+    node: str | None = None
+    written: str = field(default="", compare=False)
+
+    @property
+    def text(self) -> str:
+        """The source as the file spells it."""
+        return self.written or str(self)
+
+    def __str__(self) -> str:
+        return "/".join(["dora/logs", *(part for part in (self.level, self.node) if part)])
+
+
+Source = NodeOutput | Timer | LogSource
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a node or operator."""
+
+    id: str
+    source: Source
+    queue_size: int = 10
+    """Messages kept for a slow consumer, >= 1 (a written 0 acts as 1)."""
+    queue_policy: QueuePolicy = QueuePolicy.DROP_OLDEST
+    input_timeout: float | None = None
+    """Seconds of silence after which the input counts as broken."""
+    long_form: bool = False
+    """Whether the file gives a mapping of options rather than just the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Where the output lines of a node go beside its log file."""
+
+    send_stdout_as: str | None = None
+    send_logs_as: str | None = None
+    min_log_level: LogLevel | None = None
+    max_log_size: int | None = None
+    """Bytes after which the log file is rotated; None never rotates."""
+    max_rotated_files: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """What a node says about the data of its ports; ids to type URNs and the like."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    framing: Mapping[str, OutputFraming] = field(default_factory=dict)
+    metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Whether and how fast a node that ended is started again. Times in seconds."""
+
+    policy: RestartPolicy = RestartPolicy.NEVER
+    max_restarts: int = 0
+    """Per window; 0 is no limit."""
+    delay: float | None = None
+    max_delay: float | None = None
+    window: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """Where the source of a node is cloned from; at most one of branch, tag and rev."""
+
+    url: str
+    branch: str | None = None
+    tag: str | None = None
+    rev: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """On which machine a node runs."""
+
+    machine: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
+    distribute: Distribute = Distribute.LOCAL
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator of a runtime node; `source` is the file that holds it."""
+
+    id: str
+    language: str
+    """`python`, `shared-library` or `wasm`."""
+    source: str
+    conda_env: str | None = None
+    name: str | None = None
+    description: str | None = None
+    inputs: tuple[Input, ...] = ()
+    outputs: tuple[str, ...] = ()
+    types: Types = field(default_factory=Types)
+    build: tuple[str, ...] = ()
+    logging: Logging = field(default_factory=Logging)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One entry of `nodes`."""
+
+    id: str
+    kind: NodeKind
+    key: str = field(default="", compare=False)
+    """Its place in the file: `nodes[2]`. `Dataflow.problem` turns keys below it into positions."""
+    name: str | None = None
+    description: str | None = None
+    path: str | None = None
+    """As written (variables in it are the launcher's to expand); None unless a path-like kind."""
+    path_sha256: str | None = None
+    """64 lower-case hex digits, only with a URL."""
+    args: str | None = None
+    """One string with shell quoting, already known to split; nothing in it is expanded."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """What the process sees: the dataflow's `env` with the node's own on top, all expanded."""
+    own_env: Mapping[str, str] = field(default_factory=dict)
+    """Only what this node itself sets; goes over `--env`, which goes over the dataflow's."""
+    build: tuple[str, ...] = ()
+    """One command a line, no blank lines; `words.split_command` makes the argv of each."""
+    git: Git | None = None
+    hub: str | None = None
+    inputs: tuple[Input, ...] = ()
+    """For an operator node empty; its operators have the inputs. See `all_inputs`."""
+    outputs: tuple[str, ...] = ()
+    types: Types = field(default_factory=Types)
+    cpu_affinity: tuple[int, ...] = ()
+    spin_us: int | None = None
+    """Upper bound of the adaptive spin before the node sleeps; 0 never spins; None the default."""
+    shared_memory_pool_size: int | None = None
+    """Bytes."""
+    restart: Restart = field(default_factory=Restart)
+    health_check_timeout: float | None = None
+    startup_timeout: float | None = None
+    finish_grace_secs: float | None = None
+    logging: Logging = field(default_factory=Logging)
+    deploy: Deploy | None = None
+    operators: tuple[Operator, ...] = ()
+    module: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    ros2: Ros2Bridge | None = None
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether nothing is spawned and a process attaches later by the node's id."""
+        return self.kind is NodeKind.DYNAMIC
+
+    @property
+    def all_inputs(self) -> tuple[Input, ...]:
+        """Inputs as the data plane names them: an operator's are `<operator>/<input>`."""
+        if not self.operators:
+            return self.inputs
+        return tuple(
+            Input(f"{op.id}/{i.id}", i.source, i.queue_size, i.queue_policy, i.input_timeout, True)
+            for op in self.operators
+            for i in op.inputs
+        )
+
+    @property
+    def all_outputs(self) -> tuple[str, ...]:
+        """Outputs as the data plane names them: an operator's are `<operator>/<output>`."""
+        if not self.operators:
+            return self.outputs
+        return tuple(f"{op.id}/{output}" for op in self.operators for output in op.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRule:
+    """One more implicit conversion between two type URNs."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataflow:
+    """A whole checked dataflow: every input's source exists, every id is unique."""
+
+    nodes: tuple[Node, ...]
+    path: Path
+    """The file as it was named, for messages."""
+    base_dir: Path
+    """Absolute directory of the file: relative paths in it start here."""
+    descriptor: dict[str, Any] = field(default_factory=dict)
+    """The file as parsed: plain JSON-able values under the YAML's names, `env` expanded."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    exit_when_nodes_finish: bool | None = None
+    health_check_interval: float = 5.0
+    """Seconds, > 0."""
+    strict_types: bool = False
+    type_rules: tuple[TypeRule, ...] = ()
+    debug: bool = False
+    """`debug.enable_debug_inspection`; accepted, inspection works without it."""
+    deploy: Deploy | None = None
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
+    """What is accepted but will not do what the file hopes for."""
+    positions: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
+    """Key path to (line, column) in the file, both from 1."""
+
+    def node(self, node_id: str) -> Node:
+        """The node called `node_id`; raises KeyError."""
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        raise KeyError(node_id)
