@@ -1,0 +1,131 @@
+"""The dataflow file named on a command line: found, fetched, completed and loaded."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from dorad.dataflow.model import Dataflow
+
+SUFFIXES = (".yml", ".yaml")
+DEFAULTS = ("dataflow.yml", "dataflow.yaml")
+FETCH_TIMEOUT_S = 30.0
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    PathType = click.ParamType[Path]
+else:  # generic only in click's newer releases
+    PathType = click.ParamType
+
+
+class DataflowFile(PathType):
+    """A path to a dataflow file, or an http(s) URL that is fetched into the current directory."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path of an existing file. Raises click.ClickException when there is none."""
+        text = os.fspath(value)
+        if text.startswith(("http://", "https://")):
+            return fetch(text, Path.cwd())
+        path = Path(text)
+        if path.is_dir():
+            raise click.ClickException(
+                f"{text} is a directory; name the dataflow file in it{_candidates(path)}"
+            )
+        if not path.exists():
+            raise click.ClickException(f"{text}: there is no such file{_candidates(path.parent)}")
+        return path
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete directories and *.yml / *.yaml files."""
+        return [CompletionItem(text) for text in complete_path(incomplete, SUFFIXES)]
+
+
+def complete_path(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Return what `incomplete` may become: directories (with a slash), files by suffix."""
+    head, slash, tail = incomplete.rpartition("/")
+    directory = Path(f"{head}{slash}" or ".").expanduser()
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError:
+        return []
+    found = []
+    for entry in entries:
+        hidden = entry.name.startswith(".") and not tail.startswith(".")
+        if hidden or not entry.name.startswith(tail):
+            continue
+        if entry.is_dir():
+            found.append(f"{head}{slash}{entry.name}/")
+        elif entry.suffix in suffixes:
+            found.append(f"{head}{slash}{entry.name}")
+    return found
+
+
+def _candidates(directory: Path) -> str:
+    names = [Path(text).name for text in complete_path(f"{directory}/", SUFFIXES)]
+    files = [name for name in names if name.endswith(SUFFIXES)]
+    return f" (there: {', '.join(files[:5])})" if files else ""
+
+
+def fetch(url: str, directory: Path) -> Path:
+    """Download a dataflow file into `directory` and return its path.
+
+    Raises click.ClickException when it cannot be had, or a file of that name is there already
+    with other contents.
+    """
+    import urllib.error
+    import urllib.parse
+    import urllib.request
+
+    name = Path(urllib.parse.urlsplit(url).path).name
+    if not name.endswith(SUFFIXES):
+        raise click.ClickException(f"{url}: the address of a dataflow ends in .yml or .yaml")
+    try:
+        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as reply:  # noqa: S310 (checked)
+            content: bytes = reply.read()
+    except urllib.error.HTTPError as error:
+        raise click.ClickException(f"{url}: {error.code} {error.reason}") from error
+    except (urllib.error.URLError, OSError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise click.ClickException(f"{url}: {reason}") from error
+    target = directory / name
+    if target.exists() and target.read_bytes() != content:
+        raise click.ClickException(f"{target} exists and differs from {url}; move it away first")
+    target.write_bytes(content)
+    return target
+
+
+def dataflow_argument(*, required: bool = True) -> Callable[[Decorated], Decorated]:
+    """Add the argument PATH; where it is not required, `dataflow.yml` here is taken."""
+    return click.argument("path", type=DataflowFile(), required=required, default=None)
+
+
+def default_dataflow() -> Path:
+    """Return the dataflow file of the current directory. Raises click.UsageError without one."""
+    for name in DEFAULTS:
+        if Path(name).is_file():
+            return Path(name)
+    raise click.UsageError(f"name a dataflow file; there is no {DEFAULTS[0]} here")
+
+
+def load_dataflow(path: Path) -> "Dataflow":
+    """Load a dataflow file. Raises DataflowError with all its problems."""
+    from dorad.dataflow.load import load
+
+    return load(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file a command makes. Raises click.ClickException that names it and the reason."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
