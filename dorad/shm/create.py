@@ -1,0 +1,56 @@
+"""Making segments: only the daemon does, so that only it could ever leave one behind."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import posix_ipc
+
+PREFIX = "dorad-"
+
+
+class ShmFullError(OSError):
+    """/dev/shm has no room for a segment; `asked` and `free` are bytes."""
+
+    def __init__(self, asked: int, free: int) -> None:
+        self.asked = asked
+        self.free = free
+        super().__init__(
+            f"/dev/shm is full: {asked} bytes asked, {free} free; "
+            "make room there or send smaller messages"
+        )
+
+
+def create(size: int) -> int:
+    """Return the descriptor of a new zeroed segment of `size` bytes that has no name any more.
+
+    All its pages are allocated here, so that no process meets a full /dev/shm (SIGBUS) later.
+
+    Raises:
+        ShmFullError: there is no room.
+        OSError: shared memory cannot be made at all.
+    """
+    # The pid in the name lets `sweep` find what a daemon killed right here has left.
+    name = f"/{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+    segment = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+    segment.unlink()
+    try:
+        os.posix_fallocate(segment.fd, 0, size)
+    except OSError:
+        segment.close_fd()
+        usage = os.statvfs("/dev/shm")  # noqa: S108 - asked for its free space only
+        free = usage.f_bavail * usage.f_frsize
+        if free < size:
+            raise ShmFullError(size, free) from None
+        raise
+    return int(segment.fd)
+
+
+def sweep() -> None:
+    """Unlink segments of daemons that died between making and unlinking one."""
+    for path in Path("/dev/shm").glob(f"{PREFIX}*-*"):  # noqa: S108 - the system's place for segments
+        pid = path.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""Where everything lies in a mailbox segment, and what an entry of a ring looks like.
+
+A mailbox is one segment per node. It holds the node's own words, one ring for each of its inputs,
+and the node's configuration as JSON. All words are 64 bits, native order; a word has one writer,
+and words of different writers lie on different cache lines of 64 bytes.
+
+    mailbox:  header | ring of input 0 | ring of input 1 | ... | configuration
+    ring:     8 lines of words | capacity x 256 bytes of entries
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAGIC = 0x31_78_6F_62_61_72_6F_64  # "dorabox1"
+WORD = 8
+LINE = 8  # words in a cache line
+
+# Words of the mailbox header.
+BOX_MAGIC = 0
+BOX_CONFIG_OFFSET = 1  # bytes
+BOX_CONFIG_LENGTH = 2  # bytes
+BOX_ASLEEP = 1 * LINE  # node: non-zero while it blocks and wants its doorbell rung
+BOX_MAIL = 2 * LINE  # daemon: packets sent to the node's socket so far
+BOX_WORDS = 4 * LINE
+
+# Words of a ring header, relative to the ring.
+RING_CAPACITY = 0
+RING_QUEUE_SIZE = 1
+RING_HEAD = 1 * LINE  # producer: messages pushed, ever
+RING_BYTES = 1 * LINE + 1  # producer: payload bytes pushed, ever
+RING_LAST = 1 * LINE + 2  # producer: timestamp of the newest message, ns
+RING_WAITING = 1 * LINE + 3  # producer: non-zero while it waits for room
+RING_REFUSED = 1 * LINE + 4  # producer: messages given up because the dataflow was stopping
+RING_TAIL = 2 * LINE  # consumer: messages taken or skipped, ever
+RING_DROPPED = 2 * LINE + 1  # consumer: messages skipped, ever
+RING_STATE = 3 * LINE  # daemon: one of STATE_*
+RING_HAZARDS = 4 * LINE  # consumer: samples it borrows, 0 where free
+HAZARDS = 32
+RING_WORDS = 8 * LINE
+
+STATE_DETACHED = 0  # nobody reads it yet; a full ring drops
+STATE_ATTACHED = 1
+STATE_CLOSED = 2  # nobody will read it again; nobody pushes
+
+# An entry: timestamp ns, array length, null count, payload bytes, payload offset, metadata offset,
+# payload segment, metadata segment (0 = in the entry), metadata bytes, type code, flags.
+ENTRY = struct.Struct("=QQQQQQIIIBBH")
+ENTRY_SIZE = 256
+INLINE = ENTRY_SIZE - ENTRY.size
+
+MIN_CAPACITY = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RingPlan:
+    """One ring in a mailbox: `base` is its first word, `entries` its first entry's byte."""
+
+    base: int
+    entries: int
+    capacity: int
+    queue_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxPlan:
+    """The whole segment; `size` in bytes, whole pages."""
+
+    rings: tuple[RingPlan, ...]
+    config_offset: int
+    size: int
+
+
+def capacity_for(queue_size: int) -> int:
+    """Return how many entries a ring needs so that the newest `queue_size` are never overwritten.
+
+    While the producer writes one entry, the `queue_size` before it may still be read; the next
+    power of two above holds both and makes the index a mask.
+    """
+    return max(MIN_CAPACITY, 1 << max(queue_size, 1).bit_length())
+
+
+def plan(queue_sizes: Sequence[int], config_length: int, *, page: int = 4096) -> MailboxPlan:
+    """Lay out a mailbox with one ring for each queue size (>= 1), in order."""
+    rings = []
+    offset = BOX_WORDS * WORD
+    for queue_size in queue_sizes:
+        capacity = capacity_for(queue_size)
+        entries = offset + RING_WORDS * WORD
+        rings.append(RingPlan(offset // WORD, entries, capacity, queue_size))
+        offset = entries + capacity * ENTRY_SIZE
+    size = offset + config_length
+    return MailboxPlan(tuple(rings), offset, -(-size // page) * page)
+
+
+def sample_key(segment: int, offset: int) -> int:
+    """Return the non-zero word that names a sample in a hazard slot."""
+    return segment << 40 | offset >> 6

@@ -1,0 +1,173 @@
+"""The publisher's samples: where payloads too large for a ring entry are placed.
+
+Only the owner knows which samples are free; what is shared is just the bytes. A sample that was
+sent becomes free again when no subscriber can reach it any more, which the owner finds out when it
+next needs one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dorad.shm.layout import sample_key
+from dorad.shm.mapping import Mapping
+from dorad.shm.ring import Outlet
+
+SMALLEST = 9  # 512 bytes
+SLAB = 1 << 18  # bytes; segments of smaller samples hold this much
+DEFAULT_KEEP = 8 << 20
+TRIM_EVERY_NS = 5_000_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """One shared-memory segment, cut into samples of one size."""
+
+    number: int
+    mapping: Mapping
+    samples: list[Sample] = field(default_factory=list)
+    idle: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Sample:
+    """A stretch of a segment: `1 << order` bytes at `offset`.
+
+    `marks` are the (outlet, index) pairs it was pushed as. While `held`, an array of the node's own
+    still lies in it.
+    """
+
+    segment: Segment
+    offset: int
+    order: int
+    key: int
+    marks: list[tuple[Outlet, int]] = field(default_factory=list)
+    held: bool = False
+
+    def reachable(self) -> bool:
+        """Tell whether some subscriber may still read it."""
+        return not all(outlet.done_with(index, self.key) for outlet, index in self.marks)
+
+    def write(self, at: int, data: object) -> None:
+        """Copy a bytes-like object to `at` bytes into the sample."""
+        start = self.offset + at
+        view = memoryview(data)  # type: ignore[arg-type]  # any buffer: pyarrow's, bytes
+        self.segment.mapping.memory[start : start + view.nbytes] = data  # type: ignore[call-overload]  # as above
+
+
+class Pool:
+    """All samples of one node."""
+
+    def __init__(
+        self,
+        grow: Callable[[int], tuple[int, Mapping]],
+        retire: Callable[[int], None],
+        keep: int = DEFAULT_KEEP,
+    ) -> None:
+        """Start empty.
+
+        `grow` gets a new segment of so many bytes, already known to all subscribers; `retire` says
+        that one is not used any more. `keep` bytes are held on to even when idle.
+        """
+        self._grow = grow
+        self._retire = retire
+        self._keep = keep
+        self._segments: list[Segment] = []
+        self._free: dict[int, list[Sample]] = {}
+        self._flying: dict[int, deque[Sample]] = {}
+        self._returned: deque[Sample] = deque()
+        self._trimmed_ns = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of shared memory this pool has now."""
+        return sum(segment.mapping.size for segment in self._segments)
+
+    def take(self, size: int) -> Sample:
+        """Return a sample of at least `size` bytes that nobody else can reach.
+
+        Raises:
+            OSError: there is no room for another segment.
+        """
+        order = max(SMALLEST, (size - 1).bit_length())
+        if self._returned:
+            self._collect_returned()
+        free = self._free.setdefault(order, [])
+        sample = free.pop() if free else self._reclaim(order)
+        if sample is None:
+            self._add_segment(order)
+            sample = free.pop()
+        sample.segment.idle = False
+        return sample
+
+    def sent(self, sample: Sample, marks: list[tuple[Outlet, int]]) -> None:
+        """Record that the sample was pushed; it comes back by itself."""
+        if sample.held:
+            sample.marks.extend(marks)
+        elif marks:
+            sample.marks = marks
+            self._flying.setdefault(sample.order, deque()).append(sample)
+        else:
+            self._free[sample.order].append(sample)
+
+    def give_back(self, sample: Sample) -> None:
+        """End the node's own hold of a sample. May be called from any thread, even a finalizer."""
+        self._returned.append(sample)
+
+    def _collect_returned(self) -> None:
+        while self._returned:
+            sample = self._returned.popleft()
+            sample.held = False
+            marks, sample.marks = sample.marks, []
+            self.sent(sample, marks)
+
+    def _reclaim(self, order: int) -> Sample | None:
+        flying = self._flying.get(order)
+        if not flying:
+            return None
+        for position, sample in enumerate(flying):
+            if not sample.reachable():
+                del flying[position]
+                sample.marks = []
+                return sample
+        return None
+
+    def _add_segment(self, order: int) -> None:
+        size = 1 << order
+        number, mapping = self._grow(max(SLAB, size))
+        segment = Segment(number, mapping)
+        segment.samples = [
+            Sample(segment, offset, order, sample_key(number, offset))
+            for offset in range(0, mapping.size - size + 1, size)
+        ]
+        self._segments.append(segment)
+        self._free[order].extend(reversed(segment.samples))
+
+    def trim(self, now_ns: int) -> None:
+        """Give back segments that have been idle since the last trim, beyond what is kept."""
+        if now_ns - self._trimmed_ns < TRIM_EVERY_NS:
+            return
+        self._trimmed_ns = now_ns
+        self._collect_returned()
+        for order, flying in self._flying.items():
+            landed = [sample for sample in flying if not sample.reachable()]
+            for sample in landed:
+                flying.remove(sample)
+                sample.marks = []
+            self._free[order].extend(landed)
+        excess = self.size - self._keep
+        free = {id(sample) for samples in self._free.values() for sample in samples}
+        for segment in list(self._segments):
+            quiet = all(id(sample) in free for sample in segment.samples)
+            if quiet and segment.idle and excess > 0:
+                excess -= segment.mapping.size
+                self._drop(segment)
+            segment.idle = quiet
+
+    def _drop(self, segment: Segment) -> None:
+        order = segment.samples[0].order
+        self._free[order] = [s for s in self._free[order] if s.segment is not segment]
+        self._segments.remove(segment)
+        self._retire(segment.number)

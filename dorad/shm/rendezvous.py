@@ -1,0 +1,53 @@
+"""Where a daemon's socket lies, so that nodes started by hand can find it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+DEFAULT_PORT = 53291
+"""Stands in a socket's name for the port dora's daemon listens on; several daemons may share it."""
+
+
+def port() -> int:
+    """Return the local port number that names this daemon's socket.
+
+    Raises:
+        ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is set but is no port number.
+    """
+    text = os.environ.get("DORA_DAEMON_LOCAL_LISTEN_PORT", "")
+    if not text:
+        return DEFAULT_PORT
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ValueError(f"DORA_DAEMON_LOCAL_LISTEN_PORT is {text!r}; it must be a port number")
+    return int(text)
+
+
+def runtime_dir() -> Path:
+    """Return the private directory of this user's sockets, made if missing.
+
+    It is `$XDG_RUNTIME_DIR/dora`, or `/tmp/dora-<uid>` where that variable is not set.
+
+    Raises:
+        PermissionError: the directory belongs to somebody else or is open to others.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    path = Path(base) / "dora" if base else Path(f"/tmp/dora-{os.getuid()}")  # noqa: S108 - owner and mode are checked below
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(
+            f"{path} must be a directory of user {os.getuid()} with mode 0700; remove it and retry"
+        )
+    return path
+
+
+def socket_path(pid: int, port: int) -> Path:
+    """Return the path of the socket of daemon `pid` that answers for `port`."""
+    return runtime_dir() / f"{port}-{pid}.sock"
+
+
+def sockets(port: int) -> list[Path]:
+    """Return the sockets that answer for `port`; a crashed daemon's may be among them."""
+    return sorted(runtime_dir().glob(f"{port}-*.sock"))

@@ -1,0 +1,362 @@
+"""The two ends of an edge: a ring with one producer and one consumer.
+
+Counting follows from three words, so it is exact even for a process killed between two stores:
+
+    sent     = HEAD
+    received = TAIL - DROPPED
+    queued   = min(HEAD - TAIL, queue_size)
+    dropped  = DROPPED + max(0, HEAD - TAIL - queue_size)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dorad.shm import doorbell
+from dorad.shm.fence import STRONG_ORDER, acquire, fence, release
+from dorad.shm.layout import (
+    BOX_ASLEEP,
+    ENTRY,
+    ENTRY_SIZE,
+    HAZARDS,
+    RING_BYTES,
+    RING_DROPPED,
+    RING_HAZARDS,
+    RING_HEAD,
+    RING_LAST,
+    RING_QUEUE_SIZE,
+    RING_REFUSED,
+    RING_STATE,
+    RING_TAIL,
+    RING_WAITING,
+    STATE_ATTACHED,
+    RingPlan,
+    sample_key,
+)
+from dorad.shm.mapping import Mapping
+
+
+class Counters(NamedTuple):
+    """What one edge has seen so far; `sent == received + dropped + queued` at rest."""
+
+    sent: int
+    received: int
+    dropped: int
+    queued: int
+    payload_bytes: int
+    last_ns: int
+    refused: int
+
+
+def counters(words: memoryview, base: int) -> Counters:
+    """Read the counters of the ring whose header starts at word `base`."""
+    tail = words[base + RING_TAIL]
+    dropped = words[base + RING_DROPPED]
+    acquire()
+    head = words[base + RING_HEAD]
+    queue_size = words[base + RING_QUEUE_SIZE]
+    waiting = head - tail
+    queued = min(waiting, queue_size)
+    return Counters(
+        sent=head,
+        received=tail - dropped,
+        dropped=dropped + waiting - queued,
+        queued=queued,
+        payload_bytes=words[base + RING_BYTES],
+        last_ns=words[base + RING_LAST],
+        refused=words[base + RING_REFUSED],
+    )
+
+
+class Peer:
+    """A node that others send to: its mailbox and its doorbell."""
+
+    __slots__ = ("bell", "mapping", "words")
+
+    def __init__(self, mapping: Mapping, bell: int) -> None:
+        self.mapping = mapping
+        self.words = mapping.words
+        self.bell = bell
+
+    def wake(self) -> None:
+        """Ring the doorbell if the node sleeps. The caller has fenced after its last push."""
+        if self.words[BOX_ASLEEP]:
+            doorbell.ring(self.bell)
+
+
+class Outlet:
+    """The producer's end of an edge."""
+
+    __slots__ = (
+        "_bytes",
+        "_bytes_at",
+        "_entries",
+        "_hazards",
+        "_head_at",
+        "_last_at",
+        "_mask",
+        "_memory",
+        "_state_at",
+        "_tail_at",
+        "_waiting_at",
+        "_words",
+        "base",
+        "blocking",
+        "closed",
+        "head",
+        "peer",
+        "queue_size",
+    )
+
+    def __init__(self, peer: Peer, ring: RingPlan, *, blocking: bool) -> None:
+        """Continue the edge where its last producer stopped."""
+        base = ring.base
+        words = peer.words
+        self.peer = peer
+        self.base = base
+        self.blocking = blocking
+        self.closed = False
+        self.queue_size = ring.queue_size
+        self.head: int = words[base + RING_HEAD]
+        self._words = words
+        self._memory = peer.mapping.memory
+        self._entries = ring.entries
+        self._mask = ring.capacity - 1
+        self._bytes: int = words[base + RING_BYTES]
+        self._head_at = base + RING_HEAD
+        self._tail_at = base + RING_TAIL
+        self._bytes_at = base + RING_BYTES
+        self._last_at = base + RING_LAST
+        self._waiting_at = base + RING_WAITING
+        self._state_at = base + RING_STATE
+        self._hazards = words[base + RING_HAZARDS : base + RING_HAZARDS + HAZARDS]
+
+    def push(self, entry: bytes, size: int, stamp: int) -> int:
+        """Append an entry with a payload of `size` bytes; return its index.
+
+        The caller fences once after its last push of a message, then wakes the peers.
+        """
+        head = self.head
+        at = self._entries + (head & self._mask) * ENTRY_SIZE
+        self._memory[at : at + len(entry)] = entry
+        words = self._words
+        self._bytes += size
+        words[self._bytes_at] = self._bytes
+        words[self._last_at] = stamp
+        if not STRONG_ORDER:
+            release()
+        self.head = words[self._head_at] = head + 1
+        return head
+
+    def full(self) -> bool:
+        """Tell whether a consumer that reads has no room for one more."""
+        words = self._words
+        return (
+            self.head - words[self._tail_at] >= self.queue_size
+            and words[self._state_at] == STATE_ATTACHED
+        )
+
+    def announce_waiting(self, waiting: bool) -> None:
+        """Ask the consumer to ring the space bell when it has taken something, or no longer."""
+        self._words[self._waiting_at] = int(waiting)
+        fence()
+
+    def refuse(self) -> None:
+        """Count a message that was given up because the dataflow is stopping."""
+        self._words[self.base + RING_REFUSED] += 1
+
+    def done_with(self, index: int, key: int) -> bool:
+        """Tell whether the consumer can no longer reach sample `key`, pushed as entry `index`."""
+        if self.closed:
+            return True
+        if self._words[self._tail_at] <= index and self.head - index <= self.queue_size:
+            return False
+        if not STRONG_ORDER:
+            fence()
+        return key not in self._hazards.tolist()
+
+
+class Borrow:
+    """A sample in use by this process; its hazard slot is cleared when the last array over it dies.
+
+    Arrow buffers over the sample keep this object, and through it the mapping, alive.
+    """
+
+    __slots__ = ("_free", "_slot", "_words", "mapping")
+
+    def __init__(self, words: memoryview, slot: int, free: list[int], mapping: Mapping) -> None:
+        self._words = words
+        self._slot = slot
+        self._free = free
+        self.mapping = mapping
+
+    def __del__(self) -> None:
+        self._words[self._slot] = 0
+        self._free.append(self._slot)
+
+
+class Taken(NamedTuple):
+    """A message as it lies in shared memory: `payload` was copied out, or lies at `offset`.
+
+    Exactly one of `payload` and `borrow` is set; `size` is in bytes, `stamp` in ns since 1970.
+    """
+
+    stamp: int
+    code: int
+    length: int
+    nulls: int
+    size: int
+    payload: bytes | None
+    borrow: Borrow | None
+    offset: int
+    metadata: bytes
+
+
+class Inlet:
+    """The consumer's end of an edge."""
+
+    __slots__ = (
+        "_dropped_at",
+        "_entries",
+        "_free",
+        "_head_at",
+        "_mask",
+        "_memory",
+        "_segments",
+        "_space_bell",
+        "_tail_at",
+        "_waiting_at",
+        "_words",
+        "limit",
+        "queue_size",
+        "tail",
+    )
+
+    def __init__(
+        self,
+        box: Mapping,
+        ring: RingPlan,
+        segments: Callable[[int], Mapping | None],
+        space_bell: int | None,
+    ) -> None:
+        """Continue the edge where its last consumer stopped.
+
+        `segments` maps a segment's number to its mapping, None if it was given back meanwhile.
+        `space_bell` is the producer's, where it waits for room; None if it never does.
+        """
+        base = ring.base
+        self._words = box.words
+        self._memory = box.memory
+        self._segments = segments
+        self._space_bell = space_bell
+        self._entries = ring.entries
+        self._mask = ring.capacity - 1
+        self._head_at = base + RING_HEAD
+        self._tail_at = base + RING_TAIL
+        self._dropped_at = base + RING_DROPPED
+        self._waiting_at = base + RING_WAITING
+        self._free = list(range(base + RING_HAZARDS + HAZARDS - 1, base + RING_HAZARDS - 1, -1))
+        self.queue_size = ring.queue_size
+        self.tail: int = box.words[self._tail_at]
+        self.limit: int | None = None
+
+    def ready(self) -> bool:
+        """Tell whether `take` would return a message."""
+        return self._words[self._head_at] != self.tail and (
+            self.limit is None or self.tail < self.limit
+        )
+
+    def freeze(self) -> None:
+        """Take no more than what is queued now."""
+        self.limit = self._words[self._head_at]
+
+    def discard(self) -> None:
+        """Drop, and count, all that is queued."""
+        self._skip(self._words[self._head_at] - self.tail)
+
+    def _skip(self, count: int) -> None:
+        words = self._words
+        words[self._dropped_at] += count
+        self.tail += count
+        words[self._tail_at] = self.tail
+
+    def take(self) -> Taken | None:
+        """Take the next message, or None when there is none.
+
+        Raises:
+            LookupError: an entry names a segment that this process was never given.
+        """
+        words = self._words
+        while True:
+            head = words[self._head_at]
+            tail = self.tail
+            if head == tail or (self.limit is not None and tail >= self.limit):
+                return None
+            if not STRONG_ORDER:
+                acquire()
+            if head - tail > self.queue_size:
+                self._skip(head - tail - self.queue_size)
+                continue
+            taken = self._read(tail)
+            if words[self._head_at] - tail > self.queue_size:
+                # The producer lapped us while we read; a borrow ends as `taken` goes.
+                continue
+            if taken is None:
+                raise LookupError("a message lies in a segment that was never shared")
+            self.tail = tail + 1
+            words[self._tail_at] = tail + 1
+            if self._space_bell is not None:
+                fence()
+                if words[self._waiting_at]:
+                    doorbell.ring(self._space_bell)
+            return taken
+
+    def _read(self, tail: int) -> Taken | None:
+        """Copy out or borrow what entry `tail` refers to; the caller checks that it still stood."""
+        memory = self._memory
+        at = self._entries + (tail & self._mask) * ENTRY_SIZE
+        (
+            stamp,
+            length,
+            nulls,
+            size,
+            offset,
+            meta_offset,
+            segment,
+            meta_segment,
+            meta_size,
+            code,
+            _,
+            _,
+        ) = ENTRY.unpack_from(memory, at)
+        at += ENTRY.size
+        metadata = b""
+        if meta_size:
+            if meta_segment:
+                mapping = self._segments(meta_segment)
+                if mapping is None:
+                    return None
+                metadata = mapping.memory[meta_offset : meta_offset + meta_size]
+            else:
+                metadata = memory[at : at + meta_size]
+                at += meta_size
+        if not segment:
+            payload = memory[at : at + size]
+            if not STRONG_ORDER:
+                acquire()
+            return Taken(stamp, code, length, nulls, size, payload, None, 0, metadata)
+        mapping = self._segments(segment)
+        if mapping is None:
+            return None
+        if not self._free:
+            # The node holds as many as there are slots: this one is copied out instead.
+            payload = mapping.memory[offset : offset + size]
+            if not STRONG_ORDER:
+                acquire()
+            return Taken(stamp, code, length, nulls, size, payload, None, 0, metadata)
+        slot = self._free.pop()
+        self._words[slot] = sample_key(segment, offset)
+        borrow = Borrow(self._words, slot, self._free, mapping)
+        fence()
+        return Taken(stamp, code, length, nulls, size, None, borrow, offset, metadata)
