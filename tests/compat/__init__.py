@@ -1,0 +1,1 @@
+"""Node programs written for dora 1.x, under `dora run`."""

@@ -1,0 +1,1 @@
+"""Running real dataflows in tests."""

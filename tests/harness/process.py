@@ -1,0 +1,100 @@
+"""Run one command to its end, under a deadline, and leave no process behind."""
+
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MARKER = "DORAD_TEST_COMMAND"
+"""Names the command that a process descends from, in the environment of each."""
+
+SETTLE = 1.0
+"""Seconds that descendants may outlive their command."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    seconds: float
+    output: str
+    folder: Path
+
+    def expect(self, code: int) -> "Outcome":
+        """Return self, or raise AssertionError with the whole output if the exit code differs."""
+        assert self.code == code, f"exit {self.code}, expected {code}; it printed:\n{self.output}"
+        return self
+
+    def lines_about(self, node: str, words: Iterable[str]) -> list[str]:
+        """Return the output's lines that hold the node's id and one of the words."""
+        return [
+            line
+            for line in self.output.splitlines()
+            if node in line and any(word in line for word in words)
+        ]
+
+
+def run(argv: list[str | Path], *, cwd: Path, env: Mapping[str, str], deadline: float) -> Outcome:
+    """Run argv in cwd with exactly this environment; stdout and stderr come back as one text.
+
+    Raises AssertionError when it takes longer than `deadline` seconds, or when a process that
+    it started is still there a second after its end. Either way they are killed.
+    """
+    token = uuid.uuid4().hex
+    log = cwd / f".output-{token}"
+    started = time.monotonic()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env={**env, MARKER: token},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code: int | None = process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            code = None
+        seconds = time.monotonic() - started
+        left = _survivors(token, wait=0.0 if code is None else SETTLE)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        if code is None:
+            process.kill()
+            process.wait()
+    text = log.read_text(encoding="utf-8", errors="replace")
+    log.unlink()
+    command = " ".join(str(word) for word in argv)
+    assert code is not None, f"`{command}` did not end within {deadline} s; it printed:\n{text}"
+    assert not left, f"`{command}` left processes behind: {left}; it printed:\n{text}"
+    return Outcome(code, seconds, text, cwd)
+
+
+def _survivors(token: str, *, wait: float) -> list[int]:
+    """Return processes that carry the token, once none is left or `wait` seconds have passed."""
+    until = time.monotonic() + wait
+    while True:
+        found = [pid for pid in _processes() if _carries(pid, token)]
+        if not found or time.monotonic() >= until:
+            return found
+        time.sleep(0.02)
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _carries(pid: int, token: str) -> bool:
+    folder = Path("/proc") / str(pid)
+    try:
+        marked = f"{MARKER}={token}".encode() in (folder / "environ").read_bytes()
+        return marked and (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # ended meanwhile, or not ours

@@ -1,0 +1,1 @@
+"""Third-party nodes from PyPI, unmodified, under our daemon."""
