@@ -1,0 +1,51 @@
+"""What is started, how it ended, and why it could not be started."""
+
+from __future__ import annotations
+
+import signal as signals
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+class LaunchError(Exception):
+    """A process that cannot be started; `str()` is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One process to start. Its stdin is /dev/null; its environment is exactly `env`."""
+
+    argv: tuple[str, ...]
+    """`argv[0]` is the path of the executable; nothing is looked up any more."""
+    cwd: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    cpu_affinity: tuple[int, ...] = ()
+    """Cores it may run on; empty leaves it on all."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What was asked for and left out, one line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: exactly one of `code` and `signal` is set."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended by itself with code 0."""
+        return self.code == 0
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return f"exited with code {self.code}"
+        try:
+            name = signals.Signals(self.signal).name
+        except ValueError:
+            name = f"signal {self.signal}"
+        return f"killed by {name}"

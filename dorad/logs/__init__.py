@@ -1,0 +1,1 @@
+"""From the output lines of nodes to records, filters and formatted text."""
