@@ -1,0 +1,64 @@
+"""A dataflow as a Mermaid flowchart, for READMEs and issues."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.picture import BoxKind, picture
+
+if TYPE_CHECKING:
+    from dorad.dataflow.model import Dataflow
+    from dorad.dataflow.picture import Box, Bundle
+
+SHAPES = {
+    BoxKind.NODE: ('["', '"]'),
+    BoxKind.DYNAMIC: ('[/"', '"\\]'),
+    BoxKind.OPERATORS: ('[["', '"]]'),
+    BoxKind.TIMER: ('(["', '"])'),
+    BoxKind.LOGS: ('>"', '"]'),
+}
+
+PLAIN = " -_./,"
+"""Characters beside letters and digits that mean nothing to Mermaid inside quotes."""
+
+CLASSES = """\
+  classDef timer stroke-dasharray:none,stroke:#b7791f
+  classDef dynamic stroke-dasharray:5 4"""
+
+
+def mermaid(dataflow: Dataflow) -> str:
+    """Return a `flowchart TB`: one box a node, timer or log stream, one arrow an input.
+
+    Boxes get names of our own (`n0`, `n1`, …), so that no id can be mistaken for Mermaid syntax.
+    """
+    drawing = picture(dataflow)
+    names = {box.key: f"n{index}" for index, box in enumerate(drawing.boxes)}
+    lines = ["flowchart TB"]
+    lines += [f"  {names[box.key]}{_shape(box)}" for box in drawing.boxes]
+    for bundle in drawing.bundles:
+        lines += _arrows(bundle, names)
+    for kind in (BoxKind.TIMER, BoxKind.DYNAMIC):
+        members = [names[box.key] for box in drawing.boxes if box.kind is kind]
+        if members:
+            lines.append(f"  class {','.join(members)} {kind}")
+    return "\n".join([*lines, CLASSES]) + "\n"
+
+
+def _shape(box: Box) -> str:
+    opening, closing = SHAPES[box.kind]
+    return f"{opening}{_text(box.title)}{closing}"
+
+
+def _arrows(bundle: Bundle, names: dict[str, str]) -> list[str]:
+    source, target = names[bundle.source], names[bundle.target]
+    lines = []
+    for wire in bundle.wires:
+        label = f"{wire.label} [{wire.type}]" if wire.type else wire.label
+        arrow = "==>" if wire.backpressure else "-->"
+        lines.append(f"  {source} {arrow}" + (f'|"{_text(label)}"| ' if label else " ") + target)
+    return lines
+
+
+def _text(text: str) -> str:
+    """Write text so that Mermaid shows it as it is: its entities are `#` + decimal code + `;`."""
+    return "".join(c if c.isalnum() or c in PLAIN or ord(c) > 127 else f"#{ord(c)};" for c in text)

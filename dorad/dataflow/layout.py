@@ -1,0 +1,194 @@
+"""Where each box, label and edge of a drawing stands: the second half of a layout.
+
+Boxes stand in even rows and labels in odd ones: a label is a point its edge runs through and
+takes part in the ordering, so nothing is ever drawn over anything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.dataflow.columns import Size, columns
+from dorad.dataflow.layers import Link, ordered, ranks, without_cycles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROW_GAP = 30.0
+"""Distance between a row of boxes and the row of labels below it, pixels."""
+EMPTY_GAP = 19.0
+"""The same where no edge has a label."""
+PORT_SPACING = 18.0
+"""Distance wished for between the ends of edges along a box's border."""
+LOOP_WIDTH = 34.0
+"""How far an edge from a box to itself reaches out."""
+
+
+class Point(NamedTuple):
+    """A position, pixels from the top left corner; y grows downwards."""
+
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An edge to lay out; `label` is the size of its label, (0, 0) for none."""
+
+    source: str
+    target: str
+    label: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An edge with a position: a smooth line from its source to its target."""
+
+    points: tuple[Point, ...]
+    """From the border of the source to the border of the target."""
+    label: Point
+    """The centre of its label."""
+    backward: bool
+    """Whether it runs up, closing a cycle."""
+    loop: bool = False
+    """Whether it leads from a box to itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Every position of a drawing: centres of boxes by key, routes in the order of the edges."""
+
+    width: float
+    height: float
+    centres: Mapping[str, Point]
+    routes: tuple[Route, ...]
+
+
+def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
+    """Place boxes and edges top to bottom. At most one edge for each (source, target)."""
+    keys = list(boxes)
+    forward, backward = without_cycles(keys, (Link(edge.source, edge.target) for edge in edges))
+    downward = forward | {Link(link.target, link.source) for link in backward}
+    rank = ranks(keys, sorted(downward), step=2)
+    sizes = dict(boxes)
+    loops = {edge.source for edge in edges if edge.source == edge.target}
+    for edge in edges:
+        if edge.source == edge.target:
+            wide = boxes[edge.source].width + 2 * (LOOP_WIDTH + edge.label.width)
+            sizes[edge.source] = Size(wide, boxes[edge.source].height)
+    chains = [_chain(index, edge, rank, sizes) for index, edge in enumerate(edges)]
+    rows = _rows(keys, rank, chains)
+    links = list(dict.fromkeys(Link(a, b) for chain in chains for a, b in pairwise(chain)))
+    rows = ordered(rows, links)
+    x = columns(rows, links, sizes, chains)
+    lines = _lines(rows, sizes)
+    left = min((x[key] - sizes[key].width / 2 for row in rows for key in row), default=0.0)
+    right = max((x[key] + sizes[key].width / 2 for row in rows for key in row), default=0.0)
+    place = {key: Point(x[key] - left, sum(lines[key]) / 2) for row in rows for key in row}
+    ports = _ports(chains, place, boxes)
+    routes = tuple(
+        _loop(edge, place, boxes)
+        if edge.source in loops and edge.source == edge.target
+        else _route(
+            edge, Link(edge.source, edge.target) in backward, chain, place, lines, ports, boxes
+        )
+        for edge, chain in zip(edges, chains, strict=True)
+    )
+    height = max((bottom for _, bottom in lines.values()), default=0.0)
+    return Layout(right - left, height, {key: place[key] for key in keys}, routes)
+
+
+def _chain(
+    index: int, edge: Edge, rank: Mapping[str, int], sizes: dict[str, Size]
+) -> tuple[str, ...]:
+    """Return the keys an edge runs through, top to bottom, and note the size of each point."""
+    if edge.source == edge.target:
+        return ()
+    top, bottom = sorted((edge.source, edge.target), key=lambda key: rank[key])
+    between = range(rank[top] + 1, rank[bottom])
+    # Nearest the target: where edges from one output spread, their labels keep apart.
+    middle = between[0] if rank[edge.source] > rank[edge.target] else between[-1]
+    chain = [top]
+    for row in between:
+        key = f"/{index}/{row}"
+        sizes[key] = edge.label if row == middle else Size(0.0, 0.0)
+        chain.append(key)
+    return (*chain, bottom)
+
+
+def _rows(
+    keys: Sequence[str], rank: Mapping[str, int], chains: Sequence[tuple[str, ...]]
+) -> list[list[str]]:
+    rows: list[list[str]] = [[] for _ in range(max(rank.values(), default=-1) + 1)]
+    for key in keys:
+        rows[rank[key]].append(key)
+    for chain in chains:
+        for offset, key in enumerate(chain[1:-1], start=1):
+            rows[rank[chain[0]] + offset].append(key)
+    return rows
+
+
+def _lines(
+    rows: Sequence[Sequence[str]], sizes: Mapping[str, Size]
+) -> dict[str, tuple[float, float]]:
+    """Return the y of the top and of the bottom of every key's row."""
+    tallest = [max((sizes[key].height for key in row), default=0.0) for row in rows]
+    lines: dict[str, tuple[float, float]] = {}
+    top = 0.0
+    for index, row in enumerate(rows):
+        bottom = top + tallest[index]
+        lines.update(dict.fromkeys(row, (top, bottom)))
+        labels = tallest[index] if index % 2 else tallest[min(index + 1, len(rows) - 1)]
+        top = bottom + (ROW_GAP if labels else EMPTY_GAP)
+    return lines
+
+
+def _ports(
+    chains: Sequence[tuple[str, ...]], place: Mapping[str, Point], boxes: Mapping[str, Size]
+) -> dict[tuple[str, str], float]:
+    """Return the x at which each chain touches a box, by (box, neighbour in the chain).
+
+    The ends of a box's edges are spread along its border in the order of where they lead.
+    """
+    sides: dict[tuple[str, bool], list[str]] = {}
+    for chain in chains:
+        if chain:
+            sides.setdefault((chain[0], True), []).append(chain[1])
+            sides.setdefault((chain[-1], False), []).append(chain[-2])
+    ports: dict[tuple[str, str], float] = {}
+    for (key, _), others in sides.items():
+        others.sort(key=lambda other: place[other].x)
+        room = boxes[key].width - 24.0
+        spacing = min(PORT_SPACING, room / max(1, len(others) - 1))
+        for index, other in enumerate(others):
+            ports[key, other] = place[key].x + (index - (len(others) - 1) / 2) * spacing
+    return ports
+
+
+def _route(
+    edge: Edge,
+    backward: bool,
+    chain: tuple[str, ...],
+    place: Mapping[str, Point],
+    lines: Mapping[str, tuple[float, float]],
+    ports: Mapping[tuple[str, str], float],
+    boxes: Mapping[str, Size],
+) -> Route:
+    top, bottom = chain[0], chain[-1]
+    label = place[chain[1 if backward else -2]]
+    points = [Point(ports[top, chain[1]], place[top].y + boxes[top].height / 2)]
+    for key in chain[1:-1]:
+        # Straight down through the whole row: it must not touch its neighbours there.
+        points += [Point(place[key].x, y) for y in lines[key]]
+    points.append(Point(ports[bottom, chain[-2]], place[bottom].y - boxes[bottom].height / 2))
+    return Route(tuple(reversed(points)) if backward else tuple(points), label, backward)
+
+
+def _loop(edge: Edge, place: Mapping[str, Point], boxes: Mapping[str, Size]) -> Route:
+    size, centre = boxes[edge.source], place[edge.source]
+    side, out = centre.x + size.width / 2, size.height / 4
+    points = (Point(side, centre.y + out), Point(side, centre.y - out))
+    label = Point(side + LOOP_WIDTH + edge.label.width / 2 - 4.0, centre.y)
+    return Route(points, label, backward=True, loop=True)

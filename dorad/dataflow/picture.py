@@ -1,0 +1,161 @@
+"""What a drawing of a dataflow shows: its boxes and the bundles of edges between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, QueuePolicy, Timer
+
+if TYPE_CHECKING:
+    from dorad.dataflow.model import Dataflow, Input, Node
+
+
+class BoxKind(StrEnum):
+    """How a box is drawn."""
+
+    NODE = "node"
+    DYNAMIC = "dynamic"
+    OPERATORS = "operators"
+    TIMER = "timer"
+    LOGS = "logs"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A node, a timer or a stream of log lines."""
+
+    key: str
+    """Unique in the picture. A node's is its id; other sources have a `/` in theirs."""
+    kind: BoxKind
+    title: str
+    subtitle: str = ""
+    tooltip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One input, as a line of a bundle's label."""
+
+    label: str
+    """`image` when both ends call it that, else `image → frame`; empty for a timer's `tick`."""
+    tooltip: str
+    type: str = ""
+    """The type URN the output is annotated with, if any."""
+    backpressure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """All edges from one box to another."""
+
+    source: str
+    target: str
+    wires: tuple[Wire, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The whole drawing, before anything has a position."""
+
+    boxes: tuple[Box, ...]
+    bundles: tuple[Bundle, ...]
+
+
+def picture(dataflow: Dataflow) -> Picture:
+    """Turn a dataflow into boxes (sources outside the nodes first) and bundles of edges."""
+    outside: dict[str, Box] = {}
+    wires: dict[tuple[str, str], list[Wire]] = {}
+    for node in dataflow.nodes:
+        for entry in node.all_inputs:
+            match entry.source:
+                case NodeOutput(node=source):
+                    key = source
+                case Timer() as timer:
+                    key = str(timer)
+                    outside.setdefault(key, _timer_box(timer))
+                case LogSource() as logs:
+                    key = str(logs)
+                    outside.setdefault(key, _log_box(logs))
+            wires.setdefault((key, node.id), []).append(_wire(dataflow, node, entry))
+    return Picture(
+        (*outside.values(), *(_node_box(node) for node in dataflow.nodes)),
+        tuple(Bundle(source, target, tuple(ws)) for (source, target), ws in wires.items()),
+    )
+
+
+def interval(nanoseconds: int) -> str:
+    """Say an interval as a person would: `every 33 ms`, `every 2 s`, `every 250 µs`."""
+    for unit, size in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
+        if nanoseconds >= size:
+            return f"every {nanoseconds / size:.4g} {unit}"
+    return f"every {nanoseconds} ns"
+
+
+def _timer_box(timer: Timer) -> Box:
+    hertz = timer.text.rpartition("/hz/")[2] if "/hz/" in timer.text else None
+    title = f"{hertz} Hz" if hertz else interval(timer.interval_ns)
+    return Box(str(timer), BoxKind.TIMER, title, tooltip=timer.text)
+
+
+def _log_box(logs: LogSource) -> Box:
+    return Box(str(logs), BoxKind.LOGS, "logs", " ".join(filter(None, (logs.level, logs.node))))
+
+
+def _node_box(node: Node) -> Box:
+    kind = BoxKind.NODE
+    subtitle = ""
+    match node.kind:
+        case NodeKind.DYNAMIC:
+            kind, subtitle = BoxKind.DYNAMIC, "attaches later"
+        case NodeKind.OPERATORS:
+            kind = BoxKind.OPERATORS
+            subtitle = ", ".join(operator.id for operator in node.operators)
+        case NodeKind.SHELL:
+            subtitle = "shell"
+        case NodeKind.MODULE:
+            subtitle = node.module or ""
+        case NodeKind.HUB:
+            subtitle = node.hub or ""
+        case NodeKind.ROS2:
+            subtitle = "ROS 2"
+        case NodeKind.PATH | NodeKind.URL:
+            subtitle = (node.path or "").rstrip("/").rpartition("/")[2]
+    return Box(node.id, kind, node.name or node.id, subtitle, _node_tooltip(node))
+
+
+def _node_tooltip(node: Node) -> str:
+    lines = [node.id if node.name is None else f"{node.name} ({node.id})"]
+    if node.description:
+        lines.append(node.description.strip())
+    if node.path:
+        lines.append(f"path: {' '.join(filter(None, (node.path, node.args)))}")
+    if node.all_outputs:
+        lines.append(f"outputs: {', '.join(node.all_outputs)}")
+    return "\n".join(lines)
+
+
+def _wire(dataflow: Dataflow, node: Node, entry: Input) -> Wire:
+    tooltip = f"{entry.source.text} → {node.id}/{entry.id}"
+    facts = [f"queue {entry.queue_size}", str(entry.queue_policy)]
+    if entry.input_timeout is not None:
+        facts.append(f"timeout {entry.input_timeout:g} s")
+    label = entry.id
+    urn = ""
+    match entry.source:
+        case NodeOutput(node=source, output=output):
+            label = output if output == entry.id else f"{output} → {entry.id}"
+            urn = dataflow.node(source).types.outputs.get(output, "")
+        case Timer():
+            label = "" if entry.id == "tick" else entry.id
+        case LogSource():
+            pass
+    if urn:
+        facts.append(urn)
+    return Wire(
+        label,
+        f"{tooltip}\n{' · '.join(facts)}",
+        urn,
+        entry.queue_policy is QueuePolicy.BACKPRESSURE,
+    )
