@@ -1,0 +1,1 @@
+"""The running dataflow: its processes, their mailboxes, and how all of it ends."""

@@ -1,0 +1,100 @@
+"""What the end of a node's process means: fine, failed, or only the consequence of a failure."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dorad.launch.model import Exit
+
+
+class Outcome(StrEnum):
+    """How a node ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    GRACE = "grace"
+    """It had to be killed because it did not end when it was asked to."""
+    CASCADING = "cascading"
+    """It could not start because another node ended too early."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the daemon did to a node, and saw of it, before its end."""
+
+    connected: bool = False
+    """Its `Node()` registered."""
+    stopping: bool = False
+    """The daemon was stopping it."""
+    killed: str = ""
+    """Why the daemon sent it SIGKILL; empty if it did not."""
+    culprit: str | None = None
+    """The node whose early end kept the dataflow from starting, unless it is this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one node ended, and what is known of the cause."""
+
+    node: str
+    outcome: Outcome
+    exit: Exit | None
+    """None if no process could be started."""
+    reason: str
+    """A sentence that goes on after the node's name: `exited with code 1`."""
+    culprit: str | None = None
+    """The node that caused a cascading failure."""
+    stderr: tuple[str, ...] = ()
+    """The last lines the node wrote to stderr, oldest first, without line ends."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the node did what was asked of it."""
+        return self.outcome is Outcome.OK
+
+
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
+def classify(
+    node: str, exit_: Exit, history: History = History(), stderr: tuple[str, ...] = ()
+) -> Result:
+    """Judge the end of a node's process.
+
+    Code 0 is fine. So is an end by SIGTERM or SIGINT (or the codes 143 and 130 by which programs
+    pass these on) while the daemon was stopping the node. A node that the daemon had to kill has
+    failed. Whatever else ends while the start is spoilt is a consequence of that.
+    """
+    reason = describe(exit_)
+    if exit_.code == 0 or (history.stopping and _signal_of(exit_) in _STOP_SIGNALS):
+        return Result(node, Outcome.OK, exit_, reason)
+    if history.culprit is not None:
+        return Result(node, Outcome.CASCADING, exit_, reason, history.culprit, stderr)
+    if _signal_of(exit_) == signal.SIGKILL:
+        if history.killed:
+            return Result(node, Outcome.GRACE, exit_, history.killed, None, stderr)
+        reason += ", not sent by dora (the kernel does this when memory runs out)"
+    return Result(node, Outcome.FAILED, exit_, reason, None, stderr)
+
+
+def not_started(node: str, why: str) -> Result:
+    """Return the result of a node whose process could not be started."""
+    return Result(node, Outcome.FAILED, None, f"could not be started: {why}")
+
+
+def describe(exit_: Exit) -> str:
+    """Return the plain words for an exit status, as they go on after a node's name."""
+    return str(exit_) if exit_.signal is None else f"was {exit_}"
+
+
+def _signal_of(exit_: Exit) -> int | None:
+    """Return the signal that ended a process, also where its own code only reports it."""
+    if exit_.signal is not None:
+        return exit_.signal
+    if exit_.code is not None and exit_.code > 128:
+        return exit_.code - 128
+    return None

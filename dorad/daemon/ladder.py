@@ -1,0 +1,35 @@
+"""The stop ladder: first an event, then SIGTERM, then SIGKILL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+GRACE_S = 10.0
+"""Seconds between the STOP event and SIGTERM, unless the user says otherwise."""
+
+
+class Step(StrEnum):
+    """What is done to every node that still runs."""
+
+    EVENT = "event"
+    TERMINATE = "terminate"
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step and when it is due, in seconds since the stop began."""
+
+    after: float
+    step: Step
+
+
+def ladder(grace: float = GRACE_S, *, force: bool = False) -> tuple[Rung, ...]:
+    """Return the rungs in order: STOP now, SIGTERM after `grace`, SIGKILL after 1.5 times that.
+
+    With `force` there is only the last, at once.
+    """
+    if force:
+        return (Rung(0.0, Step.KILL),)
+    return (Rung(0.0, Step.EVENT), Rung(grace, Step.TERMINATE), Rung(grace * 1.5, Step.KILL))

@@ -1,0 +1,43 @@
+"""Small dataflows as data, for tests of the daemon's decisions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dorad.dataflow.model import Dataflow, Input, LogSource, Node, NodeKind, NodeOutput, Timer
+
+
+def node(node_id: str, *sources: str, dynamic: bool = False, **inputs: str) -> Node:
+    """A node with the given inputs; those without a name are called after their source."""
+    named = {source: source for source in sources} | inputs
+    return Node(
+        node_id,
+        NodeKind.DYNAMIC if dynamic else NodeKind.PATH,
+        path="dynamic" if dynamic else f"{node_id}.py",
+        inputs=tuple(_input(name, source) for name, source in named.items()),
+        outputs=("out",),
+    )
+
+
+def _input(name: str, source: str) -> Input:
+    if source.startswith("dora/timer"):
+        return Input(name, Timer(10**8))
+    if source.startswith("dora/logs"):
+        return Input(name, LogSource())
+    origin, _, output = source.partition("/")
+    return Input(name, NodeOutput(origin, output or "out"))
+
+
+def dataflow(*nodes: Node, base: Path = Path("/"), **options: object) -> Dataflow:
+    """A dataflow of these nodes."""
+    return Dataflow(nodes, base / "dataflow.yml", base, **options)  # type: ignore[arg-type]
+
+
+def chain(*ids: str) -> Dataflow:
+    """Nodes that feed each other in a row; the first is a source."""
+    pairs: Sequence[tuple[str | None, str]] = list(zip((None, *ids), ids, strict=False))
+    return dataflow(*(node(b, a) if a else node(b) for a, b in pairs))
+
+
+def open_of(flow_inputs: Mapping[str, Mapping[str, str]]) -> dict[str, set[str]]:
+    """The open inputs of a flow, as plain sets."""
+    return {name: set(inputs) for name, inputs in flow_inputs.items()}
