@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.columns import Size
 from dorad.dataflow.layout import LOOP_WIDTH, Edge, layout
-from dorad.dataflow.picture import BoxKind, picture
+from dorad.dataflow.picture import BoxKind, picture, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,16 +61,6 @@ def page(dataflow: Dataflow) -> str:
         title_size=f"{TITLE_SIZE:g}",
         small_size=f"{SMALL_SIZE:g}",
     )
-
-
-def summary(dataflow: Dataflow) -> str:
-    """Count what the dataflow has: `5 nodes, 6 edges, 2 timers`."""
-    drawing = picture(dataflow)
-    outside = {box.key for box in drawing.boxes if box.kind in (BoxKind.TIMER, BoxKind.LOGS)}
-    edges = sum(len(b.wires) for b in drawing.bundles if b.source not in outside)
-    timers = sum(1 for box in drawing.boxes if box.kind is BoxKind.TIMER)
-    counts = [(len(dataflow.nodes), "node"), (edges, "edge"), (timers, "timer")]
-    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
 
 @cache

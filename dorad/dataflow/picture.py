@@ -85,6 +85,24 @@ def picture(dataflow: Dataflow) -> Picture:
     )
 
 
+def counts(dataflow: Dataflow) -> dict[str, int]:
+    """Count the `nodes`, the `edges` between them, and the distinct `timers`."""
+    sources = [entry.source for node in dataflow.nodes for entry in node.all_inputs]
+    return {
+        "nodes": len(dataflow.nodes),
+        "edges": sum(isinstance(source, NodeOutput) for source in sources),
+        "timers": len({source for source in sources if isinstance(source, Timer)}),
+    }
+
+
+def summary(dataflow: Dataflow) -> str:
+    """Say what the dataflow has: `5 nodes, 6 edges, 1 timer`."""
+    return ", ".join(
+        f"{count} {name.removesuffix('s') if count == 1 else name}"
+        for name, count in counts(dataflow).items()
+    )
+
+
 def interval(nanoseconds: int) -> str:
     """Say an interval as a person would: `every 33 ms`, `every 2 s`, `every 250 µs`."""
     for unit, size in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):

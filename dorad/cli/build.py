@@ -1,0 +1,43 @@
+"""`dora build`: run the build commands of a dataflow's nodes."""
+
+from pathlib import Path
+
+import click
+
+from dorad.cli.files import dataflow_argument, load_dataflow
+
+EPILOG = """\b
+Examples:
+  dora build dataflow.yml
+  dora build dataflow.yml --uv         pip becomes `uv pip`, each Python node gets its own
+                                       environment in .dora/python-envs/
+\b
+Each line of `build:` is one command. No shell runs it: no pipes, `&&` or globs.
+"""
+
+NOT_YET = ("git", "hub", "module")
+"""Kinds of source that cannot be fetched yet; building around them would build the wrong thing."""
+
+
+@click.command(epilog=EPILOG)
+@dataflow_argument()
+@click.option("--uv", is_flag=True, help="Build with uv, a virtual environment per Python node.")
+@click.option("--local", is_flag=True, help="Build on this machine, which is the default.")
+@click.option("--parallel", is_flag=True, help="Build nodes at the same time.")
+def build(path: Path, *, uv: bool, local: bool, parallel: bool) -> None:
+    """Run the build commands of all nodes of the dataflow PATH, in the order of the file."""
+    from dorad.cli.build_plan import BuildError
+    from dorad.cli.builder import build_dataflow
+    from dorad.dataflow.errors import DataflowError
+    from dorad.dataflow.support import unsupported
+
+    dataflow = load_dataflow(path)
+    missing = [p for p in unsupported(dataflow) if p.key.rpartition(".")[2] in NOT_YET]
+    if missing:
+        raise DataflowError(missing)
+    try:
+        build_dataflow(dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel)
+    except BuildError as error:
+        raise click.ClickException(str(error)) from error
+    count = sum(1 for node in dataflow.nodes if node.build)
+    click.echo(f"built {count} of {len(dataflow.nodes)} nodes" if count else "nothing to build")

@@ -1,0 +1,143 @@
+"""Builds a dataflow's nodes: runs their commands and passes on what they print."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from dorad.cli.build_plan import BuildError, NodeBuild, Tools, plan
+from dorad.launch.client import Command, Guard, LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dorad.dataflow.model import Dataflow
+
+__all__ = ["BuildError", "build_dataflow", "build_nodes"]
+
+CHUNK = 1 << 16
+DRAIN_S = 1.0
+"""How long a command's output is awaited after its end; something it left may hold the pipe."""
+
+
+def build_dataflow(
+    dataflow: Dataflow,
+    *,
+    uv: bool,
+    extra_env: Mapping[str, str],
+    echo: Callable[[str], None],
+    parallel: bool = False,
+) -> None:
+    """Build every node that has `build` commands; returns at once when none has.
+
+    Lines of progress and output go to `echo`, each beginning with the node's id. With
+    `parallel` nodes are built at the same time. Must not be called in a running event loop:
+    `build_nodes` is for that.
+
+    Raises:
+        BuildError: a command failed or cannot be started; every other one is stopped.
+    """
+    asyncio.run(build_nodes(dataflow, uv=uv, extra_env=extra_env, echo=echo, parallel=parallel))
+
+
+async def build_nodes(
+    dataflow: Dataflow,
+    *,
+    uv: bool,
+    extra_env: Mapping[str, str],
+    echo: Callable[[str], None],
+    parallel: bool = False,
+) -> None:
+    """Do what `build_dataflow` does, within a running event loop. Cancelling kills the commands."""
+    builds = plan(dataflow, _tools(uv=uv), os.environ, extra_env)
+    if not builds:
+        return
+    try:
+        async with Guard.start() as guard:
+            if parallel:
+                await _together(guard, builds, echo)
+            else:
+                for build in builds:
+                    await _build(guard, build, echo)
+    except LaunchError as error:
+        raise BuildError(str(error)) from error
+
+
+def _tools(*, uv: bool) -> Tools:
+    found = shutil.which("uv") if uv else None
+    if uv and found is None:
+        raise BuildError("--uv: there is no uv on PATH; install it, or leave --uv out")
+    return Tools(sys.executable, importlib.util.find_spec("pip") is not None, found)
+
+
+async def _together(guard: Guard, builds: Sequence[NodeBuild], echo: Callable[[str], None]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for build in builds:
+                group.create_task(_build(guard, build, echo))
+    except* (BuildError, LaunchError) as errors:
+        # The first failure stops the others, so there is seldom more than one.
+        raise errors.exceptions[0] from None
+
+
+async def _build(guard: Guard, build: NodeBuild, echo: Callable[[str], None]) -> None:
+    """Run the commands of one node one after the other."""
+    try:
+        build.cwd.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(
+            f"node '{build.node}': cannot make its folder {build.cwd}: {error.strerror}"
+        ) from error
+    for argv in build.commands:
+        program = build.program(argv)
+        echo(f"{build.node}: $ {shlex.join(argv)}")
+        command = Command((program, *argv[1:]), build.cwd, build.env)
+        await _run(guard, build, argv, command, echo)
+
+
+async def _run(
+    guard: Guard,
+    build: NodeBuild,
+    argv: tuple[str, ...],
+    command: Command,
+    echo: Callable[[str], None],
+) -> None:
+    reading, writing = os.pipe()
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+    )
+    try:
+        try:
+            process = await guard.spawn(command, writing, writing)
+        finally:
+            os.close(writing)
+        output = asyncio.create_task(_relay(reader, lambda line: echo(f"{build.node}: {line}")))
+        try:
+            end = await process.wait()
+            await asyncio.wait([output], timeout=DRAIN_S)
+        finally:
+            output.cancel()
+    finally:
+        transport.close()
+    if not end.ok:
+        raise BuildError(
+            f"node '{build.node}': a build command {end}; to repeat it: {build.pasteable(argv)}"
+        )
+
+
+async def _relay(reader: asyncio.StreamReader, say: Callable[[str], None]) -> None:
+    """Hand on lines that are not blank; a carriage return ends a line as well."""
+    rest = b""
+    while chunk := await reader.read(CHUNK):
+        *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
+        for line in filter(None, lines):
+            say(line.decode(errors="replace"))
+    if rest:
+        say(rest.decode(errors="replace"))

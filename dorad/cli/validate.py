@@ -1,0 +1,99 @@
+"""`dora validate`: check a dataflow file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
+
+if TYPE_CHECKING:
+    from dorad.dataflow.errors import Problem
+    from dorad.dataflow.model import Dataflow
+
+EPILOG = """\b
+Examples:
+  dora validate                        checks ./dataflow.yml
+  dora validate robot.yml --json
+\b
+Each problem is one line, `file:line:column: key: what is wrong`, which editors understand.
+Exit code 0: the file is good. 1: it has problems, they are on standard error.
+"""
+
+
+@click.command(epilog=EPILOG)
+@dataflow_argument(required=False)
+@click.option("--strict-types", is_flag=True, help="Warnings about types fail the check.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def validate(path: Path | None, *, strict_types: bool, as_json: bool) -> int:
+    """Check the dataflow PATH and list everything that is wrong with it at once."""
+    from dorad.dataflow.errors import DataflowError
+
+    path = path or default_dataflow()
+    try:
+        dataflow = load_dataflow(path)
+    except DataflowError as error:
+        return _report(path, None, error.problems, (), (), as_json=as_json)
+    return _check(path, dataflow, strict_types=strict_types, as_json=as_json)
+
+
+def _check(path: Path, dataflow: "Dataflow", *, strict_types: bool, as_json: bool) -> int:
+    from dorad.dataflow.support import unsupported
+
+    notes = unsupported(dataflow)
+    problems: tuple[Problem, ...] = ()
+    if strict_types:
+        problems = tuple(note for note in notes if _is_about_types(note))
+        notes = tuple(note for note in notes if note not in problems)
+    return _report(path, dataflow, problems, dataflow.warnings, notes, as_json=as_json)
+
+
+def _is_about_types(problem: "Problem") -> bool:
+    last = problem.key.rpartition("]")[2].strip(".").split(".")[0]
+    return last in {"input_types", "output_types", "type_rules", "strict_types", "pattern"}
+
+
+def _report(
+    path: Path,
+    dataflow: "Dataflow | None",
+    problems: Sequence["Problem"],
+    warnings: Sequence["Problem"],
+    notes: Sequence["Problem"],
+    *,
+    as_json: bool,
+) -> int:
+    """Print what was found and return the exit code."""
+    if as_json:
+        click.echo(json.dumps(_plain(path, dataflow, problems, warnings, notes), indent=2))
+        return 1 if problems else 0
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    for colour, kind, found in (("yellow", "warning:", warnings), ("cyan", "note:", notes)):
+        for problem in found:
+            click.echo(f"{click.style(kind, fg=colour)} {problem}", err=True)
+    if problems or dataflow is None:
+        return 1
+    from dorad.dataflow.picture import summary
+
+    click.echo(f"{path}: {click.style('ok', fg='green')}, {summary(dataflow)}")
+    return 0
+
+
+def _plain(
+    path: Path,
+    dataflow: "Dataflow | None",
+    problems: Sequence["Problem"],
+    warnings: Sequence["Problem"],
+    notes: Sequence["Problem"],
+) -> dict[str, Any]:
+    result: dict[str, Any] = {"file": str(path), "ok": not problems}
+    if dataflow is not None:
+        from dorad.dataflow.picture import counts
+
+        result |= counts(dataflow)
+    for name, found in (("problems", problems), ("warnings", warnings), ("notes", notes)):
+        result[name] = [asdict(problem) for problem in found]
+    return result
