@@ -1,0 +1,43 @@
+"""Why the system refused to start a command, said so that the user can mend it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.launch import wire
+from dorad.launch.model import LaunchError
+
+if TYPE_CHECKING:
+    from dorad.launch.model import Command
+
+
+def spawn_error(command: Command, stage: str, number: int) -> LaunchError:
+    """The error for errno `number` when starting `command` failed at `stage` (see `wire`)."""
+    program = command.argv[0]
+    if stage == wire.STAGE_FOLDER:
+        why = f"its working directory {command.cwd}: {os.strerror(number)}"
+    elif number == errno.ENOENT and Path(command.cwd, program).exists():
+        why = f"the interpreter it names does not exist{_named_interpreter(program)}"
+    elif number == errno.ENOEXEC:
+        why = "it is neither a program for this machine nor a script with a #! line"
+    elif number == errno.EACCES:
+        why = "permission denied (is it executable? `chmod +x` makes it so)"
+    elif number == errno.E2BIG:
+        why = "its arguments and environment are too long"
+    else:
+        why = os.strerror(number)
+    return LaunchError(f"cannot start {program}: {why}")
+
+
+def _named_interpreter(program: str) -> str:
+    try:
+        with Path(program).open("rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return ""
+    if not first.startswith(b"#!"):
+        return " (its dynamic loader is missing)"
+    return f" (first line: {first.decode(errors='replace').strip()})"
