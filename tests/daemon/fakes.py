@@ -1,0 +1,141 @@
+"""A broker and node processes that do nothing by themselves, and tell what was asked of them."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dorad.daemon.supervisor import Supervisor
+from dorad.dataflow.model import Dataflow, Node
+from dorad.launch.model import Exit, LaunchError
+
+DEADLINE_S = 5.0
+
+
+@dataclass
+class Edge:
+    """Counters of one edge."""
+
+    source_node: str
+    output: str
+    node: str
+    input: str
+    sent: int = 0
+    dropped: int = 0
+    queued: int = 0
+
+
+class FakeBroker:
+    """Writes down every call as a tuple: its name and its arguments."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, ...]] = []
+        self.numbers: dict[str, int] = {}
+        self.edges: list[Edge] = []
+
+    def node_config(self, node_id: str) -> str:
+        return f"config of {node_id}"
+
+    def open_barrier(self) -> None:
+        self.calls.append(("open_barrier",))
+
+    def poison(self, reason: str) -> None:
+        self.calls.append(("poison", reason))
+
+    def stop(self, node_id: str, reason: str) -> None:
+        self.calls.append(("stop", node_id, str(reason)))
+
+    def close_input(self, node_id: str, input_id: str) -> None:
+        self.calls.append(("close_input", node_id, input_id))
+
+    def node_failed(self, node_id: str, source_node: str, error: str, input_ids: list[str]) -> None:
+        self.calls.append(("node_failed", node_id, source_node, error, *input_ids))
+
+    def detach(self, node_id: str) -> None:
+        self.calls.append(("detach", node_id))
+
+    def activity(self, node_id: str) -> int:
+        return self.numbers.get(node_id, 0)
+
+    def counters(self) -> list[Edge]:
+        return self.edges
+
+
+class FakeProcess:
+    """Runs until `end` is called, or a signal ends it that it does not ignore."""
+
+    def __init__(self, ignores: frozenset[int]) -> None:
+        self.signals: list[int] = []
+        self.stderr: tuple[str, ...] = ()
+        self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._ignores = ignores
+
+    def signal(self, sig: int) -> None:
+        self.signals.append(sig)
+        if sig == signal.SIGKILL or sig not in self._ignores:
+            self.end(Exit(signal=sig))
+
+    def end(self, exit_: Exit) -> None:
+        if not self.ended.done():
+            self.ended.set_result(exit_)
+
+    async def wait(self) -> Exit:
+        return await asyncio.shield(self.ended)
+
+
+@dataclass
+class Stage:
+    """A supervisor with fakes around it, and the levers to move them."""
+
+    dataflow: Dataflow
+    grace: float = 10.0
+    finish_grace: float | None = None
+    exit_when_nodes_finish: bool = False
+    ignores: frozenset[int] = frozenset()
+    broken: frozenset[str] = frozenset()
+    """Nodes that cannot be started."""
+    slow: frozenset[str] = frozenset()
+    """Nodes whose start never comes to its end."""
+    broker: FakeBroker = field(default_factory=FakeBroker)
+    notices: list[tuple[str, str | None, str]] = field(default_factory=list)
+    processes: dict[str, FakeProcess] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.supervisor = Supervisor(
+            self.dataflow,
+            lambda _: self.broker,
+            lambda *notice: self.notices.append(notice),
+            exit_when_nodes_finish=self.exit_when_nodes_finish,
+            grace=self.grace,
+            finish_grace=self.finish_grace,
+        )
+
+    async def start(self, node: Node, config: str) -> FakeProcess:
+        assert config == f"config of {node.id}"
+        if node.id in self.slow:
+            await asyncio.Event().wait()
+        if node.id in self.broken:
+            raise LaunchError(f"no such file: {node.path}")
+        self.processes[node.id] = FakeProcess(self.ignores)
+        return self.processes[node.id]
+
+    def connect(self, *nodes: str) -> None:
+        """Let these nodes call `Node()`."""
+        for node in nodes:
+            self.supervisor.on_connected(node, 1)
+
+    async def called(self, *call: str) -> None:
+        """Wait until the broker got this call."""
+        await until(lambda: call in self.broker.calls)
+
+    async def spawned(self) -> None:
+        """Wait until every node that can be started has been."""
+        spawnable = {node.id for node in self.dataflow.nodes if not node.is_dynamic}
+        await until(lambda: self.processes.keys() >= spawnable - self.broken - self.slow)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until a condition holds; the loop's other tasks make it so."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():  # noqa: ASYNC110 - plain values announce nothing
+            await asyncio.sleep(0.001)
