@@ -116,11 +116,10 @@ def _node_build(
     folder = working_dir(dataflow, node)
     changes = {**dataflow.env, **run_env, **node.own_env}
     commands: list[tuple[str, ...]] = []
-    venv = environment_dir(folder, node) if tools.uv else None
     path = changes.get("PATH", environ.get("PATH", ""))
-    if venv is not None:
+    if tools.uv and (venv := environment_dir(folder, node)):
         if not (venv / "bin" / "python").exists():
-            commands.append(("uv", "venv", "--quiet", "--python", tools.python, str(venv)))
+            commands.append((tools.uv, "venv", "--quiet", "--python", tools.python, str(venv)))
         changes |= {"VIRTUAL_ENV": str(venv), "PATH": f"{venv / 'bin'}:{path}"}
     elif not tools.uv:
         changes["PATH"] = f"{Path(tools.python).parent}:{path}"

@@ -1,0 +1,38 @@
+"""`dora completion`: print the script that makes a shell complete `dora`."""
+
+import os
+from pathlib import Path
+
+import click
+
+SHELLS = ("bash", "elvish", "fish", "powershell", "zsh")
+
+EPILOG = """\b
+Set it up, once:
+  bash        echo 'eval "$(dora completion bash)"' >> ~/.bashrc
+  zsh         echo 'eval "$(dora completion zsh)"' >> ~/.zshrc    (after compinit)
+  fish        dora completion fish > ~/.config/fish/completions/dora.fish
+  elvish      echo 'eval (dora completion elvish | slurp)' >> ~/.config/elvish/rc.elv
+  powershell  dora completion powershell >> $PROFILE
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("shell", type=click.Choice(SHELLS), required=False)
+def completion(shell: str | None) -> None:
+    """Print the completion script of SHELL; without SHELL, of the one in $SHELL."""
+    from dorad.cli.main import COMPLETE_VARIABLE, cli
+    from dorad.cli.shells import CLASSES
+
+    script = CLASSES[shell or _own_shell()](cli, {}, "dora", COMPLETE_VARIABLE)
+    # Not `source()`: for bash click's would start one to ask its version.
+    click.echo(script.source_template % script.source_vars())
+
+
+def _own_shell() -> str:
+    name = Path(os.environ.get("SHELL", "")).name
+    name = {"pwsh": "powershell"}.get(name, name)
+    if name not in SHELLS:
+        found = name or "not set"
+        raise click.UsageError(f"$SHELL is {found}; name your shell: {', '.join(SHELLS)}")
+    return name
