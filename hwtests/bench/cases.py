@@ -1,0 +1,167 @@
+"""What is measured: every dataflow as data, with its payload sizes and how often it sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SIZES = (8, 4 << 10, 64 << 10, 1 << 20, 8 << 20)
+GROUPS = ("roundtrip", "oneway", "burst", "fanout", "cpu", "start", "floor")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure. ``seconds`` ends a step of one size early, whatever its count."""
+
+    sizes: tuple[int, ...] = SIZES
+    rounds: int = 5
+    round_trips: Mapping[int, int] = field(
+        default_factory=lambda: dict(zip(SIZES, (2000, 2000, 2000, 800, 100), strict=True))
+    )
+    spaced: Mapping[int, int] = field(
+        default_factory=lambda: dict(zip(SIZES, (250, 250, 250, 250, 40), strict=True))
+    )
+    burst: Mapping[int, int] = field(
+        default_factory=lambda: dict(zip(SIZES, (20_000, 10_000, 3_000, 200, 24), strict=True))
+    )
+    seconds: float = 1.5
+    stream_seconds: float = 8.0
+    starts: int = 2
+    quick: bool = False
+
+
+def quick_plan() -> Plan:
+    """One short round for continuous integration."""
+    sizes = (8, 64 << 10, 1 << 20)
+    return Plan(
+        sizes=sizes,
+        rounds=1,
+        round_trips=dict.fromkeys(sizes, 300),
+        spaced=dict.fromkeys(sizes, 50),
+        burst=dict(zip(sizes, (4_000, 500, 50), strict=True)),
+        seconds=0.5,
+        stream_seconds=1.0,
+        starts=1,
+        quick=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One input: where it comes from and, if not the defaults, its queue."""
+
+    source: str
+    queue_size: int | None = None
+    queue_policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchNode:
+    """One node of a measured dataflow: a file in ``nodes/``, its wires, its settings."""
+
+    id: str
+    file: str
+    inputs: Mapping[str, Wire] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One dataflow to run.
+
+    ``spin=False`` sets ``spin_us: 0``, so only our daemon can run it. ``quick`` flows are those of
+    a quick run.
+    """
+
+    measure: str
+    group: str
+    kind: str
+    nodes: tuple[BenchNode, ...]
+    deadline_s: float
+    spin: bool = True
+    quick: bool = True
+
+
+def gap(size: int) -> float:
+    """Seconds between spaced messages: 4 ms, but 50 ms where 4 ms would only measure a queue."""
+    return 0.004 if size <= 1 << 20 else 0.05
+
+
+def steps(plan: Plan, counts: Mapping[int, int]) -> dict[str, str]:
+    """The environment that tells a node which sizes to send, how many of each, how far apart."""
+    return {
+        "BENCH_SIZES": ",".join(str(size) for size in plan.sizes),
+        "BENCH_COUNTS": ",".join(str(counts[size]) for size in plan.sizes),
+        "BENCH_GAPS_S": ",".join(str(gap(size)) for size in plan.sizes),
+        "BENCH_STEP_SECONDS": str(plan.seconds),
+    }
+
+
+def round_trip(
+    plan: Plan, measure: str, source: str = "heap", answer: str = "short", spin: bool = True
+) -> Flow:
+    env = steps(plan, plan.round_trips) | {"BENCH_SOURCE": source}
+    ping = BenchNode("ping", "ping.py", {"pong": Wire("pong/pong")}, ("ping",), env)
+    pong = BenchNode(
+        "pong", "pong.py", {"ping": Wire("ping/ping")}, ("pong",), {"BENCH_ANSWER": answer}
+    )
+    return Flow(measure, "roundtrip", "round trip", (ping, pong), 90.0, spin)
+
+
+def spaced(plan: Plan, measure: str, group: str, receivers: int) -> Flow:
+    sender = BenchNode("sender", "spaced.py", {}, ("data",), steps(plan, plan.spaced))
+    wire = Wire("sender/data", queue_size=100)
+    sinks = (BenchNode(f"sink_{i}", "latency.py", {"data": wire}) for i in range(receivers))
+    return Flow(measure, group, "one-way", (sender, *sinks), 60.0)
+
+
+def burst(plan: Plan, measure: str, group: str, receivers: int, policy: str | None) -> Flow:
+    env = steps(plan, plan.burst) | {"BENCH_RECEIVERS": str(receivers)}
+    acks = {f"ack_{i}": Wire(f"sink_{i}/ack") for i in range(receivers)}
+    sender = BenchNode("sender", "burst.py", acks, ("data",), env)
+    wire = Wire("sender/data", queue_size=1000, queue_policy=policy)
+    sinks = (BenchNode(f"sink_{i}", "count.py", {"data": wire}, ("ack",)) for i in range(receivers))
+    return Flow(measure, group, "burst", (sender, *sinks), 120.0)
+
+
+def stream(plan: Plan, measure: str, period_ms: int, spin: bool) -> Flow:
+    env = {"BENCH_STEP_SECONDS": str(plan.stream_seconds)}
+    tick = Wire(f"dora/timer/millis/{period_ms}")
+    source = BenchNode("source", "stream.py", {"tick": tick}, ("data",), env)
+    sink = BenchNode("sink", "sink.py", {"data": Wire("source/data", queue_size=100)})
+    return Flow(measure, "cpu", "stream", (source, sink), 60.0, spin)
+
+
+def hello() -> Flow:
+    send = BenchNode("send", "hello_send.py", {}, ("greeting",))
+    receive = BenchNode("receive", "hello_receive.py", {"greeting": Wire("send/greeting")})
+    return Flow("hello", "start", "hello", (send, receive), 30.0)
+
+
+def flows(plan: Plan) -> tuple[Flow, ...]:
+    """Every dataflow of the benchmark, in the order of its table."""
+    found = (
+        round_trip(plan, "round trip"),
+        round_trip(plan, "round trip, born in shm", source="born"),
+        _thorough(round_trip(plan, "round trip, echo", answer="echo")),
+        round_trip(plan, "round trip, spin off", spin=False),
+        spaced(plan, "one-way, spaced", "oneway", 1),
+        burst(plan, "burst", "burst", 1, None),
+        _thorough(burst(plan, "burst, backpressure", "burst", 1, "backpressure")),
+        spaced(plan, "fan-out 4, one-way", "fanout", 4),
+        _thorough(burst(plan, "fan-out 4, burst", "fanout", 4, None)),
+        _thorough(stream(plan, "stream 30 Hz", 33, True)),
+        _thorough(stream(plan, "stream 30 Hz, spin off", 33, False)),
+        stream(plan, "stream 1 kHz", 1, True),
+        stream(plan, "stream 1 kHz, spin off", 1, False),
+        *(hello() for _ in range(plan.starts)),
+    )
+    return tuple(flow for flow in found if flow.quick or not plan.quick)
+
+
+def _thorough(flow: Flow) -> Flow:
+    return replace(flow, quick=False)

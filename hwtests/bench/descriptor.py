@@ -1,0 +1,38 @@
+"""The YAML of a measured dataflow, the same for every system but for the keys only ours knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from hwtests.bench.cases import BenchNode, Flow, Wire
+
+NODES = Path(__file__).parent / "nodes"
+
+
+def flow_yaml(flow: Flow, results: Path) -> str:
+    """The dataflow file; every node writes its result to ``results/ID.json``."""
+    nodes = [_node(node, results, flow.spin) for node in flow.nodes]
+    return yaml.safe_dump({"nodes": nodes}, sort_keys=False)
+
+
+def _node(node: BenchNode, results: Path, spin: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {"id": node.id, "path": str(NODES / node.file)}
+    if node.inputs:
+        described["inputs"] = {name: _input(wire) for name, wire in node.inputs.items()}
+    if node.outputs:
+        described["outputs"] = list(node.outputs)
+    described["env"] = {**node.env, "BENCH_OUT": str(results / f"{node.id}.json")}
+    if not spin:
+        described["spin_us"] = 0
+    return described
+
+
+def _input(wire: Wire) -> str | dict[str, Any]:
+    if wire.queue_size is None and wire.queue_policy is None:
+        return wire.source
+    options = {"queue_size": wire.queue_size, "queue_policy": wire.queue_policy}
+    return {"source": wire.source} | {k: v for k, v in options.items() if v is not None}

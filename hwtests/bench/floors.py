@@ -1,0 +1,64 @@
+"""What lies below any dataflow system here: bare eventfds, and iceoryx2's Python binding."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwtests.bench.process import environment, run
+from hwtests.bench.results import latencies
+from hwtests.bench.stats import Key
+
+if TYPE_CHECKING:
+    from hwtests.bench.cases import Plan
+
+FLOOR = Path(__file__).parent / "floor"
+Measurement = Callable[[], Iterator[tuple[Key, float]]]
+
+
+def eventfd(plan: Plan, placement: str) -> Iterator[tuple[Key, float]]:
+    """A round trip of two processes over bare eventfds, ``free`` or ``pinned`` to one core."""
+    count = 1_000 if plan.quick else 10_000
+    argv: list[str | Path] = [sys.executable, FLOOR / "eventfd.py", str(count), placement]
+    output, _ = run(argv, environment(Path(sys.prefix)), FLOOR, 60.0)
+    for size, metric, value in latencies(0, json.loads(output)["ns"]):
+        yield Key("round trip", f"eventfd {placement}", size, metric), value
+
+
+def iceoryx(plan: Plan, venv: Path, source: str, wait: str) -> Iterator[tuple[Key, float]]:
+    """A round trip over iceoryx2, raw bytes; ``source`` and ``wait`` as its script has them."""
+    sizes = ",".join(str(size) for size in plan.sizes)
+    counts = ",".join(str(plan.round_trips[size]) for size in plan.sizes)
+    argv: list[str | Path] = [
+        venv / "bin" / "python",
+        FLOOR / "iceoryx.py",
+        sizes,
+        counts,
+        source,
+        wait,
+    ]
+    output, _ = run(argv, environment(venv), FLOOR, 60.0)
+    measure = "round trip" if source == "heap" else "round trip, born in shm"
+    for text, step in json.loads(output)["sizes"].items():
+        for size, metric, value in latencies(int(text), step["ns"]):
+            yield Key(measure, f"iceoryx2 {wait}", size, metric), value
+
+
+def floors(plan: Plan, peers: Path | None) -> list[tuple[str, Measurement]]:
+    """Every floor to measure in one round, with its name."""
+    found: list[tuple[str, Measurement]] = [
+        ("eventfd free", lambda: eventfd(plan, "free")),
+        ("eventfd pinned", lambda: eventfd(plan, "pinned")),
+    ]
+    if peers is not None:
+        for source in ("heap",) if plan.quick else ("heap", "born"):
+            for wait in ("blocking", "pinned", "polling"):
+                found.append((f"iceoryx2 {source} {wait}", _iceoryx(plan, peers, source, wait)))
+    return found
+
+
+def _iceoryx(plan: Plan, peers: Path, source: str, wait: str) -> Measurement:
+    return lambda: iceoryx(plan, peers, source, wait)

@@ -1,0 +1,116 @@
+"""What the nodes of the benchmark share: settings from the environment, payloads, results.
+
+Runs unchanged under every system that is measured, so it uses nothing beyond the common node API.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import struct
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from dora import Node
+
+STAMP = struct.Struct("<q")
+SILENCE_S = 2.0
+"""How long a node waits for an answer before it counts the message as lost."""
+
+
+class Payload(Protocol):
+    """A message of one size. ``send`` stamps its first 8 bytes with the monotonic clock, in ns."""
+
+    def send(self, output: str, metadata: dict[str, Any]) -> None: ...
+
+
+class HeapPayload:
+    """One array on the heap, sent again and again; only its stamp changes."""
+
+    form = "heap array"
+
+    def __init__(self, node: Node, size: int) -> None:
+        self._node = node
+        self._buffer = np.zeros(size, np.uint8)
+        self._array = pa.array(self._buffer)
+
+    def send(self, output: str, metadata: dict[str, Any]) -> None:
+        STAMP.pack_into(self._buffer, 0, time.monotonic_ns())
+        self._node.send_output(output, self._array, metadata)
+
+
+class EmptyPayload:
+    """A fresh ``node.empty`` array for every message: born in shared memory, only stamped."""
+
+    form = "node.empty"
+
+    def __init__(self, node: Node, size: int) -> None:
+        self._node = node
+        self._shape = (size,)
+
+    def send(self, output: str, metadata: dict[str, Any]) -> None:
+        array = self._node.empty(self._shape, "uint8")
+        STAMP.pack_into(array, 0, time.monotonic_ns())
+        self._node.send_output(output, array, metadata)
+
+
+class RawPayload:
+    """A fresh ``send_output_raw`` buffer for every message: born in shared memory, only stamped."""
+
+    form = "send_output_raw"
+
+    def __init__(self, node: Node, size: int) -> None:
+        self._node = node
+        self._size = size
+
+    def send(self, output: str, metadata: dict[str, Any]) -> None:
+        with self._node.send_output_raw(output, self._size, metadata) as buffer:
+            STAMP.pack_into(buffer, 0, time.monotonic_ns())
+
+
+def payload_class(node: Node) -> type[HeapPayload] | type[EmptyPayload] | type[RawPayload]:
+    """The class named by ``BENCH_SOURCE``: a heap array, or the system's best born in memory."""
+    if os.environ.get("BENCH_SOURCE", "heap") == "heap":
+        return HeapPayload
+    return EmptyPayload if hasattr(node, "empty") else RawPayload
+
+
+def numbers(name: str) -> list[float]:
+    """A comma-separated list of numbers from the environment."""
+    return [float(text) for text in os.environ[name].split(",")]
+
+
+def steps() -> list[tuple[int, int, float]]:
+    """Size in bytes, number of messages and gap in seconds of every step of this run."""
+    columns = numbers("BENCH_SIZES"), numbers("BENCH_COUNTS"), numbers("BENCH_GAPS_S")
+    return [(int(size), int(count), gap) for size, count, gap in zip(*columns, strict=True)]
+
+
+def step_seconds() -> float:
+    """The time after which a step ends although its messages are not all sent."""
+    return float(os.environ["BENCH_STEP_SECONDS"])
+
+
+def stamp_of(value: Any) -> int:
+    """The time a payload was sent, in ns of the monotonic clock."""
+    return int(STAMP.unpack_from(value.buffers()[1], value.offset)[0])
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process so far, user and system, all threads."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def report(result: dict[str, Any]) -> None:
+    """Write the result of this node to ``BENCH_OUT``, whole or not at all."""
+    target = Path(os.environ["BENCH_OUT"])
+    draft = target.with_suffix(".part")
+    draft.write_text(json.dumps(result), encoding="utf-8")
+    draft.replace(target)

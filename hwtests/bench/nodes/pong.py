@@ -1,0 +1,28 @@
+"""Answers every message: with 8 bytes, or with what it got (``BENCH_ANSWER=echo``)."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pyarrow as pa
+from bench_node import report
+from dora import Node
+
+
+def main() -> None:
+    echo = os.environ["BENCH_ANSWER"] == "echo"
+    short = pa.array(np.zeros(8, np.uint8))
+    node = Node()
+    answered = 0
+    for event in node:
+        if event["type"] != "INPUT":
+            continue
+        value = event["value"]
+        if len(value):
+            node.send_output("pong", value if echo else short, {"seq": event["metadata"]["seq"]})
+            answered += 1
+    report({"answered": answered})
+
+
+main()

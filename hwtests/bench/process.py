@@ -1,0 +1,89 @@
+"""Runs one measured program with a deadline; nothing it started outlives a missed one."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+TAIL = 3_000
+"""How many characters of a failed program's output an error shows."""
+
+
+class MeasurementError(Exception):
+    """A measurement that could not be taken. The text says which, and why."""
+
+
+def environment(venv: Path) -> dict[str, str]:
+    """This process's environment with one virtual environment active and no dora settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DORA", "BENCH", "PYTHON"))}
+    path = f"{venv / 'bin'}:{kept.get('PATH', os.defpath)}"
+    return kept | {"VIRTUAL_ENV": str(venv), "PATH": path}
+
+
+def run(
+    argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path, deadline_s: float
+) -> tuple[str, float]:
+    """Run a program to its end: its output, and the seconds from start to exit.
+
+    :raises MeasurementError: if it exits with another code than 0 or misses its deadline.
+    """
+    command = " ".join(str(word) for word in argv)
+    # A file, not a pipe: whoever still holds a pipe's end would delay what is measured here.
+    with tempfile.TemporaryFile() as output:
+        begin = time.perf_counter()
+        with subprocess.Popen(
+            argv,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+        ) as process:
+            try:
+                in_time = _ends_within(process.pid, deadline_s)
+                taken = time.perf_counter() - begin
+            except BaseException:
+                _kill_tree(process.pid)
+                raise
+            if not in_time:
+                _kill_tree(process.pid)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    if not in_time:
+        raise MeasurementError(f"{command}: not done after {deadline_s:g} s\n{text[-TAIL:]}")
+    if process.returncode:
+        raise MeasurementError(f"{command}: exit code {process.returncode}\n{text[-TAIL:]}")
+    return text, taken
+
+
+def _ends_within(pid: int, seconds: float) -> bool:
+    """Wait for a child without polling, which would round its time up."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1e3))
+    finally:
+        os.close(descriptor)
+
+
+def _kill_tree(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(pid).children(recursive=True)
+        os.kill(pid, signal.SIGKILL)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()

@@ -1,0 +1,66 @@
+"""Percentiles, medians over rounds, ratios."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a figure is about. ``size`` is the payload in bytes, 0 where there is none."""
+
+    measure: str
+    system: str
+    size: int
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number of one round."""
+
+    key: Key
+    round: int
+    value: float
+
+
+Summary = Mapping[Key, float]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` (0 to 1) of ``values`` lie, interpolated between ranks.
+
+    :raises ValueError: if there are no values.
+    """
+    if not values:
+        raise ValueError("no values")
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+
+def summarise(figures: Iterable[Figure]) -> dict[Key, float]:
+    """The median over all rounds of every figure."""
+    rounds: defaultdict[Key, list[float]] = defaultdict(list)
+    for figure in figures:
+        rounds[figure.key].append(figure.value)
+    return {key: statistics.median(values) for key, values in rounds.items()}
+
+
+def spread(figures: Iterable[Figure], key: Key) -> tuple[float, float]:
+    """The lowest and the highest round of one figure.
+
+    :raises ValueError: if it was never measured.
+    """
+    values = [figure.value for figure in figures if figure.key == key]
+    return min(values), max(values)
+
+
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """The quotient, or None if either is missing or the denominator is zero."""
+    return numerator / denominator if numerator is not None and denominator else None

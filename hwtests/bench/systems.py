@@ -1,0 +1,95 @@
+"""The systems that are measured: ours, and the peers in an environment of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwtests.bench.descriptor import flow_yaml
+from hwtests.bench.process import MeasurementError, environment, run
+from hwtests.bench.results import figures_of
+from hwtests.bench.stats import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hwtests.bench.cases import Flow
+
+PEER_PACKAGES = ("dora-rs==1.1.0", "dora-rs-cli==1.1.0", "iceoryx2==0.10.0", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A daemon with its command line, in the virtual environment it is installed in."""
+
+    name: str
+    venv: Path
+
+    @property
+    def dora(self) -> Path:
+        """Its ``dora`` command."""
+        return self.venv / "bin" / "dora"
+
+    def measure(self, flow: Flow) -> Iterator[tuple[Key, float]]:
+        """Run one dataflow; its figures.
+
+        :raises MeasurementError: if it fails, is late, or a node reports nothing usable.
+        """
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            place = Path(folder)
+            file = place / "dataflow.yml"
+            file.write_text(flow_yaml(flow, place), encoding="utf-8")
+            output, taken = run(
+                [self.dora, "run", file], environment(self.venv), place, flow.deadline_s
+            )
+            if flow.kind == "hello":
+                yield Key(flow.measure, self.name, 0, "s"), taken
+                return
+            reports = {node.id: _report(place / f"{node.id}.json", output) for node in flow.nodes}
+        try:
+            yield from figures_of(flow, self.name, reports)
+        except ValueError as error:
+            raise MeasurementError(f"{flow.measure} under {self.name}: {error}") from error
+
+    def measure_help(self) -> tuple[Key, float]:
+        """Seconds that ``dora --help`` takes.
+
+        :raises MeasurementError: if it fails.
+        """
+        _, taken = run([self.dora, "--help"], environment(self.venv), Path.cwd(), 20.0)
+        return Key("dora --help", self.name, 0, "s"), taken
+
+
+def _report(path: Path, output: str) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MeasurementError(f"node {path.stem} reported nothing\n{output[-3000:]}") from None
+    return report
+
+
+def ensure_peers(venv: Path) -> None:
+    """Make the environment of the peers, unless it is there already with these very packages.
+
+    :raises MeasurementError: if it cannot be made, for example without a network.
+    """
+    note = venv / "bench-packages.txt"
+    wanted = "\n".join(PEER_PACKAGES)
+    if note.is_file() and note.read_text(encoding="utf-8") == wanted:
+        return
+    python = venv / "bin" / "python"
+    commands: tuple[list[str | Path], ...] = (
+        [sys.executable, "-m", "venv", venv],
+        [python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES],
+    )
+    for argv in commands:
+        done = subprocess.run(argv, check=False)
+        if done.returncode:
+            words = " ".join(str(word) for word in argv)
+            raise MeasurementError(f"{words}: exit code {done.returncode}")
+    note.write_text(wanted, encoding="utf-8")
