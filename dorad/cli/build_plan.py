@@ -1,6 +1,6 @@
 """What to execute to build a dataflow: the commands of every node, their folder and environment.
 
-Pure: decides from the dataflow, the environment and what exists on disk; runs nothing.
+Pure but for looking at files; runs nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.model import NodeKind
 from dorad.dataflow.words import split_command
+from dorad.launch import programs
+from dorad.launch.command import managed_environment
+from dorad.launch.environment import layered_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,24 +23,10 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
 
 PIP = ("pip", "pip3")
-ENVIRONMENTS = Path(".dora") / "python-envs"
-"""Where `--uv` keeps a node's virtual environment, under the node's working directory."""
 
 
 class BuildError(Exception):
     """A build that failed or cannot start; `str()` is one line for the user."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """The programs builds are made with."""
-
-    python: str
-    """Absolute path of the interpreter that runs the nodes."""
-    has_pip: bool
-    """Whether that interpreter has pip."""
-    uv: str | None = None
-    """Absolute path of uv: use it. None: do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,69 +64,59 @@ class NodeBuild:
         return str(Path(self.cwd, found))
 
 
-def plan(
-    dataflow: Dataflow, tools: Tools, environ: Mapping[str, str], run_env: Mapping[str, str]
-) -> tuple[NodeBuild, ...]:
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What the builds of all nodes have in common."""
+
+    dataflow: Dataflow
+    environ: Mapping[str, str]
+    """What commands inherit: normally `os.environ`."""
+    run_env: Mapping[str, str]
+    """`--env`: over the dataflow's `env`, under the node's."""
+    uv: bool
+    own_environment: Path | None
+    """`bin` of the virtual environment that dora runs from."""
+
+
+def plan(context: BuildContext) -> tuple[NodeBuild, ...]:
     """Return the builds of all nodes that have any, in the order of the file.
 
-    `environ` is inherited; over it goes the dataflow's `env`, then `run_env` (`--env`), then
-    the node's own. Raises BuildError when pip is asked for and there is none.
+    Raises LaunchError when uv is asked for and there is none.
     """
-    builds = (_node_build(dataflow, node, tools, environ, run_env) for node in dataflow.nodes)
-    return tuple(build for build in builds if build.commands)
-
-
-def working_dir(dataflow: Dataflow, node: Node) -> Path:
-    """Return the absolute folder a node is built and run in."""
-    below = node.deploy.working_dir if node.deploy else None
-    return dataflow.base_dir / below if below else dataflow.base_dir
-
-
-def environment_dir(folder: Path, node: Node) -> Path | None:
-    """Return where the virtual environment of a node belongs that `--uv` makes, None for none.
-
-    Nodes have one that are written in Python and have something to build.
-    """
-    python = node.kind is NodeKind.OPERATORS or (node.path or "").endswith(".py")
-    return folder / ENVIRONMENTS / node.id if python and _lines(node) else None
+    builds = (
+        _node_build(node, lines, context)
+        for node in context.dataflow.nodes
+        if (lines := _lines(node))
+    )
+    return tuple(builds)
 
 
 def _lines(node: Node) -> tuple[str, ...]:
     return (*node.build, *(line for operator in node.operators for line in operator.build))
 
 
-def _node_build(
-    dataflow: Dataflow,
-    node: Node,
-    tools: Tools,
-    environ: Mapping[str, str],
-    run_env: Mapping[str, str],
-) -> NodeBuild:
-    folder = working_dir(dataflow, node)
-    changes = {**dataflow.env, **run_env, **node.own_env}
+def _node_build(node: Node, lines: tuple[str, ...], context: BuildContext) -> NodeBuild:
+    """Plan one node so that what it installs is where the launcher will run it."""
+    folder = context.dataflow.base_dir
+    env = layered_environment(context.environ, context.dataflow.env, context.run_env, node.own_env)
+    bin_folder = programs.environment_bin(env, context.own_environment)
+    python = programs.find_python(bin_folder, programs.search_path(env, bin_folder))
     commands: list[tuple[str, ...]] = []
-    path = changes.get("PATH", environ.get("PATH", ""))
-    if tools.uv and (venv := environment_dir(folder, node)):
-        if not (venv / "bin" / "python").exists():
-            commands.append((tools.uv, "venv", "--quiet", "--python", tools.python, str(venv)))
-        changes |= {"VIRTUAL_ENV": str(venv), "PATH": f"{venv / 'bin'}:{path}"}
-    elif not tools.uv:
-        changes["PATH"] = f"{Path(tools.python).parent}:{path}"
-    commands += [_tooled(node, split_command(line), tools) for line in _lines(node)]
-    env = {**environ, **changes}
-    shown = {name: value for name, value in changes.items() if environ.get(name) != value}
-    return NodeBuild(node.id, folder, env, shown, tuple(commands) if _lines(node) else ())
-
-
-def _tooled(node: Node, argv: tuple[str, ...], tools: Tools) -> tuple[str, ...]:
-    """Turn a leading pip into the pip that installs for the interpreter the node will have."""
-    if argv[0] not in PIP:
-        return argv
-    if tools.uv:
-        return (tools.uv, "pip", *argv[1:])
-    if not tools.has_pip:
-        raise BuildError(
-            f"node '{node.id}': `{shlex.join(argv)}` needs pip, which {tools.python} does not "
-            "have; install it with `python -m ensurepip`, or build with --uv"
-        )
-    return (tools.python, "-m", "pip", *argv[1:])
+    if context.uv:
+        uv = programs.find_uv(env.get("PATH", ""))
+        if node.kind is NodeKind.OPERATORS or (node.path or "").endswith(".py"):
+            venv = managed_environment(folder, node.id)
+            if not Path(venv, "bin", "python").exists():
+                commands.append((uv, "venv", "--quiet", "--python", python, str(venv)))
+            env["VIRTUAL_ENV"] = str(venv)
+            bin_folder = venv / "bin"
+        pip: tuple[str, ...] = (uv, "pip")
+    else:
+        # Whatever pip comes first on PATH may belong to another interpreter.
+        pip = (python, "-m", "pip")
+    env["PATH"] = programs.search_path(env, bin_folder)
+    for line in lines:
+        name, *rest = split_command(line)
+        commands.append((*pip, *rest) if name in PIP else (name, *rest))
+    changes = {k: v for k, v in env.items() if context.environ.get(k) != v}
+    return NodeBuild(node.id, folder, env, changes, tuple(commands))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import re
 import shlex
-import shutil
-import sys
 from typing import TYPE_CHECKING
 
-from dorad.cli.build_plan import BuildError, NodeBuild, Tools, plan
+from dorad.cli.build_plan import BuildContext, BuildError, NodeBuild, plan
 from dorad.launch.client import Command, Guard, LaunchError
+from dorad.launch.programs import own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,10 +53,10 @@ async def build_nodes(
     parallel: bool = False,
 ) -> None:
     """Do what `build_dataflow` does, within a running event loop. Cancelling kills the commands."""
-    builds = plan(dataflow, _tools(uv=uv), os.environ, extra_env)
-    if not builds:
+    if not any(node.build or node.operators for node in dataflow.nodes):
         return
     try:
+        builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment()))
         async with Guard.start() as guard:
             if parallel:
                 await _together(guard, builds, echo)
@@ -67,13 +65,6 @@ async def build_nodes(
                     await _build(guard, build, echo)
     except LaunchError as error:
         raise BuildError(str(error)) from error
-
-
-def _tools(*, uv: bool) -> Tools:
-    found = shutil.which("uv") if uv else None
-    if uv and found is None:
-        raise BuildError("--uv: there is no uv on PATH; install it, or leave --uv out")
-    return Tools(sys.executable, importlib.util.find_spec("pip") is not None, found)
 
 
 async def _together(guard: Guard, builds: Sequence[NodeBuild], echo: Callable[[str], None]) -> None:
