@@ -27,7 +27,23 @@ class Problem:
         place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
         key = f"{self.key}: " if self.key else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{place}{key}{self.message}{hint}"
+        return _one_line(f"{place}{key}{self.message}{hint}")
+
+
+def _one_line(text: str) -> str:
+    """The text with line ends and other control characters made visible."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class TextError(ValueError):
+    """Why one text of a dataflow is wrong; who knows its place turns it into a Problem."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(message)
 
 
 class DataflowError(Exception):

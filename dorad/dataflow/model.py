@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from dorad.dataflow.errors import Problem
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from typing import Any
 
-    from dorad.dataflow.errors import Problem
     from dorad.dataflow.ros2 import Ros2Bridge
 
 
@@ -253,6 +254,8 @@ class Node:
     logging: Logging = field(default_factory=Logging)
     deploy: Deploy | None = None
     operators: tuple[Operator, ...] = ()
+    lone_operator: bool = False
+    """Whether it has one `operator` rather than a list, so that `node/output` names its output."""
     module: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     ros2: Ros2Bridge | None = None
@@ -313,6 +316,11 @@ class Dataflow:
     """What is accepted but will not do what the file hopes for."""
     positions: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
     """Key path to (line, column) in the file, both from 1."""
+
+    def problem(self, key: str, message: str, hint: str | None = None) -> Problem:
+        """Something about one key of the file, at its place there."""
+        line, column = self.positions.get(key, (0, 0))
+        return Problem(str(self.path), line, column, key, message, hint)
 
     def node(self, node_id: str) -> Node:
         """The node called `node_id`; raises KeyError."""

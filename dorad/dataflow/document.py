@@ -1,0 +1,257 @@
+"""YAML text to a tree of plain values that know their place in the file.
+
+The parser is libyaml; scalars follow the YAML 1.2 core schema (`yes`, `on` and `007` are text),
+because that is how dora's own parser reads the same files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from yaml._yaml import CParser
+from yaml.error import MarkedYAMLError, YAMLError
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from yaml.reader import ReaderError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from yaml.nodes import Node as YamlNode
+
+    from dorad.dataflow.problems import Problems
+
+MAX_DEPTH = 32
+MAX_VALUES = 200_000
+"""Counted after aliases are expanded, so that a few lines cannot become gigabytes."""
+
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_TAG = "tag:yaml.org,2002:"
+_TAGGED: dict[str, tuple[type, ...]] = {
+    f"{_TAG}null": (type(None),),
+    f"{_TAG}bool": (bool,),
+    f"{_TAG}int": (int,),
+    f"{_TAG}float": (int, float),
+}
+_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
+_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_BASES = {"0x": 16, "0o": 8, "0b": 2}
+_LONGEST_NUMBER = 400
+
+
+@dataclass(slots=True)
+class Value:
+    """One value of the file. Lines and columns count from 1, columns in characters."""
+
+    data: bool | int | float | str | list[Value] | dict[str, Value] | None
+    text: str
+    """A scalar as the file spells it; empty for lists and mappings."""
+    key: str
+    """Path from the top: `nodes[2].inputs.image`; empty for the whole file."""
+    line: int
+    column: int
+    name_line: int
+    """Where the name before the value stands; the value's own place for an item of a list."""
+    name_column: int
+
+    def plain(self) -> Any:
+        """The value without places: what a JSON document would hold."""
+        if isinstance(self.data, dict):
+            return {name: value.plain() for name, value in self.data.items()}
+        if isinstance(self.data, list):
+            return [value.plain() for value in self.data]
+        return self.data
+
+    def describe(self) -> str:
+        """The value in words, for "must be a list, not …"."""
+        match self.data:
+            case None:
+                return "nothing"
+            case dict():
+                return "a mapping"
+            case list():
+                return "a list"
+            case str():
+                return f"`{shorten(self.data)}`" if self.data else "empty text"
+        return shorten(self.text)
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """The text on one line and no longer than a message bears."""
+    line = text if text.isprintable() else repr(text)[1:-1]
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def read_document(text: str, problems: Problems) -> Value | None:
+    """The one YAML document in `text`; None if there is none or it cannot be parsed.
+
+    What is wrong goes to `problems`: a syntax error ends the reading, a duplicate key does not.
+    """
+    parser: CParser | None = None
+    try:
+        parser = _Parser(text)
+        root = parser.get_single_node()
+    except ReaderError as error:
+        line, column = _place_of_character(text, error.character)
+        problems.at(
+            line, column, f"control character {error.character:#04x} is not allowed in YAML"
+        )
+        return None
+    except MarkedYAMLError as error:
+        _report_syntax(text, error, problems)
+        return None
+    except YAMLError as error:
+        problems.at(0, 0, f"not valid YAML: {' '.join(str(error).split())}")
+        return None
+    finally:
+        if parser is not None:
+            parser.dispose()
+    if root is None:
+        problems.at(1, 1, "the file is empty", "a dataflow starts with `nodes:`")
+        return None
+    try:
+        return _Tree(problems).value(root, "", root)
+    except _TooMuchError as error:
+        mark = error.node.start_mark
+        problems.at(mark.line + 1, mark.column + 1, str(error))
+        return None
+
+
+class _Parser(CParser):
+    """libyaml's parser, composing nodes whose tag is empty unless the file gives one."""
+
+    def resolve(self, kind: type[YamlNode], value: str | None, implicit: object) -> str:
+        return ""
+
+    def descend_resolver(self, node: YamlNode | None, index: object) -> None:
+        """Nothing resolves by path here."""
+
+    def ascend_resolver(self) -> None:
+        """Nothing resolves by path here."""
+
+
+class _TooMuchError(Exception):
+    def __init__(self, node: YamlNode, message: str) -> None:
+        self.node = node
+        super().__init__(message)
+
+
+class _Tree:
+    """Turns libyaml's nodes into values, with limits on depth and on what aliases expand to."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._left = MAX_VALUES
+        self._depth = 0
+
+    def value(self, node: YamlNode, key: str, name: YamlNode) -> Value:
+        self._left -= 1
+        if self._left < 0:
+            raise _TooMuchError(node, f"more than {MAX_VALUES} values once aliases are expanded")
+        if self._depth > MAX_DEPTH:
+            raise _TooMuchError(node, f"nested more than {MAX_DEPTH} deep")
+        start, named = node.start_mark, name.start_mark
+        value = Value(
+            None, "", key, start.line + 1, start.column + 1, named.line + 1, named.column + 1
+        )
+        self._depth += 1
+        if isinstance(node, ScalarNode):
+            value.text = node.value
+            value.data = self._scalar(node, value)
+        elif isinstance(node, MappingNode):
+            value.data = self._mapping(node, value)
+        elif isinstance(node, SequenceNode):
+            value.data = [self.value(n, f"{key}[{i}]", n) for i, n in enumerate(node.value)]
+        if not isinstance(node, ScalarNode) and node.tag not in ("", f"{_TAG}map", f"{_TAG}seq"):
+            self._problems.error(value, f"the tag {node.tag} has no meaning here", "remove it")
+        self._depth -= 1
+        return value
+
+    def _mapping(self, node: MappingNode, owner: Value) -> dict[str, Value]:
+        entries: dict[str, Value] = {}
+        for name, child in node.value:
+            line, column = name.start_mark.line + 1, name.start_mark.column + 1
+            if not isinstance(name, ScalarNode):
+                self._problems.at(line, column, "a key must be text", key=owner.key)
+                continue
+            key = f"{owner.key}.{name.value}" if owner.key else name.value
+            value = self.value(child, key, name)
+            first = entries.get(name.value)
+            if first is None:
+                entries[name.value] = value
+            else:
+                self._problems.at(
+                    line, column, f"given twice, first in line {first.name_line}", key=key
+                )
+        return entries
+
+    def _scalar(self, node: ScalarNode, value: Value) -> bool | int | float | str | None:
+        if not node.tag:
+            return core_scalar(node.value) if not node.style else str(node.value)
+        if node.tag in (f"{_TAG}str", "!"):
+            return str(node.value)
+        data = core_scalar(node.value)
+        kinds = _TAGGED.get(node.tag)
+        if kinds is None or type(data) not in kinds:
+            self._problems.error(value, f"`{shorten(node.value)}` cannot have the tag {node.tag}")
+        return data
+
+
+def core_scalar(text: str) -> bool | int | float | str | None:
+    """What an unquoted scalar means in the YAML 1.2 core schema.
+
+    As in dora's parser, a decimal number with a leading zero is text, and `0b` is accepted.
+    """
+    if text in _NULLS:
+        return None
+    if text in _BOOLS:
+        return _BOOLS[text]
+    if text[0] not in "+-.0123456789" or len(text) > _LONGEST_NUMBER:
+        return text
+    body = text[1:] if text[0] in "+-" else text
+    if body.isdecimal() and body.isascii():
+        return text if len(body) > 1 and body[0] == "0" else int(text)
+    if (base := _BASES.get(body[:2])) and body[2:].isalnum() and body.isascii():
+        try:
+            return int(text.replace(body, body[2:]), base)
+        except ValueError:
+            return text
+    if body in (".inf", ".Inf", ".INF"):
+        return float("-inf") if text[0] == "-" else float("inf")
+    if text in (".nan", ".NaN", ".NAN"):
+        return float("nan")
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _place_of_character(text: str, code: int) -> tuple[int, int]:
+    before = text[: max(text.find(chr(code)), 0)]
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+def _report_syntax(text: str, error: MarkedYAMLError, problems: Problems) -> None:
+    mark = error.problem_mark or error.context_mark
+    problem = error.problem or "not valid YAML"
+    hint = None
+    lines = text.splitlines()
+    source = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
+    if "another document" in problem:
+        problem, hint = "a second document starts here", "a dataflow file holds one: remove `---`"
+    elif "quoted scalar" in (error.context or "") and "end of stream" in problem:
+        mark, problem = error.context_mark, "the quoted text that starts here never ends"
+    elif "\t" in source[: len(source) - len(source.lstrip())]:
+        problem, hint = "a tab cannot indent in YAML", "use spaces"
+    elif problem.startswith("found character that cannot start") and mark is not None:
+        character = source[mark.column : mark.column + 1]
+        problem, hint = f"text cannot start with `{character}`", "put the text in quotes"
+    elif problem.startswith("mapping values are not allowed"):
+        problem = "a `:` that does not fit here"
+        hint = "check the indentation, or quote the text it is part of"
+    elif problem == "found undefined alias":
+        problem, hint = "an alias (`*name`) without its anchor (`&name`)", "quote a text with `*`"
+    elif problem == "second occurrence":
+        problem = "an anchor (`&name`) given twice"
+    elif error.context and "simple key" not in error.context:
+        problem = f"{problem} {error.context}"
+    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
+    problems.at(line, column, f"not valid YAML: {problem}", hint)

@@ -1,0 +1,268 @@
+"""Typed getters over one mapping of the file: each checks, reports, and gives a plain value."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.nearest import did_you_mean, nearest
+from dorad.dataflow.sizes import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from enum import StrEnum
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.problems import Problems
+
+    _Choice = TypeVar("_Choice", bound=StrEnum)
+    _T = TypeVar("_T")
+    _D = TypeVar("_D")
+
+MAX_SECONDS = float(2**64)
+_MAX_INTEGER = 2**63 - 1
+
+
+class Fields:
+    """The keys of one mapping. A key that is absent or has no value reads as its default.
+
+    A getter that meets a wrong value reports it and gives the default, so that reading goes on
+    and finds the next mistake. `finish` reports the keys that no getter asked for.
+    """
+
+    def __init__(self, owner: Value, problems: Problems, what: str = "a mapping") -> None:
+        self.owner = owner
+        self.problems = problems
+        self._asked: dict[str, None] = {}
+        self._missing: dict[str, str | None] = {}
+        self._values: Mapping[str, Value] = {}
+        if isinstance(owner.data, dict):
+            self._values = owner.data
+        elif owner.data is not None:
+            problems.error(owner, f"must be {what}, not {owner.describe()}")
+
+    def take(self, name: str) -> Value | None:
+        """The value as it is, or None."""
+        self._asked[name] = None
+        value = self._values.get(name)
+        return None if value is None or value.data is None else value
+
+    def has(self, name: str) -> bool:
+        """Whether the key is there with a value."""
+        value = self._values.get(name)
+        return value is not None and value.data is not None
+
+    def name_of(self, name: str) -> Value:
+        """Where to point at for a key: itself if it is there, else the mapping it misses in."""
+        return self._values.get(name, self.owner)
+
+    def inside(self, name: str, what: str = "a mapping") -> Fields | None:
+        """The getters of a nested mapping, or None."""
+        value = self.take(name)
+        return None if value is None else Fields(value, self.problems, what)
+
+    def items(self, name: str) -> list[Value]:
+        """The items of a list."""
+        value = self.take(name)
+        if value is None:
+            return []
+        if not isinstance(value.data, list):
+            self.problems.error(value, f"must be a list, not {value.describe()}")
+            return []
+        return value.data
+
+    def entries(self, name: str) -> dict[str, Value]:
+        """The entries of a mapping whose names the user chooses."""
+        value = self.take(name)
+        if value is None:
+            return {}
+        if not isinstance(value.data, dict):
+            self.problems.error(value, f"must be a mapping, not {value.describe()}")
+            return {}
+        return value.data
+
+    def text(self, name: str) -> str | None:
+        """Text; a number or truth value reads as the file spells it."""
+        value = self.take(name)
+        return None if value is None else scalar_text(value, self.problems)
+
+    def required_text(self, name: str, hint: str | None = None) -> str:
+        """Text that must be there and not empty; empty once its lack is to be reported."""
+        if not self.has(name):
+            self._asked[name] = None
+            self._missing[name] = hint
+            return ""
+        return self.checked(name, _not_empty, "")
+
+    def checked(self, name: str, check: Callable[[str], _T], default: _D) -> _T | _D:
+        """Text that `check` turns into a value or refuses with a TextError."""
+        value = self.take(name)
+        if value is None:
+            return default
+        text = scalar_text(value, self.problems)
+        if text is None:
+            return default
+        try:
+            return check(text)
+        except TextError as error:
+            self.problems.text_error(value, error)
+            return default
+
+    def flag(self, name: str) -> bool | None:
+        """True or false."""
+        value = self.take(name)
+        if value is None or isinstance(value.data, bool):
+            return None if value is None else bool(value.data)
+        text = value.data.lower() if isinstance(value.data, str) else ""
+        hint = {"yes": "write `true`", "on": "write `true`", "true": "without quotes"} | {
+            "no": "write `false`",
+            "off": "write `false`",
+            "false": "without quotes",
+        }
+        self.problems.error(value, f"must be true or false, not {value.describe()}", hint.get(text))
+        return None
+
+    def integer(self, name: str, *, least: int = 0, most: int = _MAX_INTEGER) -> int | None:
+        """A whole number within bounds."""
+        value = self.take(name)
+        return None if value is None else integer(value, self.problems, least, most)
+
+    def seconds(self, name: str, *, zero: bool = True) -> float | None:
+        """A finite number of seconds, >= 0 (or > 0)."""
+        value = self.take(name)
+        if value is None:
+            return None
+        data = value.data
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            hint = "without quotes" if isinstance(data, str) and _is_number(data) else None
+            self.problems.error(value, f"must be a number of seconds, not {value.describe()}", hint)
+        elif not math.isfinite(data) or not 0 <= data < MAX_SECONDS or (data == 0 and not zero):
+            bound = "0 or more" if zero else "above 0"
+            self.problems.error(
+                value, f"must be a finite number of seconds, {bound}, not {value.describe()}"
+            )
+        else:
+            return float(data)
+        return None
+
+    def size(self, name: str) -> int | None:
+        """Bytes, as a whole number or with a unit."""
+        value = self.take(name)
+        if value is None:
+            return None
+        if isinstance(value.data, float | bool) or not isinstance(value.data, str):
+            return integer(value, self.problems, 0, _MAX_INTEGER)
+        return self.checked(name, parse_size, None)
+
+    def choice(self, name: str, kinds: type[_Choice], *, any_case: bool = False) -> _Choice | None:
+        """One of a few words."""
+        value = self.take(name)
+        if value is None:
+            return None
+        text = value.text.lower() if any_case else value.text
+        if not isinstance(value.data, dict | list) and text in list(kinds):
+            return kinds(text)
+        known = f"must be one of {', '.join(kinds)}"
+        self.problems.error(
+            value, f"{known}, not {value.describe()}", did_you_mean(value.text, kinds)
+        )
+        return None
+
+    def texts(self, name: str, check: Callable[[str], object] | None = None) -> tuple[str, ...]:
+        """A list of texts, each checked; one given twice is kept once, with a warning."""
+        found: dict[str, Value] = {}
+        for item in self.items(name):
+            text = scalar_text(item, self.problems, check)
+            if text is None:
+                continue
+            if text in found:
+                first = found[text].line
+                self.problems.warn(item, f"`{text}` is listed twice, first in line {first}")
+            found.setdefault(text, item)
+        return tuple(found)
+
+    def text_map(self, name: str) -> dict[str, str]:
+        """A mapping of names to texts."""
+        texts = {
+            key: scalar_text(value, self.problems) for key, value in self.entries(name).items()
+        }
+        return {key: text for key, text in texts.items() if text is not None}
+
+    def ignore(self, *names: str) -> None:
+        """Let keys pass that are read elsewhere."""
+        self._asked.update(dict.fromkeys(names))
+
+    def finish(self, instead: Mapping[str, str] | None = None) -> set[str]:
+        """Report the keys that are not known here and the required ones that are missing.
+
+        `instead` says what to write for a key that older versions knew or that belongs elsewhere.
+        Gives the known names that the unknown ones were probably meant to be; their lack is not
+        reported again.
+        """
+        meant: set[str] = set()
+        for name, value in self._values.items():
+            if name in self._asked:
+                continue
+            if instead and name in instead:
+                self.problems.error_in_name(value, f"unknown key `{name}`", instead[name])
+            elif name == "<<":
+                self.problems.error_in_name(
+                    value, "merge keys are not part of YAML 1.2", "write the keys out"
+                )
+                meant.update(self._asked)
+            else:
+                self.problems.unknown(value, name, self._asked)
+                meant.add(nearest(name, self._asked) or "")
+        for name, hint in self._missing.items():
+            if name not in meant:
+                self.problems.error_in_name(self.name_of(name), f"needs `{name}`", hint)
+        return meant
+
+
+def scalar_text(
+    value: Value, problems: Problems, check: Callable[[str], object] | None = None
+) -> str | None:
+    """The text of a scalar, None (reported) for what is none; what `check` refuses is reported.
+
+    The tree keeps it as text too: an `id: 1` is "1" for everybody who reads the descriptor.
+    """
+    if value.data is None or isinstance(value.data, dict | list):
+        problems.error(value, f"must be text, not {value.describe()}")
+        return None
+    value.data = value.text
+    if check is not None:
+        try:
+            check(value.text)
+        except TextError as error:
+            problems.text_error(value, error)
+    return value.text
+
+
+def integer(value: Value, problems: Problems, least: int, most: int) -> int | None:
+    """A whole number within bounds, None (reported) for anything else."""
+    data = value.data
+    if isinstance(data, int) and not isinstance(data, bool) and least <= data <= most:
+        return data
+    bounds = f", {least} or more" if most == _MAX_INTEGER else f" from {least} to {most}"
+    hint = None
+    if isinstance(data, str) and _is_number(data):
+        hint = "without quotes"
+    elif isinstance(data, int) and not isinstance(data, bool) and data > most:
+        bounds = f" from {least} to {most}"
+    problems.error(value, f"must be a whole number{bounds}, not {value.describe()}", hint)
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise TextError("cannot be empty")
+    return text

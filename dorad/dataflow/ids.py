@@ -1,0 +1,39 @@
+"""What ids of nodes, inputs and outputs may look like."""
+
+from __future__ import annotations
+
+import re
+
+from dorad.dataflow.document import shorten
+from dorad.dataflow.errors import TextError
+
+_NOT_IN_NODE_ID = re.compile(r"[^A-Za-z0-9_.-]")
+_NOT_IN_DATA_ID = re.compile(r"[^A-Za-z0-9_./-]")
+
+
+def check_node_id(text: str) -> None:
+    """Raise TextError unless `text` can name a node."""
+    if not text:
+        raise TextError("a node id cannot be empty")
+    if bad := _NOT_IN_NODE_ID.search(text):
+        raise TextError(
+            f"`{shorten(bad[0])}` is not allowed in the node id `{shorten(text)}`",
+            "letters, digits, `_`, `-` and `.`",
+        )
+    if text.startswith("."):
+        raise TextError(f"the node id `{text}` starts with a dot", f"write `{text.lstrip('.')}`")
+    if text == "dora":
+        raise TextError("the node id `dora` is reserved", "`dora/timer` starts with it")
+
+
+def check_data_id(text: str) -> None:
+    """Raise TextError unless `text` can name an input or output."""
+    if not text:
+        raise TextError("an input or output id cannot be empty")
+    if bad := _NOT_IN_DATA_ID.search(text):
+        raise TextError(
+            f"`{shorten(bad[0])}` is not allowed in the id `{shorten(text)}`",
+            "letters, digits, `_`, `-`, `.` and `/` between parts",
+        )
+    if text.startswith("/") or text.endswith("/") or "//" in text:
+        raise TextError(f"the id `{text}` has an empty part before, after or between its `/`")

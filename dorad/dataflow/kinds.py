@@ -1,0 +1,111 @@
+"""What kind a node is, and which keys each kind may carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.model import NodeKind
+from dorad.dataflow.ports import LOG_KEYS, TYPE_KEYS
+
+if TYPE_CHECKING:
+    from dorad.dataflow.fields import Fields
+
+MAKERS = ("path", "operators", "operator", "ros2", "module", "hub")
+"""The keys of which a node has exactly one."""
+
+RESTART_KEYS = (
+    "restart_policy",
+    "max_restarts",
+    "restart_delay",
+    "max_restart_delay",
+    "restart_window",
+    "health_check_timeout",
+    "startup_timeout",
+    "finish_grace_secs",
+)
+_COMMON = ("id", "name", "description", "env", "deploy", *MAKERS)
+_PROCESS = ("cpu_affinity", "spin_us")
+_RUNNING = ("inputs", "outputs", "args", "shared_memory_pool_size", *TYPE_KEYS)
+_SOURCE = ("build", "git", "branch", "tag", "rev", "path_sha256")
+_PATH = frozenset((*_COMMON, *_PROCESS, *_RUNNING, *_SOURCE, *RESTART_KEYS, *LOG_KEYS))
+_ALLOWED = {
+    NodeKind.PATH: _PATH,
+    NodeKind.DYNAMIC: _PATH,
+    NodeKind.SHELL: _PATH,
+    NodeKind.URL: _PATH,
+    NodeKind.HUB: _PATH - {"build", "git", "branch", "tag", "rev", "path_sha256"},
+    NodeKind.OPERATORS: frozenset((*_COMMON, *_PROCESS)),
+    NodeKind.ROS2: frozenset((*_COMMON, *_PROCESS, *_RUNNING, *RESTART_KEYS, *LOG_KEYS)),
+    NodeKind.MODULE: frozenset((*_COMMON, "inputs", "params", "build")),
+}
+_IN_OPERATOR = frozenset(("inputs", "outputs", "build", *TYPE_KEYS, *LOG_KEYS))
+_DEFAULTS = {"restart_policy": "never", "max_restarts": 0}
+
+_OF_INPUT = "it is an option of an input, beside its `source`"
+INSTEAD = {
+    "custom": "write its `source` as `path`, and its other keys directly in the node",
+    "node": "name the program with `path`",
+    "_unstable_deploy": "write `deploy`",
+    "queue_size": _OF_INPUT,
+    "queue_policy": _OF_INPUT,
+    "input_timeout": _OF_INPUT,
+}
+"""What to write for keys of older versions, and for keys that belong elsewhere."""
+
+
+def kind_of(node: Fields) -> NodeKind:
+    """The kind that the keys of a node say; reports keys that exclude each other."""
+    makers = [key for key in MAKERS if node.has(key)]
+    makers.sort(key=lambda key: (node.name_of(key).name_line, node.name_of(key).name_column))
+    for extra in makers[1:]:
+        node.problems.error_in_name(
+            node.name_of(extra),
+            f"`{makers[0]}` and `{extra}` exclude each other",
+            f"a node has one of {', '.join(MAKERS)}",
+        )
+    match makers[0] if makers else "path":
+        case "operator" | "operators":
+            return NodeKind.OPERATORS
+        case "path":
+            return _kind_of_path(node.name_of("path").text)
+        case maker:
+            return NodeKind(maker)
+
+
+def _kind_of_path(path: str) -> NodeKind:
+    if path in (NodeKind.DYNAMIC, NodeKind.SHELL):
+        return NodeKind(path)
+    return NodeKind.URL if path.startswith(("http://", "https://")) else NodeKind.PATH
+
+
+def check_keys(node: Fields, kind: NodeKind) -> None:
+    """Report keys that this kind of node cannot carry. A key at its default counts as not set."""
+    data = node.owner.data
+    allowed = _ALLOWED[kind]
+    for key, value in (data if isinstance(data, dict) else {}).items():
+        if key in allowed or key not in ALL_KEYS or value.data in (None, [], {}):
+            continue
+        if key in _DEFAULTS and value.data == _DEFAULTS[key]:
+            continue
+        hint = None
+        if kind is NodeKind.OPERATORS and key in _IN_OPERATOR:
+            hint = "move it into the operator"
+        elif key == "params":
+            hint = "only a `module` has parameters"
+        node.problems.error_in_name(value, f"a node with `{_maker(node)}` cannot have it", hint)
+
+
+def check_made(node: Fields, meant: set[str]) -> None:
+    """Report a node without anything to run, unless a misspelt key was to say it."""
+    said = meant.intersection(MAKERS) or any(map(node.has, (*MAKERS, "custom", "node")))
+    if not said:
+        node.problems.error_in_name(
+            node.owner, f"says nothing to run: needs one of {', '.join(MAKERS)}"
+        )
+
+
+def _maker(node: Fields) -> str:
+    return next((key for key in MAKERS if node.has(key)), "path")
+
+
+ALL_KEYS = frozenset().union(*_ALLOWED.values())

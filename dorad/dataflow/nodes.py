@@ -1,0 +1,207 @@
+"""One entry of `nodes`, from its mapping to a `Node`."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.deploy import read_deploy
+from dorad.dataflow.env import read_env
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.fields import Fields, integer, scalar_text
+from dorad.dataflow.ids import check_node_id
+from dorad.dataflow.inputs import read_inputs
+from dorad.dataflow.kinds import INSTEAD, check_keys, check_made, kind_of
+from dorad.dataflow.model import Git, Node, NodeKind, Restart, RestartPolicy
+from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
+from dorad.dataflow.words import split_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.model import Operator
+    from dorad.dataflow.problems import Problems
+    from dorad.dataflow.ros2 import Ros2Bridge
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_HUB = re.compile(r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+")
+_PARAM = re.compile(r"[A-Za-z0-9_]+")
+_MOST_CORES = 1 << 16
+_LONGEST_SPIN_US = 1_000_000
+_MAX_RESTARTS = 2**32 - 1
+
+
+def read_node(
+    value: Value, dataflow_env: Mapping[str, str], environ: Mapping[str, str], problems: Problems
+) -> Node | None:
+    """The node as far as it can be read, None for what is no mapping; reports what is wrong."""
+    fields = Fields(value, problems, "a mapping with `id` and `path`")
+    if not isinstance(value.data, dict):
+        if value.data is None:
+            problems.error(value, "an empty node", "write `id` and `path`, or remove the `-`")
+        return None
+    node_id = fields.required_text("id")
+    if node_id:
+        fields.checked("id", check_node_id, None)
+    kind = kind_of(fields)
+    inputs, outputs = read_inputs(fields), read_outputs(fields)
+    own_env = read_env(fields.take("env"), environ, problems)
+    path = fields.checked("path", _check_path, None)
+    node = Node(
+        id=node_id,
+        kind=kind,
+        key=value.key,
+        name=fields.text("name"),
+        description=fields.text("description"),
+        path=path,
+        path_sha256=_read_sha256(fields, kind),
+        args=_read_args(fields, kind),
+        env={**dataflow_env, **own_env},
+        own_env=own_env,
+        build=read_build(fields),
+        git=_read_git(fields),
+        hub=fields.checked("hub", _check_hub, None),
+        inputs=inputs,
+        outputs=outputs,
+        types=read_types(fields, inputs, outputs),
+        cpu_affinity=_read_cores(fields),
+        spin_us=fields.integer("spin_us", most=_LONGEST_SPIN_US),
+        shared_memory_pool_size=fields.size("shared_memory_pool_size"),
+        restart=_read_restart(fields),
+        health_check_timeout=fields.seconds("health_check_timeout"),
+        startup_timeout=fields.seconds("startup_timeout"),
+        finish_grace_secs=fields.seconds("finish_grace_secs"),
+        logging=read_logging(fields, outputs),
+        deploy=read_deploy(fields),
+        operators=_read_operators(fields),
+        lone_operator=fields.has("operator"),
+        module=fields.checked("module", _check_module, None),
+        params=_read_params(fields),
+        ros2=_read_ros2(fields, inputs, outputs),
+    )
+    check_keys(fields, kind)
+    if kind is NodeKind.DYNAMIC and node.startup_timeout is not None:
+        problems.error_in_name(
+            fields.name_of("startup_timeout"), "a dynamic node is not started, it comes by itself"
+        )
+    check_made(fields, fields.finish(INSTEAD))
+    return node
+
+
+def _check_path(text: str) -> str:
+    if not text.strip():
+        raise TextError("cannot be empty", "name a program or a `.py` file")
+    if "\0" in text:
+        raise TextError("contains a NUL character")
+    return text
+
+
+def _read_args(fields: Fields, kind: NodeKind) -> str | None:
+    if kind is NodeKind.SHELL:
+        if not fields.has("args"):
+            fields.problems.error_in_name(
+                fields.name_of("path"), "a shell node needs its command", "write it as `args`"
+            )
+        return fields.text("args")
+    return fields.checked("args", _check_args, None)
+
+
+def _check_args(text: str) -> str:
+    split_args(text)
+    return text
+
+
+def _read_sha256(fields: Fields, kind: NodeKind) -> str | None:
+    digest = fields.checked("path_sha256", _check_sha256, None)
+    if digest is not None and kind is not NodeKind.URL and fields.has("path"):
+        fields.problems.error_in_name(
+            fields.name_of("path_sha256"), "only a `path` that is a URL can have a checksum"
+        )
+    return digest
+
+
+def _check_sha256(text: str) -> str:
+    if not _SHA256.fullmatch(text):
+        raise TextError("must be 64 hexadecimal digits", "the output of `sha256sum FILE`")
+    return text.lower()
+
+
+def _check_hub(text: str) -> str:
+    if not _HUB.fullmatch(text):
+        raise TextError(f"`{text}` is not a package", "write `name@1.2` or `namespace/name@1.2`")
+    return text
+
+
+def _check_module(text: str) -> str:
+    if not text:
+        raise TextError("cannot be empty")
+    if os.path.isabs(text) or os.path.normpath(text).split("/")[0] == "..":  # noqa: PTH117
+        raise TextError(f"`{text}` leaves the directory of the dataflow", "write a relative path")
+    return text
+
+
+def _read_git(fields: Fields) -> Git | None:
+    url = fields.text("git")
+    branch, tag, rev = (fields.text(key) for key in ("branch", "tag", "rev"))
+    given = [key for key in ("branch", "tag", "rev") if fields.has(key)]
+    for key in given if url is None else given[1:]:
+        message = f"`{given[0]}` and `{key}` exclude each other" if url else "needs `git`"
+        fields.problems.error_in_name(fields.name_of(key), message)
+    return None if url is None else Git(url, branch, tag, rev)
+
+
+def _read_cores(fields: Fields) -> tuple[int, ...]:
+    cores = (
+        integer(item, fields.problems, 0, _MOST_CORES) for item in fields.items("cpu_affinity")
+    )
+    return tuple(dict.fromkeys(core for core in cores if core is not None))
+
+
+def _read_restart(fields: Fields) -> Restart:
+    return Restart(
+        fields.choice("restart_policy", RestartPolicy) or RestartPolicy.NEVER,
+        fields.integer("max_restarts", most=_MAX_RESTARTS) or 0,
+        fields.seconds("restart_delay"),
+        fields.seconds("max_restart_delay"),
+        fields.seconds("restart_window"),
+    )
+
+
+def _read_operators(fields: Fields) -> tuple[Operator, ...]:
+    fields.ignore("operator", "operators")
+    if not (fields.has("operator") or fields.has("operators")):
+        return ()
+    from dorad.dataflow.operators import read_operators  # most dataflows have none
+
+    return read_operators(fields)
+
+
+def _read_ros2(
+    fields: Fields, inputs: tuple[object, ...], outputs: tuple[str, ...]
+) -> Ros2Bridge | None:
+    block = fields.inside("ros2")
+    if block is None:
+        return None
+    from dorad.dataflow.ros2 import read_ros2  # most dataflows have none
+
+    return read_ros2(block, has_inputs=bool(inputs), has_outputs=bool(outputs))
+
+
+def _read_params(fields: Fields) -> dict[str, str]:
+    params: dict[str, str] = {}
+    folded: dict[str, int] = {}
+    for name, value in fields.entries("params").items():
+        if not _PARAM.fullmatch(name):
+            fields.problems.error_in_name(
+                value, f"`{name}` cannot name a parameter", "letters, digits and `_`"
+            )
+        if (first := folded.setdefault(name.lower(), value.name_line)) != value.name_line:
+            fields.problems.error_in_name(
+                value, f"`{name}` differs only in case from a parameter in line {first}"
+            )
+        text = scalar_text(value, fields.problems)
+        if text is not None:
+            params[name] = text
+    return params

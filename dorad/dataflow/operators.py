@@ -1,0 +1,114 @@
+"""The `operator` or `operators` of a runtime node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.fields import Fields, scalar_text
+from dorad.dataflow.ids import check_data_id
+from dorad.dataflow.inputs import read_inputs
+from dorad.dataflow.model import Operator
+from dorad.dataflow.ports import (
+    LOG_KEYS,
+    read_build,
+    read_logging,
+    read_outputs,
+    read_types,
+)
+
+if TYPE_CHECKING:
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.problems import Problems
+
+DEFAULT_ID = "op"
+_LANGUAGES = ("python", "shared-library", "wasm")
+
+
+def read_operators(node: Fields) -> tuple[Operator, ...]:
+    """All operators of a node.
+
+    Unlike dora 1.x, which ignores them, unknown keys in an operator are errors.
+    """
+    lone = node.take("operator")
+    if lone is not None:
+        return (_read_operator(lone, node.problems, DEFAULT_ID),)
+    operators: list[Operator] = []
+    lines: dict[str, int] = {}
+    logging: dict[str, int] = {}
+    for item in node.items("operators"):
+        operator = _read_operator(item, node.problems, None)
+        if operator.id in lines:
+            first = lines[operator.id]
+            node.problems.error(
+                item, f"two operators with the id `{operator.id}`, the first in line {first}"
+            )
+        lines.setdefault(operator.id, item.line)
+        for key in LOG_KEYS:
+            value = item.data.get(key) if isinstance(item.data, dict) else None
+            if value is None or value.data is None:
+                continue
+            if key in logging:
+                node.problems.error_in_name(
+                    value, f"only one operator of a node may set it, as line {logging[key]} does"
+                )
+            logging.setdefault(key, value.name_line)
+        operators.append(operator)
+    return tuple(operators)
+
+
+def _read_operator(item: Value, problems: Problems, default_id: str | None) -> Operator:
+    body = Fields(item, problems, "a mapping with `python` and the operator's ports")
+    if default_id is not None and not body.has("id"):
+        body.ignore("id")
+        operator_id = default_id
+    else:
+        operator_id = body.required_text("id")
+        if operator_id:
+            body.checked("id", _check_operator_id, None)
+    inputs, outputs = read_inputs(body), read_outputs(body)
+    language, source, conda_env = _read_source(body)
+    operator = Operator(
+        operator_id,
+        language,
+        source,
+        conda_env,
+        body.text("name"),
+        body.text("description"),
+        inputs,
+        outputs,
+        read_types(body, inputs, outputs),
+        read_build(body),
+        read_logging(body, outputs),
+    )
+    meant = body.finish()
+    said = meant.intersection(_LANGUAGES) or any(map(body.has, _LANGUAGES))
+    if isinstance(item.data, dict) and not said:
+        problems.error_in_name(item, f"needs one of {', '.join(_LANGUAGES)}")
+    return operator
+
+
+def _check_operator_id(text: str) -> None:
+    check_data_id(text)
+    if "/" in text:
+        raise TextError(f"the operator id `{text}` contains a `/`")
+
+
+def _read_source(body: Fields) -> tuple[str, str, str | None]:
+    """Language, file and conda environment."""
+    given = [language for language in _LANGUAGES if body.has(language)]
+    for extra in given[1:]:
+        body.problems.error_in_name(
+            body.name_of(extra), f"`{given[0]}` and `{extra}` exclude each other"
+        )
+    python = body.take("python")
+    source, conda_env = "", None
+    if python is not None and isinstance(python.data, dict):
+        block = Fields(python, body.problems)
+        source, conda_env = block.required_text("source"), block.text("conda_env")
+        block.finish()
+    elif python is not None:
+        source = scalar_text(python, body.problems) or ""
+    files = {"python": source} | {key: body.text(key) or "" for key in _LANGUAGES[1:]}
+    language = given[0] if given else "python"
+    return language, files[language], conda_env

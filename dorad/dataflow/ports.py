@@ -1,0 +1,97 @@
+"""What a node and an operator share: outputs, what is known of their data, build, log routing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.fields import scalar_text
+from dorad.dataflow.ids import check_data_id
+from dorad.dataflow.model import Logging, LogLevel, OutputFraming, Types
+from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.sizes import parse_size
+from dorad.dataflow.words import build_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.dataflow.fields import Fields
+    from dorad.dataflow.model import Input
+
+TYPE_KEYS = ("output_types", "input_types", "output_framing", "output_metadata", "pattern")
+LOG_KEYS = (
+    "send_stdout_as",
+    "send_logs_as",
+    "min_log_level",
+    "max_log_size",
+    "max_rotated_files",
+)
+_DEFAULT_ROTATED_FILES = 5
+_PATTERNS = ("service-server", "service-client", "action-server", "action-client")
+
+
+def read_outputs(owner: Fields) -> tuple[str, ...]:
+    """The ids of the outputs, each once."""
+    return owner.texts("outputs", check_data_id)
+
+
+def read_build(owner: Fields) -> tuple[str, ...]:
+    """The commands of `build`, one a line."""
+    return owner.checked("build", build_commands, ())
+
+
+def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...]) -> Types:
+    """The keys that describe data; warns of those that describe a port which does not exist."""
+    metadata = {
+        key: tuple(
+            text
+            for item in (value.data if isinstance(value.data, list) else [value])
+            if (text := scalar_text(item, owner.problems)) is not None
+        )
+        for key, value in owner.entries("output_metadata").items()
+    }
+    framing = {}
+    framings = owner.inside("output_framing")
+    if framings is not None:
+        for output in owner.entries("output_framing"):
+            framing[output] = framings.choice(output, OutputFraming) or OutputFraming.ARROW_IPC
+    pattern = owner.text("pattern")
+    if pattern is not None and pattern not in _PATTERNS:
+        hint = did_you_mean(pattern, _PATTERNS) or f"known: {', '.join(_PATTERNS)}"
+        owner.problems.warn(owner.name_of("pattern"), f"unknown pattern `{pattern}`", hint)
+    types = Types(
+        owner.text_map("input_types"), owner.text_map("output_types"), framing, metadata, pattern
+    )
+    _warn_of_strangers(owner, "input_types", "inputs", [i.id for i in inputs])
+    for key in ("output_types", "output_framing", "output_metadata"):
+        _warn_of_strangers(owner, key, "outputs", outputs)
+    return types
+
+
+def _warn_of_strangers(owner: Fields, key: str, ports: str, known: Iterable[str]) -> None:
+    names = list(known)
+    value = owner.take(key)
+    for name, item in (value.data if value and isinstance(value.data, dict) else {}).items():
+        if name not in names:
+            owner.problems.warn(
+                item, f"`{name}` is not among the {ports}", did_you_mean(name, names)
+            )
+
+
+def read_logging(owner: Fields, outputs: tuple[str, ...]) -> Logging:
+    """The keys that route log lines."""
+    for key in ("send_stdout_as", "send_logs_as"):
+        target = owner.text(key)
+        if target is not None and target not in outputs:
+            owner.problems.error(
+                owner.name_of(key),
+                f"`{target}` is not among the outputs",
+                did_you_mean(target, outputs) or f"add it: `outputs: [{target}]`",
+            )
+    rotated = owner.integer("max_rotated_files", least=1, most=100)
+    return Logging(
+        owner.text("send_stdout_as"),
+        owner.text("send_logs_as"),
+        owner.choice("min_log_level", LogLevel, any_case=True),
+        owner.checked("max_log_size", parse_size, None),
+        _DEFAULT_ROTATED_FILES if rotated is None else rotated,
+    )

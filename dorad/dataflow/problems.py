@@ -1,0 +1,62 @@
+"""Collects what is wrong with one file while it is read, so that all of it is told at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.document import shorten
+from dorad.dataflow.errors import Problem, TextError
+from dorad.dataflow.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.dataflow.document import Value
+
+_FEW = 16
+
+
+class Problems:
+    """The errors and warnings of one file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.errors: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def at(
+        self, line: int, column: int, message: str, hint: str | None = None, *, key: str = ""
+    ) -> None:
+        """An error at a place that belongs to no value."""
+        self.errors.append(Problem(self.file, line, column, key, message, hint))
+
+    def error(self, value: Value, message: str, hint: str | None = None) -> None:
+        """An error in what a value says."""
+        self.at(value.line, value.column, message, hint, key=value.key)
+
+    def error_in_name(self, value: Value, message: str, hint: str | None = None) -> None:
+        """An error in the name before a value, or in its being there."""
+        self.at(value.name_line, value.name_column, message, hint, key=value.key)
+
+    def text_error(self, value: Value, error: TextError) -> None:
+        """An error that a parser of texts found in a value."""
+        self.error(value, error.message, error.hint)
+
+    def warn(self, value: Value, message: str, hint: str | None = None) -> None:
+        """Something that is accepted but will not do what it seems to say."""
+        self.warnings.append(
+            Problem(self.file, value.name_line, value.name_column, value.key, message, hint)
+        )
+
+    def unknown(self, value: Value, name: str, known: Iterable[str], what: str = "key") -> None:
+        """A name that does not exist where it stands; says the nearest one that does."""
+        names = list(known)
+        hint = did_you_mean(name, names)
+        if hint is None and 0 < len(names) <= _FEW:
+            hint = f"known here: {', '.join(names)}"
+        self.error_in_name(value, f"unknown {what} `{shorten(name)}`", hint)
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """By their place in the file."""
+    return tuple(sorted(problems, key=lambda problem: (problem.line, problem.column, problem.key)))

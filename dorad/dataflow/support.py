@@ -1,0 +1,92 @@
+"""Keys that are understood but whose behaviour does not exist yet: refused when running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.model import Logging, LogSource, NodeKind, RestartPolicy, Types
+from dorad.dataflow.problems import in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dorad.dataflow.errors import Problem
+    from dorad.dataflow.model import Dataflow, Input, Node
+
+_KINDS = {
+    NodeKind.OPERATORS: ("operator", "run it as a node of its own"),
+    NodeKind.MODULE: ("module", "write its nodes into this file"),
+    NodeKind.ROS2: ("ros2", "use a node that speaks ROS 2"),
+    NodeKind.HUB: ("hub", "install the package and name its program with `path`"),
+}
+
+
+def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
+    """What this dataflow asks for that no part of the system does yet, in the file's order.
+
+    A key at its default asks for nothing. To run such a dataflow would be to ignore the key, so
+    it is refused; to validate it is fine.
+    """
+    found = [*_of_dataflow(dataflow)]
+    for node in dataflow.nodes:
+        found += _of_node(node)
+    return in_order(
+        dataflow.problem(key, f"`{_last(key)}` is not supported yet", hint) for key, hint in found
+    )
+
+
+def _of_dataflow(dataflow: Dataflow) -> Iterator[tuple[str, str]]:
+    if dataflow.deploy is not None:
+        yield "deploy", "remove it; every node runs on this machine"
+    if dataflow.strict_types:
+        yield "strict_types", "remove it or set it to false"
+    if dataflow.type_rules:
+        yield "type_rules", "remove it"
+
+
+def _of_node(node: Node) -> Iterator[tuple[str, str]]:
+    if node.kind in _KINDS:
+        word, hint = _KINDS[node.kind]
+        yield f"{node.key}.{_operator_key(node) if word == 'operator' else word}", hint
+    if node.git is not None:
+        yield f"{node.key}.git", "clone it yourself and name the program with `path`"
+    if node.restart.policy is not RestartPolicy.NEVER:
+        yield f"{node.key}.restart_policy", "remove it or set it to `never`"
+    for key in ("health_check_timeout", "startup_timeout", "deploy"):
+        if getattr(node, key) is not None:
+            yield f"{node.key}.{key}", "remove it"
+    yield from _of_ports(node.key, node.inputs, node.types, node.logging)
+    for index, operator in enumerate(node.operators):
+        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        yield from _of_ports(body, operator.inputs, operator.types, operator.logging)
+
+
+def _of_ports(
+    key: str, inputs: tuple[Input, ...], types: Types, logging: Logging
+) -> Iterator[tuple[str, str]]:
+    for found in inputs:
+        if isinstance(found.source, LogSource):
+            source = ".source" if found.long_form else ""
+            yield f"{key}.inputs.{found.id}{source}", "remove the input"
+        if found.input_timeout is not None:
+            yield f"{key}.inputs.{found.id}.input_timeout", "remove it"
+    for name, value in (
+        ("input_types", types.inputs),
+        ("output_types", types.outputs),
+        ("output_metadata", types.metadata),
+        ("pattern", types.pattern),
+        ("send_stdout_as", logging.send_stdout_as),
+        ("send_logs_as", logging.send_logs_as),
+        ("min_log_level", logging.min_log_level),
+        ("max_log_size", logging.max_log_size),
+    ):
+        if value:
+            yield f"{key}.{name}", "remove it"
+
+
+def _operator_key(node: Node) -> str:
+    return "operator" if node.lone_operator else "operators"
+
+
+def _last(key: str) -> str:
+    return key.rsplit(".", 1)[-1]

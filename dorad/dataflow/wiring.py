@@ -1,0 +1,154 @@
+"""Checks between nodes: unique ids, sources that exist, no cycle that could block for ever."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.dataflow.kinds import ALL_KEYS
+from dorad.dataflow.model import LogSource, Node, NodeKind, NodeOutput, QueuePolicy
+from dorad.dataflow.nearest import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.model import Input, Source
+    from dorad.dataflow.problems import Problems
+
+_MANY = 12
+
+
+class _Edge(NamedTuple):
+    consumer: Node
+    input: Input
+    key: str
+    """Where the input stands in the file."""
+
+
+def connect(
+    nodes: Sequence[Node], places: Mapping[str, Value], problems: Problems
+) -> tuple[Node, ...]:
+    """The nodes with every source resolved; reports what does not fit together.
+
+    A source `node/output` whose node has a single `operator` becomes `node/<operator>/output`.
+    """
+    by_id: dict[str, Node] = {}
+    for node in nodes:
+        if node.id in by_id:
+            first = places[by_id[node.id].key].name_line
+            problems.error_in_name(
+                places.get(f"{node.key}.id", places[node.key]),
+                f"two nodes with the id `{node.id}`, the first in line {first}",
+            )
+        elif node.id:
+            by_id[node.id] = node
+    resolved = tuple(_resolve(node, by_id) for node in nodes)
+    edges = [edge for node in resolved for edge in _edges(node)]
+    for edge in edges:
+        _check_source(edge, by_id, places, problems)
+    _check_cycles(edges, places, problems)
+    return resolved
+
+
+def _edges(node: Node) -> Iterator[_Edge]:
+    for found in node.inputs:
+        yield _Edge(node, found, f"{node.key}.inputs.{found.id}")
+    for index, operator in enumerate(node.operators):
+        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        for found in operator.inputs:
+            yield _Edge(node, found, f"{body}.inputs.{found.id}")
+
+
+def _resolve(node: Node, by_id: Mapping[str, Node]) -> Node:
+    def resolved(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
+        return tuple(replace(i, source=_full_source(i.source, by_id)) for i in inputs)
+
+    if not any(other.lone_operator for other in by_id.values()):
+        return node
+    operators = tuple(replace(op, inputs=resolved(op.inputs)) for op in node.operators)
+    return replace(node, inputs=resolved(node.inputs), operators=operators)
+
+
+def _full_source(source: Source, by_id: Mapping[str, Node]) -> Source:
+    if not isinstance(source, NodeOutput):
+        return source
+    node = by_id.get(source.node)
+    if node is None or not node.lone_operator or source.output in node.all_outputs:
+        return source
+    return replace(source, output=f"{node.operators[0].id}/{source.output}")
+
+
+def _check_source(
+    edge: _Edge, by_id: Mapping[str, Node], places: Mapping[str, Value], problems: Problems
+) -> None:
+    source = edge.input.source
+    place = places.get(f"{edge.key}.source") or places[edge.key]
+    name = source.node if isinstance(source, NodeOutput | LogSource) else None
+    if name is None:
+        return
+    node = by_id.get(name)
+    if node is None:
+        problems.error(place, f"there is no node `{name}`", did_you_mean(name, by_id))
+    elif isinstance(source, NodeOutput) and not (
+        _has_output(node, source.output) or _misspells_outputs(places[node.key])
+    ):
+        outputs = _outputs_as_written(node)
+        written = source.text.partition("/")[2]
+        hint = did_you_mean(written, outputs)
+        if len(node.operators) and not node.lone_operator:
+            within = [output for output in outputs if output.endswith(f"/{written}")]
+            hint = f"write `{node.id}/{within[0]}`" if within else hint
+        problems.error(place, f"`{name}` has no output `{written}`; {_listing(outputs)}", hint)
+
+
+def _has_output(node: Node, output: str) -> bool:
+    """Whether the node sends `output`; taken for true where the file does not say."""
+    return output in node.all_outputs or node.kind in (NodeKind.MODULE, NodeKind.HUB)
+
+
+def _misspells_outputs(node: Value) -> bool:
+    """Whether the node's list of outputs is lost in an unknown key, which is reported already."""
+    keys = node.data if isinstance(node.data, dict) else {}
+    return nearest("outputs", (key for key in keys if key not in ALL_KEYS)) is not None
+
+
+def _outputs_as_written(node: Node) -> tuple[str, ...]:
+    return node.operators[0].outputs if node.lone_operator else node.all_outputs
+
+
+def _listing(outputs: Sequence[str]) -> str:
+    if not outputs:
+        return "it has none"
+    more = f" and {len(outputs) - _MANY} more" if len(outputs) > _MANY else ""
+    return f"it has {', '.join(outputs[:_MANY])}{more}"
+
+
+def _check_cycles(edges: Sequence[_Edge], places: Mapping[str, Value], problems: Problems) -> None:
+    """Report each cycle whose every input blocks its sender when full.
+
+    Each node on it may wait for room in the next one's queue, and none would ever read.
+    """
+    blocking: dict[str, dict[str, _Edge]] = {}
+    for edge in edges:
+        source = edge.input.source
+        if edge.input.queue_policy is QueuePolicy.BACKPRESSURE and isinstance(source, NodeOutput):
+            blocking.setdefault(edge.consumer.id, {})[source.node] = edge
+    while True:
+        try:
+            TopologicalSorter(blocking).prepare()
+        except CycleError as error:
+            circle: list[str] = error.args[1]
+        else:
+            return
+        # graphlib lists predecessors first: each name is the source of the one after it
+        around = [blocking[consumer].pop(source) for source, consumer in pairwise(circle)]
+        place = places[min(around, key=lambda edge: places[edge.key].line).key]
+        problems.error_in_name(
+            place,
+            f"every input on the cycle {' -> '.join(circle)} has backpressure,"
+            " so its nodes could block each other for ever",
+            "use `queue_policy: drop_oldest` for one of them",
+        )
