@@ -1,7 +1,8 @@
 """`dora validate`: check a dataflow file."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,11 +45,32 @@ def _check(path: Path, dataflow: "Dataflow", *, strict_types: bool, as_json: boo
     from dorad.dataflow.support import unsupported
 
     notes = unsupported(dataflow)
+    warnings = (*dataflow.warnings, *missing_programs(dataflow, os.environ))
     problems: tuple[Problem, ...] = ()
     if strict_types:
         problems = tuple(note for note in notes if _is_about_types(note))
         notes = tuple(note for note in notes if note not in problems)
-    return _report(path, dataflow, problems, dataflow.warnings, notes, as_json=as_json)
+    return _report(path, dataflow, problems, warnings, notes, as_json=as_json)
+
+
+def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple["Problem", ...]:
+    """Return a warning for each node whose program is not there.
+
+    Not an error: the file may be right for another machine. A node with `build` makes its own.
+    """
+    from dorad.dataflow.model import NodeKind
+    from dorad.launch.command import LaunchContext, command_for
+    from dorad.launch.model import LaunchError
+
+    context = LaunchContext(dataflow, environ)
+    found = []
+    for node in dataflow.nodes:
+        if node.kind is NodeKind.PATH and not node.build and node.git is None:
+            try:
+                command_for(node, context, "")
+            except LaunchError as error:
+                found.append(dataflow.problem(f"{node.key}.path", str(error)))
+    return tuple(found)
 
 
 def _is_about_types(problem: "Problem") -> bool:
