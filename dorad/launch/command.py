@@ -1,16 +1,29 @@
-"""What to execute for a node: its command line, folder and environment."""
+"""What to execute for a node: its command line, folder and environment.
+
+Pure but for looking at files.
+"""
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dorad.dataflow.model import NodeKind
+from dorad.launch import environment, programs
+from dorad.launch.model import Command, LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from dorad.dataflow.model import Dataflow, Node
-    from dorad.launch.model import Command
+
+_SHELL = "/bin/sh"
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+_EXPANDED = ("HOME", "USER", "DORA_WORKSPACE", "CARGO_MANIFEST_DIR", "PWD")
+"""The variables that mean something in `path`; dora 1.x has the same five."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +37,11 @@ class LaunchContext:
     """`--env`: over the dataflow's `env`, under the node's."""
     uv: bool = False
     allow_shell: bool = False
+    """`--allow-shell-nodes`; DORA_ALLOW_SHELL_NODES=true in `environ` allows them too."""
     parent_pid: int | None = None
     """Goes into DORA_RUN_PARENT_PID."""
+    own_environment: Path | None = field(default_factory=programs.own_environment)
+    """`bin` of the virtual environment that dora runs from."""
 
 
 def command_for(
@@ -38,4 +54,94 @@ def command_for(
     Raises:
         LaunchError: the file or command does not exist, or may not be run.
     """
-    raise NotImplementedError
+    env = environment.layered_environment(
+        context.environ, context.dataflow.env, context.run_env, node.own_env
+    )
+    warnings = [
+        f"--env {name} is left out: only dora sets it"
+        for name in environment.reserved(context.run_env)
+    ]
+    folder = context.dataflow.base_dir
+    args = shlex.split(node.args or "")
+    match node.kind:
+        case NodeKind.SHELL:
+            _check_shell_allowed(context)
+            argv = [_SHELL, "-c", node.args or ""]
+            _put_on_path(env, programs.environment_bin(env, context.own_environment))
+        case NodeKind.PATH:
+            path = _expand(node.path or "", context.environ, warnings)
+            argv = [*_program(node, path, folder, context, env), *args]
+        case NodeKind.URL if downloaded is not None:
+            argv = [*_program(node, str(downloaded), folder, context, env), *args]
+        case _:
+            raise LaunchError(f"a node of kind `{node.kind}` has no command to run")
+    env["PYTHONPATH"] = environment.with_compat(env.get("PYTHONPATH"))
+    env["DORA_NODE_CONFIG"] = node_config
+    if context.parent_pid is not None:
+        env["DORA_RUN_PARENT_PID"] = str(context.parent_pid)
+    return Command(tuple(argv), folder, env, node.cpu_affinity, tuple(warnings))
+
+
+def _check_shell_allowed(context: LaunchContext) -> None:
+    if not context.allow_shell and context.environ.get("DORA_ALLOW_SHELL_NODES") != "true":
+        raise LaunchError(
+            "`path: shell` runs any command, so it must be allowed: "
+            "pass --allow-shell-nodes or set DORA_ALLOW_SHELL_NODES=true"
+        )
+
+
+def _program(
+    node: Node, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
+) -> list[str]:
+    """The words before the node's `args`; completes `env` for the Python chosen."""
+    if context.uv:
+        return _uv_program(node, path, folder, env)
+    bin_folder = programs.environment_bin(env, context.own_environment)
+    _put_on_path(env, bin_folder)
+    program = programs.find_program(path, folder, env["PATH"])
+    if program.suffix == ".py":
+        return [programs.find_python(bin_folder, env["PATH"]), "-u", str(program)]
+    return [str(program)]
+
+
+def _uv_program(node: Node, path: str, folder: Path, env: dict[str, str]) -> list[str]:
+    on_path = env.get("PATH", "")
+    if not path.endswith(".py"):
+        # uv looks up what is not a file here, among the commands of the project it finds.
+        program = folder / path
+        found = program.is_file() or "/" in path
+        return [
+            programs.find_uv(on_path),
+            "run",
+            str(programs.find_program(path, folder, on_path)) if found else path,
+        ]
+    script = str(programs.find_program(path, folder, on_path))
+    if not node.build:
+        return [programs.find_uv(on_path), "run", "python", "-u", script]
+    managed = managed_environment(folder, node.id)
+    if not Path(managed, "bin", "python").exists():
+        raise LaunchError(f"no Python in {managed}: run `dora build --uv` first")
+    env["VIRTUAL_ENV"] = str(managed)
+    _put_on_path(env, managed / "bin")
+    return [str(managed / "bin" / "python"), "-u", script]
+
+
+def managed_environment(folder: Path, node_id: str) -> Path:
+    """The virtual environment that `dora build --uv` makes for a Python node with a `build`."""
+    return folder / ".dora" / "python-envs" / node_id
+
+
+def _put_on_path(env: dict[str, str], first: Path | None) -> None:
+    env["PATH"] = programs.search_path(env, first)
+
+
+def _expand(path: str, environ: Mapping[str, str], warnings: list[str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name in _EXPANDED and name in environ:
+            return environ[name]
+        known = ", ".join(_EXPANDED)
+        warnings.append(f"path: `{match[0]}` is left as it is; only {known} are expanded")
+        return match[0]
+
+    return _VARIABLE.sub(value, path)

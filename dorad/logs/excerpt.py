@@ -2,12 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_HEADER = "Traceback (most recent call last):"
+_JOINERS = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+_CRASH = "Fatal Python error:"
+_FRAME = re.compile(r'  File "(?P<file>.+?)", line \d+')
+_LIBRARY = re.compile(r"/(site|dist)-packages/|/lib/python3\.\d+/|^<frozen ")
+_OWN_PACKAGE = str(Path(__file__).parents[1]) + "/"
+
+_FRAMES = 4
+_ERROR_LINES = 8
+_BLOCKS = 2
 
 
 def excerpt(lines: Sequence[str], limit: int = 20) -> tuple[str, ...]:
-    """At most about `limit` lines of `lines` that say why the node failed.
+    """At most `limit` lines of `lines` that say why the node failed.
 
-    Of a Python traceback: the frames in the user's files and the error. Else the last lines.
+    Of the last Python traceback: the frames in the user's files and the error, and the same of
+    what it was raised from. Of an interpreter's crash: its beginning. Else the last lines.
     """
-    raise NotImplementedError
+    lines = [line.rstrip() for line in lines]
+    while lines and not lines[-1]:
+        lines.pop()
+    crash = _last_index(lines, _CRASH)
+    starts = _last_chain(lines)
+    if crash is not None and (not starts or crash > starts[-1]):
+        return tuple(lines[crash : crash + limit])
+    if not starts:
+        return tuple(lines[-limit:])
+    ends = [*starts[1:], len(lines)]
+    blocks = list(zip(starts, ends, strict=True))[-_BLOCKS:]
+    kept = [line for start, end in blocks for line in _trim_block(lines[start:end])]
+    return tuple(kept[-limit:])
+
+
+def _last_index(lines: Sequence[str], beginning: str) -> int | None:
+    found = [at for at, line in enumerate(lines) if line.startswith(beginning)]
+    return found[-1] if found else None
+
+
+def _last_chain(lines: Sequence[str]) -> list[int]:
+    """Where the tracebacks begin that end in the last one, each the reason of the next."""
+    starts = [at for at, line in enumerate(lines) if line == _HEADER]
+    chain = starts[-1:]
+    for earlier, later in reversed(list(pairwise(starts))):
+        if not any(line in _JOINERS for line in lines[earlier:later]):
+            break
+        chain.insert(0, earlier)
+    return chain
+
+
+def _trim_block(block: Sequence[str]) -> list[str]:
+    """One traceback with its error, and the joiner to the next one if there is one."""
+    frames, error = _split_block(block)
+    users = [frame for frame in frames if not _is_library(frame)] or frames[-1:]
+    if len(users) > _FRAMES:
+        users = [users[0], *users[-(_FRAMES - 1) :]]
+    left_out = len(frames) - len(users)
+    note = [f"  [{left_out} more frames]"] if left_out else []
+    joiner = [line for line in error if line in _JOINERS]
+    text = [line for line in error if line and line not in _JOINERS]
+    return [block[0], *note, *_flatten(users), *text[:_ERROR_LINES], *joiner]
+
+
+def _split_block(block: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """The frames of a traceback (each with its lines of code), and everything after them."""
+    frames: list[list[str]] = []
+    for at, line in enumerate(block[1:], start=1):
+        if _FRAME.match(line):
+            frames.append([line])
+        elif line.startswith("  ") and frames:
+            frames[-1].append(line)
+        else:
+            return frames, list(block[at:])
+    return frames, []
+
+
+def _is_library(frame: Sequence[str]) -> bool:
+    match = _FRAME.match(frame[0])
+    file = match["file"] if match else ""
+    return bool(_LIBRARY.search(file)) or file.startswith(_OWN_PACKAGE)
+
+
+def _flatten(frames: Sequence[Sequence[str]]) -> Iterator[str]:
+    for frame in frames:
+        yield from frame

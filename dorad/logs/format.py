@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import time
+import zlib
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Literal
 
-from dorad.logs.record import LogRecord
+from dorad.logs.record import RAW, LogRecord
 
 Format = Literal["pretty", "compact", "json"]
 Formatter = Callable[[LogRecord], str]
+
+_RESET = "\x1b[0m"
+_LEVEL_COLORS = {
+    "error": "\x1b[1;31m",
+    "warn": "\x1b[33m",
+    "info": "\x1b[32m",
+    "debug": "\x1b[34m",
+    "trace": "\x1b[2m",
+    RAW: "\x1b[2m",
+}
+_NODE_COLORS = tuple(f"\x1b[38;5;{n}m" for n in (39, 208, 141, 43, 205, 178, 75, 113, 203, 80))
+"""Ten that differ from each other and can be read on black and on white."""
 
 
 def formatter(
@@ -21,6 +37,79 @@ def formatter(
 ) -> Formatter:
     """A function from a record to its line(s), without the last newline.
 
-    `color` gives every node of `nodes` a colour of its own; never for `json`.
+    pretty: `HH:MM:SS LEVEL node: target message`; compact leaves out the target; times are local.
+    json: the record as dora's `LogMessage`, times in UTC. `color` gives every node of `nodes` a
+    colour of its own; never for `json`.
     """
-    raise NotImplementedError
+    if kind == "json":
+        return lambda record: _json(record, dataflow_id, daemon_id)
+    text = _TextFormatter(nodes, with_target=kind == "pretty")
+    return text.colored if color else text.plain
+
+
+class _TextFormatter:
+    def __init__(self, nodes: Sequence[str], *, with_target: bool) -> None:
+        self._with_target = with_target
+        self._colors = {
+            node: _NODE_COLORS[place % len(_NODE_COLORS)] for place, node in enumerate(nodes)
+        }
+        self._second = -1
+        self._clock = ""
+
+    def plain(self, record: LogRecord) -> str:
+        level = record.level if record.level == RAW else record.level.upper()
+        return f"{self._time(record)} {level:<6} {_origin(record)}: {self._text(record)}"
+
+    def colored(self, record: LogRecord) -> str:
+        level = record.level if record.level == RAW else record.level.upper()
+        shade = _LEVEL_COLORS[record.level]
+        # A last reset, for a message that leaves a colour of its own behind.
+        return (
+            f"\x1b[2m{self._time(record)}{_RESET} {shade}{level:<6}{_RESET} "
+            f"{self._color(record.node)}{_origin(record)}{_RESET}: {self._text(record)}{_RESET}"
+        )
+
+    def _text(self, record: LogRecord) -> str:
+        if self._with_target and record.target:
+            return f"{record.target} {record.message}"
+        return record.message
+
+    def _time(self, record: LogRecord) -> str:
+        second = int(record.timestamp)
+        if second != self._second:
+            self._second = second
+            self._clock = time.strftime("%H:%M:%S", time.localtime(second))
+        return self._clock
+
+    def _color(self, node: str | None) -> str:
+        """The node's place in the dataflow decides; its name, for one that is not in it."""
+        if node is None:
+            return "\x1b[1m"
+        if node not in self._colors:
+            self._colors[node] = _NODE_COLORS[zlib.crc32(node.encode()) % len(_NODE_COLORS)]
+        return self._colors[node]
+
+
+def _origin(record: LogRecord) -> str:
+    return "[dora]" if record.node is None else record.node
+
+
+def _json(record: LogRecord, dataflow_id: str, daemon_id: str | None) -> str:
+    moment = datetime.fromtimestamp(record.timestamp, UTC)
+    return json.dumps(
+        {
+            "build_id": None,
+            "dataflow_id": dataflow_id,
+            "node_id": record.node,
+            "daemon_id": daemon_id,
+            "level": record.level if record.level == RAW else record.level.upper(),
+            "target": record.target,
+            "module_path": record.module_path,
+            "file": record.file,
+            "line": record.line,
+            "message": record.message,
+            "timestamp": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "fields": record.fields,
+        },
+        ensure_ascii=False,
+    )

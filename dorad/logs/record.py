@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Stream = Literal["stdout", "stderr"]
+
+RAW = "stdout"
+"""The level of a line that carries no severity, on whichever stream it came."""
+
+_LEVELS = {
+    "error": "error",
+    "critical": "error",
+    "fatal": "error",
+    "warn": "warn",
+    "warning": "warn",
+    "info": "info",
+    "debug": "debug",
+    "trace": "trace",
+    "stdout": RAW,
+}
+"""Every spelling of a severity that is understood, in lower case."""
+
+_PYTHON_LOGGING = re.compile(r"(CRITICAL|ERROR|WARNING|INFO|DEBUG):([\w.-]+):(.*)", re.DOTALL)
+"""What `logging.basicConfig()` writes: `WARNING:camera.driver:no frame`."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_TOP = ("message", "target", "file", "line", "module_path")
+_YEAR_9998 = 253_370_764_800.0
+"""In seconds; what lies beyond cannot be shown as a date."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +61,73 @@ class LogRecord:
 def parse_line(line: bytes, node: str, stream: Stream, now: float) -> LogRecord:
     """The record of one output line (without its newline). Never raises.
 
-    A JSON object with at least `level` and `timestamp` is structured; anything else is its own
-    message at level `stdout` and time `now`. Bad UTF-8 is replaced.
+    Structured are: a JSON object with at least a known `level` and a `timestamp`, in the shape of
+    our log methods or of Rust's `tracing` (text and origin inside `fields`), and a line of
+    Python's `logging` in its default format. Anything else is its own message at level `stdout`
+    and time `now`. Bad UTF-8 is replaced.
     """
-    raise NotImplementedError
+    text = line.decode("utf-8", "replace")
+    if text.startswith("{"):
+        record = _from_json(text, node, stream)
+        if record is not None:
+            return record
+    elif text[:1] in "CEWID" and (match := _PYTHON_LOGGING.fullmatch(text)):
+        level, target, message = match.groups()
+        return LogRecord(now, _LEVELS[level.lower()], node, message, stream, target)
+    return LogRecord(now, RAW, node, text, stream)
+
+
+def parse_level(text: str) -> str | None:
+    """The level that `text` spells, in any case; None if it is none."""
+    return _LEVELS.get(text.lower())
+
+
+def _from_json(text: str, node: str, stream: Stream) -> LogRecord | None:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    if _SURROGATE.search(text):
+        # JSON can spell half a character, which no output could write again.
+        data = json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
+    level, when = data.get("level"), _seconds(data.get("timestamp"))
+    known = parse_level(level) if isinstance(level, str) else None
+    if known is None or when is None:
+        return None
+    fields = data.get("fields")
+    rest: dict[str, Any] = dict(fields) if isinstance(fields, dict) else {}
+    if "message" not in data:
+        # The shape of `tracing`: what we keep at the top it has among the fields.
+        data = {**data, "message": "", **{key: rest.pop(key) for key in _TOP if key in rest}}
+    message = data["message"]
+    return LogRecord(
+        timestamp=when,
+        level=known,
+        node=node,
+        message=message if isinstance(message, str) else json.dumps(message),
+        stream=stream,
+        target=_typed(data.get("target"), str),
+        fields=rest or None,
+        file=_typed(data.get("file"), str),
+        line=_typed(data.get("line"), int),
+        module_path=_typed(data.get("module_path"), str),
+    )
+
+
+def _typed(value: object, kind: type[_T]) -> _T | None:
+    return value if isinstance(value, kind) else None
+
+
+def _seconds(timestamp: object) -> float | None:
+    """Seconds since the epoch of RFC 3339 text or a number of seconds; None for neither."""
+    if isinstance(timestamp, str):
+        try:
+            moment = datetime.fromisoformat(timestamp)
+            timestamp = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            return None
+    if isinstance(timestamp, int | float) and 0 < timestamp < _YEAR_9998:
+        return float(timestamp)
+    return None

@@ -1,0 +1,71 @@
+"""The environment variables a node's process gets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.env import is_reserved
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMPAT_FOLDER = Path(__file__).parents[1] / "compat"
+"""Holds the `dora` module that nodes import, whatever else is installed under that name."""
+
+_NOT_INHERITED = frozenset(
+    {
+        # Would load foreign code into every node.
+        "LD_PRELOAD",
+        "LD_AUDIT",
+        "DYLD_INSERT_LIBRARIES",
+        "DYLD_FORCE_FLAT_NAMESPACE",
+        # Secrets and switches of dora itself.
+        "DORA_AUTH_TOKEN",
+        "DORA_ALLOW_SHELL_NODES",
+        # Belong to the process that has them: dora may be started by a node.
+        "DORA_NODE_CONFIG",
+        "DORA_RUNTIME_CONFIG",
+        "DORA_RUN_PARENT_PID",
+        "DORA_ZENOH_CONNECT",
+        "DORA_ZENOH_LISTEN",
+        "DORA_ZENOH_LISTEN_EXTRA",
+        "DORA_ZENOH_MULTICAST",
+    }
+)
+
+
+def inherit(environ: Mapping[str, str]) -> dict[str, str]:
+    """What nodes and build commands inherit of `environ`."""
+    return {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
+
+
+def layered_environment(
+    environ: Mapping[str, str],
+    dataflow_env: Mapping[str, str],
+    run_env: Mapping[str, str],
+    own_env: Mapping[str, str],
+) -> dict[str, str]:
+    """The node's own `env` over `--env` over the dataflow's `env` over what is inherited.
+
+    The same for running a node and for its build commands. Names that only dora may set are left
+    out of `run_env` (see `reserved`).
+    """
+    return {
+        **inherit(environ),
+        "PYTHONUNBUFFERED": "1",
+        **dataflow_env,
+        **{name: value for name, value in run_env.items() if not is_reserved(name)},
+        **own_env,
+    }
+
+
+def reserved(run_env: Mapping[str, str]) -> list[str]:
+    """The names in `--env` that are left out."""
+    return [name for name in run_env if is_reserved(name)]
+
+
+def with_compat(python_path: str | None) -> str:
+    """PYTHONPATH with our `dora` module first."""
+    return os.pathsep.join([str(COMPAT_FOLDER), *([python_path] if python_path else [])])
