@@ -40,7 +40,7 @@ def create(size: int) -> int:
         os.posix_fallocate(segment.fd, 0, size)
     except OSError:
         segment.close_fd()
-        usage = os.statvfs("/dev/shm")  # noqa: S108 - asked for its free space only
+        usage = os.statvfs("/dev/shm")
         free = usage.f_bavail * usage.f_frsize
         if free < size:
             raise ShmFullError(size, free) from None
@@ -50,7 +50,7 @@ def create(size: int) -> int:
 
 def sweep() -> None:
     """Unlink segments of daemons that died between making and unlinking one."""
-    for path in Path("/dev/shm").glob(f"{PREFIX}*-*"):  # noqa: S108 - the system's place for segments
+    for path in Path("/dev/shm").glob(f"{PREFIX}*-*"):
         pid = path.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
             path.unlink(missing_ok=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NANOS = 1_000_000_000
 
@@ -54,7 +57,7 @@ class Waiter:
 
     def __init__(self, descriptors: Sequence[int]) -> None:
         self._count = len(descriptors)
-        self._fds = (_PollFd * self._count)(*((fd, select.POLLIN, 0) for fd in descriptors))
+        self._fds = (_PollFd * self._count)(*(_PollFd(fd, select.POLLIN, 0) for fd in descriptors))
         self._timeout = _TimeSpec()
         self._timeout_ref = ctypes.byref(self._timeout)
 
@@ -69,4 +72,4 @@ class Waiter:
         else:
             self._timeout.seconds, self._timeout.nanos = divmod(max(nanos, 0), _NANOS)
             ready = _ppoll(self._fds, self._count, self._timeout_ref, None)
-        return ready > 0 and self._fds[0].revents != 0
+        return bool(ready > 0 and self._fds[0].revents)

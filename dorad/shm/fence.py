@@ -14,7 +14,10 @@ from __future__ import annotations
 import ctypes
 import platform
 import threading
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _SEQ_CST = 5
 

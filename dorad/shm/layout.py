@@ -11,8 +11,11 @@ and words of different writers lie on different cache lines of 64 bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAGIC = 0x31_78_6F_62_61_72_6F_64  # "dorabox1"
 WORD = 8

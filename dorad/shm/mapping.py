@@ -13,7 +13,7 @@ class Mapping:
     closes the descriptor meanwhile. The descriptor handed in stays the caller's.
     """
 
-    __slots__ = ("__weakref__", "memory", "size", "words")
+    __slots__ = ("_address", "memory", "size", "words")
 
     def __init__(self, descriptor: int, *, writable: bool = True) -> None:
         """Map all of `descriptor`, its pages present.
@@ -27,3 +27,13 @@ class Mapping:
             descriptor, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=access
         )
         self.words = memoryview(self.memory).cast("Q")
+        self._address = 0
+
+    def address(self) -> int:
+        """Return where the segment lies in this process's memory."""
+        if not self._address:
+            # Python itself tells the address of writable memory only.
+            import pyarrow as pa
+
+            self._address = int(pa.py_buffer(self.memory).address)
+        return self._address

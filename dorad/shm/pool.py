@@ -8,12 +8,16 @@ next needs one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from dorad.shm.layout import sample_key
-from dorad.shm.mapping import Mapping
-from dorad.shm.ring import Outlet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.shm.mapping import Mapping
+    from dorad.shm.ring import Outlet
 
 SMALLEST = 9  # 512 bytes
 SLAB = 1 << 18  # bytes; segments of smaller samples hold this much

@@ -33,7 +33,7 @@ def runtime_dir() -> Path:
         PermissionError: the directory belongs to somebody else or is open to others.
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(base) / "dora" if base else Path(f"/tmp/dora-{os.getuid()}")  # noqa: S108 - owner and mode are checked below
+    path = Path(base) / "dora" if base else Path(f"/tmp/dora-{os.getuid()}")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:

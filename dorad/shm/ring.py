@@ -10,8 +10,7 @@ Counting follows from three words, so it is exact even for a process killed betw
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.shm import doorbell
 from dorad.shm.fence import STRONG_ORDER, acquire, fence, release
@@ -34,7 +33,11 @@ from dorad.shm.layout import (
     RingPlan,
     sample_key,
 )
-from dorad.shm.mapping import Mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.shm.mapping import Mapping
 
 
 class Counters(NamedTuple):

@@ -7,7 +7,7 @@ core when it is not. So the budget follows what waits have lately been worth.
 from __future__ import annotations
 
 WOULD_HAVE_PAID_NS = 150_000
-"""A blocked wait shorter than this was mostly the wake-up itself: looking would have been faster."""
+"""A blocked wait shorter than this was mostly the wake-up: looking would have been faster."""
 
 MAX_COOLDOWN = 1024
 

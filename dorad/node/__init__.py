@@ -1,0 +1,1 @@
+"""What a node's author imports: `Node`, its events, and helpers for tests."""

@@ -1,0 +1,108 @@
+"""How a node finds its dataflow: from its environment, by name, or from a file of test inputs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.node.session import Session
+from dorad.shm import rendezvous
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONFIG = "DORA_NODE_CONFIG"
+TEST_INPUTS = "DORA_TEST_WITH_INPUTS"
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A daemon started this node and waits for it at `socket`."""
+
+    node_id: str
+    socket: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Dynamic:
+    """The node was started by hand and looks for a dataflow that has a place for it."""
+
+    node_id: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class FromFile:
+    """The node reads its inputs from a file; there is no dataflow."""
+
+    inputs: Path
+
+
+def decide(
+    node_id: str | None, daemon_port: int | None, environ: Mapping[str, str]
+) -> Spawned | Dynamic | FromFile:
+    """Return where the node's dataflow is.
+
+    `daemon_port` forces the search by name; else the environment wins over a name.
+
+    Raises:
+        RuntimeError: nothing says where.
+    """
+    if daemon_port is not None:
+        if node_id is None:
+            raise RuntimeError("Node(daemon_port=...) needs a node_id too")
+        return Dynamic(node_id, daemon_port)
+    config = environ.get(CONFIG)
+    if config:
+        return _spawned(config)
+    if node_id is not None:
+        return Dynamic(node_id, rendezvous.port())
+    inputs = environ.get(TEST_INPUTS)
+    if inputs:
+        return FromFile(Path(inputs))
+    raise RuntimeError(
+        "this process is not part of a dataflow: start it with `dora run`, give Node() the id of a "
+        f"node declared with `path: dynamic`, or set {TEST_INPUTS} to a file of test inputs"
+    )
+
+
+def _spawned(config: str) -> Spawned:
+    try:
+        content = json.loads(config)
+        node_id, socket = content["node_id"], content["daemon_socket"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RuntimeError(f"{CONFIG} is not one of ours: {error}") from error
+    if not isinstance(node_id, str) or not isinstance(socket, str):
+        raise RuntimeError(f"{CONFIG} is not one of ours: its values are no texts")
+    return Spawned(node_id, Path(socket))
+
+
+def connect(place: Spawned | Dynamic) -> Session:
+    """Attach to the dataflow.
+
+    Raises:
+        RuntimeError: there is none, it has no such node, or several have.
+    """
+    if isinstance(place, Spawned):
+        return Session(place.socket, place.node_id, dynamic=False)
+    found: list[Session] = []
+    refusals: list[str] = []
+    for path in rendezvous.sockets(place.port):
+        try:
+            found.append(Session(path, place.node_id, dynamic=True))
+        except RuntimeError as error:
+            refusals.append(str(error))
+    if len(found) == 1:
+        return found[0]
+    for session in found:
+        session.done()
+    if found:
+        raise RuntimeError(f"{len(found)} running dataflows have a node {place.node_id!r}")
+    if refusals:
+        raise RuntimeError("; ".join(refusals))
+    raise RuntimeError(
+        f"no daemon is running on port {place.port} (looked in {rendezvous.runtime_dir()}); "
+        "start the dataflow first, with `dora run`"
+    )

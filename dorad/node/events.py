@@ -1,0 +1,114 @@
+"""The dictionaries a node receives.
+
+They are plain dictionaries with the keys that dora's have: `kind`, `type`, mostly `id`, and more by
+type.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import ItemsView, Iterator, ValuesView
+
+Event = dict[str, Any]
+
+MANUAL = "MANUAL"
+ALL_INPUTS_CLOSED = "ALL_INPUTS_CLOSED"
+
+
+def stop(reason: str) -> Event:
+    """Return the event that the node should end; `reason` is MANUAL or ALL_INPUTS_CLOSED."""
+    return {"kind": "dora", "type": "STOP", "id": reason}
+
+
+def input_closed(input_id: str) -> Event:
+    """Return the event that nothing more will come on an input."""
+    return {"kind": "dora", "type": "INPUT_CLOSED", "id": input_id}
+
+
+def node_failed(source: str, error: str, inputs: list[str]) -> Event:
+    """Return the event that a node this one receives from has failed for good."""
+    value = {"source_node_id": source, "error": error, "affected_input_ids": inputs}
+    return {"kind": "dora", "type": "NODE_FAILED", "id": source, "value": value}
+
+
+def error(text: str) -> Event:
+    """Return an event that tells of an error in receiving."""
+    return {"kind": "dora", "type": "ERROR", "error": text}
+
+
+def timed_out(seconds: float) -> Event:
+    """Return what `next(timeout)` gives when nothing came: an event, not None, as in dora."""
+    return error(f"Timeout event stream error: Receiver timed out after {seconds:g} s")
+
+
+def tick(input_id: str, metadata: dict[str, Any]) -> Event:
+    """Return a timer's event; its value is an empty null array."""
+    if "pyarrow" in sys.modules:
+        import pyarrow as pa
+
+        return {
+            "kind": "dora",
+            "type": "INPUT",
+            "id": input_id,
+            "value": pa.nulls(0),
+            "metadata": metadata,
+        }
+    return _Tick(input_id, metadata)
+
+
+class _Tick(Event):
+    """A timer's event whose value is made when it is first looked at.
+
+    A node that only counts ticks never pays for importing pyarrow.
+    """
+
+    def __init__(self, input_id: str, metadata: dict[str, Any]) -> None:
+        super().__init__(kind="dora", type="INPUT", id=input_id, value=_Tick, metadata=metadata)
+
+    def _materialize(self) -> None:
+        if super().get("value") is _Tick:
+            import pyarrow as pa
+
+            super().__setitem__("value", pa.nulls(0))
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "value":
+            self._materialize()
+        return super().__getitem__(key)
+
+    # An overridden __iter__ also makes dict(event) and {**event} come here for the values.
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key == "value":
+            self._materialize()
+        return super().get(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self._materialize()
+        return super().pop(key, *default)
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # dict's own view type is not public
+        self._materialize()
+        return super().values()
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
+        self._materialize()
+        return super().items()
+
+    def copy(self) -> Event:
+        return dict(self.items())
+
+    def __eq__(self, other: object) -> bool:
+        self._materialize()
+        return super().__eq__(other)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        self._materialize()
+        return super().__repr__()

@@ -1,0 +1,135 @@
+"""One input of a node: what waits on it, and how a message becomes an event."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import metadata as metadata_codec
+from dorad.node.clock import Clock, as_datetime
+from dorad.node.events import Event, tick
+from dorad.shm.layout import RING_DROPPED, RING_HEAD, RING_TAIL, RingPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.shm.mapping import Mapping
+    from dorad.shm.ring import Inlet, Taken
+
+_monotonic_ns = time.monotonic_ns
+
+
+def _load_decoder() -> Callable[[Taken], Any]:
+    """Import pyarrow and return the function that makes an array of a message."""
+    import pyarrow as pa
+
+    from dorad.shm.arrow import decode
+
+    foreign = pa.foreign_buffer
+    wrap = pa.py_buffer
+
+    def build(taken: Taken) -> Any:
+        _, code, length, nulls, size, payload, borrow, offset, _ = taken
+        if borrow is None:
+            return decode(code, length, nulls, wrap(payload))
+        return decode(code, length, nulls, foreign(borrow.mapping.address() + offset, size, borrow))
+
+    return build
+
+
+class RingInput:
+    """An input fed by another node."""
+
+    __slots__ = ("_build", "_clock", "closed", "id", "inlet")
+
+    def __init__(self, input_id: str, inlet: Inlet, clock: Clock) -> None:
+        self.id = input_id
+        self.inlet = inlet
+        self.closed = False
+        self._clock = clock
+        self._build: Callable[[Taken], Any] | None = None
+
+    def ready(self) -> bool:
+        """Tell whether an event waits."""
+        return self.inlet.ready()
+
+    def take(self) -> Event | None:
+        """Return the next event, or None."""
+        taken = self.inlet.take()
+        if taken is None:
+            return None
+        stamp = taken.stamp
+        clock = self._clock
+        if stamp > clock.last:
+            clock.last = stamp
+        metadata: dict[str, Any] = {"timestamp": as_datetime(stamp)}
+        if taken.metadata:
+            metadata.update(metadata_codec.decode(taken.metadata))
+        if self._build is None:
+            self._build = _load_decoder()
+        return {
+            "kind": "dora",
+            "type": "INPUT",
+            "id": self.id,
+            "value": self._build(taken),
+            "metadata": metadata,
+        }
+
+    def stop(self) -> None:
+        """Give only what is queued by now."""
+        self.inlet.freeze()
+
+
+class TimerInput:
+    """An input that ticks by itself.
+
+    Tick k is due at `epoch + k * interval` on CLOCK_MONOTONIC, for all nodes of a dataflow alike.
+    A node that is late finds at most `queue_size` ticks waiting; the others are counted as dropped.
+    """
+
+    __slots__ = ("_base", "_epoch_ns", "_interval_ns", "_queue_size", "_stopped", "_words", "id")
+
+    def __init__(
+        self, input_id: str, box: Mapping, ring: RingPlan, interval_ns: int, epoch_ns: int
+    ) -> None:
+        """Join the ticks of a timer; the latest one up to now is the first to be received."""
+        self.id = input_id
+        self._words = box.words
+        self._base = ring.base
+        self._queue_size = ring.queue_size
+        self._interval_ns = interval_ns
+        self._stopped = False
+        received = box.words[ring.base + RING_TAIL]
+        fired = max(0, _monotonic_ns() - epoch_ns) // interval_ns
+        # Counting continues over restarts: index `received` is the tick due next.
+        self._epoch_ns = epoch_ns + (fired - received) * interval_ns
+        box.words[ring.base + RING_HEAD] = received
+
+    def next_ns(self) -> int:
+        """Return when the next tick that was not yet taken is due, on CLOCK_MONOTONIC."""
+        return self._epoch_ns + int(self._words[self._base + RING_TAIL]) * self._interval_ns
+
+    def ready(self) -> bool:
+        """Tell whether a tick waits."""
+        return not self._stopped and _monotonic_ns() >= self.next_ns()
+
+    def take(self) -> Event | None:
+        """Return the next tick's event, or None when none is due."""
+        now = _monotonic_ns()
+        words = self._words
+        base = self._base
+        tail = words[base + RING_TAIL]
+        if self._stopped or now < self._epoch_ns + tail * self._interval_ns:
+            return None
+        head = (now - self._epoch_ns) // self._interval_ns + 1
+        if head - tail > self._queue_size:
+            words[base + RING_DROPPED] += head - tail - self._queue_size
+            tail = head - self._queue_size
+        words[base + RING_HEAD] = head
+        words[base + RING_TAIL] = tail + 1
+        late_ns = now - (self._epoch_ns + tail * self._interval_ns)
+        return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
+
+    def stop(self) -> None:
+        """Tick no more."""
+        self._stopped = True

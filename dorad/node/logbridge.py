@@ -1,0 +1,102 @@
+"""What a node says: structured lines on stdout, and Python's own logging turned into such lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEVELS = ("error", "warn", "info", "debug", "trace")
+MAX_FIELDS = 60 * 1024
+"""Bytes of JSON above which a line's fields are left out, and said to be."""
+
+
+def line(
+    node_id: str,
+    level: str,
+    message: str,
+    target: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    now: datetime | None = None,
+) -> str:
+    """Return one structured log line; an unknown level counts as info."""
+    moment = now or datetime.now(UTC)
+    record: dict[str, Any] = {
+        "timestamp": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": level.lower() if level.lower() in LEVELS else "info",
+        "node_id": node_id,
+        "message": message,
+    }
+    if target is not None:
+        record["target"] = target
+    if fields:
+        if len(json.dumps(fields, default=str)) > MAX_FIELDS:
+            record["fields_dropped"] = True
+        else:
+            record["fields"] = dict(fields)
+    return json.dumps(record, default=str, ensure_ascii=False)
+
+
+def emit(text: str) -> None:
+    """Print a line at once, whole, whoever else prints."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+class _Handler(logging.Handler):
+    """Prints records of Python's logging as structured lines."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(level=0)
+        self._node_id = node_id
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = self.format(record)
+            emit(
+                line(
+                    self._node_id,
+                    _level(record.levelno),
+                    message,
+                    record.name,
+                    {"file": record.pathname, "line": record.lineno},
+                    now=datetime.fromtimestamp(record.created, UTC),
+                )
+            )
+        except Exception:  # noqa: BLE001 - logging's contract: a handler reports its own failures
+            self.handleError(record)
+
+
+def _level(number: int) -> str:
+    for level, least in (("error", 40), ("warn", 30), ("info", 20), ("debug", 10)):
+        if number >= least:
+            return level
+    return "trace"
+
+
+_bridged = False
+
+
+def bridge(node_id: str) -> None:
+    """Make `logging.basicConfig` print structured lines, once a process.
+
+    A node that gives its own handlers, stream or file keeps them.
+    """
+    global _bridged
+    if _bridged:
+        return
+    _bridged = True
+    original = logging.basicConfig
+
+    def basic_config(**options: Any) -> None:
+        if not options.keys() & {"handlers", "stream", "filename"}:
+            options["handlers"] = [_Handler(node_id)]
+        original(**options)
+
+    logging.basicConfig = basic_config

@@ -1,0 +1,109 @@
+"""A message's metadata: a flat dictionary, as JSON text on its way.
+
+Accepted are bool, int (64 bits, signed), float, str, datetime, and lists or tuples of int, of float
+or of str. Anything else is sent as `str(value)` with a warning, as dora does.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from datetime import UTC, datetime
+from typing import Any
+
+_INT_MIN = -(1 << 63)
+_INT_MAX = (1 << 63) - 1
+_TIME = "$time"
+"""The one key of an object that stands for a datetime; user values are never objects."""
+
+_dump = json.JSONEncoder(separators=(",", ":")).encode
+_load = json.JSONDecoder().decode
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+_PLAIN = (str, bool, float)
+
+
+def encode(metadata: dict[str, Any]) -> bytes:
+    """Return the bytes of a node's metadata.
+
+    Raises:
+        RuntimeError: a key is not a string.
+        OverflowError: an int does not fit into 64 bits.
+        TypeError: `metadata` is no dictionary, or a list mixes types.
+    """
+    if not isinstance(metadata, dict):
+        raise TypeError(
+            f"metadata must be a dict, got {type(metadata).__module__}."
+            f"{type(metadata).__qualname__}"
+        )
+    plain = {}
+    for key, value in metadata.items():
+        if type(key) is not str:
+            raise RuntimeError(f"metadata keys must be strings, got {key!r}")
+        kind = type(value)
+        if kind in _PLAIN or (kind is int and _INT_MIN <= value <= _INT_MAX):
+            plain[key] = value
+        else:
+            plain[key] = _convert(key, value)
+    return _dump(plain).encode()
+
+
+def _convert(key: str, value: Any) -> Any:
+    if isinstance(value, bool | str | float):
+        # Subclasses (numpy.float64, enums of str) travel as what they are made of.
+        return (
+            value if isinstance(value, bool) else (str if isinstance(value, str) else float)(value)
+        )
+    if isinstance(value, int):
+        return _checked_int(key, int(value))
+    if isinstance(value, datetime):
+        # A naive datetime is taken as UTC, as dora 1.1.0 does.
+        aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        offset = aware - _EPOCH
+        return {_TIME: (offset.days * 86_400 + offset.seconds) * 1_000_000 + offset.microseconds}
+    if isinstance(value, list | tuple):
+        return _convert_list(key, value)
+    warnings.warn(
+        f"metadata {key!r} is of type {type(value).__name__}, which is sent as text",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return str(value)
+
+
+def _checked_int(key: str, value: int) -> int:
+    if not _INT_MIN <= value <= _INT_MAX:
+        raise OverflowError(f"metadata {key!r} does not fit into 64 bits: {value}")
+    return value
+
+
+def _convert_list(key: str, values: list[Any] | tuple[Any, ...]) -> Any:
+    if not values:
+        return []
+    first = values[0]
+    for kind in (str, int, float):
+        if isinstance(first, kind) and not isinstance(first, bool):
+            for value in values:
+                if not isinstance(value, kind) or isinstance(value, bool):
+                    raise TypeError(
+                        f"metadata {key!r} mixes types in a list: "
+                        f"{kind.__name__} and {type(value).__name__}"
+                    )
+            if kind is int:
+                return [_checked_int(key, int(value)) for value in values]
+            return [kind(value) for value in values]
+    warnings.warn(
+        f"metadata {key!r} is a list of {type(first).__name__}, which is sent as text",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+    return str(list(values))
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Return the metadata as a fresh dictionary."""
+    metadata: dict[str, Any] = _load(data.decode())
+    for key, value in metadata.items():
+        if type(value) is dict:
+            metadata[key] = datetime.fromtimestamp(value[_TIME] / 1e6, UTC)
+    return metadata

@@ -1,0 +1,270 @@
+"""`Node`: one participant of a dataflow, as its author sees it."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import attach, logbridge
+from dorad.node.clock import Clock, as_datetime
+from dorad.node.inputs import RingInput, TimerInput
+from dorad.node.raw import SampleHandler
+from dorad.node.receiver import Receiver
+from dorad.node.sender import Sender
+from dorad.node.session import Session, ring_at
+from dorad.shm.pool import DEFAULT_KEEP
+from dorad.shm.ring import Inlet
+from dorad.shm.spin import Spin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from dorad.node.events import Event
+
+SPIN_US = 50
+"""How long a receiver looks before it blocks, at most, unless `spin_us` says otherwise."""
+
+
+class _Attachment:
+    """What all `Node` objects of one node id in this process share; ends with the last of them."""
+
+    def __init__(self, session: Session) -> None:
+        epoch_ns = session.wait_for_start()
+        config = session.config
+        self.session = session
+        self.config = config
+        self.clock = Clock()
+        spin_us = config.get("spin_us")
+        # With one core, looking keeps the sender from running at all.
+        limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
+        spin = Spin(limit if spin_us is None else min(spin_us, 1000))
+        inputs = [self._input(item, epoch_ns) for item in config["inputs"]]
+        self.receiver = Receiver(session, inputs, spin)
+        self.sender = Sender(session, self.clock, config.get("keep_bytes") or DEFAULT_KEEP)
+
+    def _input(self, item: dict[str, Any], epoch_ns: int) -> RingInput | TimerInput:
+        session = self.session
+        ring = ring_at(session.box.words, item["ring"])
+        if item["interval_ns"] is not None:
+            return TimerInput(item["id"], session.box, ring, item["interval_ns"], epoch_ns)
+        space = session.spaces[item["source"]] if item["blocking"] else None
+        inlet = Inlet(session.box, ring, session.segment, space)
+        if self.config["dynamic"]:
+            # A node started by hand receives what is sent from now on.
+            inlet.discard()
+        return RingInput(item["id"], inlet, self.clock)
+
+    def __del__(self) -> None:
+        if hasattr(self, "sender"):
+            self.session.done()
+
+
+_attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()
+_attaching = threading.Lock()
+
+
+class Node:
+    """A node of a running dataflow.
+
+    Without arguments the node is the one that its environment names: the one `dora run` started.
+    With an id it attaches to a running dataflow that declares this node `path: dynamic`.
+
+    Raises:
+        RuntimeError: there is no dataflow for it, or the dataflow could not start.
+    """
+
+    def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
+        place = attach.decide(node_id, daemon_port, os.environ)
+        if isinstance(place, attach.FromFile):
+            from dorad.node.filemode import FileAttachment
+
+            self._attachment: Any = FileAttachment(place.inputs, os.environ)
+        else:
+            with _attaching:
+                existing = _attached.get(place.node_id)
+                if existing is None:
+                    existing = _Attachment(attach.connect(place))
+                    _attached[place.node_id] = existing
+            self._attachment = existing
+        self._config: dict[str, Any] = self._attachment.config
+        self._receiver: Receiver = self._attachment.receiver
+        self._sender: Sender = self._attachment.sender
+        self._outputs = frozenset(self._config["outputs"])
+        self._warned: set[str] = set()
+        logbridge.bridge(self._config["node_id"])
+        # What exists by now lives as long as the process: later collections need not look at it.
+        gc.collect()
+        gc.freeze()
+
+    # -- receiving ---------------------------------------------------------------------------
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """Block for the next event.
+
+        Returns None after the last event. When nothing came within `timeout` seconds, an event of
+        type ERROR says so, as in dora.
+
+        Raises:
+            ValueError: `timeout` is negative or not finite.
+        """
+        return self._receiver.next(_checked_timeout(timeout))
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        event = self._receiver.next(None)
+        if event is None:
+            raise StopIteration
+        return event
+
+    async def recv_async(self, timeout: float | None = None) -> Event | None:
+        """Wait for the next event like `next`, without holding up the event loop."""
+        return await self._receiver.recv_async(_checked_timeout(timeout))
+
+    def try_recv(self) -> Event | None:
+        """Return the next event if one waits, else None."""
+        return self._receiver.try_recv()
+
+    def drain(self) -> list[Event]:
+        """Return all events that wait.
+
+        Raises:
+            RuntimeError: the last event was already received.
+        """
+        return self._receiver.drain()
+
+    def is_empty(self) -> bool:
+        """Tell whether no event waits."""
+        return self._receiver.is_empty()
+
+    # -- sending -----------------------------------------------------------------------------
+
+    def send_output(
+        self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """Send `data` on an output.
+
+        `data` is a pyarrow array, a RecordBatch (arrives as a struct array), `bytes` (arrives as
+        UInt8), or an array from `empty`, which is sent without a copy and is read-only from then on.
+        An output that the dataflow does not declare is ignored with one warning.
+
+        Raises:
+            RuntimeError: the data is of no accepted type, the id is malformed, a metadata key is no
+                string, or /dev/shm is full.
+            TypeError, OverflowError: a metadata value cannot be sent.
+        """
+        if output_id in self._outputs:
+            self._sender.send(output_id, data, metadata)
+        else:
+            self._undeclared(output_id)
+
+    def send_output_raw(
+        self, output_id: str, data_length: int, metadata: dict[str, Any] | None = None
+    ) -> SampleHandler:
+        """Return a writable buffer of `data_length` bytes in shared memory, to be filled and sent.
+
+        Raises:
+            RuntimeError: the output is not declared, or /dev/shm is full.
+        """
+        if output_id not in self._outputs:
+            self._undeclared(output_id)
+            raise RuntimeError(f"Output `{output_id}` not in node's output list.")
+        return SampleHandler(self._sender, output_id, data_length, metadata)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = "uint8") -> NDArray[Any]:
+        """Return an uninitialised numpy array that lives in shared memory.
+
+        `send_output` recognises it, and a pyarrow array made over all of it, and sends it without
+        a copy, flattened in C order. From then on it is read-only, because receivers read it;
+        its memory is used again when nobody does.
+
+        Raises:
+            ValueError: the dtype is no native integer or float.
+            RuntimeError: /dev/shm is full.
+        """
+        return self._sender.empty(shape, dtype)
+
+    def _undeclared(self, output_id: str) -> None:
+        if not output_id or not all(
+            c.isascii() and (c.isalnum() or c in "_.-/") for c in output_id
+        ):
+            raise RuntimeError(
+                f"invalid output_id {output_id!r}: only letters, digits and _ . - / are allowed"
+            )
+        if output_id not in self._warned:
+            self._warned.add(output_id)
+            self.log("warn", f"Ignoring output `{output_id}` not in node's output list.")
+
+    # -- saying ------------------------------------------------------------------------------
+
+    def log(
+        self,
+        level: str,
+        message: str,
+        target: str | None = None,
+        fields: dict[str, Any] | None = None,
+    ) -> None:
+        """Print a structured log line; an unknown level counts as info."""
+        logbridge.emit(logbridge.line(self._config["node_id"], level, message, target, fields))
+
+    def log_error(self, message: str) -> None:
+        """Log at level error."""
+        self.log("error", message)
+
+    def log_warn(self, message: str) -> None:
+        """Log at level warn."""
+        self.log("warn", message)
+
+    def log_info(self, message: str) -> None:
+        """Log at level info."""
+        self.log("info", message)
+
+    def log_debug(self, message: str) -> None:
+        """Log at level debug."""
+        self.log("debug", message)
+
+    def log_trace(self, message: str) -> None:
+        """Log at level trace."""
+        self.log("trace", message)
+
+    # -- knowing -----------------------------------------------------------------------------
+
+    def dataflow_descriptor(self) -> dict[str, Any]:
+        """Return the dataflow file as parsed."""
+        return dict(self._config["descriptor"])
+
+    def dataflow_id(self) -> str:
+        """Return the UUID of the running dataflow."""
+        return str(self._config["dataflow_id"])
+
+    def node_config(self) -> dict[str, Any]:
+        """Return the node's inputs and outputs as the dataflow file gives them."""
+        return dict(self._config["run_config"])
+
+    def is_restart(self) -> bool:
+        """Tell whether the node was restarted by its daemon."""
+        return self.restart_count() > 0
+
+    def restart_count(self) -> int:
+        """Return how often the daemon has restarted the node."""
+        return int(self._config["restart_count"])
+
+    def timestamp(self) -> datetime:
+        """Return the dataflow's time: UTC, from a hybrid logical clock."""
+        return as_datetime(self._attachment.clock.now())
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and (not math.isfinite(timeout) or timeout < 0):
+        raise ValueError(
+            f"invalid timeout of {timeout} seconds: it must be finite and not negative"
+        )
+    return timeout

@@ -1,0 +1,134 @@
+"""What a node and its daemon say to each other over their Unix socket.
+
+One packet is one JSON object with a key `t` that names its kind; descriptors travel beside it.
+
+    node -> daemon   hello {node, dynamic, pid, version}     first of all
+                     ready {}                                mailbox mapped, waits at the barrier
+                     grow {size}                             wants a segment; answered in turn
+                     retire {segment}                        uses the segment no more
+                     done {}                                 sends nothing any more
+    daemon -> node   welcome {} [mailbox, doorbell, space]   the node's own
+                     refused {error}                         there is no place for this node
+                     peer {node} [mailbox, doorbell]         a node that ours sends to
+                     source {node} [space]                   a node that waits when our input is full
+                     segment {segment} [memory]              samples of a node we receive from
+                     retired {segment}                       may be unmapped
+                     edges {outputs}                         who receives which output, from now on
+                     start {epoch_ns}                        the barrier is open
+                     grown {segment} [memory] | full {error} answers `grow`
+                     closed {input} | failed {source_node_id, error, affected_input_ids} | stop {reason}
+                                                             become events
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+VERSION = 1
+MAX_PACKET = 1 << 16
+MAX_DESCRIPTORS = 3
+
+
+class ProtocolError(Exception):
+    """A packet is no JSON object, or not the one that belongs here."""
+
+
+@dataclass(slots=True)
+class Packet:
+    """One packet; its descriptors belong to the receiver until `take` hands them out."""
+
+    kind: str
+    fields: dict[str, Any]
+    descriptors: list[int] = field(default_factory=list)
+
+    def text(self, key: str) -> str:
+        """Return a string field, or raise `ProtocolError`."""
+        value = self.fields.get(key)
+        if not isinstance(value, str):
+            raise ProtocolError(f"packet {self.kind!r} has no text {key!r}")
+        return value
+
+    def number(self, key: str) -> int:
+        """Return a non-negative integer field, or raise `ProtocolError`."""
+        value = self.fields.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ProtocolError(f"packet {self.kind!r} has no number {key!r}")
+        return value
+
+    def take(self, count: int) -> list[int]:
+        """Hand out exactly `count` descriptors, or raise `ProtocolError`."""
+        if len(self.descriptors) != count:
+            raise ProtocolError(f"packet {self.kind!r} came without its {count} descriptors")
+        taken, self.descriptors = self.descriptors, []
+        return taken
+
+    def close(self) -> None:
+        """Close the descriptors nobody took."""
+        for descriptor in self.descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self.descriptors = []
+
+
+def encode(kind: str, fields: dict[str, Any]) -> bytes:
+    """Return the bytes of a packet.
+
+    Raises:
+        ProtocolError: it is larger than a packet may be.
+    """
+    data = json.dumps({"t": kind, **fields}, separators=(",", ":")).encode()
+    if len(data) > MAX_PACKET:
+        raise ProtocolError(f"packet {kind!r} would be {len(data)} bytes long")
+    return data
+
+
+def send(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int]) -> None:
+    """Send one packet with descriptors.
+
+    Raises:
+        OSError: the other end is gone or, for a non-blocking socket, does not read.
+        ProtocolError: the packet is too large.
+    """
+    socket.send_fds(sock, [encode(kind, fields)], fds, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
+    """Receive one packet, or None at the end of the connection.
+
+    Raises:
+        ProtocolError: it is no packet.
+        BlockingIOError: there is none yet, and the socket or `flags` say not to wait.
+    """
+    room = socket.CMSG_LEN(MAX_DESCRIPTORS * array.array("i").itemsize)
+    data, ancillary, received, _ = sock.recvmsg(
+        MAX_PACKET + 1, room, flags | socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    packet = Packet("", {}, list(fds))
+    if not data:
+        packet.close()
+        return None
+    try:
+        if received & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(data) > MAX_PACKET:
+            raise ProtocolError("a packet is too large")
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"a packet is no JSON: {error}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("t"), str):
+            raise ProtocolError("a packet is no JSON object with a kind")
+    except ProtocolError:
+        packet.close()
+        raise
+    packet.kind = content.pop("t")
+    packet.fields = content
+    return packet

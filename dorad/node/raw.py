@@ -1,0 +1,93 @@
+"""Writable buffers in shared memory, filled in place and then sent: `send_output_raw`."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dorad.node.sender import Sender
+
+
+class SampleHandler:
+    """A buffer of `length` bytes that is sent once, as a UInt8 array.
+
+    As a context manager it hands out the buffer and sends it at the end of the block. All views of
+    the buffer must be released before, so that nobody writes what receivers already read.
+    """
+
+    def __init__(
+        self, sender: Sender, output: str, length: int, metadata: dict[str, Any] | None
+    ) -> None:
+        self._sender = sender
+        self._output = output
+        self._length = length
+        self._metadata = metadata
+        self._sample = sample = sender.take_sample(length)
+        self._root = memoryview(sample.segment.mapping.memory)[
+            sample.offset : sample.offset + length
+        ]
+        # All memoryviews of one memory share one managed buffer: its references count them.
+        (self._managed,) = gc.get_referents(self._root)
+        self._unshared = sys.getrefcount(self._managed)
+        self._handed: memoryview | None = None
+        self._sent = False
+
+    def as_memoryview(self) -> memoryview:
+        """Return a writable view of the buffer.
+
+        Raises:
+            RuntimeError: the buffer was already sent.
+        """
+        if self._sent:
+            raise RuntimeError("Cannot access buffer: the sample has already been sent")
+        return memoryview(self._root)
+
+    as_buffer = as_memoryview
+
+    def send(self) -> None:
+        """Send the buffer.
+
+        Raises:
+            RuntimeError: it was sent before, or views of it are still open.
+        """
+        if self._sent:
+            raise RuntimeError("Sample has already been sent")
+        views = sys.getrefcount(self._managed) - self._unshared
+        if views > 0:
+            raise RuntimeError(
+                f"Cannot send: {views} buffer view(s) are still open. "
+                "Release all memoryview / numpy references before calling send()."
+            )
+        self._sent = True
+        self._root.release()
+        self._sender.send_sample(self._output, self._sample, self._length, self._metadata)
+        self._sender.pool.give_back(self._sample)
+
+    def __enter__(self) -> memoryview:
+        self._handed = self.as_memoryview()
+        return self._handed
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._handed is not None and kind is None and not self._sent:
+            handed, self._handed = self._handed, None
+            try:
+                handed.release()
+            except BufferError:
+                raise RuntimeError(
+                    "Failed to send: Cannot send: a numpy array over the buffer is still open. "
+                    "Release it (del) before the end of the block."
+                ) from None
+            self.send()
+
+    def __del__(self) -> None:
+        if not self._sent:
+            self._sender.pool.give_back(self._sample)

@@ -1,0 +1,238 @@
+"""The receiving half of a node: which event comes next, and how to wait for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import events
+from dorad.node.inputs import RingInput, TimerInput
+from dorad.shm import doorbell
+from dorad.shm.fence import fence
+from dorad.shm.layout import BOX_ASLEEP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.node.events import Event
+    from dorad.node.session import Session
+    from dorad.shm.spin import Spin
+
+_monotonic_ns = time.monotonic_ns
+
+ASYNC_TURN_NS = 1_000_000
+"""A coroutine that always finds an event still gives way to others this often."""
+
+
+class Receiver:
+    """Serves inputs least recently served first, FIFO within one; daemon's urgent words first."""
+
+    def __init__(
+        self, session: Session, inputs: Sequence[RingInput | TimerInput], spin: Spin
+    ) -> None:
+        self._session = session
+        self._by_id = {item.id: item for item in inputs}
+        self._order = list(inputs)
+        self._rings = [item.inlet for item in inputs if isinstance(item, RingInput)]
+        self._timers = [item for item in inputs if isinstance(item, TimerInput)]
+        self._spin = spin
+        self._words = session.box.words
+        self._waiter = doorbell.Waiter((session.bell, session.descriptor))
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._turn_ns = 0
+        self.ended = False
+
+    # -- what comes next ---------------------------------------------------------------------
+
+    def _poll(self) -> Event | None:
+        """Return the next event if there is one; sets `ended` after the last."""
+        session = self._session
+        if session.has_mail():
+            session.read_mail()
+        if session.urgent:
+            return self._take_urgent()
+        if session.endings and not self._stopped:
+            event = self._take_ending()
+            if event is not None:
+                return event
+        order = self._order
+        for position, item in enumerate(order):
+            event = item.take()
+            if event is not None:
+                if position != len(order) - 1:
+                    del order[position]
+                    order.append(item)
+                return event
+        if self._stopped or session.lost:
+            self.ended = True
+        return None
+
+    def _take_urgent(self) -> Event:
+        event = self._session.urgent.popleft()
+        if event["type"] == "STOP":
+            self._stop()
+        return event
+
+    def _take_ending(self) -> Event | None:
+        """Return the first event in line unless data it must come after still waits."""
+        event = self._session.endings[0]
+        if event["type"] == "INPUT_CLOSED":
+            item = self._by_id.get(event["id"])
+            if item is not None and item.ready():
+                return None
+        self._session.endings.popleft()
+        if event["type"] == "STOP":
+            self._stop()
+        return event
+
+    def _stop(self) -> None:
+        """After STOP come only the inputs that are queued already, then the end."""
+        self._stopped = True
+        for item in self._order:
+            item.stop()
+
+    def is_empty(self) -> bool:
+        """Tell whether `try_recv` would find nothing."""
+        session = self._session
+        if session.has_mail():
+            session.read_mail()
+        if session.urgent:
+            return False
+        if session.endings and not self._stopped:
+            return False
+        return not any(item.ready() for item in self._order)
+
+    # -- waiting -----------------------------------------------------------------------------
+
+    def next(self, timeout: float | None) -> Event | None:
+        """Block for the next event; None after the last. `timeout` in seconds."""
+        deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            return events.timed_out(timeout or 0.0)
+        try:
+            while True:
+                event = self._poll()
+                if event is not None or self.ended:
+                    return event
+                if deadline is not None and _monotonic_ns() >= deadline:
+                    return events.timed_out(timeout or 0.0)
+                self._wait(deadline)
+        finally:
+            self._lock.release()
+
+    def try_recv(self) -> Event | None:
+        """Return the next event if there is one."""
+        if not self._lock.acquire(blocking=False):
+            # Another thread is waiting in `next`: whatever comes is its own.
+            return None
+        try:
+            return None if self.ended else self._poll()
+        finally:
+            self._lock.release()
+
+    def drain(self) -> list[Event]:
+        """Return all events that are there.
+
+        Raises:
+            RuntimeError: the last event was already received.
+        """
+        if self.ended:
+            raise RuntimeError("the event stream is closed")
+        drained = []
+        while (event := self.try_recv()) is not None:
+            drained.append(event)
+        return drained
+
+    def _something(self) -> bool:
+        """Tell, cheaply and without a system call, whether polling again may find something."""
+        session = self._session
+        if session.has_mail() or session.urgent or session.lost:
+            return True
+        return any(ring.ready() for ring in self._rings)
+
+    def _due_ns(self, deadline: int | None) -> int | None:
+        """Return the nearer of the next tick and the deadline, on CLOCK_MONOTONIC."""
+        if self._timers and not self._stopped:
+            due = min(timer.next_ns() for timer in self._timers)
+            return due if deadline is None else min(due, deadline)
+        return deadline
+
+    def _wait(self, deadline: int | None) -> None:
+        """Return when there may be a message, a word of the daemon, a tick, or at the deadline."""
+        due = self._due_ns(deadline)
+        started = _monotonic_ns()
+        spin = self._spin
+        if spin.budget_ns:
+            until = started + spin.budget_ns
+            something = self._something
+            while _monotonic_ns() < until:
+                if something():
+                    spin.found()
+                    return
+        words = self._words
+        words[BOX_ASLEEP] = 1
+        try:
+            fence()
+            if self._something():
+                return
+            rung = self._waiter.wait(None if due is None else due - _monotonic_ns())
+        finally:
+            words[BOX_ASLEEP] = 0
+        if rung:
+            doorbell.hush(self._session.bell)
+            spin.blocked(_monotonic_ns() - started)
+        else:
+            self._session.read_mail()
+
+    async def recv_async(self, timeout: float | None) -> Event | None:
+        """Wait for the next event without holding up the event loop."""
+        import asyncio
+
+        deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
+        while True:
+            if self._turn_ns < _monotonic_ns() - ASYNC_TURN_NS:
+                await asyncio.sleep(0)
+                self._turn_ns = _monotonic_ns()
+            event = self.try_recv()
+            if event is not None or self.ended:
+                return event
+            if deadline is not None and _monotonic_ns() >= deadline:
+                return events.timed_out(timeout or 0.0)
+            await self._wait_async(deadline)
+            self._turn_ns = _monotonic_ns()
+
+    async def _wait_async(self, deadline: int | None) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[Any] = loop.create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        session = self._session
+        words = self._words
+        watched = (session.bell, session.descriptor)
+        for descriptor in watched:
+            loop.add_reader(descriptor, wake)
+        words[BOX_ASLEEP] = 1
+        timer = None
+        try:
+            fence()
+            if self._something():
+                return
+            due = self._due_ns(deadline)
+            if due is not None:
+                timer = loop.call_later(max(0.0, (due - _monotonic_ns()) / 1e9), wake)
+            await woken
+        finally:
+            words[BOX_ASLEEP] = 0
+            if timer is not None:
+                timer.cancel()
+            for descriptor in watched:
+                loop.remove_reader(descriptor)
+        doorbell.hush(session.bell)
+        session.read_mail()

@@ -1,0 +1,208 @@
+"""The sending half of a node: placing a message once, and pushing it to every subscriber."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import metadata as metadata_codec
+from dorad.node.born import BornArrays
+from dorad.shm import doorbell
+from dorad.shm.fence import fence
+from dorad.shm.layout import ENTRY, INLINE
+from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.node.clock import Clock
+    from dorad.node.session import Session
+    from dorad.shm.arrow import Encoded
+    from dorad.shm.ring import Outlet
+
+_pack = ENTRY.pack
+
+SPACE_LOOK_NS = 100_000_000
+"""A sender that waits for room looks at the daemon's words at least this often."""
+
+
+class Sender:
+    """Sends messages on a node's outputs. Safe to use from several threads."""
+
+    def __init__(self, session: Session, clock: Clock, keep: int) -> None:
+        """`keep` is how many bytes of shared memory are held on to while idle."""
+        self._session = session
+        self._clock = clock
+        self.pool = Pool(session.grow, session.retire, keep)
+        self.born = BornArrays(self.pool)
+        self._lock = threading.Lock()
+        self._waiter: doorbell.Waiter | None = None
+        self._encode: Callable[[Any], Encoded] | None = None
+        self._trim_ns = 0
+
+    def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
+        """Send `data` on a declared output; blocks only for inputs with `backpressure`.
+
+        Raises:
+            RuntimeError: `data` is no Arrow data, or /dev/shm is full.
+            TypeError, OverflowError: the metadata cannot be sent.
+        """
+        meta = metadata_codec.encode(metadata) if metadata else b""
+        encode = self._encode
+        if encode is None:
+            encode = self._encode = self._load_encoder()
+        with self._lock:
+            session = self._session
+            if session.has_mail():
+                session.read_mail()
+            born = self.born.find(data)
+            if born is not None:
+                sample, encoded = born
+                outlets = session.outlets.get(output)
+                if outlets:
+                    self._push(outlets, encoded, meta, sample)
+                self.born.sent(sample)
+                return
+            encoded = encode(data)
+            outlets = session.outlets.get(output)
+            if outlets:
+                self._push(outlets, encoded, meta, None)
+
+    def send_sample(
+        self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
+    ) -> None:
+        """Send the first `length` bytes of a sample taken from `pool`, as UInt8."""
+        from dorad.shm.arrow import UINT8_CODE, Encoded
+
+        meta = metadata_codec.encode(metadata) if metadata else b""
+        with self._lock:
+            session = self._session
+            if session.has_mail():
+                session.read_mail()
+            outlets = session.outlets.get(output, ())
+            self._push(outlets, Encoded(UINT8_CODE, length, 0, length, ()), meta, sample)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """Return an uninitialised numpy array in shared memory; see `BornArrays.empty`."""
+        with self._lock:
+            return self.born.empty(shape, dtype)
+
+    def take_sample(self, size: int) -> Sample:
+        """Return a sample for `send_sample`, held by the caller until `pool.give_back`.
+
+        Raises:
+            RuntimeError: /dev/shm is full.
+        """
+        with self._lock:
+            sample = self._place(max(size, 1), ())
+        sample.held = True
+        return sample
+
+    @staticmethod
+    def _load_encoder() -> Callable[[Any], Encoded]:
+        """Import pyarrow, at the first message only."""
+        from dorad.shm import arrow
+
+        return lambda data: arrow.encode(arrow.as_array(data))
+
+    def _push(
+        self, outlets: tuple[Outlet, ...], encoded: Encoded, meta: bytes, sample: Sample | None
+    ) -> None:
+        code, length, nulls, size, parts = encoded
+        stamp = self._clock.now()
+        meta_size = len(meta)
+        if sample is None and size + meta_size <= INLINE:
+            entry = _pack(stamp, length, nulls, size, 0, 0, 0, 0, meta_size, code, 0, 0)
+            entry += meta + _joined(parts, size)
+            for outlet in outlets:
+                if outlet.blocking and outlet.full() and not self._wait_for_room(outlet, outlets):
+                    continue
+                outlet.push(entry, size, stamp)
+        else:
+            self._push_sample(outlets, encoded, meta, sample, stamp)
+        fence()
+        for outlet in outlets:
+            outlet.peer.wake()
+        if stamp - self._trim_ns > TRIM_EVERY_NS:
+            self._trim_ns = stamp
+            self.pool.trim(stamp)
+
+    def _push_sample(
+        self,
+        outlets: tuple[Outlet, ...],
+        encoded: Encoded,
+        meta: bytes,
+        sample: Sample | None,
+        stamp: int,
+    ) -> None:
+        code, length, nulls, size, parts = encoded
+        placed: list[Sample] = []
+        meta_at = meta_segment = 0
+        meta_size = len(meta)
+        entry_meta = meta
+        if meta_size > INLINE:
+            holder = self._place(meta_size, ((0, meta),))
+            placed.append(holder)
+            meta_at, meta_segment = holder.offset, holder.segment.number
+            entry_meta = b""
+        if sample is None and size:
+            sample = self._place(size, parts)
+        if sample is not None:
+            placed.append(sample)
+            at, segment = sample.offset, sample.segment.number
+        else:
+            at = segment = 0
+        entry = _pack(
+            stamp, length, nulls, size, at, meta_at, segment, meta_segment, meta_size, code, 0, 0
+        )
+        entry += entry_meta
+        marks: list[tuple[Outlet, int]] = []
+        for outlet in outlets:
+            if outlet.blocking and outlet.full() and not self._wait_for_room(outlet, outlets):
+                continue
+            marks.append((outlet, outlet.push(entry, size, stamp)))
+        for one in placed:
+            self.pool.sent(one, marks)
+
+    def _place(self, size: int, parts: tuple[tuple[int, Any], ...]) -> Sample:
+        try:
+            sample = self.pool.take(size)
+        except OSError as error:
+            raise RuntimeError(f"a message of {size} bytes cannot be sent: {error}") from error
+        for at, data in parts:
+            sample.write(at, data)
+        return sample
+
+    def _wait_for_room(self, outlet: Outlet, outlets: tuple[Outlet, ...]) -> bool:
+        """Block until a consumer with backpressure has room; False if the dataflow stops first."""
+        fence()
+        for other in outlets:
+            other.peer.wake()
+        session = self._session
+        if self._waiter is None:
+            self._waiter = doorbell.Waiter((session.space, session.descriptor))
+        try:
+            while not outlet.closed:
+                outlet.announce_waiting(True)
+                if not outlet.full():
+                    return True
+                if session.stopping or session.lost:
+                    outlet.refuse()
+                    return False
+                if self._waiter.wait(SPACE_LOOK_NS):
+                    doorbell.hush(session.space)
+                session.read_mail()
+        finally:
+            outlet.announce_waiting(False)
+        return False
+
+
+def _joined(parts: tuple[tuple[int, Any], ...], size: int) -> bytes:
+    """Return the parts of a small payload as they lie in shared memory."""
+    if len(parts) == 1:
+        data = parts[0][1]
+        return data if type(data) is bytes else data.to_pybytes()
+    payload = bytearray(size)
+    for at, data in parts:
+        payload[at : at + len(data)] = data
+    return bytes(payload)
