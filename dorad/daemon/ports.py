@@ -32,6 +32,10 @@ class EdgeCounters(Protocol):
         """The receiver's input."""
 
     @property
+    def queue_size(self) -> int:
+        """Messages the input keeps for a slow receiver."""
+
+    @property
     def sent(self) -> int:
         """Messages pushed."""
 

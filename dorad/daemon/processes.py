@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.model import NodeKind
 from dorad.launch.command import command_for
+from dorad.launch.model import LaunchError
 from dorad.logs.capture import Capture
 
 if TYPE_CHECKING:
     from dorad.daemon.ports import Notice
+    from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import Node
     from dorad.launch.client import Guard, Process
     from dorad.launch.command import LaunchContext
@@ -88,3 +90,16 @@ class Launcher:
             Capture(out_read, node.id, "stdout", self._logs),
             Capture(err_read, node.id, "stderr", self._logs),
         )
+
+
+def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:
+    """Return what keeps nodes from being started that can be told without starting them."""
+    dataflow = context.dataflow
+    problems = []
+    for node in dataflow.nodes:
+        if node.kind in (NodeKind.PATH, NodeKind.SHELL):
+            try:
+                command_for(node, context, "")
+            except LaunchError as error:
+                problems.append(dataflow.problem(f"{node.key}.path", str(error)))
+    return tuple(problems)

@@ -112,6 +112,8 @@ class Supervisor:
 
     def on_outputs_done(self, node_id: str) -> None:
         """Take note that a node dropped its `Node`."""
+        if self._finished.is_set():
+            return
         if node_id in self._dynamic:
             self._carry_out(self._life.outputs_done(node_id))
         elif node_id in self._processes and node_id not in self._lingering:

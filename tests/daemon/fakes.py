@@ -20,6 +20,7 @@ class Edge:
     output: str
     node: str
     input: str
+    queue_size: int = 10
     sent: int = 0
     dropped: int = 0
     queued: int = 0

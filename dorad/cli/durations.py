@@ -1,0 +1,61 @@
+"""Durations as users write them: `10`, `500ms`, `10s`, `5m`, `1h30m`."""
+
+import math
+import re
+from typing import Any
+
+import click
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|[smhd])\s*")
+_MAX_S = 100 * 365 * 86400.0
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds `text` stands for.
+
+    Raises:
+        ValueError: it is no duration, or longer than a century.
+    """
+    text = text.strip()
+    seconds = _bare(text)
+    if seconds is None:
+        seconds = _parts(text)
+    if seconds is None or not 0 <= seconds <= _MAX_S:
+        raise ValueError(f"'{text}' is no duration; write 10s, 500ms, 5m, 1h30m, or bare seconds")
+    return seconds
+
+
+def _bare(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) else -1.0
+
+
+def _parts(text: str) -> float | None:
+    seconds, end = 0.0, 0
+    for match in _PART.finditer(text):
+        if match.start() != end:
+            return None
+        seconds += float(match[1]) * _UNITS[match[2]]
+        end = match.end()
+    return seconds if end == len(text) and end else None
+
+
+class Duration(click.ParamType):
+    """An option whose value is a duration; the command gets seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds, or end the command with a usage error."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

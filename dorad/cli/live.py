@@ -1,0 +1,100 @@
+"""Live log lines on standard output, written by a thread of their own.
+
+A terminal that is held, or a reader that is slow, must not keep the daemon from its signals and
+deadlines. Lines wait for it; if very many do, the nodes are slowed down, and in the end lines are
+left out and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TextIO
+
+    from dorad.logs.filter import LogFilter
+    from dorad.logs.format import Formatter
+    from dorad.logs.record import LogRecord
+
+BACKLOG = 20_000
+"""Lines that may wait for the reader."""
+PATIENCE_S = 0.2
+"""How long one batch waits for room before it is left out."""
+CLOSE_S = 5.0
+"""How long the last lines wait for the reader."""
+
+
+class LiveLog:
+    """Takes records, and writes those that pass the filter. Use it as a context manager."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        line: Formatter,
+        shown: LogFilter,
+        on_broken: Callable[[], None],
+    ) -> None:
+        """`on_broken` is called once, in the writing thread, when the reader has gone away."""
+        self._stream = stream
+        self._line = line
+        self._shown = shown
+        self._on_broken = on_broken
+        self._lines: deque[str] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._broken = False
+        self._left_out = 0
+        self._thread = threading.Thread(target=self._write, name="live log", daemon=True)
+
+    def __enter__(self) -> LiveLog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(CLOSE_S)
+
+    def take(self, records: Sequence[LogRecord]) -> None:
+        """Queue the lines of `records`; blocks for a moment if the reader is far behind."""
+        lines = [self._line(record) + "\n" for record in records if self._shown.passes(record)]
+        if not lines:
+            return
+        with self._changed:
+            self._changed.wait_for(self._has_room, PATIENCE_S)
+            if self._broken:
+                return
+            if not self._has_room():
+                self._left_out += len(lines)
+                return
+            if self._left_out:
+                self._lines.append(f"... {self._left_out} lines left out: output is too slow ...\n")
+                self._left_out = 0
+            self._lines.extend(lines)
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        return self._broken or len(self._lines) < BACKLOG
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._closing)
+                if not self._lines:
+                    return
+                text = "".join(self._lines)
+                self._lines.clear()
+                self._changed.notify_all()
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):  # the reader is gone, or the stream was closed
+                with self._changed:
+                    self._broken = True
+                    self._changed.notify_all()
+                self._on_broken()
+                return
