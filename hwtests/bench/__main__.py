@@ -115,6 +115,10 @@ def main(argv: list[str] | None = None) -> int:
             progress.print(f"the peers cannot be installed: {error}", markup=False)
             return 1
         systems.append(System(PEER, peers))
+    for system in systems:
+        if not system.dora.exists():
+            progress.print(f"{system.dora}: not there; is it installed?", markup=False)
+            return 1
     machine = describe() | {s.name: versions(s.venv / "bin" / "python") for s in systems}
     todo = measurements(plan, options.only or list(GROUPS), systems, peers)
     figures, failures = measure(plan, todo, progress)
@@ -155,7 +159,7 @@ def place(machine: dict[str, object]) -> str:
 def show(console: Console, machine: dict[str, object], figures: list[Figure]) -> None:
     """Print what was measured where."""
     summary = summarise(figures)
-    console.print(place(machine))
+    console.print(f"{place(machine)}, load {machine['load_before']:.2f} before the run")
     console.print(main_table(summary))
     console.print(other_table(summary))
     console.print(NOTE)
@@ -164,4 +168,7 @@ def show(console: Console, machine: dict[str, object], figures: list[Figure]) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

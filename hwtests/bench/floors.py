@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwtests.bench.process import environment, run
 from hwtests.bench.results import latencies
@@ -24,7 +24,7 @@ def eventfd(plan: Plan, placement: str) -> Iterator[tuple[Key, float]]:
     count = 1_000 if plan.quick else 10_000
     argv: list[str | Path] = [sys.executable, FLOOR / "eventfd.py", str(count), placement]
     output, _ = run(argv, environment(Path(sys.prefix)), FLOOR, 60.0)
-    for size, metric, value in latencies(0, json.loads(output)["ns"]):
+    for size, metric, value in latencies(0, last_line(output)["ns"]):
         yield Key("round trip", f"eventfd {placement}", size, metric), value
 
 
@@ -42,9 +42,15 @@ def iceoryx(plan: Plan, venv: Path, source: str, wait: str) -> Iterator[tuple[Ke
     ]
     output, _ = run(argv, environment(venv), FLOOR, 60.0)
     measure = "round trip" if source == "heap" else "round trip, born in shm"
-    for text, step in json.loads(output)["sizes"].items():
+    for text, step in last_line(output)["sizes"].items():
         for size, metric, value in latencies(int(text), step["ns"]):
             yield Key(measure, f"iceoryx2 {wait}", size, metric), value
+
+
+def last_line(output: str) -> dict[str, Any]:
+    """The JSON a floor's script prints at its end, below any warnings of its libraries."""
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
 
 
 def floors(plan: Plan, peers: Path | None) -> list[tuple[str, Measurement]]:

@@ -90,7 +90,10 @@ def number(value: float | None, metric: str) -> str:
     if value is None:
         return "-"
     unit = METRICS[metric][1] if metric in METRICS else "µs"
-    value = value * 1e3 if unit == "ms" else value
+    if unit == "ms":
+        value *= 1e3
+    elif unit == "µs" and value >= 10_000:
+        value, unit = value / 1e3, "ms"
     digits = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     return f"{digits}{unit}" if unit == "/s" else f"{digits} {unit}"
 

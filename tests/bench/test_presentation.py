@@ -53,6 +53,8 @@ def test_what_was_dropped_is_told():
 
 def test_numbers_carry_their_unit():
     assert number(0.0417, "s") == "41.7 ms"
+    assert number(9_999, "p50_us") == "9,999 µs"
+    assert number(30_144, "p50_us") == "30.1 ms"
     assert number(76543.2, "per_s") == "76,543/s"
     assert number(None, "p50_us") == "-"
 
