@@ -109,8 +109,8 @@ def _install_third_party(environment: Environment) -> None:
 
 
 def _pip(environment: Environment, *arguments: str) -> None:
-    command = [environment.python, "-m", "pip", "--disable-pip-version-check", "-q", *arguments]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    pip = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, *arguments], check=True, stdin=subprocess.DEVNULL)
 
 
 @contextmanager

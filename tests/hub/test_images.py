@@ -29,7 +29,8 @@ def tap(outcome: Outcome) -> Tap:
 def positions(outcome: Outcome) -> list[dict[str, Any]]:
     file = outcome.folder / "logs" / "position.parquet"
     assert file.exists(), f"the recorder wrote no position.parquet:\n{outcome.output}"
-    return pyarrow.parquet.read_table(file).to_pylist()
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
+    return rows
 
 
 def test_it_ends_with_0(outcome: Outcome) -> None:

@@ -1,0 +1,183 @@
+"""The shape of events, and their order at the start and at the end of a source."""
+
+from collections import Counter
+
+from tests.harness.dataflow import Flow
+
+RECORD = """
+    from dora import Node
+    from probe import report
+
+    for event in Node():
+        value = event.get("value")
+        report([event["type"], event["id"], value if isinstance(value, dict) else None])
+"""
+
+
+def test_a_timer_tick_has_an_empty_null_array_and_a_timestamp(flow: Flow) -> None:
+    flow.node(
+        "node",
+        """
+        from dora import Node
+        from probe import report
+
+        event = Node().next()
+        value = event["value"]
+        report([type(event).__name__, sorted(event), event["kind"], event["type"], event["id"]])
+        report([type(value).__name__, len(value), list(event["metadata"])])
+        """,
+        inputs={"tick": "dora/timer/millis/50"},
+    )
+    flow.run(stop_after=10).expect(0)
+    assert flow.reports("node") == [
+        ["dict", ["id", "kind", "metadata", "type", "value"], "dora", "INPUT", "tick"],
+        ["NullArray", 0, ["timestamp"]],
+    ]
+
+
+def test_a_sources_last_messages_come_before_its_close(flow: Flow) -> None:
+    flow.node(
+        "source",
+        """
+        import pyarrow as pa
+        from dora import Node
+
+        node = Node()
+        for number in range(5):
+            node.send_output("a", pa.array([number]))
+            node.send_output("b", pa.array([number]))
+        """,
+        outputs=["a", "b"],
+    )
+    flow.node("sink", RECORD, inputs={"a": "source/a", "b": "source/b"})
+    flow.run().expect(0)
+    types = [(type_, id_) for type_, id_, _ in flow.reports("sink")]
+    assert Counter(types[:-3]) == {("INPUT", "a"): 5, ("INPUT", "b"): 5}
+    assert set(types[-3:-1]) == {("INPUT_CLOSED", "a"), ("INPUT_CLOSED", "b")}
+    assert types[-1] == ("STOP", "ALL_INPUTS_CLOSED")
+
+
+def test_a_failed_source_closes_its_inputs_and_says_who_failed(flow: Flow) -> None:
+    flow.node(
+        "source",
+        """
+        import pyarrow as pa
+        from dora import Node
+
+        Node().send_output("a", pa.array([1]))
+        raise SystemExit(3)
+        """,
+        outputs=["a", "b"],
+    )
+    flow.node(
+        "sink",
+        RECORD,
+        inputs={"a": "source/a", "b": "source/b", "tick": "dora/timer/secs/60"},
+    )
+    outcome = flow.run(stop_after=4).expect(1)
+    events = [event for event in flow.reports("sink") if event[1] != "tick"]
+    assert [event[:2] for event in events[:1]] == [["INPUT", "a"]]
+    assert sorted(event[:2] for event in events[1:-1]) == [
+        ["INPUT_CLOSED", "a"],
+        ["INPUT_CLOSED", "b"],
+        ["NODE_FAILED", "source"],
+    ]
+    assert events[-1][:2] == ["STOP", "MANUAL"]
+    [failure] = [value for type_, _, value in events if type_ == "NODE_FAILED"]
+    assert sorted(failure.pop("affected_input_ids")) == ["a", "b"]
+    assert failure == {"source_node_id": "source", "error": "exited with code 3"}
+    assert outcome.lines_about("source", ["exited with code 3"]), outcome.output
+
+
+def test_a_stop_by_hand_is_manual_and_the_iteration_ends(flow: Flow) -> None:
+    flow.node("node", RECORD, inputs={"tick": "dora/timer/secs/60"})
+    flow.run(stop_after=1).expect(0)
+    assert flow.reports("node") == [["INPUT", "tick", None], ["STOP", "MANUAL", None]]
+
+
+def test_no_node_gets_events_before_all_have_called_node(flow: Flow) -> None:
+    flow.node(
+        "late",
+        """
+        import time
+        from dora import Node
+        from probe import report
+
+        time.sleep(1.0)
+        report(time.monotonic())
+        Node()
+        """,
+    )
+    flow.node(
+        "early",
+        """
+        import time
+        from dora import Node
+        from probe import report
+
+        node = Node()
+        report(time.monotonic())
+        node.next()
+        report(time.monotonic())
+        """,
+        inputs={"tick": "dora/timer/millis/20"},
+    )
+    flow.run(stop_after=10).expect(0)
+    [late] = flow.reports("late")
+    constructed, first = flow.reports("early")
+    assert late <= constructed <= first
+
+
+def test_waiting_inputs_take_turns(flow: Flow) -> None:
+    flow.node(
+        "source",
+        """
+        import pyarrow as pa
+        from dora import Node
+
+        node = Node()
+        for name in "abc":
+            for number in range(4):
+                node.send_output(name, pa.array([number]))
+        """,
+        outputs=["a", "b", "c"],
+    )
+    flow.node(
+        "sink",
+        """
+        import time
+        from dora import Node
+        from probe import report
+
+        node = Node()
+        time.sleep(1.5)
+        for event in node:
+            if event["type"] == "INPUT":
+                report([event["id"], event["value"][0].as_py()])
+        """,
+        inputs={name: f"source/{name}" for name in "abc"},
+    )
+    flow.run().expect(0)
+    events = flow.reports("sink")
+    turns = [events[start : start + 3] for start in range(0, 12, 3)]
+    for number, turn in enumerate(turns):
+        assert sorted(turn) == [["a", number], ["b", number], ["c", number]]
+
+
+def test_the_metadata_dict_belongs_to_the_receiver(flow: Flow) -> None:
+    flow.node(
+        "node",
+        """
+        from dora import Node
+        from probe import report
+
+        node = Node()
+        first = node.next()["metadata"]
+        first["mine"] = 1
+        second = node.next()["metadata"]
+        report([first is second, sorted(second)])
+        """,
+        inputs={"tick": "dora/timer/millis/50"},
+    )
+    flow.run(stop_after=10).expect(0)
+    assert flow.reports("node") == [[False, ["timestamp"]]]
