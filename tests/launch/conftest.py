@@ -1,0 +1,71 @@
+"""What the tests of launching share: marked processes, and the search for survivors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dorad.launch.client import Command
+
+FAMILY = Path(__file__).with_name("family.py")
+MARK = "LAUNCH_TEST_MARK"
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Whether `condition` comes true within `seconds`."""
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+class Family:
+    """Commands whose processes, children included, can all be found again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.folder = folder
+        self.env = {**os.environ, MARK: self.mark}
+
+    def command(self, *words: str) -> Command:
+        return Command(words, self.folder, self.env)
+
+    def shell(self, text: str) -> Command:
+        return self.command("/bin/sh", "-c", text)
+
+    def role(self, name: str) -> Command:
+        """A process of family.py; its `ready` file appears when it has done its worst."""
+        return self.command(sys.executable, "-S", str(FAMILY), name, str(self.ready(name)))
+
+    def ready(self, name: str) -> Path:
+        return self.folder / f"{name}.ready"
+
+    def alive(self) -> list[int]:
+        """All living processes with the mark in their environment."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and self.mark == process.environ().get(
+                    MARK
+                ):
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Family]:
+    family = Family(tmp_path)
+    yield family
+    for pid in family.alive():
+        psutil.Process(pid).kill()

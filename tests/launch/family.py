@@ -1,0 +1,66 @@
+"""Processes that are hard to get rid of: `family.py ROLE READY_FILE`."""
+
+import os
+import signal
+import sys
+
+role, ready = sys.argv[1:]
+
+
+def announce() -> None:
+    with open(ready, "w") as file:
+        file.write(str(os.getpid()))
+
+
+def wait_for_ever() -> None:
+    while True:
+        signal.pause()
+
+
+if role == "plain":
+    announce()
+elif role == "deaf":
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    announce()
+elif role == "stopped":
+    announce()
+    os.kill(os.getpid(), signal.SIGSTOP)
+elif role == "double_fork":
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() > 0:
+            os._exit(0)
+        announce()
+elif role == "orphan":
+    # The leader ends as soon as a daemon has a session of its own.
+    read, write = os.pipe()
+    if os.fork() > 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.setsid()
+    announce()
+    os.close(write)
+elif role == "deep":
+    for _ in range(8):
+        if os.fork() > 0:
+            wait_for_ever()
+        os.setpgid(0, 0)
+    announce()
+elif role == "forking":
+    # Every generation is a new process in a new session, and the old one is gone.
+    announce()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if os.fork() == 0:
+        while True:
+            os.setsid()
+            if os.fork() > 0:
+                os._exit(0)
+elif role == "breeding":
+    announce()
+    for _ in range(60):
+        if os.fork() == 0:
+            os.setsid()
+            wait_for_ever()
+wait_for_ever()

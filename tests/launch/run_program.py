@@ -1,0 +1,30 @@
+"""Stands for `dora run`: starts what its stdin lists, says who is who, and how each one ends.
+
+One JSON line in: a list of [argv, cwd, env]. Lines out: {"guard", "pids"}, then {"pid", "exit"}.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from dorad.launch.client import Command, Guard, Process
+
+
+async def report(process: Process) -> None:
+    how = await process.wait()
+    print(json.dumps({"pid": process.pid, "exit": str(how)}), flush=True)
+
+
+async def main() -> None:
+    commands = [Command(tuple(a), Path(c), e) for a, c, e in json.loads(sys.stdin.readline())]
+    async with Guard.start() as guard:
+        processes = [await guard.spawn(command, 2, 2) for command in commands]
+        pids = [process.pid for process in processes]
+        print(json.dumps({"guard": guard.pid, "pids": pids}), flush=True)
+        await asyncio.gather(*map(report, processes))
+        print(json.dumps({"died": guard.died}), flush=True)
+        await asyncio.Event().wait()
+
+
+asyncio.run(main())

@@ -1,0 +1,146 @@
+"""Nodes never outlive the run, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from .conftest import Family, eventually
+
+RUN = Path(__file__).with_name("run_program.py")
+ROLES = ["plain", "deaf", "stopped", "double_fork", "orphan", "deep", "forking", "breeding"]
+
+
+class Run:
+    """A running `run_program.py`."""
+
+    def __init__(self, family: Family, roles: list[str], **options: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(RUN)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        assert self.process.stdin
+        commands = [family.role(role) for role in roles]
+        lines = [[c.argv, str(c.cwd), dict(c.env)] for c in commands]
+        self.process.stdin.write(json.dumps(lines) + "\n")
+        self.process.stdin.flush()
+        first = self.read()
+        self.guard = first["guard"]
+        self.pids = first["pids"]
+        assert eventually(lambda: all(family.ready(role).exists() for role in roles))
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {}
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def kill_and_time(pid: int, family: Family, *others: int) -> float:
+    """Seconds from the SIGKILL until all processes of the run are gone."""
+    assert family.alive()
+    os.kill(pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    assert eventually(lambda: not family.alive() and not any(map(_running, others)))
+    return time.monotonic() - killed_at
+
+
+def _running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_when_the_run_is_killed_everything_is_gone_within_a_second(
+    family: Family, role: str
+) -> None:
+    run = Run(family, [role])
+    assert kill_and_time(run.process.pid, family, run.guard) < 1
+    run.end()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_when_the_guard_is_killed_everything_is_gone_within_a_second(
+    family: Family, role: str
+) -> None:
+    run = Run(family, [role])
+    assert kill_and_time(run.guard, family) < 1
+    assert run.process.poll() is None
+    run.end()
+
+
+def test_all_of_them_at_once_are_gone_too(family: Family) -> None:
+    roles = [role for role in ROLES if role != "forking"]
+    run = Run(family, roles)
+    assert kill_and_time(run.process.pid, family, run.guard) < 1
+    run.end()
+
+
+def test_when_the_guard_is_killed_the_run_learns_that_every_process_ended(family: Family) -> None:
+    run = Run(family, ["plain", "stopped"])
+    os.kill(run.guard, signal.SIGKILL)
+    ended = {line["pid"]: line["exit"] for line in (run.read(), run.read())}
+    assert ended == dict.fromkeys(run.pids, "killed by SIGKILL")
+    assert run.read() == {"died": True}
+    assert not psutil.Process(run.process.pid).children()
+    run.end()
+
+
+def test_a_run_killed_while_it_is_stopped_leaves_nothing(family: Family) -> None:
+    run = Run(family, ["plain"])
+    os.kill(run.process.pid, signal.SIGSTOP)
+    assert kill_and_time(run.process.pid, family, run.guard) < 1
+    run.end()
+
+
+def test_ctrl_c_on_the_terminal_reaches_neither_guard_nor_nodes(family: Family) -> None:
+    master, slave = os.openpty()
+    code = "import signal, sys; signal.signal(2, signal.SIG_IGN); exec(open(sys.argv[1]).read())"
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, str(RUN)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+        preexec_fn=lambda: _control_terminal(slave),
+    )
+    assert run.stdin
+    assert run.stdout
+    command = family.role("plain")
+    run.stdin.write(json.dumps([[command.argv, str(command.cwd), dict(command.env)]]) + "\n")
+    run.stdin.flush()
+    run.stdout.readline()
+    assert eventually(family.ready("plain").exists)
+    os.write(master, b"\x03")
+    assert eventually(lambda: b"^C" in os.read(master, 100))
+    assert len(family.alive()) == 1
+    run.kill()
+    run.communicate()
+    os.close(master)
+    os.close(slave)
+
+
+def _control_terminal(slave: int) -> None:
+    """Make the terminal this process's own, as a shell's foreground job has it."""
+    import fcntl
+    import termios
+
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
