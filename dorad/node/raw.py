@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import ctypes
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,11 @@ class SampleHandler:
         self._length = length
         self._metadata = metadata
         self._sample = sample = sender.take_sample(length)
-        self._root = memoryview(sample.segment.mapping.memory)[
-            sample.offset : sample.offset + length
-        ]
-        # All memoryviews of one memory share one managed buffer: its references count them.
-        (self._managed,) = gc.get_referents(self._root)
-        self._unshared = sys.getrefcount(self._managed)
+        # Every unreleased view holds a reference to this object, which nobody else gets to see.
+        self._memory = (ctypes.c_ubyte * length).from_buffer(
+            sample.segment.mapping.memory, sample.offset
+        )
+        self._unshared = sys.getrefcount(self._memory)
         self._handed: memoryview | None = None
         self._sent = False
 
@@ -44,7 +43,7 @@ class SampleHandler:
         """
         if self._sent:
             raise RuntimeError("Cannot access buffer: the sample has already been sent")
-        return memoryview(self._root)
+        return memoryview(self._memory).cast("B")
 
     as_buffer = as_memoryview
 
@@ -56,14 +55,13 @@ class SampleHandler:
         """
         if self._sent:
             raise RuntimeError("Sample has already been sent")
-        views = sys.getrefcount(self._managed) - self._unshared
+        views = sys.getrefcount(self._memory) - self._unshared
         if views > 0:
             raise RuntimeError(
                 f"Cannot send: {views} buffer view(s) are still open. "
                 "Release all memoryview / numpy references before calling send()."
             )
         self._sent = True
-        self._root.release()
         self._sender.send_sample(self._output, self._sample, self._length, self._metadata)
         self._sender.pool.give_back(self._sample)
 
