@@ -1,0 +1,108 @@
+"""What the tests of the examples share: a private copy of an example, and running it."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+BIN = Path(sys.executable).parent
+DEADLINE_S = 50
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a finished `dora run` printed."""
+
+    code: int
+    text: str
+
+    def printed(self, node: str) -> list[str]:
+        """Return what a node printed, line by line."""
+        return self.lines(node, "stdout")
+
+    def lines(self, node: str, level: str = r"\S+") -> list[str]:
+        """Return the lines of a node at a level (a pattern), printed or logged."""
+        line = rf"^\S+ +{level} +{re.escape(node)}: (.*)$"
+        return re.findall(line, self.text, re.MULTILINE)
+
+
+class Example:
+    """A copy of one example that a test may run, and that may write files."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder = folder
+        self._env = env
+
+    def run(self, *options: str) -> Output:
+        """Run the dataflow to its end; the test fails when that takes too long."""
+        with self.start(*options) as run:
+            return finish(run)
+
+    @contextmanager
+    def start(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        """Start the dataflow and leave it running."""
+        with self._popen(str(BIN / "dora"), "run", "dataflow.yml", *options) as run:
+            yield run
+
+    @contextmanager
+    def start_by_hand(self, script: str) -> Iterator[subprocess.Popen[str]]:
+        """Start one node with nothing but Python."""
+        with self._popen(sys.executable, script) as node:
+            yield node
+
+    @contextmanager
+    def _popen(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def finish(process: subprocess.Popen[str]) -> Output:
+    """Wait for the end of a process, with the deadline of all examples."""
+    try:
+        text, _ = process.communicate(timeout=DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        text, _ = process.communicate()
+        pytest.fail(f"still running after {DEADLINE_S} s; it printed:\n{text}")
+    return Output(process.returncode, text)
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Callable[[str], Example]:
+    """Return a function that copies an example, by name, to a place of the test's own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        # Runs of other tests at the same time must not answer this one's hand-started nodes.
+        "DORA_DAEMON_LOCAL_LISTEN_PORT": str(port),
+    }
+
+    def copy(name: str) -> Example:
+        skip = shutil.ignore_patterns("out", "__pycache__")
+        return Example(shutil.copytree(EXAMPLES / name, tmp_path / name, ignore=skip), env)
+
+    return copy

@@ -1,0 +1,183 @@
+"""Every example under docs/examples runs and shows what its README says."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from PIL import Image
+
+from .conftest import EXAMPLES, Example, finish
+
+Copy = Callable[[str], Example]
+FOLDERS = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
+
+
+def test_the_index_lists_every_example() -> None:
+    index = (EXAMPLES / "README.md").read_text()
+    assert sorted(re.findall(r"\]\(([\w-]+)/\)", index)) == FOLDERS
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_each_example_says_how_it_is_run(name: str) -> None:
+    readme = (EXAMPLES / name / "README.md").read_text()
+    assert f"# {name}\n" in readme
+    assert "dora run dataflow.yml" in readme
+
+
+def test_hello_greets_five_times_and_ends_by_itself(example: Copy) -> None:
+    output = example("hello").run()
+    greetings = [f"heard: hello {number}" for number in range(1, 6)]
+    assert output.code == 0, output.text
+    assert output.printed("listener")[-6:] == [*greetings, "done: ALL_INPUTS_CLOSED"]
+
+
+def test_drop_oldest_keeps_the_newest_and_backpressure_keeps_all(example: Copy) -> None:
+    output = example("queue-policies").run()
+    assert output.code == 0, output.text
+    newest = re.search(r"newest: received (\d+) of 60, dropped (\d+), the last was 59", output.text)
+    assert newest is not None, output.text
+    assert 0 < int(newest[1]) < 60
+    assert "received 60 of 60, dropped 0, the last was 59" in output.printed("everything")
+
+
+def test_backpressure_holds_up_only_its_own_source(example: Copy) -> None:
+    output = example("queue-policies").run()
+    held_up = {
+        node: float(seconds)
+        for node, seconds in re.findall(r"(sensor-\w): sent 60, held up for (\S+) s", output.text)
+    }
+    # 60 numbers of 20 ms each, less the two that wait at the end and the source's own pauses.
+    assert held_up["sensor-b"] > 0.5, output.text
+    assert held_up["sensor-a"] < held_up["sensor-b"] / 2
+
+
+def test_the_async_node_keeps_its_heartbeat_while_it_waits(example: Copy) -> None:
+    output = example("async-node").run()
+    lines = output.printed("watcher")
+    assert output.code == 0, output.text
+    assert sum(line.startswith("heartbeat") for line in lines) >= 2
+    assert lines[-1] == "done: 10 readings, mean 20.20"
+
+
+def test_a_dynamic_node_attaches_twice_and_leaves_without_harm(example: Copy) -> None:
+    dynamic = example("dynamic-node")
+    with dynamic.start() as run:
+        assert run.stdout is not None
+        assert any("counting; start the viewer" in line for line in run.stdout)
+        for _ in range(2):
+            with dynamic.start_by_hand("viewer.py") as viewer:
+                seen = finish(viewer)
+            counts = [int(count) for count in re.findall(r"count is (\d+)", seen.text)]
+            assert seen.code == 0, seen.text
+            assert len(counts) == 5
+            assert all(later == earlier + 1 for earlier, later in pairwise(counts))
+        run.send_signal(signal.SIGINT)
+        output = finish(run)
+    assert output.code == 0, output.text
+
+
+def test_four_subscribers_all_see_all(example: Copy) -> None:
+    output = example("fan-out").run()
+    assert output.code == 0, output.text
+    for node in ("north", "east", "south", "west"):
+        assert "received 1000, sum 332833500" in output.printed(node)
+
+
+def test_arrays_from_empty_arrive_without_a_copy(example: Copy) -> None:
+    output = example("zero-copy-numpy").run()
+    assert output.code == 0, output.text
+    lines = output.printed("consumer")
+    assert "20 arrays of 8 MiB: 20 in shared memory, read-only; 20 intact" in lines
+
+
+def test_every_way_of_logging_shows_its_level(example: Copy) -> None:
+    output = example("python-logging").run()
+    assert output.code == 0, output.text
+    for level, words in (
+        ("INFO", "ready"),
+        ("INFO", "gripper closed"),
+        ("INFO", "arm homed in 3 steps"),
+        ("stdout", "tick 2: a plain line has no level"),
+        ("DEBUG", "nothing unusual"),
+        ("WARN", "joint 2 is warm"),
+        ("ERROR", "battery low"),
+    ):
+        assert any(words in line for line in output.lines("robot", level)), words
+
+
+def test_a_log_level_leaves_the_severe_lines(example: Copy) -> None:
+    output = example("python-logging").run("--log-level", "warn")
+    lines = output.lines("robot")
+    assert output.code == 0, output.text
+    assert any("joint 2 is warm" in line for line in lines)
+    assert any("battery low" in line for line in lines)
+    assert not any("ready" in line or "tick" in line or "unusual" in line for line in lines)
+
+
+def test_nothing_is_lost_in_a_chain_that_sends_from_its_first_moment(example: Copy) -> None:
+    output = example("chain").run()
+    assert output.code == 0, output.text
+    assert "arrived 20 of 20, in order" in output.printed("sink")
+
+
+def test_timers_of_all_units_tick(example: Copy) -> None:
+    output = example("timers").run()
+    assert output.code == 0, output.text
+    ticks = {
+        timer: int(count)
+        for timer, count in re.findall(r"(every-\S+|at-30-hz): (\d+) ticks in 2.05 s", output.text)
+    }
+    # Missed ticks are skipped on a busy machine; there are never more than the time allows.
+    assert 2 <= ticks["every-second"] <= 4
+    assert 10 <= ticks["every-100-ms"] <= 32
+    assert 30 <= ticks["at-30-hz"] <= 73
+
+
+def test_a_node_tested_with_a_mock_passes_its_own_tests(example: Copy) -> None:
+    folder = example("mock-testing").folder
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
+    tests = subprocess.run(
+        [*command, "--rootdir", folder, folder],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert tests.returncode == 0, tests.stdout + tests.stderr
+    assert "3 passed" in tests.stdout
+
+
+def test_the_same_node_works_in_its_dataflow(example: Copy) -> None:
+    output = example("mock-testing").run()
+    assert output.code == 0, output.text
+    assert output.printed("heater")[-2:] == ["heater on", "heater off"]
+
+
+def test_vision_finds_faces_and_ends_with_a_table_and_a_picture(example: Copy) -> None:
+    vision = example("vision")
+    output = vision.run("--stop-after", "8s")
+    assert output.code == 0, output.text
+    counts = {
+        name: int(count)
+        for name, count in re.findall(
+            r"sink: (frames|detections|faces) +(\d+)", output.text, re.MULTILINE
+        )
+    }
+    assert counts["frames"] >= 60, output.text
+    assert counts["detections"] >= 10
+    assert counts["faces"] >= 1
+    picture = vision.folder / "out" / "faces.png"
+    assert output.printed("sink")[-1] == f"picture: {picture}"
+    with Image.open(picture) as image:
+        face_colour = sum(
+            count
+            for count, colour in image.getcolors(maxcolors=1 << 24) or []
+            if colour == (94, 240, 168)
+        )
+        assert image.size == (1280, 1260)
+    assert face_colour > 500
