@@ -37,12 +37,14 @@ async def download(
         LaunchError: one line: unreachable, larger than `max_bytes`, slower than `max_seconds`
             in all, another checksum than `sha256`, no room for it.
     """
-    folder = Path(working_dir, "build", *([sha256] if sha256 else []))
-    job = _Download(url, folder / _file_name(url), sha256, max_bytes, max_seconds)
+    cancelled = threading.Event()
     try:
+        folder = Path(working_dir, "build", *([sha256] if sha256 else []))
+        target = folder / _file_name(url)
+        job = _Download(url, target, sha256, max_bytes, max_seconds, cancelled)
         return await asyncio.to_thread(job.run)
     except asyncio.CancelledError:
-        job.cancelled.set()
+        cancelled.set()
         raise
     except urllib.error.HTTPError as error:
         raise LaunchError(f"cannot download {url}: HTTP {error.code} {error.reason}") from None
@@ -56,14 +58,20 @@ class _Download:
     """One download, in a thread: urllib blocks."""
 
     def __init__(
-        self, url: str, target: Path, sha256: str | None, max_bytes: int, max_seconds: float
+        self,
+        url: str,
+        target: Path,
+        sha256: str | None,
+        max_bytes: int,
+        max_seconds: float,
+        cancelled: threading.Event,
     ) -> None:
         self._url = url
         self._target = target
         self._sha256 = sha256
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
-        self.cancelled = threading.Event()
+        self._cancelled = cancelled
 
     def run(self) -> Path:
         folder = self._target.parent
@@ -103,7 +111,7 @@ class _Download:
                     raise LaunchError(
                         f"{self._url} takes longer than {self._max_seconds:g} s to download"
                     )
-                if self.cancelled.is_set():
+                if self._cancelled.is_set():
                     raise LaunchError(f"the download of {self._url} is cancelled")
                 checksum.update(chunk)
                 file.write(chunk)

@@ -19,6 +19,8 @@ from dorad.launch.descendants import end_descendants, set_subreaper
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """The guard ends when its run does, not by being asked to."""
+_MOST_CORES = 8192
+"""More than Linux can be built for; a mask for any number would take memory to match."""
 
 
 def main(fd: int) -> None:
@@ -148,11 +150,11 @@ class _Pinned:
         if not self._cores:
             return self
         self._before = os.sched_getaffinity(0)
-        usable = set(self._cores)
+        usable = {core for core in self._cores if core < _MOST_CORES}
         try:
-            os.sched_setaffinity(0, self._cores)
+            os.sched_setaffinity(0, usable)
             usable &= os.sched_getaffinity(0)
-        except (OSError, OverflowError, ValueError, MemoryError):
+        except OSError:
             # Not one of them is usable, so the process runs wherever the guard does.
             usable = set()
         self.skipped = tuple(core for core in self._cores if core not in usable)

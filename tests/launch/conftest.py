@@ -6,13 +6,16 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from dorad.launch.client import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 FAMILY = Path(__file__).with_name("family.py")
 MARK = "LAUNCH_TEST_MARK"

@@ -97,7 +97,9 @@ def test_when_the_guard_is_killed_the_run_learns_that_every_process_ended(family
     run = Run(family, ["plain", "stopped"])
     os.kill(run.guard, signal.SIGKILL)
     ended = {line["pid"]: line["exit"] for line in (run.read(), run.read())}
-    assert ended == dict.fromkeys(run.pids, "killed by SIGKILL")
+    # The kernel sends SIGHUP to a stopped process whose parent dies; it may be first.
+    assert set(ended) == set(run.pids)
+    assert set(ended.values()) <= {"killed by SIGKILL", "killed by SIGHUP"}
     assert run.read() == {"died": True}
     assert not psutil.Process(run.process.pid).children()
     run.end()

@@ -6,9 +6,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -18,6 +18,9 @@ from dorad.launch.client import Command, Exit, Guard, LaunchError, Process
 
 from .conftest import Family, eventually
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 
 @pytest_asyncio.fixture
 async def guard() -> AsyncIterator[Guard]:
@@ -26,14 +29,21 @@ async def guard() -> AsyncIterator[Guard]:
 
 
 async def start(guard: Guard, command: Command) -> Process:
-    with open(os.devnull, "wb") as sink:
-        return await guard.spawn(command, sink.fileno(), sink.fileno())
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        return await guard.spawn(command, sink, sink)
+    finally:
+        os.close(sink)
+
+
+def open_files() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 async def output(guard: Guard, command: Command) -> str:
     """What the command writes, both streams together."""
     read, write = os.pipe()
-    with open(read, "rb") as pipe:
+    with os.fdopen(read, "rb") as pipe:
         try:
             process = await guard.spawn(command, write, write)
         finally:
@@ -155,7 +165,7 @@ async def test_cores_that_do_not_exist_are_skipped_and_named(
 
 
 async def test_a_missing_program_is_one_line(guard: Guard, family: Family) -> None:
-    with pytest.raises(LaunchError, match="^cannot start /no/such: No such file or directory$"):
+    with pytest.raises(LaunchError, match=r"^cannot start /no/such: No such file or directory$"):
         await start(guard, family.command("/no/such"))
 
 
@@ -168,7 +178,7 @@ async def test_a_missing_interpreter_is_named(guard: Guard, family: Family) -> N
     script = family.folder / "script"
     script.write_text("#!/no/python\n")
     script.chmod(0o755)
-    with pytest.raises(LaunchError, match="interpreter it names does not exist .*#!/no/python"):
+    with pytest.raises(LaunchError, match=r"interpreter it names does not exist .*#!/no/python"):
         await start(guard, family.command(str(script)))
 
 
@@ -224,7 +234,7 @@ async def test_closing_ends_everything_and_says_how(family: Family) -> None:
 
 
 async def test_closing_leaves_no_zombie_and_no_descriptor(family: Family) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_files()
     children = psutil.Process().children()
     async with Guard.start() as guard:
         for _ in range(3):
@@ -233,7 +243,7 @@ async def test_closing_leaves_no_zombie_and_no_descriptor(family: Family) -> Non
             with pytest.raises(LaunchError):
                 await start(guard, family.command("/no/such"))
     assert psutil.Process().children() == children
-    assert os.listdir("/proc/self/fd") == before
+    assert open_files() == before
 
 
 async def test_closing_twice_and_closing_what_was_never_entered_work() -> None:

@@ -1,0 +1,257 @@
+"""The command line, folder and environment of every kind of node."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.dataflow.model import Dataflow, Node, NodeKind
+from dorad.launch.command import LaunchContext, command_for
+from dorad.launch.environment import COMPAT_FOLDER
+from dorad.launch.model import Command, LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
+
+
+class Bench:
+    """A folder with a dataflow, and a PATH of its own with a `python3`."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "flow"
+        self.folder.mkdir()
+        self.bin = root / "bin"
+        self.python = executable(self.bin / "python3")
+        self.environ = {"PATH": str(self.bin), "HOME": "/home/me"}
+
+    def command(self, path: str = "node.py", **options: Any) -> Command:
+        node = Node("n", options.pop("kind", NodeKind.PATH), path=path)
+        flow = Dataflow((node,), self.folder / "flow.yml", self.folder)
+        flow = replace(flow, env=options.pop("dataflow_env", {}))
+        context = LaunchContext(flow, {**self.environ, **options.pop("environ", {})})
+        own = {"own_environment": None}
+        fields = ("uv", "allow_shell", "run_env", "parent_pid", "own_environment")
+        own |= {key: options.pop(key) for key in fields if key in options}
+        downloaded = options.pop("downloaded", None)
+        node = replace(node, **options)
+        return command_for(node, replace(context, **own), "CONFIG", downloaded=downloaded)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path)
+    (bench.folder / "node.py").touch()
+    return bench
+
+
+@pytest.fixture
+def fails(bench: Bench) -> Callable[..., str]:
+    def text(*args: Any, **options: Any) -> str:
+        with pytest.raises(LaunchError) as caught:
+            bench.command(*args, **options)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return text
+
+
+def test_a_python_file_runs_unbuffered_with_the_python_on_path(bench: Bench) -> None:
+    command = bench.command(args="-x 'a b' $HOME")
+    script = str(bench.folder / "node.py")
+    assert command.argv == (str(bench.python), "-u", script, "-x", "a b", "$HOME")
+    assert command.cwd == bench.folder
+
+
+def test_python_is_as_good_a_name_as_python3(bench: Bench) -> None:
+    bench.python.rename(bench.bin / "python")
+    assert bench.command().argv[0] == str(bench.bin / "python")
+
+
+def test_without_any_python_on_path_it_is_ours(bench: Bench) -> None:
+    bench.python.unlink()
+    assert bench.command().argv[0] == sys.executable
+
+
+def test_the_active_virtual_environment_wins(bench: Bench, tmp_path: Path) -> None:
+    python = executable(tmp_path / "active/bin/python")
+    command = bench.command(
+        environ={"VIRTUAL_ENV": str(tmp_path / "active")}, own_environment=tmp_path / "own/bin"
+    )
+    assert command.argv[0] == str(python)
+    assert command.env["PATH"] == f"{python.parent}:{bench.bin}"
+
+
+def test_a_deleted_virtual_environment_is_passed_over(bench: Bench) -> None:
+    assert bench.command(environ={"VIRTUAL_ENV": "/gone"}).argv[0] == str(bench.python)
+
+
+def test_the_environment_dora_is_installed_in_counts_as_active(
+    bench: Bench, tmp_path: Path
+) -> None:
+    python = executable(tmp_path / "own/bin/python")
+    tool = executable(tmp_path / "own/bin/camera-node")
+    assert bench.command(own_environment=python.parent).argv[0] == str(python)
+    command = bench.command("camera-node", own_environment=python.parent)
+    assert command.argv == (str(tool),)
+    assert command.env["PATH"] == f"{python.parent}:{bench.bin}"
+
+
+def test_the_python_of_a_virtual_environment_is_not_resolved(bench: Bench, tmp_path: Path) -> None:
+    link = tmp_path / "own/bin/python"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(bench.python)
+    assert bench.command(own_environment=link.parent).argv[0] == str(link)
+
+
+def test_a_command_in_the_folder_goes_before_one_on_path(bench: Bench) -> None:
+    executable(bench.bin / "tool")
+    assert bench.command("tool").argv == (str(bench.bin / "tool"),)
+    executable(bench.folder / "tool")
+    assert bench.command("tool").argv == (str(bench.folder / "tool"),)
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_command(bench: Bench) -> None:
+    executable(bench.bin / "tool")
+    (bench.folder / "tool").mkdir()
+    assert bench.command("tool").argv == (str(bench.bin / "tool"),)
+
+
+def test_a_relative_path_is_never_looked_up_on_path(
+    bench: Bench, fails: Callable[..., str]
+) -> None:
+    executable(bench.bin / "sub/tool")
+    assert "there is no folder" in fails("sub/tool")
+
+
+def test_variables_in_path_are_expanded_if_they_are_the_known_ones(bench: Bench) -> None:
+    tool = executable(bench.folder / "$OTHER/tool")
+    executable(Path(bench.folder, "tool"))
+    assert bench.command("${HOME}", environ={"HOME": str(tool)}).argv == (str(tool),)
+    command = bench.command("$OTHER/tool", environ={"OTHER": "x"})
+    assert command.argv == (str(tool),)
+    assert "`$OTHER` is left as it is" in command.warnings[0]
+
+
+def test_a_missing_script_names_the_nearest(bench: Bench, fails: Callable[..., str]) -> None:
+    assert fails("nod.py") == f"no file `nod.py` in {bench.folder} (did you mean `node.py`?)"
+
+
+def test_a_missing_command_names_the_nearest(bench: Bench, fails: Callable[..., str]) -> None:
+    executable(bench.bin / "dora-echo")
+    assert fails("dora-ecko") == (
+        f"no command `dora-ecko` on PATH and no file of that name in {bench.folder}"
+        " (did you mean `dora-echo`?)"
+    )
+
+
+def test_a_file_that_is_not_executable_says_so(bench: Bench, fails: Callable[..., str]) -> None:
+    (bench.folder / "tool").touch()
+    assert "is not executable" in fails("./tool")
+
+
+def test_a_folder_is_no_program(bench: Bench, fails: Callable[..., str]) -> None:
+    (bench.folder / "tool").mkdir()
+    assert "is a folder" in fails("./tool")
+
+
+def test_a_shell_node_must_be_allowed(bench: Bench, fails: Callable[..., str]) -> None:
+    shell = {"kind": NodeKind.SHELL, "args": "echo $HOME | cat"}
+    assert "--allow-shell-nodes" in fails("shell", **shell)
+    allowed = bench.command("shell", allow_shell=True, **shell)
+    assert allowed.argv == ("/bin/sh", "-c", "echo $HOME | cat")
+    by_environment = bench.command("shell", environ={"DORA_ALLOW_SHELL_NODES": "true"}, **shell)
+    assert by_environment.argv == allowed.argv
+
+
+def test_a_dynamic_node_has_no_command(fails: Callable[..., str]) -> None:
+    assert "dynamic" in fails("dynamic", kind=NodeKind.DYNAMIC)
+
+
+def test_a_downloaded_file_runs_like_one_that_was_there(bench: Bench, tmp_path: Path) -> None:
+    binary = executable(tmp_path / "build/tool")
+    script = tmp_path / "build/tool.py"
+    script.touch()
+    url = {"path": "https://host/tool", "kind": NodeKind.URL}
+    assert bench.command(**url, downloaded=binary).argv == (str(binary),)
+    assert bench.command(**url, downloaded=script).argv[1:] == ("-u", str(script))
+
+
+def test_uv_runs_python_nodes_in_the_project_around_them(bench: Bench) -> None:
+    uv = str(executable(bench.bin / "uv"))
+    script = str(bench.folder / "node.py")
+    assert bench.command(uv=True).argv == (uv, "run", "python", "-u", script)
+
+
+def test_uv_gives_nodes_with_a_build_their_managed_environment(
+    bench: Bench, fails: Callable[..., str]
+) -> None:
+    build = {"uv": True, "build": ("pip install x",)}
+    assert "dora build --uv" in fails(**build)
+    python = executable(bench.folder / ".dora/python-envs/n/bin/python")
+    command = bench.command(**build)
+    assert command.argv == (str(python), "-u", str(bench.folder / "node.py"))
+    assert command.env["VIRTUAL_ENV"] == str(python.parents[1])
+    assert command.env["PATH"].startswith(f"{python.parent}:")
+
+
+def test_uv_finds_commands_itself(bench: Bench) -> None:
+    uv = str(executable(bench.bin / "uv"))
+    tool = executable(bench.folder / "tool")
+    assert bench.command("tool", uv=True).argv == (uv, "run", str(tool))
+    assert bench.command("dora-echo", uv=True).argv == (uv, "run", "dora-echo")
+
+
+def test_a_missing_uv_says_so(fails: Callable[..., str]) -> None:
+    assert "`uv` command" in fails(uv=True)
+
+
+def test_the_nodes_env_goes_over_the_command_lines_over_the_dataflows(bench: Bench) -> None:
+    command = bench.command(
+        environ=dict.fromkeys("ABCD", "inherited"),
+        dataflow_env=dict.fromkeys("BCD", "dataflow"),
+        run_env=dict.fromkeys("CD", "run"),
+        own_env={"D": "node"},
+    )
+    assert [command.env[name] for name in "ABCD"] == ["inherited", "dataflow", "run", "node"]
+
+
+def test_the_lookup_uses_the_path_the_node_will_have(bench: Bench, tmp_path: Path) -> None:
+    tool = executable(tmp_path / "other/tool")
+    assert bench.command("tool", own_env={"PATH": str(tool.parent)}).argv == (str(tool),)
+
+
+def test_secrets_loaders_and_anothers_configuration_are_not_inherited(bench: Bench) -> None:
+    names = ("LD_PRELOAD", "DORA_AUTH_TOKEN", "DORA_ALLOW_SHELL_NODES", "DORA_RUNTIME_CONFIG")
+    command = bench.command(environ={**dict.fromkeys(names, "x"), "LD_LIBRARY_PATH": "/lib"})
+    assert not set(names) & set(command.env)
+    assert command.env["LD_LIBRARY_PATH"] == "/lib"
+
+
+def test_reserved_names_on_the_command_line_are_left_out_with_a_warning(bench: Bench) -> None:
+    command = bench.command(run_env={"LD_PRELOAD": "x.so", "OK": "1"})
+    assert "LD_PRELOAD" not in command.env
+    assert command.env["OK"] == "1"
+    assert command.warnings == ("--env LD_PRELOAD is left out: only dora sets it",)
+
+
+def test_what_dora_tells_a_node(bench: Bench) -> None:
+    env = bench.command(parent_pid=42, own_env={"PYTHONPATH": "/mine"}).env
+    assert env["DORA_NODE_CONFIG"] == "CONFIG"
+    assert env["DORA_RUN_PARENT_PID"] == "42"
+    assert env["PYTHONUNBUFFERED"] == "1"
+    assert env["PYTHONPATH"] == f"{COMPAT_FOLDER}:/mine"
+
+
+def test_pinning_is_handed_on(bench: Bench) -> None:
+    assert bench.command(cpu_affinity=(1, 3)).cpu_affinity == (1, 3)
