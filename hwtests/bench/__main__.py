@@ -161,10 +161,11 @@ def show(console: Console, machine: dict[str, object], figures: list[Figure]) ->
     summary = summarise(figures)
     console.print(f"{place(machine)}, load {machine['load_before']:.2f} before the run")
     console.print(main_table(summary))
-    console.print(other_table(summary))
+    if (others := other_table(summary)).row_count:
+        console.print(others)
     console.print(NOTE)
     for line in losses(summary):
-        console.print(f"lost: {line}", highlight=False)
+        console.print(f"dropped or lost: {line}", highlight=False)
 
 
 if __name__ == "__main__":

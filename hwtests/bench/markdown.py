@@ -39,9 +39,9 @@ def page(summary: Summary, caption: str) -> str:
             ),
         ),
         NOTE,
-        "## Below a dataflow: raw round trips, p50",
-        _table(headings, cells),
     ]
+    if cells:
+        parts += ["## Below a dataflow: raw round trips, p50", _table(headings, cells)]
     if lost := losses(summary):
         parts += ["## Lost or dropped", "\n".join(f"- {line}" for line in lost)]
     return "\n\n".join(parts) + "\n"
