@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from dorad.shm.arrow import Encoded
     from dorad.shm.pool import Pool, Sample
 
 
@@ -37,7 +36,7 @@ class BornArrays:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._arrays: dict[int, tuple[Sample, weakref.ref[NDArray[Any]]]] = {}
+        self.arrays: dict[int, tuple[Sample, weakref.ref[NDArray[Any]]]] = {}
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return an uninitialised C-ordered array in shared memory.
@@ -64,11 +63,11 @@ class BornArrays:
         address = sample.segment.mapping.address() + sample.offset
         interface = {"version": 3, "shape": extent, "typestr": kind.str, "data": (address, False)}
         array = np.asarray(_Holder(self._pool, sample, interface))
-        self._arrays[address] = (sample, weakref.ref(array, self._forget(address)))
+        self.arrays[address] = (sample, weakref.ref(array, self._forget(address)))
         return array
 
     def _forget(self, address: int) -> Callable[[weakref.ref[Any]], None]:
-        arrays = self._arrays
+        arrays = self.arrays
 
         def gone(reference: weakref.ref[Any]) -> None:
             found = arrays.get(address)
@@ -77,34 +76,32 @@ class BornArrays:
 
         return gone
 
-    def find(self, data: Any) -> tuple[Sample, Encoded] | None:
-        """Return the sample and the encoding of data that is, or wraps, all of a born array."""
-        if not self._arrays:
-            return None
+    def find(self, data: Any) -> Sample | None:
+        """Return the sample of data that is, or wraps, all of a born array."""
         import pyarrow as pa
-
-        from dorad.shm import arrow
 
         if isinstance(data, pa.Array):
             buffers = data.buffers()
-            if len(buffers) != 2 or buffers[1] is None:
+            if len(buffers) != 2 or buffers[1] is None or data.offset or data.null_count:
                 return None
-            found = self._arrays.get(buffers[1].address)
-            if found is None or data.offset or data.null_count:
+            found = self.arrays.get(buffers[1].address)
+        else:
+            interface = getattr(data, "__array_interface__", None)
+            if interface is None or not data.flags.c_contiguous:
                 return None
-            return found[0], arrow.encode(data)
-        interface = getattr(data, "__array_interface__", None)
-        if interface is None:
-            return None
-        found = self._arrays.get(interface["data"][0])
-        if found is None or not data.flags.c_contiguous:
-            return None
-        flat = data.reshape(-1)
-        return found[0], arrow.encode(pa.array(flat))
+            found = self.arrays.get(interface["data"][0])
+        return None if found is None else found[0]
+
+    @staticmethod
+    def as_array(data: Any) -> Any:
+        """Return what `find` has found as an Arrow array over the same memory, flattened."""
+        import pyarrow as pa
+
+        return data if isinstance(data, pa.Array) else pa.array(data.reshape(-1))
 
     def sent(self, sample: Sample) -> None:
         """Forbid writing through the array from now on: receivers are reading it."""
-        for other, reference in list(self._arrays.values()):
+        for other, reference in list(self.arrays.values()):
             array = reference()
             if other is sample and array is not None:
                 array.flags.writeable = False

@@ -58,13 +58,13 @@ class RingInput:
         taken = self.inlet.take()
         if taken is None:
             return None
-        stamp = taken.stamp
+        stamp = taken[0]
         clock = self._clock
         if stamp > clock.last:
             clock.last = stamp
         metadata: dict[str, Any] = {"timestamp": as_datetime(stamp)}
-        if taken.metadata:
-            metadata.update(metadata_codec.decode(taken.metadata))
+        if taken[-1]:
+            metadata.update(metadata_codec.decode(taken[-1]))
         if self._build is None:
             self._build = _load_decoder()
         return {

@@ -153,8 +153,8 @@ class Node:
         """Send `data` on an output.
 
         `data` is a pyarrow array, a RecordBatch (arrives as a struct array), `bytes` (arrives as
-        UInt8), or an array from `empty`, which is sent without a copy and is read-only from then on.
-        An output that the dataflow does not declare is ignored with one warning.
+        UInt8), or an array from `empty`, which is sent without a copy and is read-only from
+        then on. An output that the dataflow does not declare is ignored with one warning.
 
         Raises:
             RuntimeError: the data is of no accepted type, the id is malformed, a metadata key is no
@@ -190,7 +190,8 @@ class Node:
             ValueError: the dtype is no native integer or float.
             RuntimeError: /dev/shm is full.
         """
-        return self._sender.empty(shape, dtype)
+        array: NDArray[Any] = self._sender.empty(shape, dtype)
+        return array
 
     def _undeclared(self, output_id: str) -> None:
         if not output_id or not all(

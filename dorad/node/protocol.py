@@ -2,22 +2,21 @@
 
 One packet is one JSON object with a key `t` that names its kind; descriptors travel beside it.
 
-    node -> daemon   hello {node, dynamic, pid, version}     first of all
-                     ready {}                                mailbox mapped, waits at the barrier
+    node -> daemon   hello {node, dynamic, pid, version}     first of all; waits at the barrier
                      grow {size}                             wants a segment; answered in turn
                      retire {segment}                        uses the segment no more
                      done {}                                 sends nothing any more
     daemon -> node   welcome {} [mailbox, doorbell, space]   the node's own
                      refused {error}                         there is no place for this node
                      peer {node} [mailbox, doorbell]         a node that ours sends to
-                     source {node} [space]                   a node that waits when our input is full
+                     source {node} [space]                   a node that waits for room at ours
                      segment {segment} [memory]              samples of a node we receive from
                      retired {segment}                       may be unmapped
-                     edges {outputs}                         who receives which output, from now on
+                     edges {output, to}                      who receives an output, from now on
                      start {epoch_ns}                        the barrier is open
-                     grown {segment} [memory] | full {error} answers `grow`
-                     closed {input} | failed {source_node_id, error, affected_input_ids} | stop {reason}
-                                                             become events
+                     grown {segment} [memory], full {error}  answers to `grow`
+                     closed {input}, stop {reason}, failed {source_node_id, error,
+                     affected_input_ids}                     become events
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dorad.node import events
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
-from dorad.shm.layout import BOX_ASLEEP
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._stopped = False
         self._turn_ns = 0
+        self._packets = 0
         self.ended = False
 
     # -- what comes next ---------------------------------------------------------------------
@@ -51,6 +52,8 @@ class Receiver:
         session = self._session
         if session.has_mail():
             session.read_mail()
+        # Noted before looking: a sending thread may read mail, and post events, at any moment.
+        self._packets = session.packets
         if session.urgent:
             return self._take_urgent()
         if session.endings and not self._stopped:
@@ -109,8 +112,10 @@ class Receiver:
     def next(self, timeout: float | None) -> Event | None:
         """Block for the next event; None after the last. `timeout` in seconds."""
         deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
-        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
-            return events.timed_out(timeout or 0.0)
+        if timeout is None:
+            self._lock.acquire()
+        elif not self._lock.acquire(timeout=timeout):
+            return events.timed_out(timeout)
         try:
             while True:
                 event = self._poll()
@@ -124,7 +129,7 @@ class Receiver:
 
     def try_recv(self) -> Event | None:
         """Return the next event if there is one."""
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             # Another thread is waiting in `next`: whatever comes is its own.
             return None
         try:
@@ -145,12 +150,22 @@ class Receiver:
             drained.append(event)
         return drained
 
-    def _something(self) -> bool:
-        """Tell, cheaply and without a system call, whether polling again may find something."""
-        session = self._session
-        if session.has_mail() or session.urgent or session.lost:
-            return True
-        return any(ring.ready() for ring in self._rings)
+    def _watched(self) -> list[tuple[int, int]]:
+        """Return the words that move when there is something new, and what they are now.
+
+        Called right after a poll that found nothing, so that nothing can come between unnoticed.
+        """
+        watched = [(ring.head_at, ring.tail) for ring in self._rings]
+        watched.append((BOX_MAIL, self._packets))
+        return watched
+
+    def _moved(self, watched: list[tuple[int, int]]) -> bool:
+        """Tell, without a system call, whether one of the words has moved."""
+        words = self._words
+        for at, seen in watched:  # noqa: SIM110 - any() costs as much as the rest of a look
+            if words[at] != seen:
+                return True
+        return False
 
     def _due_ns(self, deadline: int | None) -> int | None:
         """Return the nearer of the next tick and the deadline, on CLOCK_MONOTONIC."""
@@ -161,21 +176,21 @@ class Receiver:
 
     def _wait(self, deadline: int | None) -> None:
         """Return when there may be a message, a word of the daemon, a tick, or at the deadline."""
-        due = self._due_ns(deadline)
+        watched = self._watched()
         started = _monotonic_ns()
         spin = self._spin
         if spin.budget_ns:
             until = started + spin.budget_ns
-            something = self._something
             while _monotonic_ns() < until:
-                if something():
+                if self._moved(watched):
                     spin.found()
                     return
+        due = self._due_ns(deadline)
         words = self._words
         words[BOX_ASLEEP] = 1
         try:
             fence()
-            if self._something():
+            if self._moved(watched):
                 return
             rung = self._waiter.wait(None if due is None else due - _monotonic_ns())
         finally:
@@ -215,14 +230,15 @@ class Receiver:
 
         session = self._session
         words = self._words
-        watched = (session.bell, session.descriptor)
-        for descriptor in watched:
+        watched = self._watched()
+        descriptors = (session.bell, session.descriptor)
+        for descriptor in descriptors:
             loop.add_reader(descriptor, wake)
         words[BOX_ASLEEP] = 1
         timer = None
         try:
             fence()
-            if self._something():
+            if self._moved(watched):
                 return
             due = self._due_ns(deadline)
             if due is not None:
@@ -232,7 +248,7 @@ class Receiver:
             words[BOX_ASLEEP] = 0
             if timer is not None:
                 timer.cancel()
-            for descriptor in watched:
+            for descriptor in descriptors:
                 loop.remove_reader(descriptor)
         doorbell.hush(session.bell)
         session.read_mail()

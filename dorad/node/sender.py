@@ -51,28 +51,26 @@ class Sender:
         encode = self._encode
         if encode is None:
             encode = self._encode = self._load_encoder()
-        with self._lock:
-            session = self._session
+        session = self._session
+        self._lock.acquire()
+        try:
             if session.has_mail():
                 session.read_mail()
-            born = self.born.find(data)
-            if born is not None:
-                sample, encoded = born
-                outlets = session.outlets.get(output)
-                if outlets:
-                    self._push(outlets, encoded, meta, sample)
-                self.born.sent(sample)
-                return
-            encoded = encode(data)
+            sample = self.born.find(data) if self.born.arrays else None
+            encoded = encode(data if sample is None else self.born.as_array(data))
             outlets = session.outlets.get(output)
             if outlets:
-                self._push(outlets, encoded, meta, None)
+                self._push(outlets, encoded, meta, sample)
+            if sample is not None:
+                self.born.sent(sample)
+        finally:
+            self._lock.release()
 
     def send_sample(
         self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
     ) -> None:
         """Send the first `length` bytes of a sample taken from `pool`, as UInt8."""
-        from dorad.shm.arrow import UINT8_CODE, Encoded
+        from dorad.shm.arrow import UINT8_CODE
 
         meta = metadata_codec.encode(metadata) if metadata else b""
         with self._lock:
@@ -80,7 +78,7 @@ class Sender:
             if session.has_mail():
                 session.read_mail()
             outlets = session.outlets.get(output, ())
-            self._push(outlets, Encoded(UINT8_CODE, length, 0, length, ()), meta, sample)
+            self._push(outlets, (UINT8_CODE, length, 0, length, ()), meta, sample)
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Return an uninitialised numpy array in shared memory; see `BornArrays.empty`."""
@@ -101,9 +99,9 @@ class Sender:
     @staticmethod
     def _load_encoder() -> Callable[[Any], Encoded]:
         """Import pyarrow, at the first message only."""
-        from dorad.shm import arrow
+        from dorad.shm.arrow import encode
 
-        return lambda data: arrow.encode(arrow.as_array(data))
+        return encode
 
     def _push(
         self, outlets: tuple[Outlet, ...], encoded: Encoded, meta: bytes, sample: Sample | None

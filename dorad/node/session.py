@@ -57,7 +57,7 @@ class Session:
         """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._lock = threading.RLock()
-        self._packets = 0
+        self.packets = 0
         self._segments: dict[int, Mapping] = {}
         self._retired: set[int] = set()
         self._answer: protocol.Packet | None = None
@@ -87,7 +87,7 @@ class Session:
         packet = protocol.receive(self._socket)
         if packet is None:
             raise RuntimeError("the daemon closed the connection before it answered")
-        self._packets += 1
+        self.packets += 1
         if packet.kind == "refused":
             raise RuntimeError(packet.text("error"))
         if packet.kind != "welcome":
@@ -109,7 +109,7 @@ class Session:
 
     def has_mail(self) -> bool:
         """Tell, without a system call, whether the daemon has sent something new."""
-        return bool(self.box.words[BOX_MAIL] != self._packets)
+        return bool(self.box.words[BOX_MAIL] != self.packets)
 
     def wait_for_start(self) -> int:
         """Block until the barrier opens; return the dataflow's start on CLOCK_MONOTONIC, ns.
@@ -121,7 +121,7 @@ class Session:
             packet = protocol.receive(self._socket)
             if packet is None:
                 raise RuntimeError("the daemon went away before the dataflow started")
-            self._packets += 1
+            self.packets += 1
             self._dispatch(packet)
         return self.epoch_ns
 
@@ -140,7 +140,7 @@ class Session:
             self.lost = True
             self.urgent.append(events.error("the daemon is gone; no more events will come"))
             return
-        self._packets += 1
+        self.packets += 1
         self._dispatch(packet)
 
     def _dispatch(self, packet: protocol.Packet) -> None:

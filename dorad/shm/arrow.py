@@ -15,7 +15,7 @@ write `value.buffers()[1]` to files as it is.
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -58,19 +58,15 @@ _VARIABLE_BY_CODE = {
 
 UINT8_CODE = _FIXED_BY_ID[pa.uint8().id][0]
 
+_Array = pa.Array
 _from_buffers = pa.Array.from_buffers
 
 ACCEPTED = "invalid data type, must be PyBytes or arrow array"
 
 
-class Encoded(NamedTuple):
-    """An array ready to be placed: `parts` are (offset, bytes-like) in a payload of `size` bytes."""
-
-    code: int
-    length: int
-    nulls: int
-    size: int
-    parts: tuple[tuple[int, Any], ...]
+Encoded = tuple[int, int, int, int, tuple[tuple[int, Any], ...]]
+"""An array ready to be placed: type code, array length, null count, payload size in bytes, and the
+parts of the payload as (offset, bytes-like). A plain tuple: one is made for each message."""
 
 
 def as_array(data: Any) -> pa.Array:
@@ -96,8 +92,9 @@ def as_array(data: Any) -> pa.Array:
     )
 
 
-def encode(array: pa.Array) -> Encoded:
-    """Return the parts of `array`; they share its memory."""
+def encode(data: Any) -> Encoded:
+    """Return the parts of an array, or of anything `as_array` accepts; they share its memory."""
+    array = data if isinstance(data, _Array) else as_array(data)
     type_id = array.type.id
     length = len(array)
     fixed = _FIXED_BY_ID.get(type_id)
@@ -114,10 +111,10 @@ def encode(array: pa.Array) -> Encoded:
             elif start or values.size != size:
                 values = values.slice(start, size)
             if not nulls:
-                return Encoded(code, length, 0, size, ((0, values),))
+                return (code, length, 0, size, ((0, values),))
             bitmap = (length + 7) >> 3
             at = (bitmap + 7) & ~7
-            return Encoded(
+            return (
                 code,
                 length,
                 nulls,
@@ -129,7 +126,7 @@ def encode(array: pa.Array) -> Encoded:
         if encoded is not None:
             return encoded
     elif type_id == pa.null().id:
-        return Encoded(CODE_NULL, length, length, 0, ())
+        return (CODE_NULL, length, length, 0, ())
     return _encode_stream(array)
 
 
@@ -156,7 +153,7 @@ def _encode_variable(array: pa.Array, code: int, word: struct.Struct) -> Encoded
     at += (table + 7) & ~7
     if end:
         parts.append((at, values.slice(0, end)))
-    return Encoded(code, length, nulls, at + end, tuple(parts))
+    return (code, length, nulls, at + end, tuple(parts))
 
 
 def _encode_stream(array: pa.Array) -> Encoded:
@@ -165,7 +162,7 @@ def _encode_stream(array: pa.Array) -> Encoded:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     stream = sink.getvalue()
-    return Encoded(CODE_IPC, len(array), 0, stream.size, ((0, stream),))
+    return (CODE_IPC, len(array), 0, stream.size, ((0, stream),))
 
 
 def decode(code: int, length: int, nulls: int, payload: pa.Buffer) -> pa.Array:

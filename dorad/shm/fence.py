@@ -27,11 +27,12 @@ STRONG_ORDER = platform.machine() in ("x86_64", "AMD64")
 
 def _lock_fence() -> Callable[[], object]:
     lock = threading.Lock()
+    acquire_lock, release_lock = lock.acquire, lock.release
 
     def fence() -> None:
         # A second thread may hold the lock: its acquire is then a failed, equally locked exchange.
-        if lock.acquire(blocking=False):
-            lock.release()
+        if acquire_lock(False):
+            release_lock()
 
     return fence
 

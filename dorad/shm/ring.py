@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from dorad.shm.mapping import Mapping
 
 
+_unpack = ENTRY.unpack_from
+
+
 class Counters(NamedTuple):
     """What one edge has seen so far; `sent == received + dropped + queued` at rest."""
 
@@ -199,31 +202,20 @@ class Borrow:
         self._free.append(self._slot)
 
 
-class Taken(NamedTuple):
-    """A message as it lies in shared memory: `payload` was copied out, or lies at `offset`.
-
-    Exactly one of `payload` and `borrow` is set; `size` is in bytes, `stamp` in ns since 1970.
-    """
-
-    stamp: int
-    code: int
-    length: int
-    nulls: int
-    size: int
-    payload: bytes | None
-    borrow: Borrow | None
-    offset: int
-    metadata: bytes
+Taken = tuple[int, int, int, int, int, bytes | None, Borrow | None, int, bytes]
+"""A message as it lies in shared memory: timestamp in ns since 1970, type code, array length, null
+count, payload size in bytes, the payload if it was copied out, else the borrow of its sample and
+where in the segment it lies, and the metadata. A plain tuple, because one is made for each message.
+"""
 
 
 class Inlet:
-    """The consumer's end of an edge."""
+    """The consumer's end of an edge. `head_at` is the word that moves when something comes."""
 
     __slots__ = (
         "_dropped_at",
         "_entries",
         "_free",
-        "_head_at",
         "_mask",
         "_memory",
         "_segments",
@@ -231,6 +223,7 @@ class Inlet:
         "_tail_at",
         "_waiting_at",
         "_words",
+        "head_at",
         "limit",
         "queue_size",
         "tail",
@@ -255,28 +248,30 @@ class Inlet:
         self._space_bell = space_bell
         self._entries = ring.entries
         self._mask = ring.capacity - 1
-        self._head_at = base + RING_HEAD
+        self.head_at = base + RING_HEAD
         self._tail_at = base + RING_TAIL
         self._dropped_at = base + RING_DROPPED
         self._waiting_at = base + RING_WAITING
-        self._free = list(range(base + RING_HAZARDS + HAZARDS - 1, base + RING_HAZARDS - 1, -1))
+        hazards = range(base + RING_HAZARDS, base + RING_HAZARDS + HAZARDS)
+        # A slot that is set belongs to an array that outlived an earlier Node of this process.
+        self._free = [slot for slot in hazards if not box.words[slot]]
         self.queue_size = ring.queue_size
         self.tail: int = box.words[self._tail_at]
         self.limit: int | None = None
 
     def ready(self) -> bool:
         """Tell whether `take` would return a message."""
-        return self._words[self._head_at] != self.tail and (
+        return self._words[self.head_at] != self.tail and (
             self.limit is None or self.tail < self.limit
         )
 
     def freeze(self) -> None:
         """Take no more than what is queued now."""
-        self.limit = self._words[self._head_at]
+        self.limit = self._words[self.head_at]
 
     def discard(self) -> None:
         """Drop, and count, all that is queued."""
-        self._skip(self._words[self._head_at] - self.tail)
+        self._skip(self._words[self.head_at] - self.tail)
 
     def _skip(self, count: int) -> None:
         words = self._words
@@ -292,7 +287,7 @@ class Inlet:
         """
         words = self._words
         while True:
-            head = words[self._head_at]
+            head = words[self.head_at]
             tail = self.tail
             if head == tail or (self.limit is not None and tail >= self.limit):
                 return None
@@ -301,39 +296,29 @@ class Inlet:
             if head - tail > self.queue_size:
                 self._skip(head - tail - self.queue_size)
                 continue
-            taken = self._read(tail)
-            if words[self._head_at] - tail > self.queue_size:
+            entry = self._entries + (tail & self._mask) * ENTRY_SIZE
+            fields = _unpack(self._memory, entry)
+            taken = self._read(fields, entry + ENTRY.size)
+            if words[self.head_at] - tail > self.queue_size:
                 # The producer lapped us while we read; a borrow ends as `taken` goes.
                 continue
             if taken is None:
                 raise LookupError("a message lies in a segment that was never shared")
-            self.tail = tail + 1
-            words[self._tail_at] = tail + 1
+            self.tail = words[self._tail_at] = tail + 1
             if self._space_bell is not None:
                 fence()
                 if words[self._waiting_at]:
                     doorbell.ring(self._space_bell)
             return taken
 
-    def _read(self, tail: int) -> Taken | None:
-        """Copy out or borrow what entry `tail` refers to; the caller checks that it still stood."""
+    def _read(self, fields: tuple[int, ...], at: int) -> Taken | None:
+        """Copy out or borrow what an entry refers to; the caller checks that it still stood.
+
+        `at` is where the part of the entry behind its fields begins.
+        """
+        (stamp, length, nulls, size, offset, meta_offset, segment, meta_segment) = fields[:8]
+        meta_size, code = fields[8], fields[9]
         memory = self._memory
-        at = self._entries + (tail & self._mask) * ENTRY_SIZE
-        (
-            stamp,
-            length,
-            nulls,
-            size,
-            offset,
-            meta_offset,
-            segment,
-            meta_segment,
-            meta_size,
-            code,
-            _,
-            _,
-        ) = ENTRY.unpack_from(memory, at)
-        at += ENTRY.size
         metadata = b""
         if meta_size:
             if meta_segment:
@@ -344,22 +329,19 @@ class Inlet:
             else:
                 metadata = memory[at : at + meta_size]
                 at += meta_size
-        if not segment:
-            payload = memory[at : at + size]
-            if not STRONG_ORDER:
-                acquire()
-            return Taken(stamp, code, length, nulls, size, payload, None, 0, metadata)
-        mapping = self._segments(segment)
-        if mapping is None:
-            return None
-        if not self._free:
+        if segment:
+            mapping = self._segments(segment)
+            if mapping is None:
+                return None
+            if self._free:
+                slot = self._free.pop()
+                self._words[slot] = sample_key(segment, offset)
+                borrow = Borrow(self._words, slot, self._free, mapping)
+                fence()
+                return (stamp, code, length, nulls, size, None, borrow, offset, metadata)
             # The node holds as many as there are slots: this one is copied out instead.
-            payload = mapping.memory[offset : offset + size]
-            if not STRONG_ORDER:
-                acquire()
-            return Taken(stamp, code, length, nulls, size, payload, None, 0, metadata)
-        slot = self._free.pop()
-        self._words[slot] = sample_key(segment, offset)
-        borrow = Borrow(self._words, slot, self._free, mapping)
-        fence()
-        return Taken(stamp, code, length, nulls, size, None, borrow, offset, metadata)
+            memory, at = mapping.memory, offset
+        payload = memory[at : at + size]
+        if not STRONG_ORDER:
+            acquire()
+        return (stamp, code, length, nulls, size, payload, None, 0, metadata)
