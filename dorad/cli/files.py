@@ -105,7 +105,7 @@ def fetch(url: str, directory: Path) -> Path:
 
 def dataflow_argument(*, required: bool = True) -> Callable[[Decorated], Decorated]:
     """Add the argument PATH; where it is not required, `dataflow.yml` here is taken."""
-    return click.argument("path", type=DataflowFile(), required=required, default=None)
+    return click.argument("path", type=DataflowFile(), required=required)
 
 
 def default_dataflow() -> Path:

@@ -4,6 +4,7 @@
 module is imported when the command is called.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -148,6 +149,12 @@ def run_command(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _abandon_stdout()
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        _abandon_stdout()
+        _tell(f"cannot write the output: {error.strerror}")
+        return 1
     return result if isinstance(result, int) else 0
 
 
@@ -173,7 +180,7 @@ def _colour() -> bool | None:
 
 
 def _abandon_stdout() -> None:
-    """Stop the interpreter's last flush from failing on a pipe whose reader is gone."""
+    """Stop the interpreter's last flush from failing as an earlier one did."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,0 +1,26 @@
+"""Calls the `dora` command as a user does, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+DORA = (sys.executable, "-m", "dorad.cli")
+DEADLINE_S = 30.0
+
+
+def dora(
+    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `dora` to its end, with `env` over this process's environment."""
+    return subprocess.run(
+        [*DORA, *arguments],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )

@@ -1,0 +1,177 @@
+"""The `dora` command as a whole: its help, its errors, its exit codes."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dorad import __version__
+from dorad.cli.main import COMMANDS
+from tests.cli.dora import DORA, dora
+
+PROBE = """
+import json, sys
+before = set(sys.modules)
+from dorad.cli.main import run_command
+run_command(["--help"])
+print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+"""
+
+
+def test_help_lists_every_command_with_its_line():
+    result = dora("--help")
+    assert result.returncode == 0
+    for name, entry in COMMANDS.items():
+        assert f"{name} " in result.stdout
+        assert entry.help in result.stdout
+
+
+def test_help_imports_no_third_party_module_but_click():
+    output = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True
+    ).stdout
+    modules = set(json.loads(output.splitlines()[-1]))
+    assert modules - set(sys.stdlib_module_names) == {"click", "dorad"}
+
+
+def test_help_imports_no_module_of_a_command():
+    output = subprocess.run(
+        [sys.executable, "-X", "importtime", *DORA[1:], "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    imported = {line.rpartition("|")[2].strip() for line in output.splitlines()}
+    ours = {name for name in imported if name.startswith("dorad")}
+    assert ours == {"dorad", "dorad.cli", "dorad.cli.main"}
+
+
+def test_without_arguments_it_prints_the_help_as_a_usage_error():
+    result = dora()
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("Usage: dora")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples_or_a_setup(name):
+    result = dora(name, "--help")
+    assert result.returncode == 0
+    assert f"Usage: dora {name}" in result.stdout
+    assert f"dora {name}" in result.stdout.partition("Options:")[2]
+
+
+def test_h_is_help_for_every_command():
+    assert dora("validate", "-h").stdout == dora("validate", "--help").stdout
+
+
+def test_version():
+    assert dora("--version").stdout == f"dora {__version__}\n"
+
+
+def test_an_unknown_command_gets_the_nearest_suggested():
+    result = dora("valdate")
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: no command named 'valdate'; did you mean 'validate'? (see `dora --help`)\n"
+    )
+
+
+def test_an_unknown_option_is_a_usage_error_on_one_line():
+    result = dora("graph", "x.yml", "--mermiad")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "--mermaid" in result.stderr
+    assert "`dora graph --help`" in result.stderr
+
+
+def test_a_missing_argument_is_a_usage_error():
+    result = dora("graph")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: missing argument 'PATH'")
+
+
+def test_a_missing_file_is_one_line_that_names_what_is_there(tmp_path):
+    (tmp_path / "flow.yml").write_text("nodes: []\n")
+    result = dora("graph", "fow.yml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "error: fow.yml: there is no such file (there: flow.yml)\n"
+
+
+def test_a_directory_is_not_a_dataflow(tmp_path):
+    result = dora("expand", str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {tmp_path} is a directory")
+
+
+def test_each_problem_of_a_dataflow_is_one_line(tmp_path):
+    (tmp_path / "bad.yml").write_text(
+        "nodes:\n  - id: a\n    path: a.py\n    inptus: {}\n  - id: a\n"
+    )
+    result = dora("expand", "bad.yml", cwd=tmp_path)
+    assert result.returncode == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) >= 2
+    assert all(line.startswith("error: bad.yml:") for line in lines)
+
+
+def test_a_reader_that_goes_away_ends_it_quietly():
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [*DORA, "--help"], stdout=writing, stderr=subprocess.PIPE, check=False, timeout=30
+    )
+    os.close(writing)
+    assert result.returncode == 1
+    assert result.stderr == b""
+
+
+def test_a_full_disk_under_its_output_is_one_line():
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [*DORA, "--help"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=30
+        )
+    assert result.returncode == 1
+    assert result.stderr == b"error: cannot write the output: No space left on device\n"
+
+
+def test_control_c_ends_it_with_130_and_no_traceback(tmp_path):
+    (tmp_path / "flow.yml").write_text(
+        "nodes:\n  - id: a\n    path: dynamic\n    build: sleep 60\n"
+    )
+    process = subprocess.Popen(
+        [*DORA, "build", "flow.yml"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "a: $ sleep 60\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip() == ""
+
+
+def on_a_terminal(arguments, env):
+    """Return everything `dora` writes to a terminal that is its standard error."""
+    ours, theirs = pty.openpty()
+    subprocess.run([*DORA, *arguments], stderr=theirs, env={**os.environ, **env}, check=False)
+    os.close(theirs)
+    output = os.read(ours, 65536)
+    os.close(ours)
+    return output
+
+
+def test_errors_are_coloured_on_a_terminal():
+    assert b"\x1b[" in on_a_terminal(["nonsense"], {"TERM": "xterm", "NO_COLOR": ""})
+
+
+def test_no_color_is_respected():
+    assert b"\x1b[" not in on_a_terminal(["nonsense"], {"TERM": "xterm", "NO_COLOR": "1"})
