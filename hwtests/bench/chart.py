@@ -35,7 +35,7 @@ SERIES = (
     Series("iceoryx2, raw bytes, busy polling", "round trip", "iceoryx2 polling", "#a3b1d6"),
 )
 FLOORS = (
-    ("eventfd free", "bare eventfd, two cores"),
+    ("eventfd free", "bare eventfd, unpinned"),
     ("eventfd pinned", "bare eventfd, one core"),
 )
 WIDTH, HEIGHT = 1240, 560
@@ -142,15 +142,17 @@ def _bars(summary: Summary, shown: list[Series], sizes: list[int], scale: Scale)
 
 
 def _floors(floors: list[tuple[str, float | None]], scale: Scale) -> Iterator[str]:
-    for label, value in floors:
-        if value is not None:
-            y = scale.y(value)
-            yield (
-                f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" '
-                'stroke-dasharray="5 4" opacity="0.6"/>'
-            )
-            yield _text(WIDTH - RIGHT + 8, y - 2, label, extra='font-size="11"')
-            yield _text(WIDTH - RIGHT + 8, y + 12, time_text(value), extra='font-size="11"')
+    known = [(label, value) for label, value in floors if value is not None]
+    # The higher one is labelled above its line, the lower one below: they may lie close together.
+    for above, (label, value) in enumerate(sorted(known, key=lambda floor: floor[1])):
+        y = scale.y(value)
+        yield (
+            f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" '
+            'stroke-dasharray="5 4" opacity="0.6"/>'
+        )
+        first = y - 16 if above else y + 10
+        for line, text in enumerate((label, time_text(value))):
+            yield _text(WIDTH - RIGHT + 8, first + 14 * line, text, extra='font-size="11"')
 
 
 def time_text(us: float) -> str:

@@ -61,7 +61,9 @@ def floors(plan: Plan, peers: Path | None) -> list[tuple[str, Measurement]]:
     ]
     if peers is not None:
         for source in ("heap",) if plan.quick else ("heap", "born"):
-            for wait in ("blocking", "pinned", "polling"):
+            for wait in (
+                ("blocking", "polling") if plan.quick else ("blocking", "pinned", "polling")
+            ):
                 found.append((f"iceoryx2 {source} {wait}", _iceoryx(plan, peers, source, wait)))
     return found
 

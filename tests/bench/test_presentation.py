@@ -75,7 +75,7 @@ def test_the_picture_is_well_formed_and_names_every_system_it_shows():
     text = " ".join(root.itertext())
     assert "ours, heap array" in text
     assert "dora 1.1.0, heap array" in text
-    assert "bare eventfd, two cores" in text
+    assert "bare eventfd, unpinned" in text
     assert "send_output_raw" not in text
 
 
