@@ -1,0 +1,59 @@
+"""What every test must leave as it found it: processes, descriptors, shared memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SETTLE_S = 5.0
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found[int(entry.name)] = os.readlink(entry)
+        except FileNotFoundError:
+            # The descriptor of the listing itself.
+            continue
+    return found
+
+
+def _leaks(before: dict[int, str], children: set[int]) -> list[str]:
+    leaks = [
+        f"descriptor {number} ({target})"
+        for number, target in _descriptors().items()
+        if before.get(number) != target and not _is_library(target)
+    ]
+    leaks += [
+        f"process {child.pid} ({' '.join(child.cmdline()) or child.status()})"
+        for child in psutil.Process().children(recursive=True)
+        if child.pid not in children
+    ]
+    leaks += [str(path) for path in Path("/dev/shm").glob(f"dorad-{os.getpid()}-*")]
+    return leaks
+
+
+def _is_library(target: str) -> bool:
+    """Tell whether a descriptor belongs to something a library opens once for the process."""
+    return target in ("/dev/urandom", "/dev/null") or target.endswith((".so", ".db", ".lock"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Fail a test that leaves a process, a descriptor or shared memory behind."""
+    before = _descriptors()
+    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    deadline = time.monotonic() + SETTLE_S
+    while leaks := _leaks(before, children):
+        gc.collect()
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + ", ".join(leaks))
+        time.sleep(0.01)

@@ -1,0 +1,102 @@
+"""An edge inside one process: both ends over real shared memory, without a daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dorad.shm import create, doorbell, layout
+from dorad.shm.mapping import Mapping
+from dorad.shm.pool import Pool, Sample
+from dorad.shm.ring import Counters, Inlet, Outlet, Peer, Taken, counters
+
+
+class Edge:
+    """One ring with its producer, its consumer and the producer's pool."""
+
+    def __init__(
+        self, box: Mapping, ring: layout.RingPlan, bells: list[int], blocking: bool
+    ) -> None:
+        self.box = box
+        self.ring = ring
+        self.segments: dict[int, Mapping] = {}
+        self.retired: list[int] = []
+        self.peer = Peer(box, bells[0])
+        self.space = bells[1]
+        self.blocking = blocking
+        self.outlet = Outlet(self.peer, ring, blocking=blocking)
+        self.inlet = self.new_inlet()
+        self.pool = Pool(self._grow, self.retired.append, keep=0)
+
+    def new_inlet(self) -> Inlet:
+        """A consumer that starts where the last one stopped."""
+        return Inlet(self.box, self.ring, self.segments.get, self.space if self.blocking else None)
+
+    def new_outlet(self) -> Outlet:
+        """A producer that starts where the last one stopped."""
+        return Outlet(self.peer, self.ring, blocking=self.blocking)
+
+    def _grow(self, size: int) -> tuple[int, Mapping]:
+        memory = create.create(size)
+        number = len(self.segments) + 1
+        self.segments[number] = Mapping(memory, writable=False)
+        mapping = Mapping(memory)
+        os.close(memory)
+        return number, mapping
+
+    def push(self, payload: bytes, metadata: bytes = b"", stamp: int = 1) -> None:
+        """Send bytes inline."""
+        entry = layout.ENTRY.pack(
+            stamp, len(payload), 0, len(payload), 0, 0, 0, 0, len(metadata), 5, 0, 0
+        )
+        self.outlet.push(entry + metadata + payload, len(payload), stamp)
+
+    def push_sample(self, payload: bytes) -> Sample:
+        """Send bytes in a sample of the pool."""
+        sample = self.pool.take(len(payload))
+        sample.write(0, payload)
+        size = len(payload)
+        entry = layout.ENTRY.pack(
+            1, size, 0, size, sample.offset, 0, sample.segment.number, 0, 0, 5, 0, 0
+        )
+        index = self.outlet.push(entry, size, 1)
+        self.pool.sent(sample, [(self.outlet, index)])
+        return sample
+
+    def take(self) -> bytes | None:
+        """Receive a payload, and let go of it."""
+        taken = self.inlet.take()
+        return None if taken is None else content(taken)
+
+    @property
+    def counters(self) -> Counters:
+        return counters(self.box.words, self.ring.base)
+
+
+def content(taken: Taken) -> bytes:
+    """The bytes of a received payload, wherever it lies."""
+    size, payload, borrow, offset = taken[4:8]
+    if payload is not None:
+        return payload
+    assert borrow is not None
+    return borrow.mapping.memory[offset : offset + size]
+
+
+@contextmanager
+def edge(queue_size: int = 10, *, blocking: bool = False) -> Iterator[Edge]:
+    """An edge between two ends in this process, its consumer attached."""
+    plan = layout.plan([queue_size], 0)
+    memory = create.create(plan.size)
+    bells = [doorbell.create(), doorbell.create()]
+    box = Mapping(memory)
+    os.close(memory)
+    (ring,) = plan.rings
+    box.words[ring.base + layout.RING_CAPACITY] = ring.capacity
+    box.words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size
+    box.words[ring.base + layout.RING_STATE] = layout.STATE_ATTACHED
+    try:
+        yield Edge(box, ring, bells, blocking)
+    finally:
+        for bell in bells:
+            os.close(bell)
