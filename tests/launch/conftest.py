@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
 import uuid
@@ -71,4 +73,5 @@ def family(tmp_path: Path) -> Iterator[Family]:
     family = Family(tmp_path)
     yield family
     for pid in family.alive():
-        psutil.Process(pid).kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -40,7 +40,7 @@ class Bench:
         flow = Dataflow((node,), self.folder / "flow.yml", self.folder)
         flow = replace(flow, env=options.pop("dataflow_env", {}))
         context = LaunchContext(flow, {**self.environ, **options.pop("environ", {})})
-        own = {"own_environment": None}
+        own: dict[str, Any] = {"own_environment": None}
         fields = ("uv", "allow_shell", "run_env", "parent_pid", "own_environment")
         own |= {key: options.pop(key) for key in fields if key in options}
         downloaded = options.pop("downloaded", None)
@@ -166,7 +166,7 @@ def test_a_folder_is_no_program(bench: Bench, fails: Callable[..., str]) -> None
 
 
 def test_a_shell_node_must_be_allowed(bench: Bench, fails: Callable[..., str]) -> None:
-    shell = {"kind": NodeKind.SHELL, "args": "echo $HOME | cat"}
+    shell: dict[str, Any] = {"kind": NodeKind.SHELL, "args": "echo $HOME | cat"}
     assert "--allow-shell-nodes" in fails("shell", **shell)
     allowed = bench.command("shell", allow_shell=True, **shell)
     assert allowed.argv == ("/bin/sh", "-c", "echo $HOME | cat")
@@ -182,7 +182,7 @@ def test_a_downloaded_file_runs_like_one_that_was_there(bench: Bench, tmp_path: 
     binary = executable(tmp_path / "build/tool")
     script = tmp_path / "build/tool.py"
     script.touch()
-    url = {"path": "https://host/tool", "kind": NodeKind.URL}
+    url: dict[str, Any] = {"path": "https://host/tool", "kind": NodeKind.URL}
     assert bench.command(**url, downloaded=binary).argv == (str(binary),)
     assert bench.command(**url, downloaded=script).argv[1:] == ("-u", str(script))
 
@@ -196,7 +196,7 @@ def test_uv_runs_python_nodes_in_the_project_around_them(bench: Bench) -> None:
 def test_uv_gives_nodes_with_a_build_their_managed_environment(
     bench: Bench, fails: Callable[..., str]
 ) -> None:
-    build = {"uv": True, "build": ("pip install x",)}
+    build: dict[str, Any] = {"uv": True, "build": ("pip install x",)}
     assert "dora build --uv" in fails(**build)
     python = executable(bench.folder / ".dora/python-envs/n/bin/python")
     command = bench.command(**build)

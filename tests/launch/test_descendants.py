@@ -1,0 +1,45 @@
+"""Finding and ending descendants, without a guard."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from dorad.launch import descendants
+
+from .conftest import eventually
+
+if TYPE_CHECKING:
+    from .conftest import Family
+
+
+def test_children_are_found_with_and_without_the_kernels_list() -> None:
+    with subprocess.Popen(["/bin/sleep", "100"]) as child:
+        assert child.pid in descendants.children(os.getpid())
+        assert child.pid in descendants._children_by_psutil(os.getpid())
+        child.kill()
+
+
+def test_a_process_that_does_not_exist_has_no_children() -> None:
+    assert descendants.children(2**22 + 1) == []
+    assert descendants._children_by_psutil(2**22 + 1) == []
+
+
+def test_what_is_spared_stays_with_all_below_it(family: Family) -> None:
+    code = """
+import subprocess, sys
+from dorad.launch.descendants import descendants, end_descendants
+spared = subprocess.Popen(["/bin/sh", "-c", "sleep 100 & echo; wait"], stdout=subprocess.PIPE)
+spared.stdout.readline()
+doomed = [subprocess.Popen(["/bin/sleep", "100"], start_new_session=True) for _ in range(3)]
+reaped = {}
+left = end_descendants(reaped.__setitem__, {spared.pid})
+assert left == [] and set(reaped) == {child.pid for child in doomed}, (left, reaped)
+assert len(descendants()) == 2
+end_descendants(reaped.__setitem__)
+assert descendants() == []
+"""
+    subprocess.run([sys.executable, "-c", code], env=family.env, check=True, timeout=20)
+    assert eventually(lambda: not family.alive())
