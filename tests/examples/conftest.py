@@ -61,7 +61,7 @@ class Example:
 
     @contextmanager
     def _popen(self, *command: str) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command,
             cwd=self.folder,
             env=self._env,
@@ -69,12 +69,11 @@ class Example:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 def finish(process: subprocess.Popen[str]) -> Output:

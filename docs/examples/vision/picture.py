@@ -101,7 +101,7 @@ def _plot(
     """Plot each message's latency (logarithmic) over the seconds of the run."""
     left, top, right, bottom = box
     began = frames.seconds[0]
-    span = max(frames.seconds[-1] - began, 1.0)
+    span = max(*frames.seconds[-1:], *detections.seconds[-1:], began + 1) - began
 
     def height(ms: float) -> float:
         share = math.log(min(max(ms, MS_LOW), MS_HIGH) / MS_LOW) / math.log(MS_HIGH / MS_LOW)
