@@ -178,11 +178,13 @@ def _route(
 ) -> Route:
     top, bottom = chain[0], chain[-1]
     label = place[chain[1 if backward else -2]]
-    points = [Point(ports[top, chain[1]], place[top].y + boxes[top].height / 2)]
+    start, end = ports[top, chain[1]], ports[bottom, chain[-2]]
+    points = [Point(start, place[top].y + boxes[top].height / 2), Point(start, lines[top][1])]
     for key in chain[1:-1]:
         # Straight down through the whole row: it must not touch its neighbours there.
         points += [Point(place[key].x, y) for y in lines[key]]
-    points.append(Point(ports[bottom, chain[-2]], place[bottom].y - boxes[bottom].height / 2))
+    points.append(Point(end, lines[bottom][0]))
+    points.append(Point(end, place[bottom].y - boxes[bottom].height / 2))
     return Route(tuple(reversed(points)) if backward else tuple(points), label, backward)
 
 

@@ -1,0 +1,141 @@
+"""`dora build`: commands really run, their output, their failures, their end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.dora import DORA, dora
+
+DEADLINE_S = 10.0
+
+
+def write(folder: Path, *builds: str, extra: str = "") -> None:
+    """Write flow.yml with one dynamic node `n0`, `n1`, … for each `build` text."""
+    nodes = "".join(
+        f"  - id: n{index}\n    path: dynamic\n    build: |\n"
+        + "".join(f"      {line}\n" for line in text.splitlines())
+        for index, text in enumerate(builds)
+    )
+    (folder / "flow.yml").write_text(f"{extra}nodes:\n{nodes}")
+
+
+def build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return dora("build", "flow.yml", *options, cwd=folder)
+
+
+def test_nothing_to_build_is_said(tmp_path):
+    (tmp_path / "flow.yml").write_text("nodes:\n  - id: a\n    path: dynamic\n")
+    assert build(tmp_path).stdout == "nothing to build\n"
+
+
+def test_commands_and_their_output_begin_with_the_node(tmp_path):
+    write(tmp_path, "echo one\necho 'two words'", "echo three")
+    result = build(tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.splitlines() == [
+        "n0: $ echo one",
+        "n0: one",
+        "n0: $ echo 'two words'",
+        "n0: two words",
+        "n1: $ echo three",
+        "n1: three",
+        "built 2 of 2 nodes",
+    ]
+
+
+def test_no_shell_interprets_a_command(tmp_path):
+    write(tmp_path, "echo a && echo b > c *")
+    assert "n0: a && echo b > c *" in build(tmp_path).stdout.splitlines()
+
+
+def test_standard_error_and_carriage_returns_are_lines_too(tmp_path):
+    write(tmp_path, f"{sys.executable} -c \"import sys; sys.stderr.write('10%\\\\r20%\\\\nend')\"")
+    assert [line for line in build(tmp_path).stdout.splitlines() if "$" not in line][:3] == [
+        "n0: 10%",
+        "n0: 20%",
+        "n0: end",
+    ]
+
+
+def test_a_command_that_fails_ends_the_build_and_can_be_pasted(tmp_path):
+    write(tmp_path, "sh -c 'exit 3'", "touch later", extra="env: {A: b c}\n")
+    result = build(tmp_path)
+    assert result.returncode == 1
+    assert not (tmp_path / "later").exists()
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: node 'n0': a build command exited with code 3; to repeat it: ")
+    command = line.partition("to repeat it: ")[2]
+    assert "A='b c'" in command
+    assert subprocess.run(["bash", "-c", command], check=False).returncode == 3
+
+
+def test_a_program_that_is_not_there_is_one_line(tmp_path):
+    write(tmp_path, "nosuchprogram x")
+    result = build(tmp_path)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "nosuchprogram" in line
+
+
+def test_pip_installs_for_the_python_that_runs_the_nodes(tmp_path):
+    write(tmp_path, "pip --version")
+    output = build(tmp_path).stdout
+    assert f"$ {Path(sys.executable).parent}/python -m pip --version" in output
+    assert "n0: pip " in output
+
+
+def test_parallel_builds_run_at_the_same_time(tmp_path):
+    # Each waits for the file that the other makes.
+    wait = "sh -c 'touch {0}; until [ -e {1} ]; do sleep 0.01; done'"
+    write(tmp_path, wait.format("a", "b"), wait.format("b", "a"))
+    assert build(tmp_path, "--parallel").returncode == 0
+
+
+def test_a_failure_stops_parallel_builds(tmp_path):
+    write(tmp_path, "sleep 60", "sh -c 'exit 4'")
+    started = time.monotonic()
+    result = build(tmp_path, "--parallel")
+    assert time.monotonic() - started < DEADLINE_S
+    assert result.returncode == 1
+    assert "node 'n1'" in result.stderr
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_commands_end_with_the_build_however_it_ends(tmp_path, sig):
+    write(tmp_path, "sh -c 'setsid sleep 600 & echo $! > pid; echo ready; wait'")
+    process = subprocess.Popen(
+        [*DORA, "build", "flow.yml"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    while process.stdout.readline() != "n0: ready\n":
+        assert process.poll() is None
+    sleeper = int((tmp_path / "pid").read_text())
+    assert psutil.pid_exists(sleeper)
+    os.kill(process.pid, sig)
+    process.wait(timeout=DEADLINE_S)
+    process.stdout.close()
+    deadline = time.monotonic() + DEADLINE_S
+    while psutil.pid_exists(sleeper):
+        assert time.monotonic() < deadline, "a build command outlived the build"
+        time.sleep(0.01)
+
+
+def test_sources_that_cannot_be_fetched_yet_are_refused(tmp_path):
+    (tmp_path / "flow.yml").write_text(
+        "nodes:\n  - id: a\n    path: a\n    build: touch built\n"
+        "    git: https://example.org/a.git\n"
+    )
+    result = build(tmp_path)
+    assert result.returncode == 1
+    assert "nodes[0].git" in result.stderr
+    assert not (tmp_path / "built").exists()

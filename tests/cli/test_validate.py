@@ -1,0 +1,121 @@
+"""`dora validate`: problems, warnings, notes, the summary."""
+
+import json
+
+import pytest
+
+from tests.cli.dora import dora
+
+GOOD = """\
+nodes:
+  - id: camera
+    path: dynamic
+    inputs:
+      tick: dora/timer/millis/33
+    outputs: [image, info]
+  - id: viewer
+    path: dynamic
+    inputs:
+      image: camera/image
+      info: {source: camera/info, queue_size: 1}
+"""
+
+BAD = """\
+nodes:
+  - id: camera
+    path: dynamic
+    outputs: [image]
+  - id: viewer
+    path: dynamic
+    inputs:
+      image: camera/imgae
+    outputz: [x]
+"""
+
+
+@pytest.fixture
+def good(tmp_path):
+    (tmp_path / "dataflow.yml").write_text(GOOD)
+    return tmp_path
+
+
+@pytest.fixture
+def bad(tmp_path):
+    (tmp_path / "dataflow.yml").write_text(BAD)
+    return tmp_path
+
+
+def test_a_good_file_gets_a_short_summary(good):
+    result = dora("validate", "dataflow.yml", cwd=good)
+    assert result.returncode == 0
+    assert result.stdout == "dataflow.yml: ok, 2 nodes, 2 edges, 1 timer\n"
+    assert result.stderr == ""
+
+
+def test_without_a_path_it_takes_the_dataflow_of_the_folder(good):
+    assert dora("validate", cwd=good).stdout.startswith("dataflow.yml: ok")
+
+
+def test_without_a_path_and_a_dataflow_it_is_a_usage_error(tmp_path):
+    assert dora("validate", cwd=tmp_path).returncode == 2
+
+
+def test_all_problems_are_listed_one_a_line_with_their_place(bad):
+    result = dora("validate", cwd=bad)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    first, second = result.stderr.splitlines()
+    assert first.startswith("dataflow.yml:8:14: nodes[1].inputs.image: ")
+    assert second.startswith("dataflow.yml:9:5: nodes[1].outputz: ")
+    assert "`outputs`" in second
+
+
+def test_json_tells_problems_with_their_places(bad):
+    result = dora("validate", "--json", cwd=bad)
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert report["ok"] is False
+    assert [(p["line"], p["column"], p["key"]) for p in report["problems"]] == [
+        (8, 14, "nodes[1].inputs.image"),
+        (9, 5, "nodes[1].outputz"),
+    ]
+
+
+def test_json_counts_what_a_good_file_has(good):
+    report = json.loads(dora("validate", "--json", cwd=good).stdout)
+    assert report["ok"] is True
+    assert (report["nodes"], report["edges"], report["timers"]) == (2, 2, 1)
+    assert report["problems"] == report["warnings"] == report["notes"] == []
+
+
+def test_a_program_that_is_not_there_is_a_warning(tmp_path):
+    (tmp_path / "dataflow.yml").write_text("nodes:\n  - id: a\n    path: missing.py\n")
+    result = dora("validate", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr.startswith("warning: dataflow.yml:3:5: nodes[0].path: no file")
+
+
+def test_a_node_that_is_built_first_may_have_no_program_yet(tmp_path):
+    text = "nodes:\n  - id: a\n    path: missing.py\n    build: make\n"
+    (tmp_path / "dataflow.yml").write_text(text)
+    assert dora("validate", cwd=tmp_path).stderr == ""
+
+
+def test_what_cannot_run_yet_is_a_note_and_no_failure(tmp_path):
+    text = "nodes:\n  - id: a\n    path: dynamic\n    health_check_timeout: 3\n"
+    (tmp_path / "dataflow.yml").write_text(text)
+    result = dora("validate", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr.startswith("note: dataflow.yml:4:5: nodes[0].health_check_timeout: ")
+
+
+def test_strict_types_refuses_annotations_that_nothing_checks_yet(tmp_path):
+    text = (
+        "nodes:\n  - id: a\n    path: dynamic\n    outputs: [x]\n"
+        "    output_types: {x: std/core/v1/Bool}\n"
+    )
+    (tmp_path / "dataflow.yml").write_text(text)
+    assert dora("validate", cwd=tmp_path).returncode == 0
+    result = dora("validate", "--strict-types", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "output_types" in result.stderr
