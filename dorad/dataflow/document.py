@@ -15,6 +15,8 @@ from yaml.error import MarkedYAMLError, YAMLError
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
+from dorad.dataflow.syntax import explain
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -99,7 +101,8 @@ def read_document(text: str, problems: Problems) -> Value | None:
         )
         return None
     except MarkedYAMLError as error:
-        _report_syntax(text, error, problems)
+        line, column, message, hint = explain(error, text)
+        problems.at(line, column, f"not valid YAML: {message}", hint)
         return None
     except YAMLError as error:
         problems.at(0, 0, f"not valid YAML: {' '.join(str(error).split())}")
@@ -227,31 +230,3 @@ def core_scalar(text: str) -> bool | int | float | str | None:
 def _place_of_character(text: str, code: int) -> tuple[int, int]:
     before = text[: max(text.find(chr(code)), 0)]
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-
-
-def _report_syntax(text: str, error: MarkedYAMLError, problems: Problems) -> None:
-    mark = error.problem_mark or error.context_mark
-    problem = error.problem or "not valid YAML"
-    hint = None
-    lines = text.splitlines()
-    source = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
-    if "another document" in problem:
-        problem, hint = "a second document starts here", "a dataflow file holds one: remove `---`"
-    elif "quoted scalar" in (error.context or "") and "end of stream" in problem:
-        mark, problem = error.context_mark, "the quoted text that starts here never ends"
-    elif "\t" in source[: len(source) - len(source.lstrip())]:
-        problem, hint = "a tab cannot indent in YAML", "use spaces"
-    elif problem.startswith("found character that cannot start") and mark is not None:
-        character = source[mark.column : mark.column + 1]
-        problem, hint = f"text cannot start with `{character}`", "put the text in quotes"
-    elif problem.startswith("mapping values are not allowed"):
-        problem = "a `:` that does not fit here"
-        hint = "check the indentation, or quote the text it is part of"
-    elif problem == "found undefined alias":
-        problem, hint = "an alias (`*name`) without its anchor (`&name`)", "quote a text with `*`"
-    elif problem == "second occurrence":
-        problem = "an anchor (`&name`) given twice"
-    elif error.context and "simple key" not in error.context:
-        problem = f"{problem} {error.context}"
-    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-    problems.at(line, column, f"not valid YAML: {problem}", hint)

@@ -42,6 +42,11 @@ class Fields:
         elif owner.data is not None:
             problems.error(owner, f"must be {what}, not {owner.describe()}")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys that are there."""
+        return tuple(self._values)
+
     def take(self, name: str) -> Value | None:
         """The value as it is, or None."""
         self._asked[name] = None

@@ -37,11 +37,10 @@ def read_node(
     value: Value, dataflow_env: Mapping[str, str], environ: Mapping[str, str], problems: Problems
 ) -> Node | None:
     """The node as far as it can be read, None for what is no mapping; reports what is wrong."""
-    fields = Fields(value, problems, "a mapping with `id` and `path`")
     if not isinstance(value.data, dict):
-        if value.data is None:
-            problems.error(value, "an empty node", "write `id` and `path`, or remove the `-`")
+        _report_no_mapping(value, problems)
         return None
+    fields = Fields(value, problems)
     node_id = fields.required_text("id")
     if node_id:
         fields.checked("id", check_node_id, None)
@@ -88,6 +87,16 @@ def read_node(
         )
     check_made(fields, fields.finish(INSTEAD))
     return node
+
+
+def _report_no_mapping(value: Value, problems: Problems) -> None:
+    message = f"must be a mapping with `id` and `path`, not {value.describe()}"
+    hint = None
+    if value.data is None:
+        message, hint = "an empty node", "write `id` and `path`, or remove the `-`"
+    elif isinstance(value.data, str) and re.match(r"\w+:\S", value.data):
+        hint = "a space must follow the `:`"
+    problems.error(value, message, hint)
 
 
 def _check_path(text: str) -> str:
@@ -191,16 +200,16 @@ def _read_ros2(
 
 def _read_params(fields: Fields) -> dict[str, str]:
     params: dict[str, str] = {}
-    folded: dict[str, int] = {}
+    folded: dict[str, str] = {}
     for name, value in fields.entries("params").items():
         if not _PARAM.fullmatch(name):
             fields.problems.error_in_name(
                 value, f"`{name}` cannot name a parameter", "letters, digits and `_`"
             )
-        if (first := folded.setdefault(name.lower(), value.name_line)) != value.name_line:
-            fields.problems.error_in_name(
-                value, f"`{name}` differs only in case from a parameter in line {first}"
-            )
+        if name.lower() in folded:
+            first = folded[name.lower()]
+            fields.problems.error_in_name(value, f"`{name}` differs only in case from `{first}`")
+        folded.setdefault(name.lower(), name)
         text = scalar_text(value, fields.problems)
         if text is not None:
             params[name] = text

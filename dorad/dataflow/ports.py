@@ -52,7 +52,7 @@ def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...
     framing = {}
     framings = owner.inside("output_framing")
     if framings is not None:
-        for output in owner.entries("output_framing"):
+        for output in framings.names:
             framing[output] = framings.choice(output, OutputFraming) or OutputFraming.ARROW_IPC
     pattern = owner.text("pattern")
     if pattern is not None and pattern not in _PATTERNS:

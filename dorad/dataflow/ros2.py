@@ -126,6 +126,8 @@ class Ros2Bridge:
 
 def read_ros2(block: Fields, *, has_inputs: bool, has_outputs: bool) -> Ros2Bridge:
     """The block as far as it can be read; reports what is wrong, ports that miss included."""
+    if not isinstance(block.owner.data, dict):
+        return Ros2Bridge()
     makers = [key for key in ("topic", "topics", "service", "action") if block.has(key)]
     for extra in makers[1:]:
         block.problems.error_in_name(

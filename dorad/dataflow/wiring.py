@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -136,6 +135,10 @@ def _check_cycles(edges: Sequence[_Edge], places: Mapping[str, Value], problems:
         source = edge.input.source
         if edge.input.queue_policy is QueuePolicy.BACKPRESSURE and isinstance(source, NodeOutput):
             blocking.setdefault(edge.consumer.id, {})[source.node] = edge
+    if not blocking:
+        return
+    from graphlib import CycleError, TopologicalSorter  # most dataflows never block
+
     while True:
         try:
             TopologicalSorter(blocking).prepare()

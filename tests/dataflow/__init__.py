@@ -1,0 +1,1 @@
+"""The dataflow as data."""

@@ -1,0 +1,89 @@
+"""Inputs in short and long form."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.dataflow.model import Input, NodeOutput, QueuePolicy, Timer
+from tests.dataflow.reading import complaint, path_node, path_node_text, problem
+
+_SECOND = Timer(10**9)
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("dora/timer/secs/1", Input("i", _SECOND)),
+        ("{source: dora/timer/secs/1}", Input("i", _SECOND, long_form=True)),
+        ("{source: dora/timer/secs/1, queue_size: 3}", Input("i", _SECOND, 3, long_form=True)),
+        ("{source: dora/timer/secs/1, queue_size: 0}", Input("i", _SECOND, 1, long_form=True)),
+        ("{source: dora/timer/secs/1, queue_size: ~}", Input("i", _SECOND, 10, long_form=True)),
+        (
+            "{source: dora/timer/secs/1, queue_policy: drop_oldest}",
+            Input("i", _SECOND, long_form=True),
+        ),
+        (
+            "{source: dora/timer/secs/1, queue_policy: backpressure, input_timeout: 0.5}",
+            Input("i", _SECOND, 10, QueuePolicy.BACKPRESSURE, 0.5, True),
+        ),
+        (
+            "{source: dora/timer/secs/1, input_timeout: 0}",
+            Input("i", _SECOND, input_timeout=0.0, long_form=True),
+        ),
+    ],
+)
+def test_forms(written: str, found: Input) -> None:
+    assert path_node(f"inputs: {{i: {written}}}").inputs == (found,)
+
+
+def test_inputs_keep_their_order_and_spelling() -> None:
+    inputs = path_node("outputs: [o]\ninputs: {z: a/o, b: dora/timer/hz/2}").inputs
+    assert [(i.id, i.source.text) for i in inputs] == [("z", "a/o"), ("b", "dora/timer/hz/2")]
+    assert inputs[0].source == NodeOutput("a", "o")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("~", "inputs.i: must be a source, not nothing (write `node/output`, or a mapping"),
+        ("5", "inputs.i: must be a source, not 5"),
+        ("[a/b]", "inputs.i: must be a source, not a list"),
+        ("a", "inputs.i: `a` is not a source (write `node/output` or"),
+        ("{}", "inputs.i: needs `source` (such as `node/output`)"),
+        ("{queue_size: 1}", "inputs.i: needs `source`"),
+        ("{sorce: dora/timer/secs/1}", "inputs.i.sorce: unknown key `sorce` (did you mean `source"),
+        ("{source: 5}", "inputs.i.source: `5` is not a source"),
+        ("{source: ''}", "inputs.i.source: cannot be empty"),
+        ("{source: dora/timer/secs/1, queue_size: -1}", "inputs.i.queue_size: must be a whole"),
+        ("{source: dora/timer/secs/1, queue_size: 1.5}", "inputs.i.queue_size: must be a whole"),
+        (
+            "{source: dora/timer/secs/1, queue_size: '5'}",
+            "inputs.i.queue_size: must be a whole number from 0 to 16777216, not `5` (without quo",
+        ),
+        (
+            "{source: dora/timer/secs/1, queue_size: 100000000000000000000}",
+            "inputs.i.queue_size: must be a whole number from 0 to 16777216",
+        ),
+        (
+            "{source: dora/timer/secs/1, queue-size: 2}",
+            "inputs.i.queue-size: unknown key `queue-size` (did you mean `queue_size`?)",
+        ),
+        (
+            "{source: dora/timer/secs/1, queue_policy: block}",
+            "inputs.i.queue_policy: must be one of drop_oldest, backpressure, not `block`",
+        ),
+        (
+            "{source: dora/timer/secs/1, input_timeout: .nan}",
+            "inputs.i.input_timeout: must be a finite number of seconds, 0 or more, not .nan",
+        ),
+    ],
+)
+def test_mistakes(written: str, message: str) -> None:
+    assert complaint(f"inputs: {{i: {written}}}").startswith(message)
+
+
+def test_a_mistake_in_the_long_form_has_its_own_place() -> None:
+    found = problem(
+        path_node_text("inputs:\n  image:\n    source: dora/timer/secs/1\n    queue_size: -3")
+    )
+    assert str(found).startswith("flow.yml:7:21: nodes[0].inputs.image.queue_size: ")

@@ -1,0 +1,107 @@
+"""What is understood but not supported yet."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.dataflow.support import unsupported
+from tests.dataflow.reading import node_text, path_node_text, read
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ("restart_policy: on-failure", "restart_policy"),
+        ("health_check_timeout: 1", "health_check_timeout"),
+        ("startup_timeout: 1", "startup_timeout"),
+        ("deploy: {machine: m}", "deploy"),
+        ("git: https://example.org/x", "git"),
+        ("inputs: {i: {source: dora/timer/secs/1, input_timeout: 1}}", "inputs.i.input_timeout"),
+        ("inputs: {i: dora/logs}", "inputs.i"),
+        ("inputs: {i: {source: dora/logs/warn}}", "inputs.i.source"),
+        ("outputs: [o]\nsend_stdout_as: o", "send_stdout_as"),
+        ("outputs: [o]\nsend_logs_as: o", "send_logs_as"),
+        ("min_log_level: info", "min_log_level"),
+        ("max_log_size: 1MB", "max_log_size"),
+        ("outputs: [o]\noutput_types: {o: x}", "output_types"),
+        ("inputs: {i: dora/timer/secs/1}\ninput_types: {i: x}", "input_types"),
+        ("outputs: [o]\noutput_metadata: {o: [x]}", "output_metadata"),
+        ("pattern: service-server", "pattern"),
+    ],
+)
+def test_keys_without_behaviour(keys: str, key: str) -> None:
+    flow = read(path_node_text(keys))
+    (found,) = unsupported(flow)
+    assert found.key == f"nodes[0].{key}"
+    assert found.line >= 4
+    assert found.message == f"`{key.rpartition('.')[2]}` is not supported yet"
+    assert found.hint
+
+
+def test_the_line_reads_well() -> None:
+    (found,) = unsupported(read(path_node_text("restart_policy: always")))
+    assert str(found) == (
+        "flow.yml:4:5: nodes[0].restart_policy: `restart_policy` is not supported yet"
+        " (remove it or set it to `never`)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ("operator: {python: x}", "operator"),
+        ("operators: [{id: x, python: x}]", "operators"),
+        ("module: x.yml", "module"),
+        ("hub: x@1", "hub"),
+        ("ros2: {topic: a, message_type: x/A}\noutputs: [o]", "ros2"),
+    ],
+)
+def test_kinds_without_behaviour(keys: str, key: str) -> None:
+    assert [one.key for one in unsupported(read(node_text(keys)))] == [f"nodes[0].{key}"]
+
+
+@pytest.mark.parametrize("key", ["deploy: {machine: m}", "strict_types: true"])
+def test_top_level_keys_without_behaviour(key: str) -> None:
+    assert [one.line for one in unsupported(read(f"nodes: []\n{key}"))] == [2]
+    assert unsupported(read("nodes: []\nstrict_types: false\ndeploy:\ntype_rules: []")) == ()
+
+
+def test_everything_that_works_is_supported() -> None:
+    flow = read(
+        """
+        env: {A: 1}
+        debug: {enable_debug_inspection: true}
+        health_check_interval: 1
+        exit_when_nodes_finish: true
+        nodes:
+          - id: a
+            name: n
+            description: d
+            path: a.py
+            args: x
+            env: {B: 2}
+            build: make
+            inputs:
+              t: dora/timer/secs/1
+              b: {source: b/o, queue_size: 1, queue_policy: backpressure}
+            outputs: [o]
+            output_framing: {o: raw}
+            cpu_affinity: [0]
+            spin_us: 0
+            shared_memory_pool_size: 1MB
+            restart_policy: never
+            finish_grace_secs: 1
+          - {id: b, path: dynamic, outputs: [o]}
+          - {id: c, path: shell, args: 'true'}
+          - {id: d, path: "https://example.org/x"}
+        """
+    )
+    assert unsupported(flow) == ()
+
+
+def test_all_of_it_at_once_in_the_order_of_the_file() -> None:
+    flow = read(
+        "nodes:\n- {id: a, module: x.yml}\n- id: b\n  path: y\n  restart_policy: always\n"
+        "strict_types: true"
+    )
+    assert [one.line for one in unsupported(flow)] == [2, 5, 6]
