@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dorad.daemon.ports import EdgeCounters
     from dorad.daemon.run import Ended
     from dorad.dataflow.model import Dataflow
+    from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
     from dorad.logs.filter import LogFilter
     from dorad.logs.format import Format
@@ -119,31 +120,57 @@ def run(
     PATH is a file, or an http(s) address that is downloaded into the current directory.
     """
     del debug
-    from dorad.launch.command import LaunchContext
     from dorad.logs.filter import parse_filter
 
     try:
         shown = parse_filter(log_level, log_filter)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    dataflow = load_dataflow(path)
-    _refuse_unsupported(dataflow)
-    for warning in dataflow.warnings:
-        _tell("warning:", "yellow", str(warning))
-    _build(dataflow, uv=uv, env=env)
-    context = LaunchContext(
-        dataflow,
-        os.environ,
-        env,
-        uv=uv,
-        allow_shell=allow_shell_nodes,
-        parent_pid=os.getpid(),
-    )
-    ended = _run(
-        context, shown, log_format, stop_after=stop_after, finish_flag=exit_when_nodes_finish
-    )
+    with _early_guard() as guard:
+        from dorad.launch.command import LaunchContext
+
+        dataflow = load_dataflow(path)
+        _refuse_unsupported(dataflow)
+        for warning in dataflow.warnings:
+            _tell("warning:", "yellow", str(warning))
+        _build(dataflow, uv=uv, env=env)
+        context = LaunchContext(
+            dataflow,
+            os.environ,
+            env,
+            uv=uv,
+            allow_shell=allow_shell_nodes,
+            parent_pid=os.getpid(),
+        )
+        ended = _run(
+            context,
+            guard,
+            shown,
+            log_format,
+            stop_after=stop_after,
+            finish_flag=exit_when_nodes_finish,
+        )
     _report(ended, verbose=log_level in VERBOSE)
     return 0 if ended.ok else 1
+
+
+@contextlib.contextmanager
+def _early_guard() -> Iterator[Guard]:
+    """Start the guard process, so that it is ready when the dataflow is read; end it if unused."""
+    import asyncio
+
+    from dorad.launch.client import Guard
+    from dorad.launch.model import LaunchError
+
+    try:
+        guard = Guard.start()
+    except LaunchError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        yield guard
+    except BaseException:
+        asyncio.run(guard.close())
+        raise
 
 
 def _refuse_unsupported(dataflow: Dataflow) -> None:
@@ -169,6 +196,7 @@ def _build(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:
 
 def _run(
     context: LaunchContext,
+    guard: Guard,
     shown: LogFilter,
     log_format: Format,
     *,
@@ -185,6 +213,7 @@ def _run(
         loop = asyncio.get_running_loop()
         run = DataflowRun(
             context,
+            guard,
             lambda records: live.take(records),
             exit_when_nodes_finish=finish_flag,
             stop_after=stop_after,

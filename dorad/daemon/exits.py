@@ -71,7 +71,7 @@ def classify(
     """
     reason = describe(exit_)
     if exit_.code == 0 or (history.stopping and _signal_of(exit_) in _STOP_SIGNALS):
-        return Result(node, Outcome.OK, exit_, reason)
+        return Result(node, Outcome.OK, exit_, reason, None, stderr)
     if history.culprit is not None:
         return Result(node, Outcome.CASCADING, exit_, reason, history.culprit, stderr)
     if _signal_of(exit_) == signal.SIGKILL:

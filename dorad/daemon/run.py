@@ -15,12 +15,12 @@ from dorad.daemon.sockets import own_socket
 from dorad.daemon.stragglers import default_grace
 from dorad.daemon.supervisor import Supervisor
 from dorad.dataflow.errors import DataflowError
-from dorad.launch.client import Guard
 from dorad.logs.record import LogRecord
 
 if TYPE_CHECKING:
     from dorad.daemon.exits import Result
     from dorad.daemon.ports import EdgeCounters
+    from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
     from dorad.logs.capture import Sink
 
@@ -47,15 +47,17 @@ class DataflowRun:
     def __init__(
         self,
         context: LaunchContext,
+        guard: Guard,
         logs: Sink,
         *,
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
     ) -> None:
-        """Prepare a run; nothing is started yet.
+        """Prepare a run; no node is started yet.
 
-        `logs` gets what nodes print and what there is to say about the run. The flag
-        `exit_when_nodes_finish` overrides the file's, unless None; `stop_after` is in seconds.
+        `guard` is closed at the end of `run`. `logs` gets what nodes print and what there is to
+        say about the run. The flag `exit_when_nodes_finish` overrides the file's, unless None;
+        `stop_after` is in seconds.
 
         Raises:
             DataflowError: a node's program is missing, or it may not be run.
@@ -67,6 +69,7 @@ class DataflowRun:
         self.dataflow = context.dataflow
         self.dataflow_id = str(uuid.uuid4())
         self._context = context
+        self._guard = guard
         self._logs = logs
         self._stop_after = stop_after
         self._socket = own_socket()
@@ -91,7 +94,7 @@ class DataflowRun:
         begun = time.monotonic()
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            guard = await stack.enter_async_context(Guard.start())
+            guard = await stack.enter_async_context(self._guard)
             stack.push_async_callback(self._broker.close)
             await self._broker.open()
             if self._stop_after is not None:
@@ -121,4 +124,4 @@ class DataflowRun:
         return self._broker
 
     def _notice(self, level: str, node: str | None, text: str) -> None:
-        self._logs([LogRecord(time.time(), level, node, text, target="dora")])
+        self._logs([LogRecord(time.time(), level, node, text)])

@@ -1,0 +1,25 @@
+from dorad.cli.interrupts import Interrupts
+
+
+class Run:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def kill(self, why: str) -> None:
+        self.calls.append("kill")
+
+    def abandon(self) -> None:
+        self.calls.append("abandon")
+
+
+def test_three_signals_ask_then_kill_then_leave() -> None:
+    run, told, codes = Run(), list[str](), list[int]()
+    interrupts = Interrupts(run, told.append, codes.append)
+    for _ in range(3):
+        interrupts.interrupt()
+    assert run.calls == ["stop", "kill", "abandon"]
+    assert codes == [1]
+    assert [text.partition(";")[0] for text in told] == ["stopping", "killing the nodes"]

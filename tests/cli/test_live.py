@@ -1,0 +1,71 @@
+import io
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from dorad.cli import live
+from dorad.logs.filter import LogFilter
+from dorad.logs.record import LogRecord
+
+DEADLINE_S = 10.0
+
+
+def record(text: str) -> LogRecord:
+    return LogRecord(0.0, "stdout", "node", text)
+
+
+def log(stream: io.TextIOBase, on_broken: Callable[[], None] = lambda: None) -> live.LiveLog:
+    return live.LiveLog(stream, lambda r: r.message, LogFilter(), on_broken)  # type: ignore[arg-type]
+
+
+class Held(io.StringIO):
+    """A terminal on hold until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+        self.released = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reached.set()
+        assert self.released.wait(DEADLINE_S)
+        return super().write(text)
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_lines_are_written_in_order_to_the_last() -> None:
+    stream = io.StringIO()
+    with log(stream) as lines:
+        for number in range(100):
+            lines.take([record(str(number))])
+    assert stream.getvalue().split() == [str(number) for number in range(100)]
+
+
+def test_a_held_terminal_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "BACKLOG", 2)
+    monkeypatch.setattr(live, "PATIENCE_S", 0.01)
+    stream = Held()
+    with log(stream) as lines:
+        lines.take([record("first")])
+        assert stream.reached.wait(DEADLINE_S)
+        for word in ("a", "b", "c", "d"):
+            lines.take([record(word)])
+        stream.released.set()
+        monkeypatch.setattr(live, "PATIENCE_S", DEADLINE_S)
+        lines.take([record("last")])
+    text = stream.getvalue().splitlines()
+    assert text[:3] == ["first", "a", "b"]
+    assert text[3:] == ["... 2 lines left out: output is too slow ...", "last"]
+
+
+def test_a_reader_that_is_gone_is_told_once() -> None:
+    broken = threading.Event()
+    with log(Broken(), broken.set) as lines:
+        lines.take([record("a")])
+        assert broken.wait(DEADLINE_S)
+        lines.take([record("b")])

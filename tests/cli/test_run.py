@@ -1,0 +1,312 @@
+import json
+import os
+import subprocess
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.cli.running import dora, write
+
+SOURCE = """
+    import pyarrow as pa
+    from dora import Node
+    node = Node()
+    for number in range(5):
+        node.send_output("out", pa.array([number]))
+"""
+SINK = """
+    from dora import Node
+    for event in Node():
+        value = event["value"].to_pylist() if event["type"] == "INPUT" else event.get("value")
+        print(event["type"], event["id"], value)
+    print("the end")
+"""
+PIPE = """
+    nodes:
+      - id: source
+        path: source.py
+        outputs: [out]
+      - id: sink
+        path: sink.py
+        inputs: {numbers: source/out}
+"""
+TICKING = """
+    nodes:
+      - id: sink
+        path: sink.py
+        inputs: {tick: dora/timer/millis/50}
+"""
+
+
+def said(output: str, node: str) -> list[str]:
+    """The words of one node, without time and level."""
+    return [line.split(f"{node}: ", 1)[1] for line in output.splitlines() if f" {node}: " in line]
+
+
+def test_a_dataflow_ends_by_itself_when_its_source_has_ended(tmp_path: Path) -> None:
+    write(tmp_path, PIPE, source=SOURCE, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert said(run.out, "sink") == [
+            *(f"INPUT numbers [{number}]" for number in range(5)),
+            "INPUT_CLOSED numbers None",
+            "STOP ALL_INPUTS_CLOSED None",
+            "the end",
+        ]
+        assert run.err == ""
+
+
+def test_a_failed_node_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    write(tmp_path, PIPE, source=SOURCE + "    raise ValueError('boom')\n", sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        first, *rest = run.err.splitlines()
+        assert first == "error: node source exited with code 1"
+        assert rest[-1] == "    ValueError: boom"
+        assert "Traceback" in rest[0]
+
+
+def test_consumers_learn_of_a_failure_between_close_and_stop(tmp_path: Path) -> None:
+    write(tmp_path, PIPE, source=SOURCE + "    raise SystemExit(3)\n", sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        *_, closed, failed, stopped, end = said(run.out, "sink")
+    assert closed == "INPUT_CLOSED numbers None"
+    assert failed.startswith("NODE_FAILED source {")
+    assert "'error': 'exited with code 3'" in failed
+    assert "'affected_input_ids': ['numbers']" in failed
+    assert (stopped, end) == ("STOP ALL_INPUTS_CLOSED None", "the end")
+
+
+def test_a_node_that_ends_before_it_connects_fails_the_others(tmp_path: Path) -> None:
+    write(tmp_path, PIPE, source="raise SystemExit('no camera')", sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert run.err.splitlines() == [
+            "error: node source exited with code 1",
+            "    no camera",
+            "error: 1 other node failed because of that: sink",
+        ]
+        assert "node source ended before it called Node()" in run.out
+
+
+def test_a_lone_program_that_knows_nothing_of_dora_may_run(tmp_path: Path) -> None:
+    write(tmp_path, "nodes: [{id: hello, path: hello.py}]", hello="print('hello')")
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert said(run.out, "hello") == ["hello"]
+
+
+def test_a_missing_script_is_named_with_its_place_in_the_file(tmp_path: Path) -> None:
+    write(tmp_path, PIPE, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        (line,) = run.err.splitlines()
+        assert line.startswith("error: dataflow.yml:4:")
+        assert "nodes[0].path" in line
+        assert "source.py" in line
+
+
+def test_what_is_not_supported_yet_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    yaml = TICKING + "        restart_policy: always\n"
+    write(tmp_path, yaml, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert "dataflow.yml:6:" in run.err
+        assert "restart_policy" in run.err
+        assert run.out == ""
+
+
+def test_stop_after_stops_a_timer_fed_node(tmp_path: Path) -> None:
+    write(tmp_path, TICKING, sink=SINK)
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "2500ms") as run:
+        assert 2.5 <= run.end(0) < 12
+        words = said(run.out, "sink")
+        assert words[-2:] == ["STOP MANUAL None", "the end"]
+        assert len(words) > 5
+
+
+def test_exit_when_nodes_finish_ends_a_node_that_has_a_timer_too(tmp_path: Path) -> None:
+    yaml = PIPE.replace("source/out}", "source/out, tick: dora/timer/millis/50}")
+    write(tmp_path, yaml, source=SOURCE, sink=SINK)
+    with dora(tmp_path, "--exit-when-nodes-finish", "dataflow.yml") as run:
+        run.end(0)
+        assert "STOP ALL_INPUTS_CLOSED None" in said(run.out, "sink")
+
+
+def test_the_flag_overrides_the_file(tmp_path: Path) -> None:
+    yaml = PIPE.replace("source/out}", "source/out, tick: dora/timer/millis/50}")
+    write(tmp_path, yaml + "    exit_when_nodes_finish: true\n", source=SOURCE, sink=SINK)
+    options = ("--exit-when-nodes-finish=false", "--stop-after", "2s")
+    with dora(tmp_path, "dataflow.yml", *options) as run:
+        run.end(0)
+        assert "STOP MANUAL None" in said(run.out, "sink")
+
+
+def test_shell_nodes_need_permission(tmp_path: Path) -> None:
+    write(tmp_path, "nodes: [{id: sh, path: shell, args: echo it is $((6 * 7))}]")
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert "--allow-shell-nodes" in run.err
+    with dora(tmp_path, "dataflow.yml", "--allow-shell-nodes") as run:
+        run.end(0)
+        assert said(run.out, "sh") == ["it is 42"]
+
+
+def test_env_goes_over_the_dataflow_and_under_the_node(tmp_path: Path) -> None:
+    yaml = """
+        env: {A: dataflow, B: dataflow}
+        nodes:
+          - id: show
+            path: show.py
+            env: {B: node}
+    """
+    show = "import os; print(*(os.environ.get(x) for x in 'ABC'))"
+    write(tmp_path, yaml, show=show)
+    options = ("--env", "A=run", "--env", "B=run", "--env", "C=x=y")
+    with dora(tmp_path, "dataflow.yml", *options) as run:
+        run.end(0)
+        assert said(run.out, "show") == ["run node x=y"]
+
+
+def test_env_with_a_dollar_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, TICKING, sink=SINK)
+    with dora(tmp_path, "dataflow.yml", "--env", "A=$HOME") as run:
+        run.end(2)
+        assert "`$` is not expanded" in run.err
+
+
+def test_json_lines_are_one_object_each(tmp_path: Path) -> None:
+    write(tmp_path, PIPE, source=SOURCE, sink=SINK)
+    with dora(tmp_path, "dataflow.yml", "--log-format", "json") as run:
+        run.end(0)
+        records = [json.loads(line) for line in run.out.splitlines()]
+        assert {record["node_id"] for record in records} == {"sink"}
+        assert records[-1]["message"] == "the end"
+
+
+def test_the_log_level_hides_what_is_less_grave(tmp_path: Path) -> None:
+    talk = """
+        from dora import Node
+        node = Node()
+        node.log_info("small")
+        node.log_error("grave")
+    """
+    write(tmp_path, "nodes: [{id: talk, path: talk.py}]", talk=talk)
+    with dora(tmp_path, "dataflow.yml", env={"DORA_LOG_LEVEL": "error"}) as run:
+        run.end(0)
+        assert "grave" in run.out
+        assert "small" not in run.out
+
+
+def test_a_wrong_log_level_is_a_usage_error(tmp_path: Path) -> None:
+    write(tmp_path, TICKING, sink=SINK)
+    with dora(tmp_path, "dataflow.yml", "--log-level", "loud") as run:
+        run.end(2)
+        assert "loud" in run.err
+
+
+def test_the_build_comes_first(tmp_path: Path) -> None:
+    yaml = "nodes: [{id: made, path: made.py, build: cp template.py made.py}]"
+    write(tmp_path, yaml, template="print('made')")
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert said(run.out, "made")[-1] == "made"
+
+
+def test_a_failed_build_starts_nothing(tmp_path: Path) -> None:
+    yaml = "nodes: [{id: made, path: template.py, build: 'false'}]"
+    write(tmp_path, yaml, template="print('made')")
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert "node 'made': a build command exited with code 1" in run.err
+        assert said(run.out, "made") == []
+
+
+def test_an_address_is_downloaded_into_the_current_folder(tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    write(served, "nodes: [{id: hello, path: hello.py}]")
+    write(tmp_path, "", hello="print('hello')")
+    (tmp_path / "dataflow.yml").unlink()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), lambda *rest: Quiet(*rest, directory=str(served))
+    )
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/dataflow.yml"
+        with dora(tmp_path, address) as run:
+            run.end(0)
+            assert said(run.out, "hello") == ["hello"]
+        server.shutdown()
+
+
+def test_nodes_run_in_the_folder_of_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "flow"
+    folder.mkdir()
+    write(folder, "nodes: [{id: where, path: where.py}]", where="import os; print(os.getcwd())")
+    with dora(tmp_path, "flow/dataflow.yml") as run:
+        run.end(0)
+        assert said(run.out, "where") == [str(folder)]
+
+
+def test_drops_are_told_unless_only_the_newest_message_was_wanted(tmp_path: Path) -> None:
+    yaml = """
+        nodes:
+          - {id: source, path: source.py, outputs: [out]}
+          - id: slow
+            path: slow.py
+            inputs:
+              few: {source: source/out, queue_size: 3}
+              newest: {source: source/out, queue_size: 1}
+    """
+    source = SOURCE.replace("range(5)", "range(50)")
+    slow = """
+        import os, time
+        from dora import Node
+        node = Node()
+        while not os.path.exists("sent"):
+            time.sleep(0.01)
+        for event in node:
+            pass
+    """
+    write(tmp_path, yaml, source=source + "    open('sent', 'w').close()\n", slow=slow)
+    few = "note: 47 of 50 messages dropped on source/out -> slow/few (queue_size 3)"
+    newest = "note: 49 of 50 messages dropped on source/out -> slow/newest (queue_size 1)"
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert run.err.splitlines() == [few]
+    (tmp_path / "sent").unlink()
+    with dora(tmp_path, "dataflow.yml", "--log-level", "debug") as run:
+        run.end(0)
+        assert set(run.err.splitlines()) == {few, newest}
+
+
+def test_a_reader_that_goes_away_stops_the_dataflow(tmp_path: Path) -> None:
+    write(tmp_path, TICKING, sink=SINK)
+    reading, writing = os.pipe()
+    with dora(tmp_path, "dataflow.yml", stdout=writing) as run:
+        os.close(writing)
+        with os.fdopen(reading) as reader:
+            assert "INPUT tick" in reader.readline()
+        assert run.end() < 15
+
+
+def test_sockets_of_runs_that_crashed_are_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    write(tmp_path, TICKING, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.until_prints("INPUT tick")
+        run.process.kill()
+        run.process.wait()
+        assert len(run.sockets) == 1
+        run.until(lambda: not run.processes(), 1.0)
+        again = {"XDG_RUNTIME_DIR": str(run.runtime)}
+        with dora(tmp_path, "dataflow.yml", "--stop-after", "1s", env=again) as second:
+            second.end(0)
+        assert run.sockets == []
