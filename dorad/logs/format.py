@@ -14,6 +14,7 @@ from dorad.logs.record import RAW, LogRecord
 Format = Literal["pretty", "compact", "json"]
 Formatter = Callable[[LogRecord], str]
 
+_LEVEL_WIDTH = len(RAW)
 _RESET = "\x1b[0m"
 _LEVEL_COLORS = {
     "error": "\x1b[1;31m",
@@ -37,19 +38,20 @@ def formatter(
 ) -> Formatter:
     """A function from a record to its line(s), without the last newline.
 
-    pretty: `HH:MM:SS LEVEL node: target message`; compact leaves out the target; times are local.
+    pretty: `HH:MM:SS LEVEL node: target message`, with the levels padded so that nodes stand below
+    each other; compact leaves out the target and the padding; times are local.
     json: the record as dora's `LogMessage`, times in UTC. `color` gives every node of `nodes` a
     colour of its own; never for `json`.
     """
     if kind == "json":
         return lambda record: _json(record, dataflow_id, daemon_id)
-    text = _TextFormatter(nodes, with_target=kind == "pretty")
+    text = _TextFormatter(nodes, pretty=kind == "pretty")
     return text.colored if color else text.plain
 
 
 class _TextFormatter:
-    def __init__(self, nodes: Sequence[str], *, with_target: bool) -> None:
-        self._with_target = with_target
+    def __init__(self, nodes: Sequence[str], *, pretty: bool) -> None:
+        self._pretty = pretty
         self._colors = {
             node: _NODE_COLORS[place % len(_NODE_COLORS)] for place, node in enumerate(nodes)
         }
@@ -57,20 +59,24 @@ class _TextFormatter:
         self._clock = ""
 
     def plain(self, record: LogRecord) -> str:
-        level = record.level if record.level == RAW else record.level.upper()
-        return f"{self._time(record)} {level:<6} {_origin(record)}: {self._text(record)}"
+        level = self._level(record)
+        return f"{self._time(record)} {level} {_origin(record)}: {self._text(record)}"
 
     def colored(self, record: LogRecord) -> str:
-        level = record.level if record.level == RAW else record.level.upper()
+        level = self._level(record)
         shade = _LEVEL_COLORS[record.level]
         # A last reset, for a message that leaves a colour of its own behind.
         return (
-            f"\x1b[2m{self._time(record)}{_RESET} {shade}{level:<6}{_RESET} "
+            f"\x1b[2m{self._time(record)}{_RESET} {shade}{level}{_RESET} "
             f"{self._color(record.node)}{_origin(record)}{_RESET}: {self._text(record)}{_RESET}"
         )
 
+    def _level(self, record: LogRecord) -> str:
+        level = _level_name(record)
+        return level.ljust(_LEVEL_WIDTH) if self._pretty else level
+
     def _text(self, record: LogRecord) -> str:
-        if self._with_target and record.target:
+        if self._pretty and record.target:
             return f"{record.target} {record.message}"
         return record.message
 
@@ -90,6 +96,10 @@ class _TextFormatter:
         return self._colors[node]
 
 
+def _level_name(record: LogRecord) -> str:
+    return record.level if record.level == RAW else record.level.upper()
+
+
 def _origin(record: LogRecord) -> str:
     return "[dora]" if record.node is None else record.node
 
@@ -102,7 +112,7 @@ def _json(record: LogRecord, dataflow_id: str, daemon_id: str | None) -> str:
             "dataflow_id": dataflow_id,
             "node_id": record.node,
             "daemon_id": daemon_id,
-            "level": record.level if record.level == RAW else record.level.upper(),
+            "level": _level_name(record),
             "target": record.target,
             "module_path": record.module_path,
             "file": record.file,

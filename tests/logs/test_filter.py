@@ -1,0 +1,64 @@
+"""What --log-level and --log-filter show."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.logs.filter import LEVELS, LogFilter, parse_filter
+from dorad.logs.record import LogRecord
+
+OUT = LogRecord(0, "stdout", "n", "x")
+ERR = LogRecord(0, "stdout", "n", "x", "stderr")
+
+
+def shown(level: str) -> set[str]:
+    """Which of all kinds of lines pass `--log-level level`."""
+    wanted = LogFilter(level)
+    kinds = {name: LogRecord(0, name, "n", "x") for name in LEVELS if name != "stdout"}
+    kinds |= {"raw stdout": OUT, "raw stderr": ERR}
+    return {name for name, record in kinds.items() if wanted.passes(record)}
+
+
+@pytest.mark.parametrize(
+    ("level", "lines"),
+    [
+        ("error", {"error"}),
+        ("warn", {"error", "warn", "raw stderr"}),
+        ("info", {"error", "warn", "raw stderr", "info", "raw stdout"}),
+        ("debug", {"error", "warn", "raw stderr", "info", "raw stdout", "debug"}),
+        ("trace", {"error", "warn", "raw stderr", "info", "raw stdout", "debug", "trace"}),
+        ("stdout", {"error", "warn", "raw stderr", "info", "raw stdout", "debug", "trace"}),
+    ],
+)
+def test_a_level_shows_itself_and_what_is_graver(level: str, lines: set[str]) -> None:
+    assert shown(level) == lines
+
+
+def test_without_options_everything_is_shown() -> None:
+    assert parse_filter(None, None) == LogFilter("stdout", {})
+    assert parse_filter("", "") == LogFilter("stdout", {})
+
+
+def test_a_node_may_have_a_level_of_its_own() -> None:
+    wanted = parse_filter("WARN", "cam=debug, arm = error,")
+    assert wanted == LogFilter("warn", {"cam": "debug", "arm": "error"})
+    debug = {name: LogRecord(0, "debug", name, "x") for name in ("cam", "arm", "other")}
+    assert [name for name, record in debug.items() if wanted.passes(record)] == ["cam"]
+
+
+def test_the_daemons_own_lines_follow_the_general_level() -> None:
+    assert not LogFilter("warn", {"n": "trace"}).passes(LogRecord(0, "info", None, "x"))
+
+
+@pytest.mark.parametrize(
+    ("level", "by_node", "message"),
+    [
+        ("loud", None, "`loud` is not a log level; there are error, warn, info"),
+        (None, "cam", "`cam` is not of the form node=level"),
+        (None, "=info", "`=info` is not of the form node=level"),
+        (None, "cam=", "`` is not a log level"),
+    ],
+)
+def test_a_wrong_option_is_named(level: str | None, by_node: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_filter(level, by_node)

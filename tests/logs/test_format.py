@@ -1,0 +1,107 @@
+"""Records as people and programs read them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.logs.format import formatter
+from dorad.logs.record import LogRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WHEN = 1795566578.378068
+WARN = LogRecord(WHEN, "warn", "cam", "hot", target="driver", fields={"degrees": 80})
+RAW = LogRecord(WHEN, "stdout", "cam", "hello")
+OURS = LogRecord(WHEN, "info", None, "all nodes are ready")
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_pretty_is_time_level_node_target_message() -> None:
+    text = formatter("pretty", dataflow_id="d")
+    assert text(WARN) == "00:29:38 WARN   cam: driver hot"
+    assert text(RAW) == "00:29:38 stdout cam: hello"
+    assert text(OURS) == "00:29:38 INFO   [dora]: all nodes are ready"
+
+
+def test_compact_leaves_out_the_target_and_the_padding() -> None:
+    assert formatter("compact", dataflow_id="d")(WARN) == "00:29:38 WARN cam: hot"
+
+
+def test_times_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    assert formatter("pretty", dataflow_id="d")(RAW).startswith("09:29:38 ")
+
+
+def test_json_has_the_keys_of_a_log_message() -> None:
+    record = LogRecord(WHEN, "warn", "cam", "heiß", "stderr", "t", {"a": 1}, "f.py", 3, "m.p")
+    line = formatter("json", dataflow_id="flow", daemon_id="here")(record)
+    assert "heiß" in line
+    assert list(json.loads(line).items()) == [
+        ("build_id", None),
+        ("dataflow_id", "flow"),
+        ("node_id", "cam"),
+        ("daemon_id", "here"),
+        ("level", "WARN"),
+        ("target", "t"),
+        ("module_path", "m.p"),
+        ("file", "f.py"),
+        ("line", 3),
+        ("message", "heiß"),
+        ("timestamp", "2026-11-25T00:29:38.378068Z"),
+        ("fields", {"a": 1}),
+    ]
+
+
+def test_json_stays_one_line_whatever_the_message() -> None:
+    line = formatter("json", dataflow_id="d")(LogRecord(WHEN, "info", "cam", "a\nb"))
+    assert "\n" not in line
+    assert json.loads(line)["message"] == "a\nb"
+
+
+def test_raw_lines_keep_their_level_in_json() -> None:
+    assert json.loads(formatter("json", dataflow_id="d")(RAW))["level"] == "stdout"
+
+
+def test_colour_changes_nothing_but_the_colour() -> None:
+    plain = formatter("pretty", dataflow_id="d")
+    coloured = formatter("pretty", dataflow_id="d", color=True)
+    for record in (WARN, RAW, OURS):
+        assert ESCAPE.sub("", coloured(record)) == plain(record)
+        assert ESCAPE.search(coloured(record))
+
+
+def test_json_is_never_coloured() -> None:
+    assert "\x1b" not in formatter("json", dataflow_id="d", color=True)(WARN)
+
+
+def test_every_node_has_its_colour_and_keeps_it() -> None:
+    nodes = [f"n{number}" for number in range(10)]
+    text = formatter("pretty", dataflow_id="d", nodes=nodes, color=True)
+
+    def color(node: str) -> str:
+        line = text(LogRecord(WHEN, "info", node, "x"))
+        return line[: line.index(node)].rpartition("\x1b")[2]
+
+    assert len({color(node) for node in nodes}) == 10
+    assert color("stranger") == color("stranger")
+
+
+def test_a_message_cannot_leave_its_colour_to_the_next_line() -> None:
+    text = formatter("pretty", dataflow_id="d", color=True)
+    assert text(LogRecord(WHEN, "info", "cam", "\x1b[31mred")).endswith("\x1b[0m")

@@ -1,0 +1,132 @@
+"""Which lines are structured, and what becomes of the others."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.logs.format import formatter
+from dorad.logs.record import LogRecord, parse_level, parse_line
+
+NOW = 1_000_000.0
+WHEN = "2026-11-25T00:29:38.378068Z"
+WHEN_SECONDS = datetime(2026, 11, 25, 0, 29, 38, 378068, UTC).timestamp()
+
+
+def parse(line: bytes | dict[str, Any]) -> LogRecord:
+    data = json.dumps(line).encode() if isinstance(line, dict) else line
+    return parse_line(data, "cam", "stdout", NOW)
+
+
+def test_a_plain_line_is_its_own_message_without_severity() -> None:
+    assert parse(b"hello  ") == LogRecord(NOW, "stdout", "cam", "hello  ")
+
+
+def test_a_line_of_our_log_methods_is_taken_apart() -> None:
+    line = {"timestamp": WHEN, "level": "WARN", "node_id": "cam", "message": "hot"}
+    assert parse(line) == LogRecord(WHEN_SECONDS, "warn", "cam", "hot")
+    more = parse({**line, "target": "driver", "fields": {"degrees": 80, "line": "x"}})
+    assert (more.target, more.fields, more.line) == ("driver", {"degrees": 80, "line": "x"}, None)
+
+
+def test_the_node_that_wrote_a_line_is_the_one_it_comes_from() -> None:
+    line = {"timestamp": WHEN, "level": "info", "node_id": "other", "message": ""}
+    assert parse(line).node == "cam"
+
+
+def test_a_line_of_rusts_tracing_is_taken_apart() -> None:
+    fields = {"file": "/n.py", "line": 6, "target": "root", "message": "py warn", "x": 1}
+    record = parse({"timestamp": WHEN, "level": "WARN", "fields": fields, "target": "dora"})
+    assert (record.level, record.message, record.target) == ("warn", "py warn", "root")
+    assert (record.file, record.line, record.fields) == ("/n.py", 6, {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "target", "message"),
+    [
+        (b"WARNING:root:no frame", "warn", "root", "no frame"),
+        (b"CRITICAL:a.b-c:", "error", "a.b-c", ""),
+        (b"INFO:cam:x:y", "info", "cam", "x:y"),
+    ],
+)
+def test_a_line_of_pythons_logging_keeps_its_severity(
+    line: bytes, level: str, target: str, message: str
+) -> None:
+    assert parse(line) == LogRecord(NOW, level, "cam", message, target=target)
+
+
+@pytest.mark.parametrize("line", [b"Error: x", b"INFO: x", b"ERRORS:a:b", b"INFO:a b:c", b""])
+def test_what_only_resembles_it_is_left_alone(line: bytes) -> None:
+    assert parse(line) == LogRecord(NOW, "stdout", "cam", line.decode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"level":"info"}',
+        b'{"timestamp":"2026-11-25T00:00:00Z"}',
+        b'{"level":"loud","timestamp":"2026-11-25T00:00:00Z"}',
+        b'{"level":"info","timestamp":"yesterday"}',
+        b'{"level":3,"timestamp":1}',
+        b'{"level":"info","timestamp":NaN}',
+        b'{"level":"info","timestamp":true',
+        b'{"level":"info","timestamp":1e300}',
+        b'{"level":"info","timestamp":"0001-01-01T00:00:00+14:00"}',
+        b"{" * 100_000,
+        b'{"a":' * 100_000,
+    ],
+)
+def test_json_that_is_no_log_line_is_a_plain_line(line: bytes) -> None:
+    assert parse(line) == LogRecord(NOW, "stdout", "cam", line.decode())
+
+
+def test_a_message_that_is_no_text_is_shown_as_json() -> None:
+    assert parse({"timestamp": WHEN, "level": "info", "message": {"a": 1}}).message == '{"a": 1}'
+
+
+def test_seconds_are_a_timestamp_too() -> None:
+    assert parse({"timestamp": 12.5, "level": "info", "message": ""}).timestamp == 12.5
+
+
+def test_nanoseconds_and_time_zones_are_read() -> None:
+    line = {"timestamp": "2026-11-25T02:29:38.378068123+02:00", "level": "info", "message": ""}
+    assert parse(line).timestamp == WHEN_SECONDS
+
+
+def test_bad_utf8_is_replaced() -> None:
+    assert parse(b"a\xffb").message == "a\ufffdb"
+
+
+@pytest.mark.parametrize("text", ["error", "ERROR", "Critical", "warning", "stdout"])
+def test_levels_have_several_spellings(text: str) -> None:
+    assert parse_level(text) in {"error", "warn", "stdout"}
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+values = st.recursive(
+    scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3)
+)
+keys = st.sampled_from(["timestamp", "level", "message", "target", "fields", "file", "line", "x"])
+lines = st.binary() | st.dictionaries(keys, values).map(
+    lambda line: json.dumps({"level": "info", "timestamp": WHEN, **line}).encode()
+)
+
+
+@given(lines)
+def test_no_line_fails_and_every_record_can_be_written(line: bytes) -> None:
+    record = parse(line)
+    for kind in ("pretty", "compact", "json"):
+        formatter(kind, dataflow_id="d")(record).encode()
+
+
+def test_half_a_character_in_json_can_be_written() -> None:
+    record = parse(b'{"level":"info","timestamp":1,"message":"a\\ud800","fields":{"\\udfff":1}}')
+    assert record.message == "a?"
+    formatter("json", dataflow_id="d")(record).encode()
+    emoji = parse(b'{"level":"info","timestamp":1,"message":"\\ud83d\\ude00"}')
+    assert emoji.message == "\U0001f600"
