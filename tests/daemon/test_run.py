@@ -1,0 +1,125 @@
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from dorad.daemon.exits import Outcome
+from dorad.daemon.run import DataflowRun
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.load import load
+from dorad.launch.client import Guard
+from dorad.launch.command import LaunchContext
+from dorad.logs.record import LogRecord
+from tests.cli.running import write
+
+YAML = """
+    nodes:
+      - {id: source, path: source.py, outputs: [out]}
+      - {id: sink, path: sink.py, inputs: {x: source/out}}
+"""
+SOURCE = """
+    import pyarrow as pa
+    from dora import Node
+    node = Node()
+    for number in range(20):
+        node.send_output("out", pa.array([number]))
+"""
+SINK = """
+    from dora import Node
+    for event in Node():
+        if event["type"] == "INPUT":
+            print(event["value"][0])
+"""
+
+
+@pytest.fixture(autouse=True)
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as base:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", base)
+        yield Path(base) / "dora"
+
+
+@pytest.fixture
+async def guard() -> AsyncIterator[Guard]:
+    guard = Guard.start()
+    yield guard
+    await guard.close()
+
+
+def context(folder: Path) -> LaunchContext:
+    return LaunchContext(load(folder / "dataflow.yml"), dict(os.environ))
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_a_run_returns_how_each_node_ended_and_what_passed(
+    tmp_path: Path, guard: Guard, runtime: Path
+) -> None:
+    write(tmp_path, YAML, source=SOURCE, sink=SINK)
+    records: list[LogRecord] = []
+    tasks = asyncio.all_tasks()
+    run = DataflowRun(context(tmp_path), guard, records.extend)
+    ended = await run.run()
+    assert ended.ok
+    assert [result.node for result in ended.results] == ["source", "sink"]
+    (edge,) = ended.edges
+    assert edge.sent == 20
+    assert edge.dropped == 20 - len(records)
+    assert records[-1].message == "19"
+    assert asyncio.all_tasks() == tasks
+    assert files(runtime) == []
+
+
+async def test_a_cancelled_run_leaves_nothing(tmp_path: Path, guard: Guard, runtime: Path) -> None:
+    write(tmp_path, YAML, source="import time; time.sleep(600)", sink=SINK)
+    started = asyncio.Event()
+    run = DataflowRun(context(tmp_path), guard, lambda _: None)
+    task = asyncio.create_task(run.run())
+    asyncio.get_running_loop().call_later(0.3, started.set)
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert files(runtime) == []
+
+
+async def test_every_missing_program_is_told_at_once(tmp_path: Path, guard: Guard) -> None:
+    write(tmp_path, YAML)
+    with pytest.raises(DataflowError) as caught:
+        DataflowRun(context(tmp_path), guard, lambda _: None)
+    assert [problem.key for problem in caught.value.problems] == ["nodes[0].path", "nodes[1].path"]
+    assert all(problem.line for problem in caught.value.problems)
+
+
+async def test_a_program_that_cannot_be_executed_is_a_failed_node(
+    tmp_path: Path, guard: Guard
+) -> None:
+    write(tmp_path, "nodes: [{id: broken, path: ./broken}]")
+    (tmp_path / "broken").write_bytes(b"\x7fELF nonsense")
+    (tmp_path / "broken").chmod(0o755)
+    ended = await DataflowRun(context(tmp_path), guard, lambda _: None).run()
+    (result,) = ended.results
+    assert (result.outcome, result.exit) == (Outcome.FAILED, None)
+    assert result.reason.startswith("could not be started: ")
+
+
+async def test_many_lines_of_a_node_that_ends_at_once_are_all_read(
+    tmp_path: Path, guard: Guard
+) -> None:
+    write(
+        tmp_path,
+        "nodes: [{id: talk, path: talk.py}]",
+        talk="for number in range(20000): print('line', number)",
+    )
+    records: list[LogRecord] = []
+
+    def take(batch: Sequence[LogRecord]) -> None:
+        records.extend(batch)
+
+    await DataflowRun(context(tmp_path), guard, take).run()
+    assert [record.message for record in records] == [f"line {n}" for n in range(20000)]
