@@ -282,6 +282,8 @@ class Broker:
             return
         node_id = next(n for n, known in self._connections.items() if known is connection)
         match packet.kind:
+            case "ready":
+                self._ready(node_id, connection)
             case "grow":
                 size = packet.number("size")
                 if not 0 < size <= MAX_SEGMENT:
@@ -313,6 +315,11 @@ class Broker:
         self._introduce(node_id)
         for kind, fields in self._waiting.pop(node_id, []):
             self._send(node_id, kind, fields)
+
+    def _ready(self, node_id: str, connection: Connection) -> None:
+        if self._poison is not None:
+            connection.send("refused", {"error": self._poison})
+            return
         late = self._epoch_ns is not None
         self._listener.on_connected(node_id, connection.pid)
         if late:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 _monotonic_ns = time.monotonic_ns
 
 
-def _load_decoder() -> Callable[[Taken], Any]:
+@functools.cache
+def load_decoder() -> Callable[[Taken], Any]:
     """Import pyarrow and return the function that makes an array of a message."""
     import pyarrow as pa
 
@@ -47,7 +49,7 @@ class RingInput:
         self.inlet = inlet
         self.closed = False
         self._clock = clock
-        self._build: Callable[[Taken], Any] | None = None
+        self._build = load_decoder()
 
     def ready(self) -> bool:
         """Tell whether an event waits."""
@@ -65,8 +67,6 @@ class RingInput:
         metadata: dict[str, Any] = {"timestamp": as_datetime(stamp)}
         if taken[-1]:
             metadata.update(metadata_codec.decode(taken[-1]))
-        if self._build is None:
-            self._build = _load_decoder()
         return {
             "kind": "dora",
             "type": "INPUT",

@@ -96,7 +96,11 @@ def bridge(node_id: str) -> None:
 
     def basic_config(**options: Any) -> None:
         if not options.keys() & {"handlers", "stream", "filename"}:
-            options["handlers"] = [_Handler(node_id)]
+            handler = _Handler(node_id)
+            if "format" not in options:
+                # Level, logger and place travel as fields; the text is the message alone.
+                handler.setFormatter(logging.Formatter("%(message)s"))
+            options["handlers"] = [handler]
         original(**options)
 
     logging.basicConfig = basic_config

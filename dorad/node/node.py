@@ -9,7 +9,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import attach, logbridge
+from dorad.node import attach, inputs, logbridge
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.raw import SampleHandler
@@ -36,8 +36,12 @@ class _Attachment:
     """What all `Node` objects of one node id in this process share; ends with the last of them."""
 
     def __init__(self, session: Session) -> None:
-        epoch_ns = session.wait_for_start()
         config = session.config
+        if any(item["interval_ns"] is None for item in config["inputs"]):
+            # Importing pyarrow takes long enough for a queue to overflow: data waits for it at the
+            # barrier, not in queues. A node that only has timers never pays for it.
+            inputs.load_decoder()
+        epoch_ns = session.wait_for_start()
         self.session = session
         self.config = config
         self.clock = Clock()
@@ -45,8 +49,8 @@ class _Attachment:
         # With one core, looking keeps the sender from running at all.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else min(spin_us, 1000))
-        inputs = [self._input(item, epoch_ns) for item in config["inputs"]]
-        self.receiver = Receiver(session, inputs, spin)
+        served = [self._input(item, epoch_ns) for item in config["inputs"]]
+        self.receiver = Receiver(session, served, spin)
         self.sender = Sender(session, self.clock, config.get("keep_bytes") or DEFAULT_KEEP)
 
     def _input(self, item: dict[str, Any], epoch_ns: int) -> RingInput | TimerInput:

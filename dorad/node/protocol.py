@@ -2,7 +2,8 @@
 
 One packet is one JSON object with a key `t` that names its kind; descriptors travel beside it.
 
-    node -> daemon   hello {node, dynamic, pid, version}     first of all; waits at the barrier
+    node -> daemon   hello {node, dynamic, pid, version}     first of all
+                     ready {}                                can receive; waits at the barrier
                      grow {size}                             wants a segment; answered in turn
                      retire {segment}                        uses the segment no more
                      done {}                                 sends nothing any more

@@ -112,11 +112,14 @@ class Session:
         return bool(self.box.words[BOX_MAIL] != self.packets)
 
     def wait_for_start(self) -> int:
-        """Block until the barrier opens; return the dataflow's start on CLOCK_MONOTONIC, ns.
+        """Say that the node can receive, and block until the barrier opens.
+
+        Returns the dataflow's start on CLOCK_MONOTONIC, ns.
 
         Raises:
             RuntimeError: the dataflow could not start, or the daemon is gone.
         """
+        self._tell("ready", {})
         while self.epoch_ns is None:
             packet = protocol.receive(self._socket)
             if packet is None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from dorad.shm import create, doorbell, layout
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool, Sample
 from dorad.shm.ring import Counters, Inlet, Outlet, Peer, Taken, counters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Edge:

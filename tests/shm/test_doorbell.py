@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.shm import doorbell
+from dorad.shm.fence import acquire, fence, release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def bell() -> Iterator[int]:
+    descriptor = doorbell.create()
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_ring_before_the_wait_is_not_lost(bell: int) -> None:
+    doorbell.ring(bell)
+    assert doorbell.Waiter([bell]).wait(None)
+
+
+def test_a_ring_ends_a_wait(bell: int) -> None:
+    ringer = threading.Timer(0.02, doorbell.ring, [bell])
+    ringer.start()
+    assert doorbell.Waiter([bell]).wait(5_000_000_000)
+    ringer.join()
+
+
+def test_a_hushed_bell_is_silent(bell: int) -> None:
+    doorbell.ring(bell)
+    doorbell.hush(bell)
+    doorbell.hush(bell)
+    assert not doorbell.Waiter([bell]).wait(0)
+
+
+def test_a_wait_is_finer_than_a_millisecond(bell: int) -> None:
+    waiter = doorbell.Waiter([bell])
+    best = min(_timed(waiter, 200_000) for _ in range(50))
+    assert 200_000 <= best < 900_000
+
+
+def _timed(waiter: doorbell.Waiter, nanos: int) -> int:
+    started = time.monotonic_ns()
+    waiter.wait(nanos)
+    return time.monotonic_ns() - started
+
+
+def test_a_second_descriptor_ends_the_wait_without_being_the_bell(bell: int) -> None:
+    other = doorbell.create()
+    doorbell.ring(other)
+    assert not doorbell.Waiter([bell, other]).wait(5_000_000_000)
+    os.close(other)
+
+
+def test_fences_work_while_other_threads_fence() -> None:
+    def many() -> None:
+        for _ in range(10_000):
+            fence()
+            acquire()
+            release()
+
+    threads = [threading.Thread(target=many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()

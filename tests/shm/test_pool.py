@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from dorad.shm import create
+from dorad.shm.pool import TRIM_EVERY_NS
+from tests.shm.edge import content, edge
+
+
+def test_a_sample_that_was_received_and_let_go_is_used_again() -> None:
+    with edge() as e:
+        first = e.push_sample(b"a" * 1000)
+        assert e.take() is not None
+        segments = len(e.segments)
+        for _ in range(1000):
+            e.push_sample(b"b" * 1000)
+            e.take()
+        assert len(e.segments) == segments
+        assert first.segment.number == 1
+
+
+def test_a_sample_that_waits_in_a_queue_is_not_used_again() -> None:
+    with edge(5) as e:
+        waiting = [e.push_sample(b"%d" % n * 1000) for n in range(5)]
+        assert e.pool.take(1000) not in waiting
+        assert [e.take() for _ in range(5)] == [b"%d" % n * 1000 for n in range(5)]
+
+
+def test_a_sample_that_newer_ones_displaced_is_used_again_unread() -> None:
+    with edge(1) as e:
+        for _ in range(1000):
+            e.push_sample(b"x" * 300_000)
+        assert len(e.segments) <= 3
+
+
+def test_a_held_array_stays_unchanged_whatever_is_sent_meanwhile() -> None:
+    with edge(2) as e:
+        e.push_sample(b"precious" * 1000)
+        taken = e.inlet.take()
+        assert taken is not None
+        for n in range(200):
+            e.push_sample(b"%8d" % n * 1000)
+            e.take()
+        assert content(taken) == b"precious" * 1000
+
+
+def test_a_subscriber_that_is_gone_holds_nothing_back() -> None:
+    with edge(10) as e:
+        sample = e.push_sample(b"x" * 1000)
+        assert sample.reachable()
+        e.outlet.closed = True
+        assert not sample.reachable()
+
+
+def test_a_sample_the_node_itself_holds_comes_back_only_when_given_back() -> None:
+    with edge() as e:
+        sample = e.pool.take(1000)
+        sample.held = True
+        e.pool.sent(sample, [])
+        assert all(e.pool.take(1000) is not sample for _ in range(100))
+        e.pool.give_back(sample)
+        assert any(e.pool.take(1000) is sample for _ in range(1000))
+
+
+def test_idle_segments_are_given_back_at_the_second_look() -> None:
+    with edge(4) as e:
+        held = [e.push_sample(b"x" * (1 << 20)) for _ in range(4)]
+        while e.take() is not None:
+            pass
+        assert len(held) == 4
+        e.pool.trim(TRIM_EVERY_NS)
+        assert e.retired == []
+        e.pool.trim(2 * TRIM_EVERY_NS)
+        assert sorted(e.retired) == [1, 2, 3, 4]
+        assert e.pool.size == 0
+
+
+def test_segments_in_use_are_not_given_back() -> None:
+    with edge(4) as e:
+        e.push_sample(b"x" * (1 << 20))
+        taken = e.inlet.take()
+        for turn in range(1, 5):
+            e.pool.trim(turn * TRIM_EVERY_NS)
+        assert e.retired == []
+        assert taken is not None
+
+
+def test_samples_of_a_segment_do_not_overlap() -> None:
+    with edge() as e:
+        samples = [e.pool.take(700) for _ in range(300)]
+        places = sorted((s.segment.number, s.offset, 1 << s.order) for s in samples)
+        for (segment, start, size), (other, following, _) in itertools.pairwise(places):
+            assert segment != other or start + size <= following
+
+
+def test_a_full_dev_shm_says_how_much_was_asked_and_free() -> None:
+    with pytest.raises(create.ShmFullError) as caught:
+        create.create(1 << 45)
+    assert caught.value.asked == 1 << 45
+    assert 0 < caught.value.free < 1 << 45
+    assert f"{1 << 45} bytes asked, {caught.value.free} free" in str(caught.value)
