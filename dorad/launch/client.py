@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from dorad.launch import wire
-from dorad.launch.descendants import children, end_descendants, set_subreaper
+from dorad.launch.descendants import children, end_descendants
 from dorad.launch.errors import spawn_error
 from dorad.launch.model import Command, Exit, LaunchError
+from dorad.launch.prctl import set_subreaper
 
 if TYPE_CHECKING:
     from types import TracebackType

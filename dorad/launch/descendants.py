@@ -1,8 +1,8 @@
-"""Adopting orphans, and ending every descendant of this process.
+"""Finding and ending every descendant of this process, which has to be a subreaper.
 
-A subreaper (prctl(2)) becomes the parent of every descendant whose own parent dies, however often
-it forked and whatever session it made. So killing until no child is left leaves nothing behind:
-what escapes one pass is a child in a later one.
+A subreaper (see `prctl`) becomes the parent of every descendant whose own parent dies, however
+often it forked and whatever session it made. So killing until no child is left leaves nothing
+behind: what escapes one pass is a child in a later one.
 """
 
 from __future__ import annotations
@@ -16,24 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-_PR_SET_CHILD_SUBREAPER = 36
 _RECHECK_SECONDS = 0.02
 _WATCHED = 64
 """Children waited for at a time, well below the limit of open files."""
-
-
-def set_subreaper(enabled: bool) -> None:
-    """Adopt (or no longer adopt) the orphans among this process's descendants.
-
-    Raises:
-        OSError: the kernel refuses.
-    """
-    import ctypes
-
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    if prctl(_PR_SET_CHILD_SUBREAPER, int(enabled), 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def children(pid: int) -> list[int]:

@@ -15,7 +15,12 @@ import signal
 import socket
 
 from dorad.launch import wire
-from dorad.launch.descendants import end_descendants, set_subreaper
+from dorad.launch.descendants import end_descendants
+from dorad.launch.prctl import die_with_parent, set_subreaper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """The guard ends when its run does, not by being asked to."""
@@ -166,17 +171,43 @@ class _Pinned:
 
 
 def _execute(argv: list[bytes], env: dict[bytes, bytes], stdout: int, stderr: int) -> int:
-    """Start a process in its own group, with default signals and no descriptor but 0, 1, 2."""
-    return os.posix_spawn(
-        argv[0],
-        argv,
-        env,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, stdout, 1),
-            (os.POSIX_SPAWN_DUP2, stderr, 2),
-        ],
-        setpgroup=0,
-        setsigmask=(),
-        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-    )
+    """Start a process in its own group; it dies with the guard even if nobody else is left.
+
+    That last is why this forks: posix_spawn cannot ask the kernel for it.
+
+    Raises:
+        OSError: the program cannot be executed.
+    """
+    failure_read, failure_write = os.pipe()
+    guard = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(argv, env, stdout, stderr, guard)
+        except OSError as error:
+            os.write(failure_write, b"%d" % (error.errno or 0))
+        finally:
+            os._exit(127)
+    os.close(failure_write)
+    with os.fdopen(failure_read, "rb") as failure:
+        # Ends with the program's start: the other end is closed by executing it.
+        number = failure.read()
+    if number:
+        raise OSError(int(number), os.strerror(int(number)))
+    return pid
+
+
+def _become(
+    argv: list[bytes], env: dict[bytes, bytes], stdout: int, stderr: int, guard: int
+) -> NoReturn:
+    """In the new process: default signals, no descriptor but 0, 1 and 2, then the program."""
+    os.setpgid(0, 0)
+    die_with_parent(guard)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.execve(argv[0], argv, env)  # noqa: S606 - no shell is the point

@@ -93,6 +93,14 @@ def test_all_of_them_at_once_are_gone_too(family: Family) -> None:
     run.end()
 
 
+def test_when_both_are_killed_at_once_the_nodes_are_gone_too(family: Family) -> None:
+    run = Run(family, ["plain", "deaf", "stopped"])
+    os.kill(run.guard, signal.SIGSTOP)
+    run.process.kill()
+    assert kill_and_time(run.guard, family) < 1
+    run.end()
+
+
 def test_when_the_guard_is_killed_the_run_learns_that_every_process_ended(family: Family) -> None:
     run = Run(family, ["plain", "stopped"])
     os.kill(run.guard, signal.SIGKILL)

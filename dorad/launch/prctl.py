@@ -1,0 +1,37 @@
+"""The two settings of prctl(2) that keep processes from being left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def set_subreaper(enabled: bool) -> None:
+    """Adopt (or no longer adopt) the orphans among this process's descendants.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(enabled))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent` dies, also after it executes a program.
+
+    Raises:
+        OSError: the kernel refuses, or `parent` is dead already.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise ProcessLookupError
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
