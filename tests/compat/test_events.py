@@ -1,7 +1,5 @@
 """The shape of events, and their order at the start and at the end of a source."""
 
-from collections import Counter
-
 from tests.harness.dataflow import Flow
 
 RECORD = """
@@ -22,17 +20,64 @@ def test_a_timer_tick_has_an_empty_null_array_and_a_timestamp(flow: Flow) -> Non
         from probe import report
 
         event = Node().next()
-        value = event["value"]
-        report([type(event).__name__, sorted(event), event["kind"], event["type"], event["id"]])
-        report([type(value).__name__, len(value), list(event["metadata"])])
+        report([isinstance(event, dict), sorted(event), event["kind"], event["type"], event["id"]])
+        ways = event["value"], event.get("value"), dict(event)["value"], {**event}["value"]
+        for value in ways:
+            report([type(value).__name__, len(value)])
+        report(list(event["metadata"]))
         """,
         inputs={"tick": "dora/timer/millis/50"},
     )
     flow.run(stop_after=10).expect(0)
     assert flow.reports("node") == [
-        ["dict", ["id", "kind", "metadata", "type", "value"], "dora", "INPUT", "tick"],
-        ["NullArray", 0, ["timestamp"]],
+        [True, ["id", "kind", "metadata", "type", "value"], "dora", "INPUT", "tick"],
+        *[["NullArray", 0]] * 4,
+        ["timestamp"],
     ]
+
+
+def test_a_ticks_value_is_there_in_whatever_way_it_is_first_looked_at(flow: Flow) -> None:
+    flow.node(
+        "node",
+        """
+        import copy
+        import operator
+        from dora import Node
+        from probe import report
+
+        def matched(event):
+            match event:
+                case {"type": "INPUT", "value": value}:
+                    return value
+
+        ways = {
+            "key": lambda event: event["value"],
+            "get": lambda event: event.get("value"),
+            "pop": lambda event: event.pop("value"),
+            "setdefault": lambda event: event.setdefault("value"),
+            "copy": lambda event: event.copy()["value"],
+            "dict": lambda event: dict(event)["value"],
+            "unpacked": lambda event: {**event}["value"],
+            "left of |": lambda event: (event | {})["value"],
+            "right of |": lambda event: ({} | event)["value"],
+            "items": lambda event: dict(event.items())["value"],
+            "values": lambda event: list(event.values())[list(event).index("value")],
+            "itemgetter": operator.itemgetter("value"),
+            "match": matched,
+            "copy.copy": lambda event: copy.copy(event)["value"],
+            "deepcopy": lambda event: copy.deepcopy(event)["value"],
+        }
+        node = Node()
+        for name, look in ways.items():
+            value = look(node.next())
+            report([name, type(value).__name__])
+        """,
+        inputs={"tick": "dora/timer/millis/10"},
+    )
+    flow.run(stop_after=10).expect(0)
+    found = dict(flow.reports("node"))
+    assert len(found) == 15
+    assert {name: kind for name, kind in found.items() if kind != "NullArray"} == {}
 
 
 def test_a_sources_last_messages_come_before_its_close(flow: Flow) -> None:
@@ -51,10 +96,12 @@ def test_a_sources_last_messages_come_before_its_close(flow: Flow) -> None:
     )
     flow.node("sink", RECORD, inputs={"a": "source/a", "b": "source/b"})
     flow.run().expect(0)
-    types = [(type_, id_) for type_, id_, _ in flow.reports("sink")]
-    assert Counter(types[:-3]) == {("INPUT", "a"): 5, ("INPUT", "b"): 5}
-    assert set(types[-3:-1]) == {("INPUT_CLOSED", "a"), ("INPUT_CLOSED", "b")}
-    assert types[-1] == ("STOP", "ALL_INPUTS_CLOSED")
+    events = flow.reports("sink")
+    for input_id in ("a", "b"):
+        types = [type_ for type_, id_, _ in events if id_ == input_id]
+        assert types == ["INPUT"] * 5 + ["INPUT_CLOSED"]
+    assert events[-1][:2] == ["STOP", "ALL_INPUTS_CLOSED"]
+    assert len(events) == 13
 
 
 def test_a_failed_source_closes_its_inputs_and_says_who_failed(flow: Flow) -> None:

@@ -153,7 +153,7 @@ def test_what_has_no_representation_raises(
 
 
 def test_a_value_turned_into_text_is_warned_about(outcome: Outcome) -> None:
-    assert outcome.lines_about("sender", ["WARN"]), outcome.output
+    assert outcome.lines_about("sender", ["WARN", "Warning"]), outcome.output
 
 
 def test_metadata_is_a_plain_dict(module_flow: Flow, outcome: Outcome) -> None:
