@@ -1,0 +1,59 @@
+"""A dataflow as Mermaid: shapes, arrows, and text that cannot break out."""
+
+from pathlib import Path
+
+from dorad.dataflow.draw import mermaid
+from dorad.dataflow.load import parse
+
+FLOW = """\
+nodes:
+  - id: camera
+    path: camera.py
+    inputs: {tick: dora/timer/hz/30}
+    outputs: [image, info]
+    output_types: {info: "std/core/v1/String"}
+  - id: detector
+    path: dynamic
+    inputs:
+      frame: {source: camera/image, queue_size: 1, queue_policy: backpressure}
+      info: camera/info
+      slow: dora/timer/secs/2
+"""
+
+
+def draw(text):
+    return mermaid(parse(text, path=Path("flow.yml"), environ={})).splitlines()
+
+
+def test_it_is_a_flowchart_from_top_to_bottom():
+    assert draw(FLOW)[0] == "flowchart TB"
+
+
+def test_timers_nodes_and_dynamic_nodes_have_shapes_of_their_own():
+    assert draw(FLOW)[1:5] == [
+        '  n0(["30 Hz"])',
+        '  n1(["every 2 s"])',
+        '  n2["camera"]',
+        '  n3[/"detector"\\]',
+    ]
+
+
+def test_an_arrow_is_labelled_with_output_and_input_where_they_differ_and_with_the_type():
+    lines = draw(FLOW)
+    assert '  n2 ==>|"image → frame"| n3' in lines
+    assert '  n2 -->|"info #91;std/core/v1/String#93;"| n3' in lines
+
+
+def test_the_usual_timer_input_needs_no_label():
+    lines = draw(FLOW)
+    assert "  n0 --> n2" in lines
+    assert '  n1 -->|"slow"| n3' in lines
+
+
+def test_names_cannot_be_mistaken_for_syntax():
+    (line,) = draw('nodes:\n  - id: a\n    path: dynamic\n    name: "end\\"] --> b; %% <b>"\n')[1:2]
+    assert line == '  n0[/"end#34;#93; --#62; b#59; #37;#37; #60;b#62;"\\]'
+
+
+def test_an_empty_dataflow_is_a_valid_chart():
+    assert draw("nodes: []\n")[0] == "flowchart TB"
