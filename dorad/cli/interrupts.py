@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ class Interrupts:
         self._count = 0
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Handle the signals from now on. SIGHUP stays ignored under `nohup`."""
+        """Handle the signals from now on. SIGHUP stays ignored under `nohup`.
+
+        Only the main thread can; a run in another is stopped by who started it.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
         signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signals.append(signal.SIGHUP)

@@ -35,13 +35,16 @@ class LiveLog:
         stream: TextIO,
         line: Formatter,
         shown: LogFilter,
-        on_broken: Callable[[], None],
+        *,
+        quiet: bool = False,
     ) -> None:
-        """`on_broken` is called once, in the writing thread, when the reader has gone away."""
+        """`quiet` writes nothing at all."""
+        self.on_broken: Callable[[], None] | None = None
+        """Called once, in the writing thread, when the reader has gone away."""
         self._stream = stream
         self._line = line
         self._shown = shown
-        self._on_broken = on_broken
+        self._quiet = quiet
         self._lines: deque[str] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -61,6 +64,8 @@ class LiveLog:
 
     def take(self, records: Sequence[LogRecord]) -> None:
         """Queue the lines of `records`; blocks for a moment if the reader is far behind."""
+        if self._quiet:
+            return
         lines = [self._line(record) + "\n" for record in records if self._shown.passes(record)]
         if not lines:
             return
@@ -96,5 +101,6 @@ class LiveLog:
                 with self._changed:
                     self._broken = True
                     self._changed.notify_all()
-                self._on_broken()
+                if self.on_broken is not None:
+                    self.on_broken()
                 return

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.interrupts import Interrupts
+from dorad.cli.session import early_guard, report, run_session, tell
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from dorad.cli.live import LiveLog
-    from dorad.daemon.ports import EdgeCounters
-    from dorad.daemon.run import Ended
     from dorad.dataflow.model import Dataflow
-    from dorad.launch.client import Guard
-    from dorad.launch.command import LaunchContext
-    from dorad.logs.filter import LogFilter
     from dorad.logs.format import Format
 
 EPILOG = """\b
@@ -126,13 +117,13 @@ def run(
         shown = parse_filter(log_level, log_filter)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    with _early_guard() as guard:
+    with early_guard() as guard:
         from dorad.launch.command import LaunchContext
 
         dataflow = load_dataflow(path)
         _refuse_unsupported(dataflow)
         for warning in dataflow.warnings:
-            _tell("warning:", "yellow", str(warning))
+            tell("warning:", "yellow", str(warning))
         _build(dataflow, uv=uv, env=env)
         context = LaunchContext(
             dataflow,
@@ -142,7 +133,7 @@ def run(
             allow_shell=allow_shell_nodes,
             parent_pid=os.getpid(),
         )
-        ended = _run(
+        ended = run_session(
             context,
             guard,
             shown,
@@ -150,27 +141,8 @@ def run(
             stop_after=stop_after,
             finish_flag=exit_when_nodes_finish,
         )
-    _report(ended, verbose=log_level in VERBOSE)
+    report(ended, verbose=log_level in VERBOSE)
     return 0 if ended.ok else 1
-
-
-@contextlib.contextmanager
-def _early_guard() -> Iterator[Guard]:
-    """Start the guard process, so that it is ready when the dataflow is read; end it if unused."""
-    import asyncio
-
-    from dorad.launch.client import Guard
-    from dorad.launch.model import LaunchError
-
-    try:
-        guard = Guard.start()
-    except LaunchError as error:
-        raise click.ClickException(str(error)) from error
-    try:
-        yield guard
-    except BaseException:
-        asyncio.run(guard.close())
-        raise
 
 
 def _refuse_unsupported(dataflow: Dataflow) -> None:
@@ -189,105 +161,11 @@ def _build(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:
     from dorad.cli.builder import BuildError, build_dataflow
 
     try:
-        build_dataflow(dataflow, uv=uv, extra_env=env, echo=click.echo)
+        build_dataflow(dataflow, uv=uv, extra_env=env, echo=_echo)
     except BuildError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _run(
-    context: LaunchContext,
-    guard: Guard,
-    shown: LogFilter,
-    log_format: Format,
-    *,
-    stop_after: float | None,
-    finish_flag: bool | None,
-) -> Ended:
-    """Run the dataflow with its live log and its signals. Raises click.ClickException."""
-    import asyncio
-
-    from dorad.daemon.run import DataflowRun
-    from dorad.launch.model import LaunchError
-
-    async def main() -> Ended:
-        loop = asyncio.get_running_loop()
-        run = DataflowRun(
-            context,
-            guard,
-            lambda records: live.take(records),
-            exit_when_nodes_finish=finish_flag,
-            stop_after=stop_after,
-        )
-        Interrupts(run, lambda text: _tell("dora:", "cyan", text)).install(loop)
-        live = _live_log(context, run.dataflow_id, shown, log_format, _from_thread(loop, run.stop))
-        with live:
-            return await run.run()
-
-    try:
-        return asyncio.run(main())
-    except (LaunchError, OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
-    def call() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is left to stop
-            loop.call_soon_threadsafe(stop)
-
-    return call
-
-
-def _live_log(
-    context: LaunchContext,
-    dataflow_id: str,
-    shown: LogFilter,
-    log_format: Format,
-    on_broken: Callable[[], None],
-) -> LiveLog:
-    from dorad.cli.live import LiveLog
-    from dorad.logs.format import formatter
-
-    line = formatter(
-        log_format,
-        dataflow_id=dataflow_id,
-        nodes=[node.id for node in context.dataflow.nodes],
-        color=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
-    )
-    return LiveLog(sys.stdout, line, shown, on_broken)
-
-
-def _report(ended: Ended, *, verbose: bool) -> None:
-    """Tell what failed, what was dropped and, at a terminal, that it is over."""
-    for note in drop_notes(ended.edges, every=verbose):
-        _tell("note:", "cyan", note)
-    if ended.ok:
-        if sys.stderr.isatty():
-            nodes = "node" if len(ended.results) == 1 else "nodes"
-            _tell("finished:", "green", f"{len(ended.results)} {nodes} ok, {ended.seconds:.1f} s")
-        return
-    from dorad.daemon.report import failure_report
-
-    for block in failure_report(ended.results):
-        _tell("error:", "red", block.headline)
-        for line in block.lines:
-            click.echo(f"    {line}", err=True)
-
-
-def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
-    """Yield a line for each edge that dropped messages.
-
-    An input of one place asks for the newest message only, so its drops are news to nobody; they
-    are left out unless `every` edge is wanted.
-    """
-    for edge in edges:
-        if edge.dropped and (every or edge.queue_size > 1):
-            way = f"{edge.source_node}/{edge.output} -> {edge.node}/{edge.input}"
-            yield (
-                f"{edge.dropped} of {edge.sent} messages dropped on {way}"
-                f" (queue_size {edge.queue_size})"
-            )
-
-
-def _tell(head: str, colour: str, text: str) -> None:
-    """Write one line to stderr."""
-    click.echo(f"{click.style(head, fg=colour, bold=True)} {text}", err=True)
+def _echo(line: str) -> None:
+    """Show a line of the build; standard output is for the nodes' lines alone."""
+    click.echo(line, err=True)

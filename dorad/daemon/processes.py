@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,7 @@ class Launcher:
         command = command_for(node, self._context, node_config, downloaded=downloaded)
         for warning in command.warnings:
             self._notice("warn", node.id, warning)
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
+        (out_read, out_write), (err_read, err_write) = _pipes(2)
         try:
             process = await self._guard.spawn(command, out_write, err_write)
         except BaseException:
@@ -90,6 +90,19 @@ class Launcher:
             Capture(out_read, node.id, "stdout", self._logs),
             Capture(err_read, node.id, "stderr", self._logs),
         )
+
+
+def _pipes(count: int) -> list[tuple[int, int]]:
+    """Return pipes, each as its two ends. Raises LaunchError when descriptors run out."""
+    pipes: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            pipes.append(os.pipe())
+    except OSError as error:
+        for end in itertools.chain(*pipes):
+            os.close(end)
+        raise LaunchError(f"no pipe can be made for its output: {error.strerror}") from error
+    return pipes
 
 
 def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:

@@ -41,11 +41,17 @@ class Ended:
         return all(result.ok for result in self.results)
 
 
+def new_dataflow_id() -> str:
+    """Return the name of one run of a dataflow: a UUID."""
+    return str(uuid.uuid4())
+
+
 class DataflowRun:
     """Runs a dataflow once. Nothing of it outlives `run`: no process, task, descriptor or file."""
 
     def __init__(
         self,
+        dataflow_id: str,
         context: LaunchContext,
         guard: Guard,
         logs: Sink,
@@ -67,7 +73,7 @@ class DataflowRun:
         if problems:
             raise DataflowError(problems)
         self.dataflow = context.dataflow
-        self.dataflow_id = str(uuid.uuid4())
+        self.dataflow_id = dataflow_id
         self._context = context
         self._guard = guard
         self._logs = logs

@@ -16,7 +16,9 @@ def record(text: str) -> LogRecord:
 
 
 def log(stream: io.TextIOBase, on_broken: Callable[[], None] = lambda: None) -> live.LiveLog:
-    return live.LiveLog(stream, lambda r: r.message, LogFilter(), on_broken)  # type: ignore[arg-type]
+    made = live.LiveLog(stream, lambda r: r.message, LogFilter())  # type: ignore[arg-type]
+    made.on_broken = on_broken
+    return made
 
 
 class Held(io.StringIO):
@@ -69,3 +71,10 @@ def test_a_reader_that_is_gone_is_told_once() -> None:
         lines.take([record("a")])
         assert broken.wait(DEADLINE_S)
         lines.take([record("b")])
+
+
+def test_quiet_writes_nothing() -> None:
+    stream = io.StringIO()
+    with live.LiveLog(stream, lambda r: r.message, LogFilter(), quiet=True) as lines:
+        lines.take([record("a")])
+    assert stream.getvalue() == ""

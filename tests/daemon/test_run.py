@@ -63,7 +63,7 @@ async def test_a_run_returns_how_each_node_ended_and_what_passed(
     write(tmp_path, YAML, source=SOURCE, sink=SINK)
     records: list[LogRecord] = []
     tasks = asyncio.all_tasks()
-    run = DataflowRun(context(tmp_path), guard, records.extend)
+    run = DataflowRun("id", context(tmp_path), guard, records.extend)
     ended = await run.run()
     assert ended.ok
     assert [result.node for result in ended.results] == ["source", "sink"]
@@ -78,7 +78,7 @@ async def test_a_run_returns_how_each_node_ended_and_what_passed(
 async def test_a_cancelled_run_leaves_nothing(tmp_path: Path, guard: Guard, runtime: Path) -> None:
     write(tmp_path, YAML, source="import time; time.sleep(600)", sink=SINK)
     started = asyncio.Event()
-    run = DataflowRun(context(tmp_path), guard, lambda _: None)
+    run = DataflowRun("id", context(tmp_path), guard, lambda _: None)
     task = asyncio.create_task(run.run())
     asyncio.get_running_loop().call_later(0.3, started.set)
     await started.wait()
@@ -91,7 +91,7 @@ async def test_a_cancelled_run_leaves_nothing(tmp_path: Path, guard: Guard, runt
 async def test_every_missing_program_is_told_at_once(tmp_path: Path, guard: Guard) -> None:
     write(tmp_path, YAML)
     with pytest.raises(DataflowError) as caught:
-        DataflowRun(context(tmp_path), guard, lambda _: None)
+        DataflowRun("id", context(tmp_path), guard, lambda _: None)
     assert [problem.key for problem in caught.value.problems] == ["nodes[0].path", "nodes[1].path"]
     assert all(problem.line for problem in caught.value.problems)
 
@@ -102,7 +102,7 @@ async def test_a_program_that_cannot_be_executed_is_a_failed_node(
     write(tmp_path, "nodes: [{id: broken, path: ./broken}]")
     (tmp_path / "broken").write_bytes(b"\x7fELF nonsense")
     (tmp_path / "broken").chmod(0o755)
-    ended = await DataflowRun(context(tmp_path), guard, lambda _: None).run()
+    ended = await DataflowRun("id", context(tmp_path), guard, lambda _: None).run()
     (result,) = ended.results
     assert (result.outcome, result.exit) == (Outcome.FAILED, None)
     assert result.reason.startswith("could not be started: ")
@@ -121,5 +121,5 @@ async def test_many_lines_of_a_node_that_ends_at_once_are_all_read(
     def take(batch: Sequence[LogRecord]) -> None:
         records.extend(batch)
 
-    await DataflowRun(context(tmp_path), guard, take).run()
+    await DataflowRun("id", context(tmp_path), guard, take).run()
     assert [record.message for record in records] == [f"line {n}" for n in range(20000)]

@@ -1,0 +1,139 @@
+"""One run at a terminal: its guard, its live log, its signals, and the report at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.cli.interrupts import Interrupts
+from dorad.cli.live import LiveLog
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable, Iterator
+
+    from dorad.daemon.ports import EdgeCounters
+    from dorad.daemon.run import Ended
+    from dorad.launch.client import Guard
+    from dorad.launch.command import LaunchContext
+    from dorad.logs.filter import LogFilter
+    from dorad.logs.format import Format
+
+
+@contextlib.contextmanager
+def early_guard() -> Iterator[Guard]:
+    """Start the guard process, so that it is ready when the dataflow is read; end it if unused."""
+    import asyncio
+
+    from dorad.launch.client import Guard
+    from dorad.launch.model import LaunchError
+
+    try:
+        guard = Guard.start()
+    except LaunchError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        yield guard
+    except BaseException:
+        asyncio.run(guard.close())
+        raise
+
+
+def run_session(
+    context: LaunchContext,
+    guard: Guard,
+    shown: LogFilter,
+    log_format: Format,
+    *,
+    stop_after: float | None,
+    finish_flag: bool | None,
+) -> Ended:
+    """Run a dataflow with its live log and its signals.
+
+    Raises:
+        click.ClickException: nothing can be started, or the environment holds nonsense.
+        DataflowError: a node's program is missing, or it may not be run.
+    """
+    import asyncio
+
+    from dorad.daemon.run import DataflowRun, new_dataflow_id
+    from dorad.launch.model import LaunchError
+    from dorad.logs.format import formatter
+
+    dataflow_id = new_dataflow_id()
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    nodes = [node.id for node in context.dataflow.nodes]
+    line = formatter(log_format, dataflow_id=dataflow_id, nodes=nodes, color=color)
+    live = LiveLog(sys.stdout, line, shown, quiet="DORA_QUIET" in os.environ)
+    try:
+        run = DataflowRun(
+            dataflow_id,
+            context,
+            guard,
+            live.take,
+            exit_when_nodes_finish=finish_flag,
+            stop_after=stop_after,
+        )
+    except (OSError, ValueError) as error:  # the runtime directory, or a variable's value
+        raise click.ClickException(str(error)) from error
+
+    async def main() -> Ended:
+        loop = asyncio.get_running_loop()
+        Interrupts(run, lambda text: tell("dora:", "cyan", text)).install(loop)
+        live.on_broken = _from_thread(loop, run.stop)
+        with live:
+            return await run.run()
+
+    try:
+        return asyncio.run(main())
+    except (LaunchError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is left to stop
+            loop.call_soon_threadsafe(stop)
+
+    return call
+
+
+def report(ended: Ended, *, verbose: bool) -> None:
+    """Tell what failed, what was dropped and, at a terminal, that it is over."""
+    for note in drop_notes(ended.edges, every=verbose):
+        tell("note:", "cyan", note)
+    if ended.ok:
+        if sys.stderr.isatty():
+            nodes = "node" if len(ended.results) == 1 else "nodes"
+            tell("finished:", "green", f"{len(ended.results)} {nodes} ok, {ended.seconds:.1f} s")
+        return
+    from dorad.daemon.report import failure_report
+
+    for block in failure_report(ended.results):
+        tell("error:", "red", block.headline)
+        for line in block.lines:
+            click.echo(f"    {line}", err=True)
+
+
+def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
+    """Yield a line for each edge that dropped messages.
+
+    An input of one place asks for the newest message only, so its drops are news to nobody; they
+    are left out unless `every` edge is wanted.
+    """
+    for edge in edges:
+        if edge.dropped and (every or edge.queue_size > 1):
+            way = f"{edge.source_node}/{edge.output} -> {edge.node}/{edge.input}"
+            yield (
+                f"{edge.dropped} of {edge.sent} messages dropped on {way}"
+                f" (queue_size {edge.queue_size})"
+            )
+
+
+def tell(head: str, colour: str, text: str) -> None:
+    """Write one line to stderr."""
+    click.echo(f"{click.style(head, fg=colour, bold=True)} {text}", err=True)
