@@ -22,7 +22,7 @@ PLAIN = " -_./,"
 """Characters beside letters and digits that mean nothing to Mermaid inside quotes."""
 
 CLASSES = """\
-  classDef timer stroke-dasharray:none,stroke:#b7791f
+  classDef timer stroke:#b7791f
   classDef dynamic stroke-dasharray:5 4"""
 
 

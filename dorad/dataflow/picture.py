@@ -118,7 +118,8 @@ def _timer_box(timer: Timer) -> Box:
 
 
 def _log_box(logs: LogSource) -> Box:
-    return Box(str(logs), BoxKind.LOGS, "logs", " ".join(filter(None, (logs.level, logs.node))))
+    title = " ".join(filter(None, ("logs", logs.level, logs.node)))
+    return Box(str(logs), BoxKind.LOGS, title, tooltip=logs.text)
 
 
 def _node_box(node: Node) -> Box:

@@ -1,0 +1,110 @@
+"""`dora completion`: scripts for five shells, and the answers they ask for."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from dorad.cli.completion import SHELLS
+from dorad.cli.main import COMMANDS
+from tests.cli.dora import dora
+
+
+def complete(shell, *words, cwd):
+    """Return what `dora` answers a shell that completes the last of the words."""
+    env = {"_DORA_COMPLETE": f"{shell}_complete", "_DORA_WORDS": "\n".join(words)}
+    return dora(cwd=cwd, env=env).stdout.splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "flow.yml").touch()
+    (tmp_path / "flow.yaml").touch()
+    (tmp_path / "flow.txt").touch()
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "deep.yml").touch()
+    (tmp_path / ".hidden.yml").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_there_is_a_script_for_every_shell(shell):
+    result = dora("completion", shell)
+    assert result.returncode == 0
+    assert f"{shell}_complete" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "shell"), [("/usr/bin/zsh", "zsh"), ("/bin/bash", "bash"), ("/opt/pwsh", "powershell")]
+)
+def test_the_shell_is_found_from_the_environment(path, shell):
+    assert f"{shell}_complete" in dora("completion", env={"SHELL": path}).stdout
+
+
+def test_an_unknown_shell_is_a_usage_error_that_lists_the_known():
+    result = dora("completion", env={"SHELL": "/bin/dash"})
+    assert result.returncode == 2
+    assert all(shell in result.stderr for shell in SHELLS)
+
+
+def test_commands_are_completed(folder):
+    assert complete("bash", "", cwd=folder) == list(COMMANDS)
+    assert complete("bash", "va", cwd=folder) == ["validate"]
+
+
+def test_options_are_completed(folder):
+    assert complete("bash", "graph", "--m", cwd=folder) == ["--mermaid"]
+    assert complete("bash", "--ver", cwd=folder) == ["--version"]
+
+
+def test_dataflow_files_and_folders_are_completed(folder):
+    assert complete("bash", "graph", "", cwd=folder) == ["flow.yaml", "flow.yml", "flows/"]
+    assert complete("bash", "graph", "flows/", cwd=folder) == ["flows/deep.yml"]
+    assert complete("bash", "graph", "./fl", cwd=folder)[-1] == "./flows/"
+
+
+def test_elvish_gets_the_help_after_a_tab(folder):
+    assert complete("elvish", "valid", cwd=folder) == [f"validate\t{COMMANDS['validate'].help}"]
+
+
+def test_powershell_gets_json_with_a_help_text_that_is_never_empty(folder):
+    (line,) = complete("powershell", "completion", "ba", cwd=folder)
+    assert json.loads(line) == {"value": "bash", "help": "bash"}
+
+
+@pytest.mark.parametrize(
+    ("shell", "check"), [("bash", ["-n"]), ("zsh", ["-n"]), ("fish", ["--no-execute"])]
+)
+def test_a_script_is_valid_for_its_shell(tmp_path, shell, check):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = tmp_path / "script"
+    script.write_text(dora("completion", shell).stdout)
+    assert subprocess.run([shell, *check, script], check=False).returncode == 0
+
+
+def test_bash_itself_completes_with_the_script(folder):
+    words = (
+        dora("completion", "bash").stdout
+        + """
+compopt() { :; }
+COMP_WORDS=(dora graph flow.ym)
+COMP_CWORD=2
+_dora_completion "$1"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+    )
+    program = folder / "dora"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m dorad.cli "$@"\n')
+    program.chmod(0o755)
+    result = subprocess.run(
+        ["bash", "-c", words, "bash", str(program)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert result.stdout == "flow.yml\n"

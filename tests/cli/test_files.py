@@ -1,0 +1,76 @@
+"""The dataflow named on the command line may be a URL, which is fetched first."""
+
+import http.server
+import threading
+
+import pytest
+
+from tests.cli.dora import dora
+
+FLOW = "nodes:\n  - id: a\n    path: dynamic\n"
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The address of a web server that has flow.yml."""
+    root = tmp_path / "site"
+    root.mkdir()
+    (root / "flow.yml").write_text(FLOW)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(root))
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def here(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return folder
+
+
+def test_a_dataflow_is_fetched_into_the_current_folder(site, here):
+    result = dora("validate", f"{site}/flow.yml", cwd=here)
+    assert result.returncode == 0, result.stderr
+    assert (here / "flow.yml").read_text() == FLOW
+
+
+def test_fetching_again_is_fine_while_nothing_changed(site, here):
+    (here / "flow.yml").write_text(FLOW)
+    assert dora("validate", f"{site}/flow.yml", cwd=here).returncode == 0
+
+
+def test_a_different_file_of_that_name_is_not_overwritten(site, here):
+    (here / "flow.yml").write_text("mine")
+    result = dora("validate", f"{site}/flow.yml", cwd=here)
+    assert result.returncode == 1
+    assert "differs" in result.stderr
+    assert (here / "flow.yml").read_text() == "mine"
+
+
+def test_an_address_that_is_not_there_is_one_line(site, here):
+    result = dora("validate", f"{site}/nothing.yml", cwd=here)
+    assert result.returncode == 1
+    assert result.stderr == f"error: {site}/nothing.yml: 404 File not found\n"
+
+
+def test_a_server_that_does_not_answer_is_one_line(here):
+    result = dora("validate", "http://127.0.0.1:1/flow.yml", cwd=here)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_address_that_is_no_dataflow_is_refused(site, here):
+    result = dora("validate", f"{site}/index.html", cwd=here)
+    assert result.returncode == 1
+    assert ".yml" in result.stderr

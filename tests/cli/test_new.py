@@ -1,0 +1,142 @@
+"""`dora new`: what it makes runs, is tested, and never overwrites."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dorad.cli.new import dataflow_files, node_files
+from dorad.dataflow.load import load
+from tests.cli.dora import dora
+
+
+def run_tests(folder):
+    """Run the tests of a new project as its author would."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")},
+    )
+
+
+@pytest.fixture(scope="module")
+def hello(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("new")
+    result = dora("new", "hello", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "hello"
+
+
+@pytest.fixture(scope="module")
+def my_filter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("new")
+    result = dora("new", "my-filter", "--kind", "node", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "my-filter"
+
+
+def test_a_new_dataflow_has_two_talkers_and_a_listener(hello):
+    dataflow = load(hello / "dataflow.yml")
+    assert [node.id for node in dataflow.nodes] == ["talker_1", "talker_2", "listener_1"]
+    assert all((hello / (node.path or "")).is_file() for node in dataflow.nodes)
+
+
+def test_a_new_dataflow_validates_without_a_warning(hello):
+    result = dora("validate", cwd=hello)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_tests_of_a_new_dataflow_pass(hello):
+    result = run_tests(hello)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "3 passed" in result.stdout
+
+
+def test_the_tests_of_a_new_node_pass(my_filter):
+    result = run_tests(my_filter)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 passed" in result.stdout
+
+
+def test_a_new_dataflow_runs(hello):
+    result = dora("run", "dataflow.yml", "--stop-after", "2s", cwd=hello)
+    assert result.returncode == 0, result.stderr
+    assert "speech-1: I heard Hello from talker-1" in result.stdout
+    assert "speech-2: I heard Hello from talker-2" in result.stdout
+
+
+def test_a_new_node_runs(my_filter):
+    result = dora("run", "dataflow.yml", "--stop-after", "2s", cwd=my_filter)
+    assert result.returncode == 0, result.stderr
+    assert "tick: input number 1" in result.stdout
+
+
+@pytest.mark.parametrize("folder", ["hello", "my_filter"])
+def test_new_python_is_clean_for_ruff(folder, request):
+    path = request.getfixturevalue(folder)
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "ALL"]
+    # Test functions need no annotations and may assert; printing is what these nodes are for.
+    ignored = "ANN,CPY,D203,D213,D400,D103,INP,PLR2004,S101,T201,COM812"
+    result = subprocess.run(
+        [*command, "--ignore", ignored, str(path)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path):
+    (tmp_path / "hello").mkdir()
+    (tmp_path / "hello" / "mine.txt").write_text("mine")
+    result = dora("new", "hello", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "error: hello exists and is not empty; nothing was changed\n"
+    assert [path.name for path in (tmp_path / "hello").iterdir()] == ["mine.txt"]
+
+
+def test_a_file_of_that_name_is_left_alone(tmp_path):
+    (tmp_path / "hello").write_text("mine")
+    assert dora("new", "hello", cwd=tmp_path).returncode == 1
+    assert (tmp_path / "hello").read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "hello").mkdir()
+    assert dora("new", "hello", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("language", ["rust", "c", "cxx", "klingon"])
+def test_other_languages_are_a_usage_error(tmp_path, language):
+    result = dora("new", "hello", "--lang", language, cwd=tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert language in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["9lives", "a b", "ünïcode", "-x", "a/../..", "a--b"])
+def test_names_that_no_package_can_have_are_usage_errors(tmp_path, name):
+    assert dora("new", "--", name, cwd=tmp_path).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["json", "dora", "NumPy"])
+def test_a_node_may_not_hide_a_module_it_needs(tmp_path, name):
+    result = dora("new", name, "--kind", "node", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "would hide" in result.stderr
+
+
+def test_a_node_is_a_package_that_pip_can_install():
+    files = node_files("my-filter")
+    assert 'my-filter = "my_filter.main:main"' in files["pyproject.toml"]
+    assert {"my_filter/__init__.py", "my_filter/main.py"} <= set(files)
+
+
+def test_no_placeholder_is_left():
+    for text in [*dataflow_files("hello").values(), *node_files("my-filter").values()]:
+        assert "$name" not in text
+        assert "$module" not in text
