@@ -1,0 +1,244 @@
+/* The receiving node: take or borrow messages, hold them, give them back, sleep. */
+
+#define ME  CONSUMER_ID(c)
+
+/* The last reference to a borrowed array dies; until then the user may read it. */
+inline give_back(s)
+{
+#ifdef MUTANT_SLOT_CLEARED_BEFORE_LAST_READ
+    STORE(ME, HAZARD(s), 0);
+    d_step { MUST(mem[PAYLOAD(held_key[s] - 1)] == held[s], borrowed_sample_rewritten);
+             held[s] = 0; held_key[s] = 0 }
+#else
+    d_step { MUST(mem[PAYLOAD(held_key[s] - 1)] == held[s], borrowed_sample_rewritten) };
+    d_step { STORE(ME, HAZARD(s), 0); held[s] = 0; held_key[s] = 0 }
+#endif
+}
+
+/* Everything before index `next` is older than the newest QUEUE messages: skip it, counted. */
+inline skip_to_newest()
+{
+    MUST(mem[HEAD(e)] - (h - QUEUE) >= QUEUE, dropped_one_of_the_newest);
+#ifndef MUTANT_DROPPED_IN_ONE_WORD
+    STORE(ME, DROPPED_BEFORE(e), dropped[e]);
+    STORE(ME, DROPPED_AT(e), h - QUEUE);
+#endif
+    d_step { STORE(ME, DROPPED(e), dropped[e] + h - QUEUE - tail[e]);
+             dropped[e] = dropped[e] + h - QUEUE - tail[e] };
+    d_step { STORE(ME, TAIL(e), h - QUEUE); tail[e] = h - QUEUE }
+}
+
+inline store_tail()
+{
+    d_step {
+        STORE(ME, TAIL(e), tail[e] + 1);
+        taken[e]++;
+        MUST(message > last[e], out_of_order_or_twice);
+        last[e] = message
+    }
+}
+
+/* Take the next message of edge e, if there is one; found := there was something. */
+inline take()
+{
+    d_step { oldest = (mem[HEAD(e)] > QUEUE -> mem[HEAD(e)] - QUEUE : 0) };
+    do
+    :: true ->
+#if CLOSES && !defined(MUTANT_STATE_READ_AFTER_RING)
+        d_step { closing = (mem[STATE(e)] == CLOSED) };
+#endif
+        d_step { h = mem[HEAD(e)] };
+        if
+        :: h == tail[e] ->
+#if CLOSES && defined(MUTANT_STATE_READ_AFTER_RING)
+            d_step { closing = (mem[STATE(e)] == CLOSED) };
+#endif
+            if
+            :: closing && !closed[e] -> d_step {
+                MUST(tail[e] == mem[HEAD(e)], end_before_a_message);
+                closed[e] = true; end_seen[e] = true; found = true }
+            :: else
+            fi;
+            break
+        :: else
+        fi;
+        if
+        :: h - tail[e] > QUEUE -> skip_to_newest()
+        :: else
+        fi;
+        d_step { message = mem[ENTRY_MESSAGE(e, tail[e])] };
+        d_step { key = mem[ENTRY_KEY(e, tail[e])] };
+        slot = FIRST_SLOT(e);
+        do
+        :: slot <= LAST_SLOT(e) && held_key[slot] != 0 -> slot++
+        :: else -> break
+        od;
+        if
+        :: key == 0                                         /* inline: already copied */
+        :: key != 0 && slot <= LAST_SLOT(e) ->              /* borrow */
+#ifdef MUTANT_TAIL_BEFORE_HAZARD
+            STORE(ME, TAIL(e), tail[e] + 1);                /* taken back if lapped */
+#endif
+            STORE(ME, HAZARD(slot), key);
+#ifndef MUTANT_NO_FENCE_AFTER_HAZARD
+            FENCE(ME)
+#endif
+        :: key != 0 && slot > LAST_SLOT(e) ->               /* all slots in use: copy */
+            d_step { copy = mem[PAYLOAD(key - 1)] }
+        fi;
+#ifdef MUTANT_NO_LOOK_AFTER_HAZARD
+        if
+        :: key != 0 && slot <= LAST_SLOT(e)
+        :: else -> d_step { h = mem[HEAD(e)] }
+        fi;
+#elif defined(MUTANT_NO_LOOK_AFTER_COPY)
+        if
+        :: key != 0 && slot > LAST_SLOT(e)
+        :: else -> d_step { h = mem[HEAD(e)] }
+        fi;
+#elif defined(MUTANT_NO_LOOK_AFTER_INLINE)
+        if
+        :: key == 0
+        :: else -> d_step { h = mem[HEAD(e)] }
+        fi;
+#else
+        d_step { h = mem[HEAD(e)] };
+#endif
+        if
+        :: h - tail[e] > QUEUE ->                           /* lapped: it may be torn */
+            if
+            :: key != 0 && slot <= LAST_SLOT(e) -> STORE(ME, HAZARD(slot), 0);
+#ifdef MUTANT_TAIL_BEFORE_HAZARD
+                STORE(ME, TAIL(e), tail[e])
+#endif
+            :: else
+            fi
+        :: else ->
+            MUST(tail[e] >= oldest, older_than_the_newest);
+            MUST(key == 0 || slot <= LAST_SLOT(e) || copy == message, copied_sample_rewritten);
+            store_tail();
+            d_step {
+                tail[e]++;
+                found = true;
+                if
+                :: key != 0 && slot <= LAST_SLOT(e) -> held_key[slot] = key; held[slot] = message
+                :: else
+                fi
+            };
+            if
+            :: BACKPRESSURE(e) ->
+#ifndef MUTANT_NO_FENCE_AFTER_TAIL
+                FENCE(ME);
+#endif
+                if
+                :: mem[WAITING(e)] == 1 -> space[PUBLISHER_OF(e)] = true
+                :: mem[WAITING(e)] == 0
+                fi
+            :: else
+            fi;
+            break
+        fi
+    od;
+    h = 0;
+    d_step { message = 0; key = 0; slot = 0; copy = 0; oldest = 0; closing = false }
+}
+
+inline look_at_all()
+{
+    e = FIRST_IN(c);
+    do
+    :: e <= LAST_IN(c) ->
+#if CLOSES
+        d_step { found = found || (mem[STATE(e)] == CLOSED && !closed[e]) };
+#endif
+        d_step { found = found || mem[HEAD(e)] != tail[e]; e++ }
+    :: else -> e = 0; break
+    od
+}
+
+#if EDGES * SLOTS > 1
+#define OR_GIVE_BACK  :: held_key[0] != 0 -> give_back(0) :: held_key[1] != 0 -> give_back(1)
+#else
+#define OR_GIVE_BACK  :: held_key[0] != 0 -> give_back(0)
+#endif
+
+#if POLL
+/* Where sleeping is not the subject (one input each): wait for something to take. */
+inline sleep()
+{
+    slot = 0;                                   /* spin loses an end label that opens an inline */
+end_idle:
+    do
+    :: mem[HEAD(FIRST_IN(c))] != tail[FIRST_IN(c)] -> break
+    OR_GIVE_BACK
+    od
+}
+#else
+inline sleep()
+{
+    STORE(ME, ASLEEP(c), 1);
+#ifndef MUTANT_NO_FENCE_AFTER_ASLEEP
+    FENCE(ME);
+#endif
+#ifndef MUTANT_NO_LOOK_AFTER_ASLEEP
+    look_at_all();
+#endif
+#ifdef MUTANT_BELL_DRAINED_AFTER_LOOK
+    bell[c] = false;
+#endif
+    if
+    :: found
+    :: else ->
+end_asleep:
+        do
+        :: bell[c] -> break
+        OR_GIVE_BACK
+        od
+    fi;
+    STORE(ME, ASLEEP(c), 0);
+    bell[c] = false
+}
+#endif
+
+inline receive_all()
+{
+    d_step {
+        e = FIRST_IN(c);
+        do
+        :: e <= LAST_IN(c) -> tail[e] = mem[TAIL(e)]; dropped[e] = DROPPED_SO_FAR(e); e++
+        :: else -> e = 0; break
+        od
+    };
+    do
+    :: true ->
+        e = FIRST_IN(c);
+        do
+        :: e <= LAST_IN(c) -> take(); e++
+        :: else -> e = 0; break
+        od;
+        if
+        :: !found -> sleep()
+        :: else
+        fi;
+        found = false
+    OR_GIVE_BACK
+    od
+}
+
+proctype Consumer(byte c)
+{
+    byte tail[EDGES], dropped[EDGES];
+    byte held[EDGES * SLOTS], held_key[EDGES * SLOTS];
+    bool closed[EDGES];
+    byte e, h, message, key, slot, copy, oldest;
+    bool found, closing;
+
+#if KILL_CONSUMER
+    { receive_all() } unless { killed[ME] -> crashed[ME] = true };
+    exited[ME] = true
+#else
+    receive_all()
+#endif
+}
+
+#undef ME

@@ -1,0 +1,140 @@
+/* The daemon after a node ended, the killer, and the judge of what holds once all is at rest. */
+
+/* waitpid() has returned: whatever the process had stored is in memory. */
+#ifdef MUTANT_DAEMON_DOES_NOT_WAIT
+#define REAPED(id)  (killed[id] && !handled[id])
+#else
+#define REAPED(id)  (exited[id] && !handled[id] && empty(buffer[id]))
+#endif
+
+inline consumer_ended(c)
+{
+    handled[CONSUMER_ID(c)] = true;
+    e = FIRST_IN(c);
+    do
+    :: e <= LAST_IN(c) ->
+        slot = FIRST_SLOT(e);
+        do
+        :: slot <= LAST_SLOT(e) ->
+#ifndef MUTANT_DAEMON_LEAVES_HAZARDS
+            mem[HAZARD(slot)] = 0;
+#endif
+            slot++
+        :: else -> slot = 0; break
+        od;
+        mem[STATE(e)] = DETACHED;
+#ifndef MUTANT_DAEMON_DOES_NOT_FREE_PUBLISHER
+        space[PUBLISHER_OF(e)] = true;
+#endif
+        e++
+    :: else -> e = 0; break
+    od;
+#if RESTARTS
+    e = FIRST_IN(c);
+    do
+    :: e <= LAST_IN(c) -> mem[STATE(e)] = ATTACHED; e++
+    :: else -> break
+    od;
+    e = 0;
+    d_step { killed[CONSUMER_ID(c)] = false; crashed[CONSUMER_ID(c)] = false;
+             exited[CONSUMER_ID(c)] = false; handled[CONSUMER_ID(c)] = false };
+    run Consumer(c)
+#endif
+}
+
+inline publisher_ended(p)
+{
+    handled[PUBLISHER_ID(p)] = true;
+    e = FIRST_OUT(p);
+    do
+    :: e <= LAST_OUT(p) ->
+#if CLOSES
+        if
+        :: mem[STATE(e)] == ATTACHED && !(RESTARTS && crashed[p]) -> mem[STATE(e)] = CLOSED
+        :: else
+        fi;
+#endif
+#ifndef MUTANT_DAEMON_DOES_NOT_RING
+        bell[CONSUMER_OF(e)] = true;
+#endif
+        e++
+    :: else -> e = 0; break
+    od;
+#if RESTARTS
+    if
+    :: crashed[PUBLISHER_ID(p)] ->
+        d_step { killed[PUBLISHER_ID(p)] = false; crashed[PUBLISHER_ID(p)] = false;
+                 exited[PUBLISHER_ID(p)] = false; handled[PUBLISHER_ID(p)] = false };
+        run Publisher(p, 1)
+    :: else
+    fi
+#endif
+}
+
+proctype Daemon()
+{
+    byte e, slot;
+
+end_daemon:
+    do
+    :: REAPED(PUBLISHER_ID(0)) -> publisher_ended(0)
+#if PUBLISHERS > 1
+    :: REAPED(PUBLISHER_ID(1)) -> publisher_ended(1)
+#endif
+    :: REAPED(CONSUMER_ID(0)) -> consumer_ended(0)
+#if CONSUMERS > 1
+    :: REAPED(CONSUMER_ID(1)) -> consumer_ended(1)
+#endif
+    od
+}
+
+/* One SIGKILL, at any moment, to one process; or none. */
+proctype Killer()
+{
+    if
+    :: true
+#if KILL_PUBLISHER
+    :: killed[PUBLISHER_ID(0)] = true
+#if PUBLISHERS > 1
+    :: killed[PUBLISHER_ID(1)] = true
+#endif
+#endif
+#if KILL_CONSUMER
+    :: d_step { killed[CONSUMER_ID(0)] = true; consumer_killed = true }
+#if CONSUMERS > 1
+    :: d_step { killed[CONSUMER_ID(1)] = true; consumer_killed = true }
+#endif
+#endif
+    fi
+}
+
+#define QUEUED(e)  (mem[HEAD(e)] - mem[TAIL(e)])
+
+inline judge_edge(e)
+{
+    MUST(pushed[e] == mem[HEAD(e)], sent_miscounted);
+    MUST(taken[e] == mem[TAIL(e)] - DROPPED_SO_FAR(e), drops_miscounted);
+    if
+    :: !exited[CONSUMER_ID(CONSUMER_OF(e))] ->
+        MUST(QUEUED(e) == 0, asleep_beside_a_message);
+        MUST(last[e] == newest[e], newest_lost);
+        MUST(!CLOSES || end_seen[e], asleep_beside_the_end)
+    :: else ->
+        MUST(mem[HAZARD(FIRST_SLOT(e))] == 0 && mem[HAZARD(LAST_SLOT(e))] == 0, hazard_left_behind)
+    fi;
+    MUST(!BACKPRESSURE(e) || consumer_killed || DROPPED_SO_FAR(e) == 0, backpressure_dropped)
+}
+
+/* Runs when nobody else can: then all stores are in memory and whoever sleeps sleeps for good.
+ * A publisher still blocked there is reported by the checker itself (invalid end state). */
+proctype Judge()
+{
+    timeout ->
+    d_step {
+        judge_edge(0);
+#if EDGES > 1
+        judge_edge(1);
+#endif
+        skip
+    }
+}

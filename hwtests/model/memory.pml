@@ -1,0 +1,32 @@
+/* Shared memory as x86-64 gives it (x86-TSO): every process has a FIFO store buffer.
+ *
+ * A store enters the writer's buffer and reaches memory later, at a moment of the machine's
+ * choosing and in the order it was issued. A load reads memory. A fence waits until the
+ * writer's own buffer is empty. So the only thing that can be seen out of order is a load that
+ * overtakes an earlier store of the same process: exactly what the protocol's fences forbid.
+ *
+ * On real hardware a process also sees its own buffered stores. Here nobody needs that: every
+ * word has one writer, which keeps its last value in a variable of its own.
+ */
+
+byte mem[WORDS];
+chan buffer[PROCESSES] = [BUFFER_DEPTH] of { byte, byte };   /* word, value */
+
+#define STORE(me, word, value)  buffer[me]!word,value
+#define FENCE(me)               empty(buffer[me])
+
+#define DRAIN(who)  d_step { buffer[who]?word,value -> mem[word] = value; word = 0; value = 0 }
+
+proctype Memory()
+{
+    byte word, value;
+
+end_memory:
+    do
+    :: DRAIN(0)
+    :: DRAIN(1)
+#if PROCESSES > 2
+    :: DRAIN(2)
+#endif
+    od
+}
