@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dorad.shm.ring import Inlet, Taken
 
 _monotonic_ns = time.monotonic_ns
+_fromtimestamp = datetime.fromtimestamp
 
 
 @functools.cache
@@ -64,7 +66,7 @@ class RingInput:
         clock = self._clock
         if stamp > clock.last:
             clock.last = stamp
-        metadata: dict[str, Any] = {"timestamp": as_datetime(stamp)}
+        metadata: dict[str, Any] = {"timestamp": _fromtimestamp(stamp / 1e9, UTC)}
         if taken[-1]:
             metadata.update(metadata_codec.decode(taken[-1]))
         return {

@@ -50,7 +50,7 @@ class Receiver:
     def _poll(self) -> Event | None:
         """Return the next event if there is one; sets `ended` after the last."""
         session = self._session
-        if session.has_mail():
+        if self._words[BOX_MAIL] != session.packets:
             session.read_mail()
         # Noted before looking: a sending thread may read mail, and post events, at any moment.
         self._packets = session.packets
@@ -61,11 +61,11 @@ class Receiver:
             if event is not None:
                 return event
         order = self._order
-        for position, item in enumerate(order):
+        for item in order:
             event = item.take()
             if event is not None:
-                if position != len(order) - 1:
-                    del order[position]
+                if item is not order[-1]:
+                    order.remove(item)
                     order.append(item)
                 return event
         if self._stopped or session.lost:

@@ -9,7 +9,7 @@ from dorad.node import metadata as metadata_codec
 from dorad.node.born import BornArrays
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
-from dorad.shm.layout import ENTRY, INLINE
+from dorad.shm.layout import BOX_MAIL, ENTRY, INLINE
 from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Sender:
     def __init__(self, session: Session, clock: Clock, keep: int) -> None:
         """`keep` is how many bytes of shared memory are held on to while idle."""
         self._session = session
+        self._words = session.box.words
         self._clock = clock
         self.pool = Pool(session.grow, session.retire, keep)
         self.born = BornArrays(self.pool)
@@ -52,17 +53,18 @@ class Sender:
         if encode is None:
             encode = self._encode = self._load_encoder()
         session = self._session
+        born = self.born
         self._lock.acquire()
         try:
-            if session.has_mail():
+            if self._words[BOX_MAIL] != session.packets:
                 session.read_mail()
-            sample = self.born.find(data) if self.born.arrays else None
-            encoded = encode(data if sample is None else self.born.as_array(data))
+            sample = born.find(data) if born.arrays else None
+            encoded = encode(data if sample is None else born.as_array(data))
             outlets = session.outlets.get(output)
             if outlets:
                 self._push(outlets, encoded, meta, sample)
             if sample is not None:
-                self.born.sent(sample)
+                born.sent(sample)
         finally:
             self._lock.release()
 
@@ -111,7 +113,9 @@ class Sender:
         meta_size = len(meta)
         if sample is None and size + meta_size <= INLINE:
             entry = _pack(stamp, length, nulls, size, 0, 0, 0, 0, meta_size, code, 0, 0)
-            entry += meta + _joined(parts, size)
+            if meta:
+                entry += meta
+            entry += parts[0][1] if len(parts) == 1 else _joined(parts, size)
             for outlet in outlets:
                 if outlet.blocking and outlet.full() and not self._wait_for_room(outlet, outlets):
                     continue
@@ -197,9 +201,6 @@ class Sender:
 
 def _joined(parts: tuple[tuple[int, Any], ...], size: int) -> bytes:
     """Return the parts of a small payload as they lie in shared memory."""
-    if len(parts) == 1:
-        data = parts[0][1]
-        return data if type(data) is bytes else data.to_pybytes()
     payload = bytearray(size)
     for at, data in parts:
         payload[at : at + len(data)] = data

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dorad.shm.layout import sample_key
 
@@ -52,13 +52,16 @@ class Sample:
 
     def reachable(self) -> bool:
         """Tell whether some subscriber may still read it."""
-        return not all(outlet.done_with(index, self.key) for outlet, index in self.marks)
+        key = self.key
+        for outlet, index in self.marks:  # noqa: SIM110 - a generator costs as much as the look
+            if not outlet.done_with(index, key):
+                return True
+        return False
 
-    def write(self, at: int, data: object) -> None:
-        """Copy a bytes-like object to `at` bytes into the sample."""
+    def write(self, at: int, data: Any) -> None:
+        """Copy bytes, or anything else that is as long as its buffer, to `at` in the sample."""
         start = self.offset + at
-        view = memoryview(data)  # type: ignore[arg-type]  # any buffer: pyarrow's, bytes
-        self.segment.mapping.memory[start : start + view.nbytes] = data  # type: ignore[call-overload]  # as above
+        self.segment.mapping.memory[start : start + len(data)] = data
 
 
 class Pool:
@@ -98,11 +101,8 @@ class Pool:
         order = max(SMALLEST, (size - 1).bit_length())
         if self._returned:
             self._collect_returned()
-        free = self._free.setdefault(order, [])
-        sample = free.pop() if free else self._reclaim(order)
-        if sample is None:
-            self._add_segment(order)
-            sample = free.pop()
+        free = self._free.get(order)
+        sample = free.pop() if free else self._reclaim(order) or self._add_segment(order)
         sample.segment.idle = False
         return sample
 
@@ -112,7 +112,7 @@ class Pool:
             sample.marks.extend(marks)
         elif marks:
             sample.marks = marks
-            self._flying.setdefault(sample.order, deque()).append(sample)
+            self._flying[sample.order].append(sample)
         else:
             self._free[sample.order].append(sample)
 
@@ -128,17 +128,14 @@ class Pool:
             self.sent(sample, marks)
 
     def _reclaim(self, order: int) -> Sample | None:
-        flying = self._flying.get(order)
-        if not flying:
-            return None
+        flying = self._flying.get(order, ())
         for position, sample in enumerate(flying):
             if not sample.reachable():
-                del flying[position]
-                sample.marks = []
+                del self._flying[order][position]
                 return sample
         return None
 
-    def _add_segment(self, order: int) -> None:
+    def _add_segment(self, order: int) -> Sample:
         size = 1 << order
         number, mapping = self._grow(max(SLAB, size))
         segment = Segment(number, mapping)
@@ -147,7 +144,10 @@ class Pool:
             for offset in range(0, mapping.size - size + 1, size)
         ]
         self._segments.append(segment)
-        self._free[order].extend(reversed(segment.samples))
+        free = self._free.setdefault(order, [])
+        self._flying.setdefault(order, deque())
+        free.extend(reversed(segment.samples))
+        return free.pop()
 
     def trim(self, now_ns: int) -> None:
         """Give back segments that have been idle since the last trim, beyond what is kept."""

@@ -1,0 +1,53 @@
+# `make demo` and `make test` do all set-up themselves, into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORTURE_SECONDS ?= 120
+
+.PHONY: help demo test lint hub bench torture model clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## Find faces in a moving camera picture for ten seconds
+	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
+
+test: $(VENV)/.dev lint ## Check style, types and dependencies, and run every test but the third-party nodes'
+	$(BIN)/pytest -n auto --dist worksteal tests --ignore tests/hub
+
+lint: $(VENV)/.dev ## Check style, types and dependency order
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+hub: $(VENV)/.dev ## Run third-party nodes from PyPI, unmodified
+	$(BIN)/pytest tests/hub
+
+bench: $(VENV)/.dev ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
+	$(BIN)/python -m hwtests.bench
+
+torture: $(VENV)/.dev ## Kill nodes at random and look for damage (TORTURE_SECONDS=120)
+	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
+
+model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
+	$(PYTHON) -m hwtests.model.run
+
+clean: ## Remove what these targets made
+	rm -rf $(VENV) .venv-hub .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get -qq update && apt-get -qq install -y python3-venv; \
+	    else echo "Python's venv module is missing; install it: sudo apt-get install python3-venv" >&2; exit 1; fi; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	@touch $@ $(VENV)/.demo
