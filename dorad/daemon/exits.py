@@ -30,8 +30,8 @@ class History:
     """Its `Node()` registered."""
     stopping: bool = False
     """The daemon was stopping it."""
-    killed: str = ""
-    """Why the daemon sent it SIGKILL; empty if it did not."""
+    forced: str = ""
+    """Why the daemon ended it by a signal that counts against it; empty if it did not."""
     culprit: str | None = None
     """The node whose early end kept the dataflow from starting, unless it is this one."""
 
@@ -58,6 +58,7 @@ class Result:
 
 
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+_FORCED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGKILL})
 
 
 def classify(
@@ -66,17 +67,19 @@ def classify(
     """Judge the end of a node's process.
 
     Code 0 is fine. So is an end by SIGTERM or SIGINT (or the codes 143 and 130 by which programs
-    pass these on) while the daemon was stopping the node. A node that the daemon had to kill has
-    failed. Whatever else ends while the start is spoilt is a consequence of that.
+    pass these on) while the daemon was stopping the node, unless it had to be forced. Whatever
+    else ends while the start is spoilt is a consequence of that.
     """
     reason = describe(exit_)
-    if exit_.code == 0 or (history.stopping and _signal_of(exit_) in _STOP_SIGNALS):
+    ended_by = _signal_of(exit_)
+    asked = history.stopping and not history.forced and ended_by in _STOP_SIGNALS
+    if exit_.code == 0 or asked:
         return Result(node, Outcome.OK, exit_, reason, None, stderr)
     if history.culprit is not None:
         return Result(node, Outcome.CASCADING, exit_, reason, history.culprit, stderr)
-    if _signal_of(exit_) == signal.SIGKILL:
-        if history.killed:
-            return Result(node, Outcome.GRACE, exit_, history.killed, None, stderr)
+    if history.forced and ended_by in _FORCED_SIGNALS:
+        return Result(node, Outcome.GRACE, exit_, history.forced, None, stderr)
+    if ended_by == signal.SIGKILL:
         reason += ", not sent by dora (the kernel does this when memory runs out)"
     return Result(node, Outcome.FAILED, exit_, reason, None, stderr)
 

@@ -40,6 +40,10 @@ class EdgeCounters(Protocol):
         """Messages pushed."""
 
     @property
+    def received(self) -> int:
+        """Messages taken."""
+
+    @property
     def dropped(self) -> int:
         """Messages that newer ones displaced."""
 

@@ -24,10 +24,10 @@ class Remaining:
     """It has work that does not come from other nodes that run here: a source, a node that a timer
     or the log stream keeps busy, one that a dynamic node may feed, or one still starting."""
     idle_since: float
-    """Monotonic seconds. For a node that was told that all its inputs are closed: when it had
-    taken its last message. For the others: when it last sent or received anything."""
+    """Monotonic seconds. For a node that was told that all its inputs are closed: when it was, or
+    when it took a message since. For the others: when it last sent or received anything."""
     drained: bool
-    """It was told that all its inputs are closed, and has taken every message."""
+    """It was told that all its inputs are closed."""
 
 
 @dataclass(frozen=True, slots=True)

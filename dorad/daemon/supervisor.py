@@ -65,8 +65,9 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._finished = asyncio.Event()
         self._changed = asyncio.Event()
-        self._killed: str = ""
-        """Why every node is killed; empty while none is."""
+        self._forced: dict[str, str] = {}
+        """Why a node's end by a signal of ours counts against it."""
+        self._killing = False
 
     async def run(self, start: StartNode) -> tuple[Result, ...]:
         """Start every node and return when the dataflow has ended and every process with it."""
@@ -97,7 +98,9 @@ class Supervisor:
 
     def kill(self, why: str) -> None:
         """Kill every node at once; `why` goes on after a node's name: `was killed, because ...`."""
-        self._killed = self._killed or why
+        self._killing = True
+        for node in self._life.running:
+            self._forced.setdefault(node, why)
         self.stop()
         for process in self._processes.values():
             process.signal(signal.SIGKILL)
@@ -116,7 +119,7 @@ class Supervisor:
             return
         if node_id in self._dynamic:
             self._carry_out(self._life.outputs_done(node_id))
-        elif node_id in self._processes and node_id not in self._lingering:
+        elif node_id in self._life.running and node_id not in self._lingering:
             loop = asyncio.get_running_loop()
             self._lingering[node_id] = loop.call_later(
                 LINGER_S, lambda: self._carry_out(self._life.outputs_done(node_id))
@@ -151,7 +154,7 @@ class Supervisor:
         if process is None:
             return Result(node.id, Outcome.OK, None, "was stopped before it was started")
         self._processes[node.id] = process
-        if self._killed:
+        if self._killing:
             process.signal(signal.SIGKILL)
         exit_ = await process.wait()
         return classify(node.id, exit_, self._history(node.id), process.stderr)
@@ -175,7 +178,7 @@ class Supervisor:
         return History(
             connected=node in self._connected,
             stopping=self._life.stopping,
-            killed=self._killed,
+            forced=self._forced.get(node, ""),
             culprit=culprit if culprit != node else None,
         )
 
@@ -238,6 +241,7 @@ class Supervisor:
             found = stragglers(remaining, loop.time())
             for straggler in found:
                 self._notice("warn", straggler.node, f"{straggler.reason}; stopping it")
+                self._forced[straggler.node] = f"was stopped by force: {straggler.reason}"
             if found:
                 self.stop()
                 return

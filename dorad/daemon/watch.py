@@ -33,8 +33,8 @@ class IdleWatch:
             for node in dataflow.nodes
         }
         self._dynamic = {node.id for node in dataflow.nodes if node.is_dynamic}
-        self._seen: dict[str, tuple[int, float]] = {}
-        """Node to its activity number and when it last changed."""
+        self._seen: dict[str, tuple[tuple[bool, int], float]] = {}
+        """Node to what was last seen of its activity, and since when."""
 
     def look(self, connected: Collection[str]) -> tuple[Remaining, ...]:
         """Return what is known now of every node that still runs.
@@ -48,8 +48,11 @@ class IdleWatch:
             self._seen.clear()
             idle_since = dict.fromkeys(life.running, now)
         else:
-            busy = {edge.node for edge in self._broker.counters() if edge.queued}
-            idle_since = {node: self._idle_since(node, busy, now) for node in life.running}
+            taken = dict.fromkeys(life.running, 0)
+            for edge in self._broker.counters():
+                if edge.node in taken:
+                    taken[edge.node] += edge.received
+            idle_since = {node: self._idle_since(node, taken[node], now) for node in life.running}
         return tuple(
             Remaining(
                 node,
@@ -74,18 +77,16 @@ class IdleWatch:
             or not sources.isdisjoint(self._dynamic)
         )
 
-    def _idle_since(self, node: str, busy: Collection[str], now: float) -> float:
+    def _idle_since(self, node: str, taken: int, now: float) -> float:
         """Return when the node last did something.
 
-        A node that was told that its inputs are closed is through once its queues are empty:
-        what it sends after that does not prolong its life.
+        What a node sends once it was told that its inputs are closed does not prolong its life;
+        to work through what is still queued does.
         """
-        if node in self._life.flow.drained:
-            number = -1 - (node in busy)
-        else:
-            number = self._broker.activity(node)
+        drained = node in self._life.flow.drained
+        state = (drained, taken if drained else self._broker.activity(node))
         before = self._seen.get(node)
-        if before is None or before[0] != number or node in busy:
-            self._seen[node] = (number, now)
+        if before is None or before[0] != state:
+            self._seen[node] = (state, now)
             return now
         return before[1]

@@ -22,6 +22,7 @@ class Edge:
     input: str
     queue_size: int = 10
     sent: int = 0
+    received: int = 0
     dropped: int = 0
     queued: int = 0
 

@@ -6,7 +6,7 @@ from dorad.daemon.exits import History, Outcome, classify, not_started
 from dorad.launch.model import Exit
 
 STOPPING = History(connected=True, stopping=True)
-KILLED = History(connected=True, stopping=True, killed="had to be killed")
+FORCED = History(connected=True, stopping=True, forced="had to be killed")
 SPOILT = History(culprit="early")
 
 
@@ -15,7 +15,7 @@ SPOILT = History(culprit="early")
     [
         (Exit(code=0), History(), Outcome.OK),
         (Exit(code=0), SPOILT, Outcome.OK),
-        (Exit(code=0), KILLED, Outcome.OK),
+        (Exit(code=0), FORCED, Outcome.OK),
         (Exit(code=1), History(), Outcome.FAILED),
         (Exit(code=1), STOPPING, Outcome.FAILED),
         (Exit(signal=signal.SIGTERM), History(), Outcome.FAILED),
@@ -26,9 +26,10 @@ SPOILT = History(culprit="early")
         (Exit(code=143), History(), Outcome.FAILED),
         (Exit(signal=signal.SIGSEGV), STOPPING, Outcome.FAILED),
         (Exit(signal=signal.SIGKILL), STOPPING, Outcome.FAILED),
-        (Exit(signal=signal.SIGKILL), KILLED, Outcome.GRACE),
-        (Exit(code=137), KILLED, Outcome.GRACE),
-        (Exit(code=1), KILLED, Outcome.FAILED),
+        (Exit(signal=signal.SIGKILL), FORCED, Outcome.GRACE),
+        (Exit(code=137), FORCED, Outcome.GRACE),
+        (Exit(signal=signal.SIGTERM), FORCED, Outcome.GRACE),
+        (Exit(code=1), FORCED, Outcome.FAILED),
         (Exit(code=1), SPOILT, Outcome.CASCADING),
         (Exit(signal=signal.SIGTERM), SPOILT, Outcome.CASCADING),
         (
@@ -57,7 +58,7 @@ def test_a_failure_keeps_what_the_node_wrote() -> None:
     [
         (Exit(code=3), History(), "exited with code 3"),
         (Exit(signal=signal.SIGSEGV), History(), "was killed by SIGSEGV"),
-        (Exit(signal=signal.SIGKILL), KILLED, "had to be killed"),
+        (Exit(signal=signal.SIGKILL), FORCED, "had to be killed"),
     ],
 )
 def test_the_reason_goes_on_after_the_name(exit_: Exit, history: History, reason: str) -> None:

@@ -212,27 +212,41 @@ async def test_a_dynamic_node_is_stopped_with_the_last_of_the_others() -> None:
 
 
 async def test_a_drained_node_that_does_not_end_is_stopped_after_its_grace() -> None:
-    stage = Stage(chain("a", "b"), finish_grace=0.05, grace=0.0)
-    async with running(stage) as task:
+    stage = Stage(chain("a", "b"), finish_grace=0.05)
+    async with running(stage):
         stage.connect("a", "b")
         stage.processes["a"].end(Exit(code=0))
         await stage.called("stop", "b", "MANUAL")
-    assert task.result()[1].ok
+        stage.processes["b"].end(Exit(code=0))
     assert any("after all its inputs closed; stopping it" in text for *_, text in stage.notices)
 
 
-async def test_a_drained_node_with_messages_to_work_through_is_left_alone() -> None:
-    stage = Stage(chain("a", "b"), finish_grace=0.05, grace=0.0)
-    edge = Edge("a", "out", "b", "a", sent=5, queued=5)
+async def test_a_straggler_that_has_to_be_terminated_has_failed() -> None:
+    stage = Stage(chain("a", "b"), finish_grace=0.05, grace=0.5)
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        stage.processes["a"].end(Exit(code=0))
+    assert stage.processes["b"].signals == [signal.SIGTERM]
+    result = task.result()[1]
+    assert result.outcome is Outcome.GRACE
+    assert result.reason.startswith("was stopped by force: still runs")
+
+
+async def test_a_drained_node_that_still_takes_messages_is_left_alone() -> None:
+    stage = Stage(chain("a", "b"), finish_grace=0.1)
+    edge = Edge("a", "out", "b", "a", sent=99, queued=99)
     stage.broker.edges.append(edge)
     async with running(stage):
         stage.connect("a", "b")
         stage.processes["a"].end(Exit(code=0))
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
-        await asyncio.sleep(0.15)
+        for _ in range(15):
+            edge.received += 1
+            edge.queued -= 1
+            await asyncio.sleep(0.02)
         assert ("stop", "b", "MANUAL") not in stage.broker.calls
-        edge.queued = 0
         await stage.called("stop", "b", "MANUAL")
+        stage.processes["b"].end(Exit(code=0))
 
 
 async def test_a_running_source_keeps_silent_nodes_alive() -> None:
