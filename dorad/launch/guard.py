@@ -203,9 +203,8 @@ def _become(
     """In the new process: default signals, no descriptor but 0, 1 and 2, then the program."""
     os.setpgid(0, 0)
     die_with_parent(guard)
-    for number in signal.valid_signals():
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    for number in (*_IGNORED, signal.SIGXFSZ):  # Python itself ignores the last
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     os.dup2(stdout, 1)
