@@ -23,6 +23,7 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/lint-imports --no-logo
 
 hub: $(VENV)/.dev ## Run third-party nodes from PyPI, unmodified
+	$(BIN)/python -m tests.hub.environment
 	$(BIN)/pytest tests/hub
 
 bench: $(VENV)/.dev ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)

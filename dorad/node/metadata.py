@@ -69,16 +69,15 @@ def _convert(key: str, value: Any) -> Any:
     if isinstance(value, int):
         return _checked_int(key, int(value))
     if isinstance(value, datetime):
-        # A naive datetime is taken as UTC, as dora 1.1.0 does.
-        aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        offset = aware - _EPOCH
+        # A naive datetime is the sender's local time, as for dora 1.1.0.
+        offset = value.astimezone(UTC) - _EPOCH
         return {_TIME: (offset.days * 86_400 + offset.seconds) * 1_000_000 + offset.microseconds}
     if isinstance(value, list | tuple):
         return _convert_list(key, value)
     warnings.warn(
         f"metadata {key!r} is of type {type(value).__name__}, which is sent as text",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     return str(value)
 
@@ -107,7 +106,7 @@ def _convert_list(key: str, values: list[Any] | tuple[Any, ...]) -> Any:
     warnings.warn(
         f"metadata {key!r} is a list of {type(first).__name__}, which is sent as text",
         RuntimeWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
     return str(list(values))
 

@@ -181,7 +181,7 @@ class Node:
         if output_id not in self._outputs:
             self._undeclared(output_id)
             raise RuntimeError(f"Output `{output_id}` not in node's output list.")
-        return SampleHandler(self._sender, output_id, data_length, metadata)
+        return SampleHandler(self._attachment, self._sender, output_id, data_length, metadata)
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = "uint8") -> NDArray[Any]:
         """Return an uninitialised numpy array that lives in shared memory.

@@ -20,8 +20,15 @@ class SampleHandler:
     """
 
     def __init__(
-        self, sender: Sender, output: str, length: int, metadata: dict[str, Any] | None
+        self,
+        attachment: object,
+        sender: Sender,
+        output: str,
+        length: int,
+        metadata: dict[str, Any] | None,
     ) -> None:
+        """Take a sample. The `attachment` of the node lives at least as long as this handler."""
+        self._attachment = attachment
         self._sender = sender
         self._output = output
         self._length = length
