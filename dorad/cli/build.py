@@ -36,8 +36,7 @@ def build(path: Path, *, uv: bool, local: bool, parallel: bool) -> None:
     if missing:
         raise DataflowError(missing)
     try:
-        build_dataflow(dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel)
+        count = build_dataflow(dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel)
     except BuildError as error:
         raise click.ClickException(str(error)) from error
-    count = sum(1 for node in dataflow.nodes if node.build)
     click.echo(f"built {count} of {len(dataflow.nodes)} nodes" if count else "nothing to build")

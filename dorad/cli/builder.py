@@ -31,8 +31,8 @@ def build_dataflow(
     extra_env: Mapping[str, str],
     echo: Callable[[str], None],
     parallel: bool = False,
-) -> None:
-    """Build every node that has `build` commands; returns at once when none has.
+) -> int:
+    """Build every node that has `build` commands, and return how many have.
 
     Lines of progress and output go to `echo`, each beginning with the node's id. With
     `parallel` nodes are built at the same time. Must not be called in a running event loop:
@@ -41,7 +41,9 @@ def build_dataflow(
     Raises:
         BuildError: a command failed or cannot be started; every other one is stopped.
     """
-    asyncio.run(build_nodes(dataflow, uv=uv, extra_env=extra_env, echo=echo, parallel=parallel))
+    return asyncio.run(
+        build_nodes(dataflow, uv=uv, extra_env=extra_env, echo=echo, parallel=parallel)
+    )
 
 
 async def build_nodes(
@@ -51,12 +53,12 @@ async def build_nodes(
     extra_env: Mapping[str, str],
     echo: Callable[[str], None],
     parallel: bool = False,
-) -> None:
+) -> int:
     """Do what `build_dataflow` does, within a running event loop. Cancelling kills the commands."""
-    if not any(node.build or node.operators for node in dataflow.nodes):
-        return
     try:
         builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment()))
+        if not builds:
+            return 0
         async with Guard.start() as guard:
             if parallel:
                 await _together(guard, builds, echo)
@@ -65,6 +67,7 @@ async def build_nodes(
                     await _build(guard, build, echo)
     except LaunchError as error:
         raise BuildError(str(error)) from error
+    return len(builds)
 
 
 async def _together(guard: Guard, builds: Sequence[NodeBuild], echo: Callable[[str], None]) -> None:
@@ -72,7 +75,7 @@ async def _together(guard: Guard, builds: Sequence[NodeBuild], echo: Callable[[s
         async with asyncio.TaskGroup() as group:
             for build in builds:
                 group.create_task(_build(guard, build, echo))
-    except* (BuildError, LaunchError) as errors:
+    except* (BuildError, OSError) as errors:
         # The first failure stops the others, so there is seldom more than one.
         raise errors.exceptions[0] from None
 
@@ -107,14 +110,23 @@ async def _run(
     try:
         try:
             process = await guard.spawn(command, writing, writing)
+        except LaunchError as error:
+            raise BuildError(
+                f"node '{build.node}': {error}; to repeat it: {build.pasteable(argv)}"
+            ) from error
         finally:
             os.close(writing)
-        output = asyncio.create_task(_relay(reader, lambda line: echo(f"{build.node}: {line}")))
+        relay = asyncio.create_task(_relay(reader, lambda line: echo(f"{build.node}: {line}")))
+        ending = asyncio.create_task(process.wait())
         try:
-            end = await process.wait()
-            await asyncio.wait([output], timeout=DRAIN_S)
+            await asyncio.wait({ending, relay}, return_when=asyncio.FIRST_COMPLETED)
+            if relay.done():
+                relay.result()  # raises when nobody takes the lines any more
+            end = await ending
+            await asyncio.wait({relay}, timeout=DRAIN_S)
         finally:
-            output.cancel()
+            relay.cancel()
+            ending.cancel()
     finally:
         transport.close()
     if not end.ok:

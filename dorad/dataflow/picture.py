@@ -141,7 +141,7 @@ def _node_box(node: Node) -> Box:
             subtitle = "ROS 2"
         case NodeKind.PATH | NodeKind.URL:
             subtitle = (node.path or "").rstrip("/").rpartition("/")[2]
-    return Box(node.id, kind, node.name or node.id, subtitle, _node_tooltip(node))
+    return Box(node.id, kind, node.id, subtitle, _node_tooltip(node))
 
 
 def _node_tooltip(node: Node) -> str:

@@ -130,6 +130,24 @@ def test_commands_end_with_the_build_however_it_ends(tmp_path, sig):
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("options", [[], ["--parallel"]])
+def test_a_reader_that_goes_away_ends_the_build_quietly(tmp_path, options):
+    write(tmp_path, "yes", "yes")
+    process = subprocess.Popen(
+        [*DORA, "build", "flow.yml", *options],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=DEADLINE_S) == 1
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
 def test_sources_that_cannot_be_fetched_yet_are_refused(tmp_path):
     (tmp_path / "flow.yml").write_text(
         "nodes:\n  - id: a\n    path: a\n    build: touch built\n"
