@@ -7,6 +7,7 @@ from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.dataflow.load import parse
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
 
 FILE = Path("flow.yml")
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For property tests: a busy machine is no failure."""
 
 
 def read(text: str, **environ: str) -> Dataflow:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dorad.dataflow.document import MAX_DEPTH, core_scalar
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load, parse
-from tests.dataflow.reading import path_node, path_node_text, problem, problems, read
+from tests.dataflow.reading import path_node, path_node_text, problem, problems, read, unhurried
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,7 @@ def test_not_a_number_is_a_float() -> None:
     assert math.isnan(found)
 
 
+@unhurried
 @given(st.text())
 def test_any_text_is_some_scalar(text: str) -> None:
     core_scalar(text)
@@ -160,6 +161,7 @@ def test_nesting_up_to_the_limit_is_read() -> None:
     assert all("nested" not in one.message for one in problems(f"nodes: []\nx: {deep}"))
 
 
+@unhurried
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused_in_whole_lines(text: str) -> None:
     try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dorad.dataflow.env import escape, expand, float_text, is_reserved
 from dorad.dataflow.errors import TextError
-from tests.dataflow.reading import complaint, path_node, path_node_text, read
+from tests.dataflow.reading import complaint, path_node, path_node_text, read, unhurried
 
 _ENVIRON = {"HOME": "/root", "EMPTY": "", "A1": "one", "DOLLAR": "$HOME"}
 _NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True)
@@ -104,11 +104,13 @@ def test_what_cannot_be_expanded(text: str, message: str, hint: str) -> None:
     assert hint in (caught.value.hint or "")
 
 
+@unhurried
 @given(_TEXTS)
 def test_an_escaped_text_expands_to_itself(text: str) -> None:
     assert expand(escape(text), {}) == text
 
 
+@unhurried
 @given(_NAMES, _TEXTS, _TEXTS)
 def test_a_value_is_put_in_as_it_is(name: str, value: str, around: str) -> None:
     before = escape(around)
@@ -116,6 +118,7 @@ def test_a_value_is_put_in_as_it_is(name: str, value: str, around: str) -> None:
     assert expand(f"${name}", {name: value}) == value
 
 
+@unhurried
 @given(_NAMES, _TEXTS)
 def test_a_default_stands_in_for_what_is_not_set(name: str, default: str) -> None:
     assume("{" not in default)
@@ -123,6 +126,7 @@ def test_a_default_stands_in_for_what_is_not_set(name: str, default: str) -> Non
     assert expand(f"${{{name}:-{escape(default)}}}", {}) == default
 
 
+@unhurried
 @given(st.text())
 def test_any_text_expands_or_is_refused(text: str) -> None:
     try:
@@ -132,6 +136,7 @@ def test_any_text_expands_or_is_refused(text: str) -> None:
         assert error.message
 
 
+@unhurried
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_is_written_without_exponent_and_loses_nothing(number: float) -> None:
     text = float_text(number)

@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.ids import check_data_id, check_node_id
-from tests.dataflow.reading import complaint, path_node, problem
+from tests.dataflow.reading import complaint, path_node, problem, unhurried
 
 _WORD = st.text(string.ascii_letters + string.digits + "_-.", min_size=1)
 
 
+@unhurried
 @given(_WORD.filter(lambda word: not word.startswith(".") and word != "dora"))
 def test_letters_digits_and_three_signs_name_a_node(word: str) -> None:
     check_node_id(word)
 
 
+@unhurried
 @given(st.lists(_WORD, min_size=1))
 def test_parts_with_slashes_between_name_an_input(parts: list[str]) -> None:
     check_data_id("/".join(parts))

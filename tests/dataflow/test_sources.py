@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import LogLevel, LogSource, NodeOutput, Timer
 from dorad.dataflow.sources import parse_source
+from tests.dataflow.reading import unhurried
 
 
 @pytest.mark.parametrize(
@@ -89,17 +90,20 @@ def test_not_sources(text: str, message: str, hint: str | None) -> None:
     assert hint is None or (caught.value.hint or "").startswith(hint)
 
 
+@unhurried
 @given(st.integers(1, 2**63 - 1))
 def test_a_timer_prints_as_a_timer_of_the_same_interval(interval: int) -> None:
     assert parse_source(str(Timer(interval))) == Timer(interval)
 
 
+@unhurried
 @given(st.sampled_from([None, *LogLevel]), st.sampled_from([None, "a", "b.c"]))
 def test_a_log_source_prints_as_itself(level: LogLevel | None, node: str | None) -> None:
     source = LogSource(level, node if level else None)
     assert parse_source(str(source)) == source
 
 
+@unhurried
 @given(st.text())
 def test_any_text_is_a_source_or_refused(text: str) -> None:
     for candidate in (text, f"dora/timer/{text}", f"dora/timer/hz/{text}", f"dora/logs/{text}"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.dataflow.errors import DataflowError
-from tests.dataflow.reading import problem, problems, read
+from tests.dataflow.reading import problem, problems, read, unhurried
 
 
 def _chain(*edges: str, ids: str = "abcd") -> str:
@@ -126,6 +126,7 @@ def test_each_cycle_is_a_problem() -> None:
     assert len(problems(_chain("a=b", "b=a", "c=d", "d=c"))) == 2
 
 
+@unhurried
 @given(st.sets(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd"))))
 def test_backpressure_is_refused_exactly_where_it_goes_round(edges: set[tuple[str, str]]) -> None:
     reached = {start: {end for begin, end in edges if begin == start} for start in "abcd"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.sizes import parse_size
 from dorad.dataflow.words import build_commands, split_args, split_command
+from tests.dataflow.reading import unhurried
 
 
 @pytest.mark.parametrize(
@@ -45,11 +46,13 @@ def test_open_quotes_are_refused(text: str, message: str) -> None:
         split_args(text)
 
 
+@unhurried
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_quoted_words_come_back(words: list[str]) -> None:
     assert split_args(shlex.join(words)) == tuple(words)
 
 
+@unhurried
 @given(st.text())
 def test_any_text_is_cut_or_refused(text: str) -> None:
     try:
@@ -94,6 +97,7 @@ def test_not_sizes(text: str) -> None:
         parse_size(text)
 
 
+@unhurried
 @given(st.integers(0, 2**63 - 1))
 def test_any_number_of_bytes_is_a_size(size: int) -> None:
     assert parse_size(str(size)) == size
