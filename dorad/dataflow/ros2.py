@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from dorad.dataflow.document import Value
     from dorad.dataflow.problems import Problems
 
-_NAME = re.compile(r"[~/]?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
-_NAMESPACE = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
-_NODE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]*/([a-z]+/)?[A-Za-z][A-Za-z0-9_]*")
+_NAME = re.compile(r"/?[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*")
+_NAMESPACE = re.compile(r"/|/?[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*")
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]*/[A-Za-z][A-Za-z0-9_]*")
 _MOST_TOPICS = 64
 _MOST_KEPT = 10_000
 
@@ -144,14 +143,16 @@ def read_ros2(block: Fields, *, has_inputs: bool, has_outputs: bool) -> Ros2Brid
     topics += tuple(_read_item(item, block.problems) for item in listed)
     service = _read_endpoint(block, "service")
     action = _read_endpoint(block, "action")
-    role = block.choice("role", Role) if service or action else None
+    role = block.choice("role", Role)
+    if (service or action) and not block.has("role"):
+        block.problems.error_in_name(block.owner, "needs `role`", "client or server")
     bridge = Ros2Bridge(
         topics,
         Endpoint(*service, role or Role.CLIENT) if service else None,
         Endpoint(*action, role or Role.CLIENT) if action else None,
         _read_qos(block) or Qos(),
         block.checked("namespace", _matches(_NAMESPACE, "a ROS 2 namespace"), "/"),
-        block.checked("node_name", _matches(_NODE_NAME, "a ROS 2 node name"), None),
+        block.text("node_name"),
         _read_transport(block),
     )
     meant = block.finish()
@@ -227,14 +228,15 @@ def _read_transport(owner: Fields) -> Transport:
     block = owner.inside("transport")
     if block is None:
         return Transport()
+    block.required_text("kind", "dds or zenoh")
     kind = block.choice("kind", TransportKind) or TransportKind.DDS
     compatibility = block.choice("compatibility", Compatibility)
     config_uri = block.text("config_uri")
-    if kind is TransportKind.DDS:
+    if kind is TransportKind.DDS and block.has("kind"):
         for key in ("compatibility", "config_uri"):
             if block.has(key):
                 block.problems.error_in_name(block.name_of(key), "only for `kind: zenoh`")
-    elif not block.has("compatibility"):
+    elif kind is TransportKind.ZENOH and not block.has("compatibility"):
         block.problems.error_in_name(block.owner, "`kind: zenoh` needs `compatibility`")
     block.finish()
     return Transport(kind, compatibility, config_uri)

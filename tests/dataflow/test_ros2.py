@@ -33,7 +33,7 @@ def test_everything_around_topics() -> None:
 ros2:
   topics:
     - {topic: /a, message_type: x/A, output: o, qos: {reliable: true, keep_last: 5}}
-    - {topic: b, message_type: x/msg/B, direction: publish, input: i}
+    - {topic: b, message_type: x/B, direction: publish, input: i}
   namespace: /robot
   node_name: bridge
   qos: {durability: transient_local, lease_duration: 1.5, keep_all: true}
@@ -43,7 +43,7 @@ ros2:
     assert found.ros2 == Ros2Bridge(
         topics=(
             Topic("/a", "x/A", output="o", qos=Qos(reliable=True, keep_last=5)),
-            Topic("b", "x/msg/B", Direction.PUBLISH, input="i"),
+            Topic("b", "x/B", Direction.PUBLISH, input="i"),
         ),
         qos=Qos(durability=Durability.TRANSIENT_LOCAL, lease_duration=1.5, keep_all=True),
         namespace="/robot",
@@ -72,14 +72,21 @@ def test_services_and_actions(kind: str) -> None:
         ("{topics: [{topic: a, message_type: x/A, quos: 1}]}", "topics[0].quos: unknown key"),
         ("{service: a, service_type: x/A, role: srv}", "must be one of client, server, not `srv`"),
         (
-            "{service: a, service_type: x/A, action: b, action_type: x/B}",
+            "{service: a, service_type: x/A, action: b, action_type: x/B, role: client}",
             "`service` and `action` exclude",
         ),
         ("{topic: a, message_type: x/A, qos: {keep_last: 0}}", "a whole number from 1 to 10000"),
         ("{topic: a, message_type: x/A, qos: {deadline: 1}}", "unknown key `deadline`"),
-        ("{topic: a, message_type: x/A, namespace: robot}", "`robot` is not a ROS 2 namespace"),
+        ("{topic: a, message_type: x/A, namespace: a-b}", "`a-b` is not a ROS 2 namespace"),
+        ("{topic: a, message_type: x/msg/A}", "`x/msg/A` is not a type"),
+        ("{topic: ~/a, message_type: x/A}", "`~/a` is not a ROS 2 name"),
+        ("{service: a, service_type: x/A}", "ros2: needs `role` (client or server)"),
+        ("{topic: a, message_type: x/A, transport: {}}", "ros2.transport: needs `kind`"),
         ("{topic: a, message_type: x/A, transport: {kind: zenoh}}", "needs `compatibility`"),
-        ("{topic: a, message_type: x/A, transport: {config_uri: x}}", "only for `kind: zenoh`"),
+        (
+            "{topic: a, message_type: x/A, transport: {kind: dds, config_uri: x}}",
+            "only for `kind: zenoh`",
+        ),
     ],
 )
 def test_mistakes(block: str, message: str) -> None:
@@ -89,9 +96,13 @@ def test_mistakes(block: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("ports", "block", "message"),
     [
-        ("", "{topic: a, message_type: x/A}", "the node needs `outputs`"),
-        ("", "{topic: a, message_type: x/A, direction: publish}", "the node needs `inputs`"),
-        ("outputs: [o]\n", "{service: a, service_type: x/A}", "the node needs `inputs`"),
+        ("", "{topic: a, message_type: x/A}", "needs `outputs`"),
+        ("", "{topic: a, message_type: x/A, direction: publish}", "needs `inputs`"),
+        (
+            "outputs: [o]\n",
+            "{service: a, service_type: x/A, role: client}",
+            "the node needs `inputs`",
+        ),
     ],
 )
 def test_ports_that_miss(ports: str, block: str, message: str) -> None:
