@@ -72,7 +72,9 @@ class Guard:
     _alive: ClassVar[set[int]] = set()
     """Pids of all guards of this process, so that none takes another for a node's orphan."""
 
-    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], sock: socket.socket, not_ours: frozenset[int]
+    ) -> None:
         self.pid = process.pid
         self._guard = process
         self._sock = sock
@@ -83,7 +85,7 @@ class Guard:
         self._died = False
         self._burial: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
-        self._not_ours: frozenset[int] = frozenset()
+        self._not_ours = not_ours
 
     @classmethod
     def start(cls) -> Guard:
@@ -94,21 +96,20 @@ class Guard:
         Raises:
             LaunchError: it cannot be started.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            set_subreaper(True)
-            not_ours = frozenset(children(os.getpid()))
-            process = _start_guard_process(theirs.fileno())
-        except OSError as error:
-            ours.close()
-            raise LaunchError(f"cannot start the guard of the processes: {error}") from error
-        finally:
-            theirs.close()
+        with contextlib.ExitStack() as on_error:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                on_error.enter_context(ours)
+                with theirs:
+                    set_subreaper(True)
+                    not_ours = frozenset(children(os.getpid()))
+                    process = _start_guard_process(theirs.fileno())
+            except OSError as error:
+                raise LaunchError(f"cannot start the guard of the processes: {error}") from error
+            on_error.pop_all()
         ours.setblocking(False)
-        guard = cls(process, ours)
-        guard._not_ours = not_ours
         cls._alive.add(process.pid)
-        return guard
+        return cls(process, ours, not_ours)
 
     @property
     def died(self) -> bool:
@@ -122,11 +123,10 @@ class Guard:
             LaunchError: one line with what failed (the executable, the folder, the guard).
         """
         self._requests += 1
-        number = self._requests
-        answer: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
-        self._pending[number] = answer
         try:
-            self._request_spawn(number, command, stdout_fd, stderr_fd)
+            self._request_spawn(self._requests, command, stdout_fd, stderr_fd)
+            answer: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+            self._pending[self._requests] = answer
             async with asyncio.timeout(_ANSWER_SECONDS):
                 return await answer
         except _SpawnFailedError as failure:
@@ -137,12 +137,26 @@ class Guard:
             raise LaunchError(f"cannot start {command.argv[0]} through the guard: {why}") from error
 
     async def close(self) -> None:
-        """Kill everything that is left and wait until it is gone. Idempotent."""
+        """Kill everything that is left and wait until it is gone. Idempotent.
+
+        When cancelled, it still does all of that first, the quick way.
+        """
+        if self._gone.is_set():
+            return
         if not self._closing:
             self._closing = True
             self._listen()
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
+        try:
+            await self._wait_until_gone()
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            self._guard.kill()
+            self._finish(self._end_everything())
+            raise
+
+    async def _wait_until_gone(self) -> None:
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._gone.wait()
@@ -233,7 +247,10 @@ class Guard:
 
     async def _bury(self) -> None:
         """The guard's socket has ended: make sure that it and all its descendants have, too."""
-        statuses = await asyncio.to_thread(self._end_everything)
+        self._finish(await asyncio.to_thread(self._end_everything))
+
+    def _finish(self, statuses: dict[int, int]) -> None:
+        """Everything has ended; say so to all who wait."""
         self._sock.close()
         for answer in self._pending.values():
             if not answer.done():

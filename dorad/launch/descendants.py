@@ -128,11 +128,15 @@ def _is_running_child(pid: int, reaped: Callable[[int, int], None]) -> bool:
 def _wait_for_one(pids: list[int]) -> None:
     """Until one of these children has ended, or it is time for another look."""
     poll = select.poll()
-    handles = [os.pidfd_open(pid) for pid in pids[:_WATCHED]]
+    handles: list[int] = []
     try:
-        for handle in handles:
-            poll.register(handle, select.POLLIN)
+        for pid in pids[:_WATCHED]:
+            handles.append(os.pidfd_open(pid))
+            poll.register(handles[-1], select.POLLIN)
         poll.poll(_RECHECK_SECONDS * 1000)
+    except ProcessLookupError:
+        # Another thread has reaped it: one has ended, as was to be waited for.
+        return
     finally:
         for handle in handles:
             os.close(handle)

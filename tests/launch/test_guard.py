@@ -254,6 +254,22 @@ async def test_closing_twice_and_closing_what_was_never_entered_work() -> None:
     assert not guard.died
 
 
+async def test_closing_is_complete_even_when_it_is_cancelled(family: Family) -> None:
+    guard = Guard.start()
+    await guard.__aenter__()
+    process = await start(guard, family.role("double_fork"))
+    assert eventually(family.ready("double_fork").exists)
+    os.kill(guard.pid, signal.SIGSTOP)
+    closing = asyncio.create_task(guard.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert not family.alive()
+    assert process.exit == Exit(signal=signal.SIGKILL)
+    await asyncio.to_thread(lambda: asyncio.run(guard.close()))
+
+
 async def test_a_polite_signal_does_not_end_the_guard(guard: Guard, family: Family) -> None:
     process = await start(guard, family.command("/bin/sleep", "100"))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
