@@ -7,6 +7,9 @@ left out and counted.
 
 from __future__ import annotations
 
+import io
+import os
+import select
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -27,12 +30,40 @@ CLOSE_S = 5.0
 """How long the last lines wait for the reader."""
 
 
+def writer(stream: TextIO) -> Callable[[str], None]:
+    """Return a function that writes to the descriptor below `stream`, if it has one.
+
+    The stream's own lock is left alone: a thread that is stuck in a write would take it along, and
+    the interpreter could not exit.
+    """
+    try:
+        descriptor = stream.fileno()
+    except (OSError, io.UnsupportedOperation):
+        return lambda text: _write_through(stream, text)
+    stream.flush()
+
+    def write(text: str) -> None:
+        rest = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # some other process made it so
+                select.select([], [descriptor], [])
+
+    return write
+
+
+def _write_through(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
+
+
 class LiveLog:
     """Takes records, and writes those that pass the filter. Use it as a context manager."""
 
     def __init__(
         self,
-        stream: TextIO,
+        write: Callable[[str], None],
         line: Formatter,
         shown: LogFilter,
         *,
@@ -41,7 +72,7 @@ class LiveLog:
         """`quiet` writes nothing at all."""
         self.on_broken: Callable[[], None] | None = None
         """Called once, in the writing thread, when the reader has gone away."""
-        self._stream = stream
+        self._write = write
         self._line = line
         self._shown = shown
         self._quiet = quiet
@@ -50,7 +81,7 @@ class LiveLog:
         self._closing = False
         self._broken = False
         self._left_out = 0
-        self._thread = threading.Thread(target=self._write, name="live log", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="live log", daemon=True)
 
     def __enter__(self) -> LiveLog:
         self._thread.start()
@@ -61,6 +92,11 @@ class LiveLog:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(CLOSE_S)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether lines were still to be written when the patience at the end was over."""
+        return self._closing and self._thread.is_alive()
 
     def take(self, records: Sequence[LogRecord]) -> None:
         """Queue the lines of `records`; blocks for a moment if the reader is far behind."""
@@ -85,7 +121,7 @@ class LiveLog:
     def _has_room(self) -> bool:
         return self._broken or len(self._lines) < BACKLOG
 
-    def _write(self) -> None:
+    def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines or self._closing)
@@ -95,8 +131,7 @@ class LiveLog:
                 self._lines.clear()
                 self._changed.notify_all()
             try:
-                self._stream.write(text)
-                self._stream.flush()
+                self._write(text)
             except (OSError, ValueError):  # the reader is gone, or the stream was closed
                 with self._changed:
                     self._broken = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.interrupts import Interrupts
-from dorad.cli.live import LiveLog
+from dorad.cli.live import LiveLog, writer
 
 if TYPE_CHECKING:
     import asyncio
@@ -68,7 +68,7 @@ def run_session(
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     nodes = [node.id for node in context.dataflow.nodes]
     line = formatter(log_format, dataflow_id=dataflow_id, nodes=nodes, color=color)
-    live = LiveLog(sys.stdout, line, shown, quiet="DORA_QUIET" in os.environ)
+    live = LiveLog(writer(sys.stdout), line, shown, quiet="DORA_QUIET" in os.environ)
     try:
         run = DataflowRun(
             dataflow_id,
@@ -86,7 +86,10 @@ def run_session(
         Interrupts(run, lambda text: tell("dora:", "cyan", text)).install(loop)
         live.on_broken = _from_thread(loop, run.stop)
         with live:
-            return await run.run()
+            ended = await run.run()
+        if live.stuck:
+            tell("warning:", "yellow", "the last log lines were not read; they are lost")
+        return ended
 
     try:
         return asyncio.run(main())

@@ -222,7 +222,7 @@ class Supervisor:
                     continue
                 case Step.TERMINATE:
                     for node, process in self._processes.items():
-                        text = f"has not ended {rung.after:g} s after it was asked to: SIGTERM"
+                        text = f"did not end within {rung.after:g} s of being asked to; sending SIGTERM"
                         self._notice("warn", node, text)
                         process.signal(signal.SIGTERM)
                 case Step.KILL:

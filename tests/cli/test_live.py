@@ -1,6 +1,8 @@
 import io
+import os
 import threading
 from collections.abc import Callable
+from typing import TextIO
 
 import pytest
 
@@ -15,8 +17,8 @@ def record(text: str) -> LogRecord:
     return LogRecord(0.0, "stdout", "node", text)
 
 
-def log(stream: io.TextIOBase, on_broken: Callable[[], None] = lambda: None) -> live.LiveLog:
-    made = live.LiveLog(stream, lambda r: r.message, LogFilter())  # type: ignore[arg-type]
+def log(stream: TextIO, on_broken: Callable[[], None] = lambda: None) -> live.LiveLog:
+    made = live.LiveLog(live.writer(stream), lambda r: r.message, LogFilter())
     made.on_broken = on_broken
     return made
 
@@ -75,6 +77,17 @@ def test_a_reader_that_is_gone_is_told_once() -> None:
 
 def test_quiet_writes_nothing() -> None:
     stream = io.StringIO()
-    with live.LiveLog(stream, lambda r: r.message, LogFilter(), quiet=True) as lines:
+    with live.LiveLog(live.writer(stream), lambda r: r.message, LogFilter(), quiet=True) as lines:
         lines.take([record("a")])
     assert stream.getvalue() == ""
+
+
+def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    text = "x" * (1 << 20)
+    with os.fdopen(reading) as reader, os.fdopen(writing, "w") as stream:
+        thread = threading.Thread(target=live.writer(stream), args=(text,))
+        thread.start()
+        assert reader.read(len(text)) == text
+        thread.join(DEADLINE_S)

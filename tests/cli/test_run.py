@@ -296,6 +296,22 @@ def test_a_reader_that_goes_away_stops_the_dataflow(tmp_path: Path) -> None:
         assert run.end() < 15
 
 
+def test_output_that_nobody_reads_does_not_keep_a_run_from_stopping(tmp_path: Path) -> None:
+    chatter = """
+        from dora import Node
+        for event in Node():
+            for _ in range(200):
+                print("x" * 200)
+    """
+    write(tmp_path, TICKING, sink=chatter)
+    reading, writing = os.pipe()
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "1s", stdout=writing) as run:
+        os.close(writing)
+        run.end(0, deadline=25)
+        assert "the last log lines were not read" in run.err
+    os.close(reading)
+
+
 def test_sockets_of_runs_that_crashed_are_removed(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
