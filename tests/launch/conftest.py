@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -40,6 +41,8 @@ class Family:
         self.mark = uuid.uuid4().hex
         self.folder = folder
         self.env = {**os.environ, MARK: self.mark}
+        self.runs: list[subprocess.Popen[str]] = []
+        """Programs to end with the test, also when it fails."""
 
     def command(self, *words: str) -> Command:
         return Command(words, self.folder, self.env)
@@ -72,6 +75,9 @@ class Family:
 def family(tmp_path: Path) -> Iterator[Family]:
     family = Family(tmp_path)
     yield family
+    for run in family.runs:
+        run.kill()
+        run.communicate()
     for pid in family.alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -31,6 +31,7 @@ class Run:
             text=True,
             **options,
         )
+        family.runs.append(self.process)
         assert self.process.stdin
         commands = [family.role(role) for role in roles]
         lines = [[c.argv, str(c.cwd), dict(c.env)] for c in commands]
@@ -45,10 +46,6 @@ class Run:
         assert self.process.stdout
         line = self.process.stdout.readline()
         return json.loads(line) if line else {}
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.communicate()
 
 
 def kill_and_time(pid: int, family: Family, *others: int) -> float:
@@ -73,7 +70,6 @@ def test_when_the_run_is_killed_everything_is_gone_within_a_second(
 ) -> None:
     run = Run(family, [role])
     assert kill_and_time(run.process.pid, family, run.guard) < 1
-    run.end()
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -83,14 +79,12 @@ def test_when_the_guard_is_killed_everything_is_gone_within_a_second(
     run = Run(family, [role])
     assert kill_and_time(run.guard, family) < 1
     assert run.process.poll() is None
-    run.end()
 
 
 def test_all_of_them_at_once_are_gone_too(family: Family) -> None:
     roles = [role for role in ROLES if role != "forking"]
     run = Run(family, roles)
     assert kill_and_time(run.process.pid, family, run.guard) < 1
-    run.end()
 
 
 def test_when_both_are_killed_at_once_the_nodes_are_gone_too(family: Family) -> None:
@@ -98,7 +92,6 @@ def test_when_both_are_killed_at_once_the_nodes_are_gone_too(family: Family) -> 
     os.kill(run.guard, signal.SIGSTOP)
     run.process.kill()
     assert kill_and_time(run.guard, family) < 1
-    run.end()
 
 
 def test_when_the_guard_is_killed_the_run_learns_that_every_process_ended(family: Family) -> None:
@@ -110,14 +103,12 @@ def test_when_the_guard_is_killed_the_run_learns_that_every_process_ended(family
     assert set(ended.values()) <= {"killed by SIGKILL", "killed by SIGHUP"}
     assert run.read() == {"died": True}
     assert not psutil.Process(run.process.pid).children()
-    run.end()
 
 
 def test_a_run_killed_while_it_is_stopped_leaves_nothing(family: Family) -> None:
     run = Run(family, ["plain"])
     os.kill(run.process.pid, signal.SIGSTOP)
     assert kill_and_time(run.process.pid, family, run.guard) < 1
-    run.end()
 
 
 def test_ctrl_c_on_the_terminal_reaches_neither_guard_nor_nodes(family: Family) -> None:
@@ -131,6 +122,7 @@ def test_ctrl_c_on_the_terminal_reaches_neither_guard_nor_nodes(family: Family) 
         text=True,
         preexec_fn=lambda: _control_terminal(slave),
     )
+    family.runs.append(run)
     assert run.stdin
     assert run.stdout
     command = family.role("plain")
@@ -141,8 +133,6 @@ def test_ctrl_c_on_the_terminal_reaches_neither_guard_nor_nodes(family: Family) 
     os.write(master, b"\x03")
     assert eventually(lambda: b"^C" in os.read(master, 100))
     assert len(family.alive()) == 1
-    run.kill()
-    run.communicate()
     os.close(master)
     os.close(slave)
 
