@@ -1,4 +1,4 @@
-"""What the sink counts: how many messages, how often, how late, and how many went missing."""
+"""What the sink counts: how many messages, how often, how late, and how many were dropped."""
 
 from dataclasses import dataclass, field
 
@@ -36,7 +36,7 @@ class Tally:
         return (self.count - 1) / (self.seconds[-1] - self.seconds[0])
 
     @property
-    def missing(self) -> int:
+    def drops(self) -> int:
         """Frame numbers left out between the first and the last one received."""
         return self.frames[-1] - self.frames[0] + 1 - self.count if self.frames else 0
 
@@ -47,10 +47,10 @@ class Tally:
 
 def table(frames: Tally, detections: Tally, faces: int) -> str:
     """Return the counts as the lines that the sink prints at the end."""
-    head = f"{'':<12}{'received':>9}{'rate':>10}{'latency p50':>14}{'p99':>11}{'missing':>9}"
+    head = f"{'':<12}{'received':>9}{'rate':>10}{'latency p50':>14}{'p99':>11}{'drops':>9}"
     rows = [
         f"{name:<12}{tally.count:>9}{tally.rate_hz:>7.1f} Hz"
-        f"{tally.percentile_ms(50):>11.2f} ms{tally.percentile_ms(99):>8.2f} ms{tally.missing:>9}"
+        f"{tally.percentile_ms(50):>11.2f} ms{tally.percentile_ms(99):>8.2f} ms{tally.drops:>9}"
         for name, tally in (("frames", frames), ("detections", detections))
     ]
     return "\n".join(
@@ -59,7 +59,7 @@ def table(frames: Tally, detections: Tally, faces: int) -> str:
             *rows,
             f"{'faces':<12}{faces:>9}",
             "latency: from the camera's capture until the sink has it",
-            "missing: gaps in the frame numbers, which is how a node sees drops; the detector",
-            "         leaves frames out on purpose (queue_size: 1, always the newest)",
+            "drops: gaps in the frame numbers, which is how a node sees them; the detector",
+            "       leaves frames out on purpose (queue_size: 1, always the newest)",
         ]
     )
