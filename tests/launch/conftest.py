@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -18,6 +17,7 @@ import pytest
 from dorad.launch.client import Command
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
 FAMILY = Path(__file__).with_name("family.py")
