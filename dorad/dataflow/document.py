@@ -28,7 +28,7 @@ MAX_DEPTH = 32
 MAX_VALUES = 200_000
 """Counted after aliases are expanded, so that a few lines cannot become gigabytes."""
 
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 _TAG = "tag:yaml.org,2002:"
 _TAGGED: dict[str, tuple[type, ...]] = {
     f"{_TAG}null": (type(None),),
@@ -224,7 +224,7 @@ def core_scalar(text: str) -> bool | int | float | str | None:
         return float("-inf") if text[0] == "-" else float("inf")
     if text in (".nan", ".NaN", ".NAN"):
         return float("nan")
-    return float(text) if _FLOAT.fullmatch(text) else text
+    return float(text) if re.fullmatch(_FLOAT, text) else text
 
 
 def _place_of_character(text: str, code: int) -> tuple[int, int]:

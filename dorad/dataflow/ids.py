@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import string
 
 from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
 
-_NOT_IN_NODE_ID = re.compile(r"[^A-Za-z0-9_.-]")
-_NOT_IN_DATA_ID = re.compile(r"[^A-Za-z0-9_./-]")
+_IN_NODE_ID = frozenset(string.ascii_letters + string.digits + "_.-")
+_IN_DATA_ID = _IN_NODE_ID | {"/"}
 
 
 def check_node_id(text: str) -> None:
     """Raise TextError unless `text` can name a node."""
     if not text:
         raise TextError("a node id cannot be empty")
-    if bad := _NOT_IN_NODE_ID.search(text):
+    if bad := _first_not_in(_IN_NODE_ID, text):
         raise TextError(
-            f"`{shorten(bad[0])}` is not allowed in the node id `{shorten(text)}`",
+            f"`{shorten(bad)}` is not allowed in the node id `{shorten(text)}`",
             "letters, digits, `_`, `-` and `.`",
         )
     if text.startswith("."):
@@ -30,10 +30,14 @@ def check_data_id(text: str) -> None:
     """Raise TextError unless `text` can name an input or output."""
     if not text:
         raise TextError("an input or output id cannot be empty")
-    if bad := _NOT_IN_DATA_ID.search(text):
+    if bad := _first_not_in(_IN_DATA_ID, text):
         raise TextError(
-            f"`{shorten(bad[0])}` is not allowed in the id `{shorten(text)}`",
+            f"`{shorten(bad)}` is not allowed in the id `{shorten(text)}`",
             "letters, digits, `_`, `-`, `.` and `/` between parts",
         )
     if text.startswith("/") or text.endswith("/") or "//" in text:
         raise TextError(f"the id `{text}` has an empty part before, after or between its `/`")
+
+
+def _first_not_in(allowed: frozenset[str], text: str) -> str | None:
+    return next((character for character in text if character not in allowed), None)

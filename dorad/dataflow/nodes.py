@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from dorad.dataflow.problems import Problems
     from dorad.dataflow.ros2 import Ros2Bridge
 
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_HUB = re.compile(r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+")
-_PARAM = re.compile(r"[A-Za-z0-9_]+")
+_SHA256 = r"[0-9a-fA-F]{64}"
+_HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
+_PARAM = r"[A-Za-z0-9_]+"
 _MOST_CORES = 1 << 16
 _LONGEST_SPIN_US = 1_000_000
 _MAX_RESTARTS = 2**32 - 1
@@ -132,13 +132,13 @@ def _read_sha256(fields: Fields, kind: NodeKind) -> str | None:
 
 
 def _check_sha256(text: str) -> str:
-    if not _SHA256.fullmatch(text):
+    if not re.fullmatch(_SHA256, text):
         raise TextError("must be 64 hexadecimal digits", "the output of `sha256sum FILE`")
     return text.lower()
 
 
 def _check_hub(text: str) -> str:
-    if not _HUB.fullmatch(text):
+    if not re.fullmatch(_HUB, text):
         raise TextError(f"`{text}` is not a package", "write `name@1.2` or `namespace/name@1.2`")
     return text
 
@@ -202,7 +202,7 @@ def _read_params(fields: Fields) -> dict[str, str]:
     params: dict[str, str] = {}
     folded: dict[str, str] = {}
     for name, value in fields.entries("params").items():
-        if not _PARAM.fullmatch(name):
+        if not re.fullmatch(_PARAM, name):
             fields.problems.error_in_name(
                 value, f"`{name}` cannot name a parameter", "letters, digits and `_`"
             )

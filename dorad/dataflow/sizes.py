@@ -7,7 +7,7 @@ import re
 from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)"
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "KB": 1 << 10, "M": 1 << 20, "MB": 1 << 20} | {
     "G": 1 << 30,
     "GB": 1 << 30,
@@ -17,7 +17,7 @@ _LARGEST = 2**63 - 1
 
 def parse_size(text: str) -> int:
     """Bytes; units are powers of 1024 in any case, as in dora. Raises TextError."""
-    found = _SIZE.fullmatch(text.strip())
+    found = re.fullmatch(_SIZE, text.strip())
     if found is None:
         raise TextError(f"`{shorten(text)}` is not a size", "write `64MB` or a number of bytes")
     number, unit = found.groups()

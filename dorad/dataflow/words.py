@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-
 from dorad.dataflow.errors import TextError
 
 
 def split_args(text: str) -> tuple[str, ...]:
     """The words of `args`, cut as a shell cuts them; nothing is expanded. Raises TextError."""
+    import shlex  # here, because a dataflow without args should not pay for it
+
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
