@@ -7,36 +7,42 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import DTypeLike, NDArray
 
+    from dorad.shm.arrow import Encoded
     from dorad.shm.pool import Pool, Sample
 
 
-class _Holder:
-    """What a born array's memory belongs to, as numpy sees it.
+class Born(weakref.ref["NDArray[Any]"]):
+    """A born array, its sample, where it lies in memory, and how it is sent as a whole.
 
-    Every view of the array keeps it alive, so its end is the end of the node's own use.
+    Every view of the array, numpy's or pyarrow's, keeps the array alive, so the end of this
+    reference is the end of the node's own use of the sample.
     """
 
-    __slots__ = ("__array_interface__", "_pool", "sample")
+    __slots__ = ("address", "encoded", "sample")
 
-    def __init__(self, pool: Pool, sample: Sample, interface: dict[str, Any]) -> None:
-        self._pool = pool
-        self.sample = sample
-        self.__array_interface__ = interface
+    sample: Sample
+    address: int
+    encoded: Encoded
 
-    def __del__(self) -> None:
-        self._pool.give_back(self.sample)
+    def freeze(self) -> None:
+        """Forbid writing through the array from now on: receivers are reading it."""
+        array = self()
+        if array is not None:
+            array.flags.writeable = False
 
 
 class BornArrays:
-    """The arrays that live in the node's samples, found again by their address."""
+    """The arrays that live in the node's samples, found again by identity or by address."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self.arrays: dict[int, tuple[Sample, weakref.ref[NDArray[Any]]]] = {}
+        self._by_id: dict[int, Born] = {}
+        self._by_address: dict[int, Born] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_address)
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return an uninitialised C-ordered array in shared memory.
@@ -47,61 +53,56 @@ class BornArrays:
         """
         import numpy as np
 
+        from dorad.shm import arrow
+
         kind = np.dtype(dtype)
         if kind.kind not in "iuf" or not kind.isnative or kind.itemsize > 8:
             raise ValueError(
                 f"node.empty() makes native integer and float arrays, not {kind}; "
                 "view such an array for anything else"
             )
-        extent = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
-        size = math.prod(extent) * kind.itemsize
+        extent = (shape,) if isinstance(shape, int) else tuple(shape)
+        length = math.prod(extent)
+        size = length * kind.itemsize
         try:
             sample = self._pool.take(max(size, 1))
         except OSError as error:
             raise RuntimeError(f"an array of {size} bytes cannot be made: {error}") from error
         sample.held = True
-        address = sample.segment.mapping.address() + sample.offset
-        interface = {"version": 3, "shape": extent, "typestr": kind.str, "data": (address, False)}
-        array = np.asarray(_Holder(self._pool, sample, interface))
-        self.arrays[address] = (sample, weakref.ref(array, self._forget(address)))
+        mapping = sample.segment.mapping
+        array: NDArray[Any] = np.ndarray(extent, kind, mapping.memory, sample.offset)
+        born = Born(array, self._gone)
+        born.sample = sample
+        born.address = mapping.address() + sample.offset
+        born.encoded = (arrow.code_of(kind), length, 0, size, ())
+        self._by_id[id(array)] = self._by_address[born.address] = born
         return array
 
-    def _forget(self, address: int) -> Callable[[weakref.ref[Any]], None]:
-        arrays = self.arrays
+    def _gone(self, born: weakref.ref[NDArray[Any]]) -> None:
+        if isinstance(born, Born):
+            if self._by_address.get(born.address) is born:
+                del self._by_address[born.address]
+            for key in [key for key, known in self._by_id.items() if known is born]:
+                del self._by_id[key]
+            self._pool.give_back(born.sample)
 
-        def gone(reference: weakref.ref[Any]) -> None:
-            found = arrays.get(address)
-            if found is not None and found[1] is reference:
-                del arrays[address]
-
-        return gone
-
-    def find(self, data: Any) -> Sample | None:
-        """Return the sample of data that is, or wraps, all of a born array."""
+    def find(self, data: Any) -> tuple[Born, Encoded] | None:
+        """Return the born array that data is, or is a view from the start of, and its encoding."""
+        born = self._by_id.get(id(data))
+        if born is not None and born() is data:
+            return born, born.encoded
         import pyarrow as pa
+
+        from dorad.shm import arrow
 
         if isinstance(data, pa.Array):
             buffers = data.buffers()
             if len(buffers) != 2 or buffers[1] is None or data.offset or data.null_count:
                 return None
-            found = self.arrays.get(buffers[1].address)
-        else:
-            interface = getattr(data, "__array_interface__", None)
-            if interface is None or not data.flags.c_contiguous:
-                return None
-            found = self.arrays.get(interface["data"][0])
-        return None if found is None else found[0]
-
-    @staticmethod
-    def as_array(data: Any) -> Any:
-        """Return what `find` has found as an Arrow array over the same memory, flattened."""
-        import pyarrow as pa
-
-        return data if isinstance(data, pa.Array) else pa.array(data.reshape(-1))
-
-    def sent(self, sample: Sample) -> None:
-        """Forbid writing through the array from now on: receivers are reading it."""
-        for other, reference in list(self.arrays.values()):
-            array = reference()
-            if other is sample and array is not None:
-                array.flags.writeable = False
+            born = self._by_address.get(buffers[1].address)
+            return None if born is None else (born, arrow.encode(data))
+        interface = getattr(data, "__array_interface__", None)
+        if interface is None or not data.flags.c_contiguous:
+            return None
+        born = self._by_address.get(interface["data"][0])
+        return None if born is None else (born, arrow.encode(pa.array(data.reshape(-1))))

@@ -58,13 +58,17 @@ class Sender:
         try:
             if self._words[BOX_MAIL] != session.packets:
                 session.read_mail()
-            sample = born.find(data) if born.arrays else None
-            encoded = encode(data if sample is None else born.as_array(data))
+            found = born.find(data) if born else None
             outlets = session.outlets.get(output)
-            if outlets:
-                self._push(outlets, encoded, meta, sample)
-            if sample is not None:
-                born.sent(sample)
+            if found is None:
+                encoded = encode(data)
+                if outlets:
+                    self._push(outlets, encoded, meta, None)
+            else:
+                array, encoded = found
+                if outlets:
+                    self._push(outlets, encoded, meta, array.sample)
+                array.freeze()
         finally:
             self._lock.release()
 

@@ -69,6 +69,11 @@ Encoded = tuple[int, int, int, int, tuple[tuple[int, Any], ...]]
 parts of the payload as (offset, bytes-like). A plain tuple: one is made for each message."""
 
 
+def code_of(dtype: Any) -> int:
+    """Return the type code of a native numpy integer or float dtype."""
+    return _FIXED_BY_ID[pa.from_numpy_dtype(dtype).id][0]
+
+
 def as_array(data: Any) -> pa.Array:
     """Return what a node handed to `send_output` as one Arrow array.
 

@@ -132,6 +132,7 @@ class Pool:
         for position, sample in enumerate(flying):
             if not sample.reachable():
                 del self._flying[order][position]
+                sample.marks = []
                 return sample
         return None
 

@@ -101,3 +101,13 @@ def test_a_full_dev_shm_says_how_much_was_asked_and_free() -> None:
     assert caught.value.asked == 1 << 45
     assert 0 < caught.value.free < 1 << 45
     assert f"{1 << 45} bytes asked, {caught.value.free} free" in str(caught.value)
+
+
+def test_a_sample_that_is_used_again_has_forgotten_where_it_was() -> None:
+    with edge() as e:
+        for _ in range(200):
+            sample = e.pool.take(300_000)
+            sample.held = True
+            e.pool.sent(sample, [(e.outlet, 0)])
+            e.pool.give_back(sample)
+        assert len(sample.marks) <= 1
