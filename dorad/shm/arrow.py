@@ -14,6 +14,7 @@ write `value.buffers()[1]` to files as it is.
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Any
 
@@ -69,6 +70,7 @@ Encoded = tuple[int, int, int, int, tuple[tuple[int, Any], ...]]
 parts of the payload as (offset, bytes-like). A plain tuple: one is made for each message."""
 
 
+@functools.cache
 def code_of(dtype: Any) -> int:
     """Return the type code of a native numpy integer or float dtype."""
     return _FIXED_BY_ID[pa.from_numpy_dtype(dtype).id][0]
