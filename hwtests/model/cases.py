@@ -175,6 +175,12 @@ MUTANTS = [
         BLOCKED,
     ),
     mutant(
+        "killed consumer: publisher woken before STATE",
+        BLOCK | KILL_C,
+        "DAEMON_RINGS_BEFORE_STATE",
+        BLOCKED,
+    ),
+    mutant(
         "killed consumer: publisher ignores STATE",
         BLOCK | KILL_C,
         "BACKPRESSURE_IGNORES_STATE",

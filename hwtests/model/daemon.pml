@@ -22,9 +22,14 @@ inline consumer_ended(c)
             slot++
         :: else -> slot = 0; break
         od;
+#ifdef MUTANT_DAEMON_RINGS_BEFORE_STATE
+        space[PUBLISHER_OF(e)] = true;
+        mem[STATE(e)] = DETACHED;
+#else
         mem[STATE(e)] = DETACHED;
 #ifndef MUTANT_DAEMON_DOES_NOT_FREE_PUBLISHER
         space[PUBLISHER_OF(e)] = true;
+#endif
 #endif
         e++
     :: else -> e = 0; break

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cases import HOLDS, MUTANTS, Case
+from hwtests.model.cases import HOLDS, MUTANTS, Case
 
 MODEL = Path(__file__).resolve().parent / "ring.pml"
 MEMORY_MB = 1900  # of one search; two run at once
@@ -93,7 +93,7 @@ def check(case: Case, place: Path) -> Outcome:
     flags = ["-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MB}"]
     command(["gcc", level, *flags, "-o", "pan", "pan.c"], place, case)
     begin = time.monotonic()
-    output = command(["./pan", f"-m{DEPTH}", "-w22", "-n"], place, case)
+    output = command(["./pan", f"-m{DEPTH}", "-w24", "-n"], place, case)
     return parse(output, time.monotonic() - begin)
 
 
