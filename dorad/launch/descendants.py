@@ -46,54 +46,44 @@ def _children_by_psutil(pid: int) -> list[int]:
         return []
 
 
-def descendants(spare: Collection[int] = ()) -> list[int]:
-    """All descendants of this process, parents first, without those in `spare` and below them."""
-    found: list[int] = []
-    waiting = children(os.getpid())
-    while waiting:
-        pid = waiting.pop(0)
-        if pid not in spare:
-            found.append(pid)
-            waiting += children(pid)
-    return found
-
-
 def end_descendants(
     reaped: Callable[[int, int], None],
     spare: Collection[int] = (),
     patience: float = float("inf"),
 ) -> list[int]:
-    """SIGKILL and reap every descendant until none is left.
+    """SIGKILL and reap every descendant until none is left, but for the children in `spare`.
 
     Calls `reaped(pid, status)` for each that became a child of this process and ended. Gives up
     on processes that may not be signalled (they run as another user) and, after `patience`
     seconds, on the rest; returns the pids it gave up on.
     """
     give_up_at = time.monotonic() + patience
-    while True:
-        alive = descendants(spare)
-        denied = _kill(alive, spare)
-        direct = [pid for pid in alive if _is_running_child(pid, reaped)]
-        if not direct:
-            # A child that was reaped just now may have left orphans, which are children now.
-            direct = [pid for pid in children(os.getpid()) if pid not in spare]
-            if not direct:
-                return []
-            continue
-        if denied.issuperset(alive) or time.monotonic() > give_up_at:
-            return direct
-        _wait_for_one(direct)
+    kept_groups = {os.getpgrp(), *map(_group, spare)}
+    while direct := [pid for pid in children(os.getpid()) if pid not in spare]:
+        denied = {pid for pid in direct if not _kill(pid, kept_groups)}
+        running = [pid for pid in direct if _is_running(pid, reaped)]
+        if running and (denied.issuperset(running) or time.monotonic() > give_up_at):
+            return running
+        if running:
+            _wait_for_one(running)
+    return []
 
 
-def _kill(pids: list[int], spare: Collection[int]) -> set[int]:
-    """SIGKILL `pids` and their process groups; returns those that may not be signalled.
+def _kill(pid: int, kept_groups: Collection[int | None]) -> bool:
+    """SIGKILL a child and its process group, at once: it may be one that forks and exits.
 
-    A group is killed in one step, so one whose members keep forking cannot outrun it.
+    A group is killed in one step, so one whose members keep forking cannot outrun it. What is
+    below the child becomes a child too when it dies, unless the child may not be signalled;
+    then it is killed here. Returns whether the child may be signalled.
     """
-    kept = {os.getpgrp(), *(group for pid in spare if (group := _group(pid)))}
-    for group in {group for pid in pids if (group := _group(pid))} - kept:
+    allowed = _send(os.kill, pid)
+    group = _group(pid)
+    if group is not None and group not in kept_groups:
         _send(os.killpg, group)
-    return {pid for pid in pids if not _send(os.kill, pid)}
+    if not allowed:
+        for below in children(pid):
+            _kill(below, kept_groups)
+    return allowed
 
 
 def _group(pid: int) -> int | None:
@@ -114,8 +104,8 @@ def _send(kill: Callable[[int, int], None], pid: int) -> bool:
     return True
 
 
-def _is_running_child(pid: int, reaped: Callable[[int, int], None]) -> bool:
-    """Whether `pid` is a child of this process and runs; reaps it if it has ended."""
+def _is_running(pid: int, reaped: Callable[[int, int], None]) -> bool:
+    """Whether the child `pid` runs; reaps it if it has ended."""
     try:
         done, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -52,7 +53,23 @@ class Family:
 
     def role(self, name: str) -> Command:
         """A process of family.py; its `ready` file appears when it has done its worst."""
-        return self.command(sys.executable, "-S", str(FAMILY), name, str(self.ready(name)))
+        files = (str(self.ready(name)), str(self.lock))
+        return self.command(sys.executable, "-S", str(FAMILY), name, *files)
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "alive.lock"
+
+    def gone(self) -> bool:
+        """Whether no process with a role is left; sure even of those that keep forking."""
+        lock = os.open(self.lock, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(lock)
+        return not self.alive()
 
     def ready(self, name: str) -> Path:
         return self.folder / f"{name}.ready"

@@ -1,10 +1,16 @@
-"""Processes that are hard to get rid of: `family.py ROLE READY_FILE`."""
+"""Processes that are hard to get rid of: `family.py ROLE READY_FILE LOCK_FILE`.
 
+All of them hold a shared lock, which tells whether any is left; no list of processes does, for
+those that keep forking.
+"""
+
+import fcntl
 import os
 import signal
 import sys
 
-role, ready = sys.argv[1:]
+role, ready, lock = sys.argv[1:]
+fcntl.flock(os.open(lock, os.O_CREAT | os.O_RDWR), fcntl.LOCK_SH)
 
 
 def announce() -> None:

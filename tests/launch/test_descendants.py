@@ -30,16 +30,20 @@ def test_a_process_that_does_not_exist_has_no_children() -> None:
 def test_what_is_spared_stays_with_all_below_it(family: Family) -> None:
     code = """
 import subprocess, sys
-from dorad.launch.descendants import descendants, end_descendants
+import os
+from dorad.launch.descendants import children, end_descendants
+from dorad.launch.prctl import set_subreaper
+set_subreaper(True)
 spared = subprocess.Popen(["/bin/sh", "-c", "sleep 100 & echo; wait"], stdout=subprocess.PIPE)
 spared.stdout.readline()
 doomed = [subprocess.Popen(["/bin/sleep", "100"], start_new_session=True) for _ in range(3)]
 reaped = {}
 left = end_descendants(reaped.__setitem__, {spared.pid})
 assert left == [] and set(reaped) == {child.pid for child in doomed}, (left, reaped)
-assert len(descendants()) == 2
+assert children(os.getpid()) == [spared.pid]
+assert len(children(spared.pid)) == 1
 end_descendants(reaped.__setitem__)
-assert descendants() == []
+assert children(os.getpid()) == []
 """
     subprocess.run([sys.executable, "-c", code], env=family.env, check=True, timeout=20)
     assert eventually(lambda: not family.alive())
