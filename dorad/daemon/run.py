@@ -63,7 +63,8 @@ class DataflowRun:
 
         `guard` is closed at the end of `run`. `logs` gets what nodes print and what there is to
         say about the run. The flag `exit_when_nodes_finish` overrides the file's, unless None;
-        `stop_after` is in seconds.
+        `stop_after` is in seconds from the opening of the start barrier; a start that takes as
+        long as that is stopped, too.
 
         Raises:
             DataflowError: a node's program is missing, or it may not be run.
@@ -104,8 +105,10 @@ class DataflowRun:
             stack.push_async_callback(self._broker.close)
             await self._broker.open()
             if self._stop_after is not None:
-                timer = loop.call_later(self._stop_after, self._supervisor.stop)
-                stack.callback(timer.cancel)
+                self._timer = loop.call_later(
+                    self._stop_after, self._stop_in_time, self._stop_after
+                )
+                stack.callback(lambda: self._timer.cancel())
             launcher = Launcher(guard, self._context, self._logs, self._notice)
             results = await self._supervisor.run(launcher.start)
             edges = tuple(self._broker.counters())
@@ -124,6 +127,16 @@ class DataflowRun:
     def abandon(self) -> None:
         """Remove the one file there is, for a process that is about to exit without more ado."""
         self._socket.unlink(missing_ok=True)
+
+    def _stop_in_time(self, seconds: float) -> None:
+        """Stop `seconds` after the barrier opened; or now, if it has not in as long a time."""
+        loop = asyncio.get_running_loop()
+        opened = self._supervisor.opened_at
+        left = 0.0 if opened is None else opened + seconds - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._supervisor.stop)
+        else:
+            self._supervisor.stop()
 
     def _make_broker(self, listener: Supervisor) -> Broker:
         self._broker = Broker(self.dataflow, self.dataflow_id, self._socket, listener)

@@ -54,6 +54,8 @@ class Supervisor:
         self.broker = make_broker(self)
         self.results: list[Result] = []
         """In the order in which the nodes ended."""
+        self.opened_at: float | None = None
+        """When the barrier opened, on the loop's clock."""
         self._notice = notice
         self._grace = grace
         self._finish_grace = finish_grace
@@ -189,6 +191,7 @@ class Supervisor:
         for action in todo:
             match action:
                 case actions.OpenBarrier():
+                    self.opened_at = asyncio.get_running_loop().time()
                     broker.open_barrier()
                 case actions.Poison(reason):
                     broker.poison(reason)
@@ -222,7 +225,7 @@ class Supervisor:
                     continue
                 case Step.TERMINATE:
                     for node, process in self._processes.items():
-                        text = f"did not end within {rung.after:g} s of being asked to; sending SIGTERM"
+                        text = f"did not end within {rung.after:g} s of being asked to: SIGTERM"
                         self._notice("warn", node, text)
                         process.signal(signal.SIGTERM)
                 case Step.KILL:

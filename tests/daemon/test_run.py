@@ -88,6 +88,34 @@ async def test_a_cancelled_run_leaves_nothing(tmp_path: Path, guard: Guard, runt
     assert files(runtime) == []
 
 
+async def test_the_time_to_stop_counts_from_the_start_of_the_dataflow(
+    tmp_path: Path, guard: Guard
+) -> None:
+    late = """
+        import time
+        time.sleep(1)
+        from dora import Node
+        begun = time.monotonic()
+        for event in Node():
+            pass
+        print(time.monotonic() - begun)
+    """
+    yaml = "nodes: [{id: late, path: late.py, inputs: {tick: dora/timer/millis/50}}]"
+    write(tmp_path, yaml, late=late)
+    records: list[LogRecord] = []
+    run = DataflowRun("id", context(tmp_path), guard, records.extend, stop_after=2.0)
+    await run.run()
+    assert float(records[-1].message) >= 1.9
+
+
+async def test_a_start_that_takes_too_long_is_stopped(tmp_path: Path, guard: Guard) -> None:
+    write(tmp_path, YAML, source="import time; time.sleep(3)", sink=SINK)
+    run = DataflowRun("id", context(tmp_path), guard, lambda _: None, stop_after=0.5)
+    ended = await run.run()
+    assert ended.ok
+    assert ended.seconds < 10
+
+
 async def test_every_missing_program_is_told_at_once(tmp_path: Path, guard: Guard) -> None:
     write(tmp_path, YAML)
     with pytest.raises(DataflowError) as caught:
