@@ -59,7 +59,10 @@ def parse_env(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 @dataflow_argument()
 @click.option("--uv", is_flag=True, help="Build and run Python nodes with uv.")
 @click.option(
-    "--stop-after", type=Duration(), metavar="DURATION", help="Stop after 10s, 5m, 1h30m."
+    "--stop-after",
+    type=Duration(),
+    metavar="DURATION",
+    help="Stop after 10s, 5m, 1h30m of running.",
 )
 @click.option(
     "--log-level", metavar="LEVEL", envvar="DORA_LOG_LEVEL", help="Least severity to show."
