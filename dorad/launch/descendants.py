@@ -7,6 +7,7 @@ behind: what escapes one pass is a child in a later one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -26,13 +27,14 @@ def children(pid: int) -> list[int]:
     # Imported here: the guard needs it only at the end, and starts several milliseconds sooner.
     from pathlib import Path
 
+    if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        return _children_by_psutil(pid)
     found: list[int] = []
-    try:
+    with contextlib.suppress(FileNotFoundError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (thread / "children").read_bytes().split())
-    except (FileNotFoundError, ProcessLookupError):
-        if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
-            return _children_by_psutil(pid)
+            # A thread that has just ended has handed its children to another one.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, (thread / "children").read_bytes().split())
     return found
 
 
