@@ -26,8 +26,6 @@ class Outcome(StrEnum):
 class History:
     """What the daemon did to a node, and saw of it, before its end."""
 
-    connected: bool = False
-    """Its `Node()` registered."""
     stopping: bool = False
     """The daemon was stopping it."""
     forced: str = ""

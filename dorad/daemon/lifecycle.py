@@ -38,6 +38,7 @@ class Lifecycle:
         self.barrier = Barrier.of(self.cohort)
         self.flow = flow_of(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
         self.stopping = False
+        self._empty = not dataflow.nodes
         self._feeds: dict[str, dict[str, tuple[str, ...]]] = {}
         for node in dataflow.nodes:
             for name, source in data_inputs(node).items():
@@ -45,7 +46,9 @@ class Lifecycle:
                 fed[node.id] = (*fed.get(node.id, ()), name)
 
     def begin(self) -> list[Action]:
-        """Start: a dataflow of dynamic nodes alone waits for nobody."""
+        """Start: a dataflow of dynamic nodes alone waits for nobody; an empty one ends at once."""
+        if self._empty:
+            return [OpenBarrier(), Finish()]
         return [OpenBarrier()] if self.barrier.phase is Phase.OPEN else []
 
     def connected(self, node: str) -> list[Action]:

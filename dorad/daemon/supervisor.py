@@ -178,7 +178,6 @@ class Supervisor:
     def _history(self, node: str) -> History:
         culprit = self._life.barrier.culprit
         return History(
-            connected=node in self._connected,
             stopping=self._life.stopping,
             forced=self._forced.get(node, ""),
             culprit=culprit if culprit != node else None,

@@ -5,8 +5,8 @@ import pytest
 from dorad.daemon.exits import History, Outcome, classify, not_started
 from dorad.launch.model import Exit
 
-STOPPING = History(connected=True, stopping=True)
-FORCED = History(connected=True, stopping=True, forced="had to be killed")
+STOPPING = History(stopping=True)
+FORCED = History(stopping=True, forced="had to be killed")
 SPOILT = History(culprit="early")
 
 

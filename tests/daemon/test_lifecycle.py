@@ -49,6 +49,10 @@ def test_dynamic_nodes_alone_start_at_once_and_run_until_a_stop() -> None:
     assert life.stop() == [StopAll(), Finish()]
 
 
+def test_a_dataflow_without_nodes_ends_at_once() -> None:
+    assert Lifecycle(dataflow()).begin() == [OpenBarrier(), Finish()]
+
+
 def test_a_source_that_ends_drains_its_consumer() -> None:
     assert started(chain("a", "b")).after_exit(ok("a")) == [
         CloseInput("b", "a"),
