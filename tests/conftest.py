@@ -35,12 +35,19 @@ def _leaks(before: dict[int, str], children: set[int]) -> list[str]:
         if before.get(number) != target and not _is_library(target)
     ]
     leaks += [
-        f"process {child.pid} ({' '.join(child.cmdline()) or child.status()})"
+        f"process {child.pid} ({_command(child)})"
         for child in psutil.Process().children(recursive=True)
         if child.pid not in children
     ]
     leaks += [str(path) for path in Path("/dev/shm").glob(f"dorad-{os.getpid()}-*")]
     return leaks
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()) or process.status()
+    except psutil.Error as error:
+        return str(error)
 
 
 def _is_library(target: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 import posix_ipc
@@ -33,7 +32,7 @@ def create(size: int) -> int:
         OSError: shared memory cannot be made at all.
     """
     # The pid in the name lets `sweep` find what a daemon killed right here has left.
-    name = f"/{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+    name = f"/{PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
     segment = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
     segment.unlink()
     try:

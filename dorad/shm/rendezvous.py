@@ -24,17 +24,23 @@ def port() -> int:
     return int(text)
 
 
+LONGEST_DIR = 80
+"""Bytes a directory's path may have so that a socket's whole path fits into its 107."""
+
+
 def runtime_dir() -> Path:
     """Return the private directory of this user's sockets, made if missing.
 
-    It is `$XDG_RUNTIME_DIR/dora`, or `/tmp/dora-<uid>` where that variable is not set.
+    It is `$XDG_RUNTIME_DIR/dora`; or `/tmp/dora-<uid>` where that variable is not set or names
+    nothing usable, as after `su` or in a container.
 
     Raises:
         PermissionError: the directory belongs to somebody else or is open to others.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(base) / "dora" if base else Path(f"/tmp/dora-{os.getuid()}")
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    usable = base and os.access(base, os.W_OK | os.X_OK) and len(os.fsencode(base)) < LONGEST_DIR
+    path = Path(base, "dora") if usable else Path(f"/tmp/dora-{os.getuid()}")
+    path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(
