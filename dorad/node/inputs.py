@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.node import metadata as metadata_codec
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.events import Event, tick
-from dorad.shm.layout import RING_DROPPED, RING_HEAD, RING_TAIL, RingPlan
+from dorad.shm.layout import RING_HEAD, RING_RECEIVED, RING_TAIL, RingPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,11 +101,11 @@ class TimerInput:
         self._queue_size = ring.queue_size
         self._interval_ns = interval_ns
         self._stopped = False
-        received = box.words[ring.base + RING_TAIL]
+        taken = box.words[ring.base + RING_TAIL]
         fired = max(0, _monotonic_ns() - epoch_ns) // interval_ns
-        # Counting continues over restarts: index `received` is the tick due next.
-        self._epoch_ns = epoch_ns + (fired - received) * interval_ns
-        box.words[ring.base + RING_HEAD] = received
+        # Counting continues over restarts: the tick due next has the index TAIL.
+        self._epoch_ns = epoch_ns + (fired - taken) * interval_ns
+        box.words[ring.base + RING_HEAD] = taken
 
     def next_ns(self) -> int:
         """Return when the next tick that was not yet taken is due, on CLOCK_MONOTONIC."""
@@ -124,11 +124,10 @@ class TimerInput:
         if self._stopped or now < self._epoch_ns + tail * self._interval_ns:
             return None
         head = (now - self._epoch_ns) // self._interval_ns + 1
-        if head - tail > self._queue_size:
-            words[base + RING_DROPPED] += head - tail - self._queue_size
-            tail = head - self._queue_size
+        tail = max(tail, head - self._queue_size)
         words[base + RING_HEAD] = head
         words[base + RING_TAIL] = tail + 1
+        words[base + RING_RECEIVED] += 1
         late_ns = now - (self._epoch_ns + tail * self._interval_ns)
         return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
 

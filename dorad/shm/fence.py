@@ -30,9 +30,11 @@ def _lock_fence() -> Callable[[], object]:
     acquire_lock, release_lock = lock.acquire, lock.release
 
     def fence() -> None:
-        # A second thread may hold the lock: its acquire is then a failed, equally locked exchange.
         if acquire_lock(False):
             release_lock()
+        else:
+            # Failing takes a mere load where another thread holds the lock; a new lock is free.
+            threading.Lock().acquire(False)
 
     return fence
 

@@ -1,11 +1,14 @@
 """The two ends of an edge: a ring with one producer and one consumer.
 
-Counting follows from three words, so it is exact even for a process killed between two stores:
+Counting follows from three words:
 
     sent     = HEAD
-    received = TAIL - DROPPED
+    received = RECEIVED
     queued   = min(HEAD - TAIL, queue_size)
-    dropped  = DROPPED + max(0, HEAD - TAIL - queue_size)
+    dropped  = TAIL - RECEIVED + max(0, HEAD - TAIL - queue_size)
+
+Skipping moves TAIL alone, and taking moves TAIL before RECEIVED, so the counts are exact even for a
+consumer killed between two stores: the message that it was taking is lost, and counts as dropped.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ from dorad.shm.layout import (
     ENTRY_SIZE,
     HAZARDS,
     RING_BYTES,
-    RING_DROPPED,
     RING_HAZARDS,
     RING_HEAD,
     RING_LAST,
     RING_QUEUE_SIZE,
+    RING_RECEIVED,
     RING_REFUSED,
     RING_STATE,
     RING_TAIL,
@@ -57,8 +60,9 @@ class Counters(NamedTuple):
 
 def counters(words: memoryview, base: int) -> Counters:
     """Read the counters of the ring whose header starts at word `base`."""
+    received = words[base + RING_RECEIVED]
+    acquire()
     tail = words[base + RING_TAIL]
-    dropped = words[base + RING_DROPPED]
     acquire()
     head = words[base + RING_HEAD]
     queue_size = words[base + RING_QUEUE_SIZE]
@@ -66,8 +70,8 @@ def counters(words: memoryview, base: int) -> Counters:
     queued = min(waiting, queue_size)
     return Counters(
         sent=head,
-        received=tail - dropped,
-        dropped=dropped + waiting - queued,
+        received=received,
+        dropped=tail - received + waiting - queued,
         queued=queued,
         payload_bytes=words[base + RING_BYTES],
         last_ns=words[base + RING_LAST],
@@ -137,6 +141,8 @@ class Outlet:
         self._waiting_at = base + RING_WAITING
         self._state_at = base + RING_STATE
         self._hazards = words[base + RING_HAZARDS : base + RING_HAZARDS + HAZARDS]
+        # A producer killed while it waited for room has left this set.
+        words[self._waiting_at] = 0
 
     def push(self, entry: bytes, size: int, stamp: int) -> int:
         """Append an entry with a payload of `size` bytes; return its index.
@@ -213,11 +219,12 @@ class Inlet:
     """The consumer's end of an edge. `head_at` is the word that moves when something comes."""
 
     __slots__ = (
-        "_dropped_at",
         "_entries",
         "_free",
         "_mask",
         "_memory",
+        "_received",
+        "_received_at",
         "_segments",
         "_space_bell",
         "_tail_at",
@@ -250,13 +257,14 @@ class Inlet:
         self._mask = ring.capacity - 1
         self.head_at = base + RING_HEAD
         self._tail_at = base + RING_TAIL
-        self._dropped_at = base + RING_DROPPED
+        self._received_at = base + RING_RECEIVED
         self._waiting_at = base + RING_WAITING
         hazards = range(base + RING_HAZARDS, base + RING_HAZARDS + HAZARDS)
         # A slot that is set belongs to an array that outlived an earlier Node of this process.
         self._free = [slot for slot in hazards if not box.words[slot]]
         self.queue_size = ring.queue_size
         self.tail: int = box.words[self._tail_at]
+        self._received: int = box.words[self._received_at]
         self.limit: int | None = None
 
     def ready(self) -> bool:
@@ -272,12 +280,11 @@ class Inlet:
     def discard(self) -> None:
         """Drop, and count, all that is queued."""
         self._skip(self._words[self.head_at] - self.tail)
+        self._make_room_known()
 
     def _skip(self, count: int) -> None:
-        words = self._words
-        words[self._dropped_at] += count
         self.tail += count
-        words[self._tail_at] = self.tail
+        self._words[self._tail_at] = self.tail
 
     def take(self) -> Taken | None:
         """Take the next message, or None when there is none.
@@ -305,11 +312,18 @@ class Inlet:
             if taken is None:
                 raise LookupError("a message lies in a segment that was never shared")
             self.tail = words[self._tail_at] = tail + 1
+            if not STRONG_ORDER:
+                release()
+            self._received = words[self._received_at] = self._received + 1
             if self._space_bell is not None:
-                fence()
-                if words[self._waiting_at]:
-                    doorbell.ring(self._space_bell)
+                self._make_room_known()
             return taken
+
+    def _make_room_known(self) -> None:
+        """Wake a producer that waits for room."""
+        fence()
+        if self._space_bell is not None and self._words[self._waiting_at]:
+            doorbell.ring(self._space_bell)
 
     def _read(self, fields: tuple[int, ...], at: int) -> Taken | None:
         """Copy out or borrow what an entry refers to; the caller checks that it still stood.

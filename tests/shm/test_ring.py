@@ -227,3 +227,14 @@ class DropOldest(RuleBasedStateMachine):
 
 
 TestDropOldest = DropOldest.TestCase
+
+
+def test_a_consumer_killed_while_it_takes_has_dropped_that_message() -> None:
+    with edge() as e:
+        e.push(b"lost with the consumer")
+        e.push(b"next")
+        # What is left by a consumer killed between its two stores.
+        e.box.words[e.ring.base + layout.RING_TAIL] = 1
+        e.inlet = e.new_inlet()
+        assert e.take() == b"next"
+        assert (e.counters.sent, e.counters.received, e.counters.dropped) == (2, 1, 1)
