@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dorad.daemon.connection import Connection
 from dorad.daemon.mailbox import Mailbox
+from dorad.daemon.pidwatch import PidWatch
+from dorad.daemon.segments import EdgeKey, Segments
 from dorad.dataflow.model import NodeOutput, QueuePolicy
 from dorad.node.protocol import VERSION, Packet, ProtocolError
-from dorad.shm import create
+from dorad.shm import create, doorbell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +30,9 @@ HELLO_DEADLINE_S = 5.0
 """Seconds a connection may stay open without saying which node it is."""
 
 MAX_SEGMENT = 1 << 40
+
+REAP_S = 1.0
+"""Seconds between looks at the samples that ended processes have left in queues."""
 
 
 class EdgeCounters(NamedTuple):
@@ -65,17 +70,28 @@ class _Edge(NamedTuple):
     blocking: bool
     source: str
 
+    @property
+    def key(self) -> EdgeKey:
+        return EdgeKey(self.consumer, self.input)
+
 
 class Broker:
     """The mailboxes and connections of one dataflow. Belongs to one event loop."""
 
     def __init__(
-        self, dataflow: Dataflow, dataflow_id: str, socket_path: Path, listener: BrokerListener
+        self,
+        dataflow: Dataflow,
+        dataflow_id: str,
+        socket_path: Path,
+        listener: BrokerListener,
+        *,
+        hello_deadline: float = HELLO_DEADLINE_S,
     ) -> None:
         self._dataflow = dataflow
         self._dataflow_id = dataflow_id
         self._path = socket_path
         self._listener = listener
+        self._hello_deadline = hello_deadline
         self._edges = [
             _Edge(
                 output=item.source.output,
@@ -92,9 +108,9 @@ class Broker:
         self._connections: dict[str, Connection] = {}
         self._strangers: dict[Connection, asyncio.TimerHandle] = {}
         self._waiting: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-        self._watched: dict[int, str] = {}
-        self._segments: dict[int, tuple[str, int]] = {}
-        self._next_segment = 1
+        self._dynamic = PidWatch(self._process_ended)
+        self._segments = Segments()
+        self._reaper: asyncio.TimerHandle | None = None
         self._growing: set[asyncio.Task[None]] = set()
         self._gone: set[str] = set()
         self._epoch_ns: int | None = None
@@ -132,20 +148,18 @@ class Broker:
             self._server.close()
             self._server = None
             self._path.unlink(missing_ok=True)
-        if self._growing:
-            await asyncio.wait(self._growing)
         for connection in (*self._strangers, *self._connections.values()):
             connection.close("the dataflow has ended")
-        for pidfd in self._watched:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
-        self._watched.clear()
-        for _, memory in self._segments.values():
-            os.close(memory)
-        self._segments.clear()
+        if self._reaper is not None:
+            self._reaper.cancel()
+        self._dynamic.close()
+        self._segments.close()
         for box in self._boxes.values():
             box.close()
         self._boxes.clear()
+        # What is being made for a connection that is gone is closed as soon as it is there.
+        while self._growing:
+            await asyncio.wait(self._growing)
 
     def node_config(self, node_id: str) -> str:
         """Return the text of DORA_NODE_CONFIG for a node."""
@@ -189,11 +203,27 @@ class Broker:
     def detach(self, node_id: str) -> None:
         """Take note that a node's process is gone for good: nobody waits for it any more."""
         self._gone.add(node_id)
-        box = self._boxes[node_id]
-        box.close_rings()
-        box.clear_hazards()
+        self._take_back(node_id)
+        self._boxes[node_id].close_rings()
         for producer in {edge.source for edge in self._edges if edge.consumer == node_id}:
             self._send_edges(producer, {e.output for e in self._edges if e.consumer == node_id})
+
+    def released(self, node_id: str) -> None:
+        """Take note that a node's process has ended and that another one will take its place.
+
+        What waits for the node goes on waiting, and newer messages displace it: nobody blocks on a
+        node that is not there.
+        """
+        self._take_back(node_id)
+
+    def _take_back(self, node_id: str) -> None:
+        """Undo what an ended process has left: its connection, its borrows, its samples."""
+        connection = self._connections.get(node_id)
+        if connection is not None:
+            # A child that it forked may keep the socket open.
+            connection.close("its process has ended")
+        self._boxes[node_id].clear_hazards()
+        self._orphan(node_id, None)
 
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""
@@ -260,7 +290,7 @@ class Broker:
             return
         loop = asyncio.get_running_loop()
         self._strangers[connection] = loop.call_later(
-            HELLO_DEADLINE_S, connection.close, "said nothing"
+            self._hello_deadline, connection.close, "said nothing"
         )
 
     def _on_end(self, connection: Connection, reason: str) -> None:
@@ -270,9 +300,16 @@ class Broker:
         for node_id, known in list(self._connections.items()):
             if known is connection:
                 del self._connections[node_id]
-                if self._boxes[node_id].node.is_dynamic:
-                    self._boxes[node_id].leave()
+                self._nobody_reads(node_id)
                 self._listener.on_disconnected(node_id)
+
+    def _nobody_reads(self, node_id: str) -> None:
+        if node_id in self._gone:
+            return
+        self._boxes[node_id].leave()
+        for edge in self._edges:
+            if edge.consumer == node_id and edge.blocking:
+                doorbell.ring(self._boxes[edge.source].space)
 
     def _on_packet(self, connection: Connection, packet: Packet) -> None:
         if connection in self._strangers:
@@ -288,12 +325,13 @@ class Broker:
                 size = packet.number("size")
                 if not 0 < size <= MAX_SEGMENT:
                     raise ProtocolError(f"a segment of {size} bytes")
-                task = asyncio.ensure_future(self._grow(node_id, size))
+                task = asyncio.ensure_future(self._grow(node_id, connection, size))
                 self._growing.add(task)
                 task.add_done_callback(self._growing.discard)
             case "retire":
                 self._retire(node_id, packet.number("segment"))
             case "done":
+                self._orphan(node_id, connection.pid)
                 self._listener.on_outputs_done(node_id)
             case unknown:
                 raise ProtocolError(f"the unknown packet {unknown!r}")
@@ -310,7 +348,7 @@ class Broker:
         box = self._boxes[node_id]
         box.attach()
         if box.node.is_dynamic:
-            self._watch(connection.pid, node_id)
+            self._dynamic.add(connection.pid, node_id)
         self._send(node_id, "welcome", {}, (box.memory, box.bell, box.space))
         self._introduce(node_id)
         for kind, fields in self._waiting.pop(node_id, []):
@@ -353,9 +391,8 @@ class Broker:
         for source in sorted({edge.source for edge in mine if edge.blocking}):
             self._send(node_id, "source", {"node": source}, (self._boxes[source].space,))
         sources = {edge.source for edge in mine}
-        for number, (owner, memory) in self._segments.items():
-            if owner in sources:
-                self._send(node_id, "segment", {"segment": number}, (memory,))
+        for segment in self._segments.of(sources):
+            self._send(node_id, "segment", {"segment": segment.number}, (segment.memory,))
         self._send_edges(node_id, {edge.output for edge in self._edges if edge.source == node_id})
 
     def _send_edges(self, node_id: str, outputs: set[str]) -> None:
@@ -371,44 +408,65 @@ class Broker:
 
     # -- samples -----------------------------------------------------------------------------
 
-    async def _grow(self, node_id: str, size: int) -> None:
+    async def _grow(self, node_id: str, connection: Connection, size: int) -> None:
+        self._reap()
         try:
             # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.
             memory = await asyncio.to_thread(create.create, size)
         except OSError as error:
-            self._send(node_id, "full", {"error": str(error)})
+            if self._connections.get(node_id) is connection:
+                self._send(node_id, "full", {"error": str(error)})
             return
-        number = self._next_segment
-        self._next_segment += 1
-        self._segments[number] = (node_id, memory)
+        if self._connections.get(node_id) is not connection:
+            # Whoever has taken its place meanwhile did not ask for it.
+            os.close(memory)
+            return
+        number = self._segments.add(node_id, connection.pid, memory)
         # Subscribers hear of it before its owner can put anything into it.
-        for consumer in {edge.consumer for edge in self._edges if edge.source == node_id}:
+        for consumer in self._consumers(node_id):
             self._send(consumer, "segment", {"segment": number}, (memory,))
         self._send(node_id, "grown", {"segment": number}, (memory,))
 
+    def _consumers(self, node_id: str) -> set[str]:
+        return {edge.consumer for edge in self._edges if edge.source == node_id}
+
     def _retire(self, node_id: str, number: int) -> None:
-        owner, memory = self._segments.get(number, ("", -1))
-        if owner != node_id:
-            raise ProtocolError(f"segment {number} is not the node's own")
-        del self._segments[number]
-        os.close(memory)
-        for consumer in {edge.consumer for edge in self._edges if edge.source == node_id}:
+        try:
+            self._segments.retire(number, node_id)
+        except KeyError:
+            raise ProtocolError(f"segment {number} is not the node's own") from None
+        self._tell_retired(node_id, number)
+
+    def _tell_retired(self, owner: str, number: int) -> None:
+        for consumer in self._consumers(owner):
             self._send(consumer, "retired", {"segment": number})
 
-    # -- dynamic nodes -----------------------------------------------------------------------
+    def _orphan(self, node_id: str, pid: int | None) -> None:
+        """Let go of an ended process's segments once no queued message lies in them."""
+        heads = {
+            edge.key: self._boxes[edge.consumer].counters(edge.input).sent
+            for edge in self._edges
+            if edge.source == node_id
+        }
+        self._segments.orphan(node_id, pid, heads)
+        self._reap()
 
-    def _watch(self, pid: int, node_id: str) -> None:
-        """Notice the end of a process that is not our child, to take back its samples."""
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        self._watched[pidfd] = node_id
-        asyncio.get_running_loop().add_reader(pidfd, self._process_ended, pidfd)
+    def _reap(self) -> None:
+        for segment in self._segments.reap(self._passed):
+            self._tell_retired(segment.owner, segment.number)
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+        if self._segments.orphans:
+            self._reaper = asyncio.get_running_loop().call_later(REAP_S, self._reap)
 
-    def _process_ended(self, pidfd: int) -> None:
-        node_id = self._watched.pop(pidfd)
-        asyncio.get_running_loop().remove_reader(pidfd)
-        os.close(pidfd)
-        if node_id not in self._connections and node_id not in self._watched.values():
+    def _passed(self, edge: EdgeKey) -> int:
+        """Return how many messages of an edge were received or dropped, or never will be read."""
+        seen = self._boxes[edge.node].counters(edge.input)
+        return seen.sent if edge.node in self._gone else seen.sent - seen.queued
+
+    def _process_ended(self, pid: int, node_id: str) -> None:
+        """Take back what the process of a dynamic node has left."""
+        if node_id not in self._connections and node_id not in self._dynamic:
             self._boxes[node_id].clear_hazards()
+        self._orphan(node_id, pid)

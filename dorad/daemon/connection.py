@@ -14,15 +14,22 @@ from dorad.node import protocol
 from dorad.node.protocol import Packet, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _CREDENTIALS = struct.Struct("3i")
+
+MAX_BACKLOG = 512
+"""Packets that may wait for a node that does not read, beyond what its socket holds (about 300)."""
+
+TURN = 64
+"""Packets that one node may say before the others are listened to again."""
 
 
 class Connection:
     """A node's socket. Every received packet goes to `on_packet`, the end to `on_end`, once.
 
-    A packet that is none ends this connection, with the reason, and nothing else.
+    A packet that is none ends this connection, with the reason, and nothing else; so does a node
+    that lets too much of what it is told lie.
     """
 
     def __init__(
@@ -44,7 +51,9 @@ class Connection:
         self.closed = False
 
     def _readable(self) -> None:
-        while not self.closed:
+        for _ in range(TURN):
+            if self.closed:
+                return
             try:
                 packet = protocol.receive(self._sock)
                 if packet is None:
@@ -66,24 +75,35 @@ class Connection:
         if self.closed:
             return
         self.sent += 1
+        if not self._backlog and self._deliver(kind, fields, fds):
+            return
+        if len(self._backlog) == MAX_BACKLOG:
+            self.close("does not read what it is sent")
+            return
         # What waits must stay open even if the sender closes its own descriptor meanwhile.
         self._backlog.append((kind, fields, [os.dup(fd) for fd in fds]))
-        self._flush()
+        self._loop.add_writer(self._sock.fileno(), self._flush)
 
     def _flush(self) -> None:
         while self._backlog:
             kind, fields, fds = self._backlog[0]
-            try:
-                protocol.send(self._sock, kind, fields, fds)
-            except BlockingIOError:
-                self._loop.add_writer(self._sock.fileno(), self._flush)
+            if not self._deliver(kind, fields, fds):
                 return
-            except (OSError, ProtocolError) as error:
-                self.close(str(error))
+            if self.closed:
                 return
             self._backlog.popleft()
             _close_all(fds)
         self._loop.remove_writer(self._sock.fileno())
+
+    def _deliver(self, kind: str, fields: dict[str, Any], fds: Sequence[int]) -> bool:
+        """Send a packet, or find that the connection has ended; False if it must wait."""
+        try:
+            protocol.send(self._sock, kind, fields, list(fds))
+        except BlockingIOError:
+            return False
+        except (OSError, ProtocolError) as error:
+            self.close(str(error))
+        return True
 
     def close(self, reason: str) -> None:
         """End the connection."""

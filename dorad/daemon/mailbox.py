@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Mailbox:
-    """The daemon's side of one node: its segment, its bells, and the words that the daemon writes."""
+    """The daemon's side of one node: its segment, its bells, and the words the daemon writes."""
 
     def __init__(self, dataflow: Dataflow, node: Node, dataflow_id: str) -> None:
         """Make the segment with a ring for each input, and the node's configuration in it.

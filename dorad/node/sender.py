@@ -143,32 +143,36 @@ class Sender:
     ) -> None:
         code, length, nulls, size, parts = encoded
         placed: list[Sample] = []
-        meta_at = meta_segment = 0
+        marks: list[tuple[Outlet, int]] = []
+        meta_at = meta_home = 0
         meta_size = len(meta)
         entry_meta = meta
-        if meta_size > INLINE:
-            holder = self._place(meta_size, ((0, meta),))
-            placed.append(holder)
-            meta_at, meta_segment = holder.offset, holder.segment.number
-            entry_meta = b""
-        if sample is None and size:
-            sample = self._place(size, parts)
-        if sample is not None:
-            placed.append(sample)
-            at, segment = sample.offset, sample.segment.number
-        else:
-            at = segment = 0
-        entry = _pack(
-            stamp, length, nulls, size, at, meta_at, segment, meta_segment, meta_size, code, 0, 0
-        )
-        entry += entry_meta
-        marks: list[tuple[Outlet, int]] = []
-        for outlet in outlets:
-            if outlet.blocking and outlet.full() and not self._wait_for_room(outlet, outlets):
-                continue
-            marks.append((outlet, outlet.push(entry, size, stamp)))
-        for one in placed:
-            self.pool.sent(one, marks)
+        try:
+            if meta_size > INLINE:
+                holder = self._place(meta_size, ((0, meta),))
+                placed.append(holder)
+                meta_at, meta_home = holder.offset, holder.segment.number
+                entry_meta = b""
+            if sample is None and size:
+                sample = self._place(size, parts)
+            if sample is not None:
+                placed.append(sample)
+                at, segment = sample.offset, sample.segment.number
+            else:
+                at = segment = 0
+            entry = _pack(
+                stamp, length, nulls, size, at, meta_at, segment, meta_home, meta_size, code, 0, 0
+            )
+            entry += entry_meta
+            for outlet in outlets:
+                if outlet.blocking and outlet.full() and not self._wait_for_room(outlet, outlets):
+                    continue
+                marks.append((outlet, outlet.head))
+                outlet.push(entry, size, stamp)
+        finally:
+            # Also if a signal's handler raises while we wait: some may be reading it by now.
+            for one in placed:
+                self.pool.sent(one, marks)
 
     def _place(self, size: int, parts: tuple[tuple[int, Any], ...]) -> Sample:
         try:

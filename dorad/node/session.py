@@ -84,7 +84,7 @@ class Session:
             raise
 
     def _welcome(self) -> None:
-        packet = protocol.receive(self._socket)
+        packet = self._receive()
         if packet is None:
             raise RuntimeError("the daemon closed the connection before it answered")
         self.packets += 1
@@ -121,7 +121,7 @@ class Session:
         """
         self._tell("ready", {})
         while self.epoch_ns is None:
-            packet = protocol.receive(self._socket)
+            packet = self._receive()
             if packet is None:
                 raise RuntimeError("the daemon went away before the dataflow started")
             self.packets += 1
@@ -133,10 +133,18 @@ class Session:
         with self._lock:
             while not self.lost:
                 try:
-                    packet = protocol.receive(self._socket, socket.MSG_DONTWAIT)
+                    packet = self._receive(socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     return
                 self._take_in(packet)
+
+    def _receive(self, flags: int = 0) -> protocol.Packet | None:
+        """Return the next packet, or None when the daemon is gone."""
+        try:
+            return protocol.receive(self._socket, flags)
+        except ConnectionResetError:
+            # It hung up before it had read all that this node said.
+            return None
 
     def _take_in(self, packet: protocol.Packet | None) -> None:
         if packet is None:
@@ -225,7 +233,7 @@ class Session:
     def _receive_blocking(self, deadline: float) -> None:
         self._socket.settimeout(max(0.001, deadline - time.monotonic()))
         try:
-            self._take_in(protocol.receive(self._socket))
+            self._take_in(self._receive())
         except TimeoutError:
             return
         finally:
@@ -244,7 +252,7 @@ class Session:
             while self._answer is None:
                 if self.lost:
                     raise ConnectionError("the daemon is gone; no shared memory can be had")
-                self._take_in(protocol.receive(self._socket))
+                self._take_in(self._receive())
             answer = self._answer
             if answer.kind == "full":
                 raise OSError(answer.text("error"))
@@ -259,7 +267,12 @@ class Session:
 
     def done(self) -> None:
         """Tell the daemon that this node sends nothing any more, and hang up."""
-        self._tell("done", {})
+        if self.descriptor >= 0:
+            self._tell("done", {})
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close all descriptors."""
         self._socket.close()
         for descriptor in (
             self.bell,

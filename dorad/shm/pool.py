@@ -109,7 +109,8 @@ class Pool:
     def sent(self, sample: Sample, marks: list[tuple[Outlet, int]]) -> None:
         """Record that the sample was pushed; it comes back by itself."""
         if sample.held:
-            sample.marks.extend(marks)
+            # The latest on each edge stands for all before it: an array may be sent for ever.
+            sample.marks = [*dict([*sample.marks, *marks]).items()]
         elif marks:
             sample.marks = marks
             self._flying[sample.order].append(sample)

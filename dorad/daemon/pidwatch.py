@@ -1,0 +1,48 @@
+"""Noticing the end of processes that are not children of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class PidWatch:
+    """Calls `on_end` with the pid and the node when a process ends. Belongs to one event loop."""
+
+    def __init__(self, on_end: Callable[[int, str], None]) -> None:
+        self._on_end = on_end
+        self._watched: dict[int, tuple[int, str]] = {}
+
+    def __contains__(self, node_id: str) -> bool:
+        """Tell whether a process of this node still lives."""
+        return any(node == node_id for _, node in self._watched.values())
+
+    def add(self, pid: int, node_id: str) -> None:
+        """Watch a process, which belongs to a node; nothing happens if it has ended already."""
+        if (pid, node_id) in self._watched.values():
+            return
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        self._watched[pidfd] = (pid, node_id)
+        asyncio.get_running_loop().add_reader(pidfd, self._ended, pidfd)
+
+    def _ended(self, pidfd: int) -> None:
+        pid, node_id = self._watched[pidfd]
+        self._forget(pidfd)
+        self._on_end(pid, node_id)
+
+    def _forget(self, pidfd: int) -> None:
+        del self._watched[pidfd]
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        for pidfd in list(self._watched):
+            self._forget(pidfd)

@@ -1,0 +1,100 @@
+"""The segments that nodes place their samples in: whose they are, and when nobody needs them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+
+class EdgeKey(NamedTuple):
+    """The edge that ends at an input."""
+
+    node: str
+    input: str
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """One segment: `memory` is its descriptor, `pid` the process that alone writes into it.
+
+    Its process has ended if there are `heads`: how many messages it had sent on each of its edges.
+    """
+
+    number: int
+    owner: str
+    pid: int
+    memory: int
+    heads: Mapping[EdgeKey, int] | None = None
+
+
+class Segments:
+    """All segments of a dataflow, also those that have outlived the process that filled them."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._all: dict[int, Segment] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def orphans(self) -> bool:
+        """Whether a segment's process has ended."""
+        return any(segment.heads is not None for segment in self._all.values())
+
+    def add(self, owner: str, pid: int, memory: int) -> int:
+        """Take over a descriptor; return the segment's number, which is never used again."""
+        number = self._next
+        self._next += 1
+        self._all[number] = Segment(number, owner, pid, memory)
+        return number
+
+    def of(self, owners: Collection[str]) -> list[Segment]:
+        """Return the segments that messages of these nodes may lie in."""
+        return [segment for segment in self._all.values() if segment.owner in owners]
+
+    def retire(self, number: int, owner: str) -> None:
+        """Let go of a segment whose owner does not need it any more.
+
+        Raises:
+            KeyError: it is not the owner's.
+        """
+        segment = self._all.get(number)
+        if segment is None or segment.owner != owner:
+            raise KeyError(number)
+        self._drop(segment)
+
+    def orphan(self, owner: str, pid: int | None, heads: Mapping[EdgeKey, int]) -> None:
+        """Take note that a process has ended (None: every one of this owner)."""
+        for segment in self._all.values():
+            if segment.owner == owner and pid in (None, segment.pid) and segment.heads is None:
+                segment.heads = heads
+
+    def reap(self, passed: Callable[[EdgeKey], int]) -> list[Segment]:
+        """Let go of orphans that no queued message lies in, and return them.
+
+        `passed` says how many messages of an edge are received or dropped by now. Who holds an
+        array over a segment keeps it mapped, so only what is still to be taken counts.
+        """
+        gone = [
+            segment
+            for segment in self._all.values()
+            if segment.heads is not None
+            and all(passed(edge) >= head for edge, head in segment.heads.items())
+        ]
+        for segment in gone:
+            self._drop(segment)
+        return gone
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for segment in list(self._all.values()):
+            self._drop(segment)
+
+    def _drop(self, segment: Segment) -> None:
+        del self._all[segment.number]
+        os.close(segment.memory)
