@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import DTypeLike, NDArray
 
     from dorad.shm.arrow import Encoded
@@ -105,4 +106,11 @@ class BornArrays:
         if interface is None or not data.flags.c_contiguous:
             return None
         born = self._by_address.get(interface["data"][0])
-        return None if born is None else (born, arrow.encode(pa.array(data.reshape(-1))))
+        return None if born is None else (born, arrow.encode(flat(data)))
+
+
+def flat(data: NDArray[Any] | pa.Array) -> pa.Array:
+    """Return an array as an Arrow array over the same memory, in C order."""
+    import pyarrow as pa
+
+    return data if isinstance(data, pa.Array) else pa.array(data.reshape(-1))

@@ -92,6 +92,14 @@ class _Tick(Event):
         self._materialize()
         return super().pop(key, *default)
 
+    def popitem(self) -> tuple[str, Any]:
+        self._materialize()
+        return super().popitem()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self._materialize()
+        return super().setdefault(key, default)
+
     def values(self) -> ValuesView[Any]:  # type: ignore[override]  # dict's own view type is not public
         self._materialize()
         return super().values()
@@ -105,7 +113,12 @@ class _Tick(Event):
 
     def __eq__(self, other: object) -> bool:
         self._materialize()
+        if isinstance(other, _Tick):
+            other._materialize()
         return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     __hash__ = None
 

@@ -7,9 +7,10 @@ import math
 import os
 import threading
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import attach, inputs, logbridge
+from dorad.node import attach, forking, inputs, logbridge
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.raw import SampleHandler
@@ -21,11 +22,12 @@ from dorad.shm.ring import Inlet
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from datetime import datetime
 
     from numpy.typing import DTypeLike, NDArray
 
+    from dorad.node.capture import Receiving
     from dorad.node.events import Event
 
 SPIN_US = 50
@@ -44,14 +46,29 @@ class _Attachment:
         epoch_ns = session.wait_for_start()
         self.session = session
         self.config = config
+        self.outputs = frozenset(config["outputs"])
         self.clock = Clock()
         spin_us = config.get("spin_us")
         # With one core, looking keeps the sender from running at all.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else min(spin_us, 1000))
         served = [self._input(item, epoch_ns) for item in config["inputs"]]
-        self.receiver = Receiver(session, served, spin)
+        self.receiver: Receiving = Receiver(session, served, spin)
+        directory = os.environ.get(attach.WRITE_EVENTS)
+        if directory:
+            from dorad.node.capture import CapturingReceiver, Recorder
+
+            recorder = Recorder(Path(directory), config["node_id"])
+            self.receiver = CapturingReceiver(self.receiver, recorder)
         self.sender = Sender(session, self.clock, config.get("keep_bytes") or DEFAULT_KEEP)
+        forking.watch(self)
+
+    def abandon(self) -> None:
+        """Leave the node to the parent: this process is a forked child of it."""
+        forking.refuse(self.receiver)
+        forking.refuse(self.sender)
+        forking.detach(self.session.box)
+        self.session.hang_up()
 
     def _input(self, item: dict[str, Any], epoch_ns: int) -> RingInput | TimerInput:
         session = self.session
@@ -72,6 +89,16 @@ class _Attachment:
 
 _attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()
 _attaching = threading.Lock()
+
+
+def _start_afresh() -> None:
+    """Forget, in a forked child, what is attached, and a lock that a lost thread may hold."""
+    global _attaching
+    _attaching = threading.Lock()
+    _attached.clear()
+
+
+os.register_at_fork(after_in_child=_start_afresh)
 
 
 class Node:
@@ -98,9 +125,9 @@ class Node:
                     _attached[place.node_id] = existing
             self._attachment = existing
         self._config: dict[str, Any] = self._attachment.config
-        self._receiver: Receiver = self._attachment.receiver
+        self._receiver: Receiving = self._attachment.receiver
         self._sender: Sender = self._attachment.sender
-        self._outputs = frozenset(self._config["outputs"])
+        self._outputs: Container[str] = self._attachment.outputs
         self._warned: set[str] = set()
         logbridge.bridge(self._config["node_id"])
         # What exists by now lives as long as the process: later collections need not look at it.

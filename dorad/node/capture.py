@@ -1,0 +1,178 @@
+"""Recording what a node receives, as a file of test inputs for later: `DORA_WRITE_EVENTS_TO`."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dorad.node import testfile
+from dorad.node.arrowjson import to_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.node.events import Event
+
+DIRECTORY = "DORA_WRITE_EVENTS_TO"
+"""The environment variable that names the directory of the recordings."""
+
+
+TICK = {"data": [], "data_type": "Null"}
+
+
+class Receiving(Protocol):
+    """The receiving half of a node, whatever its events come from."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event was received."""
+
+    def next(self, timeout: float | None) -> Event | None:
+        """See `dorad.node.receiver.Receiver`."""
+
+    async def recv_async(self, timeout: float | None) -> Event | None:
+        """See `dorad.node.receiver.Receiver`."""
+
+    def try_recv(self) -> Event | None:
+        """See `dorad.node.receiver.Receiver`."""
+
+    def drain(self) -> list[Event]:
+        """See `dorad.node.receiver.Receiver`."""
+
+    def is_empty(self) -> bool:
+        """See `dorad.node.receiver.Receiver`."""
+
+
+class CapturingReceiver:
+    """A receiver that writes down what another one gives."""
+
+    def __init__(self, receiver: Receiving, recording: Recorder) -> None:
+        self._receiver = receiver
+        self._recording = recording
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event was received."""
+        return self._receiver.ended
+
+    def next(self, timeout: float | None) -> Event | None:
+        """Receive and record the next event."""
+        event = self._receiver.next(timeout)
+        if event is not None:
+            self._recording.add(event)
+        return event
+
+    async def recv_async(self, timeout: float | None) -> Event | None:
+        """Receive and record the next event."""
+        event = await self._receiver.recv_async(timeout)
+        if event is not None:
+            self._recording.add(event)
+        return event
+
+    def try_recv(self) -> Event | None:
+        """Receive and record the next event if there is one."""
+        event = self._receiver.try_recv()
+        if event is not None:
+            self._recording.add(event)
+        return event
+
+    def drain(self) -> list[Event]:
+        """Receive and record all events that wait."""
+        drained = self._receiver.drain()
+        for event in drained:
+            self._recording.add(event)
+        return drained
+
+    def is_empty(self) -> bool:
+        """Tell whether no event waits."""
+        return self._receiver.is_empty()
+
+
+class Recorder:
+    """Writes `inputs-<node>.json`, which is whole after every event, however the node ends.
+
+    An event that cannot be written down marks the recording as incomplete; it is then refused as
+    test inputs.
+    """
+
+    def __init__(self, directory: Path, node_id: str) -> None:
+        """Begin the recording; its times count from now.
+
+        Raises:
+            RuntimeError: the file cannot be written.
+        """
+        path = directory / f"inputs-{node_id}.json"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise RuntimeError(f"{path}: cannot be written: {error.strerror}") from error
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._count = 0
+        self._status: dict[str, Any] = {"state": "clean"}
+        head = f'{{\n"id": {json.dumps(node_id)},\n"events": ['.encode()
+        self._end = len(head)
+        self._file.write(head + self._trailer())
+
+    def _trailer(self) -> bytes:
+        return f'\n],\n"recording_status": {json.dumps(self._status)}\n}}\n'.encode()
+
+    def add(self, event: Event) -> None:
+        """Write down an event that was received now."""
+        offset = time.monotonic() - self._started
+        with self._lock:
+            try:
+                entry = _entry(event, offset)
+            except ValueError as error:
+                self._miss(offset, error)
+                entry = None
+            text = b""
+            if entry is not None:
+                text = (",\n" if self._count else "\n").encode() + json.dumps(entry).encode()
+                self._count += 1
+            # The trailer is overwritten by the event and a new trailer; the file never shrinks.
+            os.pwrite(self._file.fileno(), text + self._trailer(), self._end)
+            self._end += len(text)
+
+    def _miss(self, offset: float, error: ValueError) -> None:
+        if self._status["state"] == "poisoned":
+            self._status["additional_failures"] += 1
+            return
+        self._status = {
+            "state": "poisoned",
+            "first_failure_event_index": self._count,
+            "first_failure_time_offset_secs": offset,
+            "first_failure_error": str(error),
+            "additional_failures": 0,
+        }
+
+
+def _entry(event: Event, offset: float) -> dict[str, Any] | None:
+    """Return what the file says of an event, or None for those that test files do not know.
+
+    Raises:
+        ValueError: its value has no form in JSON.
+    """
+    timed: dict[str, Any] = {"time_offset_secs": offset}
+    match event["type"]:
+        case "INPUT":
+            return {"type": "Input", "id": event["id"], **timed} | _content(event)
+        case "INPUT_CLOSED":
+            return {"type": "InputClosed", "id": event["id"], **timed}
+        case "STOP" if event["id"] == "MANUAL":
+            return {"type": "Stop", **timed}
+        case "STOP":
+            return {"type": "AllInputsClosed", **timed}
+    return None
+
+
+def _content(event: Event) -> dict[str, Any]:
+    metadata = testfile.tag(event["metadata"])
+    content: dict[str, Any] = {"metadata": metadata} if metadata else {}
+    written = to_json(event["value"])
+    # A tick is written without data, so that it becomes one again.
+    return content if written == TICK else content | written

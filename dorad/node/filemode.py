@@ -1,0 +1,239 @@
+"""A node without a dataflow: its inputs come from a file, its outputs go to another.
+
+The mode of `DORA_TEST_WITH_INPUTS`, for testing a whole node as a program. Each output becomes a
+line of JSON with its `id`, the seconds since the node's start, `data` and `data_type`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import events, forking, testfile
+from dorad.node import metadata as metadata_codec
+from dorad.node.born import BornArrays, flat
+from dorad.node.clock import Clock, as_datetime
+from dorad.shm.mapping import Mapping
+from dorad.shm.pool import Pool, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from collections.abc import Mapping as Environment
+
+    from dorad.node.events import Event
+    from dorad.node.testfile import TimedEvent
+
+OUTPUTS = "DORA_TEST_WRITE_OUTPUTS_TO"
+NO_OFFSETS = "DORA_TEST_NO_OUTPUT_TIME_OFFSET"
+DEFAULT_OUTPUTS = "outputs.jsonl"
+
+_monotonic = time.monotonic
+
+
+class FileAttachment:
+    """What a `Node` has in place of its connection to a dataflow."""
+
+    def __init__(self, inputs: Path, environ: Environment[str, str]) -> None:
+        """Read the inputs and begin the file of outputs.
+
+        Raises:
+            RuntimeError: one of the files cannot be used.
+        """
+        content = testfile.load(inputs)
+        outputs = Path(environ.get(OUTPUTS) or inputs.with_name(DEFAULT_OUTPUTS))
+        node = {"id": content.node_id, **content.description}
+        self.config: dict[str, Any] = {
+            "node_id": content.node_id,
+            "dataflow_id": str(uuid.uuid4()),
+            "descriptor": {"nodes": [node]},
+            "run_config": {"inputs": content.inputs, "outputs": content.outputs},
+            "inputs": [],
+            "outputs": content.outputs,
+            "restart_count": 0,
+            "dynamic": False,
+        }
+        self.clock = Clock()
+        self.outputs: Container[str] = WellFormed()
+        started = _monotonic()
+        self.receiver = FileReceiver(content.events, started, self.clock.now())
+        self.sender = FileSender(outputs, None if NO_OFFSETS in environ else started)
+        forking.watch(self)
+
+    def abandon(self) -> None:
+        """Leave the node to the parent: this process is a forked child of it."""
+        forking.refuse(self.receiver)
+        forking.refuse(self.sender)
+
+
+class WellFormed:
+    """All output ids that a dataflow could declare: a test file declares none."""
+
+    def __contains__(self, output_id: object) -> bool:
+        return isinstance(output_id, str) and all(
+            c.isascii() and (c.isalnum() or c in "_.-/") for c in output_id or " "
+        )
+
+
+class FileReceiver:
+    """Gives events when they are due. After a STOP, and after the last one, there are no more."""
+
+    def __init__(self, timed: list[TimedEvent], started: float, start_ns: int) -> None:
+        """Start at `started` on the monotonic clock, which was `start_ns` since 1970."""
+        stops = [at for at, item in enumerate(timed) if item.event["type"] == "STOP"]
+        self._waiting = timed[: stops[0] + 1] if stops else timed
+        self._waiting.reverse()
+        self._started = started
+        self._start_ns = start_ns
+        self._lock = threading.Lock()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there are no more events."""
+        return not self._waiting
+
+    def _wait_s(self) -> float:
+        """Return the seconds until the next event is due."""
+        waiting = self._waiting
+        return self._started + waiting[-1].offset - _monotonic() if waiting else 0.0
+
+    def try_recv(self) -> Event | None:
+        """Return the next event if it is due."""
+        with self._lock:
+            if not self._waiting or self._wait_s() > 0:
+                return None
+            item = self._waiting.pop()
+        event = item.event
+        if event["type"] == "INPUT":
+            stamp = as_datetime(self._start_ns + int(item.offset * 1e9))
+            event["metadata"] = {"timestamp": stamp, **event["metadata"]}
+        return event
+
+    def next(self, timeout: float | None) -> Event | None:
+        """Block for the next event; None after the last. `timeout` in seconds."""
+        deadline = None if timeout is None else _monotonic() + timeout
+        while True:
+            event = self.try_recv()
+            if event is not None or self.ended:
+                return event
+            left = self._left(deadline)
+            if left <= 0:
+                return events.timed_out(timeout or 0.0)
+            time.sleep(left)
+
+    async def recv_async(self, timeout: float | None) -> Event | None:
+        """Wait for the next event without holding up the event loop."""
+        import asyncio
+
+        deadline = None if timeout is None else _monotonic() + timeout
+        while True:
+            await asyncio.sleep(0)
+            event = self.try_recv()
+            if event is not None or self.ended:
+                return event
+            left = self._left(deadline)
+            if left <= 0:
+                return events.timed_out(timeout or 0.0)
+            await asyncio.sleep(left)
+
+    def _left(self, deadline: float | None) -> float:
+        """Return how long to wait before looking again; nothing if the deadline has passed."""
+        due = max(self._wait_s(), 1e-6)
+        return due if deadline is None else min(due, deadline - _monotonic())
+
+    def drain(self) -> list[Event]:
+        """Return all events that are due.
+
+        Raises:
+            RuntimeError: the last event was already received.
+        """
+        if self.ended:
+            raise RuntimeError("the event stream is closed")
+        drained = []
+        while (event := self.try_recv()) is not None:
+            drained.append(event)
+        return drained
+
+    def is_empty(self) -> bool:
+        """Tell whether `try_recv` would find nothing."""
+        return self.ended or self._wait_s() > 0
+
+
+class FileSender:
+    """Writes outputs as lines of JSON. Born arrays and raw buffers lie in memory of the process."""
+
+    def __init__(self, path: Path, started: float | None) -> None:
+        """Begin an empty file; without `started` the lines have no time.
+
+        Raises:
+            RuntimeError: it cannot be written.
+        """
+        try:
+            # Unbuffered: what was sent is in the file, however the process ends.
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise RuntimeError(f"{path}: cannot be written: {error.strerror}") from error
+        self._started = started
+        self._segments = 0
+        self._lock = threading.Lock()
+        self.pool = Pool(self._grow, lambda _: None)
+        self.born = BornArrays(self.pool)
+
+    def _grow(self, size: int) -> tuple[int, Mapping]:
+        descriptor = os.memfd_create("dorad-test", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size)
+            self._segments += 1
+            return self._segments, Mapping(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
+        """Write `data` as one line.
+
+        Raises:
+            RuntimeError: `data` is no Arrow data, or of a type that JSON has no form for.
+            TypeError, OverflowError: the metadata could not be sent.
+        """
+        from dorad.node.arrowjson import to_json
+        from dorad.shm.arrow import as_array
+
+        if metadata:
+            # Checked as in a dataflow, though the file has no place for it.
+            metadata_codec.encode(metadata)
+        with self._lock:
+            found = self.born.find(data) if self.born else None
+            line: dict[str, Any] = {"id": output}
+            if self._started is not None:
+                line["time_offset_secs"] = _monotonic() - self._started
+            try:
+                line |= to_json(as_array(data) if found is None else flat(data))
+            except ValueError as error:
+                raise RuntimeError(f"output {output!r}: {error}") from error
+            text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+            self._file.write(text.encode() + b"\n")
+            if found is not None:
+                found[0].freeze()
+
+    def send_sample(
+        self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
+    ) -> None:
+        """Write the first `length` bytes of a sample taken from `pool`, as UInt8."""
+        start = sample.offset
+        self.send(output, bytes(sample.segment.mapping.memory[start : start + length]), metadata)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """Return an uninitialised numpy array; see `BornArrays.empty`."""
+        with self._lock:
+            return self.born.empty(shape, dtype)
+
+    def take_sample(self, size: int) -> Sample:
+        """Return a sample for `send_sample`, held by the caller until `pool.give_back`."""
+        with self._lock:
+            sample = self.pool.take(max(size, 1))
+        sample.held = True
+        return sample
