@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from enum import Enum as _Enum
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 if "dorad" not in sys.modules:
     _package = Path(__file__).resolve().parents[2]
@@ -24,3 +26,65 @@ if "dorad" not in sys.modules:
 
 from dorad import __version__ as __version__
 from dorad.node.node import Node as Node
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["DoraStatus", "Node", "__author__", "__version__", "build", "run"]
+
+__author__ = "the dorad authors"
+
+_IMPORT_SYSTEM = ("importlib._bootstrap", "_frozen_importlib")
+
+
+class DoraStatus(_Enum):
+    """What an operator answers to an event: go on, end itself, or end the dataflow."""
+
+    CONTINUE = 0
+    STOP = 1
+    STOP_ALL = 2
+
+
+def run(
+    dataflow_path: str | os.PathLike[str],
+    uv: bool | None = None,
+    stop_after: float | None = None,
+) -> None:
+    """Run a dataflow to its end as `dora run` does; `stop_after` in seconds.
+
+    Raises:
+        RuntimeError: it could not start, or a node failed; then stderr tells more.
+    """
+    from dorad.cli import inprocess
+
+    inprocess.run(dataflow_path, uv, stop_after)
+
+
+def build(
+    dataflow_path: str | os.PathLike[str],
+    uv: bool | None = None,
+    coordinator_addr: str | None = None,
+    coordinator_port: int | None = None,
+    force_local: bool = False,
+) -> None:
+    """Run the build commands of a dataflow as `dora build` does, on this machine.
+
+    Raises:
+        RuntimeError: a command failed, or the dataflow cannot be read.
+        NotImplementedError: a coordinator was named, and `force_local` is not set.
+    """
+    from dorad.cli import inprocess
+
+    inprocess.build(dataflow_path, uv, coordinator_addr, coordinator_port, force_local)
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name.startswith("Ros2"):
+        text = f"dora.{name} is not there: this distribution has no ROS 2 bridge for Python yet"
+    elif name == "start_runtime":
+        text = "dora.start_runtime is not there: this distribution does not run operators yet"
+    else:
+        raise AttributeError(f"module 'dora' has no attribute {name!r}")
+    # `from dora import X` would replace an AttributeError's text by its own.
+    importing = sys._getframe(1).f_globals.get("__name__") in _IMPORT_SYSTEM
+    raise (ImportError if importing else AttributeError)(text)

@@ -1,0 +1,5 @@
+"""Helpers for testing nodes: `MockNode`."""
+
+from dorad.node.testing import MockNode
+
+__all__ = ["MockNode"]

@@ -1,0 +1,225 @@
+"""`MockNode`: a node for unit tests, fed by the test, with no dataflow and no process."""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dorad.node import events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from dorad.node.events import Event
+
+
+class MockNode:
+    """Takes the place of a `Node`: gives prepared events and keeps what is sent.
+
+    `outputs` maps an output's id to the values sent on it, `logs` holds what was logged, and
+    `service_requests` and `service_responses_sent` hold what the service methods were given.
+    Receiving never waits.
+    """
+
+    def __init__(
+        self,
+        inputs: Iterable[tuple[str, Any] | dict[str, Any]],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        dataflow_descriptor: Mapping[str, Any] | None = None,
+        dataflow_id: str | None = None,
+        node_config: Mapping[str, Any] | None = None,
+        is_restart: bool = False,
+        restart_count: int = 0,
+        service_responses: Mapping[str, Iterable[Any]] | None = None,
+    ) -> None:
+        """Prepare the events.
+
+        Each of `inputs` is an input's id with its value, which gets a copy of `metadata`, or an
+        event dictionary, given on as it is. A STOP follows, unless there is one among them.
+        `service_responses` are the replies to requests on an output, in turn.
+        """
+        self._events: deque[Event] = deque(_event(item, metadata or {}) for item in inputs)
+        if not any(event.get("type") == "STOP" for event in self._events):
+            self._events.append({"type": "STOP", "id": events.ALL_INPUTS_CLOSED})
+        self._dataflow_descriptor = dict(dataflow_descriptor or {})
+        self._dataflow_id = dataflow_id or ""
+        self._node_config = dict(node_config or {})
+        self._is_restart = is_restart
+        self._restart_count = restart_count
+        self._replies = {key: deque(values) for key, values in (service_responses or {}).items()}
+        self.outputs: dict[str, list[Any]] = {}
+        self.logs: list[dict[str, Any]] = []
+        self.service_requests: list[dict[str, Any]] = []
+        self.service_responses_sent: list[dict[str, Any]] = []
+
+    # -- receiving ---------------------------------------------------------------------------
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """Return the next event, None after the last; `timeout` means nothing here."""
+        return self._events.popleft() if self._events else None
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        event = self.next()
+        if event is None:
+            raise StopIteration
+        return event
+
+    async def recv_async(self, timeout: float | None = None) -> Event | None:
+        """Return the next event like `next`."""
+        return self.next(timeout)
+
+    def try_recv(self) -> Event | None:
+        """Return the next event like `next`."""
+        return self.next()
+
+    def drain(self) -> list[Event]:
+        """Return all events that are left."""
+        left = list(self._events)
+        self._events.clear()
+        return left
+
+    def is_empty(self) -> bool:
+        """Tell whether no event is left."""
+        return not self._events
+
+    def merge_external_events(self, subscription: Any) -> NoReturn:
+        """Refuse: there is no ROS 2 to receive from.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("MockNode has no ROS 2 whose events it could merge")
+
+    # -- sending -----------------------------------------------------------------------------
+
+    def send_output(
+        self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """Keep `data` in `outputs`."""
+        self.outputs.setdefault(output_id, []).append(data)
+
+    def send_output_raw(
+        self, output_id: str, data_length: int, metadata: dict[str, Any] | None = None
+    ) -> NoReturn:
+        """Refuse: there is no shared memory to write into.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("MockNode has no shared memory; use send_output in unit tests")
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = "uint8") -> NDArray[Any]:
+        """Return an uninitialised numpy array, in ordinary memory."""
+        import numpy as np
+
+        return np.empty(shape, dtype)
+
+    def send_service_request(
+        self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
+    ) -> str:
+        """Keep the request and return its new `request_id`.
+
+        The next of the output's `service_responses` arrives as an input with the output's id,
+        before the STOP.
+        """
+        request_id = str(uuid.uuid4())
+        self.service_requests.append(
+            {
+                "output_id": output_id,
+                "data": data,
+                "metadata": dict(metadata or {}),
+                "request_id": request_id,
+            }
+        )
+        replies = self._replies.get(output_id)
+        if replies:
+            reply = _event((output_id, replies.popleft()), {"request_id": request_id})
+            stops = [at for at, event in enumerate(self._events) if event.get("type") == "STOP"]
+            self._events.insert(stops[0] if stops else len(self._events), reply)
+        return request_id
+
+    def send_service_response(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
+        """Keep the response in `service_responses_sent`."""
+        self.service_responses_sent.append(
+            {
+                "output_id": output_id,
+                "data": data,
+                "metadata": dict(metadata),
+                "request_id": metadata.get("request_id"),
+            }
+        )
+
+    # -- saying ------------------------------------------------------------------------------
+
+    def log(
+        self,
+        level: str,
+        message: str,
+        target: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep the entry in `logs`."""
+        self.logs.append(
+            {"level": level, "message": message, "target": target, "fields": dict(fields or {})}
+        )
+
+    def log_error(self, message: str) -> None:
+        """Log at level error."""
+        self.log("error", message)
+
+    def log_warn(self, message: str) -> None:
+        """Log at level warn."""
+        self.log("warn", message)
+
+    def log_info(self, message: str) -> None:
+        """Log at level info."""
+        self.log("info", message)
+
+    def log_debug(self, message: str) -> None:
+        """Log at level debug."""
+        self.log("debug", message)
+
+    def log_trace(self, message: str) -> None:
+        """Log at level trace."""
+        self.log("trace", message)
+
+    # -- knowing -----------------------------------------------------------------------------
+
+    def dataflow_descriptor(self) -> dict[str, Any]:
+        """Return the descriptor that was given, or an empty one."""
+        return dict(self._dataflow_descriptor)
+
+    def dataflow_id(self) -> str:
+        """Return the id that was given, or an empty one."""
+        return self._dataflow_id
+
+    def node_config(self) -> dict[str, Any]:
+        """Return the configuration that was given, or an empty one."""
+        return dict(self._node_config)
+
+    def is_restart(self) -> bool:
+        """Tell what was given."""
+        return self._is_restart
+
+    def restart_count(self) -> int:
+        """Return what was given."""
+        return self._restart_count
+
+    def timestamp(self) -> datetime:
+        """Return the time, UTC."""
+        return datetime.now(UTC)
+
+
+def _event(item: tuple[str, Any] | dict[str, Any], metadata: Mapping[str, Any]) -> Event:
+    if isinstance(item, dict):
+        return dict(item)
+    input_id, value = item
+    return {"type": "INPUT", "id": input_id, "value": value, "metadata": dict(metadata)}
