@@ -27,16 +27,21 @@ def load_decoder() -> Callable[[Taken], Any]:
     """Import pyarrow and return the function that makes an array of a message."""
     import pyarrow as pa
 
-    from dorad.shm.arrow import decode
+    from dorad.shm.arrow import BARE, decode
 
+    from_buffers = pa.Array.from_buffers
     foreign = pa.foreign_buffer
     wrap = pa.py_buffer
 
     def build(taken: Taken) -> Any:
         _, code, length, nulls, size, payload, borrow, offset, _ = taken
         if borrow is None:
-            return decode(code, length, nulls, wrap(payload))
-        return decode(code, length, nulls, foreign(borrow.mapping.address() + offset, size, borrow))
+            buffer = wrap(payload)
+        else:
+            buffer = foreign(borrow.mapping.address() + offset, size, borrow)
+        if code in BARE and not nulls:
+            return from_buffers(BARE[code], length, [None, buffer], 0)
+        return decode(code, length, nulls, buffer)
 
     return build
 
@@ -66,9 +71,9 @@ class RingInput:
         clock = self._clock
         if stamp > clock.last:
             clock.last = stamp
-        metadata: dict[str, Any] = {"timestamp": _fromtimestamp(stamp / 1e9, UTC)}
-        if taken[-1]:
-            metadata.update(metadata_codec.decode(taken[-1]))
+        metadata = metadata_codec.decode(taken[-1]) if taken[-1] else {}
+        if "timestamp" not in metadata:
+            metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
         return {
             "kind": "dora",
             "type": "INPUT",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import json.encoder
+import json.scanner
 import warnings
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,7 @@ _TIME = "$time"
 _TIME_MARK = _TIME.encode()
 
 _dump = json.JSONEncoder(separators=(",", ":")).encode
-_load = json.JSONDecoder().raw_decode
+_scan = json.scanner.make_scanner(json.JSONDecoder())  # type: ignore[arg-type]  # typeshed errs
 _quote = json.encoder.encode_basestring_ascii
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -113,7 +114,7 @@ def _convert_list(key: str, values: list[Any] | tuple[Any, ...]) -> Any:
 
 def decode(data: bytes) -> dict[str, Any]:
     """Return the metadata as a fresh dictionary."""
-    metadata: dict[str, Any] = _load(data.decode())[0]
+    metadata: dict[str, Any] = _scan(data.decode(), 0)[0]
     if _TIME_MARK in data:
         for key, value in metadata.items():
             if type(value) is dict:

@@ -9,7 +9,7 @@ from dorad.node import metadata as metadata_codec
 from dorad.node.born import BornArrays
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
-from dorad.shm.layout import BOX_MAIL, ENTRY, INLINE
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE
 from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
 
 if TYPE_CHECKING:
@@ -115,20 +115,22 @@ class Sender:
         code, length, nulls, size, parts = encoded
         stamp = self._clock.now()
         meta_size = len(meta)
-        if sample is None and size + meta_size <= INLINE:
-            entry = _pack(stamp, length, nulls, size, 0, 0, 0, 0, meta_size, code, 0, 0)
-            if meta:
-                entry += meta
-            entry += parts[0][1] if len(parts) == 1 else _joined(parts, size)
+        try:
+            if sample is None and size + meta_size <= INLINE:
+                entry = _pack(stamp, length, nulls, size, 0, 0, 0, 0, meta_size, code, 0, 0) + meta
+                entry += parts[0][1] if len(parts) == 1 else _joined(parts, size)
+                for outlet in outlets:
+                    if not outlet.blocking or self._has_room(outlet, outlets):
+                        outlet.push(entry, size, stamp)
+            else:
+                self._push_sample(outlets, encoded, meta, sample, stamp)
+        finally:
+            # Also if a signal's handler raises while we wait: some have been given it by now.
+            fence()
             for outlet in outlets:
-                if outlet.blocking and outlet.full() and not self._wait_for_room(outlet, outlets):
-                    continue
-                outlet.push(entry, size, stamp)
-        else:
-            self._push_sample(outlets, encoded, meta, sample, stamp)
-        fence()
-        for outlet in outlets:
-            outlet.peer.wake()
+                peer = outlet.peer
+                if peer.words[BOX_ASLEEP]:
+                    doorbell.ring(peer.bell)
         if stamp - self._trim_ns > TRIM_EVERY_NS:
             self._trim_ns = stamp
             self.pool.trim(stamp)
@@ -165,10 +167,9 @@ class Sender:
             )
             entry += entry_meta
             for outlet in outlets:
-                if outlet.blocking and outlet.full() and not self._wait_for_room(outlet, outlets):
-                    continue
-                marks.append((outlet, outlet.head))
-                outlet.push(entry, size, stamp)
+                if not outlet.blocking or self._has_room(outlet, outlets):
+                    marks.append((outlet, outlet.head))
+                    outlet.push(entry, size, stamp)
         finally:
             # Also if a signal's handler raises while we wait: some may be reading it by now.
             for one in placed:
@@ -183,8 +184,10 @@ class Sender:
             sample.write(at, data)
         return sample
 
-    def _wait_for_room(self, outlet: Outlet, outlets: tuple[Outlet, ...]) -> bool:
+    def _has_room(self, outlet: Outlet, outlets: tuple[Outlet, ...]) -> bool:
         """Block until a consumer with backpressure has room; False if the dataflow stops first."""
+        if not outlet.full():
+            return True
         fence()
         for other in outlets:
             other.peer.wake()

@@ -50,6 +50,8 @@ _VARIABLE = (
 # handshake with the daemon makes sure of.
 _FIXED_BY_ID = {t.id: (code, bits) for code, (t, bits) in enumerate(_FIXED, start=1)}
 _FIXED_BY_CODE = dict(enumerate(_FIXED, start=1))
+BARE = {code: t for code, (t, _) in _FIXED_BY_CODE.items()}
+"""The types of arrays that, without nulls, are one buffer."""
 _VARIABLE_BY_ID = {
     t.id: (code, struct.Struct(letter)) for code, (t, letter) in enumerate(_VARIABLE, start=100)
 }
