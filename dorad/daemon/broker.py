@@ -36,7 +36,10 @@ REAP_S = 1.0
 
 
 class EdgeCounters(NamedTuple):
-    """What passed over one edge so far; sent = received + dropped + queued, at rest."""
+    """What passed over one edge so far; sent = received + dropped + queued, at rest.
+
+    `refused` messages were never sent: the dataflow was stopping while they waited for room.
+    """
 
     source_node: str
     output: str
@@ -48,6 +51,7 @@ class EdgeCounters(NamedTuple):
     dropped: int
     queued: int
     payload_bytes: int
+    refused: int
 
 
 class BrokerListener(Protocol):
@@ -254,6 +258,7 @@ class Broker:
                     dropped=seen.dropped,
                     queued=seen.queued,
                     payload_bytes=seen.payload_bytes,
+                    refused=seen.refused,
                 )
             )
         return result

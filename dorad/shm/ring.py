@@ -59,11 +59,16 @@ class Counters(NamedTuple):
 
 def counters(words: memoryview, base: int) -> Counters:
     """Read the counters of the ring whose header starts at word `base`."""
-    received = words[base + RING_RECEIVED]
-    acquire()
-    tail = words[base + RING_TAIL]
-    acquire()
-    head = words[base + RING_HEAD]
+    while True:
+        received = words[base + RING_RECEIVED]
+        acquire()
+        tail = words[base + RING_TAIL]
+        acquire()
+        head = words[base + RING_HEAD]
+        acquire()
+        # What a busy consumer has taken between the looks must not seem dropped.
+        if words[base + RING_RECEIVED] == received:
+            break
     queue_size = words[base + RING_QUEUE_SIZE]
     waiting = head - tail
     queued = min(waiting, queue_size)

@@ -1,0 +1,186 @@
+"""`python -m hwtests.torture`: exit code 0 if nothing was damaged, 1 if something was."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from dorad.daemon.broker import Broker
+from hwtests.torture import checks, room
+from hwtests.torture.client import Nursery, NurseryError
+from hwtests.torture.keeper import Keeper
+from hwtests.torture.topology import random_dataflow
+from hwtests.torture.torment import torment
+
+if TYPE_CHECKING:
+    from dorad.dataflow.model import Dataflow, Node
+
+ROOM_BYTES = 2 << 30
+LOOK_S = 0.1
+
+
+class _Deaf:
+    """The broker's listener: the keeper learns of ends from the processes themselves."""
+
+    def on_connected(self, node_id: str, pid: int) -> None: ...
+
+    def on_outputs_done(self, node_id: str) -> None: ...
+
+    def on_disconnected(self, node_id: str) -> None: ...
+
+
+@dataclass
+class Result:
+    """What happened. `peak` is the most shared memory in use, in bytes."""
+
+    faults: list[str] = field(default_factory=list)
+    kills: int = 0
+    stops: int = 0
+    sent: int = 0
+    received: int = 0
+    dropped: int = 0
+    verified: int = 0
+    rechecked: int = 0
+    payload: int = 0
+    peak: int = 0
+
+
+async def run(dataflow: Dataflow, rng: Random, seconds: float, folder: Path) -> Result:
+    """Torture a dataflow; `folder` is for what nodes write down."""
+    result = Result()
+    broker = Broker(dataflow, "torture", folder / "daemon.sock", _Deaf())
+    await broker.open()
+    try:
+        async with Nursery() as nursery:
+            keeper = Keeper(dataflow, broker, nursery, folder, rng)
+            broker.open_barrier()
+            tending = [asyncio.ensure_future(_tend(keeper, node)) for node in dataflow.nodes]
+            watching = asyncio.ensure_future(_watch(keeper, folder, result))
+            try:
+                await torment(keeper, rng, seconds)
+                await keeper.calm()
+                if not keeper.failed.is_set():
+                    await keeper.end()
+            finally:
+                watching.cancel()
+                for task in tending:
+                    task.cancel()
+                for outcome in await asyncio.gather(*tending, watching, return_exceptions=True):
+                    if isinstance(outcome, Exception):
+                        keeper.fault(f"the harness itself failed: {outcome!r}")
+            _conclude(keeper, folder, result)
+    finally:
+        await broker.close()
+    return result
+
+
+async def _tend(keeper: Keeper, node: Node) -> None:
+    try:
+        await keeper.tend(node)
+    except (NurseryError, OSError) as error:
+        keeper.fault(f"{node.id} cannot be kept running: {error}")
+
+
+async def _watch(keeper: Keeper, folder: Path, result: Result) -> None:
+    loop = asyncio.get_running_loop()
+    progress = checks.Progress(keeper.ledgers, loop.time())
+    before = keeper.broker.counters()
+    while not keeper.failed.is_set():
+        await asyncio.sleep(LOOK_S)
+        now = keeper.broker.counters()
+        for fault in (*checks.running(before, now), *progress.stuck(keeper.awake, loop.time())):
+            keeper.fault(fault)
+        before = now
+        result.peak = max(result.peak, room.used())
+        if (folder / "complaints").exists():
+            keeper.failed.set()
+
+
+def _conclude(keeper: Keeper, folder: Path, result: Result) -> None:
+    edges = keeper.broker.counters()
+    result.faults += keeper.faults
+    complaints = folder / "complaints"
+    if complaints.exists():
+        result.faults += complaints.read_text(encoding="utf-8").splitlines()
+    if not result.faults:
+        result.faults += checks.final(edges, keeper.ledgers, keeper.kills)
+    result.kills = sum(keeper.kills.values())
+    result.stops = keeper.stops
+    result.sent = sum(edge.sent for edge in edges)
+    result.received = sum(edge.received for edge in edges)
+    result.dropped = sum(edge.dropped for edge in edges)
+    for node in keeper.dataflow.nodes:
+        ledger = keeper.ledgers[node.id]
+        result.rechecked += ledger.rechecked
+        for item in node.inputs:
+            result.verified += ledger.logged(item.id)
+            result.payload += ledger.bytes(item.id)
+
+
+def main() -> int:
+    """Run the test and print what happened."""
+    parser = argparse.ArgumentParser(prog="python -m hwtests.torture", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long (default: 120)")
+    parser.add_argument("--seed", type=int, help="repeat the choices of an earlier run")
+    parser.add_argument("--processes", type=int, default=8, help="number of nodes (default: 8)")
+    arguments = parser.parse_args()
+    if arguments.processes < 2:
+        parser.error("a dataflow needs at least 2 nodes")
+    seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
+    own_room = room.enter(ROOM_BYTES)
+    rng = Random(seed)
+    dataflow = random_dataflow(rng, arguments.processes)
+    edges = sum(len(node.inputs) for node in dataflow.nodes)
+    print(
+        f"seed {seed}: {arguments.processes} nodes, {edges} edges, {arguments.seconds:g} s",
+        flush=True,
+    )
+    used, descriptors = room.used(), room.descriptors()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dora-torture-") as folder:
+        result = asyncio.run(run(dataflow, rng, arguments.seconds, Path(folder)))
+    gc.collect()
+    result.faults += _remains(used if own_room else None, descriptors)
+    took = time.monotonic() - begun
+    print(
+        f"{took:.0f} s: {result.kills} kills, {result.stops} stops;"
+        f" {result.sent} messages sent, {result.received} received, {result.dropped} dropped;"
+        f" {result.verified} verified ({result.payload / 1e9:.2f} GB),"
+        f" {result.rechecked} again after being held;"
+        f" {len(result.faults)} faults;"
+        f" at most {result.peak / 1e6:.0f} MB of /dev/shm in use, "
+        + ("none left" if own_room else "not checked by size, because only root can")
+    )
+    for fault in result.faults[:20]:
+        print(f"FAULT: {fault}", file=sys.stderr)
+    if result.faults:
+        print(f"repeat with: python -m hwtests.torture --seed {seed}", file=sys.stderr)
+    return 1 if result.faults else 0
+
+
+def _remains(used: int | None, descriptors: set[str]) -> list[str]:
+    """Return what the run has left behind in this process and on the machine."""
+    left = [f"a segment is left: {path}" for path in room.segments()]
+    left += [f"a descriptor is left: {each}" for each in sorted(room.descriptors() - descriptors)]
+    left += [f"process {pid} is left" for pid in _children()]
+    if used is not None and room.used() != used:
+        left.append(f"{room.used() - used} bytes are left in /dev/shm")
+    return left
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
