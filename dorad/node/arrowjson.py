@@ -7,7 +7,7 @@ Binary data is hexadecimal, a map an object, the numbers JSON lacks are "NaN", "
 from __future__ import annotations
 
 import math
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -36,11 +36,10 @@ def from_json(data: Any, description: Any = None) -> pa.Array:
         ValueError: the data does not fit the type.
     """
     items = data if isinstance(data, list) else [data]
+    kind = None if description is None else type_from_json(description)
     try:
-        if description is None:
-            return pa.array(items)
-        return _array(items, type_from_json(description))
-    except (pa.ArrowException, TypeError, OverflowError, InvalidOperation) as error:
+        return pa.array(items) if kind is None else _array(items, kind)
+    except (pa.ArrowException, TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"the data does not fit the type: {error}") from error
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dorad.node import testfile
+from dorad.node import logbridge, testfile
 from dorad.node.arrowjson import to_json
 
 if TYPE_CHECKING:
@@ -104,12 +104,13 @@ class Recorder:
         Raises:
             RuntimeError: the file cannot be written.
         """
-        path = directory / f"inputs-{node_id}.json"
+        self._node_id = node_id
+        self._path = directory / f"inputs-{node_id}.json"
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
+            self._file = self._path.open("wb", buffering=0)
         except OSError as error:
-            raise RuntimeError(f"{path}: cannot be written: {error.strerror}") from error
+            raise RuntimeError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._count = 0
@@ -135,8 +136,18 @@ class Recorder:
                 text = (",\n" if self._count else "\n").encode() + json.dumps(entry).encode()
                 self._count += 1
             # The trailer is overwritten by the event and a new trailer; the file never shrinks.
+            if not self._file.closed:
+                self._write(text)
+
+    def _write(self, text: bytes) -> None:
+        """Insert text before the trailer; a disk that is full ends the recording, not the node."""
+        try:
             os.pwrite(self._file.fileno(), text + self._trailer(), self._end)
             self._end += len(text)
+        except OSError as error:
+            self._file.close()
+            message = f"{self._path}: the recording ends here: {error.strerror}"
+            logbridge.emit(logbridge.line(self._node_id, "error", message))
 
     def _miss(self, offset: float, error: ValueError) -> None:
         if self._status["state"] == "poisoned":

@@ -150,7 +150,7 @@ def _from_arrow_file(path: str, batch_index: int, column: str | None) -> Any:
     try:
         with pa.memory_map(path) as source:
             batch = pa.ipc.open_file(source).get_batch(batch_index)
-    except (pa.ArrowException, IndexError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError) as error:
         raise ValueError(f"batch {batch_index} of {path} cannot be read: {error}") from error
     if column is None:
         return batch.to_struct_array()
