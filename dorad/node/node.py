@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dorad.node.capture import Receiving
     from dorad.node.events import Event
 
-SPIN_US = 50
+SPIN_US = 100
 """How long a receiver looks before it blocks, at most, unless `spin_us` says otherwise."""
 
 

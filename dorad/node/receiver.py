@@ -38,7 +38,7 @@ class Receiver:
         self._timers = [item for item in inputs if isinstance(item, TimerInput)]
         self._spin = spin
         self._words = session.box.words
-        self._waiter = doorbell.Waiter((session.bell, session.descriptor))
+        self._waiter = doorbell.Waiter(session.bell, [session.descriptor])
         self._lock = threading.Lock()
         self._stopped = False
         self._turn_ns = 0
@@ -192,31 +192,43 @@ class Receiver:
             fence()
             if self._moved(watched):
                 return
-            rung = self._waiter.wait(None if due is None else due - _monotonic_ns())
+            if due is None:
+                ready = self._waiter.wait(None)
+            else:
+                ready = self._waiter.wait(due - _monotonic_ns(), fine=due != deadline)
         finally:
             words[BOX_ASLEEP] = 0
-        if rung:
-            doorbell.hush(self._session.bell)
+        session = self._session
+        if session.bell in ready:
             spin.blocked(_monotonic_ns() - started)
-        else:
-            self._session.read_mail()
+        if session.descriptor in ready:
+            session.read_mail()
 
     async def recv_async(self, timeout: float | None) -> Event | None:
-        """Wait for the next event without holding up the event loop."""
+        """Wait for the next event without holding up the event loop.
+
+        Raises:
+            RuntimeError: another thread or task is already waiting for events of this node.
+        """
         import asyncio
 
         deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
-        while True:
-            if self._turn_ns < _monotonic_ns() - ASYNC_TURN_NS:
-                await asyncio.sleep(0)
+        if not self._lock.acquire(False):
+            raise RuntimeError("another thread or task is already receiving on this node")
+        try:
+            while True:
+                if self._turn_ns < _monotonic_ns() - ASYNC_TURN_NS:
+                    await asyncio.sleep(0)
+                    self._turn_ns = _monotonic_ns()
+                event = None if self.ended else self._poll()
+                if event is not None or self.ended:
+                    return event
+                if deadline is not None and _monotonic_ns() >= deadline:
+                    return events.timed_out(timeout or 0.0)
+                await self._wait_async(deadline)
                 self._turn_ns = _monotonic_ns()
-            event = self.try_recv()
-            if event is not None or self.ended:
-                return event
-            if deadline is not None and _monotonic_ns() >= deadline:
-                return events.timed_out(timeout or 0.0)
-            await self._wait_async(deadline)
-            self._turn_ns = _monotonic_ns()
+        finally:
+            self._lock.release()
 
     async def _wait_async(self, deadline: int | None) -> None:
         import asyncio

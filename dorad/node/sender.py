@@ -193,7 +193,7 @@ class Sender:
             other.peer.wake()
         session = self._session
         if self._waiter is None:
-            self._waiter = doorbell.Waiter((session.space, session.descriptor))
+            self._waiter = doorbell.Waiter(session.space, [session.descriptor])
         try:
             while not outlet.closed:
                 outlet.announce_waiting(True)
@@ -202,8 +202,7 @@ class Sender:
                 if session.stopping or session.lost:
                     outlet.refuse()
                     return False
-                if self._waiter.wait(SPACE_LOOK_NS):
-                    doorbell.hush(session.space)
+                self._waiter.wait(SPACE_LOOK_NS)
                 session.read_mail()
         finally:
             outlet.announce_waiting(False)

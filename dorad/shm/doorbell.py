@@ -47,29 +47,35 @@ _ppoll = ctypes.CDLL(None).ppoll
 
 
 class Waiter:
-    """Waits for any of a few descriptors with a deadline finer than a millisecond.
+    """Waits for a doorbell, and for other descriptors to become readable.
 
-    `select.poll` rounds up to whole milliseconds, which a 1 kHz timer cannot bear; the call lets
-    go of the interpreter lock, and a signal ends it early.
+    Each ring since the last wait ends one wait; nobody has to read the doorbell. The call lets go
+    of the interpreter lock, and a signal ends it early.
     """
 
-    __slots__ = ("_count", "_fds", "_timeout", "_timeout_ref")
+    __slots__ = ("_epoll", "_fds", "_timeout", "_timeout_ref")
 
-    def __init__(self, descriptors: Sequence[int]) -> None:
-        self._count = len(descriptors)
-        self._fds = (_PollFd * self._count)(*(_PollFd(fd, select.POLLIN, 0) for fd in descriptors))
+    def __init__(self, bell: int, others: Sequence[int] = ()) -> None:
+        self._epoll = select.epoll()
+        self._epoll.register(bell, select.EPOLLIN | select.EPOLLET)
+        for descriptor in others:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self._fds = (_PollFd * 1)(_PollFd(self._epoll.fileno(), select.POLLIN, 0))
         self._timeout = _TimeSpec()
         self._timeout_ref = ctypes.byref(self._timeout)
 
-    def wait(self, nanos: int | None) -> bool:
-        """Wait up to `nanos`, or for ever; tell whether the first descriptor is ready.
+    def wait(self, nanos: int | None, *, fine: bool = False) -> list[int]:
+        """Wait up to `nanos`, or for ever; return the descriptors that are ready.
 
-        False also means that another one is ready, that the time is over or a signal came: the
-        caller looks again at everything in either case.
+        There are none when the time is over or a signal came. The time is kept to a millisecond,
+        or, if `fine`, as well as the machine can, which a timer needs and which costs a little.
         """
         if nanos is None:
-            ready = _ppoll(self._fds, self._count, None, None)
-        else:
+            ready = self._epoll.poll()
+        elif fine:
             self._timeout.seconds, self._timeout.nanos = divmod(max(nanos, 0), _NANOS)
-            ready = _ppoll(self._fds, self._count, self._timeout_ref, None)
-        return bool(ready > 0 and self._fds[0].revents)
+            _ppoll(self._fds, 1, self._timeout_ref, None)
+            ready = self._epoll.poll(0)
+        else:
+            ready = self._epoll.poll(max(nanos, 0) / _NANOS)
+        return [descriptor for descriptor, _ in ready]

@@ -22,14 +22,29 @@ def bell() -> Iterator[int]:
 
 
 def test_a_ring_before_the_wait_is_not_lost(bell: int) -> None:
+    waiter = doorbell.Waiter(bell)
     doorbell.ring(bell)
-    assert doorbell.Waiter([bell]).wait(None)
+    assert waiter.wait(None) == [bell]
+
+
+def test_a_ring_before_there_was_a_waiter_is_not_lost(bell: int) -> None:
+    doorbell.ring(bell)
+    assert doorbell.Waiter(bell).wait(None) == [bell]
+
+
+def test_every_ring_ends_a_wait_although_nobody_reads_the_bell(bell: int) -> None:
+    waiter = doorbell.Waiter(bell)
+    for _ in range(3):
+        doorbell.ring(bell)
+        doorbell.ring(bell)
+        assert waiter.wait(None) == [bell]
+        assert waiter.wait(0) == []
 
 
 def test_a_ring_ends_a_wait(bell: int) -> None:
     ringer = threading.Timer(0.02, doorbell.ring, [bell])
     ringer.start()
-    assert doorbell.Waiter([bell]).wait(5_000_000_000)
+    assert doorbell.Waiter(bell).wait(5_000_000_000) == [bell]
     ringer.join()
 
 
@@ -37,25 +52,27 @@ def test_a_hushed_bell_is_silent(bell: int) -> None:
     doorbell.ring(bell)
     doorbell.hush(bell)
     doorbell.hush(bell)
-    assert not doorbell.Waiter([bell]).wait(0)
+    assert doorbell.Waiter(bell).wait(0) == []
 
 
 def test_a_wait_is_finer_than_a_millisecond(bell: int) -> None:
-    waiter = doorbell.Waiter([bell])
+    waiter = doorbell.Waiter(bell)
     best = min(_timed(waiter, 200_000) for _ in range(50))
     assert 200_000 <= best < 900_000
 
 
 def _timed(waiter: doorbell.Waiter, nanos: int) -> int:
     started = time.monotonic_ns()
-    waiter.wait(nanos)
+    waiter.wait(nanos, fine=True)
     return time.monotonic_ns() - started
 
 
-def test_a_second_descriptor_ends_the_wait_without_being_the_bell(bell: int) -> None:
+def test_another_descriptor_ends_the_wait_for_as_long_as_it_is_ready(bell: int) -> None:
     other = doorbell.create()
     doorbell.ring(other)
-    assert not doorbell.Waiter([bell, other]).wait(5_000_000_000)
+    waiter = doorbell.Waiter(bell, [other])
+    assert waiter.wait(5_000_000_000) == [other]
+    assert waiter.wait(5_000_000_000, fine=True) == [other]
     os.close(other)
 
 
