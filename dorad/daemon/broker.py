@@ -11,47 +11,27 @@ import json
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dorad.daemon.connection import Connection
+from dorad.daemon.edges import EdgeCounters, edges_of
 from dorad.daemon.mailbox import Mailbox
 from dorad.daemon.pidwatch import PidWatch
-from dorad.daemon.segments import EdgeKey, Segments
-from dorad.dataflow.model import NodeOutput, QueuePolicy
+from dorad.daemon.samples import Samples
 from dorad.node.protocol import VERSION, Packet, ProtocolError
 from dorad.shm import create, doorbell
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dorad.daemon.segments import EdgeKey
     from dorad.dataflow.model import Dataflow
+    from dorad.shm.ring import Counters
 
 HELLO_DEADLINE_S = 5.0
 """Seconds a connection may stay open without saying which node it is."""
 
 MAX_SEGMENT = 1 << 40
-
-REAP_S = 1.0
-"""Seconds between looks at the samples that ended processes have left in queues."""
-
-
-class EdgeCounters(NamedTuple):
-    """What passed over one edge so far; sent = received + dropped + queued, at rest.
-
-    `refused` messages were never sent: the dataflow was stopping while they waited for room.
-    """
-
-    source_node: str
-    output: str
-    node: str
-    input: str
-    queue_size: int
-    sent: int
-    received: int
-    dropped: int
-    queued: int
-    payload_bytes: int
-    refused: int
 
 
 class BrokerListener(Protocol):
@@ -65,18 +45,6 @@ class BrokerListener(Protocol):
 
     def on_disconnected(self, node_id: str) -> None:
         """A node's socket is gone."""
-
-
-class _Edge(NamedTuple):
-    output: str
-    consumer: str
-    input: str
-    blocking: bool
-    source: str
-
-    @property
-    def key(self) -> EdgeKey:
-        return EdgeKey(self.consumer, self.input)
 
 
 class Broker:
@@ -96,26 +64,13 @@ class Broker:
         self._path = socket_path
         self._listener = listener
         self._hello_deadline = hello_deadline
-        self._edges = [
-            _Edge(
-                output=item.source.output,
-                consumer=node.id,
-                input=item.id,
-                blocking=item.queue_policy is QueuePolicy.BACKPRESSURE,
-                source=item.source.node,
-            )
-            for node in dataflow.nodes
-            for item in node.all_inputs
-            if isinstance(item.source, NodeOutput)
-        ]
+        self._edges = edges_of(dataflow)
         self._boxes: dict[str, Mailbox] = {}
         self._connections: dict[str, Connection] = {}
         self._strangers: dict[Connection, asyncio.TimerHandle] = {}
         self._waiting: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self._dynamic = PidWatch(self._process_ended)
-        self._segments = Segments()
-        self._reaper: asyncio.TimerHandle | None = None
-        self._growing: set[asyncio.Task[None]] = set()
+        self._samples = Samples(self._edges, self)
         self._gone: set[str] = set()
         self._epoch_ns: int | None = None
         self._poison: str | None = None
@@ -154,16 +109,11 @@ class Broker:
             self._path.unlink(missing_ok=True)
         for connection in (*self._strangers, *self._connections.values()):
             connection.close("the dataflow has ended")
-        if self._reaper is not None:
-            self._reaper.cancel()
         self._dynamic.close()
-        self._segments.close()
         for box in self._boxes.values():
             box.close()
         self._boxes.clear()
-        # What is being made for a connection that is gone is closed as soon as it is there.
-        while self._growing:
-            await asyncio.wait(self._growing)
+        await self._samples.close()
 
     def node_config(self, node_id: str) -> str:
         """Return the text of DORA_NODE_CONFIG for a node."""
@@ -183,7 +133,7 @@ class Broker:
             return
         self._epoch_ns = time.monotonic_ns()
         for node_id in list(self._connections):
-            self._send(node_id, "start", {"epoch_ns": self._epoch_ns})
+            self.send(node_id, "start", {"epoch_ns": self._epoch_ns})
 
     def poison(self, reason: str) -> None:
         """Make `Node()` raise in every node that waits, and in later ones."""
@@ -227,7 +177,7 @@ class Broker:
             # A child that it forked may keep the socket open.
             connection.close("its process has ended")
         self._boxes[node_id].clear_hazards()
-        self._orphan(node_id, None)
+        self._samples.orphan(node_id, None)
 
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""
@@ -266,17 +216,26 @@ class Broker:
     def _tell(self, node_id: str, kind: str, fields: dict[str, Any]) -> None:
         """Send something that a node must learn, also if it attaches only later."""
         if node_id in self._connections:
-            self._send(node_id, kind, fields)
+            self.send(node_id, kind, fields)
         elif node_id not in self._gone:
             self._waiting.setdefault(node_id, []).append((kind, fields))
 
-    def _send(
+    def send(
         self, node_id: str, kind: str, fields: dict[str, Any], fds: tuple[int, ...] = ()
     ) -> None:
+        """Send a packet to a node, if it is connected."""
         connection = self._connections.get(node_id)
         if connection is not None:
             connection.send(kind, fields, fds)
             self._boxes[node_id].mail_sent(connection.sent)
+
+    def connection(self, node_id: str) -> Connection | None:
+        """Return a node's connection, if it has one."""
+        return self._connections.get(node_id)
+
+    def edge_counters(self, edge: EdgeKey) -> Counters | None:
+        """Return what an edge has seen, None if its consumer will never read again."""
+        return None if edge.node in self._gone else self._boxes[edge.node].counters(edge.input)
 
     # -- connections -------------------------------------------------------------------------
 
@@ -330,13 +289,11 @@ class Broker:
                 size = packet.number("size")
                 if not 0 < size <= MAX_SEGMENT:
                     raise ProtocolError(f"a segment of {size} bytes")
-                task = asyncio.ensure_future(self._grow(node_id, connection, size))
-                self._growing.add(task)
-                task.add_done_callback(self._growing.discard)
+                self._samples.grow(node_id, size)
             case "retire":
-                self._retire(node_id, packet.number("segment"))
+                self._samples.retire(node_id, packet.number("segment"))
             case "done":
-                self._orphan(node_id, connection.pid)
+                self._samples.orphan(node_id, connection.pid)
                 self._listener.on_outputs_done(node_id)
             case unknown:
                 raise ProtocolError(f"the unknown packet {unknown!r}")
@@ -354,10 +311,10 @@ class Broker:
         box.attach()
         if box.node.is_dynamic:
             self._dynamic.add(connection.pid, node_id)
-        self._send(node_id, "welcome", {}, (box.memory, box.bell, box.space))
+        self.send(node_id, "welcome", {}, (box.memory, box.bell, box.space))
         self._introduce(node_id)
         for kind, fields in self._waiting.pop(node_id, []):
-            self._send(node_id, kind, fields)
+            self.send(node_id, kind, fields)
 
     def _ready(self, node_id: str, connection: Connection) -> None:
         if self._poison is not None:
@@ -366,7 +323,7 @@ class Broker:
         late = self._epoch_ns is not None
         self._listener.on_connected(node_id, connection.pid)
         if late:
-            self._send(node_id, "start", {"epoch_ns": self._epoch_ns})
+            self.send(node_id, "start", {"epoch_ns": self._epoch_ns})
 
     def _refusal(self, node_id: str, packet: Packet) -> str | None:
         if packet.number("version") != VERSION:
@@ -391,13 +348,11 @@ class Broker:
         consumers = {edge.consumer for edge in self._edges if edge.source == node_id}
         for consumer in sorted(consumers):
             box = self._boxes[consumer]
-            self._send(node_id, "peer", {"node": consumer}, (box.memory, box.bell))
+            self.send(node_id, "peer", {"node": consumer}, (box.memory, box.bell))
         mine = [edge for edge in self._edges if edge.consumer == node_id]
         for source in sorted({edge.source for edge in mine if edge.blocking}):
-            self._send(node_id, "source", {"node": source}, (self._boxes[source].space,))
-        sources = {edge.source for edge in mine}
-        for segment in self._segments.of(sources):
-            self._send(node_id, "segment", {"segment": segment.number}, (segment.memory,))
+            self.send(node_id, "source", {"node": source}, (self._boxes[source].space,))
+        self._samples.show(node_id)
         self._send_edges(node_id, {edge.output for edge in self._edges if edge.source == node_id})
 
     def _send_edges(self, node_id: str, outputs: set[str]) -> None:
@@ -409,69 +364,10 @@ class Broker:
                 and edge.output == output
                 and edge.consumer not in self._gone
             ]
-            self._send(node_id, "edges", {"output": output, "to": to})
-
-    # -- samples -----------------------------------------------------------------------------
-
-    async def _grow(self, node_id: str, connection: Connection, size: int) -> None:
-        self._reap()
-        try:
-            # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.
-            memory = await asyncio.to_thread(create.create, size)
-        except OSError as error:
-            if self._connections.get(node_id) is connection:
-                self._send(node_id, "full", {"error": str(error)})
-            return
-        if self._connections.get(node_id) is not connection:
-            # Whoever has taken its place meanwhile did not ask for it.
-            os.close(memory)
-            return
-        number = self._segments.add(node_id, connection.pid, memory)
-        # Subscribers hear of it before its owner can put anything into it.
-        for consumer in self._consumers(node_id):
-            self._send(consumer, "segment", {"segment": number}, (memory,))
-        self._send(node_id, "grown", {"segment": number}, (memory,))
-
-    def _consumers(self, node_id: str) -> set[str]:
-        return {edge.consumer for edge in self._edges if edge.source == node_id}
-
-    def _retire(self, node_id: str, number: int) -> None:
-        try:
-            self._segments.retire(number, node_id)
-        except KeyError:
-            raise ProtocolError(f"segment {number} is not the node's own") from None
-        self._tell_retired(node_id, number)
-
-    def _tell_retired(self, owner: str, number: int) -> None:
-        for consumer in self._consumers(owner):
-            self._send(consumer, "retired", {"segment": number})
-
-    def _orphan(self, node_id: str, pid: int | None) -> None:
-        """Let go of an ended process's segments once no queued message lies in them."""
-        heads = {
-            edge.key: self._boxes[edge.consumer].counters(edge.input).sent
-            for edge in self._edges
-            if edge.source == node_id
-        }
-        self._segments.orphan(node_id, pid, heads)
-        self._reap()
-
-    def _reap(self) -> None:
-        for segment in self._segments.reap(self._passed):
-            self._tell_retired(segment.owner, segment.number)
-        if self._reaper is not None:
-            self._reaper.cancel()
-            self._reaper = None
-        if self._segments.orphans:
-            self._reaper = asyncio.get_running_loop().call_later(REAP_S, self._reap)
-
-    def _passed(self, edge: EdgeKey) -> int:
-        """Return how many messages of an edge were received or dropped, or never will be read."""
-        seen = self._boxes[edge.node].counters(edge.input)
-        return seen.sent if edge.node in self._gone else seen.sent - seen.queued
+            self.send(node_id, "edges", {"output": output, "to": to})
 
     def _process_ended(self, pid: int, node_id: str) -> None:
         """Take back what the process of a dynamic node has left."""
         if node_id not in self._connections and node_id not in self._dynamic:
             self._boxes[node_id].clear_hazards()
-        self._orphan(node_id, pid)
+        self._samples.orphan(node_id, pid)

@@ -74,17 +74,17 @@ class Segments:
             if segment.owner == owner and pid in (None, segment.pid) and segment.heads is None:
                 segment.heads = heads
 
-    def reap(self, passed: Callable[[EdgeKey], int]) -> list[Segment]:
+    def reap(self, past: Callable[[EdgeKey, int], bool]) -> list[Segment]:
         """Let go of orphans that no queued message lies in, and return them.
 
-        `passed` says how many messages of an edge are received or dropped by now. Who holds an
-        array over a segment keeps it mapped, so only what is still to be taken counts.
+        `past` tells whether so many messages of an edge are received or dropped by now. Who holds
+        an array over a segment keeps it mapped, so only what is still to be taken counts.
         """
         gone = [
             segment
             for segment in self._all.values()
             if segment.heads is not None
-            and all(passed(edge) >= head for edge, head in segment.heads.items())
+            and all(past(edge, head) for edge, head in segment.heads.items())
         ]
         for segment in gone:
             self._drop(segment)

@@ -32,11 +32,11 @@ def serve(channel: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write)
     while True:
-        ready, _, _ = select.select([channel, wake_read], [], [])
+        ready, _, _ = select.select([channel.fileno(), wake_read], [], [])
         if wake_read in ready:
             os.read(wake_read, PACKET)
             _reap(channel, children)
-        if channel in ready:
+        if channel.fileno() in ready:
             packet = channel.recv(PACKET)
             if not packet:
                 break

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dorad.node.inputs import RingInput
 from dorad.node.node import Node
@@ -16,6 +16,7 @@ from hwtests.torture import message
 from hwtests.torture.ledger import Ledger
 
 if TYPE_CHECKING:
+    from dorad.node.receiver import Receiver
     from hwtests.torture.part import Part
 
 PACE_S = 0.004
@@ -160,7 +161,7 @@ class Player:
         return dropped + self._word(input_id, RING_REFUSED)
 
     def _word(self, input_id: str, word: int) -> int:
-        receiver = self._node._receiver
+        receiver = cast("Receiver", self._node._receiver)
         item = receiver._by_id[input_id]
         assert isinstance(item, RingInput)
         return int(receiver._words[item.inlet.head_at - RING_HEAD + word])
