@@ -1,0 +1,196 @@
+"""What the documentation shows is run, what it names exists, and what it links to is there."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.load import parse
+from tests.harness.dataflow import clean_environment
+
+from .markdown import PAGES, ROOT, Command, Section, anchors, links, prose, sections
+
+BIN = Path(sys.executable).parent
+DEADLINE_S = 50
+SECTIONS = [section for page in PAGES for section in sections(page)]
+RUN = [section for section in SECTIONS if section.files or section.sessions]
+GUIDE = [page for page in PAGES if page.parent.name == "guide" or page.parent == ROOT / "docs"]
+
+
+def names(pages: list[Path]) -> list[str]:
+    return [str(page.relative_to(ROOT)) for page in pages]
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def environment(port: int) -> dict[str, str]:
+    # Dataflows of other tests must not answer a node that a page starts by hand.
+    return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(port), "SHELL": "/bin/bash"})
+
+
+def write(section: Section, folder: Path) -> None:
+    for name, text in section.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def execute(command: str, folder: Path, env: dict[str, str]) -> tuple[int, str]:
+    """Run one command of a session; one that takes too long fails the test."""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", command],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            text, _ = process.communicate(timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            pytest.fail(f"`{command}` did not end within {DEADLINE_S} s")
+    return process.returncode, text
+
+
+def pattern(line: str) -> re.Pattern[str]:
+    """Return what an expected line matches: `...` is anything, a time of day is any time."""
+    line = re.sub(r"^\d\d:\d\d:\d\d ", "00:00:00 ", line.rstrip())
+    escaped = re.escape(line).replace(r"\.\.\.", ".*")
+    return re.compile(escaped.replace("00:00:00", r"\d\d:\d\d:\d\d"))
+
+
+def check(command: Command, folder: Path, env: dict[str, str]) -> None:
+    """Nodes run at the same time, so the lines may come in any order, and others between them."""
+    code, text = execute(command.line, folder, env)
+    assert code == command.code, f"`{command.line}` ended with {code}; it printed:\n{text}"
+    printed = [line.rstrip() for line in text.splitlines()]
+    for line in command.expected:
+        if line.strip() != "...":
+            assert any(map(pattern(line).fullmatch, printed)), f"no line {line!r} in:\n{text}"
+
+
+@pytest.mark.parametrize("section", RUN, ids=str)
+def test_what_a_section_shows_works(section: Section, tmp_path: Path, unused_tcp_port: int) -> None:
+    write(section, tmp_path)
+    env = environment(unused_tcp_port)
+    for block in section.blocks:
+        if block.name and block.language == "yaml" and not block.broken:
+            code, text = execute(f"dora validate {block.name}", tmp_path, env)
+            assert code == 0, text
+            assert "warning:" not in text, text
+    for command in section.sessions:
+        check(command, tmp_path, env)
+
+
+def test_the_first_dataflow_of_the_readme_prints_temperatures(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    [section] = [s for s in SECTIONS if s.page.parent == ROOT and s.title == "A first dataflow"]
+    write(section, tmp_path)
+    command = "dora run dataflow.yml --stop-after 2s"
+    code, text = execute(command, tmp_path, environment(unused_tcp_port))
+    assert code == 0, text
+    lines = re.findall(r"stdout display: lab 2\d\.\d+ °C$", text, re.MULTILINE)
+    assert 3 <= len(lines) <= 5, text
+
+
+@pytest.mark.parametrize("section", [s for s in SECTIONS if s.blocks], ids=str)
+def test_every_block_of_code_is_whole(section: Section) -> None:
+    for block in section.blocks:
+        where = f"{section.page.relative_to(ROOT)}:{block.line}"
+        if block.language == "python":
+            compile(block.text, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        elif block.language == "yaml" and not block.broken:
+            content = yaml.safe_load(block.text)
+            if isinstance(content, dict) and "nodes" in content:
+                try:
+                    parse(block.text, path=Path(where), environ={"HOME": "/home/robot"})
+                except DataflowError as error:
+                    pytest.fail(str(error))
+
+
+# -- what is named ---------------------------------------------------------------------------------
+
+
+def option_names(command: str) -> set[str]:
+    """Return the options that a command's help lists."""
+    argv = [str(BIN / "dora"), *command.split(), "--help"]
+    text = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+    listed = re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE)
+    return {option for line in listed for option in re.findall(r"-{1,2}[a-zA-Z][\w-]*", line)}
+
+
+COMMANDS = ("run", "build", "validate", "graph", "expand", "new", "completion")
+
+
+def test_every_option_that_is_mentioned_exists() -> None:
+    known = {name: option_names(name) for name in COMMANDS}
+    everything = set().union(*known.values(), option_names(""))
+    wrong = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for line in re.findall(r"dora ((?:%s)\b[^`\n|]*)" % "|".join(COMMANDS), text):
+            command, *words = line.split()
+            words = words[: words.index("#")] if "#" in words else words
+            for word in words:
+                option = word.rstrip(".,;:)").partition("=")[0]
+                if re.fullmatch(r"--[a-z][a-z-]*", option) and option not in known[command]:
+                    wrong.append(f"{page.name}: `dora {command}` has no {option}")
+        if page in GUIDE and page.name != "differences.md":
+            for option in re.findall(r"`(--[a-z][a-z-]*)", prose(page)):
+                if option not in everything | {"--no-deps"}:
+                    wrong.append(f"{page.name}: no command has {option}")
+    assert wrong == []
+
+
+def test_every_option_of_every_command_is_explained() -> None:
+    text = (ROOT / "docs/guide/command-line.md").read_text(encoding="utf-8")
+    missing = [
+        f"{command} {option}"
+        for command in COMMANDS
+        for option in sorted(option_names(command))
+        if f"`{option}" not in text and not re.search(rf"[ /|]{option}\b", text)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_pages_name_nothing_of_the_machine_they_were_written_on(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"/work\b|/root\b|/shared/|/tmp/(?!dora-)\S*|@@\w+@@", text) == []
+
+
+def test_the_index_lists_every_page_of_the_guide() -> None:
+    index = ROOT / "docs/README.md"
+    listed = {(index.parent / link.partition("#")[0]).resolve() for link in links(index)}
+    pages = {page for page in GUIDE if page != index}
+    assert {str(page) for page in pages - listed} == set()
+
+
+def test_the_diagram_is_an_image_that_browsers_draw() -> None:
+    drawing = (ROOT / "docs/guide/data-plane.svg").read_text(encoding="utf-8")
+    assert drawing.startswith("<svg xmlns=")
+    if converter := shutil.which("rsvg-convert"):
+        argv = [converter, str(ROOT / "docs/guide/data-plane.svg")]
+        done = subprocess.run(argv, capture_output=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr.decode()
