@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -44,7 +44,13 @@ def _parts(text: str) -> float | None:
     return seconds if end == len(text) and end else None
 
 
-class Duration(click.ParamType):
+if TYPE_CHECKING:
+    SecondsType = click.ParamType[float]
+else:  # generic only in click's newer releases
+    SecondsType = click.ParamType
+
+
+class Duration(SecondsType):
     """An option whose value is a duration; the command gets seconds."""
 
     name = "duration"
