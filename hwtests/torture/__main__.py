@@ -25,7 +25,8 @@ from hwtests.torture.torment import torment
 if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
 
-ROOM_BYTES = 2 << 30
+ROOM_BYTES = 64 << 20
+"""Shared memory there is for each node; samples that are never taken back soon fill it."""
 LOOK_S = 0.1
 
 
@@ -137,7 +138,7 @@ def main() -> int:
     if arguments.processes < 2:
         parser.error("a dataflow needs at least 2 nodes")
     seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
-    own_room = room.enter(ROOM_BYTES)
+    own_room = room.enter(ROOM_BYTES * arguments.processes)
     rng = Random(seed)
     dataflow = random_dataflow(rng, arguments.processes)
     edges = sum(len(node.inputs) for node in dataflow.nodes)

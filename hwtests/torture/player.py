@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dorad.node.inputs import RingInput
 from dorad.node.node import Node
-from dorad.shm.layout import RING_HEAD, RING_RECEIVED, RING_REFUSED, RING_TAIL
+from dorad.shm.layout import (
+    HAZARDS,
+    RING_HAZARDS,
+    RING_HEAD,
+    RING_RECEIVED,
+    RING_REFUSED,
+    RING_TAIL,
+)
 from hwtests.torture import message
 from hwtests.torture.ledger import Ledger
 
@@ -30,11 +37,11 @@ class _Held(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """The latest message on an input, and how many were dropped or refused by then."""
+    """The latest message on an input, and what the input had dropped by then."""
 
     incarnation: int
     sequence: int
-    lost: int
+    dropped: int
 
 
 class Player:
@@ -132,20 +139,25 @@ class Player:
         latest = self._ledger.latest(input_id) - 1
         if sequence <= latest:
             self._complain(f"input {input_id}: message {sequence} came after {latest}")
-        lost = self._lost(input_id)
+        dropped = self._word(input_id, RING_TAIL) - self._word(input_id, RING_RECEIVED)
         before = self._seen.get(input_id)
         if before is not None:
-            missing = sequence - before.sequence - 1 - (lost - before.lost)
-            # Each end of the publisher may have cost the one message it was sending.
-            if not 0 <= missing <= incarnation - before.incarnation:
+            missing = sequence - before.sequence - 1 - (dropped - before.dropped)
+            # Each end of the publisher may have cost the one message it was sending; those that it
+            # could not send any more when it was told to stop are counted apart.
+            excused = incarnation - before.incarnation + self._word(input_id, RING_REFUSED)
+            if not 0 <= missing <= excused:
                 self._complain(
                     f"input {input_id}: {missing} messages lost without being counted between"
-                    f" {before} and {incarnation}/{sequence} at {lost}"
+                    f" {before} and {incarnation}/{sequence} at {dropped} drops"
                 )
-        self._seen[input_id] = _Seen(incarnation, sequence, lost)
+        self._seen[input_id] = _Seen(incarnation, sequence, dropped)
 
     def _excuse_predecessors(self) -> None:
-        """Take note of messages that killed processes had taken: one each, unless they drained."""
+        """Take note of messages that killed processes had taken: one each, unless they drained.
+
+        What they held must be free again by now.
+        """
         ledger = self._ledger
         for input_id in self._part.inputs:
             received = self._word(input_id, RING_RECEIVED)
@@ -153,12 +165,9 @@ class Player:
             if not 0 <= unknown <= 1 and not ledger.draining:
                 self._complain(f"input {input_id}: {unknown} messages received but never seen")
             ledger.excuse(input_id, received - ledger.logged(input_id))
+            if any(self._word(input_id, RING_HAZARDS + slot) for slot in range(HAZARDS)):
+                self._complain(f"input {input_id}: a dead process's borrows were not ended")
         ledger.draining = False
-
-    def _lost(self, input_id: str) -> int:
-        """Return how many messages of an input were dropped, or given up by their sender."""
-        dropped = self._word(input_id, RING_TAIL) - self._word(input_id, RING_RECEIVED)
-        return dropped + self._word(input_id, RING_REFUSED)
 
     def _word(self, input_id: str, word: int) -> int:
         receiver = cast("Receiver", self._node._receiver)
