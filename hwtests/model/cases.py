@@ -38,6 +38,7 @@ RESTART_P: Macros = {"KILL_PUBLISHER": 1, "RESTARTS": 1}
 ONE_SAMPLE: Macros = {"SAMPLES": 1}
 SHALLOW: Macros = {"BUFFER_DEPTH": 1}
 END: Macros = {"CLOSES": 1}
+READ: Macros = {"READER": 1}
 
 HOLDS = [
     # rings and doorbells
@@ -59,6 +60,7 @@ HOLDS = [
         INLINE | END | {"PUBLISHERS": 2, "MESSAGES": 1},
         "the end follows the last message of each",
     ),
+    Case("counters read meanwhile", INLINE | READ, "no counter is ever below zero"),
     # samples
     Case("borrow", BORROW | {"MESSAGES": 4}, "no sample rewritten while borrowed or read"),
     Case("borrow, inline between", BORROW | {"MIXED": 1}, "the same, both kinds of payload"),
@@ -97,6 +99,11 @@ HOLDS = [
         ONE_SAMPLE | SHALLOW | RESTART_C,
         "the same, queued samples untouched",
     ),
+    Case(
+        "consumer restarted, counters read meanwhile",
+        INLINE | SHALLOW | RESTART_C | READ | {"POLL": 1},
+        "no counter is ever below zero",
+    ),
     Case("backpressure, consumer killed", BLOCK | KILL_C, "publisher does not stay blocked"),
     Case("backpressure, consumer restarted", BLOCK | RESTART_C, "nobody stays blocked"),
     Case("backpressure, publisher killed", BLOCK | KILL_P | END, "consumer does not stay asleep"),
@@ -112,6 +119,8 @@ def mutant(name: str, macros: Macros, macro: str, fault: str) -> Case:
 ASLEEP = "asleep beside a message"
 REWRITTEN = "borrowed sample rewritten"
 BLOCKED = "invalid end state"
+MISCOUNTED = "received or dropped miscounted"
+BELOW_ZERO = "counter below zero"
 
 MUTANTS = [
     # fences
@@ -148,6 +157,14 @@ MUTANTS = [
         "STATE_READ_AFTER_RING",
         "end before a message",
     ),
+    mutant("RECEIVED stored before TAIL", INLINE | READ, "RECEIVED_BEFORE_TAIL", BELOW_ZERO),
+    mutant(
+        "TAIL read before RECEIVED",
+        INLINE | READ,
+        "TAIL_READ_BEFORE_RECEIVED",
+        BELOW_ZERO,
+    ),
+    mutant("HEAD read before TAIL", INLINE | READ, "HEAD_READ_BEFORE_TAIL", BELOW_ZERO),
     # what reclaim looks at, and the size of the ring
     mutant("reclaim skips the hazard slots", BORROW, "RECLAIM_SKIPS_HAZARDS", REWRITTEN),
     mutant("reclaim skips the queue", BORROW, "RECLAIM_SKIPS_QUEUE", REWRITTEN),
@@ -166,7 +183,13 @@ MUTANTS = [
     ),
     Case("C = q", INLINE | {"CAPACITY": 1}, fault="out of order or twice"),
     # one process killed
-    mutant("drops kept in one word", INLINE | RESTART_C, "DROPPED_IN_ONE_WORD", "drops miscounted"),
+    mutant("drops counted in a word", INLINE | RESTART_C, "DROPPED_IN_ONE_WORD", MISCOUNTED),
+    mutant(
+        "killed consumer: RECEIVED stored before TAIL",
+        INLINE | RESTART_C,
+        "RECEIVED_BEFORE_TAIL",
+        MISCOUNTED,
+    ),
     mutant("killed publisher: no doorbell", INLINE | KILL_P, "DAEMON_DOES_NOT_RING", ASLEEP),
     mutant(
         "killed consumer: publisher not woken",

@@ -15,27 +15,44 @@ inline give_back(s)
 #endif
 }
 
-/* Everything before index `next` is older than the newest QUEUE messages: skip it, counted. */
+/* Skip what is older than the newest QUEUE messages. */
 inline skip_to_newest()
 {
     MUST(mem[HEAD(e)] - (h - QUEUE) >= QUEUE, dropped_one_of_the_newest);
-#ifndef MUTANT_DROPPED_IN_ONE_WORD
-    STORE(ME, DROPPED_BEFORE(e), dropped[e]);
-    STORE(ME, DROPPED_AT(e), h - QUEUE);
+#ifdef MUTANT_DROPPED_IN_ONE_WORD
+    d_step { STORE(ME, DROPPED(e), count[e] + h - QUEUE - tail[e]);
+             count[e] = count[e] + h - QUEUE - tail[e] };
 #endif
-    d_step { STORE(ME, DROPPED(e), dropped[e] + h - QUEUE - tail[e]);
-             dropped[e] = dropped[e] + h - QUEUE - tail[e] };
-    d_step { STORE(ME, TAIL(e), h - QUEUE); tail[e] = h - QUEUE }
+    d_step { STORE(ME, TAIL(e), h - QUEUE);
+             gone[e] = gone[e] + h - QUEUE - tail[e]; tail[e] = h - QUEUE }
 }
 
+/* The message is out of the queue; until it is handed out, a kill loses it. */
 inline store_tail()
 {
-    d_step {
-        STORE(ME, TAIL(e), tail[e] + 1);
-        taken[e]++;
-        MUST(message > last[e], out_of_order_or_twice);
-        last[e] = message
-    }
+    STORE(ME, TAIL(e), tail[e] + 1);
+    tail[e]++;
+    gone[e]++;
+    MUST(message > last[e], out_of_order_or_twice);
+    last[e] = message
+}
+
+inline store_received()
+{
+    STORE(ME, RECEIVED(e), count[e] + 1);
+    count[e]++
+}
+
+/* Part of the last step of a take: from here on the node has the message. */
+inline hand_out()
+{
+    gone[e]--;
+    handed_out[e]++;
+    found = true;
+    if
+    :: key != 0 && slot <= LAST_SLOT(e) -> held_key[slot] = key; held[slot] = message
+    :: else
+    fi
 }
 
 /* Take the next message of edge e, if there is one; found := there was something. */
@@ -116,15 +133,15 @@ inline take()
         :: else ->
             MUST(tail[e] >= oldest, older_than_the_newest);
             MUST(key == 0 || slot <= LAST_SLOT(e) || copy == message, copied_sample_rewritten);
-            store_tail();
-            d_step {
-                tail[e]++;
-                found = true;
-                if
-                :: key != 0 && slot <= LAST_SLOT(e) -> held_key[slot] = key; held[slot] = message
-                :: else
-                fi
-            };
+#if defined(MUTANT_DROPPED_IN_ONE_WORD)
+            d_step { store_tail(); hand_out() };
+#elif defined(MUTANT_RECEIVED_BEFORE_TAIL)
+            d_step { store_received() };
+            d_step { store_tail(); hand_out() };
+#else
+            d_step { store_tail() };
+            d_step { store_received(); hand_out() };
+#endif
             if
             :: BACKPRESSURE(e) ->
 #ifndef MUTANT_NO_FENCE_AFTER_TAIL
@@ -205,7 +222,7 @@ inline receive_all()
     d_step {
         e = FIRST_IN(c);
         do
-        :: e <= LAST_IN(c) -> tail[e] = mem[TAIL(e)]; dropped[e] = DROPPED_SO_FAR(e); e++
+        :: e <= LAST_IN(c) -> tail[e] = mem[TAIL(e)]; count[e] = mem[RECEIVED(e)]; e++
         :: else -> e = 0; break
         od
     };
@@ -227,7 +244,7 @@ inline receive_all()
 
 proctype Consumer(byte c)
 {
-    byte tail[EDGES], dropped[EDGES];
+    byte tail[EDGES], count[EDGES];             /* count: what it last stored to RECEIVED */
     byte held[EDGES * SLOTS], held_key[EDGES * SLOTS];
     bool closed[EDGES];
     byte e, h, message, key, slot, copy, oldest;

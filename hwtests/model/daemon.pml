@@ -1,4 +1,6 @@
-/* The daemon after a node ended, the killer, and the judge of what holds once all is at rest. */
+/* The daemon after a node ended, the killer, the reader of the counters while all runs, and the
+ * judge of what holds once all is at rest.
+ */
 
 /* waitpid() has returned: whatever the process had stored is in memory. */
 #ifdef MUTANT_DAEMON_DOES_NOT_WAIT
@@ -113,21 +115,47 @@ proctype Killer()
     fi
 }
 
-#define QUEUED(e)  (mem[HEAD(e)] - mem[TAIL(e)])
+/* Reads the counters once, at any moment. Each word only grows, so what is read later may be too
+ * new but never too small.
+ */
+proctype Reader()
+{
+    byte received, tail, head;
+
+#if defined(MUTANT_TAIL_READ_BEFORE_RECEIVED)
+    d_step { tail = mem[TAIL(0)] };
+    d_step { received = mem[RECEIVED(0)] };
+    d_step { head = mem[HEAD(0)] };
+#elif defined(MUTANT_HEAD_READ_BEFORE_TAIL)
+    d_step { received = mem[RECEIVED(0)] };
+    d_step { head = mem[HEAD(0)] };
+    d_step { tail = mem[TAIL(0)] };
+#else
+    d_step { received = mem[RECEIVED(0)] };
+    d_step { tail = mem[TAIL(0)] };
+    d_step { head = mem[HEAD(0)] };
+#endif
+    MUST(received <= tail && tail <= head, counter_below_zero)
+}
+
+/* Of what was sent and neither handed out nor gone, only the newest QUEUE can still arrive. */
+#define LEFT(e)     (pushed[e] - handed_out[e] - gone[e])
+#define TOO_OLD(e)  (LEFT(e) > QUEUE -> LEFT(e) - QUEUE : 0)
 
 inline judge_edge(e)
 {
-    MUST(pushed[e] == mem[HEAD(e)], sent_miscounted);
-    MUST(taken[e] == mem[TAIL(e)] - DROPPED_SO_FAR(e), drops_miscounted);
+    MUST(mem[HEAD(e)] == pushed[e], sent_miscounted);
+    MUST(COUNTED_RECEIVED(e) == handed_out[e] && COUNTED_DROPPED(e) == gone[e] + TOO_OLD(e),
+         received_or_dropped_miscounted);
     if
     :: !exited[CONSUMER_ID(CONSUMER_OF(e))] ->
-        MUST(QUEUED(e) == 0, asleep_beside_a_message);
+        MUST(BEHIND(e) == 0, asleep_beside_a_message);
         MUST(last[e] == newest[e], newest_lost);
         MUST(!CLOSES || end_seen[e], asleep_beside_the_end)
     :: else ->
         MUST(mem[HAZARD(FIRST_SLOT(e))] == 0 && mem[HAZARD(LAST_SLOT(e))] == 0, hazard_left_behind)
     fi;
-    MUST(!BACKPRESSURE(e) || consumer_killed || DROPPED_SO_FAR(e) == 0, backpressure_dropped)
+    MUST(!BACKPRESSURE(e) || consumer_killed || COUNTED_DROPPED(e) == 0, backpressure_dropped)
 }
 
 /* Runs when nobody else can: then all stores are in memory and whoever sleeps sleeps for good.

@@ -49,27 +49,32 @@
 /* written by the publisher */
 #define HEAD(e)          (e)
 #define WAITING(e)       (EDGES + (e))
-#define ENTRY_MESSAGE(e, i)  (8 * EDGES + (e) * CAPACITY + ((i) % CAPACITY))
-#define ENTRY_KEY(e, i)      ((8 + CAPACITY) * EDGES + (e) * CAPACITY + ((i) % CAPACITY))
-#define PAYLOAD(sample)      ((8 + 2 * CAPACITY + SLOTS) * EDGES + (sample))
+#define ENTRY_MESSAGE(e, i)  (6 * EDGES + (e) * CAPACITY + ((i) % CAPACITY))
+#define ENTRY_KEY(e, i)      ((6 + CAPACITY) * EDGES + (e) * CAPACITY + ((i) % CAPACITY))
+#define PAYLOAD(sample)      ((6 + 2 * CAPACITY + SLOTS) * EDGES + (sample))
 /* written by the consumer */
 #define TAIL(e)          (2 * EDGES + (e))
-#define DROPPED(e)       (3 * EDGES + (e))
-#define DROPPED_BEFORE(e) (4 * EDGES + (e))
-#define DROPPED_AT(e)    (5 * EDGES + (e))
-#define ASLEEP(c)        (6 * EDGES + (c))
-#define HAZARD(slot)     ((8 + 2 * CAPACITY) * EDGES + (slot))
+#define RECEIVED(e)      (3 * EDGES + (e))
+#define ASLEEP(c)        (4 * EDGES + (c))
+#define HAZARD(slot)     ((6 + 2 * CAPACITY) * EDGES + (slot))
 #define FIRST_SLOT(e)    ((e) * SLOTS)
 #define LAST_SLOT(e)     ((e) * SLOTS + SLOTS - 1)
 /* written by the daemon */
-#define STATE(e)         (7 * EDGES + (e))
+#define STATE(e)         (5 * EDGES + (e))
 #define DETACHED 0
 #define ATTACHED 1
 #define CLOSED   2
 
-#define WORDS            ((8 + 2 * CAPACITY + SLOTS) * EDGES + ALL_SAMPLES + 1)
+#define WORDS            ((6 + 2 * CAPACITY + SLOTS) * EDGES + ALL_SAMPLES + 1)
 
-/* Messages dropped so far, as anyone reads it. DROPPED counts once TAIL has reached DROPPED_AT:
- * the one store to TAIL commits both the skip and its count. */
-#define DROPPED_SO_FAR(e) \
-    (mem[TAIL(e)] >= mem[DROPPED_AT(e)] -> mem[DROPPED(e)] : mem[DROPPED_BEFORE(e)])
+/* The counters of an edge, as anyone reads them; they add up to HEAD whatever the words are. */
+#ifdef MUTANT_DROPPED_IN_ONE_WORD                        /* the word counts drops instead */
+#define DROPPED(e)           RECEIVED(e)
+#define COUNTED_RECEIVED(e)  (mem[TAIL(e)] - mem[DROPPED(e)])
+#else
+#define COUNTED_RECEIVED(e)  mem[RECEIVED(e)]
+#endif
+#define BEHIND(e)            (mem[HEAD(e)] - mem[TAIL(e)])
+#define COUNTED_QUEUED(e)    (BEHIND(e) < QUEUE -> BEHIND(e) : QUEUE)
+#define COUNTED_DROPPED(e) \
+    (mem[TAIL(e)] - COUNTED_RECEIVED(e) + BEHIND(e) - COUNTED_QUEUED(e))

@@ -53,6 +53,9 @@
 #ifndef RESTARTS                    /* the daemon starts a killed node again */
 #define RESTARTS 0
 #endif
+#ifndef READER                      /* someone reads the counters while all runs */
+#define READER 0
+#endif
 
 #include "layout.pml"
 
@@ -63,14 +66,16 @@ bool killed[PROCESSES], crashed[PROCESSES], exited[PROCESSES], handled[PROCESSES
 
 /* What really happened; read by assertions only. */
 byte begun[PUBLISHERS];
-byte pushed[EDGES], newest[EDGES], taken[EDGES], last[EDGES];
+byte pushed[EDGES], newest[EDGES], last[EDGES];
+byte handed_out[EDGES], gone[EDGES];    /* gone: skipped, or lost with a killed consumer */
 bool end_seen[EDGES], consumer_killed;
 
 /* Never set: each names the property that a failed assertion is about. */
 bool borrowed_sample_rewritten, copied_sample_rewritten, out_of_order_or_twice;
 bool dropped_one_of_the_newest, older_than_the_newest, newest_lost, end_before_a_message;
-bool asleep_beside_a_message, asleep_beside_the_end, sent_miscounted, drops_miscounted;
-bool backpressure_dropped, hazard_left_behind;
+bool asleep_beside_a_message, asleep_beside_the_end, sent_miscounted;
+bool received_or_dropped_miscounted, counter_below_zero, backpressure_dropped;
+bool hazard_left_behind;
 #define MUST(condition, fault)  assert((condition) || fault)
 
 #include "memory.pml"
@@ -99,6 +104,9 @@ init
 #endif
 #if KILL_PUBLISHER || KILL_CONSUMER
         run Killer();
+#endif
+#if READER
+        run Reader();
 #endif
         run Judge()
     }
