@@ -1,0 +1,183 @@
+"""Whoever talks to a broker: well-behaved nodes as processes, and a socket that says anything."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from dorad.daemon.broker import HELLO_DEADLINE_S, Broker
+from dorad.dataflow.model import Dataflow
+from dorad.node.protocol import VERSION
+from tests.daemon.flows import dataflow, node
+
+DEADLINE_S = 15.0
+
+SENDER = """
+import pyarrow as pa
+from dora import Node
+node = Node()
+number = 0
+while (event := node.next(timeout=0.002))["type"] != "STOP":
+    # Every other message lies in a sample; sizes vary, so the daemon is asked for memory.
+    node.send_output("out", bytes(8 if number % 2 else 1000 * (number % 500)))
+    number += 1
+"""
+
+RECEIVER = """
+from dora import Node
+for event in Node():
+    if event["type"] == "INPUT":
+        len(event["value"])
+"""
+
+PROGRAMS = {"a": SENDER, "b": RECEIVER}
+
+
+class Listener:
+    """Writes down what the broker tells."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, ...]] = []
+
+    def on_connected(self, node_id: str, pid: int) -> None:
+        self.heard.append(("connected", node_id))
+
+    def on_outputs_done(self, node_id: str) -> None:
+        self.heard.append(("done", node_id))
+
+    def on_disconnected(self, node_id: str) -> None:
+        self.heard.append(("disconnected", node_id))
+
+
+def four_nodes() -> Dataflow:
+    """`a` sends to `b` and to `c`, which are to be started, and to `d`, which is dynamic."""
+    return dataflow(
+        node("a"), node("b", x="a/out"), node("c", x="a/out"), node("d", x="a/out", dynamic=True)
+    )
+
+
+class Stage:
+    """An open broker, its socket and what it has told."""
+
+    def __init__(self, broker: Broker, path: Path, listener: Listener) -> None:
+        self.broker = broker
+        self.path = path
+        self.heard = listener.heard
+
+    def received(self, node_id: str) -> int:
+        """How many messages a node has received so far."""
+        return sum(edge.received for edge in self.broker.counters() if edge.node == node_id)
+
+    async def goes_on(self) -> None:
+        """Wait until `b` has received more from `a`, so much that it cannot have been queued."""
+        goal = self.received("b") + 30
+        async with asyncio.timeout(DEADLINE_S):
+            while self.received("b") < goal:  # noqa: ASYNC110 - words announce nothing
+                await asyncio.sleep(0.002)
+
+    def client(self) -> "Client":
+        """A new connection."""
+        return Client(self.path)
+
+
+@asynccontextmanager
+async def stage(
+    flow: Dataflow | None = None, *, hello_deadline: float = HELLO_DEADLINE_S
+) -> AsyncIterator[Stage]:
+    """A broker whose barrier is open, without any node."""
+    listener = Listener()
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
+        path = Path(folder) / "broker.sock"
+        broker = Broker(flow or four_nodes(), "test", path, listener, hello_deadline=hello_deadline)
+        await broker.open()
+        broker.open_barrier()
+        try:
+            yield Stage(broker, path, listener)
+        finally:
+            await broker.close()
+
+
+@asynccontextmanager
+async def pair(on: Stage) -> AsyncIterator[None]:
+    """The nodes `a` and `b` as processes that exchange messages all the time."""
+    processes = {name: _start(on.broker, name) for name in PROGRAMS}
+    try:
+        await on.goes_on()
+        yield
+        assert [process.poll() for process in processes.values()] == [None, None]
+        for name, process in processes.items():
+            on.broker.stop(name, "MANUAL")
+            assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0
+    finally:
+        for process in processes.values():
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+
+def _start(broker: Broker, name: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAMS[name]],
+        env={**os.environ, "DORA_NODE_CONFIG": broker.node_config(name)},
+    )
+
+
+class Client:
+    """A socket to a broker, for anything that can be sent over it."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.connect(os.fspath(path))
+        self._socket.setblocking(False)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send one packet as it is."""
+        socket.send_fds(self._socket, [data], list(fds))
+
+    def say(self, kind: str, **fields: Any) -> None:
+        """Send one packet of the protocol."""
+        self.send(json.dumps({"t": kind, **fields}).encode())
+
+    def hello(self, node_id: str, *, dynamic: bool = False, version: int = VERSION) -> None:
+        """Introduce ourselves as a node."""
+        self.say("hello", node=node_id, dynamic=dynamic, pid=os.getpid(), version=version)
+
+    async def attach(self, node_id: str) -> None:
+        """Become a node; what comes with the welcome stays unread."""
+        self.hello(node_id, dynamic=node_id == "d")
+        assert (await self.packet())["t"] == "welcome"
+
+    async def packet(self) -> dict[str, Any]:
+        """Return the next packet; descriptors with it are lost. Empty at the end."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                data = await loop.sock_recv(self._socket, 1 << 17)
+        except ConnectionResetError:
+            data = b""
+        return json.loads(data) if data else {}
+
+    async def packet_of(self, kind: str) -> dict[str, Any]:
+        """Return the next packet of a kind, skipping others; fails at the end."""
+        while (packet := await self.packet()).get("t") != kind:
+            assert packet, f"the connection ended before a packet {kind!r}"
+        return packet
+
+    async def ended(self) -> list[dict[str, Any]]:
+        """Wait for the end of the connection; return what was said before."""
+        said = []
+        while packet := await self.packet():
+            said.append(packet)
+        return said
