@@ -1,0 +1,241 @@
+"""Arrays born in shared memory: recognised when sent, read-only then, their memory used again."""
+
+import gc
+import itertools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dorad.node.born import BornArrays, flat
+from dorad.shm.mapping import Mapping
+from dorad.shm.pool import Pool
+from tests.harness.dataflow import Flow
+
+
+class Bed:
+    """Born arrays whose segments are real ones."""
+
+    def __init__(self) -> None:
+        numbers = itertools.count(1)
+        self.grown = 0
+
+        def grow(size: int) -> tuple[int, Mapping]:
+            self.grown += 1
+            descriptor = os.memfd_create("test")
+            os.ftruncate(descriptor, size)
+            try:
+                return next(numbers), Mapping(descriptor)
+            finally:
+                os.close(descriptor)
+
+        self.pool = Pool(grow, lambda _: None)
+        self.born = BornArrays(self.pool)
+
+    def finds(self, data: Any) -> bool:
+        return self.born.find(data) is not None
+
+
+@pytest.fixture
+def bed() -> Iterator[Bed]:
+    bed = Bed()
+    yield bed
+    # pytest itself holds the bed for longer than its test.
+    vars(bed).clear()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"],
+        *["float16", "float32", "float64"],
+    ],
+)
+def test_native_numbers_can_be_born(bed: Bed, dtype: str) -> None:
+    array = bed.born.empty((3, 4), dtype)
+    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((3, 4), np.dtype(dtype), True)
+    array[:] = 5
+    found = bed.born.find(array)
+    assert found is not None
+    assert found[0].sample.segment.mapping.size >= array.nbytes
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "complex64", "U4", "O", ">i4", "datetime64[ns]", "i4,f4"]
+)
+def test_other_types_are_refused_with_their_name(bed: Bed, dtype: str) -> None:
+    with pytest.raises(ValueError, match="native integer and float"):
+        bed.born.empty(3, dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [(5, (5,)), ((2, 3), (2, 3)), ((), ()), (0, (0,)), ((3, 0), (3, 0))]
+)
+def test_shapes_are_numpys(bed: Bed, shape: Any, expected: tuple[int, ...]) -> None:
+    assert bed.born.empty(shape, "uint8").shape == expected
+
+
+def test_the_array_itself_is_recognised(bed: Bed) -> None:
+    array = bed.born.empty((10, 10), "float32")
+    array[:] = np.arange(100).reshape(10, 10)
+    found = bed.born.find(array)
+    assert found is not None
+    _, (_, length, nulls, size, parts) = found
+    assert (length, nulls, size, parts) == (100, 0, 400, ())
+    assert flat(array).to_pylist() == list(range(100))
+
+
+def test_views_from_its_start_are_recognised(bed: Bed) -> None:
+    array = bed.born.empty((10, 10), "uint8")
+    for view in (array[:], array.reshape(-1), array.view("int8"), np.asarray(array), array[:5]):
+        assert bed.finds(view)
+
+
+def test_an_arrow_array_over_it_is_recognised(bed: Bed) -> None:
+    array = bed.born.empty(100, "uint8")
+    assert bed.finds(pa.array(array))
+    assert bed.finds(pa.array(array)[:50])
+
+
+def test_other_memory_is_not_recognised(bed: Bed) -> None:
+    array = bed.born.empty((10, 10), "uint8")
+    others: list[Any] = [
+        np.zeros(100, "uint8"),
+        array.copy(),
+        array.T,
+        array[:, ::2],
+        array[1:],
+        pa.array(array.reshape(-1))[1:],
+        pa.array([1, None]),
+        pa.array(["text"]),
+        pa.nulls(3),
+        b"bytes",
+        [1, 2],
+        None,
+    ]
+    for other in others:
+        assert not bed.finds(other), other
+
+
+def test_freezing_forbids_writing_through_the_array_and_later_views(bed: Bed) -> None:
+    array = bed.born.empty(10, "uint8")
+    array[:] = 1
+    found = bed.born.find(array)
+    assert found is not None
+    found[0].freeze()
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 2
+    with pytest.raises(ValueError, match="read-only"):
+        array[:5][0] = 2
+    assert array.tolist() == [1] * 10
+
+
+def test_its_memory_is_used_again_when_it_is_gone(bed: Bed) -> None:
+    for _ in range(200):
+        bed.born.empty(1_000_000, "uint8")[:] = 1
+    assert bed.grown == 1
+
+
+@pytest.mark.parametrize(
+    "derive",
+    [
+        lambda array: array[5:],
+        lambda array: array.reshape(10, 10)[2:][1],
+        lambda array: pa.array(array),
+        lambda array: pa.array(array)[3:],
+        lambda array: memoryview(array),
+        lambda array: array.view("int8"),
+        lambda array: np.frombuffer(array, "uint16"),
+    ],
+    ids=["slice", "nested", "arrow", "arrow-slice", "memoryview", "view", "frombuffer"],
+)
+def test_whatever_looks_at_its_memory_keeps_it(bed: Bed, derive: Any) -> None:
+    array = bed.born.empty(100, "uint8")
+    array[:] = np.arange(100)
+    derived = derive(array)
+    before = (
+        bytes(memoryview(derived)) if not isinstance(derived, pa.Array) else derived.to_pylist()
+    )
+    del array
+    gc.collect()
+    for _ in range(1000):
+        bed.born.empty(100, "uint8")[:] = 255
+    after = bytes(memoryview(derived)) if not isinstance(derived, pa.Array) else derived.to_pylist()
+    assert after == before
+
+
+def test_a_new_array_at_an_old_ones_address_is_its_own(bed: Bed) -> None:
+    for length in range(100, 200):
+        array = bed.born.empty(length, "uint8")
+        found = bed.born.find(array)
+        assert found is not None
+        assert found[1][1] == length
+        del array, found
+    assert not bed.born
+
+
+def test_no_room_is_an_error_that_says_how_much_was_asked() -> None:
+    def full(size: int) -> tuple[int, Mapping]:
+        raise OSError(f"/dev/shm is full: {size} bytes asked, 0 free")
+
+    with pytest.raises(RuntimeError, match="1000000 bytes cannot be made: /dev/shm is full"):
+        BornArrays(Pool(full, lambda _: None)).empty(1_000_000, "uint8")
+
+
+def test_sent_arrays_arrive_and_their_memory_is_used_again(flow: Flow) -> None:
+    flow.node(
+        "sender",
+        """
+        import numpy as np
+        from dora import Node
+        from probe import report
+
+        node = Node()
+        addresses = set()
+        for number in range(100):
+            array = node.empty((500, 1000), "uint8")
+            addresses.add(array.__array_interface__["data"][0])
+            array[:] = number
+            node.send_output("out", array, {"number": number})
+            refused = False
+            try:
+                array[0] = 1
+            except ValueError:
+                refused = True
+            assert refused
+            del array
+            node.next()
+        report(len(addresses))
+        """,
+        inputs={"done": "sink/done"},
+        outputs=["out"],
+    )
+    flow.node(
+        "sink",
+        """
+        import numpy as np
+        import pyarrow as pa
+        from dora import Node
+        from probe import report
+
+        node = Node()
+        right = 0
+        for event in node:
+            if event["type"] == "INPUT":
+                value = event["value"].to_numpy()
+                same = (value == event["metadata"]["number"]).all()
+                right += len(value) == 500_000 and bool(same)
+                value = event = None
+                node.send_output("done", pa.array([1]))
+        report(right)
+        """,
+        inputs={"in": "sender/out"},
+        outputs=["done"],
+    )
+    flow.run().expect(0)
+    assert flow.reports("sink") == [100]
+    (addresses,) = flow.reports("sender")
+    assert addresses <= 4
