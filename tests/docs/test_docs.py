@@ -32,7 +32,7 @@ def names(pages: list[Path]) -> list[str]:
 
 def environment(port: int) -> dict[str, str]:
     # Dataflows of other tests must not answer a node that a page starts by hand.
-    return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(port), "SHELL": "/bin/bash"})
+    return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(port)})
 
 
 def write(section: Section, folder: Path) -> None:
@@ -133,11 +133,12 @@ COMMANDS = ("run", "build", "validate", "graph", "expand", "new", "completion")
 
 def test_every_option_that_is_mentioned_exists() -> None:
     known = {name: option_names(name) for name in COMMANDS}
+    mention = re.compile(rf"dora ((?:{'|'.join(COMMANDS)})\b[^`\n|]*)")
     everything = set().union(*known.values(), option_names(""))
     wrong = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for line in re.findall(r"dora ((?:%s)\b[^`\n|]*)" % "|".join(COMMANDS), text):
+        for line in mention.findall(text):
             command, *words = line.split()
             words = words[: words.index("#")] if "#" in words else words
             for word in words:
