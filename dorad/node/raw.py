@@ -19,6 +19,9 @@ class SampleHandler:
     the buffer must be released before, so that nobody writes what receivers already read.
     """
 
+    _sent = True
+    """Until there is a sample to send or to give back."""
+
     def __init__(
         self,
         attachment: object,
