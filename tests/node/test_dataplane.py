@@ -1,0 +1,370 @@
+"""What passes between nodes, and when: order, queues, back-pressure, waiting, under `dora run`."""
+
+import itertools
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.harness.dataflow import Flow
+
+WAIT_FOR = """
+import pathlib
+import time
+
+def wait_for(name):
+    deadline = time.monotonic() + 20
+    while not pathlib.Path(name).exists():
+        assert time.monotonic() < deadline, f"nobody made {name}"
+        time.sleep(0.002)
+
+def make(name):
+    pathlib.Path(name).touch()
+"""
+
+COLLECT = """
+    from dora import Node
+    from probe import report
+    for event in Node():
+        if event["type"] == "INPUT":
+            report(event["metadata"]["number"])
+"""
+
+
+@pytest.fixture
+def flow(flow: Flow) -> Flow:
+    """A dataflow whose nodes can wait for each other through files."""
+    (flow.folder / "meeting.py").write_text(WAIT_FOR, encoding="utf-8")
+    return flow
+
+
+def blocking(source: str, queue_size: int) -> dict[str, object]:
+    return {"source": source, "queue_size": queue_size, "queue_policy": "backpressure"}
+
+
+@pytest.mark.parametrize("size", [8, 100_000])
+def test_backpressure_slows_the_sender_down_to_its_receiver_and_drops_nothing(
+    flow: Flow, size: int
+) -> None:
+    flow.node(
+        "sender",
+        f"""
+        import time
+        from dora import Node
+        from probe import report
+        node = Node()
+        begun = time.monotonic()
+        for number in range(60):
+            node.send_output("out", bytes({size}), {{"number": number}})
+        report(time.monotonic() - begun)
+        """,
+        outputs=["out"],
+    ).node(
+        "slow",
+        """
+        import time
+        from dora import Node
+        from probe import report
+        for event in Node():
+            if event["type"] == "INPUT":
+                report(event["metadata"]["number"])
+                time.sleep(0.01)
+        """,
+        inputs={"x": blocking("sender/out", 4)},
+    ).run().expect(0)
+    assert flow.reports("slow") == list(range(60))
+    assert flow.reports("sender")[0] > (60 - 4 - 1) * 0.01
+
+
+def test_backpressure_of_one_input_leaves_the_others_their_newest(flow: Flow) -> None:
+    flow.node(
+        "sender",
+        """
+        from dora import Node
+        node = Node()
+        for number in range(300):
+            node.send_output("out", bytes(8), {"number": number})
+        """,
+        outputs=["out"],
+    ).node("all", COLLECT, inputs={"x": blocking("sender/out", 2)}).node(
+        "some", COLLECT, inputs={"x": {"source": "sender/out", "queue_size": 2}}
+    ).run().expect(0)
+    assert flow.reports("all") == list(range(300))
+    some = flow.reports("some")
+    assert some == sorted(some)
+    assert some[-1] == 299
+
+
+def test_stop_releases_a_sender_that_waits_for_room(flow: Flow) -> None:
+    outcome = (
+        flow.node(
+            "sender",
+            """
+            from dora import Node
+            from meeting import make
+            from probe import report
+            node = Node()
+            for number in range(3):
+                report(number)
+                node.send_output("out", bytes(8), {"number": number})
+            make("released")
+            report(node.next()["id"])
+            """,
+            outputs=["out"],
+        )
+        .node(
+            "idle",
+            """
+            from dora import Node
+            from meeting import wait_for
+            node = Node()
+            wait_for("released")
+            """,
+            inputs={"x": blocking("sender/out", 2)},
+        )
+        .run(stop_after=1.0)
+    )
+    outcome.expect(0)
+    assert flow.reports("sender") == [0, 1, 2, "MANUAL"]
+    assert outcome.seconds < 8
+
+
+def test_the_end_of_a_receiver_releases_a_sender_that_waits_for_room(flow: Flow) -> None:
+    flow.node(
+        "sender",
+        """
+        import time
+        from dora import Node
+        from meeting import make
+        from probe import report
+        node = Node()
+        for number in range(3):
+            if number == 2:
+                make("full")
+            begun = time.monotonic()
+            node.send_output("out", bytes(8), {"number": number})
+        report(time.monotonic() - begun)
+        """,
+        outputs=["out"],
+    ).node(
+        "leaves",
+        """
+        import os, time
+        from dora import Node
+        from meeting import wait_for
+        node = Node()
+        wait_for("full")
+        time.sleep(0.3)
+        os._exit(0)
+        """,
+        inputs={"x": blocking("sender/out", 2)},
+    ).run().expect(0)
+    assert 0.2 < flow.reports("sender")[0] < 5
+
+
+def test_a_full_queue_keeps_the_newest(flow: Flow) -> None:
+    sizes = {"one": 1, "three": 3, "ten": 10}
+    flow.node(
+        "sender",
+        """
+        from dora import Node
+        from meeting import make
+        node = Node()
+        for number in range(50):
+            node.send_output("out", bytes(5000 if number % 2 else 8), {"number": number})
+        make("sent")
+        """,
+        outputs=["out"],
+    ).node(
+        "late",
+        """
+        from dora import Node
+        from meeting import wait_for
+        from probe import report
+        node = Node()
+        wait_for("sent")
+        for event in node:
+            if event["type"] == "INPUT":
+                report([event["id"], event["metadata"]["number"]])
+        """,
+        inputs={name: {"source": "sender/out", "queue_size": size} for name, size in sizes.items()},
+    ).run().expect(0)
+    received = flow.reports("late")
+    for name, size in sizes.items():
+        assert [n for i, n in received if i == name] == list(range(50 - size, 50))
+
+
+def test_small_and_large_messages_in_turn_arrive_in_order(flow: Flow) -> None:
+    flow.node(
+        "sender",
+        """
+        import time
+        from dora import Node
+        node = Node()
+        for number in range(200):
+            node.send_output("out", bytes(8 if number % 2 else 90_000), {"number": number})
+            time.sleep(0.005)
+        """,
+        outputs=["out"],
+    ).node(
+        "receiver", COLLECT, inputs={"x": {"source": "sender/out", "queue_size": 100}}
+    ).run().expect(0)
+    assert flow.reports("receiver") == list(range(200))
+
+
+def test_a_chain_of_six_loses_nothing_from_the_first_moment(flow: Flow) -> None:
+    flow.node(
+        "n0",
+        """
+        import time
+        from dora import Node
+        node = Node()
+        for number in range(20):
+            node.send_output("out", bytes(8), {"number": number})
+            time.sleep(0.05)
+        """,
+        outputs=["out"],
+    )
+    for number in range(1, 5):
+        flow.node(
+            f"n{number}",
+            """
+            from dora import Node
+            node = Node()
+            for event in node:
+                if event["type"] == "INPUT":
+                    number = event["metadata"]["number"]
+                    node.send_output("out", event["value"], {"number": number})
+            """,
+            inputs={"x": f"n{number - 1}/out"},
+            outputs=["out"],
+        )
+    flow.node("n5", COLLECT, inputs={"x": "n4/out"}).run().expect(0)
+    assert flow.reports("n5") == list(range(20))
+
+
+def test_a_queue_of_one_gives_a_slow_receiver_what_is_newest(flow: Flow) -> None:
+    period = 0.02
+    flow.node(
+        "sender",
+        f"""
+        import time
+        from dora import Node
+        node = Node()
+        begun = time.monotonic()
+        for number in range(120):
+            time.sleep(max(0, begun + number * {period} - time.monotonic()))
+            node.send_output("out", bytes(8), {{"at": time.monotonic_ns()}})
+        """,
+        outputs=["out"],
+    ).node(
+        "slow",
+        """
+        import time
+        from dora import Node
+        from probe import report
+        for event in Node():
+            if event["type"] == "INPUT":
+                report((time.monotonic_ns() - event["metadata"]["at"]) / 1e9)
+                time.sleep(0.05)
+        """,
+        inputs={"x": {"source": "sender/out", "queue_size": 1}},
+    ).run().expect(0)
+    # All but the last, which waits until the sleep before it is over.
+    ages = sorted(flow.reports("slow")[:-1])
+    assert len(ages) > 20
+    assert ages[len(ages) * 9 // 10] < period + 0.015
+
+
+def test_waiting_asynchronously_takes_no_time_and_holds_nothing_up(flow: Flow) -> None:
+    flow.node(
+        "sender",
+        """
+        from dora import Node
+        from meeting import wait_for
+        node = Node()
+        wait_for("waited")
+        node.send_output("out", bytes(8), {"number": 1})
+        """,
+        outputs=["out"],
+    ).node(
+        "receiver",
+        """
+        import asyncio, time
+        from dora import Node
+        from meeting import make
+        from probe import report
+
+        async def main():
+            node = Node()
+            turns = 0
+
+            async def turn():
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0.1)
+                    turns += 1
+
+            turning = asyncio.ensure_future(turn())
+            before = time.process_time()
+            nothing = await node.recv_async(timeout=1.0)
+            report({"cpu": time.process_time() - before, "turns": turns, "type": nothing["type"]})
+            make("waited")
+            report((await node.recv_async())["metadata"]["number"])
+            turning.cancel()
+
+        asyncio.run(main())
+        """,
+        inputs={"x": "sender/out"},
+    ).run().expect(0)
+    waited, number = flow.reports("receiver")
+    assert waited["type"] == "ERROR"  # a time-out, as in dora
+    assert waited["cpu"] < 0.05
+    assert waited["turns"] >= 5
+    assert number == 1
+
+
+def test_two_dataflows_at_once_do_not_meet(tmp_path: Path) -> None:
+    def run(name: str) -> list[object]:
+        folder = tmp_path / name
+        folder.mkdir()
+        flow = Flow(folder)
+        flow.node(
+            "sender",
+            f"""
+            from dora import Node
+            node = Node()
+            for number in range(300):
+                node.send_output("out", bytes(20_000), {{"number": f"{name} {{number}}"}})
+            """,
+            outputs=["out"],
+        ).node("receiver", COLLECT, inputs={"x": blocking("sender/out", 5)}).run().expect(0)
+        return flow.reports("receiver")
+
+    names = ("left", "right")
+    with ThreadPoolExecutor() as pool:
+        for name, received in zip(names, pool.map(run, names), strict=True):
+            assert received == [f"{name} {number}" for number in range(300)]
+
+
+def test_a_timer_of_one_millisecond_keeps_its_rate(flow: Flow) -> None:
+    flow.node(
+        "ticked",
+        """
+        import time
+        from dora import Node
+        from probe import report
+        node = Node()
+        times = []
+        while len(times) < 1500:
+            if node.next()["type"] == "INPUT":
+                times.append(time.monotonic())
+        report(times)
+        """,
+        inputs={"tick": {"source": "dora/timer/millis/1", "queue_size": 1000}},
+    ).run().expect(0)
+    (times,) = flow.reports("ticked")
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert statistics.fmean(gaps) == pytest.approx(0.001, rel=0.03)
+    assert statistics.median(gaps) == pytest.approx(0.001, rel=0.2)

@@ -1,0 +1,266 @@
+"""Shared memory under real dataflows: how long it lives, how much there is, what if it is full."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import write
+from tests.harness.dataflow import PROBE, Flow, clean_environment, json_lines
+from tests.harness.process import run
+
+
+def test_a_held_array_stays_as_it_was_when_its_publisher_is_gone(flow: Flow) -> None:
+    flow.node(
+        "publisher",
+        """
+        import os
+        import pyarrow as pa
+        from dora import Node
+        node = Node()
+        born = node.empty(300_000, "int32")
+        born[:] = 7
+        node.send_output("out", born, {"pid": os.getpid()})
+        node.send_output("out", pa.array([9] * 300_000, pa.int32()), {"pid": os.getpid()})
+        with node.send_output_raw("out", 1_200_000, {"pid": os.getpid()}) as view:
+            view[:] = b"\\5" * 1_200_000
+        """,
+        outputs=["out"],
+    ).node(
+        "other",
+        """
+        from dora import Node
+        node = Node()
+        node.next()
+        for number in range(300):
+            node.send_output("out", b"\\1" * 1_200_000)
+        """,
+        inputs={"go": "holder/go"},
+        outputs=["out"],
+    ).node(
+        "holder",
+        """
+        import os, time
+        from pathlib import Path
+        from dora import Node
+        from probe import report
+        node = Node()
+        held = {}
+        for event in node:
+            if event["id"] == "held":
+                if event["type"] == "INPUT":
+                    held[len(held)] = event["value"]
+                    pid = event["metadata"]["pid"]
+                elif event["type"] == "INPUT_CLOSED":
+                    deadline = time.monotonic() + 10
+                    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+                        time.sleep(0.01)
+                    report(Path(f"/proc/{pid}").exists())
+                    node.send_output("go", b"1")
+                    break
+        for event in node:
+            pass
+        report([[len(value), *value.unique().to_pylist()] for value in held.values()])
+        """,
+        inputs={"held": "publisher/out", "others": "other/out"},
+        outputs=["go"],
+    ).run().expect(0)
+    lives, contents = flow.reports("holder")
+    assert not lives
+    assert contents == [[300_000, 7], [300_000, 9], [1_200_000, 5]]
+
+
+def test_who_holds_more_than_there_are_slots_for_still_receives(flow: Flow) -> None:
+    flow.node(
+        "sender",
+        """
+        from dora import Node
+        node = Node()
+        for number in range(200):
+            node.send_output("out", bytes([number]) * 5000)
+        """,
+        outputs=["out"],
+    ).node(
+        "hoarder",
+        """
+        from dora import Node
+        from probe import report
+        held = [event["value"] for event in Node() if event["type"] == "INPUT"]
+        report([value.unique().to_pylist() for value in held])
+        """,
+        inputs={"x": {"source": "sender/out", "queue_size": 4, "queue_policy": "backpressure"}},
+    ).run().expect(0)
+    assert flow.reports("hoarder") == [[[number] for number in range(200)]]
+
+
+def test_a_pool_does_not_grow_with_what_is_sent(flow: Flow) -> None:
+    flow.node(
+        "publisher",
+        """
+        from pathlib import Path
+        from dora import Node
+        from probe import report
+        node = Node()
+        data = bytes(1 << 20)
+        for number in range(10_000):
+            node.send_output("out", data)
+        mapped = set()
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            if "/dev/shm/dorad-" in line:
+                first, last = line.split()[0].split("-")
+                mapped.add((int(first, 16), int(last, 16)))
+        report(sum(last - first for first, last in mapped))
+        """,
+        outputs=["out"],
+    ).node(
+        "receiver",
+        """
+        from dora import Node
+        from probe import report
+        report(sum(len(event["value"]) == 1 << 20 for event in Node() if event["type"] == "INPUT"))
+        """,
+        inputs={"x": "publisher/out"},
+    ).run(deadline=50).expect(0)
+    assert flow.reports("receiver")[0] > 10
+    # Ten queued, one being written, one being read, and the mailboxes.
+    assert flow.reports("publisher")[0] <= 16 << 20
+
+
+def test_an_interrupted_send_leaves_alone_what_some_have_already_received(flow: Flow) -> None:
+    flow.node(
+        "sender",
+        """
+        import signal
+        from dora import Node
+        from probe import report
+
+        class Interrupted(Exception):
+            pass
+
+        def interrupt(*_):
+            raise Interrupted
+
+        node = Node()
+        signal.signal(signal.SIGALRM, interrupt)
+        node.send_output("out", b"fills the queue of one")
+        array = node.empty(100_000, "uint8")
+        array[:] = 1
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            node.send_output("out", array)
+        except Interrupted:
+            report("interrupted")
+        del array
+        for number in range(20):
+            other = node.empty(100_000, "uint8")
+            other[:] = 2
+        node.send_output("end", b"")
+        """,
+        outputs=["out", "end"],
+    ).node(
+        "holder",
+        """
+        from pathlib import Path
+        from dora import Node
+        from probe import report
+        held = []
+        for event in Node():
+            if event["type"] == "INPUT":
+                if event["id"] == "end":
+                    break
+                held.append(event["value"])
+        report([[len(value), value.unique().to_pylist()] for value in held[1:]])
+        Path("looked").touch()
+        """,
+        inputs={"x": "sender/out", "end": "sender/end"},
+    ).node(
+        "stuck",
+        """
+        import time
+        from pathlib import Path
+        from dora import Node
+        node = Node()
+        deadline = time.monotonic() + 20
+        while not Path("looked").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        """,
+        inputs={"x": {"source": "sender/out", "queue_size": 1, "queue_policy": "backpressure"}},
+    ).run().expect(0)
+    assert flow.reports("sender") == ["interrupted"]
+    assert flow.reports("holder") == [[[100_000, [1]]]]
+
+
+SMALL_ROOM = "mount -t tmpfs -o size=32m tmpfs /dev/shm && exec dora run dataflow.yml"
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="only root can mount a small /dev/shm of its own",
+)
+
+
+@needs_root
+def test_a_full_shm_is_an_error_in_the_sending_node_and_ends_nothing_else(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """
+        nodes:
+          - {id: greedy, path: greedy.py, outputs: [out], env: {PROBE: greedy}}
+          - {id: taker, path: taker.py, inputs: {x: greedy/out}, env: {PROBE: taker}}
+          - {id: modest, path: modest.py, inputs: {go: greedy/out}, outputs: [out]}
+          - id: content
+            path: content.py
+            inputs: {x: {source: modest/out, queue_size: 300}}
+            env: {PROBE: content}
+        """,
+        probe=PROBE,
+        greedy="""
+        import numpy as np
+        from dora import Node
+        from probe import report
+        node = Node()
+        for attempt in (
+            lambda: node.send_output("out", bytes(50_000_000)),
+            lambda: node.empty(50_000_000),
+            lambda: node.send_output_raw("out", 50_000_000),
+        ):
+            try:
+                attempt()
+            except RuntimeError as error:
+                report(str(error))
+        node.send_output("out", bytes(1000))
+        """,
+        taker="""
+        from dora import Node
+        from probe import report
+        report([len(event["value"]) for event in Node() if event["type"] == "INPUT"])
+        """,
+        modest="""
+        from dora import Node
+        node = Node()
+        node.next()
+        for number in range(300):
+            node.send_output("out", bytes(3000))
+        """,
+        content="""
+        from dora import Node
+        from probe import report
+        report(sum(event["type"] == "INPUT" for event in Node()))
+        """,
+    )
+    outcome = run(
+        ["unshare", "-m", "sh", "-c", SMALL_ROOM],
+        cwd=tmp_path,
+        env=clean_environment(Path(sys.executable).parent),
+        deadline=30,
+    ).expect(0)
+    errors = json_lines(tmp_path / "greedy.jsonl")
+    assert len(errors) == 3
+    for error in errors:
+        assert "50000000 bytes" in error
+        assert "/dev/shm is full: 67108864 bytes asked, " in error
+        assert " free" in error
+    assert json_lines(tmp_path / "taker.jsonl") == [[1000]]
+    assert json_lines(tmp_path / "content.jsonl") == [300]
+    assert "Traceback" not in outcome.output
