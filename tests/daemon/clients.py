@@ -107,7 +107,7 @@ async def stage(
 @asynccontextmanager
 async def pair(on: Stage) -> AsyncIterator[None]:
     """The nodes `a` and `b` as processes that exchange messages all the time."""
-    processes = {name: _start(on.broker, name) for name in PROGRAMS}
+    processes = {name: start(on.broker, name) for name in PROGRAMS}
     try:
         await on.goes_on()
         yield
@@ -121,7 +121,8 @@ async def pair(on: Stage) -> AsyncIterator[None]:
             await asyncio.to_thread(process.wait)
 
 
-def _start(broker: Broker, name: str) -> subprocess.Popen[bytes]:
+def start(broker: Broker, name: str) -> subprocess.Popen[bytes]:
+    """Start the process of node `a` or `b`."""
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAMS[name]],
         env={**os.environ, "DORA_NODE_CONFIG": broker.node_config(name)},

@@ -11,9 +11,10 @@ import pytest
 from dorad.daemon import samples
 from dorad.daemon.broker import Broker
 from dorad.daemon.connection import MAX_BACKLOG
+from dorad.dataflow.model import Input, Node, NodeKind, NodeOutput, QueuePolicy
 from dorad.node.protocol import MAX_PACKET, VERSION
 from dorad.shm import create
-from tests.daemon.clients import Client, Listener, Stage, four_nodes, pair, stage
+from tests.daemon.clients import Client, Listener, Stage, four_nodes, pair, stage, start
 from tests.daemon.fakes import until
 from tests.daemon.flows import dataflow, node
 
@@ -299,6 +300,33 @@ async def test_memory_asked_for_by_a_dead_process_is_not_given_to_its_successor(
             assert (await second.packet_of("grown"))["segment"] == 2
             second.say("ready")
             assert (await second.packet_of("start"))["epoch_ns"]
+
+
+async def test_nobody_waits_for_a_killed_receiver_and_its_successor_goes_on() -> None:
+    source = NodeOutput("a", "out")
+    receiver = Node(
+        "b",
+        NodeKind.PATH,
+        path="b.py",
+        inputs=(Input("x", source, 2, QueuePolicy.BACKPRESSURE),),
+    )
+    async with stage(dataflow(node("a"), receiver)) as on:
+        processes = [start(on.broker, "a"), start(on.broker, "b")]
+        try:
+            await on.goes_on()
+            processes[1].kill()
+            await asyncio.to_thread(processes[1].wait)
+            on.broker.released("b")
+            (edge,) = on.broker.counters()
+            goal = edge.sent + 20
+            await until(lambda: on.broker.counters()[0].sent > goal)
+            assert on.broker.counters()[0].dropped > edge.dropped
+            processes.append(start(on.broker, "b"))
+            await on.goes_on()
+        finally:
+            for process in processes:
+                process.kill()
+                await asyncio.to_thread(process.wait)
 
 
 async def test_samples_of_a_dead_process_are_taken_back_when_nothing_queued_lies_in_them() -> None:
