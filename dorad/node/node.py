@@ -51,7 +51,7 @@ class _Attachment:
         spin_us = config.get("spin_us")
         # With one core, looking keeps the sender from running at all.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
-        spin = Spin(limit if spin_us is None else min(spin_us, 1000))
+        spin = Spin(limit if spin_us is None else spin_us)
         served = [self._input(item, epoch_ns) for item in config["inputs"]]
         self.receiver: Receiving = Receiver(session, served, spin)
         directory = os.environ.get(attach.WRITE_EVENTS)
@@ -60,7 +60,8 @@ class _Attachment:
 
             recorder = Recorder(Path(directory), config["node_id"])
             self.receiver = CapturingReceiver(self.receiver, recorder)
-        self.sender = Sender(session, self.clock, config.get("keep_bytes") or DEFAULT_KEEP)
+        keep = config["keep_bytes"]
+        self.sender = Sender(session, self.clock, DEFAULT_KEEP if keep is None else keep)
         forking.watch(self)
 
     def abandon(self) -> None:
@@ -145,7 +146,7 @@ class Node:
         Raises:
             ValueError: `timeout` is negative or not finite.
         """
-        return self._receiver.next(_checked_timeout(timeout))
+        return self._receiver.next(None if timeout is None else _checked_timeout(timeout))
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -158,7 +159,9 @@ class Node:
 
     async def recv_async(self, timeout: float | None = None) -> Event | None:
         """Wait for the next event like `next`, without holding up the event loop."""
-        return await self._receiver.recv_async(_checked_timeout(timeout))
+        return await self._receiver.recv_async(
+            None if timeout is None else _checked_timeout(timeout)
+        )
 
     def try_recv(self) -> Event | None:
         """Return the next event if one waits, else None."""
@@ -294,8 +297,8 @@ class Node:
         return as_datetime(self._attachment.clock.now())
 
 
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and (not math.isfinite(timeout) or timeout < 0):
+def _checked_timeout(timeout: float) -> float:
+    if not math.isfinite(timeout) or timeout < 0:
         raise ValueError(
             f"invalid timeout of {timeout} seconds: it must be finite and not negative"
         )

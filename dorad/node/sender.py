@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dorad.shm.ring import Outlet
 
 _pack = ENTRY.pack
+_time_ns = time.time_ns
 
 SPACE_LOOK_NS = 100_000_000
 """A sender that waits for room looks at the daemon's words at least this often."""
@@ -113,7 +115,11 @@ class Sender:
         self, outlets: tuple[Outlet, ...], encoded: Encoded, meta: bytes, sample: Sample | None
     ) -> None:
         code, length, nulls, size, parts = encoded
-        stamp = self._clock.now()
+        clock = self._clock
+        stamp = _time_ns()
+        if stamp <= clock.last:
+            stamp = clock.last + 1
+        clock.last = stamp
         meta_size = len(meta)
         try:
             if sample is None and size + meta_size <= INLINE:
@@ -144,36 +150,33 @@ class Sender:
         stamp: int,
     ) -> None:
         code, length, nulls, size, parts = encoded
-        placed: list[Sample] = []
-        marks: list[tuple[Outlet, int]] = []
-        meta_at = meta_home = 0
         meta_size = len(meta)
-        entry_meta = meta
+        meta_at = meta_home = at = home = 0
+        holder: Sample | None = None
+        marks: list[tuple[Outlet, int]] = []
         try:
             if meta_size > INLINE:
                 holder = self._place(meta_size, ((0, meta),))
-                placed.append(holder)
                 meta_at, meta_home = holder.offset, holder.segment.number
-                entry_meta = b""
+                meta = b""
             if sample is None and size:
                 sample = self._place(size, parts)
             if sample is not None:
-                placed.append(sample)
-                at, segment = sample.offset, sample.segment.number
-            else:
-                at = segment = 0
+                at, home = sample.offset, sample.segment.number
             entry = _pack(
-                stamp, length, nulls, size, at, meta_at, segment, meta_home, meta_size, code, 0, 0
+                stamp, length, nulls, size, at, meta_at, home, meta_home, meta_size, code, 0, 0
             )
-            entry += entry_meta
+            entry += meta
             for outlet in outlets:
                 if not outlet.blocking or self._has_room(outlet, outlets):
                     marks.append((outlet, outlet.head))
                     outlet.push(entry, size, stamp)
         finally:
             # Also if a signal's handler raises while we wait: some may be reading it by now.
-            for one in placed:
-                self.pool.sent(one, marks)
+            if sample is not None:
+                self.pool.sent(sample, marks)
+            if holder is not None:
+                self.pool.sent(holder, marks)
 
     def _place(self, size: int, parts: tuple[tuple[int, Any], ...]) -> Sample:
         try:
