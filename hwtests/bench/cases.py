@@ -102,13 +102,19 @@ def steps(plan: Plan, counts: Mapping[int, int]) -> dict[str, str]:
 
 
 def round_trip(
-    plan: Plan, measure: str, source: str = "heap", answer: str = "short", spin: bool = True
+    plan: Plan,
+    measure: str,
+    *,
+    source: str = "heap",
+    answer: str = "short",
+    spin: bool = True,
+    metadata: bool = False,
 ) -> Flow:
-    env = steps(plan, plan.round_trips) | {"BENCH_SOURCE": source}
+    both = {"BENCH_METADATA": "1" if metadata else "0"}
+    env = steps(plan, plan.round_trips) | both | {"BENCH_SOURCE": source}
     ping = BenchNode("ping", "ping.py", {"pong": Wire("pong/pong")}, ("ping",), env)
-    pong = BenchNode(
-        "pong", "pong.py", {"ping": Wire("ping/ping")}, ("pong",), {"BENCH_ANSWER": answer}
-    )
+    answering = both | {"BENCH_ANSWER": answer}
+    pong = BenchNode("pong", "pong.py", {"ping": Wire("ping/ping")}, ("pong",), answering)
     return Flow(measure, "roundtrip", "round trip", (ping, pong), 90.0, spin)
 
 
@@ -147,6 +153,7 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
     found = (
         round_trip(plan, "round trip"),
         round_trip(plan, "round trip, born in shm", source="born"),
+        _thorough(round_trip(plan, "round trip, with metadata", metadata=True)),
         _thorough(round_trip(plan, "round trip, echo", answer="echo")),
         round_trip(plan, "round trip, spin off", spin=False),
         spaced(plan, "one-way, spaced", "oneway", 1),

@@ -12,6 +12,7 @@ from dora import Node
 
 def main() -> None:
     echo = os.environ["BENCH_ANSWER"] == "echo"
+    numbered = os.environ["BENCH_METADATA"] == "1"
     short = pa.array(np.zeros(8, np.uint8))
     node = Node()
     answered = 0
@@ -20,7 +21,8 @@ def main() -> None:
             continue
         value = event["value"]
         if len(value):
-            node.send_output("pong", value if echo else short, {"seq": event["metadata"]["seq"]})
+            metadata = {"seq": event["metadata"]["seq"]} if numbered else None
+            node.send_output("pong", value if echo else short, metadata)
             answered += 1
     report({"answered": answered})
 
