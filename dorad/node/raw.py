@@ -72,8 +72,10 @@ class SampleHandler:
                 "Release all memoryview / numpy references before calling send()."
             )
         self._sent = True
-        self._sender.send_sample(self._output, self._sample, self._length, self._metadata)
-        self._sender.pool.give_back(self._sample)
+        try:
+            self._sender.send_sample(self._output, self._sample, self._length, self._metadata)
+        finally:
+            self._sender.pool.give_back(self._sample)
 
     def __enter__(self) -> memoryview:
         self._handed = self.as_memoryview()
