@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.dataflow.model import Logging, LogSource, NodeKind, RestartPolicy, Types
 from dorad.dataflow.problems import in_order
@@ -21,6 +21,16 @@ _KINDS = {
 }
 
 
+class _Asked(NamedTuple):
+    key: str
+    hint: str
+    message: str | None = None
+    """Instead of one that names the key's last word."""
+
+    def text(self) -> str:
+        return self.message or f"`{self.key.rsplit('.', 1)[-1]}` is not supported yet"
+
+
 def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
     """What this dataflow asks for that no part of the system does yet, in the file's order.
 
@@ -30,31 +40,29 @@ def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
     found = [*_of_dataflow(dataflow)]
     for node in dataflow.nodes:
         found += _of_node(node)
-    return in_order(
-        dataflow.problem(key, f"`{_last(key)}` is not supported yet", hint) for key, hint in found
-    )
+    return in_order(dataflow.problem(asked.key, asked.text(), asked.hint) for asked in found)
 
 
-def _of_dataflow(dataflow: Dataflow) -> Iterator[tuple[str, str]]:
+def _of_dataflow(dataflow: Dataflow) -> Iterator[_Asked]:
     if dataflow.deploy is not None:
-        yield "deploy", "remove it; every node runs on this machine"
+        yield _Asked("deploy", "remove it; every node runs on this machine")
     if dataflow.strict_types:
-        yield "strict_types", "remove it or set it to false"
+        yield _Asked("strict_types", "remove it or set it to false")
     if dataflow.type_rules:
-        yield "type_rules", "remove it"
+        yield _Asked("type_rules", "remove it")
 
 
-def _of_node(node: Node) -> Iterator[tuple[str, str]]:
+def _of_node(node: Node) -> Iterator[_Asked]:
     if node.kind in _KINDS:
         word, hint = _KINDS[node.kind]
-        yield f"{node.key}.{_operator_key(node) if word == 'operator' else word}", hint
+        yield _Asked(f"{node.key}.{_operator_key(node) if word == 'operator' else word}", hint)
     if node.git is not None:
-        yield f"{node.key}.git", "clone it yourself and name the program with `path`"
+        yield _Asked(f"{node.key}.git", "clone it yourself and name the program with `path`")
     if node.restart.policy is not RestartPolicy.NEVER:
-        yield f"{node.key}.restart_policy", "remove it or set it to `never`"
+        yield _Asked(f"{node.key}.restart_policy", "remove it or set it to `never`")
     for key in ("health_check_timeout", "startup_timeout", "deploy"):
         if getattr(node, key) is not None:
-            yield f"{node.key}.{key}", "remove it"
+            yield _Asked(f"{node.key}.{key}", "remove it")
     yield from _of_ports(node.key, node.inputs, node.types, node.logging)
     for index, operator in enumerate(node.operators):
         body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
@@ -63,13 +71,17 @@ def _of_node(node: Node) -> Iterator[tuple[str, str]]:
 
 def _of_ports(
     key: str, inputs: tuple[Input, ...], types: Types, logging: Logging
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[_Asked]:
     for found in inputs:
         if isinstance(found.source, LogSource):
             source = ".source" if found.long_form else ""
-            yield f"{key}.inputs.{found.id}{source}", "remove the input"
+            yield _Asked(
+                f"{key}.inputs.{found.id}{source}",
+                "remove the input",
+                "`dora/logs` inputs are not supported yet",
+            )
         if found.input_timeout is not None:
-            yield f"{key}.inputs.{found.id}.input_timeout", "remove it"
+            yield _Asked(f"{key}.inputs.{found.id}.input_timeout", "remove it")
     for name, value in (
         ("input_types", types.inputs),
         ("output_types", types.outputs),
@@ -81,12 +93,8 @@ def _of_ports(
         ("max_log_size", logging.max_log_size),
     ):
         if value:
-            yield f"{key}.{name}", "remove it"
+            yield _Asked(f"{key}.{name}", "remove it")
 
 
 def _operator_key(node: Node) -> str:
     return "operator" if node.lone_operator else "operators"
-
-
-def _last(key: str) -> str:
-    return key.rsplit(".", 1)[-1]
