@@ -36,7 +36,12 @@ _LOADER = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH")
 
 def is_reserved(name: str) -> bool:
     """Whether a dataflow may not set the variable: it is dora's own or the dynamic loader's."""
-    return name in _CONTROL or name in _LOADER or name.startswith("DYLD_")
+    return name in _CONTROL or is_loader(name)
+
+
+def is_loader(name: str) -> bool:
+    """Whether the dynamic loader reads the variable, and so could load foreign code into a node."""
+    return name in _LOADER or name.startswith("DYLD_")
 
 
 def read_env(value: Value | None, environ: Mapping[str, str], problems: Problems) -> dict[str, str]:

@@ -57,10 +57,7 @@ def command_for(
     env = environment.layered_environment(
         context.environ, context.dataflow.env, context.run_env, node.own_env
     )
-    warnings = [
-        f"--env {name} is left out: only dora sets it"
-        for name in environment.reserved(context.run_env)
-    ]
+    warnings = environment.left_out(context.run_env)
     folder = context.dataflow.base_dir
     args = shlex.split(node.args or "")
     match node.kind:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.env import is_reserved
+from dorad.dataflow.env import is_loader, is_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,10 @@ _NOT_INHERITED = frozenset(
         "DORA_ZENOH_MULTICAST",
     }
 )
+_LOADER_REASON = (
+    "for safety, loader variables (LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, DYLD_*) "
+    "are not passed to nodes with --env"
+)
 
 
 def inherit(environ: Mapping[str, str]) -> dict[str, str]:
@@ -50,7 +54,7 @@ def layered_environment(
     """The node's own `env` over `--env` over the dataflow's `env` over what is inherited.
 
     The same for running a node and for its build commands. Names that only dora may set are left
-    out of `run_env` (see `reserved`).
+    out of `run_env` (see `left_out`).
     """
     return {
         **inherit(environ),
@@ -61,9 +65,13 @@ def layered_environment(
     }
 
 
-def reserved(run_env: Mapping[str, str]) -> list[str]:
-    """The names in `--env` that are left out."""
-    return [name for name in run_env if is_reserved(name)]
+def left_out(run_env: Mapping[str, str]) -> list[str]:
+    """A warning for each name in `--env` that is left out, with the reason."""
+    return [
+        f"--env {name} is left out: {_LOADER_REASON if is_loader(name) else 'only dora sets it'}"
+        for name in run_env
+        if is_reserved(name)
+    ]
 
 
 def with_compat(python_path: str | None) -> str:

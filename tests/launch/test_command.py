@@ -238,11 +238,22 @@ def test_secrets_loaders_and_anothers_configuration_are_not_inherited(bench: Ben
     assert command.env["LD_LIBRARY_PATH"] == "/lib"
 
 
-def test_reserved_names_on_the_command_line_are_left_out_with_a_warning(bench: Bench) -> None:
-    command = bench.command(run_env={"LD_PRELOAD": "x.so", "OK": "1"})
-    assert "LD_PRELOAD" not in command.env
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("LD_PRELOAD", "for safety, loader variables (LD_PRELOAD, LD_AUDIT, "),
+        ("DYLD_INSERT_LIBRARIES", "for safety, loader variables ("),
+        ("DORA_AUTH_TOKEN", "only dora sets it"),
+    ],
+)
+def test_reserved_names_on_the_command_line_are_left_out_with_the_reason(
+    bench: Bench, name: str, reason: str
+) -> None:
+    command = bench.command(run_env={name: "x", "OK": "1"})
+    assert name not in command.env
     assert command.env["OK"] == "1"
-    assert command.warnings == ("--env LD_PRELOAD is left out: only dora sets it",)
+    (warning,) = command.warnings
+    assert warning.startswith(f"--env {name} is left out: {reason}")
 
 
 def test_what_dora_tells_a_node(bench: Bench) -> None:
