@@ -23,9 +23,13 @@ def line(
     target: str | None = None,
     fields: Mapping[str, Any] | None = None,
     *,
+    place: tuple[str, int] | None = None,
     now: datetime | None = None,
 ) -> str:
-    """Return one structured log line; an unknown level counts as info."""
+    """Return one structured log line; an unknown level counts as info.
+
+    `place` is the file and line of the source that logs.
+    """
     moment = now or datetime.now(UTC)
     record: dict[str, Any] = {
         "timestamp": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -35,6 +39,8 @@ def line(
     }
     if target is not None:
         record["target"] = target
+    if place is not None:
+        record["file"], record["line"] = place
     if fields:
         if len(json.dumps(fields, default=str)) > MAX_FIELDS:
             record["fields_dropped"] = True
@@ -65,7 +71,7 @@ class _Handler(logging.Handler):
                     _level(record.levelno),
                     message,
                     record.name,
-                    {"file": record.pathname, "line": record.lineno},
+                    place=(record.pathname, record.lineno),
                     now=datetime.fromtimestamp(record.created, UTC),
                 )
             )
@@ -98,7 +104,7 @@ def bridge(node_id: str) -> None:
         if not options.keys() & {"handlers", "stream", "filename"}:
             handler = _Handler(node_id)
             if "format" not in options:
-                # Level, logger and place travel as fields; the text is the message alone.
+                # Level, logger and place travel beside the text, which is the message alone.
                 handler.setFormatter(logging.Formatter("%(message)s"))
             options["handlers"] = [handler]
         original(**options)
