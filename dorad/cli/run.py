@@ -55,6 +55,11 @@ def parse_env(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     return env
 
 
+def parse_finish(_: click.Context, __: click.Parameter, word: str | None) -> bool | None:
+    """Return the truth that `--exit-when-nodes-finish` was given, None if it was not."""
+    return None if word is None else word == "true"
+
+
 @click.command(cls=RunCommand, epilog=EPILOG)
 @dataflow_argument()
 @click.option("--uv", is_flag=True, help="Build and run Python nodes with uv.")
@@ -91,8 +96,8 @@ def parse_env(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 )
 @click.option(
     FINISH_FLAG,
-    type=bool,
-    default=None,
+    type=click.Choice(["true", "false"], case_sensitive=False),
+    callback=parse_finish,
     metavar="[=BOOL]",
     help="End timer-fed nodes too once their data inputs have closed.",
 )

@@ -143,6 +143,17 @@ def test_the_flag_overrides_the_file(tmp_path: Path) -> None:
         assert "STOP MANUAL None" in said(run.out, "sink")
 
 
+def test_a_value_of_the_flag_that_is_neither_true_nor_false_is_a_usage_error(
+    tmp_path: Path,
+) -> None:
+    with dora(tmp_path, "dataflow.yml", "--exit-when-nodes-finish=maybe") as run:
+        run.end(2)
+        assert run.err == (
+            "error: invalid value for '--exit-when-nodes-finish': "
+            "'maybe' is not one of 'true', 'false' (see `dora run --help`)\n"
+        )
+
+
 def test_shell_nodes_need_permission(tmp_path: Path) -> None:
     write(tmp_path, "nodes: [{id: sh, path: shell, args: echo it is $((6 * 7))}]")
     with dora(tmp_path, "dataflow.yml") as run:
