@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dorad.daemon.connection import Connection
 from dorad.daemon.edges import EdgeCounters, edges_of
+from dorad.daemon.extensions import KINDS, Extensions
 from dorad.daemon.mailbox import Mailbox
 from dorad.daemon.pidwatch import PidWatch
 from dorad.daemon.samples import Samples
@@ -71,6 +72,7 @@ class Broker:
         self._waiting: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self._dynamic = PidWatch(self._process_ended)
         self._samples = Samples(self._edges, self)
+        self._extensions = Extensions(self)
         self._gone: set[str] = set()
         self._epoch_ns: int | None = None
         self._poison: str | None = None
@@ -178,6 +180,7 @@ class Broker:
             connection.close("its process has ended")
         self._boxes[node_id].clear_hazards()
         self._samples.orphan(node_id, None)
+        self._extensions.leave(node_id)
 
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""
@@ -295,6 +298,8 @@ class Broker:
             case "done":
                 self._samples.orphan(node_id, connection.pid)
                 self._listener.on_outputs_done(node_id)
+            case kind if kind in KINDS:
+                self._extensions.answer(node_id, packet)
             case unknown:
                 raise ProtocolError(f"the unknown packet {unknown!r}")
 
@@ -370,4 +375,5 @@ class Broker:
         """Take back what the process of a dynamic node has left."""
         if node_id not in self._connections and node_id not in self._dynamic:
             self._boxes[node_id].clear_hazards()
+            self._extensions.leave(node_id)
         self._samples.orphan(node_id, pid)

@@ -18,6 +18,7 @@ from dorad.node import events, forking, testfile
 from dorad.node import metadata as metadata_codec
 from dorad.node.born import BornArrays, flat
 from dorad.node.clock import Clock, as_datetime
+from dorad.node.extensions import OwnTable
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool, Sample
 
@@ -62,12 +63,14 @@ class FileAttachment:
         started = _monotonic()
         self.receiver = FileReceiver(content.events, started, self.clock.now())
         self.sender = FileSender(outputs, None if NO_OFFSETS in environ else started)
+        self.extensions = OwnTable()
         forking.watch(self)
 
     def abandon(self) -> None:
         """Leave the node to the parent: this process is a forked child of it."""
         forking.refuse(self.receiver)
         forking.refuse(self.sender)
+        forking.refuse(self.extensions)
 
 
 class WellFormed:

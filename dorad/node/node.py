@@ -8,10 +8,11 @@ import os
 import threading
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import attach, forking, inputs, logbridge
 from dorad.node.clock import Clock, as_datetime
+from dorad.node.extensions import DaemonTable, Extended
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.raw import SampleHandler
 from dorad.node.receiver import Receiver
@@ -61,6 +62,7 @@ class _Attachment:
             recorder = Recorder(Path(directory), config["node_id"])
             self.receiver = CapturingReceiver(self.receiver, recorder)
         keep = config["keep_bytes"]
+        self.extensions = DaemonTable(session)
         self.sender = Sender(session, self.clock, DEFAULT_KEEP if keep is None else keep)
         forking.watch(self)
 
@@ -68,6 +70,7 @@ class _Attachment:
         """Leave the node to the parent: this process is a forked child of it."""
         forking.refuse(self.receiver)
         forking.refuse(self.sender)
+        forking.refuse(self.extensions)
         forking.detach(self.session.box)
         self.session.hang_up()
 
@@ -102,7 +105,7 @@ def _start_afresh() -> None:
 os.register_at_fork(after_in_child=_start_afresh)
 
 
-class Node:
+class Node(Extended):
     """A node of a running dataflow.
 
     Without arguments the node is the one that its environment names: the one `dora run` started.
@@ -129,6 +132,7 @@ class Node:
         self._receiver: Receiving = self._attachment.receiver
         self._sender: Sender = self._attachment.sender
         self._outputs: Container[str] = self._attachment.outputs
+        self._extensions = self._attachment.extensions
         self._warned: set[str] = set()
         logbridge.bridge(self._config["node_id"])
         # What exists by now lives as long as the process: later collections need not look at it.
@@ -178,6 +182,16 @@ class Node:
     def is_empty(self) -> bool:
         """Tell whether no event waits."""
         return self._receiver.is_empty()
+
+    def merge_external_events(self, subscription: Any) -> NoReturn:
+        """Refuse: there is no ROS 2 to receive from.
+
+        Raises:
+            NotImplementedError: always; it is a RuntimeError.
+        """
+        raise NotImplementedError(
+            "merge_external_events is not there: this distribution has no ROS 2 bridge for Python"
+        )
 
     # -- sending -----------------------------------------------------------------------------
 

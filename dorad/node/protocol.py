@@ -6,6 +6,9 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                      ready {}                                can receive; waits at the barrier
                      grow {size}                             wants a segment; answered in turn
                      retire {segment}                        uses the segment no more
+                     ext_store {namespace, key} [value], ext_load {namespace, key, remove},
+                     ext_drop {namespace, key}, ext_drain {namespace}
+                                                             ask the extension table; answered
                      done {}                                 sends nothing any more
     daemon -> node   welcome {} [mailbox, doorbell, space]   the node's own
                      refused {error}                         there is no place for this node
@@ -16,6 +19,9 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                      edges {output, to}                      who receives an output, from now on
                      start {epoch_ns}                        the barrier is open
                      grown {segment} [memory], full {error}  answers to `grow`
+                     ext_done {} [value or JSON list], ext_refused {error}
+                                                             answers to `ext_…`; a load that finds
+                                                             nothing has no descriptor
                      closed {input}, stop {reason}, failed {source_node_id, error,
                      affected_input_ids}                     become events
 """

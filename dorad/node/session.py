@@ -27,6 +27,7 @@ from dorad.shm.mapping import Mapping
 from dorad.shm.ring import Outlet, Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 SEGMENT_DEADLINE = 5.0
@@ -173,7 +174,7 @@ class Session:
                 self._segments.pop(packet.number("segment"), None)
             case "start":
                 self.epoch_ns = packet.number("epoch_ns")
-            case "grown" | "full":
+            case "grown" | "full" | "ext_done" | "ext_refused":
                 self._answer = packet
             case "closed":
                 self.endings.append(events.input_closed(packet.text("input")))
@@ -246,20 +247,29 @@ class Session:
             OSError: /dev/shm is full (the text says how much was asked and free), or the daemon
                 is gone.
         """
+        answer = self.ask("grow", {"size": size})
+        if answer.kind == "full":
+            raise OSError(answer.text("error"))
+        (memory,) = answer.take(1)
+        mapping = Mapping(memory)
+        os.close(memory)
+        return answer.number("segment"), mapping
+
+    def ask(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> protocol.Packet:
+        """Send a packet that is answered, and return the answer.
+
+        Raises:
+            OSError: the daemon is gone.
+            ProtocolError: the packet would be too large.
+        """
         with self._lock:
             self._answer = None
-            protocol.send(self._socket, "grow", {"size": size}, [])
+            protocol.send(self._socket, kind, fields, list(fds))
             while self._answer is None:
                 if self.lost:
-                    raise ConnectionError("the daemon is gone; no shared memory can be had")
+                    raise ConnectionError("the daemon is gone")
                 self._take_in(self._receive())
-            answer = self._answer
-            if answer.kind == "full":
-                raise OSError(answer.text("error"))
-            (memory,) = answer.take(1)
-            mapping = Mapping(memory)
-            os.close(memory)
-            return answer.number("segment"), mapping
+            return self._answer
 
     def retire(self, segment: int) -> None:
         """Tell the daemon that one of the node's own segments is not used any more."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import events
+from dorad.node.extensions import Extended, OwnTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
 
 
-class MockNode:
+class MockNode(Extended):
     """Takes the place of a `Node`: gives prepared events and keeps what is sent.
 
     `outputs` maps an output's id to the values sent on it, `logs` holds what was logged, and
@@ -52,6 +53,7 @@ class MockNode:
         self._is_restart = is_restart
         self._restart_count = restart_count
         self._replies = {key: deque(values) for key, values in (service_responses or {}).items()}
+        self._extensions = OwnTable()
         self.outputs: dict[str, list[Any]] = {}
         self.logs: list[dict[str, Any]] = []
         self.service_requests: list[dict[str, Any]] = []

@@ -1,0 +1,171 @@
+"""The extension methods of a node, over a table that its daemon or the node itself keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dorad.node.exttable import MAX_VALUE, ExtensionTable, TableError
+from dorad.node.payload import pack, unpack
+from dorad.node.protocol import ProtocolError
+
+if TYPE_CHECKING:
+    from dorad.node.session import Session
+
+MAX_DRAINED = 1 << 30
+
+
+class Table(Protocol):
+    """An extension table, from the point of view of one node."""
+
+    def store(self, namespace: str, key: str, value: bytes) -> None:
+        """See `Extended.extension_store`."""
+
+    def load(self, namespace: str, key: str, remove: bool) -> bytes | None:
+        """See `Extended.extension_load`."""
+
+    def drop(self, namespace: str, key: str) -> None:
+        """See `Extended.extension_drop`."""
+
+    def drain(self, namespace: str) -> list[str]:
+        """See `Extended.drain_dropped_extension_keys`."""
+
+
+class Extended:
+    """The extension methods of a node. Keys belong to the whole dataflow, values to their node."""
+
+    _extensions: Table
+
+    def extension_store(self, namespace: str, key: str, value: bytes) -> None:
+        """Keep opaque bytes that all nodes of the dataflow can load, until this node ends.
+
+        Raises:
+            RuntimeError: another node has stored this key, 8192 entries are there already, the
+                value has more than 64 MiB, or the daemon is gone.
+            TypeError: the value is not `bytes`, or a name no `str`.
+        """
+        if not isinstance(value, bytes):
+            raise TypeError(f"the value must be bytes, got {type(value).__name__}")
+        _check(namespace, key)
+        self._extensions.store(namespace, key, value)
+
+    def extension_load(self, namespace: str, key: str, remove: bool = False) -> bytes | None:
+        """Return what a node has stored, None if there is nothing; `remove` drops it as well.
+
+        Raises:
+            RuntimeError: the daemon is gone.
+            TypeError: a name is no `str`.
+        """
+        _check(namespace, key)
+        return self._extensions.load(namespace, key, remove)
+
+    def extension_drop(self, namespace: str, key: str) -> None:
+        """Drop what a node has stored; it need not be there.
+
+        Raises:
+            RuntimeError: the daemon is gone.
+            TypeError: a name is no `str`.
+        """
+        _check(namespace, key)
+        self._extensions.drop(namespace, key)
+
+    def drain_dropped_extension_keys(self, namespace: str) -> list[str]:
+        """Return the keys dropped since the last call, of those this node has stored or loaded.
+
+        A key is dropped by `extension_drop`, by loading with `remove`, and as its owner ends. Of
+        more than 4096 the oldest are forgotten.
+
+        Raises:
+            RuntimeError: the daemon is gone.
+            TypeError: the namespace is no `str`.
+        """
+        _check(namespace)
+        return self._extensions.drain(namespace)
+
+
+def _check(*names: str) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a namespace or key must be str, got {type(name).__name__}")
+
+
+class OwnTable:
+    """The table of a node that is alone."""
+
+    _NODE = "node"
+
+    def __init__(self) -> None:
+        self._table = ExtensionTable()
+
+    def store(self, namespace: str, key: str, value: bytes) -> None:
+        """Keep a value."""
+        try:
+            self._table.store(self._NODE, namespace, key, value)
+        except TableError as error:
+            raise RuntimeError(str(error)) from None
+
+    def load(self, namespace: str, key: str, remove: bool) -> bytes | None:
+        """Return a value."""
+        return self._table.load(self._NODE, namespace, key, remove=remove)
+
+    def drop(self, namespace: str, key: str) -> None:
+        """Drop a value."""
+        self._table.drop(namespace, key)
+
+    def drain(self, namespace: str) -> list[str]:
+        """Return dropped keys."""
+        return self._table.drain(self._NODE, namespace)
+
+
+class DaemonTable:
+    """The table that the daemon keeps; every call is a question to it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def store(self, namespace: str, key: str, value: bytes) -> None:
+        """Keep a value."""
+        if len(value) > MAX_VALUE:
+            # The daemon would say so too, but only after all has been copied.
+            raise RuntimeError(
+                f"extension key {namespace}/{key}: {len(value)} bytes are more than the "
+                f"{MAX_VALUE} allowed"
+            )
+        self._ask("ext_store", {"namespace": namespace, "key": key}, value)
+
+    def load(self, namespace: str, key: str, remove: bool) -> bytes | None:
+        """Return a value."""
+        fields = {"namespace": namespace, "key": key, "remove": bool(remove)}
+        return self._ask("ext_load", fields)
+
+    def drop(self, namespace: str, key: str) -> None:
+        """Drop a value."""
+        self._ask("ext_drop", {"namespace": namespace, "key": key})
+
+    def drain(self, namespace: str) -> list[str]:
+        """Return dropped keys."""
+        content = self._ask("ext_drain", {"namespace": namespace})
+        keys: list[str] = json.loads(content) if content else []
+        return keys
+
+    def _ask(self, kind: str, fields: dict[str, Any], value: bytes | None = None) -> bytes | None:
+        """Ask the daemon; return the bytes that come with its answer, if any."""
+        descriptors = []
+        try:
+            if value is not None:
+                descriptors.append(pack(value))
+            answer = self._session.ask(kind, fields, descriptors)
+            if answer.kind == "ext_refused":
+                raise RuntimeError(answer.text("error"))
+            if not answer.descriptors:
+                return None
+            descriptors += answer.take(1)
+            return unpack(descriptors[-1], MAX_DRAINED)
+        except ProtocolError as error:
+            raise RuntimeError("a namespace and key of an extension are too long") from error
+        except OSError as error:
+            raise RuntimeError(f"the extension table cannot be reached: {error}") from error
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
