@@ -1,4 +1,7 @@
-"""Nothing is lost but what a full queue drops; dora 1.1.0 loses messages in the first three."""
+"""Nothing is lost but what a full queue drops.
+
+Of these dora 1.1.0 fails the first: it loses messages of the first moments.
+"""
 
 import itertools
 
