@@ -26,6 +26,13 @@ def test_dictionaries_are_given_on_as_copies() -> None:
     assert received is not event
 
 
+def test_an_event_has_no_keys_that_were_not_given() -> None:
+    pair, dictionary, stop = MockNode([("a", 1), {"type": "INPUT", "id": "b"}], {"n": 1}).drain()
+    assert pair == {"type": "INPUT", "id": "a", "value": 1, "metadata": {"n": 1}}
+    assert dictionary == {"type": "INPUT", "id": "b"}
+    assert stop == STOPPED
+
+
 def test_no_stop_is_added_when_there_is_one() -> None:
     stop = {"type": "STOP", "id": "MANUAL"}
     assert list(MockNode([stop])) == [stop]
