@@ -1,4 +1,4 @@
-"""How a node finds its dataflow: from its environment, by name, or from a file of test inputs."""
+"""How a node finds its dataflow: from its environment or by name; or what stands in for one."""
 
 from __future__ import annotations
 
@@ -41,12 +41,22 @@ class FromFile:
     inputs: Path
 
 
+@dataclass(frozen=True, slots=True)
+class OnTerminal:
+    """A person at a terminal types the node's inputs; there is no dataflow."""
+
+
 def decide(
-    node_id: str | None, daemon_port: int | None, environ: Mapping[str, str]
-) -> Spawned | Dynamic | FromFile:
+    node_id: str | None,
+    daemon_port: int | None,
+    environ: Mapping[str, str],
+    *,
+    terminal: bool = False,
+) -> Spawned | Dynamic | FromFile | OnTerminal:
     """Return where the node's dataflow is.
 
-    `daemon_port` forces the search by name; else the environment wins over a name.
+    `daemon_port` forces the search by name; else the environment wins over a name. `terminal`
+    tells whether somebody could type what nothing else gives.
 
     Raises:
         RuntimeError: nothing says where.
@@ -63,6 +73,8 @@ def decide(
     inputs = environ.get(TEST_INPUTS)
     if inputs:
         return FromFile(Path(inputs))
+    if terminal:
+        return OnTerminal()
     raise RuntimeError(
         "this process is not part of a dataflow: start it with `dora run`, give Node() the id of a "
         f"node declared with `path: dynamic`, or set {TEST_INPUTS} to a file of test inputs"

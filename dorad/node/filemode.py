@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,21 +167,10 @@ class FileReceiver:
         return self.ended or self._wait_s() > 0
 
 
-class FileSender:
-    """Writes outputs as lines of JSON. Born arrays and raw buffers lie in memory of the process."""
+class LocalSender(ABC):
+    """Sends nowhere. Born arrays and raw buffers lie in memory of the process."""
 
-    def __init__(self, path: Path, started: float | None) -> None:
-        """Begin an empty file; without `started` the lines have no time.
-
-        Raises:
-            RuntimeError: it cannot be written.
-        """
-        try:
-            # Unbuffered: what was sent is in the file, however the process ends.
-            self._file = path.open("wb", buffering=0)
-        except OSError as error:
-            raise RuntimeError(f"{path}: cannot be written: {error.strerror}") from error
-        self._started = started
+    def __init__(self) -> None:
         self._segments = 0
         self._lock = threading.Lock()
         self.pool = Pool(self._grow, lambda _: None)
@@ -196,36 +186,31 @@ class FileSender:
             os.close(descriptor)
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
-        """Write `data` as one line.
+        """Take `data` as if it were sent.
 
         Raises:
-            RuntimeError: `data` is no Arrow data, or of a type that JSON has no form for.
+            RuntimeError: `data` is no Arrow data, or cannot be written.
             TypeError, OverflowError: the metadata could not be sent.
         """
-        from dorad.node.arrowjson import to_json
         from dorad.shm.arrow import as_array
 
         if metadata:
-            # Checked as in a dataflow, though the file has no place for it.
+            # Checked as in a dataflow, though there is no place for it.
             metadata_codec.encode(metadata)
         with self._lock:
             found = self.born.find(data) if self.born else None
-            line: dict[str, Any] = {"id": output}
-            if self._started is not None:
-                line["time_offset_secs"] = _monotonic() - self._started
-            try:
-                line |= to_json(as_array(data) if found is None else flat(data))
-            except ValueError as error:
-                raise RuntimeError(f"output {output!r}: {error}") from error
-            text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
-            self._file.write(text.encode() + b"\n")
+            self._put(output, as_array(data) if found is None else flat(data))
             if found is not None:
                 found[0].freeze()
+
+    @abstractmethod
+    def _put(self, output: str, array: Any) -> None:
+        """Keep or show an Arrow array. Raises RuntimeError if that is impossible."""
 
     def send_sample(
         self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
     ) -> None:
-        """Write the first `length` bytes of a sample taken from `pool`, as UInt8."""
+        """Send the first `length` bytes of a sample taken from `pool`, as UInt8."""
         start = sample.offset
         self.send(output, bytes(sample.segment.mapping.memory[start : start + length]), metadata)
 
@@ -240,3 +225,34 @@ class FileSender:
             sample = self.pool.take(max(size, 1))
         sample.held = True
         return sample
+
+
+class FileSender(LocalSender):
+    """Writes outputs as lines of JSON."""
+
+    def __init__(self, path: Path, started: float | None) -> None:
+        """Begin an empty file; without `started` the lines have no time.
+
+        Raises:
+            RuntimeError: it cannot be written.
+        """
+        super().__init__()
+        try:
+            # Unbuffered: what was sent is in the file, however the process ends.
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise RuntimeError(f"{path}: cannot be written: {error.strerror}") from error
+        self._started = started
+
+    def _put(self, output: str, array: Any) -> None:
+        from dorad.node.arrowjson import to_json
+
+        line: dict[str, Any] = {"id": output}
+        if self._started is not None:
+            line["time_offset_secs"] = _monotonic() - self._started
+        try:
+            line |= to_json(array)
+        except ValueError as error:
+            raise RuntimeError(f"output {output!r}: {error}") from error
+        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+        self._file.write(text.encode() + b"\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -110,17 +111,23 @@ class Node(Extended):
 
     Without arguments the node is the one that its environment names: the one `dora run` started.
     With an id it attaches to a running dataflow that declares this node `path: dynamic`.
+    On a terminal and without either, it asks for its inputs there.
 
     Raises:
         RuntimeError: there is no dataflow for it, or the dataflow could not start.
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
-        place = attach.decide(node_id, daemon_port, os.environ)
+        terminal = sys.stdin is not None and sys.stdin.isatty()
+        place = attach.decide(node_id, daemon_port, os.environ, terminal=terminal)
         if isinstance(place, attach.FromFile):
             from dorad.node.filemode import FileAttachment
 
             self._attachment: Any = FileAttachment(place.inputs, os.environ)
+        elif isinstance(place, attach.OnTerminal):
+            from dorad.node.interactive import InteractiveAttachment
+
+            self._attachment = InteractiveAttachment()
         else:
             with _attaching:
                 existing = _attached.get(place.node_id)

@@ -1,0 +1,279 @@
+"""A node without a dataflow, on a terminal: a person types its inputs and sees its outputs.
+
+Questions go to stderr and outputs to stdout, so that outputs can be piped into something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import events, forking
+from dorad.node.clock import Clock, as_datetime
+from dorad.node.extensions import OwnTable
+from dorad.node.filemode import LocalSender, WellFormed
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Container
+
+    from dorad.node.events import Event
+
+NODE_ID = "interactive"
+
+_TERMINAL = 0
+_INTRODUCTION = """\
+This node is not part of a dataflow: type what it is to receive.
+Data is JSON or plain text, HEX:00ff for bytes, or FILE:path of an Arrow file with one column;
+Ctrl-D instead of data sends none."""
+
+_monotonic = time.monotonic
+
+
+class InteractiveAttachment:
+    """What a `Node` has in place of its connection to a dataflow."""
+
+    def __init__(self) -> None:
+        self.config: dict[str, Any] = {
+            "node_id": NODE_ID,
+            "dataflow_id": str(uuid.uuid4()),
+            "descriptor": {"nodes": [{"id": NODE_ID}]},
+            "run_config": {"inputs": {}, "outputs": []},
+            "inputs": [],
+            "outputs": [],
+            "restart_count": 0,
+            "dynamic": False,
+        }
+        self.clock = Clock()
+        self.outputs: Container[str] = WellFormed()
+        self.receiver = AskingReceiver(lambda: ask(self.clock))
+        self.sender = ShowingSender()
+        self.extensions = OwnTable()
+        forking.watch(self)
+        _say(_INTRODUCTION)
+
+    def abandon(self) -> None:
+        """Leave the node to the parent: this process is a forked child of it."""
+        forking.refuse(self.receiver)
+        forking.refuse(self.sender)
+        forking.refuse(self.extensions)
+
+
+class AskingReceiver:
+    """Gives the events that a question brings; asks the next one when an event is wanted.
+
+    Questions are asked in a thread, so that timeouts and polling work while somebody types.
+    """
+
+    def __init__(self, question: Callable[[], Event]) -> None:
+        """`question` blocks for the next event; STOP is the last one."""
+        self._question = question
+        self._changed = threading.Condition()
+        self._waiting: deque[Event] = deque()
+        self._futures: list[asyncio.Future[None]] = []
+        self._asking = False
+        self._stopped = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether there are no more events."""
+        return self._stopped and not self._waiting
+
+    def _take(self) -> Event | None:
+        """Return an event that is there, or see to it that somebody is asked for one."""
+        if self._waiting:
+            return self._waiting.popleft()
+        if not self._asking and not self._stopped:
+            self._asking = True
+            threading.Thread(target=self._ask, name="dorad-terminal", daemon=True).start()
+        return None
+
+    def _ask(self) -> None:
+        try:
+            event = self._question()
+        except OSError:
+            # The terminal is gone, and with it whoever could type.
+            event = events.stop(events.MANUAL)
+        with self._changed:
+            self._waiting.append(event)
+            self._asking = False
+            self._stopped = event["type"] == "STOP"
+            self._changed.notify_all()
+            futures, self._futures = self._futures, []
+        for future in futures:
+            # Nobody waits any more in a loop that has ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                future.get_loop().call_soon_threadsafe(_resolve, future)
+
+    def try_recv(self) -> Event | None:
+        """Return the next event if it is there."""
+        with self._changed:
+            return self._take()
+
+    def next(self, timeout: float | None) -> Event | None:
+        """Block for the next event; None after the last. `timeout` in seconds."""
+        deadline = None if timeout is None else _monotonic() + timeout
+        with self._changed:
+            while (event := self._take()) is None and not self.ended:
+                left = None if deadline is None else deadline - _monotonic()
+                if left is not None and left <= 0:
+                    return events.timed_out(timeout or 0.0)
+                self._changed.wait(left)
+            return event
+
+    async def recv_async(self, timeout: float | None) -> Event | None:
+        """Wait for the next event without holding up the event loop."""
+        import asyncio
+
+        deadline = None if timeout is None else _monotonic() + timeout
+        while True:
+            with self._changed:
+                event = self._take()
+                if event is not None or self.ended:
+                    return event
+                future = asyncio.get_running_loop().create_future()
+                self._futures.append(future)
+            left = None if deadline is None else deadline - _monotonic()
+            try:
+                await asyncio.wait_for(future, left)
+            except TimeoutError:
+                return events.timed_out(timeout or 0.0)
+
+    def drain(self) -> list[Event]:
+        """Return all events that are there.
+
+        Raises:
+            RuntimeError: the last event was already received.
+        """
+        with self._changed:
+            if self.ended:
+                raise RuntimeError("the event stream is closed")
+            event = self._take()
+            return [] if event is None else [event]
+
+    def is_empty(self) -> bool:
+        """Tell whether `try_recv` would find nothing."""
+        with self._changed:
+            event = self._take()
+            if event is not None:
+                self._waiting.appendleft(event)
+            return event is None
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class ShowingSender(LocalSender):
+    """Prints outputs."""
+
+    def _put(self, output: str, array: Any) -> None:
+        shown = array.to_string(window=5, container_window=5, skip_new_lines=True)
+        print(f"output {output}: {shown} ({array.type})", flush=True)
+
+
+def ask(clock: Clock) -> Event:
+    """Ask for an input and return it; STOP if there is to be none.
+
+    Raises:
+        OSError: the terminal is gone.
+    """
+    while True:
+        typed = _line("Input id (none to stop): ")
+        if typed is None or not typed.strip():
+            return events.stop(events.MANUAL)
+        input_id = typed.strip()
+        if input_id in WellFormed():
+            break
+        _say(f"{input_id!r} is no input id: only letters, digits and _ . - / are allowed")
+    while True:
+        text = _line("Data: ")
+        stamp = as_datetime(clock.now())
+        if text is None:
+            return events.tick(input_id, {"timestamp": stamp})
+        try:
+            value = parse(text)
+        except ValueError as error:
+            _say(str(error))
+            continue
+        metadata = {"timestamp": stamp}
+        return {
+            "kind": "dora",
+            "type": "INPUT",
+            "id": input_id,
+            "value": value,
+            "metadata": metadata,
+        }
+
+
+def parse(text: str) -> Any:
+    """Return the Arrow array that typed data stands for; text that is no JSON is a string.
+
+    A JSON value becomes an array of one element, as in dora: `[1, 2]` is one list.
+
+    Raises:
+        ValueError: it cannot be one; the text says why.
+    """
+    import pyarrow as pa
+
+    from dorad.node.arrowjson import from_json
+
+    if text.startswith("HEX:"):
+        try:
+            return pa.array(bytes.fromhex(text[4:]), pa.uint8())
+        except ValueError as error:
+            raise ValueError(
+                f"HEX: must be followed by pairs of hexadecimal digits: {error}"
+            ) from (error)
+    if text.startswith("FILE:"):
+        return _column(text[5:].strip())
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return pa.array([text])
+    return from_json([value])
+
+
+def _column(path: str) -> Any:
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(path) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as an Arrow file: {error}") from error
+    if table.num_columns != 1:
+        raise ValueError(f"{path} must have one column, and has {table.column_names}")
+    column = table.column(0).combine_chunks()
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _say(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _line(question: str) -> str | None:
+    """Return a line that was typed; None for Ctrl-D on an empty one.
+
+    `input` would hold the lock of stdin while it waits, and the interpreter could not end.
+
+    Raises:
+        OSError: the terminal is gone.
+    """
+    _say(question, end="")
+    typed = b""
+    while not typed.endswith(b"\n"):
+        part = os.read(_TERMINAL, 4096)
+        if not part:
+            _say("")
+            return typed.decode(errors="replace") if typed else None
+        typed += part
+    return typed[:-1].decode(errors="replace")
