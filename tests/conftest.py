@@ -21,7 +21,7 @@ def _descriptors() -> dict[int, str]:
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[int(entry.name)] = os.readlink(entry)
+            found[int(entry.name)] = str(entry.readlink())
         except FileNotFoundError:
             # The descriptor of the listing itself.
             continue
