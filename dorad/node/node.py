@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dorad.node import attach, forking, inputs, logbridge
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import DaemonTable, Extended
+from dorad.node.identifiers import uuid7
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.raw import SampleHandler
 from dorad.node.receiver import Receiver
@@ -258,6 +259,29 @@ class Node(Extended):
         if output_id not in self._warned:
             self._warned.add(output_id)
             self.log("warn", f"Ignoring output `{output_id}` not in node's output list.")
+
+    def send_service_request(
+        self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
+    ) -> str:
+        """Send `data` as a request and return its fresh `request_id`, a UUIDv7.
+
+        The server echoes the id in the metadata of its response. Raises what `send_output` does.
+        """
+        sent = dict(metadata or {})
+        if "request_id" in sent:
+            self.log("warn", "the given request_id is replaced by a fresh one")
+        request_id = sent["request_id"] = uuid7()
+        self.send_output(output_id, data, sent)
+        return request_id
+
+    def send_service_response(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
+        """Send `data` as the response to the request whose `request_id` is in `metadata`.
+
+        Raises what `send_output` does. A missing id is only warned of: nobody will recognise it.
+        """
+        if "request_id" not in metadata:
+            self.log("warn", "a service response without request_id: no client can recognise it")
+        self.send_output(output_id, data, metadata)
 
     # -- saying ------------------------------------------------------------------------------
 

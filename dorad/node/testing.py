@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import events
 from dorad.node.extensions import Extended, OwnTable
+from dorad.node.identifiers import uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -132,7 +132,7 @@ class MockNode(Extended):
         The next of the output's `service_responses` arrives as an input with the output's id,
         before the STOP.
         """
-        request_id = str(uuid.uuid4())
+        request_id = uuid7()
         self.service_requests.append(
             {
                 "output_id": output_id,
