@@ -115,7 +115,7 @@ class Sender:
         self, outlets: tuple[Outlet, ...], encoded: Encoded, meta: bytes, sample: Sample | None
     ) -> None:
         code, length, nulls, size, parts = encoded
-        clock = self._clock
+        clock = self._clock  # Clock.now, without a call
         stamp = _time_ns()
         if stamp <= clock.last:
             stamp = clock.last + 1
