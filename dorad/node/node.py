@@ -20,6 +20,7 @@ from dorad.node.raw import SampleHandler
 from dorad.node.receiver import Receiver
 from dorad.node.sender import Sender
 from dorad.node.session import Session, ring_at
+from dorad.node.speech import Speaking
 from dorad.shm.pool import DEFAULT_KEEP
 from dorad.shm.ring import Inlet
 from dorad.shm.spin import Spin
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from dorad.node.capture import Receiving
     from dorad.node.events import Event
+    from dorad.node.offline.capture import Receiving
 
 SPIN_US = 100
 """How long a receiver looks before it blocks, at most, unless `spin_us` says otherwise."""
@@ -59,7 +60,7 @@ class _Attachment:
         self.receiver: Receiving = Receiver(session, served, spin)
         directory = os.environ.get(attach.WRITE_EVENTS)
         if directory:
-            from dorad.node.capture import CapturingReceiver, Recorder
+            from dorad.node.offline.capture import CapturingReceiver, Recorder
 
             recorder = Recorder(Path(directory), config["node_id"])
             self.receiver = CapturingReceiver(self.receiver, recorder)
@@ -107,7 +108,7 @@ def _start_afresh() -> None:
 os.register_at_fork(after_in_child=_start_afresh)
 
 
-class Node(Extended):
+class Node(Extended, Speaking):
     """A node of a running dataflow.
 
     Without arguments the node is the one that its environment names: the one `dora run` started.
@@ -122,11 +123,11 @@ class Node(Extended):
         terminal = sys.stdin is not None and sys.stdin.isatty()
         place = attach.decide(node_id, daemon_port, os.environ, terminal=terminal)
         if isinstance(place, attach.FromFile):
-            from dorad.node.filemode import FileAttachment
+            from dorad.node.offline.filemode import FileAttachment
 
             self._attachment: Any = FileAttachment(place.inputs, os.environ)
         elif isinstance(place, attach.OnTerminal):
-            from dorad.node.interactive import InteractiveAttachment
+            from dorad.node.offline.interactive import InteractiveAttachment
 
             self._attachment = InteractiveAttachment()
         else:
@@ -294,26 +295,6 @@ class Node(Extended):
     ) -> None:
         """Print a structured log line; an unknown level counts as info."""
         logbridge.emit(logbridge.line(self._config["node_id"], level, message, target, fields))
-
-    def log_error(self, message: str) -> None:
-        """Log at level error."""
-        self.log("error", message)
-
-    def log_warn(self, message: str) -> None:
-        """Log at level warn."""
-        self.log("warn", message)
-
-    def log_info(self, message: str) -> None:
-        """Log at level info."""
-        self.log("info", message)
-
-    def log_debug(self, message: str) -> None:
-        """Log at level debug."""
-        self.log("debug", message)
-
-    def log_trace(self, message: str) -> None:
-        """Log at level trace."""
-        self.log("trace", message)
 
     # -- knowing -----------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.node import arrowtimes
-from dorad.node.arrowjson import from_json, to_json
+from dorad.node.offline import arrowtimes
+from dorad.node.offline.arrowjson import from_json, to_json
 
 
 def field(name: str, data_type: Any, *, nullable: bool = True) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 
 from dorad.node import events
-from dorad.node.capture import CapturingReceiver, Recorder
 from dorad.node.events import Event
-from dorad.node.filemode import FileReceiver
-from dorad.node.testfile import TimedEvent, load
+from dorad.node.offline.capture import CapturingReceiver, Recorder
+from dorad.node.offline.filemode import FileReceiver
+from dorad.node.offline.testfile import TimedEvent, load
 from tests.harness.dataflow import Flow
 from tests.node.bed import run_node
 
@@ -174,7 +174,7 @@ def test_a_recording_survives_the_nodes_sudden_end(tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 from dorad.node import events
-from dorad.node.capture import Recorder
+from dorad.node.offline.capture import Recorder
 
 recorder = Recorder(Path({str(tmp_path)!r}), "node")
 for number in range(3):
@@ -195,7 +195,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_node(
     def full(*_: Any) -> int:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("dorad.node.capture.os.pwrite", full)
+    monkeypatch.setattr("dorad.node.offline.capture.os.pwrite", full)
     recorder.add(events.input_closed("a"))
     recorder.add(events.input_closed("b"))
     (line,) = capsys.readouterr().out.splitlines()

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from dorad.node import events
-from dorad.node.filemode import FileAttachment, FileReceiver, FileSender
-from dorad.node.testfile import TimedEvent
+from dorad.node.offline.filemode import FileAttachment, FileReceiver, FileSender
+from dorad.node.offline.testfile import TimedEvent
 from tests.node.bed import run_node
 
 ECHO = """

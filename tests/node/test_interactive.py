@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from dorad.node import events
-from dorad.node.interactive import AskingReceiver, parse
+from dorad.node.offline.interactive import AskingReceiver, parse
 from tests.harness.dataflow import clean_environment
 from tests.node.bed import run_source
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dorad.node.filemode import FileSender
+from dorad.node.offline.filemode import FileSender
 from dorad.node.raw import SampleHandler
 from tests.harness.dataflow import Flow
 

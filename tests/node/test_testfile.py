@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dorad.node.testfile import Recording, load, tag
+from dorad.node.offline.testfile import Recording, load, tag
 
 
 def loaded(folder: Path, content: Any) -> Recording:

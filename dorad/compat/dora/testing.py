@@ -1,5 +1,5 @@
 """Helpers for testing nodes: `MockNode`."""
 
-from dorad.node.testing import MockNode
+from dorad.node.offline.testing import MockNode
 
 __all__ = ["MockNode"]

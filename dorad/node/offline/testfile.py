@@ -139,7 +139,7 @@ def _timed_event(entry: Any) -> TimedEvent:
 def _value(entry: dict[str, Any]) -> Any:
     if "path" in entry:
         return _from_arrow_file(entry["path"], entry.get("batch_index", 0), entry.get("column"))
-    from dorad.node.arrowjson import from_json
+    from dorad.node.offline.arrowjson import from_json
 
     return from_json(entry["data"], entry.get("data_type"))
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dorad.node import arrowtimes
-from dorad.node.arrowtypes import type_from_json, type_to_json
+from dorad.node.offline import arrowtimes
+from dorad.node.offline.arrowtypes import type_from_json, type_to_json
 
 types = pa.types
 

@@ -14,11 +14,12 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import events, forking, testfile
+from dorad.node import events, forking
 from dorad.node import metadata as metadata_codec
 from dorad.node.born import BornArrays, flat
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
+from dorad.node.offline import testfile
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool, Sample
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping as Environment
 
     from dorad.node.events import Event
-    from dorad.node.testfile import TimedEvent
+    from dorad.node.offline.testfile import TimedEvent
 
 OUTPUTS = "DORA_TEST_WRITE_OUTPUTS_TO"
 NO_OFFSETS = "DORA_TEST_NO_OUTPUT_TIME_OFFSET"
@@ -244,7 +245,7 @@ class FileSender(LocalSender):
         self._started = started
 
     def _put(self, output: str, array: Any) -> None:
-        from dorad.node.arrowjson import to_json
+        from dorad.node.offline.arrowjson import to_json
 
         line: dict[str, Any] = {"id": output}
         if self._started is not None:

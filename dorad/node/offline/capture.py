@@ -8,8 +8,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dorad.node import logbridge, testfile
-from dorad.node.arrowjson import to_json
+from dorad.node import logbridge
+from dorad.node.offline import testfile
+from dorad.node.offline.arrowjson import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path

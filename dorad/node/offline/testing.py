@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dorad.node import events
 from dorad.node.extensions import Extended, OwnTable
 from dorad.node.identifiers import uuid7
+from dorad.node.speech import Speaking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
 
 
-class MockNode(Extended):
+class MockNode(Extended, Speaking):
     """Takes the place of a `Node`: gives prepared events and keeps what is sent.
 
     `outputs` maps an output's id to the values sent on it, `logs` holds what was logged, and
@@ -166,32 +167,12 @@ class MockNode(Extended):
         level: str,
         message: str,
         target: str | None = None,
-        fields: Mapping[str, Any] | None = None,
+        fields: dict[str, Any] | None = None,
     ) -> None:
         """Keep the entry in `logs`."""
         self.logs.append(
             {"level": level, "message": message, "target": target, "fields": dict(fields or {})}
         )
-
-    def log_error(self, message: str) -> None:
-        """Log at level error."""
-        self.log("error", message)
-
-    def log_warn(self, message: str) -> None:
-        """Log at level warn."""
-        self.log("warn", message)
-
-    def log_info(self, message: str) -> None:
-        """Log at level info."""
-        self.log("info", message)
-
-    def log_debug(self, message: str) -> None:
-        """Log at level debug."""
-        self.log("debug", message)
-
-    def log_trace(self, message: str) -> None:
-        """Log at level trace."""
-        self.log("trace", message)
 
     # -- knowing -----------------------------------------------------------------------------
 

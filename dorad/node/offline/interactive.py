@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.node import events, forking
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
-from dorad.node.filemode import LocalSender, WellFormed
+from dorad.node.offline.filemode import LocalSender, WellFormed
 
 if TYPE_CHECKING:
     import asyncio
@@ -224,7 +224,7 @@ def parse(text: str) -> Any:
     """
     import pyarrow as pa
 
-    from dorad.node.arrowjson import from_json
+    from dorad.node.offline.arrowjson import from_json
 
     if text.startswith("HEX:"):
         try:
