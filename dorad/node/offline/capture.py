@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
 
-DIRECTORY = "DORA_WRITE_EVENTS_TO"
-"""The environment variable that names the directory of the recordings."""
-
-
 TICK = {"data": [], "data_type": "Null"}
 
 
