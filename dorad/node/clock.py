@@ -31,7 +31,8 @@ class Clock:
 
     def saw(self, stamp: int) -> None:
         """Learn of another clock's timestamp."""
-        self.last = max(self.last, stamp)
+        if stamp > self.last:
+            self.last = stamp
 
 
 def as_datetime(stamp: int) -> datetime:

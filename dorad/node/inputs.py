@@ -68,9 +68,7 @@ class RingInput:
         if taken is None:
             return None
         stamp = taken[0]
-        clock = self._clock
-        if stamp > clock.last:
-            clock.last = stamp
+        self._clock.saw(stamp)
         metadata = metadata_codec.decode(taken[-1]) if taken[-1] else {}
         if "timestamp" not in metadata:
             metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)

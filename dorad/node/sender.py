@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from dorad.shm.ring import Outlet
 
 _pack = ENTRY.pack
-_time_ns = time.time_ns
 
 SPACE_LOOK_NS = 100_000_000
 """A sender that waits for room looks at the daemon's words at least this often."""
@@ -115,11 +113,7 @@ class Sender:
         self, outlets: tuple[Outlet, ...], encoded: Encoded, meta: bytes, sample: Sample | None
     ) -> None:
         code, length, nulls, size, parts = encoded
-        clock = self._clock  # Clock.now, without a call
-        stamp = _time_ns()
-        if stamp <= clock.last:
-            stamp = clock.last + 1
-        clock.last = stamp
+        stamp = self._clock.now()
         meta_size = len(meta)
         try:
             if sample is None and size + meta_size <= INLINE:
