@@ -21,7 +21,3 @@ class Tap:
     def values(self, input_id: str) -> list[list[Any]]:
         """Return the (at most 16) first values of each of its arrays."""
         return [event["head"] for event in self.inputs(input_id)]
-
-    def last(self) -> tuple[str, str] | None:
-        """Return type and id of the last event."""
-        return (self.events[-1]["type"], self.events[-1]["id"]) if self.events else None
