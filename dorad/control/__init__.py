@@ -1,0 +1,1 @@
+"""The control API: what commands and a daemon say to each other, its client and its server."""
