@@ -10,7 +10,8 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                      ext_drop {namespace, key}, ext_drain {namespace}
                                                              ask the extension table; answered
                      done {}                                 sends nothing any more
-    daemon -> node   welcome {} [mailbox, doorbell, space]   the node's own
+    daemon -> node   welcome {} [mailbox, doorbell, space, config]
+                                                             the node's own; config is JSON
                      refused {error}                         there is no place for this node
                      peer {node} [mailbox, doorbell]         a node that ours sends to
                      source {node} [space]                   a node that waits for room at ours
@@ -22,8 +23,17 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                      ext_done {} [value or JSON list], ext_refused {error}
                                                              answers to `ext_…`; a load that finds
                                                              nothing has no descriptor
-                     closed {input}, stop {reason}, failed {source_node_id, error,
-                     affected_input_ids}                     become events
+                     input {id, ring, source, interval_ns, blocking}
+                                                             one more ring feeds an input
+                     input_gone {id, ring}                   nothing will come over that ring
+                     closed {input}, broken {input}, recovered {input}, restarted {node},
+                     failed {source_node_id, error, affected_input_ids}, stop {reason},
+                     param {key, value}, param_gone {key}    become events
+                     ping {}                                 is to be read, no more
+                     adopted {}                              another daemon has taken over: what
+                                                             waits for an answer asks again
+
+A daemon that has taken over says again what holds; a node ignores what it knows already.
 """
 
 from __future__ import annotations
@@ -36,9 +46,9 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 MAX_PACKET = 1 << 16
-MAX_DESCRIPTORS = 3
+MAX_DESCRIPTORS = 4
 
 
 class ProtocolError(Exception):

@@ -27,6 +27,8 @@ BOX_CONFIG_OFFSET = 1  # bytes
 BOX_CONFIG_LENGTH = 2  # bytes
 BOX_ASLEEP = 1 * LINE  # node: non-zero while it blocks and wants its doorbell rung
 BOX_MAIL = 2 * LINE  # daemon: packets sent to the node's socket so far
+BOX_PULSE = 3 * LINE  # node: grows whenever it enters or leaves the API, if it is watched
+BOX_SEEN = 3 * LINE + 1  # node: packets it has read from its socket so far
 BOX_WORDS = 4 * LINE
 
 # Words of a ring header, relative to the ring.
@@ -39,6 +41,8 @@ RING_WAITING = 1 * LINE + 3  # producer: non-zero while it waits for room
 RING_REFUSED = 1 * LINE + 4  # producer: messages given up because the dataflow was stopping
 RING_TAIL = 2 * LINE  # consumer: messages taken or skipped, ever
 RING_RECEIVED = 2 * LINE + 1  # consumer: messages taken, ever
+RING_LATENCY_SUM = 2 * LINE + 2  # consumer: sum of the times from sending to taking, ns
+RING_LATENCY_DIFF = 2 * LINE + 3  # consumer: sum of how much successive such times differed, ns
 RING_STATE = 3 * LINE  # daemon: one of STATE_*
 RING_HAZARDS = 4 * LINE  # consumer: samples it borrows, 0 where free
 HAZARDS = 32
