@@ -1,0 +1,285 @@
+"""What a daemon remembers over its own death: dataflows, how far they are, restarts, parameters.
+
+SQLite in WAL mode. A commit is a write into the page cache, which is safe against the end of the
+process and takes some 50 us, so it is done right in the event loop; what must survive a power cut
+is followed by `sync`, in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+SCHEMA = 1
+
+_TABLES = """
+CREATE TABLE dataflow (
+    uuid TEXT PRIMARY KEY, name TEXT, path TEXT NOT NULL, original TEXT NOT NULL,
+    descriptor TEXT NOT NULL, options TEXT NOT NULL, log_dir TEXT NOT NULL,
+    status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL,
+    results TEXT NOT NULL DEFAULT '[]', failures TEXT NOT NULL DEFAULT '[]',
+    snapshot TEXT NOT NULL DEFAULT '{}'
+) STRICT, WITHOUT ROWID;
+CREATE TABLE node (
+    dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
+    pid INTEGER, started_at REAL, restarts INTEGER NOT NULL, last_exit TEXT,
+    PRIMARY KEY (dataflow, node)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE restart (
+    dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
+    at REAL NOT NULL, why TEXT NOT NULL
+) STRICT;
+CREATE INDEX restart_by_dataflow ON restart (dataflow, node, at);
+CREATE TABLE param (
+    dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
+    key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (dataflow, node, key)
+) STRICT, WITHOUT ROWID;
+"""
+
+KEPT_RESTARTS = 1000
+"""Rows of restart history that are kept for each dataflow."""
+
+
+class StateError(Exception):
+    """The state cannot be written or read; the text says why."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How a dataflow was asked to be run."""
+
+    env: dict[str, str] = {}
+    uv: bool = False
+    allow_shell: bool = False
+    exit_when_nodes_finish: bool | None = None
+
+
+class Row(msgspec.Struct):
+    """One dataflow as it is stored."""
+
+    uuid: str
+    name: str | None
+    path: str
+    original: dict[str, Any]
+    """The descriptor it was started from."""
+    descriptor: dict[str, Any]
+    """The descriptor as it is now."""
+    options: Options
+    log_dir: str
+    status: str
+    started_at: float
+    ended_at: float | None = None
+    results: list[dict[str, Any]] = []
+    failures: list[dict[str, Any]] = []
+    snapshot: dict[str, Any] = {}
+
+
+_JSON_COLUMNS = ("original", "descriptor", "options", "results", "failures", "snapshot")
+_COLUMNS = (
+    "uuid", "name", "path", "original", "descriptor", "options", "log_dir", "status",
+    "started_at", "ended_at", "results", "failures", "snapshot",
+)  # fmt: skip
+
+
+class State:
+    """The state file. Belongs to one thread, but for `sync`."""
+
+    def __init__(self, path: Path, set_aside: Callable[[str], None]) -> None:
+        """Open the file, or make it; one that cannot be used is set aside, and `set_aside` told.
+
+        Raises:
+            StateError: there is no file and none can be made.
+        """
+        self.path = path
+        try:
+            self._open()
+        except (apsw.Error, _UnusableError) as error:
+            if not path.exists():
+                raise StateError(f"{path}: {error}") from error
+            kept = self._move_away()
+            set_aside(f"{path} could not be used ({error}); it is kept as {kept.name}")
+            try:
+                self._open()
+            except apsw.Error as second:
+                raise StateError(f"{path}: {second}") from second
+
+    def _open(self) -> None:
+        database = apsw.Connection(str(self.path))
+        try:
+            database.set_busy_timeout(2000)
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+                database.execute(f"PRAGMA {pragma}").fetchall()
+            # A checkpoint waits for the disk: `sync` makes them, never a commit.
+            database.wal_autocheckpoint(0)
+            version = database.pragma("user_version")
+            if version == 0 and not database.execute("SELECT 1 FROM sqlite_schema").fetchall():
+                with database:
+                    database.execute(_TABLES)
+                    database.pragma("user_version", SCHEMA)
+            elif version != SCHEMA:
+                raise _UnusableError(f"its layout is version {version}, this is {SCHEMA}")
+            found = database.execute("PRAGMA quick_check(1)").fetchall()
+            if found != [("ok",)]:
+                raise _UnusableError(f"it is damaged: {found[0][0]}")
+            for column in _JSON_COLUMNS:
+                bad = database.execute(
+                    f"SELECT uuid FROM dataflow WHERE NOT json_valid({column}) LIMIT 1"  # noqa: S608 - our own column names
+                ).fetchall()
+                if bad:
+                    raise _UnusableError(f"{column} of {bad[0][0]} is damaged")
+        except BaseException:
+            database.close(True)
+            raise
+        self._database = database
+
+    def _move_away(self) -> Path:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        kept = self.path.with_name(f"{self.path.name}.unusable-{stamp}")
+        number = 1
+        while kept.exists():
+            number += 1
+            kept = kept.with_name(f"{self.path.name}.unusable-{stamp}.{number}")
+        for suffix in ("", "-wal", "-shm"):
+            source = self.path.with_name(self.path.name + suffix)
+            if source.exists():
+                source.rename(kept.with_name(kept.name + suffix))
+        return kept
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close(True)
+
+    def sync(self) -> None:
+        """Bring everything to the disk. Waits for it: call it in a thread.
+
+        Raises:
+            StateError: the disk is full or broken.
+        """
+        try:
+            with contextlib.closing(apsw.Connection(str(self.path))) as database:
+                database.set_busy_timeout(2000)
+                database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+        except apsw.Error as error:
+            raise StateError(f"{self.path}: {error}") from error
+
+    # -- dataflows ---------------------------------------------------------------------------
+
+    def rows(self) -> list[Row]:
+        """Return all dataflows, the oldest first.
+
+        Raises:
+            StateError: the file cannot be read any more.
+        """
+        found = self._run(
+            f"SELECT {', '.join(_COLUMNS)} FROM dataflow ORDER BY started_at"  # noqa: S608 - constants
+        )
+        return [self._row(values) for values in found]
+
+    @staticmethod
+    def _row(values: tuple[Any, ...]) -> Row:
+        fields = dict(zip(_COLUMNS, values, strict=True))
+        for column in _JSON_COLUMNS:
+            fields[column] = msgspec.json.decode(fields[column])
+        return msgspec.convert(fields, Row)
+
+    def put(self, row: Row) -> None:
+        """Store a dataflow, or all that is new of it. Raises StateError."""
+        fields = msgspec.structs.asdict(row)
+        for column in _JSON_COLUMNS:
+            fields[column] = msgspec.json.encode(fields[column]).decode()
+        updates = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
+        self._run(
+            f"INSERT INTO dataflow ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - constants
+            f"({', '.join(f':{name}' for name in _COLUMNS)}) "
+            f"ON CONFLICT (uuid) DO UPDATE SET {updates}",
+            fields,
+        )
+
+    def put_snapshot(self, uuid: str, snapshot: Mapping[str, Any]) -> None:
+        """Store how far a dataflow is. Raises StateError."""
+        text = msgspec.json.encode(snapshot).decode()
+        self._run("UPDATE dataflow SET snapshot = ? WHERE uuid = ?", (text, uuid))
+
+    def forget(self, uuids: Iterable[str]) -> None:
+        """Delete dataflows with everything that belongs to them. Raises StateError."""
+        for uuid in uuids:
+            self._run("DELETE FROM dataflow WHERE uuid = ?", (uuid,))
+
+    # -- nodes -------------------------------------------------------------------------------
+
+    def put_node(
+        self,
+        uuid: str,
+        node: str,
+        *,
+        pid: int | None,
+        started_at: float | None,
+        restarts: int,
+        last_exit: str | None,
+    ) -> None:
+        """Store what is known of a node. Raises StateError."""
+        self._run(
+            "INSERT INTO node VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (dataflow, node) DO UPDATE SET "
+            "pid = excluded.pid, started_at = excluded.started_at, restarts = excluded.restarts, "
+            "last_exit = excluded.last_exit",
+            (uuid, node, pid, started_at, restarts, last_exit),
+        )
+
+    def add_restart(self, uuid: str, node: str, at: float, why: str) -> None:
+        """Add a line to the restart history, which is kept short. Raises StateError."""
+        self._run("INSERT INTO restart VALUES (?, ?, ?, ?)", (uuid, node, at, why))
+        self._run(
+            "DELETE FROM restart WHERE dataflow = ?1 AND rowid NOT IN "
+            "(SELECT rowid FROM restart WHERE dataflow = ?1 ORDER BY at DESC LIMIT ?2)",
+            (uuid, KEPT_RESTARTS),
+        )
+
+    def restarts(self, uuid: str, node: str) -> list[tuple[float, str]]:
+        """Return when and why a node was restarted, the oldest first. Raises StateError."""
+        return self._run(
+            "SELECT at, why FROM restart WHERE dataflow = ? AND node = ? ORDER BY at", (uuid, node)
+        )
+
+    # -- parameters --------------------------------------------------------------------------
+
+    def params(self, uuid: str) -> dict[str, dict[str, Any]]:
+        """Return what was set, by node and key. Raises StateError."""
+        found: dict[str, dict[str, Any]] = {}
+        for node, key, value in self._run(
+            "SELECT node, key, value FROM param WHERE dataflow = ? ORDER BY node, key", (uuid,)
+        ):
+            found.setdefault(node, {})[key] = msgspec.json.decode(value)
+        return found
+
+    def set_param(self, uuid: str, node: str, key: str, value: Any) -> None:
+        """Store a parameter. Raises StateError."""
+        self._run(
+            "INSERT INTO param VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (dataflow, node, key) DO UPDATE SET value = excluded.value",
+            (uuid, node, key, msgspec.json.encode(value).decode()),
+        )
+
+    def delete_param(self, uuid: str, node: str, key: str) -> None:
+        """Delete a parameter, if it is there. Raises StateError."""
+        self._run(
+            "DELETE FROM param WHERE dataflow = ? AND node = ? AND key = ?", (uuid, node, key)
+        )
+
+    def _run(self, sql: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        try:
+            with self._database:
+                found: list[tuple[Any, ...]] = self._database.execute(sql, values).fetchall()
+        except apsw.Error as error:
+            raise StateError(f"{self.path}: {error}") from error
+        return found
+
+
+class _UnusableError(Exception):
+    """The file is one of SQLite's, but not one that this daemon can go on with."""

@@ -1,0 +1,137 @@
+"""The state file: what is stored comes back, whatever happens to the process or to the file."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+
+from dorad.daemon.state import KEPT_RESTARTS, Options, Row, State, StateError
+
+
+def never(text: str) -> None:
+    raise AssertionError(text)
+
+
+def row(uuid: str = "u1", **changes: object) -> Row:
+    fields = {
+        "uuid": uuid,
+        "name": "camera",
+        "path": "/robot/dataflow.yml",
+        "original": {"nodes": [{"id": "a"}]},
+        "descriptor": {"nodes": [{"id": "a"}, {"id": "b"}]},
+        "options": Options(env={"K": "V"}, uv=True),
+        "log_dir": "/robot/out/u1",
+        "status": "running",
+        "started_at": 12.5,
+        "snapshot": {"restarts": {"a": 2}},
+    }
+    return Row(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_a_dataflow_comes_back_as_it_was_stored(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    state.close()
+    again = State(tmp_path / "state.db", never)
+    assert again.rows() == [row()]
+    again.close()
+
+
+def test_storing_again_replaces_and_a_snapshot_alone_leaves_the_rest(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    state.put(row(status="finished", ended_at=20.0))
+    state.put_snapshot("u1", {"x": 1})
+    assert state.rows() == [row(status="finished", ended_at=20.0, snapshot={"x": 1})]
+    state.close()
+
+
+def test_what_was_stored_survives_sigkill_right_after(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from dorad.daemon.state import State
+from tests.daemon.test_state import never, row
+State(Path(sys.argv[1]), never).put(row())
+os.kill(os.getpid(), 9)
+"""
+    path = tmp_path / "state.db"
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=Path(__file__).parents[2])
+    assert done.returncode == -signal.SIGKILL
+    state = State(path, never)
+    assert [found.uuid for found in state.rows()] == ["u1"]
+    state.close()
+
+
+def test_forgetting_a_dataflow_forgets_its_params_and_restarts(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    state.set_param("u1", "a", "gain", 1.5)
+    state.add_restart("u1", "a", 1.0, "exited with code 1")
+    state.forget(["u1"])
+    assert (state.rows(), state.params("u1"), state.restarts("u1", "a")) == ([], {}, [])
+    state.close()
+
+
+def test_params_keep_their_json_types(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    values = {"f": 1.0, "i": 1, "s": "1", "n": None, "l": [1, {"k": True}]}
+    for key, value in values.items():
+        state.set_param("u1", "a", key, value)
+    state.set_param("u1", "a", "s", "changed")
+    state.delete_param("u1", "a", "n")
+    del values["n"]
+    assert state.params("u1") == {"a": values | {"s": "changed"}}
+    assert isinstance(state.params("u1")["a"]["f"], float)
+    state.close()
+
+
+def test_the_restart_history_is_bounded(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    for at in range(KEPT_RESTARTS + 5):
+        state.add_restart("u1", "a", float(at), "exited with code 1")
+    found = state.restarts("u1", "a")
+    assert (len(found), found[0][0]) == (KEPT_RESTARTS, 5.0)
+    state.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "half", "version", "json"])
+def test_a_file_that_cannot_be_used_is_set_aside_and_told_of(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "state.db"
+    state = State(path, never)
+    for number in range(200):
+        state.put(row(f"u{number}"))
+    state.sync()
+    state.close()
+    match damage:
+        case "garbage":
+            path.write_bytes(os.urandom(5000))
+        case "half":
+            path.write_bytes(path.read_bytes()[:8192] + os.urandom(8192))
+        case "version":
+            database = apsw.Connection(str(path))
+            database.pragma("user_version", 99)
+            database.close()
+        case "json":
+            database = apsw.Connection(str(path))
+            database.execute("UPDATE dataflow SET snapshot = '{'")
+            database.close()
+    told: list[str] = []
+    state = State(path, told.append)
+    assert state.rows() == []
+    state.put(row())
+    state.close()
+    (text,) = told
+    kept = [entry for entry in tmp_path.glob("state.db.unusable-*") if "-wal" not in entry.name]
+    assert kept and kept[0].name in text
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"state\.db"):
+        State(tmp_path / "missing" / "state.db", never)
