@@ -19,6 +19,7 @@ from dorad.daemon.extensions import KINDS, Extensions
 from dorad.daemon.mailbox import Mailbox
 from dorad.daemon.pidwatch import PidWatch
 from dorad.daemon.samples import Samples
+from dorad.node.payload import pack
 from dorad.node.protocol import VERSION, Packet, ProtocolError
 from dorad.shm import create, doorbell
 
@@ -316,7 +317,11 @@ class Broker:
         box.attach()
         if box.node.is_dynamic:
             self._dynamic.add(connection.pid, node_id)
-        self.send(node_id, "welcome", {}, (box.memory, box.bell, box.space))
+        config = pack(box.config)
+        try:
+            self.send(node_id, "welcome", {}, (box.memory, box.bell, box.space, config))
+        finally:
+            os.close(config)
         self._introduce(node_id)
         for kind, fields in self._waiting.pop(node_id, []):
             self.send(node_id, kind, fields)

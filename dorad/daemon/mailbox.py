@@ -20,7 +20,7 @@ class Mailbox:
     """The daemon's side of one node: its segment, its bells, and the words the daemon writes."""
 
     def __init__(self, dataflow: Dataflow, node: Node, dataflow_id: str) -> None:
-        """Make the segment with a ring for each input, and the node's configuration in it.
+        """Make the segment with a ring for each input, and write down the node's configuration.
 
         Raises:
             create.ShmFullError: /dev/shm has no room for it.
@@ -28,18 +28,15 @@ class Mailbox:
         self.node = node
         inputs = {item.id: item for item in node.all_inputs}
         sizes = [max(1, item.queue_size) for item in inputs.values()]
-        rings = layout.plan(sizes, 0).rings
+        plan = layout.plan(sizes)
+        rings = plan.rings
         self.rings = dict(zip(inputs, rings, strict=True))
-        config = json.dumps(self._config(dataflow, dataflow_id, inputs)).encode()
-        plan = layout.plan(sizes, len(config))
+        self.config = json.dumps(self._config(dataflow, dataflow_id, inputs)).encode()
         self.memory = create.create(plan.size)
         self.bell = doorbell.create()
         self.space = doorbell.create()
         self._mapping = Mapping(self.memory)
         words = self._mapping.words
-        self._mapping.memory[plan.config_offset : plan.config_offset + len(config)] = config
-        words[layout.BOX_CONFIG_OFFSET] = plan.config_offset
-        words[layout.BOX_CONFIG_LENGTH] = len(config)
         for ring in rings:
             words[ring.base + layout.RING_CAPACITY] = ring.capacity
             words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size

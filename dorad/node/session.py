@@ -11,9 +11,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import events, protocol
+from dorad.node.payload import unpack
 from dorad.shm.layout import (
-    BOX_CONFIG_LENGTH,
-    BOX_CONFIG_OFFSET,
     BOX_MAGIC,
     BOX_MAIL,
     MAGIC,
@@ -29,6 +28,8 @@ from dorad.shm.ring import Outlet, Peer
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+MAX_CONFIG = 1 << 26
 
 SEGMENT_DEADLINE = 5.0
 """Seconds after which a segment that an entry names must have been announced."""
@@ -93,15 +94,15 @@ class Session:
             raise RuntimeError(packet.text("error"))
         if packet.kind != "welcome":
             raise RuntimeError(f"the daemon answered {packet.kind!r} where 'welcome' was due")
-        memory, self.bell, self.space = packet.take(3)
-        self.box = Mapping(memory)
-        os.close(memory)
-        words = self.box.words
-        if words[BOX_MAGIC] != MAGIC:
+        memory, self.bell, self.space, config = packet.take(4)
+        try:
+            self.box = Mapping(memory)
+            self.config: dict[str, Any] = json.loads(unpack(config, MAX_CONFIG))
+        finally:
+            os.close(memory)
+            os.close(config)
+        if self.box.words[BOX_MAGIC] != MAGIC:
             raise RuntimeError("the daemon's mailbox is of another version; restart the daemon")
-        start = words[BOX_CONFIG_OFFSET]
-        content = self.box.memory[start : start + words[BOX_CONFIG_LENGTH]]
-        self.config: dict[str, Any] = json.loads(content)
 
     @property
     def descriptor(self) -> int:

@@ -1,10 +1,10 @@
 """Where everything lies in a mailbox segment, and what an entry of a ring looks like.
 
-A mailbox is one segment per node. It holds the node's own words, one ring for each of its inputs,
-and the node's configuration as JSON. All words are 64 bits, native order; a word has one writer,
-and words of different writers lie on different cache lines of 64 bytes.
+A mailbox is one segment per node. It holds the node's own words and a ring for each of its inputs;
+more rings can follow while the node runs. All words are 64 bits, native order; a word has one
+writer, and words of different writers lie on different cache lines of 64 bytes.
 
-    mailbox:  header | ring of input 0 | ring of input 1 | ... | configuration
+    mailbox:  header | ring of input 0 | ring of input 1 | ...
     ring:     8 lines of words | capacity x 256 bytes of entries
 """
 
@@ -23,8 +23,6 @@ LINE = 8  # words in a cache line
 
 # Words of the mailbox header.
 BOX_MAGIC = 0
-BOX_CONFIG_OFFSET = 1  # bytes
-BOX_CONFIG_LENGTH = 2  # bytes
 BOX_ASLEEP = 1 * LINE  # node: non-zero while it blocks and wants its doorbell rung
 BOX_MAIL = 2 * LINE  # daemon: packets sent to the node's socket so far
 BOX_PULSE = 3 * LINE  # node: grows whenever it enters or leaves the API, if it is watched
@@ -70,13 +68,17 @@ class RingPlan:
     capacity: int
     queue_size: int
 
+    @property
+    def end(self) -> int:
+        """The first byte after it."""
+        return self.entries + self.capacity * ENTRY_SIZE
+
 
 @dataclass(frozen=True, slots=True)
 class MailboxPlan:
     """The whole segment; `size` in bytes, whole pages."""
 
     rings: tuple[RingPlan, ...]
-    config_offset: int
     size: int
 
 
@@ -89,17 +91,24 @@ def capacity_for(queue_size: int) -> int:
     return max(MIN_CAPACITY, 1 << max(queue_size, 1).bit_length())
 
 
-def plan(queue_sizes: Sequence[int], config_length: int, *, page: int = 4096) -> MailboxPlan:
+def plan_ring(offset: int, queue_size: int) -> RingPlan:
+    """Lay out a ring that starts at byte `offset`, a multiple of a cache line."""
+    return RingPlan(
+        base=offset // WORD,
+        entries=offset + RING_WORDS * WORD,
+        capacity=capacity_for(queue_size),
+        queue_size=queue_size,
+    )
+
+
+def plan(queue_sizes: Sequence[int], *, page: int = 4096) -> MailboxPlan:
     """Lay out a mailbox with one ring for each queue size (>= 1), in order."""
-    rings = []
+    rings: list[RingPlan] = []
     offset = BOX_WORDS * WORD
     for queue_size in queue_sizes:
-        capacity = capacity_for(queue_size)
-        entries = offset + RING_WORDS * WORD
-        rings.append(RingPlan(offset // WORD, entries, capacity, queue_size))
-        offset = entries + capacity * ENTRY_SIZE
-    size = offset + config_length
-    return MailboxPlan(tuple(rings), offset, -(-size // page) * page)
+        rings.append(plan_ring(offset, queue_size))
+        offset = rings[-1].end
+    return MailboxPlan(tuple(rings), -(-offset // page) * page)
 
 
 def sample_key(segment: int, offset: int) -> int:

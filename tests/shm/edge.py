@@ -89,7 +89,7 @@ def content(taken: Taken) -> bytes:
 @contextmanager
 def edge(queue_size: int = 10, *, blocking: bool = False) -> Iterator[Edge]:
     """An edge between two ends in this process, its consumer attached."""
-    plan = layout.plan([queue_size], 0)
+    plan = layout.plan([queue_size])
     memory = create.create(plan.size)
     bells = [doorbell.create(), doorbell.create()]
     box = Mapping(memory)
