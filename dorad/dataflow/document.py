@@ -65,6 +65,10 @@ class Value:
             return [value.plain() for value in self.data]
         return self.data
 
+    def where(self) -> str:
+        """Its place in words: a line, or its key where there is no file."""
+        return f"in line {self.name_line}" if self.name_line else f"at {self.key}"
+
     def describe(self) -> str:
         """The value in words, for "must be a list, not …"."""
         match self.data:
@@ -184,9 +188,7 @@ class _Tree:
             if first is None:
                 entries[name.value] = value
             else:
-                self._problems.at(
-                    line, column, f"given twice, first in line {first.name_line}", key=key
-                )
+                self._problems.at(line, column, f"given twice, first {first.where()}", key=key)
         return entries
 
     def _scalar(self, node: ScalarNode, value: Value) -> bool | int | float | str | None:

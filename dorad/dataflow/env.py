@@ -44,10 +44,13 @@ def is_loader(name: str) -> bool:
     return name in _LOADER or name.startswith("DYLD_")
 
 
-def read_env(value: Value | None, environ: Mapping[str, str], problems: Problems) -> dict[str, str]:
+def read_env(
+    value: Value | None, environ: Mapping[str, str] | None, problems: Problems
+) -> dict[str, str]:
     """The variables of an `env` mapping, expanded; reserved ones are left out with a warning.
 
     Puts the expanded text into the tree too, so that the descriptor shows what the nodes see.
+    Without `environ` the texts are taken for expanded already.
     """
     if value is None:
         return {}
@@ -69,7 +72,7 @@ def read_env(value: Value | None, environ: Mapping[str, str], problems: Problems
     return env
 
 
-def _text(item: Value, environ: Mapping[str, str], problems: Problems) -> str | None:
+def _text(item: Value, environ: Mapping[str, str] | None, problems: Problems) -> str | None:
     match item.data:
         case None:
             problems.error(item, "has no value", 'write "" for an empty text')
@@ -78,10 +81,12 @@ def _text(item: Value, environ: Mapping[str, str], problems: Problems) -> str | 
         case int() as number:
             return str(number)
         case float() as number:
+            if not math.isfinite(number):  # JSON has no word for it
+                item.data = float_text(number)
             return float_text(number)
         case str() as text:
             try:
-                item.data = expand(text, environ)
+                item.data = text if environ is None else expand(text, environ)
             except TextError as error:
                 problems.text_error(item, error)
                 return None

@@ -182,8 +182,8 @@ class Fields:
             if text is None:
                 continue
             if text in found:
-                first = found[text].line
-                self.problems.warn(item, f"`{text}` is listed twice, first in line {first}")
+                first = found[text].where()
+                self.problems.warn(item, f"`{text}` is listed twice, first {first}")
             found.setdefault(text, item)
         return tuple(found)
 

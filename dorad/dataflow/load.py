@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,14 @@ from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.model import Dataflow, TypeRule
-from dorad.dataflow.nodes import read_node
+from dorad.dataflow.nodes import read_lone_node, read_node
+from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.wiring import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
 LARGEST_FILE = 8 << 20
 """Bytes."""
@@ -50,28 +53,53 @@ def parse(text: str, *, path: Path, environ: Mapping[str, str] | None = None) ->
     Raises DataflowError with every problem found, sorted by position.
     """
     problems = Problems(str(path))
-    dataflow = _read_dataflow(text, path, os.environ if environ is None else environ, problems)
-    if problems.errors or dataflow is None:
+    root = read_document(text, problems)
+    return _read_dataflow(root, path, os.environ if environ is None else environ, problems)
+
+
+def from_descriptor(descriptor: Mapping[str, Any], *, path: Path) -> Dataflow:
+    """The dataflow whose `descriptor` this is; `path` is its file, which is not opened.
+
+    Nothing in it is expanded again. Raises DataflowError with every problem found: its problems
+    have keys but no lines.
+    """
+    problems = Problems(str(path))
+    return _read_dataflow(plain_tree(dict(descriptor), problems), path, None, problems)
+
+
+def load_node(path: str | Path, *, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Read the file at `path` that holds one node: an entry of `nodes` by itself.
+
+    Gives it as plain values with `env` expanded by `environ` (None: this process's environment).
+    Raises DataflowError as `load` does.
+    """
+    problems = Problems(str(path))
+    text = _read_text(Path(path), problems, "a YAML file with one node")
+    root = None if text is None else read_document(text, problems)
+    if root is not None:
+        read_lone_node(root, os.environ if environ is None else environ, problems)
+    if root is None or problems.errors:
         raise DataflowError(in_order(problems.errors))
-    return dataflow
+    node: dict[str, Any] = root.plain()
+    return node
 
 
-def _read_text(path: Path, problems: Problems) -> str | None:
+def _read_text(path: Path, problems: Problems, what: str = "a dataflow's YAML file") -> str | None:
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
-        problems.at(0, 0, "no such file", "give the path of a dataflow's YAML file")
+        problems.at(0, 0, "no such file", f"give the path of {what}")
         return None
     except IsADirectoryError:
-        problems.at(0, 0, "is a directory", "give the path of a dataflow's YAML file")
+        problems.at(0, 0, "is a directory", f"give the path of {what}")
         return None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         problems.at(0, 0, f"cannot be read: {reason}")
         return None
     if len(data) > LARGEST_FILE:
-        problems.at(0, 0, f"is larger than {LARGEST_FILE >> 20} MB", "is it a dataflow?")
+        problems.at(0, 0, f"is larger than {LARGEST_FILE >> 20} MB", f"is it {what}?")
         return None
     try:
         return data.decode()
@@ -88,14 +116,14 @@ def _read_text(path: Path, problems: Problems) -> str | None:
 
 
 def _read_dataflow(
-    text: str, path: Path, environ: Mapping[str, str], problems: Problems
-) -> Dataflow | None:
-    root = read_document(text, problems)
+    root: Value | None, path: Path, environ: Mapping[str, str] | None, problems: Problems
+) -> Dataflow:
+    """The dataflow in the tree, or DataflowError with all `problems`."""
     if root is None:
-        return None
+        raise DataflowError(in_order(problems.errors))
     if not isinstance(root.data, dict):
         problems.error(root, f"a dataflow is a mapping with `nodes`, not {root.describe()}")
-        return None
+        raise DataflowError(problems.errors)
     fields = Fields(root, problems)
     env = read_env(fields.take("env"), environ, problems)
     found = [read_node(item, env, environ, problems) for item in fields.items("nodes")]
@@ -105,7 +133,6 @@ def _read_dataflow(
         nodes=connect([node for node in found if node is not None], places, problems),
         path=path,
         base_dir=path.absolute().parent,
-        descriptor=root.plain(),
         env=env,
         exit_when_nodes_finish=fields.flag("exit_when_nodes_finish"),
         health_check_interval=_DEFAULT_HEALTH_CHECK_INTERVAL if interval is None else interval,
@@ -114,11 +141,18 @@ def _read_dataflow(
         debug=_read_debug(fields),
         deploy=read_deploy(fields),
         warnings=in_order(problems.warnings),
-        positions={key: (value.name_line, value.name_column) for key, value in places.items()},
+        positions={
+            key: (value.name_line, value.name_column)
+            for key, value in places.items()
+            if value.name_line
+        },
     )
     if "nodes" not in fields.finish(_INSTEAD) and not fields.has("nodes"):
         problems.error_in_name(root, "needs `nodes`", "a list of the programs to run")
-    return dataflow
+    if problems.errors:
+        raise DataflowError(in_order(problems.errors))
+    # last, because reading makes text of what stands where text belongs
+    return replace(dataflow, descriptor=root.plain())
 
 
 def _read_debug(fields: Fields) -> bool:

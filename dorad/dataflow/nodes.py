@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.env import read_env
-from dorad.dataflow.errors import TextError
+from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields, integer, scalar_text
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
 from dorad.dataflow.kinds import INSTEAD, check_keys, check_made, kind_of
 from dorad.dataflow.model import Git, Node, NodeKind, Restart, RestartPolicy
+from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
+from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.words import split_args
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from dorad.dataflow.document import Value
     from dorad.dataflow.model import Operator
-    from dorad.dataflow.problems import Problems
     from dorad.dataflow.ros2 import Ros2Bridge
 
 _SHA256 = r"[0-9a-fA-F]{64}"
@@ -34,9 +36,15 @@ _MAX_RESTARTS = 2**32 - 1
 
 
 def read_node(
-    value: Value, dataflow_env: Mapping[str, str], environ: Mapping[str, str], problems: Problems
+    value: Value,
+    dataflow_env: Mapping[str, str],
+    environ: Mapping[str, str] | None,
+    problems: Problems,
 ) -> Node | None:
-    """The node as far as it can be read, None for what is no mapping; reports what is wrong."""
+    """The node as far as it can be read, None for what is no mapping; reports what is wrong.
+
+    Without `environ` the texts of `env` are taken for expanded already.
+    """
     if not isinstance(value.data, dict):
         _report_no_mapping(value, problems)
         return None
@@ -87,6 +95,35 @@ def read_node(
         )
     check_made(fields, fields.finish(INSTEAD))
     return node
+
+
+def read_one(definition: Mapping[str, Any], *, name: str = "node") -> Node:
+    """The node that one entry of `nodes` describes as plain values, not wired to others yet.
+
+    Nothing in it is expanded again. Raises DataflowError; `name` stands where the file does in
+    its problems.
+    """
+    problems = Problems(name)
+    root = plain_tree(dict(definition), problems)
+    node = None if root is None else read_lone_node(root, None, problems)
+    if node is None or problems.errors:
+        raise DataflowError(in_order(problems.errors))
+    return node
+
+
+def read_lone_node(
+    root: Value, environ: Mapping[str, str] | None, problems: Problems
+) -> Node | None:
+    """As `read_node`, for what is all of a document."""
+    if isinstance(root.data, dict) and "nodes" in root.data and "id" not in root.data:
+        problems.error_in_name(
+            root.data["nodes"], "this is a whole dataflow", "give one entry of its `nodes`"
+        )
+        return None
+    if isinstance(root.data, list) and len(root.data) == 1:
+        problems.error(root, "must be the mapping of one node, not a list", "leave out the `-`")
+        return None
+    return read_node(root, {}, environ, problems)
 
 
 def _report_no_mapping(value: Value, problems: Problems) -> None:

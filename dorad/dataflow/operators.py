@@ -34,25 +34,25 @@ def read_operators(node: Fields) -> tuple[Operator, ...]:
     if lone is not None:
         return (_read_operator(lone, node.problems, DEFAULT_ID),)
     operators: list[Operator] = []
-    lines: dict[str, int] = {}
-    logging: dict[str, int] = {}
+    places: dict[str, str] = {}
+    logging: dict[str, str] = {}
     for item in node.items("operators"):
         operator = _read_operator(item, node.problems, None)
-        if operator.id in lines:
-            first = lines[operator.id]
+        if operator.id in places:
+            first = places[operator.id]
             node.problems.error(
-                item, f"two operators with the id `{operator.id}`, the first in line {first}"
+                item, f"two operators with the id `{operator.id}`, the first {first}"
             )
-        lines.setdefault(operator.id, item.line)
+        places.setdefault(operator.id, item.where())
         for key in LOG_KEYS:
             value = item.data.get(key) if isinstance(item.data, dict) else None
             if value is None or value.data is None:
                 continue
             if key in logging:
                 node.problems.error_in_name(
-                    value, f"only one operator of a node may set it, as line {logging[key]} does"
+                    value, f"only one operator of a node may set it; first {logging[key]}"
                 )
-            logging.setdefault(key, value.name_line)
+            logging.setdefault(key, value.where())
         operators.append(operator)
     return tuple(operators)
 

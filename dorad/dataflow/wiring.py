@@ -37,10 +37,10 @@ def connect(
     by_id: dict[str, Node] = {}
     for node in nodes:
         if node.id in by_id:
-            first = places[by_id[node.id].key].name_line
+            first = places[by_id[node.id].key].where()
             problems.error_in_name(
                 places.get(f"{node.key}.id", places[node.key]),
-                f"two nodes with the id `{node.id}`, the first in line {first}",
+                f"two nodes with the id `{node.id}`, the first {first}",
             )
         elif node.id:
             by_id[node.id] = node

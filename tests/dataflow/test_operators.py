@@ -105,7 +105,7 @@ def test_a_source_at_a_lone_operator_is_completed() -> None:
         ),
         (
             "operators: [{id: x, python: x, max_log_size: 1}, {id: y, wasm: y, max_log_size: 1}]",
-            "operators[1].max_log_size: only one operator of a node may set it, as line 3 does",
+            "operators[1].max_log_size: only one operator of a node may set it; first in line 3",
         ),
         (
             "operator: {python: x, send_stdout_as: o}",
