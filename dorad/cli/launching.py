@@ -1,0 +1,89 @@
+"""What `dora run` and `dora start` have in common: their options, and what comes before a start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.dataflow.model import Dataflow
+
+FINISH_FLAG = "--exit-when-nodes-finish"
+
+
+class LaunchCommand(click.Command):
+    """A command with a flag that may be given a value, but only with `=`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let the bare flag stand for true, so that it does not take the next word."""
+        whole = [f"{FINISH_FLAG}=true" if word == FINISH_FLAG else word for word in args]
+        return super().parse_args(ctx, whole)
+
+
+def _parse_env(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    env = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"'{text}': write it as KEY=VALUE")
+        if "$" in text:
+            raise click.BadParameter(f"'{text}': `$` is not expanded here; write the value itself")
+        env[name] = value
+    return env
+
+
+def _parse_finish(_: click.Context, __: click.Parameter, word: str | None) -> bool | None:
+    return None if word is None else word == "true"
+
+
+uv_option = click.option("--uv", is_flag=True, help="Build and run Python nodes with uv.")
+shell_nodes_option = click.option(
+    "--allow-shell-nodes", is_flag=True, help="Allow nodes with `path: shell`."
+)
+debug_option = click.option(
+    "--debug", is_flag=True, help="Accepted for dora 1.x; inspection needs no switch."
+)
+env_option = click.option(
+    "--env",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_parse_env,
+    help="Set a variable for all nodes.",
+)
+finish_option = click.option(
+    FINISH_FLAG,
+    type=click.Choice(["true", "false"], case_sensitive=False),
+    callback=_parse_finish,
+    metavar="[=BOOL]",
+    help="End timer-fed nodes too once their data inputs have closed.",
+)
+
+
+def refuse_unsupported(dataflow: Dataflow) -> None:
+    """Raise DataflowError if the dataflow asks for what does not exist yet."""
+    from dorad.dataflow.errors import DataflowError
+    from dorad.dataflow.support import unsupported
+
+    problems = unsupported(dataflow)
+    if problems:
+        raise DataflowError(problems)
+
+
+def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:
+    """Run the build commands, if there are any. Raises click.ClickException when one fails."""
+    if not any(node.build for node in dataflow.nodes):
+        return
+    from dorad.cli.builder import BuildError, build_dataflow
+
+    try:
+        build_dataflow(dataflow, uv=uv, extra_env=env, echo=_echo)
+    except BuildError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _echo(line: str) -> None:
+    """Show a line of the build; standard output is for the nodes' lines alone."""
+    click.echo(line, err=True)
