@@ -9,12 +9,15 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from dorad import __version__
+from dorad.cli.groups import Entry, LazyGroup
+
+if TYPE_CHECKING:
+    from dorad.control.errors import ControlError
 
 COMPLETE_VARIABLE = "_DORA_COMPLETE"
 """The environment variable by which a shell asks for completions."""
@@ -23,71 +26,37 @@ INTERRUPTED = 130
 """The exit code of a command ended by Ctrl-C: 128 + SIGINT, as shells report it."""
 
 
-class Entry(NamedTuple):
-    """One row of the table of commands: where the command is, and its line in the help."""
-
-    target: str
-    help: str
-
-
 COMMANDS: dict[str, Entry] = {
     "run": Entry("dorad.cli.run:run", "Run a dataflow on this machine and show its logs."),
+    "up": Entry("dorad.cli.up:up", "Start the daemon in the background."),
+    "down": Entry("dorad.cli.down:down", "Stop the daemon."),
+    "start": Entry("dorad.cli.start:start", "Start a dataflow under the daemon."),
+    "stop": Entry("dorad.cli.stop:stop", "Stop a dataflow and wait for its end."),
+    "restart": Entry("dorad.cli.restart:restart", "Stop a dataflow and start it again."),
+    "list": Entry("dorad.cli.list:list_dataflows", "List dataflows that run or have ended."),
+    "logs": Entry("dorad.cli.logs:logs", "Show and follow what nodes have printed."),
+    "clean": Entry("dorad.cli.clean:clean", "Forget dataflows that have ended."),
+    "status": Entry("dorad.cli.status:status", "Tell whether the daemon runs."),
+    "doctor": Entry("dorad.cli.doctor:doctor", "Check this machine, the daemon and its nodes."),
+    "top": Entry("dorad.cli.top:top", "Watch what nodes use and what passes between them."),
+    "node": Entry("dorad.cli.node:node", "Inspect and change the nodes of a running dataflow."),
+    "topic": Entry("dorad.cli.topic:topic", "Look at what passes over outputs, or send there."),
+    "param": Entry("dorad.cli.param:param", "Read and set parameters of running nodes."),
     "build": Entry("dorad.cli.build:build", "Run the build commands of a dataflow's nodes."),
     "validate": Entry("dorad.cli.validate:validate", "Check a dataflow file and list problems."),
     "graph": Entry("dorad.cli.graph:graph", "Draw a dataflow as an HTML page or as Mermaid."),
     "expand": Entry("dorad.cli.expand:expand", "Print the flat dataflow, with env filled in."),
     "new": Entry("dorad.cli.new:new", "Make a new dataflow or node, with tests."),
     "completion": Entry("dorad.cli.completion:completion", "Print a shell's completion script."),
+    "system": Entry("dorad.cli.status:system", "`system status` is `status`.", hidden=True),
+    "inspect": Entry("dorad.cli.top:inspect", "`inspect top` is `top`.", hidden=True),
 }
 
 
-class LazyGroup(click.Group):
-    """A command group that knows its commands by name and imports them one at a time."""
+class Cli(LazyGroup):
+    """All commands."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table, which is the order of use."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command `cmd_name`, or return None when there is none of that name."""
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        module, _, attribute = entry.target.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete a command's name from the table alone, an option as any command does."""
-        if incomplete and not incomplete[0].isalnum():
-            return click.Command.shell_complete(self, ctx, incomplete)
-        return [
-            CompletionItem(name, help=entry.help)
-            for name, entry in COMMANDS.items()
-            if name.startswith(incomplete)
-        ]
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command to call; a name that is none of ours gets the nearest suggested."""
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
-            raise click.UsageError(f"no command named '{name}'{_suggestion(name)}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-def _suggestion(name: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    table: ClassVar[dict[str, Entry]] = COMMANDS
 
 
 EPILOG = """\b
@@ -101,19 +70,13 @@ Examples:
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Cli,
     epilog=EPILOG,
-    no_args_is_help=False,
-    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", message="dora %(version)s")
-@click.pass_context
-def cli(ctx: click.Context) -> None:
+def cli() -> None:
     """Build and run dataflows: processes that exchange Arrow data through shared memory."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        ctx.exit(2)
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -144,6 +107,10 @@ def run_command(arguments: Sequence[str]) -> int:
         for line in str(error).splitlines():
             _tell(line)
         return 1
+    except _control_error() as error:
+        for line in error.problems or [_with_hint(error)]:
+            _tell(line)
+        return 1
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -163,6 +130,17 @@ def _dataflow_error() -> type[Exception]:
     from dorad.dataflow.errors import DataflowError
 
     return DataflowError
+
+
+def _control_error() -> type["ControlError"]:
+    """Return ControlError, in the same way."""
+    from dorad.control.errors import ControlError
+
+    return ControlError
+
+
+def _with_hint(error: "ControlError") -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def _sentence(message: str) -> str:
