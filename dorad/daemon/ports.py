@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import Dataflow, Input, Node
     from dorad.launch.model import Exit
 
 
@@ -52,8 +52,36 @@ class EdgeCounters(Protocol):
         """Messages that wait."""
 
 
+class Vitals(Protocol):
+    """What a node's shared words and its connection tell of it."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has a `Node` and the barrier has let it go."""
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it blocks until something comes for it."""
+
+    @property
+    def pulse(self) -> int:
+        """A number that changes whenever it enters or leaves the API, if it is watched."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether it has not yet read all that the daemon sent it."""
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait in its inputs."""
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether it blocks in sending, because a receiver's queue is full."""
+
+
 class Broker(Protocol):
-    """The mailboxes of a dataflow, as far as decisions act on them. No call blocks."""
+    """The mailboxes of a dataflow, as far as decisions act on them. Only topology takes time."""
 
     def node_config(self, node_id: str) -> str:
         """Return the text of DORA_NODE_CONFIG."""
@@ -76,15 +104,75 @@ class Broker(Protocol):
     def detach(self, node_id: str) -> None:
         """Take note that the node's process is gone for good."""
 
+    def released(self, node_id: str) -> None:
+        """Take note that the node's process is gone and that another one will take its place."""
+
+    def restarting(self, node_id: str, restart_count: int) -> None:
+        """Give the next process of the node this restart count."""
+
+    def reopen(self, node_id: str) -> None:
+        """Forget that the node was told to stop: its next process was not."""
+
+    def node_restarted(self, node_id: str, source_node: str) -> None:
+        """Send NODE_RESTARTED to `node_id`: a node that feeds it is being restarted."""
+
+    def input_broken(self, node_id: str, input_id: str) -> None:
+        """Send INPUT_CLOSED for a timeout."""
+
+    def input_recovered(self, node_id: str, input_id: str) -> None:
+        """Send INPUT_RECOVERED."""
+
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives."""
+
+    def vitals(self, node_id: str) -> Vitals:
+        """Return what there is to see of a node."""
+
+    def ping(self, node_id: str) -> None:
+        """Send a packet that means nothing, so that a node at rest shows that it reads."""
 
     def counters(self) -> Sequence[EdgeCounters]:
         """Return the counters of every edge."""
 
+    def edge_counters_of(self, node_id: str, input_id: str) -> Sent:
+        """Return the counters of one input that a node feeds."""
+
+    async def add_node(self, node: Node, dataflow: Dataflow) -> None:
+        """Make the mailbox of one more node, and connect it. Raises OSError: memory is full."""
+
+    def remove_node(self, node_id: str) -> None:
+        """Take a node that has ended out of the dataflow, with its edges."""
+
+    def add_edge(self, consumer: str, entry: Input) -> None:
+        """Add an input to a node that runs. Raises OSError: its mailbox or memory is full."""
+
+    def remove_edge(self, consumer: str, input_id: str) -> None:
+        """Take an input away from a node that runs."""
+
+    def update(self, dataflow: Dataflow) -> None:
+        """Take note of how the dataflow is now described."""
+
+    async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+        """Let a second process say hello as this node, which waits until the first has let go."""
+
+    def end_handover(self, node_id: str) -> None:
+        """End what `begin_handover` began: the first process has ended, or the second has."""
+
+
+class Sent(Protocol):
+    """Of an edge's counters what only grows."""
+
+    @property
+    def sent(self) -> int:
+        """Messages pushed."""
+
 
 class Started(Protocol):
     """A node's process."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
 
     def signal(self, sig: int) -> None:
         """Send `sig` to the whole process group; nothing happens after its end."""
@@ -97,8 +185,13 @@ class Started(Protocol):
         """The last lines it wrote to stderr."""
 
 
-StartNode = Callable[["Node", str], Awaitable[Started]]
-"""Starts the process of a node, given its DORA_NODE_CONFIG. Raises LaunchError."""
+StartNode = Callable[["Node", str, int], Awaitable[Started]]
+"""Starts the process of a node, given its DORA_NODE_CONFIG and how many it had before. Raises
+LaunchError."""
 
 Notice = Callable[[str, "str | None", str], None]
 """Tells the user something about the run: level, the node it is about, one sentence."""
+
+Happening = Callable[[str, "str | None", str, dict[str, Any]], None]
+"""Tells programs that something happened: what (see the control API), to which node, in words, and
+in figures."""

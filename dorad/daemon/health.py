@@ -1,0 +1,43 @@
+"""Whether a node is well: it moves, or it waits for something and answers when it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dorad.daemon.ports import Vitals
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the last looks at a node have shown; times in monotonic seconds."""
+
+    pulse: int
+    well_at: float
+    """When it was last seen to be well."""
+
+    def silent_for(self, now: float) -> float:
+        """Return the seconds since it was last seen to be well."""
+        return now - self.well_at
+
+
+def look(before: Health | None, vitals: Vitals, now: float) -> Health | None:
+    """Return what is known after a look at a node; None while it has no `Node`.
+
+    A node is well if it has entered or left the API since the last look, or if it is at rest
+    there: waiting for input with nothing queued, or for room to send, and having read all that
+    the daemon has told it. Only an answer proves that a node at rest has not been stopped by a
+    signal, so whoever looks sends it a packet each time.
+    """
+    if not vitals.connected:
+        return None
+    if before is None or vitals.pulse != before.pulse or at_rest(vitals):
+        return Health(vitals.pulse, now)
+    return before
+
+
+def at_rest(vitals: Vitals) -> bool:
+    """Whether a node waits within the API, as far as its words tell."""
+    waits = (vitals.asleep and not vitals.queued) or vitals.waits_for_room
+    return waits and not vitals.unread
