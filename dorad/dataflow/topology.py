@@ -1,0 +1,338 @@
+"""Changes of a dataflow as new dataflows: add, remove and replace a node, add and remove an edge.
+
+Nothing here runs or stops anything. Each change gives a checked dataflow whose descriptor holds
+it, so that what is kept of a running dataflow can start it again as it was last.
+"""
+
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from dorad.dataflow.errors import DataflowError, TextError
+from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.model import LogSource, Node, NodeKind, NodeOutput
+from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.nodes import read_one
+from dorad.dataflow.sources import parse_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from dorad.dataflow.model import Dataflow, Input, Source
+
+    Code = Literal["not-found", "exists", "refused"]
+
+_SPAWNED = (NodeKind.PATH, NodeKind.URL, NodeKind.SHELL)
+
+
+class TopologyError(Exception):
+    """A change that cannot be made: one sentence, and what to do about it."""
+
+    def __init__(
+        self, code: Code, message: str, hint: str | None = None, problems: tuple[str, ...] = ()
+    ) -> None:
+        self.code: Code = code
+        self.message = message
+        self.hint = hint
+        self.problems = problems
+        """For a definition that is not in order: a line for each thing that is wrong."""
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def add_node(dataflow: Dataflow, definition: Mapping[str, Any]) -> Dataflow:
+    """The dataflow with one more node; its inputs may listen to nodes that are there.
+
+    `definition` is one entry of `nodes` as plain values, `env` expanded. Raises TopologyError.
+    """
+    node = _read(definition)
+    if any(node.id == other.id for other in dataflow.nodes):
+        raise TopologyError(
+            "exists", f"there is a node `{node.id}` already", "`dora node replace` changes it"
+        )
+    descriptor = deepcopy(dataflow.descriptor)
+    descriptor["nodes"] = [*(descriptor["nodes"] or ()), deepcopy(dict(definition))]
+    return _checked(dataflow, descriptor)
+
+
+def remove_node(dataflow: Dataflow, node_id: str) -> Dataflow:
+    """The dataflow without a node and without the inputs of others that listen to it.
+
+    Raises TopologyError.
+    """
+    _node(dataflow, node_id)
+    descriptor = deepcopy(dataflow.descriptor)
+    descriptor["nodes"] = [node for node in descriptor["nodes"] if node["id"] != node_id]
+    for body in _bodies(descriptor):
+        for input_id, value in dict(body.get("inputs") or {}).items():
+            source = parse_source(value if isinstance(value, str) else value["source"])
+            if isinstance(source, NodeOutput | LogSource) and source.node == node_id:
+                del body["inputs"][input_id]
+    return _checked(dataflow, descriptor)
+
+
+def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]) -> Dataflow:
+    """The dataflow with another definition for a node, which keeps the node's edges.
+
+    As in dora 1.x its id and its inputs must be the same and its outputs hold all those that
+    others listen to, and both must be programs that are started. Raises TopologyError.
+    """
+    old, new = _node(dataflow, node_id), _read(definition)
+    if new.id != node_id:
+        raise TopologyError(
+            "refused",
+            f"the new definition is of `{new.id}`, not of `{node_id}`",
+            f"write `id: {node_id}` into it",
+        )
+    for node, which in ((old, "node"), (new, "new definition")):
+        if node.kind not in _SPAWNED:
+            raise TopologyError(
+                "refused",
+                f"the {which} `{node_id}` is no program that dorad starts, but `{node.kind}`",
+                "only a node with a `path` of its own can be replaced",
+            )
+    descriptor = deepcopy(dataflow.descriptor)
+    descriptor["nodes"] = [
+        deepcopy(dict(definition)) if node["id"] == node_id else node
+        for node in descriptor["nodes"]
+    ]
+    consumed = {
+        source.output: f"{node.id}/{found.id}"
+        for node in dataflow.nodes
+        for found in node.all_inputs
+        if isinstance(source := found.source, NodeOutput) and source.node == node_id
+    }
+    for output, consumer in consumed.items():
+        if output not in new.outputs:
+            raise TopologyError(
+                "refused",
+                f"the new definition has no output `{output}`, which `{consumer}` receives",
+                "add it, or disconnect that input first",
+            )
+    after = _checked(dataflow, descriptor)
+    _keep_inputs(old, after.node(node_id))
+    return after
+
+
+def connect(dataflow: Dataflow, source: str, target: str) -> Dataflow:
+    """The dataflow with one more edge, from `node/output` to `node/input`.
+
+    The input may be one that its node does not declare; its queue has the default size.
+    Raises TopologyError.
+    """
+    output, (consumer, input_id) = _output(dataflow, source), _target(dataflow, target)
+    found = _input(consumer, input_id)
+    if found is not None and found.source == output:
+        raise TopologyError("exists", f"`{source}` goes to `{target}` already")
+    if found is not None:
+        raise TopologyError(
+            "exists",
+            f"the input `{target}` already receives `{found.source.text}`",
+            "disconnect that first, or choose another input",
+        )
+    descriptor = deepcopy(dataflow.descriptor)
+    body = _body(descriptor, consumer)
+    body["inputs"] = {**(body.get("inputs") or {}), input_id: source}
+    return _checked(dataflow, descriptor)
+
+
+def disconnect(dataflow: Dataflow, source: str, target: str) -> Dataflow:
+    """The dataflow without one edge, which goes from `node/output` to `node/input`.
+
+    Raises TopologyError.
+    """
+    output, (consumer, input_id) = _output(dataflow, source), _target(dataflow, target)
+    found = _input(consumer, input_id)
+    if found is None:
+        raise TopologyError(
+            "not-found",
+            f"`{consumer.id}` has no input `{input_id}`",
+            did_you_mean(input_id, (other.id for other in consumer.inputs)),
+        )
+    if found.source != output:
+        raise TopologyError(
+            "not-found", f"the input `{target}` receives `{found.source.text}`, not `{source}`"
+        )
+    descriptor = deepcopy(dataflow.descriptor)
+    del _body(descriptor, consumer)["inputs"][input_id]
+    return _checked(dataflow, descriptor)
+
+
+def changes(before: Dataflow, after: Dataflow) -> list[str]:
+    """How `after` differs from `before`, a line each.
+
+    The edges of nodes that came or went are not listed by themselves.
+    """
+    old, new = ({node.id: node for node in flow.nodes} for flow in (before, after))
+    lines = [f"removed node {name}" for name in old if name not in new]
+    lines += [f"added node {name}" for name in new if name not in old]
+    both = [(old[name], node) for name, node in new.items() if name in old]
+    lines += [f"replaced node {node.id}" for was, node in both if _replaced(was, node)]
+    for was, node in both:
+        lines += [
+            f"disconnected {edge}"
+            for edge, source in _edges(was).items()
+            if edge not in _edges(node) and not _came_from_none(source, new)
+        ]
+    for was, node in both:
+        lines += [f"connected {edge}" for edge in _edges(node) if edge not in _edges(was)]
+    return lines
+
+
+def _read(definition: Mapping[str, Any]) -> Node:
+    name = definition.get("id")
+    try:
+        return read_one(definition, name=f"node {name}" if isinstance(name, str) else "node")
+    except DataflowError as error:
+        raise _refusal(error) from None
+
+
+def _checked(before: Dataflow, descriptor: dict[str, Any]) -> Dataflow:
+    try:
+        after = from_descriptor(descriptor, path=before.path)
+    except DataflowError as error:
+        nodes = descriptor["nodes"]
+        problems = (
+            replace(problem, key=re.sub(r"^nodes\[(\d+)\]", _name_of(nodes), problem.key))
+            for problem in error.problems
+        )
+        raise _refusal(DataflowError(problems)) from None
+    return replace(after, base_dir=before.base_dir)
+
+
+def _name_of(nodes: list[dict[str, Any]]) -> Callable[[re.Match[str]], str]:
+    return lambda place: f"node {nodes[int(place[1])]['id']}"
+
+
+def _refusal(error: DataflowError) -> TopologyError:
+    if len(error.problems) == 1:
+        problem = error.problems[0]
+        key = problem.key and f"{problem.key}: "
+        return TopologyError("refused", f"{key}{problem.message}", problem.hint)
+    return TopologyError(
+        "refused", "the definition is not in order", None, tuple(map(str, error.problems))
+    )
+
+
+def _node(dataflow: Dataflow, node_id: str) -> Node:
+    try:
+        return dataflow.node(node_id)
+    except KeyError:
+        raise TopologyError(
+            "not-found",
+            f"there is no node `{node_id}`",
+            did_you_mean(node_id, (node.id for node in dataflow.nodes)),
+        ) from None
+
+
+def _output(dataflow: Dataflow, text: str) -> NodeOutput:
+    """The output that `text` names, an operator's with the operator."""
+    try:
+        source = parse_source(text)
+    except TextError as error:
+        raise TopologyError("refused", error.message, error.hint) from None
+    if not isinstance(source, NodeOutput):
+        raise TopologyError("refused", f"`{text}` is not the output of a node")
+    node = _node(dataflow, source.node)
+    if source.output in node.all_outputs:
+        return source
+    if node.lone_operator and (full := f"{node.operators[0].id}/{source.output}"):
+        source = replace(source, output=full)
+    if source.output in node.all_outputs:
+        return source
+    raise TopologyError(
+        "not-found",
+        f"`{node.id}` has no output `{text.partition('/')[2]}`",
+        did_you_mean(source.output, node.all_outputs),
+    )
+
+
+def _target(dataflow: Dataflow, text: str) -> tuple[Node, str]:
+    node_id, slash, input_id = text.partition("/")
+    if not (slash and input_id):
+        raise TopologyError("refused", f"`{text}` is not an input", "write `node/input`")
+    node = _node(dataflow, node_id)
+    if node.kind not in (*_SPAWNED, NodeKind.DYNAMIC):
+        raise TopologyError("refused", f"the inputs of `{node_id}` cannot be changed")
+    return node, input_id
+
+
+def _input(node: Node, input_id: str) -> Input | None:
+    return next((found for found in node.inputs if found.id == input_id), None)
+
+
+def _keep_inputs(old: Node, new: Node) -> None:
+    """Raise TopologyError unless both have the same inputs; the new one gets the old mailbox."""
+    were, are = ({found.id: found for found in node.inputs} for node in (old, new))
+    for input_id in were.keys() | are.keys():
+        was, now = were.get(input_id), are.get(input_id)
+        if was is None or now is None:
+            having = "lacks" if now is None else "adds"
+            difference = f"{having} the input `{input_id}`"
+        elif was.source != now.source:
+            difference = (
+                f"has `{now.source.text}` for the input `{input_id}`, not `{was.source.text}`"
+            )
+        elif was.queue_size != now.queue_size:
+            difference = (
+                f"has `queue_size: {now.queue_size}` for the input `{input_id}`,"
+                f" not {was.queue_size}"
+            )
+        elif was.queue_policy is not now.queue_policy:
+            difference = (
+                f"has `queue_policy: {now.queue_policy}` for the input `{input_id}`,"
+                f" not `{was.queue_policy}`"
+            )
+        else:
+            continue
+        raise TopologyError(
+            "refused",
+            f"the new definition {difference}",
+            "keep the inputs as they are; `dora node connect` and `disconnect` change them",
+        )
+
+
+def _bodies(descriptor: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All mappings that can hold `inputs`."""
+    for node in descriptor["nodes"]:
+        yield node
+        if node.get("operator"):
+            yield node["operator"]
+        yield from node.get("operators") or ()
+
+
+def _body(descriptor: dict[str, Any], node: Node) -> dict[str, Any]:
+    body: dict[str, Any] = next(body for body in descriptor["nodes"] if body["id"] == node.id)
+    return body
+
+
+def _replaced(was: Node, now: Node) -> bool:
+    """Whether more differs than which edges there are."""
+    options = {found.id: replace(found, long_form=False) for found in was.inputs}
+    return _alone(was) != _alone(now) or any(
+        found.source == options[found.id].source
+        and replace(found, long_form=False) != options[found.id]
+        for found in now.inputs
+        if found.id in options
+    )
+
+
+def _alone(node: Node) -> Node:
+    operators = tuple(replace(operator, inputs=()) for operator in node.operators)
+    return replace(node, inputs=(), operators=operators)
+
+
+def _edges(node: Node) -> dict[str, Source]:
+    return {f"{i.source} -> {node.id}/{i.id}": i.source for i in node.all_inputs}
+
+
+def _came_from_none(source: Source, nodes: Mapping[str, Node]) -> bool:
+    """Whether its node is none of these."""
+    name = source.node if isinstance(source, NodeOutput | LogSource) else None
+    return name is not None and name not in nodes
