@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -14,7 +14,7 @@ from dorad.cli.live import LiveLog, writer
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dorad.daemon.ports import EdgeCounters
     from dorad.daemon.run import Ended
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from dorad.launch.command import LaunchContext
     from dorad.logs.filter import LogFilter
     from dorad.logs.format import Format
+
+
+class Failure(Protocol):
+    """One root cause of a dataflow's failure."""
+
+    @property
+    def headline(self) -> str:
+        """What happened to which node."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The interesting part of what the node wrote to stderr."""
 
 
 @contextlib.contextmanager
@@ -116,9 +128,14 @@ def report(ended: Ended, *, verbose: bool) -> None:
         return
     from dorad.daemon.report import failure_report
 
-    for block in failure_report(ended.results):
-        tell("error:", "red", block.headline)
-        for line in block.lines:
+    tell_failures(failure_report(ended.results))
+
+
+def tell_failures(failures: Iterable[Failure]) -> None:
+    """Tell why a dataflow failed, each root cause with what the node said."""
+    for failure in failures:
+        tell("error:", "red", failure.headline)
+        for line in failure.lines:
             click.echo(f"    {line}", err=True)
 
 
