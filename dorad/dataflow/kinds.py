@@ -27,7 +27,7 @@ _COMMON = ("id", "name", "description", "env", "deploy", *MAKERS)
 _PROCESS = ("cpu_affinity", "spin_us")
 _RUNNING = ("inputs", "outputs", "args", "shared_memory_pool_size", *TYPE_KEYS)
 _SOURCE = ("build", "git", "branch", "tag", "rev", "path_sha256")
-_PATH = frozenset((*_COMMON, *_PROCESS, *_RUNNING, *_SOURCE, *RESTART_KEYS, *LOG_KEYS))
+_PATH = frozenset((*_COMMON, *_PROCESS, *_RUNNING, *_SOURCE, *RESTART_KEYS, *LOG_KEYS, "params"))
 _ALLOWED = {
     NodeKind.PATH: _PATH,
     NodeKind.DYNAMIC: _PATH,
@@ -78,6 +78,11 @@ def _kind_of_path(path: str) -> NodeKind:
     return NodeKind.URL if path.startswith(("http://", "https://")) else NodeKind.PATH
 
 
+def declares(kind: NodeKind) -> bool:
+    """Whether `params` of such a node declares parameters; a module's are texts instead."""
+    return kind is not NodeKind.MODULE and "params" in _ALLOWED[kind]
+
+
 def check_keys(node: Fields, kind: NodeKind) -> None:
     """Report keys that this kind of node cannot carry. A key at its default counts as not set."""
     data = node.owner.data
@@ -91,7 +96,7 @@ def check_keys(node: Fields, kind: NodeKind) -> None:
         if kind is NodeKind.OPERATORS and key in _IN_OPERATOR:
             hint = "move it into the operator"
         elif key == "params":
-            hint = "only a `module` has parameters"
+            hint = "only programs and modules have parameters"
         node.problems.error_in_name(value, f"a node with `{_maker(node)}` cannot have it", hint)
 
 

@@ -70,6 +70,17 @@ class LogLevel(StrEnum):
     STDOUT = "stdout"
 
 
+class ParamType(StrEnum):
+    """What the value of a parameter is."""
+
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+    STRING = "string"
+    LIST = "list"
+    MAP = "map"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeOutput:
     """An output of another node. An operator's output is `<operator>/<output>`."""
@@ -215,6 +226,20 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """What a node says about one of its parameters; `params.check` holds values against it."""
+
+    type: ParamType
+    default: Any = None
+    """None: the parameter has no value until it is set."""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Any, ...] = ()
+    """The values that are allowed; empty allows all."""
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One entry of `nodes`."""
 
@@ -258,6 +283,9 @@ class Node:
     """Whether it has one `operator` rather than a list, so that `node/output` names its output."""
     module: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
+    """Of a module: the texts that its nodes get."""
+    declared: Mapping[str, ParamSpec] = field(default_factory=dict)
+    """Of a program: the parameters that can be read and set while it runs."""
     ros2: Ros2Bridge | None = None
 
     @property

@@ -6,13 +6,14 @@ import os.path
 import re
 from typing import TYPE_CHECKING
 
+from dorad.dataflow.declare import read_declared, read_module_params
 from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError, TextError
-from dorad.dataflow.fields import Fields, integer, scalar_text
+from dorad.dataflow.fields import Fields, integer
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
-from dorad.dataflow.kinds import INSTEAD, check_keys, check_made, kind_of
+from dorad.dataflow.kinds import INSTEAD, check_keys, check_made, declares, kind_of
 from dorad.dataflow.model import Git, Node, NodeKind, Restart, RestartPolicy
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
-_PARAM = r"[A-Za-z0-9_]+"
 _MOST_CORES = 1 << 16
 _LONGEST_SPIN_US = 1000
 _MAX_RESTARTS = 2**32 - 1
@@ -85,9 +85,11 @@ def read_node(
         operators=_read_operators(fields),
         lone_operator=fields.has("operator"),
         module=fields.checked("module", _check_module, None),
-        params=_read_params(fields),
+        params=read_module_params(fields) if kind is NodeKind.MODULE else {},
+        declared=read_declared(fields) if declares(kind) else {},
         ros2=_read_ros2(fields, inputs, outputs),
     )
+    fields.ignore("params")
     check_keys(fields, kind)
     if kind is NodeKind.DYNAMIC and node.startup_timeout is not None:
         problems.error_in_name(
@@ -233,21 +235,3 @@ def _read_ros2(
     from dorad.dataflow.ros2 import read_ros2  # most dataflows have none
 
     return read_ros2(block, has_inputs=bool(inputs), has_outputs=bool(outputs))
-
-
-def _read_params(fields: Fields) -> dict[str, str]:
-    params: dict[str, str] = {}
-    folded: dict[str, str] = {}
-    for name, value in fields.entries("params").items():
-        if not re.fullmatch(_PARAM, name):
-            fields.problems.error_in_name(
-                value, f"`{name}` cannot name a parameter", "letters, digits and `_`"
-            )
-        if name.lower() in folded:
-            first = folded[name.lower()]
-            fields.problems.error_in_name(value, f"`{name}` differs only in case from `{first}`")
-        folded.setdefault(name.lower(), name)
-        text = scalar_text(value, fields.problems)
-        if text is not None:
-            params[name] = text
-    return params

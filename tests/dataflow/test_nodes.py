@@ -225,7 +225,7 @@ def test_mistakes_in_what_a_node_is(keys: str, message: str) -> None:
         ("operator: {python: x}\nfinish_grace_secs: 1", "finish_grace_secs", None),
         ("operator: {python: x}\noutputs: [o]", "outputs", "move it into the operator"),
         ("operators: []\nbuild: make", "build", "move it into the operator"),
-        ("path: x\nparams: {a: b}", "params", "only a `module` has parameters"),
+        ("operators: []\nparams: {a: b}", "params", "only programs and modules have parameters"),
         ("ros2: {topic: x, message_type: a/B}\noutputs: [o]\nbuild: make", "build", None),
     ],
 )
