@@ -1,0 +1,32 @@
+"""Where a daemon puts duplicates of descriptors that have to outlive it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class FdStore(Protocol):
+    """Keeps descriptors under names, for the next daemon."""
+
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        """Keep duplicates of 1 to 3 descriptors, instead of those of the same name. Never blocks.
+
+        Raises:
+            ValueError: `name` has white space in it or is longer than 3000 bytes.
+        """
+
+    def drop(self, name: str) -> None:
+        """Keep these no longer; nothing happens if there are none. Never blocks."""
+
+
+class NoStore:
+    """Keeps nothing: what `dora run` has ends with it."""
+
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def drop(self, name: str) -> None:
+        """Do nothing."""

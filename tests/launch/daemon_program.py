@@ -1,0 +1,80 @@
+"""Stands for a daemon with a keeper: does what its stdin says, a JSON list a line.
+
+["attach", PATH], ["spawn", TAG, ARGV, CWD, ENV] (stdout and stderr stored as TAG), ["request",
+(the same)] (answers before it has started), ["pipes", N], ["socket"]. One JSON object out for each;
+what failed is {"error"}.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from dorad.launch.keeper import Keeper
+from dorad.launch.model import Command, LaunchError
+
+kept_open: list[Any] = []
+
+
+async def spawn(keeper: Keeper, tag: str, argv: list[str], cwd: str, env: Any) -> dict[str, Any]:
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    keeper.store(tag, [out_read, err_read])
+    process = await keeper.spawn(
+        Command(tuple(argv), Path(cwd), env), out_write, err_write, tag=tag
+    )
+    os.close(out_write)
+    os.close(err_write)
+    return {"pid": process.pid, "started": process.started}
+
+
+def pipes(keeper: Keeper, count: int) -> dict[str, Any]:
+    """Each with its number in it, written after it was stored."""
+    for number in range(count):
+        read, write = os.pipe()
+        keeper.store(f"pipe/{number}", [read])
+        os.close(read)
+        os.write(write, b"%d" % number)
+        os.close(write)
+    return {}
+
+
+def connection(keeper: Keeper) -> dict[str, Any]:
+    """A connection to ourselves: the next daemon gets both ends."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    keeper.store("ours", [ours.fileno()])
+    keeper.store("theirs", [theirs.fileno()])
+    theirs.send(b"sent before")
+    kept_open.extend((ours, theirs))
+    return {}
+
+
+async def do(keeper: Keeper | None, verb: str, *words: Any) -> tuple[Keeper | None, Any]:
+    if verb == "attach":
+        keeper = await Keeper.attach(Path(words[0]))
+        return keeper, {"keeper": keeper.pid, "tags": [kept.tag for kept in keeper.kept]}
+    assert keeper
+    if verb == "spawn":
+        return keeper, await spawn(keeper, *words)
+    if verb == "request":
+        kept_open.append(asyncio.create_task(spawn(keeper, *words)))
+        await asyncio.sleep(0)
+        return keeper, {}
+    return keeper, pipes(keeper, *words) if verb == "pipes" else connection(keeper)
+
+
+async def main() -> None:
+    keeper: Keeper | None = None
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        try:
+            keeper, answer = await do(keeper, *json.loads(line))
+        except LaunchError as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
+    os._exit(0)
+
+
+asyncio.run(main())

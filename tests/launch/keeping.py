@@ -1,0 +1,103 @@
+"""What the tests of the keeper share: a place for one, daemons to kill, and their remains."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+
+from dorad.launch.keeper import Keeper
+
+if TYPE_CHECKING:
+    from dorad.launch.model import Command
+    from dorad.launch.spawner import Process
+
+PROGRAM = Path(__file__).with_name("daemon_program.py")
+
+
+class Daemon:
+    """A running `daemon_program.py`."""
+
+    def __init__(self, **options: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def ask(self, *words: Any) -> dict[str, Any]:
+        self.tell(*words)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def tell(self, *words: Any) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+
+    def spawn(self, tag: str, command: Command, verb: str = "spawn") -> dict[str, Any]:
+        return self.ask(verb, tag, command.argv, str(command.cwd), dict(command.env))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Place:
+    """Where a keeper listens; the keepers that were seen here end with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "keeper.sock"
+        self.keepers: list[Keeper] = []
+        self.pids: set[int] = set()
+
+    async def attach(self) -> Keeper:
+        keeper = await Keeper.attach(self.path)
+        self.keepers.append(keeper)
+        self.pids.add(keeper.pid)
+        return keeper
+
+    def daemon(self, **options: Any) -> Daemon:
+        daemon = Daemon(**options)
+        self.pids.add(daemon.ask("attach", str(self.path))["keeper"])
+        return daemon
+
+    async def clear(self) -> None:
+        for keeper in self.keepers:
+            await keeper.detach()
+        for pid in self.pids:
+            try:
+                keeping = psutil.Process(pid)
+                if str(self.path) in " ".join(keeping.cmdline()):
+                    keeping.kill()
+            except psutil.NoSuchProcess:
+                continue
+
+
+async def start(keeper: Keeper, command: Command, tag: str = "") -> Process:
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        return await keeper.spawn(command, sink, sink, tag=tag)
+    finally:
+        os.close(sink)
+
+
+def read_all(fd: int) -> str:
+    with os.fdopen(fd, "rb") as pipe:
+        return pipe.read().decode()

@@ -1,0 +1,377 @@
+"""What outlives a daemon in its keeper: processes, how they ended, and descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from dorad.launch.model import Exit, LaunchError
+from dorad.launch.stat import is_alive, start_time
+
+from .conftest import Family, eventually
+from .keeping import Daemon, Place, read_all, start
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dorad.launch.keeper import Keeper
+
+
+@pytest_asyncio.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    await place.clear()
+
+
+def by_tag(keeper: Keeper) -> dict[str, Exit | None]:
+    return {kept.tag: kept.exit for kept in keeper.kept}
+
+
+async def test_processes_go_on_when_the_daemon_is_killed(place: Place, family: Family) -> None:
+    with place.daemon() as daemon:
+        sleeper = daemon.spawn("u/sleeper/0", family.command("/bin/sleep", "100"))
+    keeper = await place.attach()
+    (kept,) = keeper.kept
+    assert (kept.tag, kept.pid, kept.started) == (
+        "u/sleeper/0",
+        sleeper["pid"],
+        sleeper["started"],
+    )
+    assert kept.started == start_time(kept.pid)
+    assert kept.exit is None
+    kept.process.signal(signal.SIGTERM)
+    assert await kept.process.wait() == Exit(signal=signal.SIGTERM)
+
+
+async def test_a_process_that_prints_meanwhile_loses_nothing(place: Place, family: Family) -> None:
+    hold = family.folder / "hold"
+    talker = f"while [ ! -e {hold} ]; do sleep 0.01; done; echo after; echo error >&2"
+    with place.daemon() as daemon:
+        daemon.spawn("u/talker/0", family.shell(f"echo before; {talker}"))
+    hold.touch()
+    assert eventually(lambda: not family.alive())
+    keeper = await place.attach()
+    out, err = keeper.take("u/talker")["u/talker/0"]
+    assert read_all(out) == "before\nafter\n"
+    assert read_all(err) == "error\n"
+    assert keeper.entries == {}
+    assert by_tag(keeper) == {"u/talker/0": Exit(code=0)}
+
+
+async def test_ends_while_no_daemon_runs_are_known_until_they_are_forgotten(
+    place: Place, family: Family
+) -> None:
+    gate = family.folder / "gate"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.01; done;"
+    with place.daemon() as daemon:
+        daemon.spawn("u/a/0", family.shell(f"{wait} exit 7"))
+        daemon.spawn("u/b/3", family.shell(f"{wait} kill -SEGV $$"))
+        daemon.spawn("u/c/0", family.command("/bin/sleep", "100"))
+    gate.touch()
+    assert eventually(lambda: len(family.alive()) == 1)
+    expected = {"u/a/0": Exit(code=7), "u/b/3": Exit(signal=signal.SIGSEGV), "u/c/0": None}
+    for _ in range(2):
+        keeper = await place.attach()
+        assert by_tag(keeper) == expected
+        await keeper.detach()
+    keeper = await place.attach()
+    (ended,) = (kept for kept in keeper.kept if kept.tag == "u/a/0")
+    assert await ended.process.wait() == Exit(code=7)
+    ended.process.signal(signal.SIGKILL)
+    keeper.forget(ended.pid)
+    await keeper.detach()
+    del expected["u/a/0"]
+    assert by_tag(await place.attach()) == expected
+
+
+async def test_an_end_the_daemon_knew_but_did_not_write_down_is_told_again(
+    place: Place, family: Family
+) -> None:
+    keeper = await place.attach()
+    process = await start(keeper, family.shell("exit 3"), "u/n/0")
+    await process.wait()
+    await keeper.detach()
+    keeper = await place.attach()
+    assert by_tag(keeper) == {"u/n/0": Exit(code=3)}
+    keeper.forget(process.pid)
+    keeper.forget(process.pid)
+    await keeper.detach()
+    assert by_tag(await place.attach()) == {}
+
+
+async def test_a_running_process_cannot_be_forgotten(place: Place, family: Family) -> None:
+    keeper = await place.attach()
+    process = await start(keeper, family.command("/bin/sleep", "100"), "u/n/0")
+    keeper.forget(process.pid)
+    await keeper.detach()
+    assert by_tag(await place.attach()) == {"u/n/0": None}
+
+
+async def test_what_was_asked_for_right_before_the_death_is_found_by_its_tag(
+    place: Place, family: Family
+) -> None:
+    with place.daemon() as daemon:
+        os.kill(pid := next(iter(place.pids)), signal.SIGSTOP)
+        daemon.spawn("u/n/5", family.command("/bin/sleep", "100"), "request")
+    os.kill(pid, signal.SIGCONT)
+    keeper = await place.attach()
+    assert by_tag(keeper) == {"u/n/5": None}
+    assert set(keeper.entries) == {"u/n/5"}
+
+
+async def test_many_descriptors_are_kept_and_handed_back(place: Place) -> None:
+    with place.daemon() as daemon:
+        daemon.ask("pipes", 300)
+    keeper = await place.attach()
+    found = keeper.take("pipe/")
+    assert {name: read_all(fd) for name, (fd,) in found.items()} == {
+        f"pipe/{number}": str(number) for number in range(300)
+    }
+
+
+async def test_a_store_of_many_is_on_its_way_before_the_keeper_looks(place: Place) -> None:
+    with place.daemon() as daemon:
+        os.kill(pid := next(iter(place.pids)), signal.SIGSTOP)
+        daemon.ask("pipes", 300)
+    os.kill(pid, signal.SIGCONT)
+    keeper = await place.attach()
+    # All of them if the system lets sockets have the room; else all but the youngest.
+    numbers = sorted(int(name.split("/")[1]) for name in keeper.entries)
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 100
+
+
+async def test_what_the_keeper_does_not_take_at_once_is_queued(place: Place) -> None:
+    keeper = await place.attach()
+    os.kill(keeper.pid, signal.SIGSTOP)
+    for number in range(10_000):
+        keeper.drop(f"{number}/" + "x" * 2000)
+    read, write = os.pipe()
+    keeper.store("last", [read])
+    os.close(read)
+    os.kill(keeper.pid, signal.SIGCONT)
+    await keeper.detach()
+    os.write(write, b"kept")
+    os.close(write)
+    again = await place.attach()
+    assert read_all(*again.take("last")["last"]) == "kept"
+
+
+async def test_a_connection_is_not_broken_by_the_death(place: Place) -> None:
+    with place.daemon() as daemon:
+        daemon.ask("socket")
+    keeper = await place.attach()
+    (ours,), (theirs,) = keeper.take("ours")["ours"], keeper.take("theirs")["theirs"]
+    with socket.socket(fileno=ours) as our_end, socket.socket(fileno=theirs) as their_end:
+        assert our_end.recv(100) == b"sent before"
+        our_end.send(b"sent after")
+        assert their_end.recv(100) == b"sent after"
+
+
+async def test_the_same_name_replaces_and_a_drop_closes(place: Place) -> None:
+    keeper = await place.attach()
+    for name in ("a", "a", "b"):
+        read, write = os.pipe()
+        keeper.store(name, [read, write])
+        os.close(read)
+        os.close(write)
+    keeper.drop("b")
+    keeper.drop("never-stored")
+    await keeper.detach()
+    keeper = await place.attach()
+    assert {name: len(fds) for name, fds in keeper.entries.items()} == {"a": 2}
+    keeper.drop("a")
+    await keeper.detach()
+    assert (await place.attach()).entries == {}
+
+
+async def test_long_names_are_kept(place: Place, family: Family) -> None:
+    long = "u/" + "n" * 200
+    keeper = await place.attach()
+    await start(keeper, family.command("/bin/sleep", "100"), long)
+    keeper.store(long, [0])
+    await keeper.detach()
+    keeper = await place.attach()
+    assert (set(keeper.entries), set(by_tag(keeper))) == ({long}, {long})
+    with pytest.raises(ValueError, match="no name"):
+        keeper.store("with space", [0])
+
+
+async def test_a_second_daemon_is_refused(place: Place) -> None:
+    with place.daemon() as daemon:
+        with pytest.raises(LaunchError, match=rf"another dorad \(pid {daemon.process.pid}\)"):
+            await place.attach()
+        with Daemon() as third:
+            answer = third.ask("attach", str(place.path))
+            assert answer["error"] == f"another dorad (pid {daemon.process.pid}) is running"
+        assert daemon.ask("pipes", 1) == {}
+
+
+async def test_daemons_that_start_at_once_share_one_keeper_and_one_of_them_has_it(
+    place: Place,
+) -> None:
+    daemons = [Daemon() for _ in range(4)]
+    try:
+        for daemon in daemons:
+            daemon.tell("attach", str(place.path))
+        answers = [daemon.answer() for daemon in daemons]
+        place.pids |= {answer["keeper"] for answer in answers if "keeper" in answer}
+        assert len(place.pids) == 1
+        assert sum("another dorad" in answer.get("error", "") for answer in answers) == 3
+    finally:
+        for daemon in daemons:
+            daemon.kill()
+
+
+async def test_ending_leaves_nothing(place: Place, family: Family) -> None:
+    keeper = await place.attach()
+    processes = [
+        await start(keeper, family.role(role)) for role in ("deaf", "stopped", "double_fork")
+    ]
+    assert eventually(family.ready("double_fork").exists)
+    await keeper.end()
+    await keeper.end()
+    assert not family.alive()
+    assert not is_alive(keeper.pid)
+    assert not place.path.exists()
+    assert {process.exit for process in processes} == {Exit(signal=signal.SIGKILL)}
+    assert not keeper.died
+
+
+async def test_a_keeper_that_hangs_is_ended_all_the_same(
+    place: Place, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dorad.launch.keeper._END_SECONDS", 0.1)
+    keeper = await place.attach()
+    process = await start(keeper, family.command("/bin/sleep", "100"))
+    os.kill(keeper.pid, signal.SIGSTOP)
+    await keeper.end()
+    assert process.exit == Exit(signal=signal.SIGKILL)
+    assert not family.alive()
+
+
+async def test_the_death_of_the_keeper_is_noticed_and_its_nodes_are_gone(
+    place: Place, family: Family
+) -> None:
+    keeper = await place.attach()
+    process = await start(keeper, family.role("deaf"))
+    assert eventually(family.ready("deaf").exists)
+    died = asyncio.Event()
+    keeper.on_died = died.set
+    os.kill(keeper.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        assert await process.wait() == Exit(signal=signal.SIGKILL)
+        await died.wait()
+    assert keeper.died
+    assert not family.alive()
+    with pytest.raises(LaunchError, match="gone"):
+        await start(keeper, family.shell("exit 0"))
+    keeper.drop("nothing")
+    await keeper.end()
+    assert (await place.attach()).pid != keeper.pid
+
+
+async def test_polite_signals_do_not_end_it(place: Place, family: Family) -> None:
+    keeper = await place.attach()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        os.kill(keeper.pid, number)
+    assert (await (await start(keeper, family.shell("exit 0"))).wait()).ok
+
+
+async def test_it_has_nothing_to_do_with_the_daemons_group_session_or_streams(
+    place: Place, family: Family
+) -> None:
+    with place.daemon(start_new_session=True) as daemon:
+        daemon.spawn("u/n/0", family.command("/bin/sleep", "100"))
+        pid = next(iter(place.pids))
+        assert os.getsid(pid) not in (os.getsid(daemon.process.pid), os.getsid(0))
+        assert psutil.Process(pid).ppid() != daemon.process.pid
+        proc = Path(f"/proc/{pid}")
+        assert str((proc / "cwd").readlink()) == "/"
+        streams = {str((proc / f"fd/{number}").readlink()) for number in (0, 1, 2)}
+        assert streams == {"/dev/null"}
+        os.killpg(daemon.process.pid, signal.SIGKILL)
+    assert by_tag(await place.attach()) == {"u/n/0": None}
+
+
+async def test_only_the_user_may_reach_it(place: Place) -> None:
+    await place.attach()
+    assert stat.S_IMODE(place.path.stat().st_mode) == 0o600
+
+
+async def test_nonsense_does_not_harm_it(place: Place, family: Family) -> None:
+    with place.daemon() as daemon:
+        daemon.spawn("u/n/0", family.command("/bin/sleep", "100"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.connect(str(place.path))
+        for packet in (b"x", b"spawn", b"spawn 1 =", b"signal x y", b"signal 1 9999", b"store = x"):
+            stranger.send(packet)
+        socket.send_fds(stranger, [b"store =a 2"], [0])
+        socket.send_fds(stranger, [b"spawn 2 ="], [0, 1, 2])
+    keeper = await place.attach()
+    assert by_tag(keeper) == {"u/n/0": None}
+    assert set(keeper.entries) == {"u/n/0"}
+
+
+async def test_a_keeper_of_another_version_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = await place.attach()
+    await keeper.detach()
+    monkeypatch.setattr("dorad.launch.wire.VERSION", 999)
+    with pytest.raises(LaunchError, match=f"kill -9 {keeper.pid}"):
+        await place.attach()
+
+
+async def test_a_path_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="cannot start the keeper"):
+        await Place(tmp_path / "no-folder").attach()
+    with pytest.raises(LaunchError, match="AF_UNIX path too long"):
+        await Place(tmp_path / ("x" * 120)).attach()
+
+
+async def test_a_stale_socket_is_replaced(place: Place) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(place.path))
+    await place.attach()
+
+
+async def test_nodes_are_allowed_as_many_files_as_ever(place: Place, family: Family) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
+    try:
+        keeper = await place.attach()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == limits[1]
+        process = await start(keeper, family.command("/bin/sleep", "100"))
+        assert psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)[0] == 1024
+        assert psutil.Process(keeper.pid).rlimit(psutil.RLIMIT_NOFILE)[0] == limits[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_a_start_that_was_cancelled_is_ended_and_forgotten(
+    place: Place, family: Family
+) -> None:
+    keeper = await place.attach()
+    task = asyncio.create_task(start(keeper, family.command("/bin/sleep", "100"), "u/n/0"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    last = await start(keeper, family.command("/bin/sleep", "100"), "u/last/0")
+    assert eventually(lambda: len(family.alive()) == 1)
+    last.signal(signal.SIGKILL)
+    await last.wait()  # everything before it is done
+    await keeper.detach()
+    assert set(by_tag(await place.attach())) == {"u/last/0"}
