@@ -89,6 +89,9 @@ class Ref(Struct):
     dataflow: str | None = None
 
 
+Until = Literal["spawned", "running", "ended"]
+
+
 class Wait(Struct):
     """Wait until a dataflow's nodes have all been spawned, or until it has ended.
 
@@ -96,7 +99,7 @@ class Wait(Struct):
     """
 
     dataflow: str
-    until: Literal["spawned", "running", "ended"] = "ended"
+    until: Until = "ended"
     timeout: float | None = None
 
 
@@ -589,6 +592,8 @@ ErrorCode = Literal[
     "busy",
     "refused",
     "deadline",
+    "cancelled",
+    "unavailable",
     "too-large",
     "too-slow",
     "version",
@@ -632,6 +637,12 @@ class Request(Struct):
     id: int
     method: str
     params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Cancel(Struct):
+    """The parameters of `cancel`: which of the running calls and streams to end."""
+
+    id: int
 
 
 class Reply(Struct, omit_defaults=True):

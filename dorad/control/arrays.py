@@ -1,0 +1,44 @@
+"""Arrow arrays in the binary frames of the control API: one array as one IPC stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dorad.control.messages import TopicHeader
+
+_COLUMN = "data"
+
+
+def to_ipc(array: pa.Array) -> memoryview:
+    """Return an Arrow IPC stream with one record batch of one column, which is the array."""
+    import pyarrow as pa
+
+    batch = pa.record_batch([array], names=[_COLUMN])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return memoryview(sink.getvalue())
+
+
+def from_ipc(data: bytes | memoryview) -> pa.Array | None:
+    """Return the array in an IPC stream, without copying it; None for a message without data.
+
+    Raises:
+        pyarrow.ArrowInvalid: the bytes are no such stream.
+    """
+    import pyarrow as pa
+
+    if not len(data):
+        return None
+    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+        column = reader.read_all().column(0)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def to_message(event: tuple[TopicHeader, memoryview]) -> tuple[TopicHeader, pa.Array | None]:
+    """Return the content of a binary frame with its data as an array."""
+    header, data = event
+    return header, from_ipc(data)

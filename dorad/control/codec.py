@@ -1,0 +1,195 @@
+"""Between frames and structs: encoding, checked decoding, and what to say of a wrong frame."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from dorad.control.errors import ControlError
+from dorad.control.messages import METHODS, Cancel, Error, Method, Nothing, Request, TopicHeader
+
+if TYPE_CHECKING:
+    from dorad.control.messages import Reply, Struct
+
+T = TypeVar("T")
+
+CANCEL = Method(Cancel, Nothing, "End a running call or stream.")
+"""The one method that needs no handler."""
+
+_PLACE = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_ALIGNMENT = 8
+"""Arrow data starts at multiples of so many bytes from the start of a frame."""
+
+_encoder = msgspec.json.Encoder()
+
+
+class Arrived(msgspec.Struct):
+    """A text frame from the daemon, its content still undecoded; empty where it has none."""
+
+    id: int | None = None
+    welcome: str | None = None
+    protocol: int | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+    event: msgspec.Raw = msgspec.Raw(b"")
+    end: bool = False
+    error: Error | None = None
+
+
+class _Id(msgspec.Struct):
+    id: int | None = None
+
+
+def encode(message: Struct) -> bytes:
+    """Return a message as the JSON of a text frame."""
+    return _encoder.encode(message)
+
+
+def encode_reply(reply: Reply, largest: int) -> bytes:
+    """Return a reply as JSON.
+
+    Raises:
+        ControlError: it has more than `largest` bytes.
+    """
+    frame = encode(reply)
+    if len(frame) > largest:
+        raise ControlError(
+            "too-large", f"the answer has {len(frame)} bytes; {largest} are allowed", "ask for less"
+        )
+    return frame
+
+
+def encode_request(id_: int, method: str, params: Struct) -> bytes:
+    """Return a request as JSON, without the parameters that have their default.
+
+    So a daemon that is older than a parameter understands all requests that do not use it.
+    """
+    given = {
+        field.encode_name: value
+        for field in msgspec.structs.fields(params)
+        if (value := getattr(params, field.name)) != _default(field)
+    }
+    return _encoder.encode({"id": id_, "method": method, "params": given})
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
+
+
+def decode(frame: str | bytes | memoryview | msgspec.Raw, kind: type[T], what: str) -> T:
+    """Return the JSON of a frame as a struct; `what` names it in messages.
+
+    Raises:
+        ControlError: with code `bad-request`; says which field is wrong and what was expected.
+    """
+    try:
+        return msgspec.json.decode(frame, type=kind)
+    except msgspec.ValidationError as error:
+        raise ControlError("bad-request", _wrong(str(error), kind, what)) from None
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ControlError("bad-request", f"{what} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ControlError("bad-request", f"{what} is nested too deeply") from None
+
+
+def decode_request(frame: str) -> Request:
+    """Return the request in a text frame.
+
+    Raises:
+        ControlError: with code `bad-request`.
+    """
+    return decode(frame, Request, "the request")
+
+
+def id_of(frame: str) -> int | None:
+    """Return the id of a request that cannot be understood as a whole, if it has one."""
+    try:
+        return msgspec.json.decode(frame, type=_Id).id
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
+def decode_params(name: str, method: Method, params: msgspec.Raw) -> Struct:
+    """Return the parameters of a request.
+
+    A field that is not known is refused: a client that misspells one, or is newer than the
+    daemon, must not believe that it was heeded.
+
+    Raises:
+        ControlError: with code `bad-request`.
+    """
+    known = [field.encode_name for field in msgspec.structs.fields(method.params)]
+    for key in decode(params, dict[str, msgspec.Raw], f"`params` of `{name}`"):
+        if key not in known:
+            raise ControlError(
+                "bad-request", f"`{name}` has no parameter `{key}`", _suggestion(key, known)
+            )
+    return decode(params, method.params, f"`params` of `{name}`")
+
+
+def unknown_method(name: str) -> ControlError:
+    """Return the error for a method that is not in the table."""
+    return ControlError(
+        "unknown-method", f"there is no method `{name}`", _suggestion(name, METHODS.keys())
+    )
+
+
+def _suggestion(word: str, words: Any) -> str:
+    from dorad.dataflow.nearest import did_you_mean
+
+    known = ", ".join(words)
+    return did_you_mean(word, words) or (f"there are {known}" if known else "it takes none")
+
+
+def _wrong(message: str, kind: type, what: str) -> str:
+    """Put msgspec's words, such as "Expected `int`, got `str` - at `$.tail`", into ours."""
+    if missing := _MISSING.match(message):
+        place = _PLACE.fullmatch(message)
+        inside = f"{place[2]} in {what}" if place and place[2] else what
+        return f"{inside} needs `{missing[1]}`"
+    place = _PLACE.fullmatch(message)
+    said, path = (place[1], place[2]) if place else (message, "")
+    said = said[:1].lower() + said[1:]
+    if said.startswith("invalid enum value"):
+        said += f", expected one of {_choices(kind, path)}"
+    return f"`{path}` in {what}: {said}" if path else f"{what}: {said}"
+
+
+def _choices(kind: type, path: str) -> str:
+    """The words that a field of Literal type may hold."""
+    for name in path.split("."):
+        hint = get_type_hints(kind).get(name.partition("[")[0])
+        for part in (hint, *get_args(hint)):
+            if get_origin(part) is Literal:
+                return ", ".join(f"`{word}`" for word in get_args(part))
+            if isinstance(part, type):
+                kind = part
+    return "the words in the documentation"
+
+
+def encode_data(header: TopicHeader, payload: bytes | memoryview) -> bytes:
+    """Return a binary frame: the header's length, the header as JSON, an Arrow IPC stream.
+
+    The length has 4 bytes, least significant first. Spaces follow the JSON, and count as part of
+    it, so that the Arrow data is aligned.
+    """
+    text = _encoder.encode(header)
+    text += b" " * (-(4 + len(text)) % _ALIGNMENT)
+    return b"".join((len(text).to_bytes(4, "little"), text, payload))
+
+
+def decode_data(frame: bytes) -> tuple[TopicHeader, memoryview]:
+    """Return the header of a binary frame and a view of its Arrow data.
+
+    Raises:
+        ControlError: with code `bad-request`.
+    """
+    start = 4 + int.from_bytes(frame[:4], "little")
+    if len(frame) < 4 or start > len(frame):
+        raise ControlError("bad-request", "a binary frame is shorter than its header")
+    view = memoryview(frame)
+    return decode(view[4:start], TopicHeader, "the header of a binary frame"), view[start:]

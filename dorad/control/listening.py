@@ -1,0 +1,139 @@
+"""The daemon's socket in the file system: where it lies, who may open it, what lay there before."""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from dorad.control.errors import ControlError
+
+MACHINE_WIDE = Path("/run/dorad/control.sock")
+"""Where the daemon of the whole machine listens."""
+
+VARIABLE = "DORA_SOCKET"
+"""Environment variable with the path of the one socket to use."""
+
+LONGEST_PATH = 107
+"""Bytes of a Unix socket's path."""
+
+
+def places() -> tuple[Path, ...]:
+    """Return where to look for a daemon, first the one to prefer.
+
+    It is `$DORA_SOCKET` alone where that is set; else the socket of this user's daemon and that
+    of the machine's.
+
+    Raises:
+        ControlError: the directory of this user's sockets belongs to somebody else.
+    """
+    if given := os.environ.get(VARIABLE):
+        return (Path(given),)
+    from dorad.shm.rendezvous import runtime_dir
+
+    try:
+        return (runtime_dir() / "control.sock", MACHINE_WIDE)
+    except PermissionError as error:
+        raise ControlError("refused", str(error)) from None
+
+
+def find_socket() -> Path:
+    """Return the first of the places where there is a socket.
+
+    Raises:
+        ControlError: with code `unavailable`: there is none.
+    """
+    looked = places()
+    for path in looked:
+        if _is_socket(path):
+            return path
+    raise no_daemon(looked)
+
+
+def no_daemon(looked: tuple[Path, ...]) -> ControlError:
+    """Return the error for when nobody listens in any of these places."""
+    where = " and ".join(map(str, looked))
+    return ControlError(
+        "unavailable", f"no dorad is running (looked at {where})", "start one with `dora up`"
+    )
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def bind(path: Path, group: int | None) -> socket.socket:
+    """Return a socket bound to `path` that does not listen yet; its mode is right already.
+
+    The mode is 0660 with a group, 0600 without. What a dead daemon left there is replaced.
+
+    Raises:
+        ControlError: a daemon listens there, or the path cannot be used for a socket.
+    """
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ControlError(
+            "refused",
+            f"{path} is too long for a socket; it may have {LONGEST_PATH} bytes",
+            "choose a shorter one",
+        )
+    _clear(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        path.chmod(0o600)
+        os.chown(path, -1, -1 if group is None else group)
+        path.chmod(0o600 if group is None else 0o660)
+    except OSError as error:
+        sock.close()
+        raise ControlError("refused", f"{path} cannot be used: {error.strerror}") from None
+    return sock
+
+
+def group_id(name: str) -> int:
+    """Return a group's number.
+
+    Raises:
+        ControlError: there is no such group.
+    """
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ControlError(
+            "refused", f"there is no group `{name}`", f"make it with `groupadd --system {name}`"
+        ) from None
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody listens at."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not _is_socket(path):
+        raise ControlError("refused", f"{path} exists and is no socket", "move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # Without waiting: a daemon that hangs, with a full backlog, is a daemon too.
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            raise ControlError("refused", f"{path} belongs to somebody else") from None
+        except BlockingIOError:
+            pass
+    raise ControlError("exists", f"a daemon listens at {path} already", "end it with `dora down`")
+
+
+def remove(path: Path, inode: int) -> None:
+    """Remove the socket at `path` if it is still the one with this inode."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_ino == inode:
+            path.unlink()

@@ -1,0 +1,41 @@
+"""Who is at the other end of a Unix socket, and whether it may command this daemon."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import NamedTuple
+
+SO_PEERGROUPS = 59
+"""From Linux's asm-generic/socket.h; Python has no name for it."""
+
+_MOST_GROUPS = 256
+"""As many as fit into the largest buffer that Python's getsockopt takes."""
+
+
+class Peer(NamedTuple):
+    """A process as it was when it connected; the kernel says so, nobody can pretend."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int] = frozenset()
+    """Its supplementary groups."""
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """Return who connected to, or listens at, the other end of a Unix socket.
+
+    Raises:
+        OSError: it is no connected Unix socket.
+    """
+    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    groups = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
+    return Peer(pid, uid, gid, frozenset(struct.unpack(f"{len(groups) // 4}I", groups)))
+
+
+def may_command(peer: Peer, own_uid: int, group: int | None) -> bool:
+    """Tell whether a peer is root, the daemon's own user, or a member of its group."""
+    if peer.uid in (0, own_uid):
+        return True
+    return group is not None and (peer.gid == group or group in peer.groups)

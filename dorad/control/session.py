@@ -1,0 +1,293 @@
+"""One client of the daemon: its handshake, the calls and streams that run for it, their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from websockets.exceptions import ConnectionClosed
+
+from dorad.control import codec
+from dorad.control.errors import ControlError
+from dorad.control.limits import LARGEST_REPLY, time_allowed
+from dorad.control.messages import (
+    METHODS,
+    PROTOCOL,
+    Cancel,
+    Hello,
+    Nothing,
+    Reply,
+    Struct,
+    TopicHeader,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from websockets.asyncio.server import ServerConnection
+
+    from dorad.control.limits import Limits
+    from dorad.control.messages import Request
+    from dorad.control.peer import Peer
+
+_log = logging.getLogger(__name__)
+
+_POLICY_VIOLATION = 1008
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler may want to know of a request besides its parameters."""
+
+    id: int
+    method: str
+    peer: Peer
+    client: str
+    """What the client called itself in the handshake."""
+
+
+Event: TypeAlias = "Struct | tuple[TopicHeader, bytes | memoryview]"
+Handler: TypeAlias = Callable[[Call, Any], Awaitable[Struct]]
+StreamHandler: TypeAlias = Callable[[Call, Any], AsyncIterator[Event]]
+"""An async generator function. It goes on when its last event is on the way to the client, and is
+closed when the client cancels, leaves or is too slow."""
+
+
+class Session:
+    """Everything that the server does for one connection."""
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        peer: Peer,
+        handlers: Mapping[str, Handler | StreamHandler],
+        version: str,
+        limits: Limits,
+    ) -> None:
+        self._connection = connection
+        self._peer = peer
+        self._handlers = handlers
+        self._version = version
+        self._limits = limits
+        self._client = ""
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._streams: set[int] = set()
+        self._cancelled: set[int] = set()
+
+    async def run(self) -> None:
+        """Answer the client until its connection ends; nothing runs for it afterwards."""
+        try:
+            if not await self._shake_hands():
+                return
+            async with asyncio.TaskGroup() as tasks:
+                try:
+                    async for frame in self._connection:
+                        await self._take(frame, tasks)
+                finally:
+                    for id_, task in self._running.items():
+                        # One that is ending already must not be disturbed in that.
+                        if id_ not in self._cancelled:
+                            task.cancel()
+        except* ConnectionClosed:
+            pass
+
+    async def _shake_hands(self) -> bool:
+        try:
+            async with asyncio.timeout(self._limits.hello):
+                frame = await self._connection.recv()
+            self._client = _check_hello(frame)
+        except TimeoutError:
+            error = ControlError("deadline", f"no `hello` came within {self._limits.hello:g} s")
+        except ControlError as wrong:
+            error = wrong
+        else:
+            await self._send(codec.encode(Welcome(welcome=f"dorad {self._version}")))
+            return True
+        await self._send(codec.encode(Reply(id=None, error=error.as_message())))
+        await self._connection.close(_POLICY_VIOLATION, "no valid hello")
+        return False
+
+    async def _take(self, frame: str | bytes, tasks: asyncio.TaskGroup) -> None:
+        """Start what a frame asks for, or say why not."""
+        id_: int | None = None
+        try:
+            request = _read_request(frame)
+            if request.id in self._running:
+                raise ControlError("bad-request", f"the id {request.id} is in use")
+            id_ = request.id
+            if request.method == "cancel":
+                await self._cancel(request)
+            else:
+                self._start(request, tasks)
+                # From here on it runs, so that its end finds something to clean up.
+                await asyncio.sleep(0)
+        except ControlError as error:
+            if id_ is None and isinstance(frame, str):
+                id_ = codec.id_of(frame)
+            # A running request's id would make this look like its answer.
+            answered = None if id_ in self._running else id_
+            await self._finish(Reply(id=answered, error=error.as_message()))
+
+    async def _cancel(self, request: Request) -> None:
+        params = codec.decode_params("cancel", codec.CANCEL, request.params)
+        id_ = cast("Cancel", params).id
+        task = self._running.get(id_)
+        # What has ended meanwhile needs no error: the client could not know.
+        if task is not None and id_ not in self._cancelled:
+            self._cancelled.add(id_)
+            task.cancel()
+        await self._finish(Reply(id=request.id, result=Nothing()))
+
+    def _start(self, request: Request, tasks: asyncio.TaskGroup) -> None:
+        method = METHODS.get(request.method)
+        if method is None:
+            raise codec.unknown_method(request.method)
+        handler = self._handlers.get(request.method)
+        if handler is None:
+            raise ControlError("unsupported", f"this daemon does not do `{request.method}`")
+        params = codec.decode_params(request.method, method, request.params)
+        running = len(self._streams) if method.stream else len(self._running) - len(self._streams)
+        most = self._limits.streams if method.stream else self._limits.calls
+        if running >= most:
+            kind = "streams" if method.stream else "calls"
+            raise ControlError(
+                "busy", f"{most} {kind} run for this client", "wait until some of them have ended"
+            )
+        call = Call(request.id, request.method, self._peer, self._client)
+        if method.stream:
+            self._streams.add(request.id)
+            work = self._run_stream(call, cast("StreamHandler", handler), params)
+        else:
+            work = self._run_call(call, cast("Handler", handler), params)
+        self._running[request.id] = tasks.create_task(self._run(call, work))
+
+    async def _run(self, call: Call, work: Awaitable[Reply]) -> None:
+        """Run a call or a stream to its end, and send the last reply to it."""
+        try:
+            reply = await work
+        except ConnectionClosed:
+            return
+        except asyncio.CancelledError:
+            if call.id not in self._cancelled:
+                raise
+            reply = self._cancelled_reply(call.id)
+        except ControlError as error:
+            reply = Reply(id=call.id, error=error.as_message())
+        except Exception as fault:  # noqa: BLE001 - a fault in one handler must not end the others
+            reply = _internal(call.id, f"`{call.method}` failed by a fault of dorad", fault)
+        finally:
+            self._running.pop(call.id, None)
+            self._streams.discard(call.id)
+            self._cancelled.discard(call.id)
+        await self._finish(reply)
+
+    def _cancelled_reply(self, id_: int) -> Reply:
+        if id_ in self._streams:
+            return Reply(id=id_, end=True)
+        return Reply(id=id_, error=ControlError("cancelled", "as asked").as_message())
+
+    async def _run_call(self, call: Call, handler: Handler, params: Struct) -> Reply:
+        seconds = time_allowed(params, self._limits.call)
+        try:
+            async with asyncio.timeout(seconds) as clock:
+                return Reply(id=call.id, result=await handler(call, params))
+        except TimeoutError:
+            if not clock.expired():
+                raise
+        raise ControlError("deadline", f"`{call.method}` did not end within {seconds:g} s")
+
+    async def _run_stream(self, call: Call, handler: StreamHandler, params: Struct) -> Reply:
+        events = cast("AsyncGenerator[Event, None]", handler(call, params))
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Struct):
+                    reply = Reply(id=call.id, event=event)
+                    await self._send(codec.encode_reply(reply, LARGEST_REPLY))
+                else:
+                    await self._send_data(*event)
+                # A handler with much to say that never waits must not keep others from running.
+                await asyncio.sleep(0)
+        return Reply(id=call.id, end=True)
+
+    async def _send_data(self, header: TopicHeader, payload: bytes | memoryview) -> None:
+        frame = codec.encode_data(header, payload)
+        if len(frame) > LARGEST_REPLY:
+            raise ControlError(
+                "too-large",
+                f"a message of {header.topic} has {len(payload)} bytes; "
+                f"{LARGEST_REPLY} are allowed",
+            )
+        await self._send(frame, text=False)
+
+    async def _send(self, frame: bytes, *, text: bool = True) -> None:
+        """Send a frame, and wait while the client has not read much of what came before.
+
+        Every sender has at most one frame waiting, so that a client that does not read costs no
+        more memory than its calls and streams times a frame.
+
+        Raises:
+            ControlError: with code `too-slow`. The frame may arrive still.
+            ConnectionClosed: the client is gone.
+        """
+        try:
+            async with asyncio.timeout(self._limits.slow):
+                await self._connection.send(frame, text=text)
+        except TimeoutError:
+            raise ControlError(
+                "too-slow",
+                f"the client did not read for {self._limits.slow:g} s",
+                "read faster, or ask for less",
+            ) from None
+
+    async def _finish(self, reply: Reply) -> None:
+        """Send the last reply to a request; a client that does not take it is let go."""
+        try:
+            frame = codec.encode_reply(reply, LARGEST_REPLY)
+        except ControlError as error:
+            frame = codec.encode(Reply(id=reply.id, error=error.as_message()))
+        except (TypeError, ValueError) as fault:
+            frame = codec.encode(_internal(reply.id, "the answer cannot be put into words", fault))
+        try:
+            await self._send(frame)
+        except ControlError:
+            self._connection.transport.abort()
+        except ConnectionClosed:
+            return
+
+
+def _read_request(frame: str | bytes) -> Request:
+    if isinstance(frame, bytes):
+        raise ControlError("bad-request", "only the daemon sends binary frames")
+    return codec.decode_request(frame)
+
+
+def _internal(id_: int | None, message: str, fault: Exception) -> Reply:
+    _log.error("request %s: %s", id_, message, exc_info=fault)
+    error = ControlError("internal", message, "its log has the details; please report them")
+    return Reply(id=id_, error=error.as_message())
+
+
+def _check_hello(frame: str | bytes) -> str:
+    """Return what the client calls itself.
+
+    Raises:
+        ControlError: it did not say hello, or speaks another version.
+    """
+    if isinstance(frame, bytes):
+        raise ControlError("bad-request", "the first frame has to be text: `hello`")
+    hello = codec.decode(frame, Hello, "`hello`")
+    if hello.protocol != PROTOCOL:
+        newer, older = ("client", "dorad") if hello.protocol > PROTOCOL else ("dorad", "client")
+        raise ControlError(
+            "version",
+            f"this dorad speaks version {PROTOCOL} of the control protocol, the client "
+            f"({hello.hello}) version {hello.protocol}: the {older} is older than the {newer}",
+            "install the same version of both; after an upgrade, `dora down` and `dora up` "
+            "start the new dorad",
+        )
+    return hello.hello
