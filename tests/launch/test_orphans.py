@@ -1,0 +1,133 @@
+"""Processes that carry a daemon's mark are found and ended, and no others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from dorad.launch import orphans
+from dorad.launch.model import LaunchError
+from dorad.launch.stat import is_alive
+
+from .conftest import Family, eventually
+from .keeping import Place, start
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from dorad.launch.model import Command
+
+
+@pytest_asyncio.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    await place.clear()
+
+
+@pytest.fixture
+def mark(family: Family) -> Iterator[str]:
+    family.env[orphans.VARIABLE] = f"{uuid.uuid4()}/flow"
+    yield family.env[orphans.VARIABLE].removesuffix("/flow")
+
+
+def left_behind(command: Command) -> None:
+    """Start a command whose parent is gone, in a session of its own."""
+    code = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+    subprocess.run([sys.executable, "-c", code, *command.argv], env=dict(command.env), check=True)
+
+
+def pids(found: list[orphans.Orphan]) -> list[int]:
+    return sorted(orphan.pid for orphan in found)
+
+
+async def test_what_a_dead_keeper_leaves_is_ended(place: Place, family: Family, mark: str) -> None:
+    keeper = await place.attach()
+    for role in ("double_fork", "breeding", "orphan"):
+        await start(keeper, family.role(role))
+        assert eventually(family.ready(role).exists)
+    assert eventually(lambda: len(family.alive()) == 64)
+    os.kill(keeper.pid, signal.SIGKILL)
+    # The nodes die with it; what they started in sessions of their own does not.
+    assert eventually(lambda: len(family.alive()) == 62)
+    left = family.alive()
+    assert pids(orphans.find(mark)) == sorted(left)
+    assert pids(orphans.end(mark)) == sorted(left)
+    assert family.gone()
+
+
+async def test_what_has_a_keeper_is_no_orphan(place: Place, family: Family, mark: str) -> None:
+    keeper = await place.attach()
+    await start(keeper, family.role("double_fork"))
+    assert eventually(family.ready("double_fork").exists)
+    left_behind(family.command("/bin/sleep", "100"))
+    assert eventually(lambda: len(family.alive()) == 3)
+    assert len(orphans.end(mark, spare={keeper.pid})) == 1
+    assert len(family.alive()) == 2
+
+
+def test_what_has_dropped_its_mark_is_found_below_its_parent(family: Family, mark: str) -> None:
+    left_behind(family.shell("env -u DORA_DAEMON sleep 100 & wait"))
+    assert eventually(lambda: len(family.alive()) == 2)
+    assert len(orphans.end(mark)) == 2
+    assert not family.alive()
+
+
+def test_other_marks_are_left_alone(family: Family, mark: str) -> None:
+    left_behind(family.shell(f"DORA_DAEMON={mark}x sleep 100 & DORA_DAEMON= sleep 100 & wait"))
+    assert eventually(lambda: len(family.alive()) == 3)
+    assert len(orphans.end(mark)) == 1
+    assert len(family.alive()) == 2
+    assert orphans.find(mark) == []
+
+
+def test_one_dataflow_can_be_looked_for(family: Family, mark: str) -> None:
+    left_behind(family.command("/bin/sleep", "100"))
+    assert eventually(lambda: len(family.alive()) == 1)
+    assert orphans.find(f"{mark}/other") == []
+    assert pids(orphans.find(f"{mark}/flow")) == family.alive()
+
+
+def test_our_own_children_are_no_orphans(family: Family, mark: str) -> None:
+    with subprocess.Popen(["/bin/sleep", "100"], env=dict(family.env)) as child:
+        assert orphans.find(mark) == []
+        child.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_other_users_are_left_alone(family: Family, mark: str) -> None:
+    env = dict(family.env)
+    with subprocess.Popen(["/bin/sleep", "100"], env=env, user=65534) as child:
+        assert eventually(lambda: len(family.alive()) == 1)
+        code = f"from dorad.launch import orphans; assert orphans.end({mark!r}) == []"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert is_alive(child.pid)
+        child.kill()
+
+
+def test_a_later_process_with_the_same_pid_is_not_killed(family: Family, mark: str) -> None:
+    left_behind(family.command("/bin/sleep", "100"))
+    assert eventually(lambda: len(family.alive()) == 1)
+    (found,) = orphans.find(mark)
+    orphans._kill([orphans.Orphan(found.pid, found.started - 1)])
+    assert is_alive(found.pid, found.started)
+    orphans._kill([found])
+    assert eventually(lambda: not family.alive())
+
+
+def test_what_cannot_be_ended_is_named(
+    family: Family, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(family.command("/bin/sleep", "100"))
+    assert eventually(lambda: len(family.alive()) == 1)
+    monkeypatch.setattr(orphans, "_kill", lambda _: None)
+    with pytest.raises(LaunchError, match=f"cannot be ended: {family.alive()[0]}"):
+        orphans.end(mark, seconds=0.1)
