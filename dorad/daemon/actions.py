@@ -44,6 +44,14 @@ class TellFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class TellRestarted:
+    """Send NODE_RESTARTED."""
+
+    node: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Send STOP."""
 
@@ -61,4 +69,4 @@ class Finish:
     """Nothing is left to wait for: the dataflow has ended."""
 
 
-Action = OpenBarrier | Poison | CloseInput | TellFailed | Stop | StopAll | Finish
+Action = OpenBarrier | Poison | CloseInput | TellFailed | TellRestarted | Stop | StopAll | Finish

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +43,7 @@ class Barrier:
         )._settled()
 
     def ended(self, node: str) -> Barrier:
-        """Return the barrier after the process of `node` ended.
+        """Return the barrier after `node` ended for good; one that is restarted has not.
 
         A node that ends before it called `Node()` poisons the start, unless no other is there to
         be started. One that had called it is simply no longer waited with.
@@ -58,6 +58,25 @@ class Barrier:
     def forced(self) -> Barrier:
         """Return the barrier after a stop: it opens, so that every node can see its STOP."""
         return replace(self, phase=Phase.OPEN) if self.phase is Phase.WAITING else self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        return {
+            "pending": sorted(self.pending),
+            "waiting": sorted(self.waiting),
+            "phase": str(self.phase),
+            "culprit": self.culprit,
+        }
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Barrier:
+        """Return what `to_json` was made of."""
+        return cls(
+            frozenset(kept["pending"]),
+            frozenset(kept["waiting"]),
+            Phase(kept["phase"]),
+            kept["culprit"],
+        )
 
     def _settled(self) -> Barrier:
         return self if self.pending else replace(self, phase=Phase.OPEN)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from dorad.launch.model import Exit
+from dorad.launch.model import Exit
+
+KEPT_LINES = 50
+KEPT_CHARACTERS = 2000
+"""How much of a node's last words is kept for a daemon that takes over."""
 
 
 class Outcome(StrEnum):
@@ -30,6 +33,8 @@ class History:
     """The daemon was stopping it."""
     forced: str = ""
     """Why the daemon ended it by a signal that counts against it; empty if it did not."""
+    killed: str = ""
+    """Why a watchdog killed it; empty if none did."""
     culprit: str | None = None
     """The node whose early end kept the dataflow from starting, unless it is this one."""
 
@@ -54,6 +59,29 @@ class Result:
         """Whether the node did what was asked of it."""
         return self.outcome is Outcome.OK
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values, with no more than the end of what the node wrote."""
+        return {
+            "node": self.node,
+            "outcome": str(self.outcome),
+            "exit": None if self.exit is None else [self.exit.code, self.exit.signal],
+            "reason": self.reason,
+            "culprit": self.culprit,
+            "stderr": [line[:KEPT_CHARACTERS] for line in self.stderr[-KEPT_LINES:]],
+        }
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Result:
+        """Return what `to_json` was made of."""
+        return cls(
+            kept["node"],
+            Outcome(kept["outcome"]),
+            None if kept["exit"] is None else Exit(*kept["exit"]),
+            kept["reason"],
+            kept["culprit"],
+            tuple(kept["stderr"]),
+        )
+
 
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 _FORCED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGKILL})
@@ -75,6 +103,8 @@ def classify(
         return Result(node, Outcome.OK, exit_, reason, None, stderr)
     if history.culprit is not None:
         return Result(node, Outcome.CASCADING, exit_, reason, history.culprit, stderr)
+    if history.killed and ended_by == signal.SIGKILL:
+        return Result(node, Outcome.FAILED, exit_, history.killed, None, stderr)
     if history.forced and ended_by in _FORCED_SIGNALS:
         return Result(node, Outcome.GRACE, exit_, history.forced, None, stderr)
     if ended_by == signal.SIGKILL:

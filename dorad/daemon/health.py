@@ -22,7 +22,7 @@ class Health:
         return now - self.well_at
 
 
-def look(before: Health | None, vitals: Vitals, now: float) -> Health | None:
+def health_after(before: Health | None, vitals: Vitals, now: float) -> Health | None:
     """Return what is known after a look at a node; None while it has no `Node`.
 
     A node is well if it has entered or left the API since the last look, or if it is at rest

@@ -9,6 +9,10 @@ GRACE_S = 10.0
 """Seconds between the STOP event and SIGTERM, unless the user says otherwise."""
 
 
+RESTART_GRACE_S = 5.0
+"""The same for a node that is ended only to be started again."""
+
+
 class Step(StrEnum):
     """What is done to every node that still runs."""
 

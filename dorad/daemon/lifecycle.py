@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.actions import (
     CloseInput,
@@ -13,9 +13,10 @@ from dorad.daemon.actions import (
     StopAll,
     StopReason,
     TellFailed,
+    TellRestarted,
 )
 from dorad.daemon.barrier import Barrier, Phase
-from dorad.daemon.finish import data_inputs, flow_of
+from dorad.daemon.finish import Flow, feeds_of, flow_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,28 +27,41 @@ if TYPE_CHECKING:
 
 
 class Lifecycle:
-    """Barrier, natural finish and stop of one dataflow; does no I/O and knows no clock.
+    """Barrier, natural finish, changes and stop of one dataflow; no I/O, no clock.
 
     Every method is called when something has happened and returns the actions to take, in order.
     """
 
     def __init__(self, dataflow: Dataflow, *, exit_when_nodes_finish: bool = False) -> None:
-        self.cohort = frozenset(node.id for node in dataflow.nodes if not node.is_dynamic)
-        self.running = set(self.cohort)
-        """Nodes this machine started whose process has not ended."""
-        self.barrier = Barrier.of(self.cohort)
+        self.dataflow = dataflow
+        self.dynamic = frozenset(node.id for node in dataflow.nodes if node.is_dynamic)
+        self.running = {node.id for node in dataflow.nodes if not node.is_dynamic}
+        """Nodes this machine started that have not ended for good."""
+        self.barrier = Barrier.of(self.running)
         self.flow = flow_of(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
         self.stopping = False
-        self._empty = not dataflow.nodes
-        self._feeds: dict[str, dict[str, tuple[str, ...]]] = {}
-        for node in dataflow.nodes:
-            for name, source in data_inputs(node).items():
-                fed = self._feeds.setdefault(source, {})
-                fed[node.id] = (*fed.get(node.id, ()), name)
+        self._exit_when_nodes_finish = exit_when_nodes_finish
+        self._feeds = feeds_of(dataflow)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all that is not in the dataflow, as JSON-able values."""
+        return {
+            "running": sorted(self.running),
+            "barrier": self.barrier.to_json(),
+            "flow": self.flow.to_json(),
+            "stopping": self.stopping,
+        }
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Become as the one was that `snapshot` was called on; the dataflow is as it was then."""
+        self.running = set(kept["running"])
+        self.barrier = Barrier.from_json(kept["barrier"])
+        self.flow = Flow.from_json(kept["flow"])
+        self.stopping = kept["stopping"]
 
     def begin(self) -> list[Action]:
         """Start: a dataflow of dynamic nodes alone waits for nobody; an empty one ends at once."""
-        if self._empty:
+        if not self.dataflow.nodes:
             return [OpenBarrier(), Finish()]
         return [OpenBarrier()] if self.barrier.phase is Phase.OPEN else []
 
@@ -60,8 +74,30 @@ class Lifecycle:
         """A node will send no more, though its process may live on; or a dynamic one left."""
         return list(self._close(node, None))
 
-    def after_exit(self, result: Result) -> list[Action]:
-        """The process of a node ended, or could not be started, and nobody will start it again."""
+    def may_restart(self, node: str) -> bool:
+        """Whether a process of the node may follow on one that ended.
+
+        Not when the dataflow is to end, nor when nothing can arrive at the node any more. A node
+        that has no inputs at all is a source, and may.
+        """
+        spoilt = self.barrier.phase is Phase.POISONED
+        return not self.stopping and not spoilt and node not in self.flow.drained
+
+    def after_end_of_one_life(self, node: str) -> list[Action]:
+        """The process of a node ended, and another one will take its place."""
+        if self.stopping:
+            return []
+        return [
+            TellRestarted(consumer, node)
+            for consumer in self._feeds.get(node, {})
+            if consumer in self.flow.open_inputs and consumer not in self.flow.drained
+        ]
+
+    def after_exit(self, result: Result, *, removed: bool = False) -> list[Action]:
+        """The process of a node ended, or could not be started, and nobody will start it again.
+
+        The dataflow ends with its last node, unless that one was `removed` from it.
+        """
         node = result.node
         self.running.discard(node)
         self.flow = self.flow.without(node)
@@ -72,7 +108,7 @@ class Lifecycle:
                 actions += self.stop()
         else:
             actions += self._close(node, None if result.ok else result.reason)
-        if not self.running:
+        if not self.running and (self.stopping or not removed):
             actions.append(Finish())
         return actions
 
@@ -86,6 +122,29 @@ class Lifecycle:
         if not self.running:
             actions.append(Finish())
         return actions
+
+    def changed(self, dataflow: Dataflow) -> list[Action]:
+        """Nodes or edges were added or taken away; nodes that are taken away have ended."""
+        before = self.dataflow
+        known = {node.id for node in before.nodes}
+        self.running |= {
+            node.id for node in dataflow.nodes if node.id not in known and not node.is_dynamic
+        }
+        self.dataflow = dataflow
+        self.dynamic = frozenset(node.id for node in dataflow.nodes if node.is_dynamic)
+        self._feeds = feeds_of(dataflow)
+        self.flow, closings = self.flow.rewired(
+            before,
+            dataflow,
+            self.running | self.dynamic,
+            exit_when_nodes_finish=self._exit_when_nodes_finish,
+        )
+        actions: list[Action] = []
+        for closing in closings:
+            actions += [CloseInput(closing.node, name) for name in closing.inputs]
+            if closing.drained:
+                actions.append(Stop(closing.node, StopReason.ALL_INPUTS_CLOSED))
+        return [] if self.stopping else actions
 
     def _barrier_actions(self, before: Barrier) -> list[Action]:
         after = self.barrier.phase

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dorad.daemon import actions
 from dorad.daemon.barrier import Phase
-from dorad.daemon.exits import History, Outcome, Result, classify, not_started
-from dorad.daemon.ladder import GRACE_S, Step, ladder
+from dorad.daemon.commands import Commands
+from dorad.daemon.errors import CommandError
+from dorad.daemon.exits import Result
+from dorad.daemon.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.daemon.lifecycle import Lifecycle
-from dorad.daemon.stragglers import next_look, stragglers
+from dorad.daemon.noderun import NodeRun, NodeView
+from dorad.daemon.shared import Shared, Totals
+from dorad.daemon.stopladder import StopLadder
+from dorad.daemon.tend import Tender
 from dorad.daemon.watch import IdleWatch
-from dorad.launch.model import LaunchError
+from dorad.daemon.watchdogs import Watchdogs
+from dorad.dataflow.model import RestartPolicy
+from dorad.launch.model import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from dorad.daemon.ports import Broker, Notice, Started, StartNode
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.daemon.ports import Broker, Happening, Notice, Started, StartNode
+    from dorad.dataflow.model import Dataflow, Input, Node
 
 LINGER_S = 0.25
 """A process that drops its `Node` is mostly about to end. Its consumers hear of it when it has, and
@@ -27,9 +34,6 @@ then also whether it failed; or after this time, if it lives on."""
 
 PATIENCE_S = 10.0
 """Seconds after which the user is told for which nodes the start is waiting."""
-
-LOOK_S = 1.0
-"""Seconds between looks at nodes that may have become stragglers, at most."""
 
 
 class Supervisor:
@@ -44,218 +48,285 @@ class Supervisor:
         exit_when_nodes_finish: bool = False,
         grace: float = GRACE_S,
         finish_grace: float | None = None,
+        restored: dict[str, Any] | None = None,
+        on_change: Callable[[], None] = lambda: None,
+        on_happening: Happening = lambda what, node, text, data: None,
     ) -> None:
         """Make a supervisor that has started nothing yet.
 
         `grace` is that of the stop ladder and `finish_grace` that of the straggler rule, both in
-        seconds; None turns the straggler rule off.
+        seconds; None turns the straggler rule off. `restored` is a `snapshot()` of an earlier
+        daemon's supervisor whose dataflow goes on; `on_change` is called when it would differ.
         """
-        self.dataflow = dataflow
+        life = Lifecycle(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
         self.broker = make_broker(self)
-        self.results: list[Result] = []
-        """In the order in which the nodes ended."""
         self.opened_at: float | None = None
         """When the barrier opened, on the loop's clock."""
-        self._notice = notice
+        self._shared = Shared(
+            life,
+            self.broker,
+            notice,
+            on_happening,
+            {node.id: NodeRun(node) for node in dataflow.nodes},
+            on_change,
+            self._carry_out,
+        )
+        self._life = life
+        self._nodes = self._shared.nodes
         self._grace = grace
         self._finish_grace = finish_grace
-        self._life = Lifecycle(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
-        self._dynamic = {node.id for node in dataflow.nodes if node.is_dynamic}
-        self._processes: dict[str, Started] = {}
-        self._connected: set[str] = set()
-        self._lingering: dict[str, asyncio.TimerHandle] = {}
-        self._stopping = asyncio.Event()
-        self._finished = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._forced: dict[str, str] = {}
-        """Why a node's end by a signal of ours counts against it."""
-        self._killing = False
+        self._ladder = StopLadder(self._shared, self.kill)
+        self._finished = False
+        self._commands: Commands | None = None
+        if restored is not None:
+            self._restore(restored)
 
-    async def run(self, start: StartNode) -> tuple[Result, ...]:
-        """Start every node and return when the dataflow has ended and every process with it."""
+    @property
+    def dataflow(self) -> Dataflow:
+        """The dataflow as it is now."""
+        return self._life.dataflow
+
+    @property
+    def results(self) -> list[Result]:
+        """In the order in which the nodes ended."""
+        return self._shared.results
+
+    @property
+    def totals(self) -> Totals:
+        """How often nodes were restarted or killed, and inputs broke and recovered."""
+        return self._shared.totals
+
+    def statuses(self) -> dict[str, NodeView]:
+        """Return how every node is doing, in the order of the dataflow."""
+        return {name: run.view for name, run in self._nodes.items()}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what a daemon that takes over has to know, as JSON-able values.
+
+        Times in it are of the monotonic clock, which goes on until the machine is rebooted.
+        """
+        return {
+            "life": self._life.snapshot(),
+            "opened_at": self.opened_at,
+            "killing": self._shared.killing,
+            "nodes": {name: run.snapshot() for name, run in self._nodes.items()},
+            "results": [result.to_json() for result in self.results],
+        }
+
+    def _restore(self, kept: dict[str, Any]) -> None:
+        self._life.restore(kept["life"])
+        self.opened_at = kept["opened_at"]
+        self._shared.killing = kept["killing"]
+        self.results.extend(Result.from_json(each) for each in kept["results"])
+        for name, run in self._nodes.items():
+            run.restore(kept["nodes"][name])
+
+    # -- from start to end -------------------------------------------------------------------
+
+    async def run(
+        self, start: StartNode, adopted: Mapping[str, Started | Exit] | None = None
+    ) -> tuple[Result, ...]:
+        """Start every node and return when the dataflow has ended and every process with it.
+
+        `adopted` are the processes that an earlier daemon has left, and how those ended that have
+        ended since; for a supervisor that was made with `restored`.
+        """
         loop = asyncio.get_running_loop()
         patience = loop.call_later(PATIENCE_S, self._tell_who_is_awaited)
+        tender = Tender(self._shared, start)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for node in self.dataflow.nodes:
-                    if not node.is_dynamic:
-                        tasks.create_task(self._tend(node, start), name=f"node {node.id}")
+
+                def tend(run: NodeRun, found: Started | Exit | None = None) -> None:
+                    tasks.create_task(tender.tend(run, found), name=f"node {run.node.id}")
+
+                self._commands = Commands(self._shared, start, tend)
+                for name, run in self._nodes.items():
+                    if run.result is None and not run.node.is_dynamic:
+                        tend(run, self._found(run, (adopted or {}).get(name)))
                 background = (
-                    tasks.create_task(self._climb(), name="stop ladder"),
-                    tasks.create_task(self._watch_stragglers(), name="straggler rule"),
+                    tasks.create_task(self._ladder.climb(), name="stop ladder"),
+                    tasks.create_task(
+                        IdleWatch(self._shared, self._finish_grace).run(self.stop),
+                        name="straggler rule",
+                    ),
+                    tasks.create_task(Watchdogs(self._shared).run(), name="watchdogs"),
                 )
-                self._carry_out(self._life.begin())
-                await self._finished.wait()
+                if adopted is None:
+                    self._carry_out(self._life.begin())
+                elif self._life.stopping:
+                    self._ladder.begin(self._grace)
+                    self._send_stop()
+                await self._shared.bell.until(lambda: self._finished)
                 for task in background:
                     task.cancel()
         finally:
+            self._commands = None
             patience.cancel()
-            for handle in self._lingering.values():
-                handle.cancel()
+            for run in self._nodes.values():
+                run.no_longer_lingers()
         return tuple(self.results)
 
-    def stop(self) -> None:
-        """Ask every node to end, and see to it that it does. Idempotent."""
+    def _found(self, run: NodeRun, found: Started | Exit | None) -> Started | Exit | None:
+        """Return what became of the process of a node that an earlier daemon has left."""
+        if found is None and run.spawned is not None:
+            run.killed = "ended while no daemon was there to see it"
+            return Exit(signal=signal.SIGKILL)
+        if found is not None and not isinstance(found, Exit):
+            run.connected = run.connected or self.broker.vitals(run.node.id).connected
+        return found
+
+    def stop(self, grace: float | None = None, *, force: bool = False) -> None:
+        """Ask every node to end, and see to it that it does: SIGTERM after `grace` seconds, SIGKILL
+        after half as many more; with `force` at once. A second call can only make it sooner.
+        """
+        if force:
+            self.kill("was killed on request")
+            return
         self._carry_out(self._life.stop())
+        self._ladder.begin(self._grace if grace is None else grace)
 
     def kill(self, why: str) -> None:
         """Kill every node at once; `why` goes on after a node's name: `was killed, because ...`."""
-        self._killing = True
+        self._shared.killing = why
         for node in self._life.running:
-            self._forced.setdefault(node, why)
+            self._nodes[node].forced = self._nodes[node].forced or why
         self.stop()
-        for process in self._processes.values():
-            process.signal(signal.SIGKILL)
+        for run in self._nodes.values():
+            for process in (run.process, run.successor):
+                if process is not None:
+                    process.signal(signal.SIGKILL)
+
+    # -- commands ----------------------------------------------------------------------------
+
+    async def restart_node(self, node_id: str, grace: float = RESTART_GRACE_S) -> None:
+        """End a node's process, with the stop ladder, and start the next one, whatever its policy.
+
+        Its consumers get NODE_RESTARTED; nothing is closed, and what waits for it goes on waiting.
+        This and the following raise CommandError, for a node that does not exist, is in the hands
+        of another command, or cannot be asked for such a thing now.
+        """
+        await self._command().restart(node_id, grace)
+
+    async def stop_node(self, node_id: str, grace: float = GRACE_S) -> None:
+        """End a node for good, with the stop ladder."""
+        await self._command().stop(node_id, grace)
+
+    async def add_node(self, node: Node, dataflow: Dataflow) -> None:
+        """Start one more node; `dataflow` is the dataflow with it."""
+        await self._command().add(node, dataflow)
+
+    async def remove_node(self, node_id: str, dataflow: Dataflow, grace: float = GRACE_S) -> None:
+        """End a node and take it out; `dataflow` is the dataflow without it."""
+        await self._command().remove(node_id, dataflow, grace)
+
+    async def replace_node(
+        self, node_id: str, node: Node, dataflow: Dataflow, grace: float = GRACE_S
+    ) -> None:
+        """Start another process in a node's place, then end the old one; nothing is lost.
+
+        If the new one does not come up, within its `startup_timeout` or 30 s, the old one stays.
+        """
+        await self._command().replace(node_id, node, dataflow, grace)
+
+    def connect(self, consumer: str, entry: Input, dataflow: Dataflow) -> None:
+        """Add an input to a node; `dataflow` is the dataflow with it."""
+        self._command().connect(consumer, entry, dataflow)
+
+    def disconnect(self, consumer: str, input_id: str, dataflow: Dataflow) -> None:
+        """Take an input away from a node; `dataflow` is the dataflow without it."""
+        self._command().disconnect(consumer, input_id, dataflow)
+
+    def _command(self) -> Commands:
+        if self._commands is None or self._finished:
+            raise CommandError("refused", "the dataflow does not run")
+        return self._commands
+
+    # -- what the broker hears ---------------------------------------------------------------
 
     def on_connected(self, node_id: str, pid: int) -> None:
         """Take note that a node called `Node()`."""
-        handle = self._lingering.pop(node_id, None)
-        if handle is not None:  # one process may make a second Node
-            handle.cancel()
-        self._connected.add(node_id)
+        run = self._nodes[node_id]
+        run.no_longer_lingers()  # one process may make a second Node
+        run.connected = True
+        if run.node.is_dynamic:
+            run.lives += 1
+            run.pid = pid
         self._carry_out(self._life.connected(node_id))
+        self._shared.changed()
+
+    def on_waiting(self, node_id: str, pid: int) -> None:
+        """Take note that a process that is to replace a node has said hello."""
+        run = self._nodes[node_id]
+        run.successor_waits = run.successor is not None
+        self._shared.changed()
 
     def on_outputs_done(self, node_id: str) -> None:
         """Take note that a node dropped its `Node`."""
-        if self._finished.is_set():
+        run = self._nodes.get(node_id)
+        if self._finished or run is None:
             return
-        if node_id in self._dynamic:
+        if run.node.is_dynamic:
             self._carry_out(self._life.outputs_done(node_id))
-        elif node_id in self._life.running and node_id not in self._lingering:
+        elif run.result is None and run.lingering is None:
             loop = asyncio.get_running_loop()
-            self._lingering[node_id] = loop.call_later(
-                LINGER_S, lambda: self._carry_out(self._life.outputs_done(node_id))
-            )
+            run.lingering = loop.call_later(LINGER_S, self._outlived_its_node, run)
+
+    def _outlived_its_node(self, run: NodeRun) -> None:
+        """Close what a process feeds that has no `Node` any more but lives on.
+
+        Not if another process may follow: that one feeds the same consumers.
+        """
+        follows = run.again or run.node.restart.policy is not RestartPolicy.NEVER
+        if not (follows and not run.stopped and self._life.may_restart(run.node.id)):
+            self._carry_out(self._life.outputs_done(run.node.id))
 
     def on_disconnected(self, node_id: str) -> None:
         """Take note that the socket of a node is gone."""
-        if node_id in self._dynamic:
-            self._connected.discard(node_id)
+        run = self._nodes.get(node_id)
+        if run is not None and run.node.is_dynamic:
+            run.connected, run.pid = False, None
+            self._shared.changed()
         self.on_outputs_done(node_id)
 
-    async def _tend(self, node: Node, start: StartNode) -> None:
-        """See one node through its life."""
-        result = await self._live(node, start)
-        self._processes.pop(node.id, None)
-        self._connected.discard(node.id)
-        handle = self._lingering.pop(node.id, None)
-        if handle is not None:
-            handle.cancel()
-        self.results.append(result)
-        if not result.ok and result.outcome is not Outcome.CASCADING:
-            self._notice("error", node.id, result.reason)
-        self.broker.detach(node.id)
-        self._carry_out(self._life.after_exit(result))
-
-    async def _live(self, node: Node, start: StartNode) -> Result:
-        """Start one node and wait for its end."""
-        try:
-            process = await self._start_unless_stopped(node, start)
-        except LaunchError as error:
-            return not_started(node.id, str(error))
-        if process is None:
-            return Result(node.id, Outcome.OK, None, "was stopped before it was started")
-        self._processes[node.id] = process
-        if self._killing:
-            process.signal(signal.SIGKILL)
-        exit_ = await process.wait()
-        return classify(node.id, exit_, self._history(node.id), process.stderr)
-
-    async def _start_unless_stopped(self, node: Node, start: StartNode) -> Started | None:
-        """Start a node, which may take long (a download); None if a stop came first."""
-        starting = asyncio.ensure_future(start(node, self.broker.node_config(node.id)))
-        stopped = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                return starting.result()
-        finally:
-            stopped.cancel()
-            starting.cancel()
-            await asyncio.wait((starting, stopped))
-        return None
-
-    def _history(self, node: str) -> History:
-        culprit = self._life.barrier.culprit
-        return History(
-            stopping=self._life.stopping,
-            forced=self._forced.get(node, ""),
-            culprit=culprit if culprit != node else None,
-        )
+    # -- decisions ---------------------------------------------------------------------------
 
     def _carry_out(self, todo: Iterable[actions.Action]) -> None:
         """Do what was decided."""
-        self._changed.set()
         broker = self.broker
         for action in todo:
             match action:
                 case actions.OpenBarrier():
                     self.opened_at = asyncio.get_running_loop().time()
                     broker.open_barrier()
+                    self._shared.tell("dataflow-running", None)
                 case actions.Poison(reason):
                     broker.poison(reason)
                 case actions.CloseInput(node, name):
                     broker.close_input(node, name)
                 case actions.TellFailed(node, source, error, inputs):
                     broker.node_failed(node, source, error, list(inputs))
+                case actions.TellRestarted(node, source):
+                    broker.node_restarted(node, source)
                 case actions.Stop(node, reason):
                     broker.stop(node, reason)
+                    self._nodes[node].wake.set()
                 case actions.StopAll():
+                    self._ladder.begin(self._grace)
                     self._send_stop()
-                    self._stopping.set()
                 case actions.Finish():
-                    for node in self._dynamic:
+                    for node in self._life.dynamic:
                         broker.stop(node, actions.StopReason.MANUAL)
-                    self._finished.set()
+                    self._finished = True
+        self._shared.changed()
 
     def _send_stop(self) -> None:
-        for node in (*self._life.running, *self._dynamic):
+        for node in (*self._life.running, *self._life.dynamic):
             self.broker.stop(node, actions.StopReason.MANUAL)
-
-    async def _climb(self) -> None:
-        """Walk up the stop ladder once a stop has begun; its first rung is taken by then."""
-        await self._stopping.wait()
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        for rung in ladder(self._grace):
-            await asyncio.sleep(begun + rung.after - loop.time())
-            match rung.step:
-                case Step.EVENT:
-                    continue
-                case Step.TERMINATE:
-                    for node, process in self._processes.items():
-                        text = f"did not end within {rung.after:g} s of being asked to: SIGTERM"
-                        self._notice("warn", node, text)
-                        process.signal(signal.SIGTERM)
-                case Step.KILL:
-                    self.kill(
-                        f"was killed because it did not end within {rung.after:g} s of being"
-                        " asked to stop"
-                    )
-
-    async def _watch_stragglers(self) -> None:
-        """Stop the dataflow when only stragglers are left."""
-        loop = asyncio.get_running_loop()
-        watch = IdleWatch(self.dataflow, self._life, self.broker, loop.time, self._finish_grace)
-        while not self._stopping.is_set():
-            self._changed.clear()
-            remaining = watch.look(self._connected)
-            found = stragglers(remaining, loop.time())
-            for straggler in found:
-                self._notice("warn", straggler.node, f"{straggler.reason}; stopping it")
-                self._forced[straggler.node] = f"was stopped by force: {straggler.reason}"
-            if found:
-                self.stop()
-                return
-            wait = next_look(remaining, loop.time())
-            try:
-                async with asyncio.timeout(None if wait is None else min(wait, LOOK_S)):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+            self._nodes[node].wake.set()
 
     def _tell_who_is_awaited(self) -> None:
         pending = self._life.barrier.pending
         if self._life.barrier.phase is Phase.WAITING and pending:
             names = ", ".join(sorted(pending))
-            self._notice("warn", None, f"the start still waits for Node() in: {names}")
+            self._shared.notice("warn", None, f"the start still waits for Node() in: {names}")

@@ -4,9 +4,10 @@ import asyncio
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from dorad.daemon.supervisor import Supervisor
-from dorad.dataflow.model import Dataflow, Node
+from dorad.dataflow.model import Dataflow, Input, Node
 from dorad.launch.model import Exit, LaunchError
 
 DEADLINE_S = 5.0
@@ -27,6 +28,18 @@ class Edge:
     queued: int = 0
 
 
+@dataclass
+class Vitals:
+    """What a node shows of itself."""
+
+    connected: bool = True
+    asleep: bool = True
+    pulse: int = 0
+    unread: bool = False
+    queued: int = 0
+    waits_for_room: bool = False
+
+
 class FakeBroker:
     """Writes down every call as a tuple: its name and its arguments."""
 
@@ -34,6 +47,7 @@ class FakeBroker:
         self.calls: list[tuple[str, ...]] = []
         self.numbers: dict[str, int] = {}
         self.edges: list[Edge] = []
+        self.nodes: dict[str, Vitals] = {}
 
     def node_config(self, node_id: str) -> str:
         return f"config of {node_id}"
@@ -62,11 +76,60 @@ class FakeBroker:
     def counters(self) -> list[Edge]:
         return self.edges
 
+    def edge_counters_of(self, node_id: str, input_id: str) -> Edge:
+        return next(edge for edge in self.edges if (edge.node, edge.input) == (node_id, input_id))
+
+    def vitals(self, node_id: str) -> Vitals:
+        return self.nodes.setdefault(node_id, Vitals())
+
+    def ping(self, node_id: str) -> None:
+        self.calls.append(("ping", node_id))
+
+    def released(self, node_id: str) -> None:
+        self.calls.append(("released", node_id))
+
+    def restarting(self, node_id: str, restart_count: int) -> None:
+        self.calls.append(("restarting", node_id, str(restart_count)))
+
+    def reopen(self, node_id: str) -> None:
+        self.calls.append(("reopen", node_id))
+
+    def node_restarted(self, node_id: str, source_node: str) -> None:
+        self.calls.append(("node_restarted", node_id, source_node))
+
+    def input_broken(self, node_id: str, input_id: str) -> None:
+        self.calls.append(("input_broken", node_id, input_id))
+
+    def input_recovered(self, node_id: str, input_id: str) -> None:
+        self.calls.append(("input_recovered", node_id, input_id))
+
+    async def add_node(self, node: Node, dataflow: Dataflow) -> None:
+        self.calls.append(("add_node", node.id))
+
+    def remove_node(self, node_id: str) -> None:
+        self.calls.append(("remove_node", node_id))
+
+    def add_edge(self, consumer: str, entry: Input) -> None:
+        self.calls.append(("add_edge", consumer, entry.id))
+
+    def remove_edge(self, consumer: str, input_id: str) -> None:
+        self.calls.append(("remove_edge", consumer, input_id))
+
+    def update(self, dataflow: Dataflow) -> None:
+        self.calls.append(("update",))
+
+    async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+        self.calls.append(("begin_handover", node_id))
+
+    def end_handover(self, node_id: str) -> None:
+        self.calls.append(("end_handover", node_id))
+
 
 class FakeProcess:
     """Runs until `end` is called, or a signal ends it that it does not ignore."""
 
-    def __init__(self, ignores: frozenset[int]) -> None:
+    def __init__(self, ignores: frozenset[int], pid: int = 1) -> None:
+        self.pid = pid
         self.signals: list[int] = []
         self.stderr: tuple[str, ...] = ()
         self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -101,6 +164,11 @@ class Stage:
     broker: FakeBroker = field(default_factory=FakeBroker)
     notices: list[tuple[str, str | None, str]] = field(default_factory=list)
     processes: dict[str, FakeProcess] = field(default_factory=dict)
+    """The newest of each node."""
+    started: list[tuple[str, int, float]] = field(default_factory=list)
+    """Node, restart count and the loop's time of every start."""
+    happened: list[tuple[str, str | None]] = field(default_factory=list)
+    restored: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(
@@ -110,15 +178,18 @@ class Stage:
             exit_when_nodes_finish=self.exit_when_nodes_finish,
             grace=self.grace,
             finish_grace=self.finish_grace,
+            restored=self.restored,
+            on_happening=lambda what, node, *_: self.happened.append((what, node)),
         )
 
-    async def start(self, node: Node, config: str) -> FakeProcess:
+    async def start(self, node: Node, config: str, restart_count: int) -> FakeProcess:
         assert config == f"config of {node.id}"
         if node.id in self.slow:
             await asyncio.Event().wait()
         if node.id in self.broken:
             raise LaunchError(f"no such file: {node.path}")
-        self.processes[node.id] = FakeProcess(self.ignores)
+        self.started.append((node.id, restart_count, asyncio.get_running_loop().time()))
+        self.processes[node.id] = FakeProcess(self.ignores, pid=len(self.started))
         return self.processes[node.id]
 
     def connect(self, *nodes: str) -> None:

@@ -28,7 +28,7 @@ def failed(name: str) -> Result:
 
 def started(flow: Dataflow) -> Lifecycle:
     life = Lifecycle(flow)
-    for name in life.cohort:
+    for name in sorted(life.running):
         life.connected(name)
     return life
 
