@@ -108,7 +108,7 @@ def run_command(arguments: Sequence[str]) -> int:
             _tell(line)
         return 1
     except _control_error() as error:
-        for line in error.problems or [_with_hint(error)]:
+        for line in error.problems or [str(error)]:
             _tell(line)
         return 1
     except (click.Abort, KeyboardInterrupt):
@@ -137,10 +137,6 @@ def _control_error() -> type["ControlError"]:
     from dorad.control.errors import ControlError
 
     return ControlError
-
-
-def _with_hint(error: "ControlError") -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def _sentence(message: str) -> str:

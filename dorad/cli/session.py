@@ -96,7 +96,7 @@ def run_session(
     async def main() -> Ended:
         loop = asyncio.get_running_loop()
         Interrupts(run, lambda text: tell("dora:", "cyan", text)).install(loop)
-        live.on_broken = _from_thread(loop, run.stop)
+        live.on_broken = from_thread(loop, run.stop)
         with live:
             ended = await run.run()
         if live.stuck:
@@ -109,7 +109,9 @@ def run_session(
         raise click.ClickException(str(error)) from error
 
 
-def _from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
+def from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that any thread may call to stop a run in `loop`."""
+
     def call() -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is left to stop
             loop.call_soon_threadsafe(stop)

@@ -1,0 +1,128 @@
+"""Completions that come from the running daemon: dataflows, nodes, topics, parameters.
+
+A shell waits for the answer, so it comes within a moment or is empty; nothing is ever printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import click
+
+    from dorad.control.client import Client
+
+DEADLINE_S = 0.5
+"""Seconds that the shell waits."""
+
+
+def dataflow_names(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete names of running dataflows, UUIDs of those without a name."""
+    del param
+    return _matching(ctx, incomplete, _dataflows)
+
+
+def dataflow_names_and_uuids(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete names and UUIDs of all dataflows that are listed, ended ones too."""
+    del param
+    return _matching(ctx, incomplete, _all_dataflows)
+
+
+def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the nodes of the dataflow chosen with `-d`, or of all."""
+    del param
+    return _matching(ctx, incomplete, _nodes)
+
+
+def topic_names(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete outputs as `node/output`."""
+    del param
+    return _matching(ctx, incomplete, _topics)
+
+
+def input_names(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the inputs of running edges as `node/input`; for a new one `node/`."""
+    del param
+    return _matching(ctx, incomplete, _inputs)
+
+
+def param_names(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the parameters of the node that stands before."""
+    del param
+    return _matching(ctx, incomplete, _params)
+
+
+def _matching(
+    ctx: click.Context,
+    incomplete: str,
+    ask: Callable[[Client, click.Context], Iterable[CompletionItem]],
+) -> list[CompletionItem]:
+    """Ask in a thread: a daemon that hangs must not hold up the shell."""
+    found: list[CompletionItem] = []
+    asking = threading.Thread(target=lambda: found.extend(_answer(ctx, ask)), daemon=True)
+    asking.start()
+    asking.join(DEADLINE_S)
+    return [item for item in found if item.value.startswith(incomplete)]
+
+
+def _answer(
+    ctx: click.Context, ask: Callable[[Client, click.Context], Iterable[CompletionItem]]
+) -> list[CompletionItem]:
+    from dorad.control.client import Client
+    from dorad.control.errors import ControlError
+
+    with contextlib.suppress(ControlError, OSError):
+        with Client(timeout=DEADLINE_S) as client:
+            return list(ask(client, ctx))
+    return []
+
+
+def _dataflows(client: Client, _: click.Context) -> Iterator[CompletionItem]:
+    for info in client.list():
+        if info.status in ("starting", "running", "stopping"):
+            yield CompletionItem(info.name or info.uuid, help=info.status)
+
+
+def _all_dataflows(client: Client, _: click.Context) -> Iterator[CompletionItem]:
+    for info in client.list():
+        yield CompletionItem(info.uuid, help=f"{info.name or 'no name'}, {info.status}")
+    yield from _dataflows(client, _)
+
+
+def _nodes(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:
+    for info in client.nodes(ctx.params.get("dataflow")):
+        yield CompletionItem(info.node, help=info.dataflow_name or info.dataflow)
+
+
+def _topics(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:
+    for topic in client.topics(ctx.params.get("dataflow")).topics:
+        yield CompletionItem(f"{topic.node}/{topic.output}")
+
+
+def _inputs(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:
+    for topic in client.topics(ctx.params.get("dataflow")).topics:
+        for target in topic.subscribers:
+            yield CompletionItem(f"{target.node}/{target.input}")
+
+
+def _params(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:
+    node = ctx.params.get("node")
+    if node is not None:
+        for found in client.params(node, dataflow=ctx.params.get("dataflow")):
+            yield CompletionItem(found.key, help=found.description)

@@ -1,0 +1,212 @@
+"""`dora doctor`: checks of this machine, the daemon and its nodes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from dorad import __version__
+from dorad.cli.files import DataflowFile
+from dorad.cli.select import connect
+from dorad.cli.tables import print_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from dorad.control.messages import DaemonStatus, DataflowInfo, NodeInfo
+
+Level = Literal["PASS", "WARN", "FAIL"]
+
+COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
+SHARED_MEMORY = Path("/dev/shm")
+LITTLE_SHM = 64 << 20
+"""Bytes free in shared memory below which a warning is due."""
+UV_S = 5.0
+
+EPILOG = """\b
+Examples:
+  dora doctor
+  dora doctor --dataflow robot.yml
+  dora doctor --json | jq '.checks[] | select(.level != "PASS")'
+
+Exit code 1 if a check fails; warnings are no failure.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found."""
+
+    level: Level
+    name: str
+    text: str
+    hint: str | None = None
+    """What to do about it."""
+
+
+@click.command(epilog=EPILOG)
+@click.option("--dataflow", "path", type=DataflowFile(), help="Check this dataflow file as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def doctor(*, path: Path | None, as_json: bool) -> int:
+    """Check this machine, the daemon and its nodes, and say what to do about what is wrong."""
+    checks = [*check_machine(), *check_daemon(), *(check_file(path) if path is not None else ())]
+    failed = [check for check in checks if check.level == "FAIL"]
+    if as_json:
+        print_object({"ok": not failed, "checks": [asdict(check) for check in checks]})
+    else:
+        _show(checks)
+    return 1 if failed else 0
+
+
+def _show(checks: Sequence[Check]) -> None:
+    for check in checks:
+        click.echo(f"  {_coloured(check.level)}  {check.name}: {check.text}")
+        if check.hint:
+            click.echo(f"        {check.hint}")
+    failed = sum(check.level == "FAIL" for check in checks)
+    warned = sum(check.level == "WARN" for check in checks)
+    warnings = f", {warned} warning{'s' if warned > 1 else ''}" if warned else ""
+    click.echo()
+    if failed:
+        click.echo(f"  {_coloured('FAIL')}  {failed} of {len(checks)} checks failed{warnings}")
+    else:
+        click.echo(f"  {_coloured('PASS')}  all checks passed{warnings}")
+
+
+def _coloured(level: Level) -> str:
+    return click.style(level, fg=COLOURS[level], bold=True)
+
+
+def check_machine() -> Iterator[Check]:
+    """Check what every dataflow needs of this machine."""
+    yield Check("PASS", "dora", __version__)
+    yield check_shared_memory(SHARED_MEMORY)
+    yield check_uv(shutil.which("uv"))
+
+
+def check_shared_memory(folder: Path) -> Check:
+    """Check the file system that messages lie in."""
+    name = "shared memory"
+    try:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        space = os.statvfs(folder)
+    except OSError as error:
+        hint = "mount a tmpfs there: `mount -t tmpfs -o mode=1777 tmpfs /dev/shm`"
+        return Check("FAIL", name, f"{folder}: {error.strerror}", hint)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Check("FAIL", name, f"{folder} has mode {mode:o}", f"run `chmod 1777 {folder}`")
+    free = space.f_bavail * space.f_frsize
+    text = f"{folder} has mode {mode:o}, {free / 1e6:.0f} MB free"
+    if free < LITTLE_SHM:
+        return Check("WARN", name, text, "large messages will not fit; enlarge it or free memory")
+    return Check("PASS", name, text)
+
+
+def check_uv(program: str | None) -> Check:
+    """Check whether `--uv` can be used."""
+    if program is None:
+        return Check("WARN", "uv", "not installed", "it is needed for `--uv` only")
+    try:
+        argv = [program, "--version"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=UV_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("WARN", "uv", f"{program}: {error}", "it is needed for `--uv` only")
+    return Check("PASS", "uv", done.stdout.strip())
+
+
+def check_daemon() -> Iterator[Check]:
+    """Check the daemon and all that runs under it."""
+    from dorad.control.errors import ControlError
+
+    try:
+        with connect() as client:
+            found = client.status()
+            dataflows = client.list()
+            nodes = client.nodes()
+    except ControlError as error:
+        yield Check("FAIL", "daemon", error.message, error.hint)
+        return
+    yield from judge_daemon(found)
+    yield check_socket(client.path)
+    yield judge_dataflows(dataflows)
+    yield from judge_nodes(nodes)
+
+
+def check_socket(path: Path) -> Check:
+    """Check who may connect to the daemon."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        return Check("FAIL", "socket", f"{path}: {error.strerror}", "restart the daemon")
+    text = f"{path} has mode {mode:o}"
+    if mode & 0o007:
+        return Check("WARN", "socket", text, "every user of this machine may connect")
+    return Check("PASS", "socket", text)
+
+
+def judge_daemon(found: DaemonStatus) -> Iterator[Check]:
+    """Judge what the daemon says of itself."""
+    text = f"dorad {found.version}, pid {found.pid}"
+    if found.version != __version__:
+        hint = "restart it with `dora down && dora up`"
+        yield Check("WARN", "daemon", f"{text}; this command is {__version__}", hint)
+    else:
+        yield Check("PASS", "daemon", text)
+    for notice in found.notices:
+        yield Check("WARN", "daemon", notice)
+
+
+def judge_dataflows(dataflows: Iterable[DataflowInfo]) -> Check:
+    """Judge the list of dataflows."""
+    states = [info.status for info in dataflows]
+    failed = states.count("failed")
+    living = len(states) - failed - states.count("finished")
+    text = f"{living} running, {failed} failed, {len(states)} in all"
+    if failed:
+        return Check("WARN", "dataflows", text, "see `dora logs NAME`; `dora clean` forgets them")
+    return Check("PASS", "dataflows", text)
+
+
+def judge_nodes(nodes: Sequence[NodeInfo]) -> Iterator[Check]:
+    """Judge the nodes of the dataflows that run: a summary, and each that is not well."""
+    ill = [info for info in nodes if info.status in ("degraded", "restarting", "failed")]
+    failed = [info for info in ill if info.status == "failed"]
+    level: Level = "FAIL" if failed else "WARN" if ill else "PASS"
+    yield Check(level, "nodes", f"{len(nodes)} in all, {len(nodes) - len(ill)} healthy")
+    for info in ill:
+        where = f"{info.dataflow_name or info.dataflow}/{info.node}"
+        why = [info.last_exit] if info.last_exit else []
+        if info.broken_inputs:
+            why.append(f"nothing comes on {', '.join(info.broken_inputs)}")
+        text = "; ".join([info.status, *why])
+        level = "FAIL" if info.status == "failed" else "WARN"
+        name = info.dataflow_name or info.dataflow
+        yield Check(level, f"node {where}", text, f"see `dora logs {name} --node {info.node}`")
+
+
+def check_file(path: Path) -> Iterator[Check]:
+    """Check a dataflow file."""
+    from dorad.cli.files import load_dataflow
+    from dorad.cli.validate import missing_programs
+    from dorad.dataflow.errors import DataflowError
+    from dorad.dataflow.picture import summary
+    from dorad.dataflow.support import unsupported
+
+    try:
+        dataflow = load_dataflow(path)
+    except DataflowError as error:
+        for problem in error.problems:
+            yield Check("FAIL", "dataflow", str(problem))
+        return
+    yield Check("PASS", "dataflow", f"{path}: ok, {summary(dataflow)}")
+    for problem in unsupported(dataflow):
+        yield Check("FAIL", "dataflow", str(problem))
+    for problem in (*dataflow.warnings, *missing_programs(dataflow, os.environ)):
+        yield Check("WARN", "dataflow", str(problem))

@@ -1,0 +1,100 @@
+"""`dora list`: the dataflows that run, and those that have ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.select import LIVING, connect
+from dorad.cli.tables import (
+    format_option,
+    megabytes,
+    percent,
+    print_lines,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.control.messages import DataflowInfo
+
+COLUMNS = ("UUID", "Name", "Status", "Nodes", "CPU", "Memory")
+
+EPILOG = """\b
+Examples:
+  dora list
+  dora list --status running --sort-by cpu
+  dora list --format json | jq -r .uuid
+  dora stop $(dora list --name arm -q)
+
+Dataflows that have ended stay in the list until `dora clean`.
+"""
+
+
+@click.command("list", epilog=EPILOG)
+@format_option
+@click.option(
+    "--status", type=click.Choice(["running", "finished", "failed"]), help="Only such dataflows."
+)
+@click.option("--name", metavar="TEXT", help="Only those with this text in their name.")
+@click.option("--sort-by", type=click.Choice(["cpu", "memory"]), help="The largest first.")
+@click.option("-q", "--quiet", is_flag=True, help="Print UUIDs only.")
+def list_dataflows(
+    *, style: str, status: str | None, name: str | None, sort_by: str | None, quiet: bool
+) -> None:
+    """List the dataflows that run, and those that have ended."""
+    with connect() as client:
+        found = chosen(client.list(), status=status, name=name, sort_by=sort_by)
+    if quiet:
+        for info in found:
+            click.echo(info.uuid)
+    elif style == "json":
+        print_lines(map(_as_json, found))
+    else:
+        print_table(COLUMNS, map(_as_row, found))
+
+
+def chosen(
+    dataflows: Sequence[DataflowInfo], *, status: str | None, name: str | None, sort_by: str | None
+) -> list[DataflowInfo]:
+    """Return the dataflows that are asked for, in the order that is asked for."""
+    found = [
+        info
+        for info in dataflows
+        if (status is None or _family(info) == status) and (name or "") in (info.name or "")
+    ]
+    if sort_by is not None:
+        found.sort(key=lambda info: info.cpu if sort_by == "cpu" else info.memory, reverse=True)
+    return found
+
+
+def _family(info: DataflowInfo) -> str:
+    """Return `running` for every dataflow that has not ended."""
+    return "running" if info.status in LIVING else info.status
+
+
+def _as_row(info: DataflowInfo) -> tuple[str, ...]:
+    return (
+        info.uuid,
+        info.name or "",
+        info.status.capitalize(),
+        str(info.nodes),
+        percent(info.cpu),
+        megabytes(info.memory),
+    )
+
+
+def _as_json(info: DataflowInfo) -> dict[str, Any]:
+    """Return dora's keys, memory in GiB, and the times after them."""
+    return {
+        "uuid": info.uuid,
+        "name": info.name,
+        "status": info.status.capitalize(),
+        "nodes": info.nodes,
+        "cpu": round(info.cpu, 3),
+        "memory": round(info.memory / (1 << 30), 5),
+        "started_at": info.started_at,
+        "ended_at": info.ended_at,
+    }

@@ -1,0 +1,247 @@
+"""`dora node`: the nodes of running dataflows, inspected and changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.cli.complete import input_names, node_names, topic_names
+from dorad.cli.durations import Duration
+from dorad.cli.files import DataflowFile
+from dorad.cli.groups import Group
+from dorad.cli.node_view import COLUMNS, as_json, as_row, detail_json, detail_lines
+from dorad.cli.restart import show_changes
+from dorad.cli.select import connect, dataflow_option, select
+from dorad.cli.tables import format_option, print_lines, print_object, print_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EPILOG = """\b
+Examples:
+  dora node list
+  dora node info camera
+  dora node restart camera --grace 2s
+  dora node connect camera/image viewer/image
+"""
+
+node_argument = click.argument("node", shell_complete=node_names)
+yaml_option = click.option(
+    "--from-yaml",
+    "file",
+    type=DataflowFile(),
+    required=True,
+    metavar="FILE",
+    help="A file with one node, as it would stand below `nodes:`.",
+)
+grace_option = click.option(
+    "--grace", type=Duration(), metavar="DURATION", help="Time until the node is killed."
+)
+
+
+@click.group("node", cls=Group, epilog=EPILOG)
+def node() -> None:
+    """Inspect and change the nodes of a running dataflow."""
+
+
+LIST_EPILOG = """\b
+Examples:
+  dora node list                       of all dataflows that run
+  dora node list -d demo --format json
+  dora node list -d demo -q
+"""
+
+
+@node.command("list", epilog=LIST_EPILOG)
+@dataflow_option
+@format_option
+@click.option("-q", "--quiet", is_flag=True, help="Print the nodes' names only.")
+def list_nodes(*, dataflow: str | None, style: str, quiet: bool) -> None:
+    """List the nodes of a dataflow; without one those of all that run."""
+    with connect() as client:
+        nodes = client.nodes(dataflow)
+    columns = COLUMNS if dataflow is None else COLUMNS[:-1]
+    if quiet:
+        for info in nodes:
+            click.echo(info.node)
+    elif style == "json":
+        print_lines(as_json(info, columns) for info in nodes)
+    else:
+        print_table(columns, (as_row(info)[: len(columns)] for info in nodes))
+
+
+INFO_EPILOG = """\b
+Examples:
+  dora node info camera
+  dora node info camera -d demo --format json
+"""
+
+
+@node.command("info", epilog=INFO_EPILOG)
+@node_argument
+@dataflow_option
+@format_option
+def info_node(node: str, *, dataflow: str | None, style: str) -> None:
+    """Show how NODE is wired, what happens when it fails, and what it uses."""
+    with connect() as client:
+        detail = client.node_info(node, dataflow=select(client, dataflow))
+    if style == "json":
+        print_object(detail_json(detail))
+    else:
+        for line in detail_lines(detail):
+            click.echo(line)
+
+
+ADD_EPILOG = """\b
+Examples:
+  dora node add --from-yaml recorder.yml
+  dora node add -d demo --from-yaml recorder.yml
+
+\b
+recorder.yml:
+  id: recorder
+  path: recorder.py
+  inputs:
+    image: camera/image
+"""
+
+
+@node.command("add", epilog=ADD_EPILOG)
+@yaml_option
+@dataflow_option
+def add_node(*, file: Path, dataflow: str | None) -> None:
+    """Add a node to a running dataflow and start it."""
+    from dorad.dataflow.load import load_node
+
+    definition = load_node(file)
+    with connect() as client:
+        result = client.add_node(definition, dataflow=select(client, dataflow))
+    click.echo(f"added node `{definition['id']}`")
+    show_changes(result.changes)
+
+
+REMOVE_EPILOG = """\b
+Examples:
+  dora node remove recorder
+  dora node remove recorder --grace 2s
+
+Whoever received its outputs gets INPUT_CLOSED.
+"""
+
+
+@node.command("remove", epilog=REMOVE_EPILOG)
+@node_argument
+@dataflow_option
+@grace_option
+def remove_node(node: str, *, dataflow: str | None, grace: float | None) -> None:
+    """Stop NODE and take it out of its dataflow, with its edges."""
+    with connect() as client:
+        result = client.remove_node(node, dataflow=select(client, dataflow), grace=grace)
+    click.echo(f"removed node `{node}`")
+    show_changes(result.changes)
+
+
+REPLACE_EPILOG = """\b
+Examples:
+  dora node replace filter --from-yaml faster_filter.yml
+
+The new node is started first; when it is ready it takes over the inputs of the old one, with every
+message that waits in them. It has to have the same inputs, and the outputs that others receive.
+"""
+
+
+@node.command("replace", epilog=REPLACE_EPILOG)
+@node_argument
+@yaml_option
+@dataflow_option
+@grace_option
+def replace_node(node: str, *, file: Path, dataflow: str | None, grace: float | None) -> None:
+    """Put another node in the place of NODE without losing a message."""
+    from dorad.dataflow.load import load_node
+
+    definition = load_node(file)
+    with connect() as client:
+        result = client.replace_node(
+            node, definition, dataflow=select(client, dataflow), grace=grace
+        )
+    click.echo(f"replaced node `{node}`")
+    show_changes(result.changes)
+
+
+CONNECT_EPILOG = """\b
+Examples:
+  dora node connect camera/image viewer/image
+"""
+
+
+@node.command("connect", epilog=CONNECT_EPILOG)
+@click.argument("source", metavar="NODE/OUTPUT", shell_complete=topic_names)
+@click.argument("target", metavar="NODE/INPUT", shell_complete=input_names)
+@dataflow_option
+def connect_nodes(source: str, target: str, *, dataflow: str | None) -> None:
+    """Let an input of one node receive an output of another."""
+    with connect() as client:
+        result = client.connect(source, target, dataflow=select(client, dataflow))
+    click.echo(f"{source} -> {target}")
+    show_changes(result.changes)
+
+
+DISCONNECT_EPILOG = """\b
+Examples:
+  dora node disconnect camera/image viewer/image
+
+The receiver gets INPUT_CLOSED.
+"""
+
+
+@node.command("disconnect", epilog=DISCONNECT_EPILOG)
+@click.argument("source", metavar="NODE/OUTPUT", shell_complete=topic_names)
+@click.argument("target", metavar="NODE/INPUT", shell_complete=input_names)
+@dataflow_option
+def disconnect_nodes(source: str, target: str, *, dataflow: str | None) -> None:
+    """Take an edge away."""
+    with connect() as client:
+        result = client.disconnect(source, target, dataflow=select(client, dataflow))
+    click.echo(f"{source} -x- {target}")
+    show_changes(result.changes)
+
+
+RESTART_EPILOG = """\b
+Examples:
+  dora node restart camera
+  dora node restart camera --grace 500ms
+
+It is restarted whatever its restart policy says. What is sent to it meanwhile waits in its inputs.
+"""
+
+
+@node.command("restart", epilog=RESTART_EPILOG)
+@node_argument
+@dataflow_option
+@grace_option
+def restart_node(node: str, *, dataflow: str | None, grace: float | None) -> None:
+    """Restart NODE; the others go on."""
+    with connect() as client:
+        client.restart_node(node, dataflow=select(client, dataflow), grace=grace)
+    click.echo(f"restarted node `{node}`")
+
+
+STOP_EPILOG = """\b
+Examples:
+  dora node stop recorder
+  dora node stop recorder --grace 2s
+
+It is not restarted, whatever its restart policy says. `dora node restart` starts it again.
+"""
+
+
+@node.command("stop", epilog=STOP_EPILOG)
+@node_argument
+@dataflow_option
+@grace_option
+def stop_node(node: str, *, dataflow: str | None, grace: float | None) -> None:
+    """Stop NODE; the others go on."""
+    with connect() as client:
+        client.stop_node(node, dataflow=select(client, dataflow), grace=grace)
+    click.echo(f"stopped node `{node}`")

@@ -1,0 +1,135 @@
+"""What `dora node list` and `dora node info` show of a node."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from dorad.cli.tables import megabytes, percent, rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dorad.control.messages import NodeDetail, NodeInfo, NodeMetrics
+
+COLUMNS = ("NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DATAFLOW")
+
+
+def as_row(info: NodeInfo) -> tuple[str, ...]:
+    """Return a row below `COLUMNS`."""
+    return (
+        info.node,
+        status_text(info),
+        "-" if info.pid is None else str(info.pid),
+        percent(info.metrics.cpu),
+        megabytes(info.metrics.memory),
+        str(info.restarts),
+        info.dataflow_name or info.dataflow,
+    )
+
+
+def as_json(info: NodeInfo, columns: Sequence[str]) -> dict[str, str]:
+    """Return the row as an object of texts, as dora prints it."""
+    return {column.lower(): text for column, text in zip(columns, as_row(info), strict=False)}
+
+
+def status_text(info: NodeInfo) -> str:
+    """Return the status as the tables show it."""
+    return "Dynamic" if info.dynamic and info.pid is None else info.status.capitalize()
+
+
+def detail_json(detail: NodeDetail) -> dict[str, Any]:
+    """Return everything known of a node, dora's keys first."""
+    info = detail.info
+    return {
+        "node_id": info.node,
+        "dataflow": info.dataflow_name or info.dataflow,
+        "path": detail.path,
+        "outputs": [
+            {"id": output, "subscribers": [f"{found.node}/{found.input}" for found in receivers]}
+            for output, receivers in detail.outputs.items()
+        ],
+        "inputs": [{"id": name, "source": source} for name, source in detail.inputs.items()],
+        "restart_policy": _policy(detail),
+        "max_restarts": detail.max_restarts,
+        "metrics": {
+            "status": status_text(info),
+            "pid": info.pid,
+            "cpu": percent(info.metrics.cpu),
+            "memory": megabytes(info.metrics.memory),
+            "restart_count": info.restarts,
+            "pending_messages": info.pending,
+            "broken_inputs": info.broken_inputs,
+            "disk_read": info.metrics.disk_read,
+            "disk_write": info.metrics.disk_write,
+            "net_tx": info.metrics.net_tx if info.metrics.net_known else None,
+            "net_rx": info.metrics.net_rx if info.metrics.net_known else None,
+        },
+        "dataflow_id": info.dataflow,
+        "args": detail.args,
+        "started_at": info.started_at,
+        "last_exit": info.last_exit,
+        "restart_delay": detail.restart_delay,
+        "max_restart_delay": detail.max_restart_delay,
+        "restart_window": detail.restart_window,
+        "health_check_timeout": detail.health_check_timeout,
+        "startup_timeout": detail.startup_timeout,
+    }
+
+
+def detail_lines(detail: NodeDetail) -> Iterator[str]:
+    """Yield the lines that describe a node."""
+    info = detail.info
+    yield f"Node: {info.node}"
+    yield f"Dataflow: {info.dataflow_name or info.dataflow}"
+    yield f"Path: {detail.path or '-'}" + (f" {detail.args}" if detail.args else "")
+    yield from ("", "Restart policy:", f"  policy:          {_policy(detail)}")
+    yield f"  max restarts:    {detail.max_restarts or 'unlimited'}"
+    for head, seconds in (
+        ("delay:", detail.restart_delay),
+        ("max delay:", detail.max_restart_delay),
+        ("window:", detail.restart_window),
+        ("health check:", detail.health_check_timeout),
+        ("startup timeout:", detail.startup_timeout),
+    ):
+        if seconds is not None:
+            yield f"  {head:16} {seconds:g} s"
+    if detail.inputs:
+        yield from ("", "Inputs:")
+        for name, source in detail.inputs.items():
+            broken = "  (broken: its source is silent)" if name in info.broken_inputs else ""
+            yield f"  {name} <- {source}{broken}"
+    if detail.outputs:
+        yield from ("", "Outputs:")
+        for output, receivers in detail.outputs.items():
+            names = ", ".join(f"{found.node}/{found.input}" for found in receivers)
+            yield f"  {output} -> {names}" if names else f"  {output} (no subscribers)"
+    yield from ("", "Now:", *_now(info))
+
+
+def _now(info: NodeInfo) -> Iterator[str]:
+    yield f"  status:          {status_text(info)}"
+    if info.pid is not None:
+        since = f", for {time.time() - info.started_at:.0f} s" if info.started_at else ""
+        yield f"  pid:             {info.pid}{since}"
+    yield f"  CPU:             {percent(info.metrics.cpu)}"
+    yield f"  memory:          {megabytes(info.metrics.memory)}"
+    disk = (rate(info.metrics.disk_read), rate(info.metrics.disk_write))
+    yield f"  disk:            {disk[0]} read, {disk[1]} written"
+    yield f"  network:         {network_text(info.metrics)}"
+    yield f"  restarts:        {info.restarts}"
+    yield f"  pending:         {info.pending} messages"
+    if info.last_exit:
+        yield f"  last exit:       {info.last_exit}"
+
+
+def network_text(metrics: NodeMetrics) -> str:
+    """Return what a node sends and receives over sockets, `-` where it cannot be known."""
+    if not metrics.net_known:
+        return "-"
+    return f"{rate(metrics.net_tx)} sent, {rate(metrics.net_rx)} received"
+
+
+def _policy(detail: NodeDetail) -> str:
+    """Return the policy as dora spells it: `OnFailure`."""
+    return "".join(word.capitalize() for word in detail.restart_policy.split("-"))

@@ -1,0 +1,155 @@
+"""`dora param`: the parameters of running nodes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.complete import node_names, param_names
+from dorad.cli.groups import Group
+from dorad.cli.select import connect, dataflow_option, select
+from dorad.cli.tables import format_option, print_object, print_table
+
+if TYPE_CHECKING:
+    from dorad.control.messages import Param
+
+COLUMNS = ("Key", "Value", "Type", "Default", "Allowed", "Description")
+
+EPILOG = """\b
+Examples:
+  dora param list arm
+  dora param set arm speed 0.5
+  dora param get arm speed
+"""
+
+node_argument = click.argument("node", shell_complete=node_names)
+key_argument = click.argument("key", shell_complete=param_names)
+
+
+@click.group("param", cls=Group, epilog=EPILOG)
+def param() -> None:
+    """Read and set parameters of running nodes."""
+
+
+LIST_EPILOG = """\b
+Examples:
+  dora param list arm
+  dora param list arm -d demo --format json
+
+As JSON it is one object of keys and values.
+"""
+
+
+@param.command("list", epilog=LIST_EPILOG)
+@node_argument
+@dataflow_option
+@format_option
+def list_params(node: str, *, dataflow: str | None, style: str) -> None:
+    """List the parameters of NODE: those that its file declares, and those that were set."""
+    with connect() as client:
+        params = client.params(node, dataflow=select(client, dataflow))
+    if style == "json":
+        print_object({found.key: found.value for found in params})
+    elif params:
+        print_table(COLUMNS, map(_as_row, params))
+    else:
+        click.echo(f"node {node} has no parameters", err=True)
+
+
+GET_EPILOG = """\b
+Examples:
+  dora param get arm speed
+  test "$(dora param get arm mode)" = '"slow"'
+"""
+
+
+@param.command("get", epilog=GET_EPILOG)
+@node_argument
+@key_argument
+@dataflow_option
+def get_param(node: str, key: str, *, dataflow: str | None) -> None:
+    """Print the value of the parameter KEY of NODE as JSON."""
+    with connect() as client:
+        print_object(client.get_param(node, key, dataflow=select(client, dataflow)).value)
+
+
+SET_EPILOG = """\b
+Examples:
+  dora param set arm speed 0.5
+  dora param set arm mode '"slow"'     a text needs its own quotes
+  dora param set arm limits '[0, 90]'
+
+The node gets a PARAM_UPDATE event. If the dataflow's file declares the parameter, the value has to
+be of its type and within its range.
+"""
+
+
+@param.command("set", epilog=SET_EPILOG, context_settings={"ignore_unknown_options": True})
+@node_argument
+@key_argument
+@click.argument("value")
+@dataflow_option
+def set_param(node: str, key: str, value: str, *, dataflow: str | None) -> None:
+    """Set the parameter KEY of NODE to VALUE, which is JSON."""
+    parsed = parse_json(value, "VALUE")
+    with connect() as client:
+        result = client.set_param(node, key, parsed, dataflow=select(client, dataflow))
+    click.echo(f"set `{key}` = {_text(result.value)} on node `{node}`")
+    if not result.delivered:
+        head = click.style("note:", fg="cyan", bold=True)
+        click.echo(f"{head} node {node} is not connected; it gets the value at its start", err=True)
+
+
+DELETE_EPILOG = """\b
+Examples:
+  dora param delete arm speed
+
+The node gets a PARAM_DELETED event; a declared parameter has its default again.
+"""
+
+
+@param.command("delete", epilog=DELETE_EPILOG)
+@node_argument
+@key_argument
+@dataflow_option
+def delete_param(node: str, key: str, *, dataflow: str | None) -> None:
+    """Delete the parameter KEY of NODE."""
+    with connect() as client:
+        client.delete_param(node, key, dataflow=select(client, dataflow))
+    click.echo(f"deleted `{key}` from node `{node}`")
+
+
+def parse_json(text: str, name: str) -> Any:
+    """Return the value that `text` is in JSON. Raises click.UsageError."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        quoted = json.dumps(text, ensure_ascii=False)
+        hint = f"; a text is written '{quoted}'" if text.isprintable() and len(text) < 40 else ""
+        raise click.UsageError(f"{name} is not JSON: {error}{hint}") from error
+
+
+def _as_row(found: Param) -> tuple[str, ...]:
+    return (
+        found.key,
+        _text(found.value),
+        found.type or "",
+        _text(found.default) if found.declared else "",
+        _allowed(found),
+        found.description or "",
+    )
+
+
+def _allowed(found: Param) -> str:
+    if found.choices is not None:
+        return " ".join(map(_text, found.choices))
+    low, high = found.minimum, found.maximum
+    if low is None and high is None:
+        return ""
+    return f"{'' if low is None else f'{low:g}'}..{'' if high is None else f'{high:g}'}"
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,95 @@
+"""`dora start`: start a dataflow under the daemon."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.cli.files import dataflow_argument, load_dataflow
+from dorad.cli.launching import (
+    LaunchCommand,
+    build_first,
+    debug_option,
+    env_option,
+    finish_option,
+    refuse_unsupported,
+    shell_nodes_option,
+    uv_option,
+)
+from dorad.cli.select import connect
+from dorad.cli.session import tell
+from dorad.cli.stop import report_end
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+EPILOG = """\b
+Examples:
+  dora start dataflow.yml --name demo
+  dora start dataflow.yml --detach && dora logs --follow
+  dora start dataflow.yml --attach --env CAMERA=/dev/video2
+
+\b
+On a terminal it stays and shows what the nodes print (--attach), elsewhere it ends as soon as the
+nodes have been started (--detach). Attached, Ctrl-C stops the dataflow, a second one kills it; the
+exit code is 1 if any node failed. Nodes get the daemon's environment, not the one of this command.
+"""
+
+
+@click.command(cls=LaunchCommand, epilog=EPILOG)
+@dataflow_argument()
+@click.option("-n", "--name", metavar="NAME", help="Name the dataflow, for other commands.")
+@click.option("--attach/--detach", default=None, help="Stay until the dataflow ends, or do not.")
+@uv_option
+@shell_nodes_option
+@debug_option
+@env_option
+@finish_option
+def start(
+    path: Path,
+    *,
+    name: str | None,
+    attach: bool | None,
+    uv: bool,
+    allow_shell_nodes: bool,
+    debug: bool,
+    env: Mapping[str, str],
+    exit_when_nodes_finish: bool | None,
+) -> int:
+    """Start the dataflow PATH under the daemon.
+
+    PATH is a file, or an http(s) address that is downloaded into the current directory.
+    """
+    del debug
+    dataflow = load_dataflow(path)
+    refuse_unsupported(dataflow)
+    for warning in dataflow.warnings:
+        tell("warning:", "yellow", str(warning))
+    if attach is None:
+        attach = sys.stdout.isatty()
+    with connect() as client:  # before a long build, so that a missing daemon is told at once
+        client.status()
+    build_first(dataflow, uv=uv, env=env)
+    with connect() as client:
+        started = client.start(
+            dataflow,
+            name=name,
+            env=dict(env),
+            uv=uv,
+            allow_shell=allow_shell_nodes,
+            exit_when_nodes_finish=exit_when_nodes_finish,
+        )
+        click.echo(f"dataflow start triggered: {started.uuid}")
+        sys.stdout.flush()
+        if not attach:
+            state = client.wait(started.uuid, until="spawned")
+            if report_end(state):
+                click.echo(f"dataflow started: {started.uuid}")
+                return 0
+            return 1
+    from dorad.cli.attach import follow
+
+    return follow(started.uuid, [node.id for node in dataflow.nodes])

@@ -1,0 +1,106 @@
+"""`dora status`: whether the daemon runs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.files import DataflowFile
+from dorad.cli.groups import Group
+from dorad.cli.select import connect
+from dorad.cli.tables import format_option, megabytes, percent, print_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.control.messages import DaemonStatus
+
+EPILOG = """\b
+Examples:
+  dora status
+  dora status --format json
+  dora status --dataflow robot.yml     checks the file as well, as `dora validate` does
+
+Exit code 1 if no daemon answers. `dora doctor` looks closer.
+"""
+
+
+@click.command(epilog=EPILOG)
+@format_option
+@click.option("--dataflow", "path", type=DataflowFile(), help="Check this dataflow file as well.")
+def status(*, style: str, path: Path | None) -> int:
+    """Tell whether the daemon runs, and how many dataflows run under it."""
+    from dorad.control.errors import ControlError
+
+    found: DaemonStatus | None = None
+    address, error = None, ""
+    try:
+        with connect() as client:
+            found, address = client.status(), str(client.path)
+    except ControlError as failure:
+        error = str(failure)
+    if style == "json":
+        print_object(_as_json(found, address, error))
+    else:
+        _show(found, address, error)
+    if path is not None:
+        from dorad.cli.files import load_dataflow
+
+        load_dataflow(path)
+        if style == "table":
+            click.echo(f"{path}: {click.style('ok', fg='green')}")
+    return 1 if found is None else 0
+
+
+def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
+    if found is None:
+        click.echo(f"{click.style('✗', fg='red')} dorad: not running")
+        click.echo(f"  {error}", err=True)
+        return
+    click.echo(f"{click.style('✓', fg='green')} dorad {found.version}: running")
+    click.echo(f"  address: {address}")
+    click.echo(
+        f"  pid {found.pid}, up {age(time.time() - found.started_at)}, "
+        f"CPU {percent(found.cpu)}, memory {megabytes(found.memory)}"
+    )
+    click.echo(f"  state: {found.state}")
+    click.echo(f"active dataflows: {found.dataflows} ({found.nodes} node processes)")
+    for notice in found.notices:
+        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {notice}")
+
+
+def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dict[str, Any]:
+    """Return dora's keys first: one daemon is coordinator and daemon at once."""
+    word = "not running" if found is None else "running"
+    result: dict[str, Any] = {
+        "coordinator": {"status": word, "address": address},
+        "daemon": {"status": word},
+        "active_dataflows": 0 if found is None else found.dataflows,
+    }
+    if found is None:
+        return result | {"error": error}
+    result["daemon"] |= {
+        "version": found.version,
+        "pid": found.pid,
+        "started_at": found.started_at,
+        "cpu": found.cpu,
+        "memory": found.memory,
+        "adopted": found.adopted,
+    }
+    return result | {"nodes": found.nodes, "state": found.state, "notices": found.notices}
+
+
+def age(seconds: float) -> str:
+    """Return a time span in its two largest units: `3d 4h`, `12m 5s`."""
+    whole = max(0, int(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, whole = divmod(whole, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+system = Group("system", commands={"status": status}, help="The daemon as a whole.")

@@ -1,0 +1,106 @@
+"""What commands print: tables for people, JSON for programs, numbers with their units."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.table import Table
+
+format_option = click.option(
+    "-f",
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="How the result is printed.",
+)
+
+WIDEST = 10_000
+"""Columns of a table; it is for the terminal to wrap or cut a line that is too long for it."""
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table without lines, two spaces between its columns."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, no_wrap=True, overflow="ignore")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table to standard output; its head is bold on a terminal."""
+    from rich.console import Console
+
+    console = Console(
+        width=WIDEST,
+        color_system="standard" if colours() else None,
+        force_terminal=colours(),
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    with console.capture() as captured:
+        console.print(table(columns, rows))
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def colours() -> bool:
+    """Whether standard output is a terminal that may be coloured."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def print_lines(objects: Iterable[object]) -> None:
+    """Print JSON Lines: one object a line."""
+    for found in objects:
+        click.echo(json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+
+
+def print_object(found: object) -> None:
+    """Print one JSON value in a form for people, too."""
+    click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+
+
+def plain(message: Any) -> Any:
+    """Return a struct of the control API as dicts and lists."""
+    import msgspec
+
+    return msgspec.to_builtins(message)
+
+
+def percent(cpu: float) -> str:
+    """Return percent of one core as text."""
+    return f"{cpu:.1f}%"
+
+
+def megabytes(count: float) -> str:
+    """Return bytes as text, in MB of 10^6 bytes, or in GB from one on."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.0f} MB"
+
+
+def rate(count: float) -> str:
+    """Return bytes a second as text, in the unit that leaves one to three digits before the dot."""
+    for unit in ("B/s", "kB/s", "MB/s"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B/s" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB/s"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Return seconds as ms with three digits after the dot, `-` for None."""
+    return "-" if seconds is None else f"{seconds * 1e3:.3f}"

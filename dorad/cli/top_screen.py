@@ -1,0 +1,170 @@
+"""The live table of `dora top`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from typing import TYPE_CHECKING
+
+from dorad.cli.node_view import status_text
+from dorad.cli.select import connect
+from dorad.cli.tables import milliseconds, rate, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import RenderableType
+
+    from dorad.control.messages import EdgeStats, NodeInfo, Top
+
+NODES = (
+    "NODE",
+    "STATUS",
+    "DATAFLOW",
+    "PID",
+    "CPU%",
+    "MEMORY(MB)",
+    "RESTARTS",
+    "QUEUE",
+    "NET TX/RX",
+    "DISK R/W",
+)
+EDGES = (
+    "EDGE",
+    "RATE(Hz)",
+    "BANDWIDTH",
+    "DROPPED",
+    "DROPS/s",
+    "QUEUE",
+    "LATENCY(ms)",
+    "JITTER(ms)",
+)
+ORDERS = {
+    "n": "name",
+    "c": "CPU",
+    "m": "memory",
+    "r": "rate",
+    "d": "drops",
+}
+"""Keys that sort, and what by."""
+HELP = "q quit   sort: n name  c CPU  m memory  r rate  d drops"
+
+
+def watch(interval: float) -> None:
+    """Show the table, anew every `interval` seconds, until `q` or Ctrl-C.
+
+    Raises ControlError when the daemon goes away.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    order = "n"
+    console = Console(markup=False, highlight=False, emoji=False)
+    with (
+        connect() as client,
+        _keys() as key,
+        contextlib.suppress(KeyboardInterrupt),  # the other way to quit
+        Live(console=console, screen=True, auto_refresh=False) as live,
+    ):
+        while True:
+            found = client.top()
+            end = time.monotonic() + interval
+            while (left := end - time.monotonic()) > 0:
+                live.update(screen(found, order), refresh=True)
+                pressed = key(left)
+                if pressed == "q":
+                    return
+                order = pressed if pressed in ORDERS else order
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[Callable[[float], str]]:
+    """Give a function that waits some seconds for a key, and returns it or an empty text."""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def key(seconds: float) -> str:
+        ready, _, _ = select.select([descriptor], [], [], seconds)
+        return os.read(descriptor, 16).decode(errors="replace")[:1].lower() if ready else ""
+
+    tty.setcbreak(descriptor)
+    try:
+        yield key
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def screen(found: Top, order: str) -> RenderableType:
+    """Return the whole screen for what was found, sorted as a key asks."""
+    from rich.console import Group
+    from rich.text import Text
+
+    clock = time.strftime("%H:%M:%S", time.localtime(found.at))
+    dataflows = len({info.dataflow for info in found.nodes})
+    head = f"dora top   {clock}   {dataflows} dataflows, {len(found.nodes)} nodes"
+    return Group(
+        Text(f"{head}   sorted by {ORDERS[order]}", style="bold", no_wrap=True),
+        Text(HELP, style="dim", no_wrap=True),
+        Text(),
+        table(NODES, map(node_row, sort_nodes(found.nodes, order))),
+        Text(),
+        table(EDGES, map(edge_row, sort_edges(found.edges, order))),
+    )
+
+
+def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
+    """Return the nodes by name, or with the largest first."""
+    by_name = sorted(nodes, key=lambda info: (info.dataflow_name or info.dataflow, info.node))
+    if order == "c":
+        return sorted(by_name, key=lambda info: -info.metrics.cpu)
+    if order == "m":
+        return sorted(by_name, key=lambda info: -info.metrics.memory)
+    return by_name
+
+
+def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
+    """Return the edges by name, or with the largest first."""
+    by_name = sorted(edges, key=lambda edge: (edge.dataflow, edge.source, edge.target))
+    if order == "r":
+        return sorted(by_name, key=lambda edge: -edge.rate)
+    if order == "d":
+        return sorted(by_name, key=lambda edge: (-edge.drop_rate, -edge.dropped))
+    return by_name
+
+
+def node_row(info: NodeInfo) -> tuple[str, ...]:
+    """Return the row of a node below `NODES`."""
+    used = info.metrics
+    network = f"{rate(used.net_tx)} / {rate(used.net_rx)}" if used.net_known else "-"
+    return (
+        info.node,
+        status_text(info),
+        info.dataflow_name or info.dataflow[:8],
+        "-" if info.pid is None else str(info.pid),
+        f"{used.cpu:.1f}",
+        f"{used.memory / 1e6:.1f}",
+        str(info.restarts),
+        str(info.pending),
+        network,
+        f"{rate(used.disk_read)} / {rate(used.disk_write)}",
+    )
+
+
+def edge_row(edge: EdgeStats) -> tuple[str, ...]:
+    """Return the row of an edge below `EDGES`."""
+    broken = " (broken)" if edge.broken else ""
+    return (
+        f"{edge.source} -> {edge.target}{broken}",
+        f"{edge.rate:.1f}",
+        rate(edge.bandwidth),
+        str(edge.dropped),
+        f"{edge.drop_rate:.1f}",
+        f"{edge.queued}/{edge.queue_size}",
+        milliseconds(edge.latency),
+        milliseconds(edge.jitter),
+    )

@@ -1,0 +1,146 @@
+"""`dora topic hz`: how often outputs send, and how regularly."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.complete import topic_names
+from dorad.cli.select import connect, dataflow_option, select
+from dorad.cli.tables import format_option, print_lines, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from dorad.control.messages import TopicRate, TopicRates
+
+COLUMNS = ("topic", "avg_ms", "avg_hz", "min_ms", "max_ms", "std_ms", "samples")
+
+EPILOG = """\b
+Examples:
+  dora topic hz                        all outputs, until Ctrl-C
+  dora topic hz camera/image imu/data --window 5
+  dora topic hz camera/image --duration 10
+
+\b
+It reads counters in shared memory: no message is copied, and the dataflow does not notice. The row
+ALL has the rates added up; its extremes and deviation are those of the topics' own intervals.
+"""
+
+topics_argument = click.argument(
+    "topics", metavar="[TOPIC]...", nargs=-1, shell_complete=topic_names
+)
+
+
+@click.command(epilog=EPILOG)
+@topics_argument
+@dataflow_option
+@click.option(
+    "--window",
+    type=click.IntRange(min=1),
+    default=10,
+    metavar="SECONDS",
+    help="Time that figures are taken over; default 10.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Measure so long, print the figures and end; needed where there is no terminal.",
+)
+@format_option
+def hz(
+    topics: tuple[str, ...],
+    *,
+    dataflow: str | None,
+    window: int,
+    duration: float | None,
+    style: str,
+) -> None:
+    """Measure how often each TOPIC, `node/output`, sends; without one, all of the dataflow."""
+    if duration is None and not sys.stdout.isatty():
+        raise click.UsageError("without a terminal, say how long: --duration SECONDS")
+    with connect() as client:
+        uuid = select(client, dataflow)
+        with client.watch_topics(topics, dataflow=uuid, window=window) as stream:
+            last = _follow(stream) if duration is None else _last(stream, duration)
+    if last is None:
+        raise click.ClickException("the dataflow ended before anything was measured")
+    if style == "json":
+        print_lines(map(_as_json, last.rates))
+    else:
+        for row in (COLUMNS, *rows(last.rates)):
+            click.echo("\t".join(row))
+
+
+def _last(stream: Iterator[TopicRates], duration: float) -> TopicRates | None:
+    """Return the last figures that come within `duration` seconds."""
+    end = time.monotonic() + duration
+    last = None
+    for rates in stream:
+        last = rates
+        if time.monotonic() >= end:
+            break
+    return last
+
+
+def _follow(stream: Iterator[TopicRates]) -> TopicRates | None:
+    """Show the figures as they come until Ctrl-C or the end of the dataflow; return the last."""
+    from rich.console import Console
+    from rich.live import Live
+
+    last = None
+    try:
+        with Live(console=Console(markup=False), auto_refresh=False, transient=True) as live:
+            for rates in stream:
+                last = rates
+                live.update(table(COLUMNS, rows(last.rates)), refresh=True)
+    except KeyboardInterrupt:
+        pass  # the way to end it
+    return last
+
+
+def rows(rates: Sequence[TopicRate]) -> list[tuple[str, ...]]:
+    """Return the rows below `COLUMNS`: all topics together, then each."""
+    return [total(rates), *(_row(rate) for rate in rates)]
+
+
+def total(rates: Sequence[TopicRate]) -> tuple[str, ...]:
+    """Return the row of all topics together."""
+    hz = sum(rate.hz for rate in rates)
+    samples = sum(rate.samples for rate in rates)
+    deviation = None
+    if samples:
+        spread = sum(rate.samples * (rate.std_ms or 0.0) ** 2 for rate in rates)
+        deviation = math.sqrt(spread / samples)
+    return (
+        "ALL",
+        _number(1000 / hz if hz else None),
+        _number(hz),
+        _number(min(_known(rate.min_ms for rate in rates), default=None)),
+        _number(max(_known(rate.max_ms for rate in rates), default=None)),
+        _number(deviation),
+        str(samples),
+    )
+
+
+def _row(rate: TopicRate) -> tuple[str, ...]:
+    numbers = (rate.mean_ms, rate.hz, rate.min_ms, rate.max_ms, rate.std_ms)
+    return (rate.topic, *map(_number, numbers), str(rate.samples))
+
+
+def _as_json(rate: TopicRate) -> dict[str, Any]:
+    numbers = (rate.mean_ms, rate.hz, rate.min_ms, rate.max_ms, rate.std_ms)
+    return dict(zip(COLUMNS, (rate.topic, *numbers, rate.samples), strict=True))
+
+
+def _known(numbers: Iterable[float | None]) -> list[float]:
+    return [number for number in numbers if number is not None]
+
+
+def _number(number: float | None) -> str:
+    return "-" if number is None else f"{number:.2f}"

@@ -1,0 +1,127 @@
+"""`dora topic info`: type, rate, bandwidth and receivers of outputs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.select import connect, dataflow_option, select
+from dorad.cli.tables import format_option, print_lines
+from dorad.cli.topic_echo import until
+from dorad.cli.topic_hz import topics_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dorad.control.client import Client
+    from dorad.control.messages import TopicInfo, TopicRate
+
+EPILOG = """\b
+Examples:
+  dora topic info camera/image
+  dora topic info camera/image --duration 1 --format json
+
+\b
+Rate and bandwidth are measured for some seconds, from counters in shared memory. The type is the
+declared one, else that of the next message.
+"""
+
+TYPE_S = 2.0
+"""Seconds to wait for messages whose type is asked for."""
+
+
+@click.command(epilog=EPILOG)
+@topics_argument
+@dataflow_option
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=1),
+    default=5,
+    metavar="SECONDS",
+    help="Time to measure; default 5.",
+)
+@format_option
+def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, style: str) -> None:
+    """Show type, rate and receivers of each TOPIC; without one, of all of the dataflow."""
+    with connect() as client:
+        uuid = select(client, dataflow)
+        known = {f"{topic.node}/{topic.output}": topic for topic in client.topics(uuid).topics}
+        rates = measure(client, uuid, topics, duration)
+        untyped = [
+            rate.topic
+            for rate in rates.values()
+            if rate.count and (topic := known.get(rate.topic)) and topic.type is None
+        ]
+        types = seen_types(client, uuid, untyped) if untyped else {}
+    found = [
+        _Found(known[name], rate, known[name].type or types.get(name))
+        for name, rate in rates.items()
+        if name in known
+    ]
+    if style == "json":
+        print_lines(map(_Found.as_json, found))
+        return
+    for place, one in enumerate(found):
+        if place:
+            click.echo()
+        for line in one.lines():
+            click.echo(line)
+
+
+def measure(
+    client: Client, uuid: str, topics: Sequence[str], duration: float
+) -> dict[str, TopicRate]:
+    """Return what passes over topics within `duration` seconds."""
+    end = time.monotonic() + duration
+    rates: list[TopicRate] = []
+    for event in client.watch_topics(topics, dataflow=uuid, window=max(1, round(duration))):
+        rates = event.rates
+        if time.monotonic() >= end:
+            break
+    return {rate.topic: rate for rate in rates}
+
+
+def seen_types(client: Client, uuid: str, topics: Sequence[str]) -> dict[str, str]:
+    """Return the Arrow type of the next message of each topic, of those that send soon."""
+    found: dict[str, str] = {}
+    with client.echo(topics, dataflow=uuid, queue_size=1) as stream:
+        for header, data in until(stream, time.monotonic() + TYPE_S):
+            found[header.topic] = "null" if data is None else str(data.type)
+            if len(found) == len(topics):
+                break
+    return found
+
+
+class _Found:
+    """One topic with all that is known of it."""
+
+    def __init__(self, topic: TopicInfo, rate: TopicRate, kind: str | None) -> None:
+        self._topic = topic
+        self._rate = rate
+        self._kind = kind
+        self._subscribers = [f"{to.node}/{to.input}" for to in topic.subscribers]
+
+    def lines(self) -> Iterator[str]:
+        yield f"Topic: {self._rate.topic}"
+        yield from ("", f"Type: {self._kind or 'unknown, nothing was sent'}")
+        yield from ("", "Publisher:", f"  * {self._topic.node} ({self._rate.hz:.1f} Hz)")
+        yield from ("", "Subscribers:", *(f"  * {name}" for name in self._subscribers or ["none"]))
+        yield from ("", "Statistics:", f"  Total messages: {self._rate.count}")
+        yield f"  Bandwidth: {self._mbps:.2f} Mbps"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "topic": self._rate.topic,
+            "type": self._kind,
+            "publisher": self._topic.node,
+            "hz": self._rate.hz,
+            "subscribers": self._subscribers,
+            "messages": self._rate.count,
+            "mbps": self._mbps,
+        }
+
+    @property
+    def _mbps(self) -> float:
+        return self._rate.bandwidth * 8 / 1e6

@@ -1,0 +1,77 @@
+"""`dora topic pub`: send a message on an output as if its node did."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from dorad.cli.complete import topic_names
+from dorad.cli.param import parse_json
+from dorad.cli.select import connect, dataflow_option, select
+
+EPILOG = """\b
+Examples:
+  dora topic pub arm/target '[0.5, 1.2]'
+  dora topic pub arm/target --file target.json --count 10
+  dora topic pub light/switch true --metadata '{"request_id": "7"}'
+
+\b
+A list becomes an Arrow array of its elements, anything else an array of one element. The message
+goes to whoever receives the output; the node itself notices nothing.
+"""
+
+AT_ONCE = 256
+"""Messages sent in one request."""
+
+
+@click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": True})
+@click.argument("topic", shell_complete=topic_names)
+@click.argument("data", metavar="[JSON]", required=False)
+@dataflow_option
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    help="Read the JSON from a file, `-` for standard input.",
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), default=1, metavar="N", help="Send it so many times."
+)
+@click.option("--metadata", metavar="JSON", help="Metadata of the message, an object.")
+def pub(
+    topic: str,
+    data: str | None,
+    *,
+    dataflow: str | None,
+    file: Path | None,
+    count: int,
+    metadata: str | None,
+) -> None:
+    """Send JSON on TOPIC, which is `node/output`, as if the node did."""
+    if (data is None) == (file is None):
+        raise click.UsageError("give the message as JSON, or a file with --file")
+    value = parse_json(data, "JSON") if data is not None else parse_json(_read(file), str(file))
+    extra = {} if metadata is None else parse_json(metadata, "--metadata")
+    if not isinstance(extra, dict):
+        raise click.UsageError("--metadata must be an object, such as '{\"key\": 1}'")
+    with connect() as client:
+        uuid = select(client, dataflow)
+        subscribers = 0
+        for sent in range(0, count, AT_ONCE):
+            part = [value] * min(AT_ONCE, count - sent)
+            subscribers = client.publish(topic, part, dataflow=uuid, metadata=extra).subscribers
+    times = f" {count} times" if count > 1 else ""
+    to = "1 subscriber" if subscribers == 1 else f"{subscribers} subscribers"
+    click.echo(f"published to {topic}{times}, {to}", err=True)
+
+
+def _read(file: Path | None) -> str:
+    assert file is not None
+    if str(file) == "-":
+        return sys.stdin.read()
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise click.ClickException(f"cannot read {file}: {reason}") from error

@@ -1,0 +1,135 @@
+"""A daemon whose answers a test writes down: a real server of the control API, canned handlers."""
+
+import asyncio
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.server import ControlServer
+from tests.cli.dora import dora
+
+UUID = "01a210b8-7107-7668-ad50-a69259bce001"
+OTHER = "01a210b8-a321-7141-b4aa-1dddd769657e"
+
+
+def dataflow(
+    name: str | None = "demo", status: m.Status = "running", **values: Any
+) -> m.DataflowInfo:
+    """Return a row of the list of dataflows."""
+    given = {"uuid": UUID, "nodes": 2, "cpu": 1.25, "memory": 27_000_000, "started_at": 1000.0}
+    return m.DataflowInfo(name=name, status=status, **{**given, **values})
+
+
+def node(name: str, status: m.NodeStatus = "running", **values: Any) -> m.NodeInfo:
+    """Return what is known of a node of the dataflow `demo`."""
+    given = {
+        "dataflow": UUID,
+        "dataflow_name": "demo",
+        "pid": 4711,
+        "restarts": 0,
+        "metrics": m.NodeMetrics(cpu=2.5, memory=94_600_000),
+    }
+    return m.NodeInfo(node=name, status=status, **{**given, **values})
+
+
+def daemon_status(**values: Any) -> m.DaemonStatus:
+    """Return what a daemon says of itself."""
+    given = {
+        "version": "0.1.0",
+        "protocol": m.PROTOCOL,
+        "pid": 99,
+        "started_at": 1000.0,
+        "dataflows": 1,
+        "nodes": 2,
+        "state": "/var/lib/dorad/state.db",
+    }
+    return m.DaemonStatus(**{**given, **values})
+
+
+class FakeDaemon:
+    """Answers methods with what `answers` holds: a struct, a list of events, or an error."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self.answers: dict[str, Any] = {
+            "daemon.status": daemon_status(),
+            "dataflow.list": m.DataflowList(dataflows=[dataflow()]),
+        }
+        self.calls: list[tuple[str, Any]] = []
+        """Every request: the method and its parameters."""
+
+    def dora(self, *arguments: str, **values: Any) -> CompletedProcess[str]:
+        """Run a command against this daemon."""
+        env = {"DORA_SOCKET": str(self.socket), "NO_COLOR": "1", **values.pop("env", {})}
+        return dora(*arguments, env=env, **values)
+
+    def asked(self, method: str) -> list[Any]:
+        """Return the parameters of every call of a method."""
+        return [params for name, params in self.calls if name == method]
+
+    def handlers(self) -> Mapping[str, Any]:
+        """Return a handler for every method."""
+        return {
+            name: self._streaming(name) if method.stream else self._answering(name)
+            for name, method in m.METHODS.items()
+        }
+
+    def _answering(self, name: str) -> Any:
+        async def handle(_: Any, params: Any) -> Any:
+            return self._answer(name, params)
+
+        return handle
+
+    def _streaming(self, name: str) -> Any:
+        async def handle(_: Any, params: Any) -> Any:
+            for event in self._answer(name, params):
+                if event is Ellipsis:
+                    await asyncio.Event().wait()
+                yield event
+
+        return handle
+
+    def _answer(self, name: str, params: Any) -> Any:
+        self.calls.append((name, params))
+        answer = self.answers.get(name, m.Nothing())
+        if callable(answer):
+            answer = answer(params)
+        if isinstance(answer, ControlError):
+            raise answer
+        return answer
+
+
+@contextmanager
+def fake_daemon() -> Iterator[FakeDaemon]:
+    """Run a fake daemon in a thread until the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:  # a socket's path is short
+        daemon = FakeDaemon(Path(folder, "control.sock"))
+        ready, done = threading.Event(), threading.Event()
+
+        async def serve() -> None:
+            server = ControlServer(daemon.handlers(), version="dorad 0.1.0")
+            await server.serve(daemon.socket)
+            ready.set()
+            await asyncio.to_thread(done.wait)
+            await server.close()
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
+        thread.start()
+        assert ready.wait(20)
+        try:
+            yield daemon
+        finally:
+            done.set()
+            thread.join()
+
+
+def no_daemon(folder: Path) -> dict[str, str]:
+    """Return variables with which a command finds no daemon."""
+    return {"DORA_SOCKET": os.fspath(folder / "none.sock"), "NO_COLOR": "1"}

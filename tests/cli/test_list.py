@@ -1,0 +1,100 @@
+"""`dora list` and `dora clean`."""
+
+import json
+
+import pytest
+
+from dorad.cli.list import chosen
+from dorad.control import messages as m
+from tests.cli.fakedaemon import OTHER, UUID, dataflow, no_daemon
+from tests.cli.dora import dora
+
+ENDED = dataflow("arm", "failed", uuid=OTHER, nodes=0, cpu=0.0, memory=0, ended_at=2000.0)
+
+
+@pytest.fixture
+def two(daemon):
+    daemon.answers["dataflow.list"] = m.DataflowList(dataflows=[dataflow(), ENDED])
+    return daemon
+
+
+def test_the_table_has_doras_columns(two):
+    result = two.dora("list")
+    assert result.stdout.splitlines() == [
+        "UUID                                  Name  Status   Nodes  CPU   Memory",
+        f"{UUID}  demo  Running  2      1.2%  27 MB",
+        f"{OTHER}  arm   Failed   0      0.0%  0 MB",
+    ]
+    assert result.returncode == 0
+
+
+def test_json_is_one_object_a_line_with_the_memory_in_gib(two):
+    first, second = map(json.loads, two.dora("list", "-f", "json").stdout.splitlines())
+    assert first == {
+        "uuid": UUID,
+        "name": "demo",
+        "status": "Running",
+        "nodes": 2,
+        "cpu": 1.25,
+        "memory": 0.02515,
+        "started_at": 1000.0,
+        "ended_at": None,
+    }
+    assert second["status"] == "Failed"
+
+
+def test_quiet_prints_uuids_only(two):
+    assert two.dora("list", "-q", "--status", "failed").stdout == f"{OTHER}\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "found"),
+    [("running", ["starting", "running", "stopping"]), ("failed", ["failed"]), (None, None)],
+)
+def test_a_dataflow_that_has_not_ended_counts_as_running(status, found):
+    states = ["starting", "running", "stopping", "finished", "failed"]
+    dataflows = [dataflow(state, state) for state in states]
+    names = [info.name for info in chosen(dataflows, status=status, name=None, sort_by=None)]
+    assert names == (found or states)
+
+
+def test_names_are_found_by_a_part_and_the_nameless_are_left_out():
+    dataflows = [dataflow("left-arm"), dataflow(None), dataflow("leg")]
+    (found,) = chosen(dataflows, status=None, name="arm", sort_by=None)
+    assert found.name == "left-arm"
+
+
+@pytest.mark.parametrize("field", ["cpu", "memory"])
+def test_the_largest_comes_first(field):
+    dataflows = [dataflow(str(size), **{field: size}) for size in (1, 3, 2)]
+    names = [info.name for info in chosen(dataflows, status=None, name=None, sort_by=field)]
+    assert names == ["3", "2", "1"]
+
+
+def test_without_a_daemon_it_says_what_to_do(tmp_path):
+    result = dora("list", env=no_daemon(tmp_path))
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "no dorad is running" in result.stderr
+    assert "`dora up`" in result.stderr
+
+
+def test_clean_tells_what_was_forgotten(daemon):
+    daemon.answers["dataflow.clean"] = m.DataflowList(dataflows=[ENDED])
+    result = daemon.dora("clean")
+    assert result.stdout.splitlines()[1] == f"{OTHER}  arm   Failed"
+    assert result.stderr == "cleaned 1 dataflow\n"
+
+
+def test_clean_prints_json_lines_or_uuids(daemon):
+    daemon.answers["dataflow.clean"] = m.DataflowList(dataflows=[ENDED])
+    (line,) = daemon.dora("clean", "-f", "json").stdout.splitlines()
+    assert json.loads(line) == {"uuid": OTHER, "name": "arm", "status": "Failed"}
+    assert daemon.dora("clean", "-q").stdout == f"{OTHER}\n"
+
+
+def test_clean_with_nothing_to_do_is_no_error(daemon):
+    daemon.answers["dataflow.clean"] = m.DataflowList(dataflows=[])
+    result = daemon.dora("clean")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "nothing to clean" in result.stderr
