@@ -6,8 +6,8 @@ import pytest
 
 from dorad.cli.list import chosen
 from dorad.control import messages as m
-from tests.cli.fakedaemon import OTHER, UUID, dataflow, no_daemon
 from tests.cli.dora import dora
+from tests.cli.fakedaemon import OTHER, UUID, dataflow, no_daemon
 
 ENDED = dataflow("arm", "failed", uuid=OTHER, nodes=0, cpu=0.0, memory=0, ended_at=2000.0)
 

@@ -1,0 +1,117 @@
+"""`dora doctor`: each check by itself, and the whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dorad import __version__
+from dorad.cli.doctor import (
+    check_shared_memory,
+    check_uv,
+    judge_daemon,
+    judge_dataflows,
+    judge_nodes,
+)
+from dorad.control import messages as m
+from tests.cli.dora import dora
+from tests.cli.fakedaemon import daemon_status, dataflow, no_daemon, node
+
+
+@pytest.fixture
+def healthy(daemon):
+    daemon.answers["daemon.status"] = daemon_status(version=__version__)
+    daemon.answers["node.list"] = m.NodeList(nodes=[node("camera"), node("arm")])
+    return daemon
+
+
+def levels(checks):
+    return [check.level for check in checks]
+
+
+def test_all_is_well(healthy):
+    result = healthy.dora("doctor")
+    assert result.returncode == 0, result.stdout
+    assert f"  PASS  dora: {__version__}" in result.stdout
+    assert f"  PASS  daemon: dorad {__version__}, pid 99" in result.stdout
+    assert f"  PASS  socket: {healthy.socket} has mode 600" in result.stdout
+    assert "  PASS  dataflows: 1 running, 0 failed, 1 in all" in result.stdout
+    assert "  PASS  nodes: 2 in all, 2 healthy" in result.stdout
+    assert "all checks passed" in result.stdout.splitlines()[-1]
+
+
+def test_without_a_daemon_it_fails_and_says_what_to_do(tmp_path):
+    result = dora("doctor", env=no_daemon(tmp_path))
+    assert result.returncode == 1
+    assert "  FAIL  daemon: no dorad is running" in result.stdout
+    assert "`dora up`" in result.stdout
+
+
+def test_json_is_one_object_with_every_check(healthy):
+    healthy.answers["node.list"] = m.NodeList(nodes=[node("arm", "failed", last_exit="exited 3")])
+    result = healthy.dora("doctor", "--json")
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert found["ok"] is False
+    (ill,) = [check for check in found["checks"] if check["name"] == "node demo/arm"]
+    assert ill == {
+        "level": "FAIL",
+        "name": "node demo/arm",
+        "text": "failed; exited 3",
+        "hint": "see `dora logs demo --node arm`",
+    }
+
+
+def test_a_dataflow_file_is_checked_too(healthy, tmp_path):
+    (tmp_path / "bad.yml").write_text("nodes:\n  - id: a\n    path: a.py\n    inptus: {}\n")
+    result = healthy.dora("doctor", "--dataflow", "bad.yml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "  FAIL  dataflow: bad.yml:4:" in result.stdout
+
+
+def test_a_program_that_is_missing_is_a_warning(healthy, tmp_path):
+    (tmp_path / "flow.yml").write_text("nodes:\n  - id: a\n    path: a.py\n")
+    result = healthy.dora("doctor", "--dataflow", "flow.yml", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "  PASS  dataflow: flow.yml: ok" in result.stdout
+    assert "  WARN  dataflow: flow.yml:3:" in result.stdout
+
+
+def test_shared_memory_that_is_not_there_is_a_failure(tmp_path):
+    check = check_shared_memory(tmp_path / "shm")
+    assert check.level == "FAIL"
+    assert check.hint is not None
+
+
+def test_this_machines_shared_memory_can_be_used():
+    assert check_shared_memory(Path("/dev/shm")).level != "FAIL"
+
+
+def test_a_missing_uv_is_only_a_warning():
+    assert check_uv(None).level == "WARN"
+
+
+def test_a_daemon_of_another_version_is_a_warning():
+    (check,) = judge_daemon(daemon_status(version="0.0.1"))
+    assert check.level == "WARN"
+    assert "dora down && dora up" in (check.hint or "")
+
+
+def test_each_notice_of_the_daemon_is_a_warning():
+    found = daemon_status(version=__version__, notices=["a", "b"])
+    assert levels(judge_daemon(found)) == ["PASS", "WARN", "WARN"]
+
+
+def test_a_failed_dataflow_is_a_warning():
+    check = judge_dataflows([dataflow(), dataflow(status="failed"), dataflow(status="finished")])
+    assert (check.level, check.text) == ("WARN", "1 running, 1 failed, 3 in all")
+
+
+@pytest.mark.parametrize(
+    ("status", "level"), [("degraded", "WARN"), ("restarting", "WARN"), ("failed", "FAIL")]
+)
+def test_a_node_that_is_not_well_is_named(status, level):
+    checks = list(judge_nodes([node("a"), node("b", status, broken_inputs=["scan"])]))
+    assert levels(checks) == [level, level]
+    assert checks[1].name == "node demo/b"
+    assert "nothing comes on scan" in checks[1].text

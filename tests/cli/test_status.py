@@ -1,0 +1,56 @@
+"""`dora status`."""
+
+import json
+
+import pytest
+
+from dorad.cli.status import age
+from tests.cli.dora import dora
+from tests.cli.fakedaemon import daemon_status, no_daemon
+
+
+@pytest.mark.parametrize("words", [["status"], ["system", "status"]])
+def test_a_daemon_that_runs_is_described(daemon, words):
+    daemon.answers["daemon.status"] = daemon_status(notices=["the disk is full"])
+    result = daemon.dora(*words)
+    assert result.returncode == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == "✓ dorad 0.1.0: running"
+    assert lines[1] == f"  address: {daemon.socket}"
+    assert "active dataflows: 1 (2 node processes)" in lines
+    assert lines[-1] == "note: the disk is full"
+
+
+def test_json_has_doras_keys_first(daemon):
+    found = json.loads(daemon.dora("status", "-f", "json").stdout)
+    assert [*found][:3] == ["coordinator", "daemon", "active_dataflows"]
+    assert found["coordinator"] == {"status": "running", "address": str(daemon.socket)}
+    assert found["daemon"]["status"] == "running"
+    assert found["daemon"]["pid"] == 99
+    assert found["active_dataflows"] == 1
+
+
+def test_without_a_daemon_the_exit_code_is_1(tmp_path):
+    result = dora("status", env=no_daemon(tmp_path))
+    assert result.returncode == 1
+    assert result.stdout == "✗ dorad: not running\n"
+    assert "`dora up`" in result.stderr
+    result = dora("status", "--format", "json", env=no_daemon(tmp_path))
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert found["daemon"] == {"status": "not running"}
+    assert "`dora up`" in found["error"]
+
+
+def test_a_dataflow_file_is_checked_as_well(daemon, tmp_path):
+    (tmp_path / "bad.yml").write_text("nodes:\n  - id: a\n    inptus: {}\n")
+    result = daemon.dora("status", "--dataflow", "bad.yml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "error: bad.yml:3:" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (61.9, "1m 1s"), (3600, "1h"), (100_000, "1d 3h")]
+)
+def test_an_age_has_at_most_two_units(seconds, text):
+    assert age(seconds) == text

@@ -1,0 +1,105 @@
+"""`dora stop` and `dora restart`: which dataflow, how, and what is told of its end."""
+
+import os
+import pty
+import subprocess
+
+import pytest
+
+from dorad.control import messages as m
+from tests.cli.dora import DORA
+from tests.cli.fakedaemon import OTHER, UUID, dataflow
+
+
+def ended(uuid=UUID, status="finished", **values):
+    return m.DataflowState(uuid=uuid, name="demo", status=status, **values)
+
+
+FAILED = ended(
+    status="failed", failures=[m.Failure(headline="node arm exited with code 3", lines=["boom"])]
+)
+
+
+@pytest.fixture
+def stopping(daemon):
+    daemon.answers["dataflow.stop"] = lambda params: ended(params.dataflow)
+    return daemon
+
+
+def test_the_only_dataflow_is_stopped_silently(stopping):
+    result = stopping.dora("stop")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert stopping.asked("dataflow.stop") == [m.Stop(dataflow=UUID)]
+
+
+@pytest.mark.parametrize("words", [["demo"], ["-n", "demo"], ["demo", "--name", "demo"]])
+def test_a_name_is_left_to_the_daemon(stopping, words):
+    assert stopping.dora("stop", *words).returncode == 0
+    assert stopping.asked("dataflow.stop") == [m.Stop(dataflow="demo")]
+    assert stopping.asked("dataflow.list") == []
+
+
+def test_grace_and_force_are_handed_on(stopping):
+    assert stopping.dora("stop", "demo", "--grace-duration", "500ms", "-f").returncode == 0
+    assert stopping.asked("dataflow.stop") == [m.Stop(dataflow="demo", grace=0.5, force=True)]
+
+
+def test_a_node_that_failed_is_reported_and_makes_it_exit_with_1(stopping):
+    stopping.answers["dataflow.stop"] = FAILED
+    result = stopping.dora("stop", "demo")
+    assert result.returncode == 1
+    assert result.stderr == "error: node arm exited with code 3\n    boom\n"
+
+
+def test_with_nothing_to_stop_it_says_so_and_that_is_no_error(stopping):
+    stopping.answers["dataflow.list"] = m.DataflowList(dataflows=[dataflow(status="finished")])
+    for words in (["stop"], ["stop", "--all"]):
+        result = stopping.dora(*words)
+        assert (result.returncode, result.stdout) == (0, "no dataflow is running\n")
+
+
+def test_all_stops_every_dataflow_that_runs(stopping):
+    flows = [dataflow(), dataflow("arm", "starting", uuid=OTHER), dataflow("x", "failed", uuid="3")]
+    stopping.answers["dataflow.list"] = m.DataflowList(dataflows=flows)
+    assert stopping.dora("stop", "--all").stdout == "stopped 2 dataflows\n"
+    assert {params.dataflow for params in stopping.asked("dataflow.stop")} == {UUID, OTHER}
+
+
+def test_all_and_a_name_contradict_each_other(stopping):
+    assert stopping.dora("stop", "demo", "--all").returncode == 2
+
+
+def test_of_several_dataflows_one_has_to_be_named(stopping):
+    flows = [dataflow(), dataflow(None, uuid=OTHER)]
+    stopping.answers["dataflow.list"] = m.DataflowList(dataflows=flows)
+    result = stopping.dora("stop")
+    assert result.returncode == 1
+    assert result.stderr == f"error: 2 dataflows are running; name one: demo, {OTHER}\n"
+    assert stopping.asked("dataflow.stop") == []
+
+
+def test_of_several_dataflows_a_user_at_a_terminal_chooses(stopping):
+    flows = [dataflow(), dataflow("arm", uuid=OTHER)]
+    stopping.answers["dataflow.list"] = m.DataflowList(dataflows=flows)
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "DORA_SOCKET": str(stopping.socket)}
+    with subprocess.Popen(
+        [*DORA, "stop"], stdin=theirs, stderr=theirs, stdout=theirs, env=env
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"which dataflow" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, b"2\n")
+        assert process.wait(30) == 0
+    os.close(ours)
+    assert b"arm" in shown
+    assert stopping.asked("dataflow.stop") == [m.Stop(dataflow=OTHER)]
+
+
+def test_restart_tells_both_uuids_and_what_differs_from_the_file(daemon):
+    daemon.answers["dataflow.restart"] = m.Restarted(old=UUID, new=OTHER, changes=["added node x"])
+    result = daemon.dora("restart", "demo", "--grace-duration", "2s")
+    assert result.stdout == f"dataflow restarted: {UUID} -> {OTHER}\n"
+    assert result.stderr == "note: differs from its file: added node x\n"
+    assert daemon.asked("dataflow.restart") == [m.Stop(dataflow="demo", grace=2.0)]
