@@ -15,7 +15,7 @@ from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
 from dorad.control.connecting import CALL_S, CONNECT_S, OPTIONS, SILENCE_S, open_socket
-from dorad.control.errors import ControlError
+from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.exchange import END, Exchange, check_welcome, exactly, hello
 from dorad.control.limits import time_allowed
 from dorad.control.listening import places
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from dorad.control.exchange import Ask
     from dorad.control.messages import TopicHeader, TopicSubscribe
+
+__all__ = ["Arrays", "Client", "ControlError", "NoDaemonError", "Stream"]
 
 R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
@@ -53,8 +55,9 @@ class Client(Methods):
         `name` tells the daemon who speaks; `timeout` is for calls that do not ask for more.
 
         Raises:
-            ControlError: with code `unavailable` (there is none), `deadline` (it does not
-                answer), `refused`, `busy` or `version`.
+            NoDaemonError: there is none.
+            ControlError: with code `deadline` (it does not answer), `unavailable` (it ends),
+                `refused`, `busy` or `version`.
         """
         self._timeout = timeout
         self._exchange = Exchange()

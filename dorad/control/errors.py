@@ -45,3 +45,7 @@ class ControlError(Exception):
     def as_message(self) -> Error:
         """Return what a reply says of this exception."""
         return Error(code=self.code, message=self.message, hint=self.hint, problems=self.problems)
+
+
+class NoDaemonError(ControlError):
+    """Nobody listens in the places where a daemon would; its code is `unavailable`."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
 
-from dorad.control.errors import ControlError
+from dorad.control.errors import ControlError, NoDaemonError
 
 MACHINE_WIDE = Path("/run/dorad/control.sock")
 """Where the daemon of the whole machine listens."""
@@ -44,7 +43,7 @@ def find_socket() -> Path:
     """Return the first of the places where there is a socket.
 
     Raises:
-        ControlError: with code `unavailable`: there is none.
+        NoDaemonError: there is none.
     """
     looked = places()
     for path in looked:
@@ -53,10 +52,10 @@ def find_socket() -> Path:
     raise no_daemon(looked)
 
 
-def no_daemon(looked: tuple[Path, ...]) -> ControlError:
+def no_daemon(looked: tuple[Path, ...]) -> NoDaemonError:
     """Return the error for when nobody listens in any of these places."""
     where = " and ".join(map(str, looked))
-    return ControlError(
+    return NoDaemonError(
         "unavailable", f"no dorad is running (looked at {where})", "start one with `dora up`"
     )
 
@@ -68,8 +67,8 @@ def _is_socket(path: Path) -> bool:
         return False
 
 
-def bind(path: Path, group: int | None) -> socket.socket:
-    """Return a socket bound to `path` that does not listen yet; its mode is right already.
+def bind(path: Path, group: int | None) -> tuple[socket.socket, int]:
+    """Return a socket bound to `path`, and its inode; it does not listen yet.
 
     The mode is 0660 with a group, 0600 without. What a dead daemon left there is replaced.
 
@@ -89,24 +88,10 @@ def bind(path: Path, group: int | None) -> socket.socket:
         path.chmod(0o600)
         os.chown(path, -1, -1 if group is None else group)
         path.chmod(0o600 if group is None else 0o660)
+        return sock, path.stat().st_ino
     except OSError as error:
         sock.close()
         raise ControlError("refused", f"{path} cannot be used: {error.strerror}") from None
-    return sock
-
-
-def group_id(name: str) -> int:
-    """Return a group's number.
-
-    Raises:
-        ControlError: there is no such group.
-    """
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ControlError(
-            "refused", f"there is no group `{name}`", f"make it with `groupadd --system {name}`"
-        ) from None
 
 
 def _clear(path: Path) -> None:

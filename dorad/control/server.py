@@ -15,7 +15,7 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import LARGEST_REQUEST, Limits
 from dorad.control.messages import METHODS
 from dorad.control.peer import Peer, may_command, peer_of
-from dorad.control.session import Session
+from dorad.control.session import Call, Handler, Session, StreamHandler
 
 if TYPE_CHECKING:
     import socket
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from websockets.http11 import Request as HttpRequest
     from websockets.http11 import Response
 
-    from dorad.control.session import Handler, StreamHandler
+__all__ = ["Call", "ControlServer", "Handler", "StreamHandler"]
 
 _CLOSE_TIMEOUT_S = 1.0
 
@@ -72,18 +72,16 @@ class ControlServer:
         """How many clients are connected."""
         return len(self._admitted)
 
-    async def serve(self, path: Path, *, group: str | None = None) -> None:
+    async def serve(self, path: Path, *, group: int | None = None) -> None:
         """Listen at `path` until `close`.
 
-        Root and the own user may connect, and the members of `group`.
+        Root and the own user may connect, and the members of `group`, which is a number.
 
         Raises:
-            ControlError: a daemon listens there already, the path cannot be used, or there is no
-                such group.
+            ControlError: a daemon listens there already, or the path cannot be used.
         """
-        # Files and the user database may block.
-        sock, self._group, self._inode = await asyncio.to_thread(_prepare, path, group)
-        self._path = path
+        sock, self._inode = await asyncio.to_thread(listening.bind, path, group)
+        self._path, self._group = path, group
         try:
             self._server = await unix_serve(
                 self._handle,
@@ -180,9 +178,3 @@ def _answer(connection: _Connection, status: HTTPStatus, error: ControlError) ->
     del response.headers["Content-Type"]
     response.headers["Content-Type"] = "application/json"
     return response
-
-
-def _prepare(path: Path, group: str | None) -> tuple[socket.socket, int | None, int]:
-    gid = None if group is None else listening.group_id(group)
-    sock = listening.bind(path, gid)
-    return sock, gid, path.stat().st_ino

@@ -1,0 +1,44 @@
+"""Makes `asyncmethods.py` of `methods.py`: `python -m tests.control.unasync` writes it anew."""
+
+import re
+from pathlib import Path
+
+import dorad.control
+
+ROOM = Path(dorad.control.__file__).parent
+SOURCE = ROOM / "methods.py"
+TARGET = ROOM / "asyncmethods.py"
+
+_WORDS = {
+    "as typed methods of a client.": "as typed methods of a client for asyncio.",
+    "`asyncmethods.py` is made from this file.": "Made from `methods.py`; do not edit.",
+    "import annotations\n\n": "import annotations\n\nimport asyncio\n",
+    "control.client import Arrays, Stream": "control.asyncclient import AsyncArrays, AsyncStream",
+    "class Methods(": "class AsyncMethods(",
+    "-> Stream[": "-> AsyncStream[",
+    "-> Arrays:": "-> AsyncArrays:",
+    "start_request(\n": "await asyncio.to_thread(\n            start_request,\n",
+}
+_METHOD = re.compile(r"(?<=\n)    def ")
+
+
+def asynchronous(source: str) -> str:
+    """Return the module for asyncio: what calls the daemon becomes a coroutine."""
+    for old, new in _WORDS.items():
+        assert old in source, f"methods.py has no longer {old!r}"
+        source = source.replace(old, new)
+    head, *methods = _METHOD.split(source)
+    return head + "".join(map(_method, methods))
+
+
+def _method(text: str) -> str:
+    if not re.search(r"self\.call\(|^call\(", text):
+        return f"    def {text}"
+    # What is read from the result has to wait for it.
+    text = re.sub(r"self\.call\((.*)\)(\.\w+)\n", r"(await self.call(\1))\2\n", text)
+    text = re.sub(r"(?<!await )self\.call\(", "await self.call(", text)
+    return f"    async def {text}"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(asynchronous(SOURCE.read_text(encoding="utf-8")), encoding="utf-8")
