@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.model import NodeKind
 from dorad.launch.command import command_for
 from dorad.launch.model import LaunchError
+from dorad.logs import staging
 from dorad.logs.capture import Capture
+from dorad.logs.staging import Staging
 
 if TYPE_CHECKING:
-    from dorad.daemon.ports import Notice
+    from collections.abc import Callable, Sequence
+
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import Node
-    from dorad.launch.client import Guard, Process
     from dorad.launch.command import LaunchContext
-    from dorad.launch.model import Exit
-    from dorad.logs.capture import Sink
+    from dorad.launch.fdstore import FdStore
+    from dorad.launch.model import Command, Exit
+    from dorad.launch.spawner import Process, Spawner
+    from dorad.logs.dataflowlog import DataflowLog
+
+MARKER = "DORA_DAEMON"
+"""The environment variable by which a daemon knows its nodes again."""
+
+_PIPE_SIZES = (1 << 20, 1 << 19, 1 << 18, 1 << 17)
+_PIPE_BUDGET = 32 << 20
+"""Bytes for the pipes of a dataflow: half of what a user may have before the kernel becomes stingy
+with pipes for all of that user's programs."""
+
+
+def log_name(tag: str) -> str:
+    """Return the name under which the descriptors of the process `tag` are kept.
+
+    A tag is `<dataflow>/<node>/<restart count>`, with one more part if that is taken.
+    """
+    dataflow_id, _, process = tag.partition("/")
+    return f"{dataflow_id}/log/{process}"
 
 
 class NodeProcess:
-    """A node's process and the readers of its two pipes."""
+    """A node's process and the reader of its pipes."""
 
-    def __init__(self, process: Process, out: Capture, err: Capture) -> None:
+    def __init__(self, process: Process, capture: Capture, on_end: Callable[[], None]) -> None:
         self._process = process
-        self._out = out
-        self._err = err
+        self._capture = capture
+        self._on_end = on_end
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def signal(self, sig: int) -> None:
         """Send `sig` to the whole process group; nothing happens after its end."""
@@ -35,33 +64,104 @@ class NodeProcess:
 
     async def wait(self) -> Exit:
         """Return how the process ended, once all it wrote has been read."""
+        ended = False
         try:
-            return await self._process.wait()
+            how = await self._process.wait()
+            ended = True
+            return how
         finally:
-            self._out.finish()
-            self._err.finish()
+            self._capture.finish()
+            if ended:
+                self._on_end()
 
     @property
     def stderr(self) -> tuple[str, ...]:
         """The last lines it wrote to stderr."""
-        return tuple(self._err.tail)
+        return tuple(self._capture.tail)
 
 
 class Launcher:
-    """Starts the nodes of one run through its guard."""
+    """Starts the nodes of one dataflow, and goes on reading what those write that run already."""
 
-    def __init__(self, guard: Guard, context: LaunchContext, logs: Sink, notice: Notice) -> None:
-        self._guard = guard
+    def __init__(
+        self,
+        dataflow_id: str,
+        spawner: Spawner,
+        context: LaunchContext,
+        log: DataflowLog,
+        *,
+        store: FdStore,
+        marker: str | None = None,
+    ) -> None:
+        """`store` keeps what is needed to go on reading; `marker` becomes DORA_DAEMON."""
+        self._id = dataflow_id
+        self._spawner = spawner
         self._context = context
-        self._logs = logs
-        self._notice = notice
+        self._log = log
+        self._store = store
+        self._marker = marker
+        self._tags: set[str] = set()
+        self._captures: set[Capture] = set()
 
-    async def start(self, node: Node, node_config: str) -> NodeProcess:
+    async def start(self, node: Node, node_config: str, restart_count: int = 0) -> NodeProcess:
         """Start the process of `node`; a node whose path is a URL is downloaded first.
 
         Raises:
             LaunchError: one line with what is missing or forbidden.
         """
+        command = await self._command(node, node_config)
+        for warning in command.warnings:
+            self._log.say("warn", node.id, warning)
+        tag = self._new_tag(node.id, restart_count)
+        with ExitStack() as on_error:
+            (out, out_write), (err, err_write) = self._pipes()
+            for end in (out, err):
+                on_error.callback(os.close, end)
+            try:
+                memory = self._keep(tag, out, err)
+                on_error.callback(memory.close)
+                on_error.callback(self._forget, tag)
+                process = await self._spawner.spawn(command, out_write, err_write, tag=tag)
+            finally:
+                for end in (out_write, err_write):
+                    os.close(end)
+            on_error.pop_all()
+        if process.skipped_cores:
+            cores = ", ".join(map(str, process.skipped_cores))
+            self._log.say("warn", node.id, f"cpu_affinity: this machine has no core {cores}")
+        return self._made(process, Capture(out, err, memory, self._log.node(node)), tag)
+
+    def adopt(
+        self, node: Node, process: Process, tag: str, descriptors: Sequence[int]
+    ) -> NodeProcess:
+        """Go on with a process that an earlier daemon started, whether or not it has ended.
+
+        `descriptors` are those kept under `log_name(tag)`; they are owned from here on.
+
+        Raises:
+            LaunchError: the descriptors are not what was kept.
+        """
+        with ExitStack() as on_error:
+            for descriptor in descriptors:
+                on_error.callback(os.close, descriptor)
+            try:
+                out, err, memory = descriptors
+                staged = Staging(memory)
+            except (ValueError, OSError) as error:
+                raise LaunchError(f"cannot go on reading what {node.id} writes: {error}") from error
+            on_error.pop_all()
+        os.close(memory)
+        self._tags.add(tag)
+        capture = Capture(out, err, staged, self._log.node(node), adopted=True)
+        return self._made(process, capture, tag)
+
+    def leave(self) -> None:
+        """Let go of all pipes without reading on: another daemon will."""
+        for capture in self._captures:
+            capture.leave()
+        self._captures.clear()
+
+    async def _command(self, node: Node, node_config: str) -> Command:
         downloaded = None
         if node.kind is NodeKind.URL and node.path is not None:
             from dorad.launch.fetch import download  # few nodes need an HTTP client
@@ -70,39 +170,75 @@ class Launcher:
                 node.path, self._context.dataflow.base_dir, sha256=node.path_sha256
             )
         command = command_for(node, self._context, node_config, downloaded=downloaded)
-        for warning in command.warnings:
-            self._notice("warn", node.id, warning)
-        (out_read, out_write), (err_read, err_write) = _pipes(2)
+        if self._marker is not None:
+            command = replace(command, env={**command.env, MARKER: self._marker})
+        return command
+
+    def _pipes(self) -> list[tuple[int, int]]:
+        return _pipes(2, _pipe_size(len(self._context.dataflow.nodes)))
+
+    def _new_tag(self, node_id: str, restart_count: int) -> str:
+        """Return a name for a process; a node that is being replaced has two for a moment."""
+        first = f"{self._id}/{node_id}/{restart_count}"
+        more = (f"{first}/{number}" for number in itertools.count(2))
+        tag = next(each for each in itertools.chain([first], more) if each not in self._tags)
+        self._tags.add(tag)
+        return tag
+
+    def _keep(self, tag: str, out: int, err: int) -> Staging:
+        """Make staging memory and have it kept with the pipes."""
         try:
-            process = await self._guard.spawn(command, out_write, err_write)
-        except BaseException:
-            os.close(out_read)
-            os.close(err_read)
-            raise
-        finally:
-            os.close(out_write)
-            os.close(err_write)
-        if process.skipped_cores:
-            cores = ", ".join(map(str, process.skipped_cores))
-            self._notice("warn", node.id, f"cpu_affinity: this machine has no core {cores}")
-        return NodeProcess(
-            process,
-            Capture(out_read, node.id, "stdout", self._logs),
-            Capture(err_read, node.id, "stderr", self._logs),
-        )
+            descriptor = staging.create()
+            try:
+                memory = Staging(descriptor)
+                self._store.store(log_name(tag), (out, err, descriptor))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise LaunchError(f"no memory can be had for its output: {error.strerror}") from error
+        return memory
+
+    def _made(self, process: Process, capture: Capture, tag: str) -> NodeProcess:
+        self._captures.add(capture)
+
+        def ended() -> None:
+            self._captures.discard(capture)
+            self._forget(tag)
+
+        return NodeProcess(process, capture, ended)
+
+    def _forget(self, tag: str) -> None:
+        self._tags.discard(tag)
+        self._store.drop(log_name(tag))
 
 
-def _pipes(count: int) -> list[tuple[int, int]]:
+def _pipe_size(nodes: int) -> int:
+    """Return how large the pipes are to be, so that nodes can print while nobody reads."""
+    share = _PIPE_BUDGET // (2 * max(1, nodes))
+    return next((size for size in _PIPE_SIZES if size <= share), 0)
+
+
+def _pipes(count: int, size: int) -> list[tuple[int, int]]:
     """Return pipes, each as its two ends. Raises LaunchError when descriptors run out."""
     pipes: list[tuple[int, int]] = []
     try:
         for _ in range(count):
             pipes.append(os.pipe())
+            _enlarge(pipes[-1][1], size)
     except OSError as error:
         for end in itertools.chain(*pipes):
             os.close(end)
         raise LaunchError(f"no pipe can be made for its output: {error.strerror}") from error
     return pipes
+
+
+def _enlarge(pipe: int, size: int) -> None:
+    """Let a pipe hold `size` bytes, or what the kernel allows."""
+    for each in _PIPE_SIZES:
+        if each <= size:
+            with suppress(PermissionError):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, each)
+                return
 
 
 def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:

@@ -15,14 +15,15 @@ from dorad.daemon.sockets import own_socket
 from dorad.daemon.stragglers import default_grace
 from dorad.daemon.supervisor import Supervisor
 from dorad.dataflow.errors import DataflowError
-from dorad.logs.record import LogRecord
+from dorad.launch.fdstore import NoStore
+from dorad.logs.dataflowlog import DataflowLog
 
 if TYPE_CHECKING:
     from dorad.daemon.exits import Result
     from dorad.daemon.ports import EdgeCounters
     from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
-    from dorad.logs.capture import Sink
+    from dorad.logs.record import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,14 @@ class DataflowRun:
         self.dataflow_id = dataflow_id
         self._context = context
         self._guard = guard
-        self._logs = logs
+        self._log = DataflowLog(dataflow_id, context.dataflow, watch=logs)
         self._stop_after = stop_after
         self._socket = own_socket()
         wanted = exit_when_nodes_finish
         self._supervisor = Supervisor(
             self.dataflow,
             self._make_broker,
-            self._notice,
+            self._log.say,
             exit_when_nodes_finish=bool(
                 self.dataflow.exit_when_nodes_finish if wanted is None else wanted
             ),
@@ -102,6 +103,8 @@ class DataflowRun:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             guard = await stack.enter_async_context(self._guard)
+            stack.callback(self._log.close)
+            self._log.begin()
             stack.push_async_callback(self._broker.close)
             await self._broker.open()
             if self._stop_after is not None:
@@ -109,12 +112,14 @@ class DataflowRun:
                     self._stop_after, self._stop_in_time, self._stop_after
                 )
                 stack.callback(lambda: self._timer.cancel())
-            launcher = Launcher(guard, self._context, self._logs, self._notice)
+            launcher = Launcher(self.dataflow_id, guard, self._context, self._log, store=NoStore())
             results = await self._supervisor.run(launcher.start)
             edges = tuple(self._broker.counters())
             if guard.died:
-                self._notice("error", None, "the guard process ended, and every node with it")
-        return Ended(results, edges, time.monotonic() - begun)
+                self._log.say("error", None, "the guard process ended, and every node with it")
+            ended = Ended(results, edges, time.monotonic() - begun)
+            self._log.end("finished" if ended.ok else "failed")
+        return ended
 
     def stop(self) -> None:
         """Ask every node to end; those that do not are ended within 15 s."""
@@ -141,6 +146,3 @@ class DataflowRun:
     def _make_broker(self, listener: Supervisor) -> Broker:
         self._broker = Broker(self.dataflow, self.dataflow_id, self._socket, listener)
         return self._broker
-
-    def _notice(self, level: str, node: str | None, text: str) -> None:
-        self._logs([LogRecord(time.time(), level, node, text)])

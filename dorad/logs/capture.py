@@ -1,4 +1,4 @@
-"""Reading a node's output pipe: bytes in, records out, nothing lost."""
+"""Reading the output pipes of one process: bytes in, lines in the file and records out."""
 
 from __future__ import annotations
 
@@ -6,98 +6,205 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from dorad.logs.lines import LineSplitter
+from dorad.logs.lines import MAX_LINE, cut_lines
 from dorad.logs.record import LogRecord, Stream, parse_line
 
-Sink = Callable[[Sequence[LogRecord]], None]
-"""Gets the records of one read at a time, in order; must not block."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dorad.logs.nodelog import NodeLog
+    from dorad.logs.staging import Stage, Staging
 
 TAIL_LINES = 500
-_READ_BYTES = 1 << 16
 
 
 class Capture:
-    """Reads one pipe of one node until it ends. Needs a running event loop."""
+    """Reads both pipes of one process until they end. Needs a running event loop."""
 
-    def __init__(self, fd: int, node: str, stream: Stream, sink: Sink) -> None:
-        """Owns `fd` (the read end) from here on and closes it."""
+    def __init__(
+        self, stdout: int, stderr: int, staging: Staging, log: NodeLog, *, adopted: bool = False
+    ) -> None:
+        """Own the pipes (their read ends) and `staging` from here on, and close them.
+
+        `adopted` says that another process read here before and may have died in the middle of it;
+        its log file is put right here, before anything is appended.
+        """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        """The last 500 lines, as written by the node; for the failure report."""
-        self._fd = fd
-        self._node = node
-        self._stream = stream
-        self._sink = sink
-        self._lines = LineSplitter()
-        self._warned = False
+        """The last 500 lines of stderr, as the process wrote them; for the failure report."""
+        self._staging = staging
         self._closed = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        os.set_blocking(fd, False)
-        self._loop.add_reader(fd, self._read_once)
+        self._open = 2
+        if adopted:
+            for stage in (staging.stdout, staging.stderr):
+                size = stage.recover()
+                if size is not None:
+                    log.file.cut_to(size)
+            self.tail.extend(log.last_errors(TAIL_LINES))
+        self._streams = (
+            _Reader(stdout, staging.stdout, "stdout", log, self._on_closed, None),
+            _Reader(stderr, staging.stderr, "stderr", log, self._on_closed, self.tail),
+        )
 
     async def wait_closed(self) -> None:
-        """Until every writer has closed the pipe and all of it has reached the sink."""
+        """Until every writer has closed the pipes and all of it has been passed on."""
         await self._closed.wait()
 
     def finish(self) -> None:
-        """Read what is in the pipe now, then close it, whoever still holds its other end.
+        """Read what is in the pipes now, then close them, whoever still holds their other ends.
 
-        To be called when the node has ended: a grandchild may keep the pipe open for ever. What
+        To be called when the process has ended: a grandchild may keep the pipes open for ever. What
         fits into a pipe at most is read, so a grandchild that keeps writing does not hold it up.
         """
-        budget = _pipe_size(self._fd) if not self._closed.is_set() else 0
+        for reader in self._streams:
+            reader.finish()
+
+    def leave(self) -> None:
+        """Let go of pipes and memory without a word; somebody else will go on reading."""
+        for reader in self._streams:
+            reader.leave()
+
+    def _on_closed(self) -> None:
+        self._open -= 1
+        if not self._open:
+            self._staging.close()
+            self._closed.set()
+
+
+class _Reader:
+    """Reads one pipe."""
+
+    def __init__(
+        self,
+        pipe: int,
+        stage: Stage,
+        stream: Stream,
+        log: NodeLog,
+        on_closed: Callable[[], None],
+        tail: deque[str] | None,
+    ) -> None:
+        self._pipe = pipe
+        self._stage = stage
+        self._stream = stream
+        self._log = log
+        self._on_closed = on_closed
+        self._tail = tail
+        self._warned = False
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(pipe, False)
+        self._loop.add_reader(pipe, self._read_once)
+        # What was read before somebody died must not wait for the node's next line.
+        self._start = self._loop.call_soon(self._move) if stage.filled else None
+
+    def finish(self) -> None:
+        budget = _pipe_size(self._pipe) if self._pipe >= 0 else 0
         while budget > 0 and (count := self._read_once()):
             budget -= count
-        self._close()
+        self._end()
+
+    def leave(self) -> None:
+        if self._pipe >= 0:
+            self._let_go()
 
     def _read_once(self) -> int:
-        """One read, so that a node that writes without pause leaves time to others.
+        """Read once, so that a node that writes without pause leaves time to others.
 
         Returns the number of bytes, 0 when there are none now or any more.
         """
         try:
-            data = os.read(self._fd, _READ_BYTES)
+            count = self._stage.read(self._pipe)
         except BlockingIOError:
             return 0
-        if data:
-            self._emit(self._lines.feed(data))
-        else:
-            self._close()
-        return len(data)
+        if not count:
+            self._end()
+        elif self._stage.newest_has_newline(count) or self._stage.filled > MAX_LINE:
+            self._move()
+        return count
 
-    def _close(self) -> None:
-        if self._closed.is_set():
-            return
-        self._loop.remove_reader(self._fd)
-        os.close(self._fd)
-        self._closed.set()
-        self._emit(self._lines.end())
+    def _end(self) -> None:
+        if self._pipe >= 0:
+            self._move(final=True)
+            self._let_go()
 
-    def _emit(self, lines: list[bytes]) -> None:
-        if not lines:
+    def _let_go(self) -> None:
+        if self._start is not None:
+            self._start.cancel()
+        self._loop.remove_reader(self._pipe)
+        os.close(self._pipe)
+        self._pipe = -1
+        self._on_closed()
+
+    def _move(self, *, final: bool = False) -> None:
+        """Move the lines that are complete from the staging memory to where they belong."""
+        cut = cut_lines(self._stage.data(), self._stage.skipping, final=final)
+        if not cut.lines:
+            if cut.used:
+                self._stage.commit(cut.used, skipping=cut.skipping)
             return
         now = time.time()
-        records = [parse_line(line, self._node, self._stream, now) for line in lines]
-        recent = islice(lines, max(0, len(lines) - TAIL_LINES), None)
-        self.tail.extend(line.decode("utf-8", "replace") for line in recent)
-        if not self._warned and any("\ufffd" in record.message for record in records):
-            records += self._encoding_warning(lines, now)
-        self._sink(records)
+        node = self._log.node
+        records = [parse_line(line, node, self._stream, now) for line in cut.lines]
+        warning = None if self._warned else self._encoding_warning(cut.lines, records, now)
+        written = self._log.encode(records, warning)
+        if self._log.file.max_size is None:
+            self._write(written, cut.used, skipping=cut.skipping)
+        else:
+            self._write_in_parts(written, cut.ends(), cut.used, skipping=cut.skipping)
+        if self._tail is not None:
+            recent = cut.lines[-TAIL_LINES:]
+            self._tail.extend(line.decode("utf-8", "replace") for line in recent)
+        if warning is not None:
+            records.append(warning)
+        self._log.deliver(records, cut.lines)
 
-    def _encoding_warning(self, lines: list[bytes], now: float) -> list[LogRecord]:
+    def _write(self, lines: Sequence[bytes], used: int, *, skipping: bool) -> None:
+        """Append lines to the file, then let go of the bytes they were made of."""
+        data = b"".join(lines)
+        if data:
+            file = self._log.file
+            size = file.begin()
+            if size is None:
+                file.skip(data.count(b"\n"))
+            else:
+                self._stage.begin(size)
+                file.append(data, data.count(b"\n"))
+        self._stage.commit(used, skipping=skipping)
+
+    def _write_in_parts(
+        self, lines: Sequence[bytes], ends: Sequence[int], used: int, *, skipping: bool
+    ) -> None:
+        """Append as many lines at a time as the file takes before it has to be rotated."""
+        file = self._log.file
+        assert file.max_size is not None
+        done = at = 0
+        while at < len(lines):
+            room = file.max_size - (file.begin() or 0)
+            sizes = accumulate(len(line) for line in lines[at:])
+            count = next((n for n, size in enumerate(sizes, 1) if size >= room), len(lines) - at)
+            last = at + count == len(lines)
+            end = used if last else ends[at + count - 1]
+            self._write(lines[at : at + count], end - done, skipping=last and skipping)
+            at += count
+            done = end
+
+    def _encoding_warning(
+        self, lines: Sequence[bytes], records: Sequence[LogRecord], now: float
+    ) -> LogRecord | None:
         """Once for each stream: its bytes are not what is shown."""
+        if not any("\ufffd" in record.message for record in records):
+            return None
         try:
             b"\n".join(lines).decode()
         except UnicodeDecodeError:
             self._warned = True
             text = f"{self._stream} is not UTF-8; what cannot be read is shown as \ufffd"
-            return [LogRecord(now, "warn", self._node, text, self._stream, "dora")]
-        return []
+            return LogRecord(now, "warn", self._log.node, text, self._stream, "dora")
+        return None
 
 
-def _pipe_size(fd: int) -> int:
+def _pipe_size(pipe: int) -> int:
     import fcntl
 
-    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)

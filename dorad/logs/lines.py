@@ -1,59 +1,58 @@
-"""Cutting a stream of bytes into lines of bounded length."""
+"""Cutting what is there of a stream into lines of bounded length."""
 
 from __future__ import annotations
+
+from itertools import accumulate
+from typing import NamedTuple
 
 MAX_LINE = 1 << 20
 """Bytes of a line that are kept; the rest is dropped."""
 CUT_MARKER = " … [line cut at 1 MiB]".encode()
 
 
-class LineSplitter:
-    """Collects pieces of a stream; gives out the lines that are complete, without newlines.
+class Cut(NamedTuple):
+    """The lines at the beginning of some bytes, and how far they reach."""
 
-    A carriage return before the newline goes too. What is longer than 1 MiB is given out as soon
-    as that is clear, cut and marked; memory stays bounded by it.
+    lines: list[bytes]
+    """Without newlines, and without the carriage return before one."""
+    used: int
+    """Bytes that are done with; those after them begin a line that is not complete."""
+    skipping: bool
+    """Whether the next byte belongs to the dropped rest of a line that was cut."""
+    start: int
+    """Where the first line begins: after the rest of an earlier one that was cut."""
+    pieces: list[bytes]
+    """The lines before they were shortened, without their newlines."""
+
+    def ends(self) -> list[int]:
+        """Return where each line ends, its newline included."""
+        sizes = (len(piece) + 1 for piece in self.pieces)
+        return [min(end, self.used) for end in accumulate(sizes, initial=self.start)][1:]
+
+
+def cut_lines(data: bytes, skipping: bool, *, final: bool = False) -> Cut:
+    """Cut the complete lines off `data`.
+
+    `skipping` says that `data` begins inside the dropped rest of a line. What is longer than 1 MiB
+    is given out as soon as that is clear, cut and marked. `final` says that nothing will follow, so
+    that a last line without a newline is complete, too.
     """
-
-    def __init__(self) -> None:
-        self._partial: list[bytes] = []
-        self._size = 0
-        self._skipping = False
-        """Whether the stream is inside the dropped rest of a line that was cut."""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that end with `data`."""
-        first, *rest = data.split(b"\n")
-        lines: list[bytes] = []
-        self._append(first, lines)
-        if rest:
-            self._finish_line(lines)
-            last = rest.pop()
-            lines += map(_complete, rest)
-            self._append(last, lines)
-        return lines
-
-    def end(self) -> list[bytes]:
-        """The last line, if the stream ended without a newline."""
-        lines: list[bytes] = []
-        if self._partial:
-            self._finish_line(lines)
-        return lines
-
-    def _append(self, piece: bytes, lines: list[bytes]) -> None:
-        if self._skipping or not piece:
-            return
-        self._partial.append(piece)
-        self._size += len(piece)
-        if self._size > MAX_LINE:
-            self._finish_line(lines)
-            self._skipping = True
-
-    def _finish_line(self, lines: list[bytes]) -> None:
-        if not self._skipping:
-            lines.append(_complete(b"".join(self._partial)))
-        self._partial.clear()
-        self._size = 0
-        self._skipping = False
+    start = 0
+    if skipping:
+        start = data.find(b"\n") + 1
+        if not start:
+            return Cut([], len(data), not final, len(data), [])
+    pieces = data[start:].split(b"\n") if start else data.split(b"\n")
+    rest = pieces.pop()
+    used = len(data) - len(rest)
+    too_long = len(rest) > MAX_LINE
+    if rest and (final or too_long):
+        pieces.append(rest)
+        used = len(data)
+    lines = pieces
+    if len(data) > MAX_LINE or b"\r" in data:
+        lines = [_complete(piece) for piece in pieces]
+    return Cut(lines, used, too_long and not final, start, pieces)
 
 
 def _complete(line: bytes) -> bytes:

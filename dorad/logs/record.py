@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +42,7 @@ _YEAR_9998 = 253_370_764_800.0
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
+class LogRecord(msgspec.Struct, frozen=True, gc=False):
     """One line of a node, or of the daemon itself (`node` None)."""
 
     timestamp: float
@@ -56,6 +57,10 @@ class LogRecord:
     file: str | None = None
     line: int | None = None
     module_path: str | None = None
+
+
+Sink = Callable[[Sequence[LogRecord]], None]
+"""Gets records in order; must not block."""
 
 
 def parse_line(line: bytes, node: str, stream: Stream, now: float) -> LogRecord:

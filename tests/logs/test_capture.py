@@ -1,64 +1,28 @@
-"""From a real pipe to records."""
+"""From real pipes to the log file and to records."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.logs.capture import TAIL_LINES, Capture
+from dorad.logs.capture import TAIL_LINES
 from dorad.logs.lines import MAX_LINE
+from dorad.logs.paths import files_of
+from tests.logs.captured import Captured, in_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from dorad.logs.record import LogRecord
-
-
-class Pipe:
-    """A captured pipe: write to it, look at what came out."""
-
-    def __init__(self) -> None:
-        read, self.write_fd = os.pipe()
-        self.read_fd = read
-        self.records: list[LogRecord] = []
-        self.first = asyncio.Event()
-        self.capture = Capture(read, "cam", "stderr", self._sink)
-
-    def _sink(self, records: Sequence[LogRecord]) -> None:
-        self.records += records
-        self.first.set()
-
-    def written_by(self, *argv: str) -> subprocess.Popen[bytes]:
-        """A process whose stdout is the pipe; nobody else writes to it any more."""
-        process = subprocess.Popen(argv, stdout=self.write_fd)
-        self.close()
-        return process
-
-    def write(self, data: bytes) -> None:
-        os.write(self.write_fd, data)
-
-    def close(self) -> None:
-        if self.write_fd >= 0:
-            os.close(self.write_fd)
-            self.write_fd = -1
-
-    async def until_closed(self) -> list[str]:
-        async with asyncio.timeout(30):
-            await self.capture.wait_closed()
-        return [record.message for record in self.records]
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 @pytest.fixture
-async def pipe() -> AsyncIterator[Pipe]:
-    pipe = Pipe()
-    yield pipe
-    pipe.close()
-    pipe.capture.finish()
+async def captured(tmp_path: Path) -> AsyncIterator[Captured]:
+    with Captured(tmp_path) as made:
+        yield made
 
 
 def is_open(fd: int) -> bool:
@@ -69,46 +33,62 @@ def is_open(fd: int) -> bool:
     return True
 
 
-async def test_lines_arrive_in_order_with_node_and_stream(pipe: Pipe) -> None:
-    pipe.write(b"a\nb\n")
-    pipe.close()
-    assert await pipe.until_closed() == ["a", "b"]
-    assert {(r.node, r.stream, r.level) for r in pipe.records} == {("cam", "stderr", "stdout")}
+async def test_lines_arrive_in_order_with_node_and_stream(captured: Captured) -> None:
+    os.write(captured.err, b"a\nb\n")
+    captured.close()
+    assert await captured.until_closed() == ["a", "b"]
+    found = {(r.node, r.stream, r.level) for r in captured.records}
+    assert found == {("cam", "stderr", "stdout")}
 
 
-async def test_a_last_line_without_newline_is_kept(pipe: Pipe) -> None:
-    pipe.write(b"a\nlast words")
-    pipe.close()
-    assert await pipe.until_closed() == ["a", "last words"]
+async def test_both_streams_go_to_one_file(captured: Captured) -> None:
+    os.write(captured.out, b"a\n")
+    os.write(captured.err, b"b\n")
+    captured.close()
+    await captured.until_closed()
+    assert {(r.message, r.stream) for r in in_files(captured.folder)} == {
+        ("a", "stdout"),
+        ("b", "stderr"),
+    }
 
 
-async def test_the_descriptor_is_closed_at_the_end(pipe: Pipe) -> None:
-    pipe.close()
-    await pipe.until_closed()
-    assert not is_open(pipe.read_fd)
+async def test_a_last_line_without_newline_is_kept(captured: Captured) -> None:
+    os.write(captured.out, b"a\nlast words")
+    captured.close()
+    assert await captured.until_closed() == ["a", "last words"]
+    assert captured.written == ["a", "last words"]
 
 
-async def test_finishing_reads_what_is_there_and_waits_for_nobody(pipe: Pipe) -> None:
-    pipe.write(b"a\nb")
-    pipe.capture.finish()
-    assert [record.message for record in pipe.records] == ["a", "b"]
-    assert await pipe.until_closed() == ["a", "b"]
-    assert not is_open(pipe.read_fd)
-    pipe.capture.finish()
+async def test_the_descriptors_are_closed_at_the_end(captured: Captured) -> None:
+    captured.close()
+    await captured.until_closed()
+    assert not is_open(captured.out_read)
+    assert not is_open(captured.err_read)
 
 
-async def test_finishing_does_not_wait_for_a_grandchild_that_never_stops_writing() -> None:
-    pipe = Pipe()
-    with pipe.written_by("/usr/bin/yes") as chatterer:
-        await pipe.first.wait()
-        pipe.capture.finish()
-        assert not is_open(pipe.read_fd)
+async def test_finishing_reads_what_is_there_and_waits_for_nobody(captured: Captured) -> None:
+    os.write(captured.out, b"a\nb")
+    captured.capture.finish()
+    assert captured.messages == ["a", "b"]
+    assert await captured.until_closed() == ["a", "b"]
+    assert not is_open(captured.out_read)
+    captured.capture.finish()
+
+
+async def test_finishing_does_not_wait_for_a_grandchild_that_never_stops_writing(
+    captured: Captured,
+) -> None:
+    with captured.written_by("/usr/bin/yes") as chatterer:
+        await captured.first.wait()
+        captured.capture.finish()
+        assert not is_open(captured.out_read)
         # Its next write fails: nobody reads any more.
         assert chatterer.wait(5) != 0
 
 
-async def test_a_hundred_thousand_lines_arrive_whole_and_leave_room_for_others() -> None:
-    pipe = Pipe()
+async def test_a_hundred_thousand_lines_arrive_whole_and_leave_room_for_others(
+    captured: Captured,
+) -> None:
     count = 100_000
     code = f"for n in range({count}): print('line', n)"
     turns = 0
@@ -119,39 +99,95 @@ async def test_a_hundred_thousand_lines_arrive_whole_and_leave_room_for_others()
             await asyncio.sleep(0)
             turns += 1
 
-    with pipe.written_by(sys.executable, "-S", "-c", code):
+    with captured.written_by(sys.executable, "-S", "-c", code):
         task = asyncio.create_task(others())
-        messages = await pipe.until_closed()
+        messages = await captured.until_closed()
         task.cancel()
     assert messages == [f"line {n}" for n in range(count)]
+    assert captured.written == messages
     assert turns > 10
 
 
-async def test_bad_utf8_is_replaced_and_said_once(pipe: Pipe) -> None:
-    pipe.write("ein \ufffd allein\n".encode())
-    pipe.write(b"\xff\n")
-    pipe.write(b"\xfe\n")
-    pipe.close()
-    await pipe.until_closed()
-    warnings = [record for record in pipe.records if record.level == "warn"]
+async def test_bad_utf8_is_replaced_and_said_once(captured: Captured) -> None:
+    os.write(captured.err, "ein \ufffd allein\n".encode())
+    os.write(captured.err, b"\xff\n")
+    os.write(captured.err, b"\xfe\n")
+    captured.close()
+    await captured.until_closed()
+    warnings = [record for record in captured.records if record.level == "warn"]
     assert [record.message for record in warnings] == [
         "stderr is not UTF-8; what cannot be read is shown as \ufffd"
     ]
-    assert len(pipe.records) == 4
+    assert len(captured.records) == 4
+    assert captured.written == captured.messages
 
 
-async def test_a_line_over_a_mebibyte_is_cut(pipe: Pipe) -> None:
+async def test_a_line_over_a_mebibyte_is_cut(captured: Captured) -> None:
     data = b"x" * (MAX_LINE + 5) + b"\nnext\n"
-    await asyncio.gather(asyncio.to_thread(pipe.write, data), asyncio.sleep(0))
-    pipe.close()
-    first, second = await pipe.until_closed()
+    pipe = captured.out
+    await asyncio.to_thread(_write_all, pipe, data)
+    captured.close()
+    first, second = await captured.until_closed()
     assert first == "x" * MAX_LINE + " … [line cut at 1 MiB]"
     assert second == "next"
+    assert captured.written == [first, second]
 
 
-async def test_the_tail_is_the_last_lines_as_they_were_written(pipe: Pipe) -> None:
+def _write_all(pipe: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(pipe, data) :]
+
+
+async def test_the_tail_is_the_last_lines_of_stderr_as_they_were_written(
+    captured: Captured,
+) -> None:
     lines = [f"ERROR:root:{n}" for n in range(TAIL_LINES + 10)]
-    pipe.write("\n".join(lines).encode())
-    pipe.close()
-    await pipe.until_closed()
-    assert list(pipe.capture.tail) == lines[10:]
+    os.write(captured.out, b"not this\n")
+    os.write(captured.err, "\n".join(lines).encode())
+    captured.close()
+    await captured.until_closed()
+    assert list(captured.capture.tail) == lines[10:]
+
+
+async def test_what_min_log_level_holds_back_is_in_no_file_and_not_passed_on(
+    tmp_path: Path,
+) -> None:
+    with Captured(tmp_path, min_log_level="warn") as captured:
+        os.write(captured.out, b"chatter\nWARNING:root:hot\n")
+        os.write(captured.err, b"complaint\n")
+        captured.close()
+        await captured.until_closed()
+        assert sorted(captured.messages) == ["complaint", "hot"]
+        assert sorted(captured.written) == ["complaint", "hot"]
+        raw = [line for batch in captured.batches for line in batch.raw]
+        assert sorted(raw) == [b"WARNING:root:hot", b"chatter", b"complaint"]
+
+
+async def test_a_file_is_rotated_when_it_is_full_and_the_oldest_goes(tmp_path: Path) -> None:
+    with Captured(tmp_path, max_log_size=1000, max_rotated_files=3) as captured:
+        os.write(captured.out, b"".join(b"line %03d\n" % n for n in range(100)))
+        captured.close()
+        await captured.until_closed()
+        assert len(captured.messages) == 100
+        assert files_of(tmp_path, "cam") == [
+            tmp_path / "log_cam.3.jsonl",
+            tmp_path / "log_cam.2.jsonl",
+            tmp_path / "log_cam.1.jsonl",
+            tmp_path / "log_cam.jsonl",
+        ]
+        assert captured.written == captured.messages[-len(captured.written) :]
+        sizes = [(tmp_path / f"log_cam.{n}.jsonl").stat().st_size for n in (1, 2, 3)]
+        assert all(1000 <= size < 1200 for size in sizes)
+
+
+async def test_a_folder_that_cannot_be_written_stops_the_file_and_not_the_lines(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with Captured(tmp_path / "file") as captured:
+        os.write(captured.out, b"a\nb\n")
+        captured.close()
+        assert await captured.until_closed() == ["a", "b"]
+        ((level, text),) = captured.told
+        assert level == "error"
+        assert "Not a directory" in text

@@ -5,11 +5,28 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.logs.lines import CUT_MARKER, MAX_LINE, LineSplitter
+from dorad.logs.lines import CUT_MARKER, MAX_LINE, cut_lines
+
+
+class Splitter:
+    """What a reader does: keep what is not used, and go on from there."""
+
+    def __init__(self) -> None:
+        self.kept = b""
+        self.skipping = False
+
+    def feed(self, data: bytes, *, final: bool = False) -> list[bytes]:
+        self.kept += data
+        cut = cut_lines(self.kept, self.skipping, final=final)
+        self.kept, self.skipping = self.kept[cut.used :], cut.skipping
+        return cut.lines
+
+    def end(self) -> list[bytes]:
+        return self.feed(b"", final=True)
 
 
 def split(*pieces: bytes) -> list[bytes]:
-    splitter = LineSplitter()
+    splitter = Splitter()
     lines = [line for piece in pieces for line in splitter.feed(piece)]
     return lines + splitter.end()
 
@@ -41,8 +58,15 @@ def test_a_longer_line_is_cut_and_marked_and_the_next_is_whole() -> None:
 
 
 def test_an_endless_line_is_given_out_once_and_not_kept() -> None:
-    splitter = LineSplitter()
+    splitter = Splitter()
     lines = [line for _ in range(100) for line in splitter.feed(b"x" * 65536)]
     assert lines == [b"x" * MAX_LINE + CUT_MARKER]
+    assert len(splitter.kept) == 0
     assert splitter.feed(b"rest\nnext\n") == [b"next"]
     assert splitter.end() == []
+
+
+def test_where_each_line_ends_counts_what_was_shortened() -> None:
+    cut = cut_lines(b"dropped\na\r\n\nlast", skipping=True, final=True)
+    assert cut.lines == [b"a", b"", b"last"]
+    assert cut.ends() == [11, 12, 16]

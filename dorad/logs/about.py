@@ -1,0 +1,90 @@
+"""`dataflow.json` beside the log files: which dataflow they are of, and whether it runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.logs.paths import ABOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class About(msgspec.Struct, frozen=True):
+    """One run of a dataflow. Times in seconds since 1970."""
+
+    uuid: str
+    name: str | None
+    path: str
+    nodes: tuple[str, ...]
+    started_at: float
+    ended_at: float | None = None
+    status: str = "running"
+    """`running`, then `finished` or `failed`."""
+    pid: int | None = None
+    """The process that writes the log files, and when it was started, in clock ticks since boot."""
+    pid_started: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the dataflow is known to have ended."""
+        return self.ended_at is not None
+
+    @property
+    def title(self) -> str:
+        """What to call it to a user."""
+        return f"{self.name} ({self.uuid})" if self.name else self.uuid
+
+
+def write(folder: Path, about: About) -> None:
+    """Write the file, whole or not at all; the folder is made. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{ABOUT}"
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(about)) + b"\n")
+        temporary.replace(folder / ABOUT)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read(folder: Path) -> About | None:
+    """Return what the file says; None if there is none, or it cannot be understood."""
+    try:
+        return msgspec.json.decode((folder / ABOUT).read_bytes(), type=About)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def read_all(out: Path) -> Iterator[tuple[Path, About]]:
+    """Yield the folders below `out` that have such a file."""
+    try:
+        folders = sorted(path for path in out.iterdir() if path.is_dir())
+    except OSError:
+        return
+    for folder in folders:
+        about = read(folder)
+        if about is not None:
+            yield folder, about
+
+
+def writer_lives(about: About) -> bool:
+    """Tell whether the process that writes the log files runs."""
+    if about.pid is None:
+        return False
+    try:
+        stat = Path(f"/proc/{about.pid}/stat").read_bytes()
+    except OSError:
+        return False
+    state, *rest = stat[stat.rindex(b")") + 1 :].split()
+    return state not in b"ZX" and int(rest[18]) == about.pid_started
+
+
+def own_start() -> int:
+    """Return when this process was started, in clock ticks since boot."""
+    stat = Path(f"/proc/{os.getpid()}/stat").read_bytes()
+    return int(stat[stat.rindex(b")") + 1 :].split()[19])

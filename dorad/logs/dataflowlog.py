@@ -1,0 +1,167 @@
+"""The log of one dataflow: its folder, its nodes' logs, what the daemon says, and who follows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.logs import about, disk
+from dorad.logs.fileline import encode
+from dorad.logs.history import History
+from dorad.logs.hub import LogHub
+from dorad.logs.logfile import LogFile, Trouble
+from dorad.logs.nodelog import Batch, NodeLog
+from dorad.logs.paths import DAEMON, log_folder
+from dorad.logs.record import LogRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dorad.dataflow.model import Dataflow, Node
+    from dorad.logs.hub import Follower
+    from dorad.logs.record import Sink
+    from dorad.logs.selection import Selection
+
+ROOM_S = 60.0
+"""Seconds between looks at how much of the disk logs take."""
+DAEMON_FILE = 16 << 20
+"""Bytes at which the file of what the daemon says is rotated."""
+
+
+class DataflowLog:
+    """Belongs to one event loop. Never raises for what happens to the files."""
+
+    def __init__(
+        self,
+        dataflow_id: str,
+        dataflow: Dataflow,
+        *,
+        name: str | None = None,
+        started_at: float | None = None,
+        watch: Sink | None = None,
+        route: Callable[[Batch], None] | None = None,
+    ) -> None:
+        """Make a log that has written nothing yet.
+
+        `watch` gets every line that `min_log_level` lets through, and what the daemon says; `route`
+        gets every batch of a node's lines. `started_at` (seconds since 1970) is now, unless the
+        dataflow was found running.
+
+        Raises:
+            ValueError: DORA_LOG_DISK_LIMIT cannot be understood.
+        """
+        self._limit = disk.limit(os.environ)
+        self._timer: asyncio.TimerHandle | None = None
+        self.folder = log_folder(dataflow.base_dir, dataflow_id)
+        self.hub = LogHub()
+        self.trouble = Trouble(lambda level, text: self.say(level, None, text))
+        """`trouble.text` says why log files are not written; None while all is well."""
+        self.route = route
+        self._watch = watch
+        self._nodes: dict[str, NodeLog] = {}
+        self._ids = {node.id for node in dataflow.nodes}
+        self._file = LogFile(self.folder, DAEMON, self.trouble, max_size=DAEMON_FILE, max_rotated=1)
+        self._about = about.About(
+            uuid=dataflow_id,
+            name=name,
+            path=os.fspath(dataflow.path.absolute()),
+            nodes=tuple(node.id for node in dataflow.nodes),
+            started_at=time.time() if started_at is None else started_at,
+            pid=os.getpid(),
+            pid_started=about.own_start(),
+        )
+
+    def begin(self) -> None:
+        """Say in the folder that the dataflow runs, and begin to look after the disk."""
+        try:
+            disk.prepare(self.folder)
+            about.write(self.folder, self._about)
+        except OSError as error:
+            self.trouble.failed(self.folder, error)
+        self._make_room()
+
+    def update(self, dataflow: Dataflow) -> None:
+        """Take note that nodes came or went."""
+        self._ids |= {node.id for node in dataflow.nodes}
+        changed = msgspec.structs.replace(self._about, nodes=tuple(n.id for n in dataflow.nodes))
+        self._rewrite(changed)
+
+    def end(self, status: str) -> None:
+        """Say in the folder that the dataflow has ended, `finished` or `failed`; close all files.
+
+        Those who follow see the last lines, then the end.
+        """
+        self._rewrite(msgspec.structs.replace(self._about, status=status, ended_at=time.time()))
+        self.close()
+
+    def close(self) -> None:
+        """Close all files; as far as they say, the dataflow goes on. Idempotent."""
+        self.hub.end()
+        if self._timer is not None:
+            self._timer.cancel()
+        for log in self._nodes.values():
+            log.file.close()
+        self._file.close()
+
+    def node(self, node: Node) -> NodeLog:
+        """Return the log of a node, the same for all its processes; its settings are taken anew."""
+        known = self._nodes.get(node.id)
+        if known is not None and known.logging == node.logging:
+            return known
+        if known is not None:
+            known.file.close()
+        file = LogFile(
+            self.folder,
+            node.id,
+            self.trouble,
+            max_size=node.logging.max_log_size,
+            max_rotated=node.logging.max_rotated_files,
+            others=self._ids,
+        )
+        log = self._nodes[node.id] = NodeLog(node.id, node.logging, file, self._take)
+        return log
+
+    def say(self, level: str, node: str | None, text: str) -> None:
+        """Record one sentence of the daemon about the dataflow, or about a node of it."""
+        record = LogRecord(time.time(), level, node, text)
+        self._file.write(encode([record])[0], 1)
+        self._show([record])
+
+    def follow(self, selection: Selection) -> tuple[History, Follower]:
+        """Return what was logged so far, and a follower that goes on exactly where it ends.
+
+        Both have to be closed.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        return History(self.folder, sorted(self._ids), selection), self.hub.follow(selection)
+
+    def _take(self, batch: Batch) -> None:
+        if batch.records:
+            self._show(batch.records)
+        if self.route is not None:
+            self.route(batch)
+
+    def _show(self, records: Sequence[LogRecord]) -> None:
+        self.hub.publish(records)
+        if self._watch is not None:
+            self._watch(records)
+
+    def _rewrite(self, changed: about.About) -> None:
+        self._about = changed
+        try:
+            about.write(self.folder, changed)
+        except OSError as error:
+            self.trouble.failed(self.folder, error)
+
+    def _make_room(self) -> None:
+        """Delete old logs in a thread, now and once a minute."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(ROOM_S, self._make_room)
+        out, mine = self.folder.parent, {self.folder.name}
+        loop.run_in_executor(None, lambda: disk.make_room(out, keep=mine, limit=self._limit))

@@ -1,0 +1,108 @@
+"""Handing the lines of a running dataflow to those who follow them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.logs.record import LogRecord
+    from dorad.logs.selection import Selection
+
+QUEUE_LINES = 10_000
+"""Lines that may wait for one follower; a slower one misses some, and is told how many."""
+
+
+class Lines(NamedTuple):
+    """Some lines, oldest first, and how many were left out before them."""
+
+    records: list[LogRecord]
+    left_out: int = 0
+
+
+class Follower:
+    """One who follows; an iterator over `Lines` that ends with the dataflow."""
+
+    def __init__(self, hub: LogHub, selection: Selection) -> None:
+        self._hub = hub
+        self._selection = selection
+        self._batches: deque[Lines] = deque()
+        self._waiting = 0
+        self._left_out = 0
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def offer(self, records: Sequence[LogRecord]) -> None:
+        """Queue what is selected; what there is no room for is counted."""
+        wanted = [record for record in records if self._selection.passes(record)]
+        room = max(0, QUEUE_LINES - self._waiting)
+        if wanted and room:
+            self._batches.append(Lines(wanted[:room], self._left_out))
+            self._waiting += len(wanted[:room])
+            self._left_out = 0
+            self._changed.set()
+        self._left_out += len(wanted[room:])
+
+    def end(self) -> None:
+        """Let the iteration end after what waits."""
+        self._ended = True
+        self._changed.set()
+
+    def close(self) -> None:
+        """Follow no more. Idempotent."""
+        self._hub.leave(self)
+
+    def __aiter__(self) -> Follower:
+        return self
+
+    async def __anext__(self) -> Lines:
+        while not self._batches:
+            if self._ended:
+                return self._last()
+            self._changed.clear()
+            await self._changed.wait()
+        batch = self._batches.popleft()
+        self._waiting -= len(batch.records)
+        return batch
+
+    def _last(self) -> Lines:
+        if not self._left_out:
+            raise StopAsyncIteration
+        left_out, self._left_out = self._left_out, 0
+        return Lines([], left_out)
+
+
+class LogHub:
+    """Those who follow the log of one dataflow. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._followers: set[Follower] = set()
+        self._ended = False
+
+    def follow(self, selection: Selection) -> Follower:
+        """Return a follower of what is published from now on. It has to be closed."""
+        follower = Follower(self, selection)
+        if self._ended:
+            follower.end()
+        else:
+            self._followers.add(follower)
+        return follower
+
+    def publish(self, records: Sequence[LogRecord]) -> None:
+        """Hand lines to all who follow. Never blocks."""
+        for follower in self._followers:
+            follower.offer(records)
+
+    def leave(self, follower: Follower) -> None:
+        """Publish nothing to `follower` any more."""
+        self._followers.discard(follower)
+
+    def end(self) -> None:
+        """The dataflow has ended: so do all followers, after what they have not read yet."""
+        self._ended = True
+        for follower in self._followers:
+            follower.end()
+        self._followers.clear()

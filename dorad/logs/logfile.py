@@ -1,0 +1,178 @@
+"""One log file: appended to whole lines at a time, rotated by size, and quiet when it cannot be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import TYPE_CHECKING
+
+from dorad.logs.paths import current_name, rotated_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+RETRY_S = 3.0
+"""Seconds between attempts to write, after one that failed."""
+
+
+class Trouble:
+    """What keeps the log files of a dataflow from being written; told once, and when it is over."""
+
+    def __init__(
+        self, tell: Callable[[str, str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`tell` gets a level and a sentence."""
+        self.text: str | None = None
+        """One sentence while there is trouble."""
+        self._tell = tell
+        self._clock = clock
+        self._next_try = 0.0
+        self._missing = 0
+
+    def may_try(self) -> bool:
+        """Whether it is worth trying to write."""
+        return self.text is None or self._clock() >= self._next_try
+
+    def missing(self, lines: int) -> None:
+        """Count lines that were not written."""
+        self._missing += lines
+
+    def failed(self, path: Path, error: OSError) -> None:
+        """Take note that a file could not be written."""
+        self._next_try = self._clock() + RETRY_S
+        if self.text is None:
+            reason = error.strerror or str(error)
+            self.text = f"log files are not written: {path}: {reason}"
+            self._tell("error", f"{self.text}; nodes go on, make room or allow writing there")
+
+    def worked(self) -> None:
+        """Take note that a file was written."""
+        if self.text is not None:
+            missing, self._missing = self._missing, 0
+            self.text = None
+            self._tell("warn", f"log files are written again; {missing} lines are missing in them")
+
+
+class LogFile:
+    """The log file of one node, with the rotated ones beside it.
+
+    It is made by the first line. Never raises: what cannot be written is counted by `trouble`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        trouble: Trouble,
+        *,
+        max_size: int | None = None,
+        max_rotated: int = 5,
+        others: Collection[str] = (),
+    ) -> None:
+        """`name` is the node's id, `others` those whose files lie in the same folder.
+
+        A file that has `max_size` bytes or more is rotated before the next line.
+        """
+        self.max_size = max_size
+        self.path = folder / current_name(name)
+        self._folder = folder
+        self._trouble = trouble
+        self._rotated = [folder / each for each in rotated_names(name, max_rotated, others)]
+        self._descriptor = -1
+        self._size = 0
+
+    def begin(self) -> int | None:
+        """Return the size of the file that the next lines go to; None if it cannot be written."""
+        if not self._trouble.may_try():
+            return None
+        try:
+            self._size = self._open()
+            if self.max_size is not None and self._size >= self.max_size > 0:
+                self._rotate()
+                self._size = self._open()
+        except OSError as error:
+            self._trouble.failed(self.path, error)
+            return None
+        return self._size
+
+    def append(self, data: bytes, lines: int) -> None:
+        """Append `lines` lines, right after a `begin` that worked; all of them, or none."""
+        try:
+            written = os.write(self._descriptor, data)
+            if written < len(data):
+                written += os.write(self._descriptor, data[written:])
+            if written < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._cut(self._size)
+            self._trouble.missing(lines)
+            self._trouble.failed(self.path, error)
+        else:
+            self._size += len(data)
+            self._trouble.worked()
+
+    def write(self, data: bytes, lines: int) -> None:
+        """Append `lines` lines if the file can be written; else count them."""
+        if self.begin() is None:
+            self._trouble.missing(lines)
+        else:
+            self.append(data, lines)
+
+    def skip(self, lines: int) -> None:
+        """Count lines that are not written, because `begin` did not work."""
+        self._trouble.missing(lines)
+
+    def cut_to(self, size: int) -> None:
+        """Undo what was appended beyond `size` by somebody who died before saying so."""
+        try:
+            if self._open() > size:
+                self._cut(size)
+        except OSError as error:
+            self._trouble.failed(self.path, error)
+
+    def close(self) -> None:
+        """Close the file. The next line would open it again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self) -> int:
+        """Make sure that the file is open and still has its name; return its size."""
+        if self._descriptor >= 0:
+            status = os.fstat(self._descriptor)
+            if status.st_nlink:
+                return status.st_size
+            self.close()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self._descriptor = os.open(self.path, flags, 0o644)
+        except FileNotFoundError:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, flags, 0o644)
+        return os.fstat(self._descriptor).st_size
+
+    def _rotate(self) -> None:
+        """Move each file one place back; a place that is free ends the moving.
+
+        Every step leaves the files in a state from which the next rotation goes on.
+        """
+        self.close()
+        if not self._rotated:
+            self.path.unlink()
+            return
+        last = len(self._rotated) - 1
+        for place, path in enumerate(self._rotated):
+            if not path.exists():
+                last = place
+                break
+        for place in range(last, 0, -1):
+            self._rotated[place - 1].replace(self._rotated[place])
+        self.path.replace(self._rotated[0])
+
+    def _cut(self, size: int) -> None:
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            self._trouble.failed(self.path, error)

@@ -1,0 +1,121 @@
+"""Open log files up to where they reached at one moment, read forwards or backwards."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.logs.fileline import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from dorad.logs.record import LogRecord
+
+_BLOCK = 1 << 18
+
+
+class Part(NamedTuple):
+    """An open file of which the first `end` bytes count. Its descriptor is the owner's to close."""
+
+    descriptor: int
+    end: int
+    inode: int
+    changed: float
+    """When it was last written to, in seconds since 1970."""
+
+
+def open_parts(paths: Iterable[Path]) -> list[Part]:
+    """Open the files of one node, given and returned oldest first.
+
+    They may be rotated meanwhile: then one that would be met twice is met once, and none is missed.
+
+    Raises:
+        OSError: a file may not be read.
+    """
+    parts: dict[int, Part] = {}
+    try:
+        for path in reversed(list(paths)):  # in the direction in which rotation moves them
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            status = os.fstat(descriptor)
+            if status.st_ino in parts:
+                os.close(descriptor)
+            else:
+                parts[status.st_ino] = Part(
+                    descriptor, status.st_size, status.st_ino, status.st_mtime
+                )
+    except OSError:
+        close_parts(parts.values())
+        raise
+    return list(parts.values())[::-1]
+
+
+def close_parts(parts: Iterable[Part]) -> None:
+    """Close the files."""
+    for part in parts:
+        os.close(part.descriptor)
+
+
+def records(parts: Iterable[Part]) -> Iterator[LogRecord]:
+    """Yield the records of files, oldest first. What is no whole line of ours is left out."""
+    for part in parts:
+        for block in _blocks(part, 0):
+            yield from decode_lines(block)
+
+
+def read_on(part: Part, position: int) -> tuple[list[LogRecord], int]:
+    """Return what stands from `position` on, and where to go on: behind the last whole line."""
+    found: list[LogRecord] = []
+    for block in _blocks(part, position):
+        found += decode_lines(block)
+        position += len(block)
+    return found, position
+
+
+def _blocks(part: Part, position: int) -> Iterator[bytes]:
+    """Yield blocks of whole lines."""
+    size = _BLOCK
+    while position < part.end:
+        block = os.pread(part.descriptor, min(size, part.end - position), position)
+        whole = block.rfind(b"\n") + 1
+        if whole:
+            position += whole
+            size = _BLOCK
+            yield block[:whole]
+        elif len(block) < size:
+            return  # a line that is being written, or the file was cut
+        else:
+            size *= 2
+
+
+def records_backwards(parts: Iterable[Part]) -> Iterator[LogRecord]:
+    """Yield the records of files given oldest first, newest first."""
+    for part in reversed(list(parts)):
+        end = part.end
+        rest = b""
+        while end > 0:
+            begin = max(0, end - _BLOCK)
+            data = os.pread(part.descriptor, end - begin, begin) + rest
+            end = begin
+            first = data.find(b"\n") + 1 if begin else 0
+            if begin and not first:
+                rest = data
+                continue
+            rest = data[:first]
+            yield from reversed(decode_lines(data[first:]))
+
+
+def decode_lines(block: bytes) -> list[LogRecord]:
+    """Return the records of lines; what is none is left out."""
+    found = []
+    for line in block.split(b"\n"):
+        if line:
+            try:
+                found.append(decode(line))
+            except ValueError:
+                continue  # half written when the disk was full, or another program's
+    return found

@@ -1,0 +1,40 @@
+"""Which of the recorded lines somebody wants to see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dorad.logs.filter import LogFilter
+from dorad.logs.paths import DAEMON
+
+if TYPE_CHECKING:
+    from dorad.logs.record import LogRecord, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a line has to be; what is not set asks for nothing. Times in seconds since 1970."""
+
+    nodes: frozenset[str] = frozenset()
+    """Empty is all of them, and the daemon; `dora` is what the daemon says about no node."""
+    shown: LogFilter = field(default_factory=LogFilter)
+    since: float | None = None
+    until: float | None = None
+    grep: str | None = None
+    """Text within the message, in any case."""
+    stream: Stream | None = None
+
+    def passes(self, record: LogRecord) -> bool:
+        """Whether `record` is wanted."""
+        if self.nodes and (record.node or DAEMON) not in self.nodes:
+            return False
+        if self.since is not None and record.timestamp < self.since:
+            return False
+        if self.until is not None and record.timestamp > self.until:
+            return False
+        if self.stream is not None and record.stream != self.stream:
+            return False
+        if not self.shown.passes(record):
+            return False
+        return self.grep is None or self.grep.casefold() in record.message.casefold()

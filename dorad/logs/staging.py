@@ -1,0 +1,168 @@
+"""Shared memory between the pipes of a node's process and its log file.
+
+What is read from a pipe goes straight into it and leaves it when it is in the file. The keeper
+holds the memory beside the pipes, so that a daemon that is killed at any moment, even inside the
+reading or the writing, leaves all its successor needs: no line is lost from the file or doubled.
+
+    a page of words | stdout: bank 0, bank 1 | stderr: bank 0, bank 1
+
+A bank is 1 MiB and a little, but memory is taken only for what lines need. One bank of a stream is
+active: it holds FILLED bytes that are not in the file, and zeros after them, where the next read
+goes. Lines move to the file in three steps: BATCH takes the file's size; the lines are appended;
+the incomplete rest is copied to the other bank, and that one becomes active with one store of a
+word, which is the commit. After a death in between BATCH tells where to cut the file before the
+same lines are appended again. After a death inside a read, the zeros tell how much was read.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from dorad.logs.lines import MAX_LINE
+
+CHUNK = 16 << 10
+"""Bytes of one read: what one node may keep the others waiting for."""
+
+_PAGE = 4096
+_BANK = MAX_LINE + 4 * CHUNK
+_STREAMS = 2
+_SIZE = _PAGE + _STREAMS * 2 * _BANK
+_ZEROS = bytes(CHUNK)
+_LARGE = 16 * CHUNK
+
+# Words of a stream, from its place in the page.
+_ACTIVE = 0
+_BANK_WORDS = 8  # of bank 0; those of bank 1 are as far behind
+_FILLED = 0
+_SKIPPING = 1
+_BATCH = 2  # size of the file before the batch, plus 1; 0 is no batch
+_STREAM_WORDS = 64
+
+
+def create() -> int:
+    """Return the descriptor of new, empty staging memory. Raises OSError."""
+    descriptor = os.memfd_create("dora-log", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, _SIZE)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class Staging:
+    """The memory of both streams, mapped; the descriptor stays the caller's.
+
+    Raises:
+        OSError: it cannot be mapped, or it is something else.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        if os.fstat(descriptor).st_size != _SIZE:
+            raise OSError("the staging memory of a log has another size")
+        self._memory = mmap.mmap(descriptor, _SIZE)
+        self._view = memoryview(self._memory)
+        words = self._view[:_PAGE].cast("Q")
+        self._words = words
+        self.stdout = Stage(self._memory, self._view, words[:_STREAM_WORDS], _PAGE)
+        self.stderr = Stage(
+            self._memory, self._view, words[_STREAM_WORDS : 2 * _STREAM_WORDS], _PAGE + 2 * _BANK
+        )
+
+    def close(self) -> None:
+        """Let go of the memory. Idempotent."""
+        if self._memory.closed:
+            return
+        for view in (self.stdout.words, self.stderr.words, self._words, self._view):
+            view.release()
+        self._memory.close()
+
+
+class Stage:
+    """The memory of one stream."""
+
+    def __init__(self, memory: mmap.mmap, view: memoryview, words: memoryview, offset: int) -> None:
+        self.words = words
+        self._memory = memory
+        self._view = view
+        self._offset = offset
+
+    @property
+    def filled(self) -> int:
+        """Bytes that were read and are not in the file."""
+        return int(self.words[self._bank() + _FILLED])
+
+    @property
+    def skipping(self) -> bool:
+        """Whether these bytes begin inside the dropped rest of a line that was cut."""
+        return bool(self.words[self._bank() + _SKIPPING])
+
+    def read(self, pipe: int) -> int:
+        """Read once from `pipe` and return the number of bytes, 0 at its end.
+
+        Raises:
+            BlockingIOError: there is nothing to read now.
+        """
+        filled = self.filled
+        begin = self._base() + filled
+        with self._view[begin : begin + CHUNK] as room:
+            count = os.readv(pipe, [room])
+        self._grow(filled, count)
+        return count
+
+    def newest_has_newline(self, count: int) -> bool:
+        """Whether there is a newline among the last `count` bytes."""
+        end = self._base() + self.filled
+        return self._memory.find(b"\n", end - count, end) >= 0
+
+    def data(self) -> bytes:
+        """Return a copy of the bytes that are not in the file."""
+        begin = self._base()
+        return self._memory[begin : begin + self.filled]
+
+    def begin(self, file_size: int) -> None:
+        """Take note that lines are about to be appended to a file of this size."""
+        self.words[self._bank() + _BATCH] = file_size + 1
+
+    def commit(self, used: int, *, skipping: bool) -> None:
+        """Let go of the first `used` bytes: what they hold is in the file."""
+        old = self._base()
+        filled = self.filled
+        rest = filled - used
+        other = 1 - self.words[_ACTIVE]
+        new = self._offset + other * _BANK
+        self._memory[new : new + rest] = self._memory[old + used : old + filled]
+        self._memory[new + rest : new + rest + CHUNK] = _ZEROS
+        new_words = (1 + other) * _BANK_WORDS
+        self.words[new_words + _FILLED] = rest
+        self.words[new_words + _SKIPPING] = int(skipping)
+        self.words[new_words + _BATCH] = 0
+        self.words[_ACTIVE] = other
+        if filled > _LARGE:
+            self._memory.madvise(mmap.MADV_REMOVE, old, _BANK)
+
+    def recover(self) -> int | None:
+        """Go on after the death of the process that read here.
+
+        Returns the size to which the file has to be cut before anything is appended to it, None if
+        no batch was under way.
+        """
+        filled = self.filled
+        begin = self._base() + filled
+        read = self._memory[begin : begin + CHUNK].rstrip(b"\0")
+        self._grow(filled, len(read))
+        batch = self.words[self._bank() + _BATCH]
+        return batch - 1 if batch else None
+
+    def _grow(self, filled: int, count: int) -> None:
+        """Take note of `count` more bytes; the zeros behind them come first."""
+        behind = self._base() + filled + CHUNK
+        self._memory[behind : behind + count] = _ZEROS[:count]
+        self.words[self._bank() + _FILLED] = filled + count
+
+    def _bank(self) -> int:
+        return int(1 + self.words[_ACTIVE]) * _BANK_WORDS
+
+    def _base(self) -> int:
+        return self._offset + int(self.words[_ACTIVE]) * _BANK

@@ -1,0 +1,114 @@
+"""Die at every line of code between a pipe and the log file, and look at what the next one makes.
+
+`python -m tests.logs.dying FOLDER MAX_LOG_SIZE` prints how many deaths there were. A process that
+has no threads of its own is needed, for it forks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.model import Logging
+from dorad.logs import capture, logfile, staging
+from dorad.logs.logfile import LogFile, Trouble
+from dorad.logs.nodelog import NodeLog
+from tests.logs.captured import in_files
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+WATCHED = {module.__file__ for module in (capture, logfile, staging)}
+FIRST = b"".join(b"first %d\n" % number for number in range(7)) + b"begun"
+SECOND = b", ended\nlast"
+ERRORS = b"error 0\nerror 1\n"
+
+
+def main(folder: Path, max_size: int | None) -> int:
+    deaths = 0
+    while True:
+        run = folder / str(deaths)
+        run.mkdir()
+        if not _die_once(run, max_size, deaths):
+            return deaths
+        deaths += 1
+
+
+def _die_once(folder: Path, max_size: int | None, moment: int) -> bool:
+    """Return whether the reader died; what its successor makes of it must be whole anyway."""
+    out_read, out = os.pipe()
+    err_read, err = os.pipe()
+    memory = staging.create()
+    os.write(out, FIRST)
+    os.write(err, ERRORS)
+    descriptors = (out_read, err_read, memory)
+    status = _fork(folder, max_size, descriptors, moment)
+    os.write(out, SECOND)
+    for end in (out, err):
+        os.close(end)
+    assert _fork(folder, max_size, descriptors, None) == 0
+    for descriptor in descriptors:
+        os.close(descriptor)
+    records = in_files(folder)
+    lines = [record.message for record in records if record.stream == "stdout"]
+    assert lines == (FIRST + SECOND).decode().split("\n"), f"at {moment}: {lines}"
+    errors = [record.message for record in records if record.stream == "stderr"]
+    assert errors == ["error 0", "error 1"], f"at {moment}: {errors}"
+    return status != 0
+
+
+def _fork(
+    folder: Path, max_size: int | None, descriptors: tuple[int, int, int], moment: int | None
+) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            asyncio.run(_read(folder, max_size, descriptors, moment))
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+async def _read(
+    folder: Path, max_size: int | None, descriptors: tuple[int, int, int], moment: int | None
+) -> None:
+    file = LogFile(folder, "cam", Trouble(lambda *_: None), max_size=max_size, max_rotated=100)
+    log = NodeLog("cam", Logging(), file, lambda _: None)
+    out, err, memory = descriptors
+    if moment is not None:
+        _kill_at(moment)
+    staged = staging.Staging(memory)
+    reading = capture.Capture(out, err, staged, log, adopted=True)
+    if moment is None:
+        await reading.wait_closed()
+    else:
+        while staged.stdout.data() != b"begun" or staged.stderr.filled:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        sys.settrace(None)
+
+
+def _kill_at(moment: int) -> None:
+    left = moment
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal left
+        if frame.f_code.co_filename not in WATCHED:
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
+
+
+if __name__ == "__main__":
+    size = int(sys.argv[2])
+    print(main(Path(sys.argv[1]), size or None))

@@ -1,0 +1,93 @@
+"""A reader that is killed at any moment has lost nothing and written nothing twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.logs import staging
+from dorad.logs.staging import Staging
+from tests.logs.captured import Captured, in_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("max_size", [0, 500], ids=["one file", "rotated"])
+def test_death_at_every_line_of_code_leaves_each_line_once(tmp_path: Path, max_size: int) -> None:
+    argv = [sys.executable, "-m", "tests.logs.dying", str(tmp_path), str(max_size)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    descriptor = staging.create()
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_what_a_read_brought_before_death_is_found_by_its_length(memory: int) -> None:
+    first = Staging(memory)
+    read, write = os.pipe()
+    os.write(write, b"a\n")
+    first.stdout.read(read)
+    # The kernel has copied this when the process dies, and nothing has taken note of it.
+    at = first.stdout._base() + first.stdout.filled
+    first._view[at : at + 4] = b"b\0\0c"
+    first.close()
+    second = Staging(memory)
+    assert second.stdout.recover() is None
+    assert second.stdout.data() == b"a\nb\0\0c"
+    assert second.stderr.recover() is None
+    assert second.stderr.data() == b""
+    second.close()
+    os.close(read)
+    os.close(write)
+
+
+def test_old_bytes_are_never_taken_for_new_ones(memory: int) -> None:
+    staged = Staging(memory)
+    read, write = os.pipe()
+    for size in (9000, 16000, 3, 12000):
+        os.write(write, b"x" * (size - 1) + b"\n")
+        staged.stdout.read(read)
+        staged.stdout.recover()
+        assert staged.stdout.filled == size
+        staged.stdout.commit(size - 2, skipping=False)
+        staged.stdout.recover()
+        assert staged.stdout.data() == b"x\n"
+        staged.stdout.commit(2, skipping=False)
+    staged.close()
+    os.close(read)
+    os.close(write)
+
+
+def test_memory_of_another_kind_is_refused() -> None:
+    descriptor = os.memfd_create("other")
+    with pytest.raises(OSError, match="another size"):
+        Staging(descriptor)
+    os.close(descriptor)
+
+
+async def test_half_a_batch_in_the_file_is_written_again(tmp_path: Path) -> None:
+    with Captured(tmp_path) as captured:
+        stage = captured.capture._staging.stdout
+        os.write(captured.out, b"a\n")
+        captured.file.write(b"", 0)
+        stage.read(captured.out_read)
+        stage.begin(0)
+        captured.file.write(b'{"ts":"2026-', 1)
+        size = stage.recover()
+        assert size == 0
+        captured.file.cut_to(size)
+        captured.close()
+        await captured.until_closed()
+    assert [record.message for record in in_files(tmp_path)] == ["a"]
