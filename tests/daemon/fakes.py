@@ -2,10 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from dorad.daemon.exits import Result
 from dorad.daemon.supervisor import Supervisor
 from dorad.dataflow.model import Dataflow, Input, Node
 from dorad.launch.model import Exit, LaunchError
@@ -197,6 +199,15 @@ class Stage:
         for node in nodes:
             self.supervisor.on_connected(node, 1)
 
+    async def lived(self, node: str, lives: int) -> FakeProcess:
+        """Wait until a node's process was started so many times; return the newest."""
+        await until(lambda: [each[0] for each in self.started].count(node) >= lives)
+        return self.processes[node]
+
+    def status(self, node: str) -> str:
+        """How a node is doing."""
+        return self.supervisor.statuses()[node].status
+
     async def called(self, *call: str) -> None:
         """Wait until the broker got this call."""
         await until(lambda: call in self.broker.calls)
@@ -205,6 +216,24 @@ class Stage:
         """Wait until every node that can be started has been."""
         spawnable = {node.id for node in self.dataflow.nodes if not node.is_dynamic}
         await until(lambda: self.processes.keys() >= spawnable - self.broken - self.slow)
+
+
+@asynccontextmanager
+async def running(
+    stage: Stage, adopted: Mapping[str, FakeProcess | Exit] | None = None
+) -> AsyncIterator[asyncio.Task[tuple[Result, ...]]]:
+    """Run the stage's dataflow; at the end it must have ended by itself, with all its tasks."""
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(stage.supervisor.run(stage.start, adopted))
+    try:
+        if adopted is None:
+            await stage.spawned()
+        yield task
+        async with asyncio.timeout(DEADLINE_S):
+            await task
+        assert asyncio.all_tasks() == before
+    finally:
+        task.cancel()
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -1,21 +1,51 @@
 """Small dataflows as data, for tests of the daemon's decisions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from dorad.dataflow.model import Dataflow, Input, LogSource, Node, NodeKind, NodeOutput, Timer
+from dorad.dataflow.model import (
+    Dataflow,
+    Input,
+    LogSource,
+    Node,
+    NodeKind,
+    NodeOutput,
+    Restart,
+    RestartPolicy,
+    Timer,
+)
 
 
-def node(node_id: str, *sources: str, dynamic: bool = False, **inputs: str) -> Node:
-    """A node with the given inputs; those without a name are called after their source."""
+def node(
+    node_id: str,
+    *sources: str,
+    dynamic: bool = False,
+    options: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+    **inputs: str,
+) -> Node:
+    """A node with the given inputs; those without a name are called after their source.
+
+    `options` are further fields of the node; `timeout` is the `input_timeout` of every input.
+    """
     named = {source: source for source in sources} | inputs
     return Node(
         node_id,
         NodeKind.DYNAMIC if dynamic else NodeKind.PATH,
         path="dynamic" if dynamic else f"{node_id}.py",
-        inputs=tuple(_input(name, source) for name, source in named.items()),
+        inputs=tuple(
+            replace(_input(name, source), input_timeout=timeout) for name, source in named.items()
+        ),
         outputs=("out",),
+        **(options or {}),
     )
+
+
+def restarted(policy: str = "always", **keys: Any) -> dict[str, Any]:
+    """The `options` of a node with a restart policy."""
+    return {"restart": Restart(RestartPolicy(policy), **keys)}
 
 
 def _input(name: str, source: str) -> Input:

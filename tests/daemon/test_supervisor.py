@@ -1,30 +1,13 @@
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from dorad.daemon import supervisor as module
-from dorad.daemon.exits import Outcome, Result
+from dorad.daemon.exits import Outcome
 from dorad.launch.model import Exit
-from tests.daemon.fakes import DEADLINE_S, Edge, Stage, until
+from tests.daemon.fakes import Edge, Stage, running, until
 from tests.daemon.flows import chain, dataflow, node
-
-
-@asynccontextmanager
-async def running(stage: Stage) -> AsyncIterator[asyncio.Task[tuple[Result, ...]]]:
-    """Run the stage's dataflow; at the end it must have ended by itself, with all its tasks."""
-    before = asyncio.all_tasks()
-    task = asyncio.create_task(stage.supervisor.run(stage.start))
-    try:
-        await stage.spawned()
-        yield task
-        async with asyncio.timeout(DEADLINE_S):
-            await task
-        assert asyncio.all_tasks() == before
-    finally:
-        task.cancel()
 
 
 async def test_all_nodes_are_started_and_the_barrier_opens_with_the_last() -> None:
