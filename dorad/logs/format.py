@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
+
+import msgspec
 
 from dorad.logs.record import RAW, LogRecord
 
@@ -44,7 +45,7 @@ def formatter(
     colour of its own; never for `json`.
     """
     if kind == "json":
-        return lambda record: _json(record, dataflow_id, daemon_id)
+        return lambda record: log_message(record, dataflow_id, daemon_id)
     text = _TextFormatter(nodes, pretty=kind == "pretty")
     return text.colored if color else text.plain
 
@@ -104,22 +105,25 @@ def _origin(record: LogRecord) -> str:
     return "[dora]" if record.node is None else record.node
 
 
-def _json(record: LogRecord, dataflow_id: str, daemon_id: str | None) -> str:
+def log_message(record: LogRecord, dataflow_id: str, daemon_id: str | None = None) -> str:
+    """Return the record as dora's `LogMessage`: one JSON object on one line, times in UTC."""
     moment = datetime.fromtimestamp(record.timestamp, UTC)
-    return json.dumps(
-        {
-            "build_id": None,
-            "dataflow_id": dataflow_id,
-            "node_id": record.node,
-            "daemon_id": daemon_id,
-            "level": _level_name(record),
-            "target": record.target,
-            "module_path": record.module_path,
-            "file": record.file,
-            "line": record.line,
-            "message": record.message,
-            "timestamp": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            "fields": record.fields,
-        },
-        ensure_ascii=False,
-    )
+    message = {
+        "build_id": None,
+        "dataflow_id": dataflow_id,
+        "node_id": record.node,
+        "daemon_id": daemon_id,
+        "level": _level_name(record),
+        "target": record.target,
+        "module_path": record.module_path,
+        "file": record.file,
+        "line": record.line,
+        "message": record.message,
+        "timestamp": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "fields": record.fields,
+    }
+    try:
+        return msgspec.json.encode(message).decode()
+    except RecursionError:
+        message["fields"] = {"left_out": "nested too deeply"}
+        return msgspec.json.encode(message).decode()
