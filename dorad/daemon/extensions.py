@@ -40,15 +40,16 @@ class Extensions:
         Raises:
             ProtocolError: the packet is malformed.
         """
+        ask = packet.fields.get("ask")
         try:
             value = self._do(node_id, packet)
             memory = None if value is None else pack(value)
         except (TableError, OSError) as error:
-            self._sender.send(node_id, "ext_refused", {"error": str(error)})
+            self._sender.send(node_id, "ext_refused", {"error": str(error), "ask": ask})
             return
         try:
             fds = () if memory is None else (memory,)
-            self._sender.send(node_id, "ext_done", {}, fds)
+            self._sender.send(node_id, "ext_done", {"ask": ask}, fds)
         finally:
             if memory is not None:
                 os.close(memory)

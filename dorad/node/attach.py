@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.node.session import Session
+from dorad.node.session import DaemonAwayError, Session
 from dorad.shm import rendezvous
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 CONFIG = "DORA_NODE_CONFIG"
 TEST_INPUTS = "DORA_TEST_WITH_INPUTS"
 WRITE_EVENTS = "DORA_WRITE_EVENTS_TO"
+
+PATIENCE_S = 30.0
+"""How long a node that was spawned tries to reach a daemon that may just be coming back."""
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ def connect(place: Spawned | Dynamic) -> Session:
         RuntimeError: there is none, it has no such node, or several have.
     """
     if isinstance(place, Spawned):
-        return Session(place.socket, place.node_id, dynamic=False)
+        return _reach(place, time.monotonic() + PATIENCE_S)
     found: list[Session] = []
     refusals: list[str] = []
     for path in rendezvous.sockets(place.port):
@@ -119,3 +126,20 @@ def connect(place: Spawned | Dynamic) -> Session:
         f"no daemon is running on port {place.port} (looked in {rendezvous.runtime_dir()}); "
         "start the dataflow first, with `dora run`"
     )
+
+
+def _reach(place: Spawned, deadline: float) -> Session:
+    """Attach to the daemon that spawned this process, or to the one that takes its place.
+
+    Raises:
+        RuntimeError: there is none up to the deadline, or it refuses the node.
+    """
+    pause = _FIRST_PAUSE_S
+    while True:
+        try:
+            return Session(place.socket, place.node_id, dynamic=False)
+        except DaemonAwayError:
+            if time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)

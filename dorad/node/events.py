@@ -17,15 +17,41 @@ Event = dict[str, Any]
 MANUAL = "MANUAL"
 ALL_INPUTS_CLOSED = "ALL_INPUTS_CLOSED"
 
+FINISHED = "finished"
+TIMEOUT = "timeout"
+
 
 def stop(reason: str) -> Event:
     """Return the event that the node should end; `reason` is MANUAL or ALL_INPUTS_CLOSED."""
     return {"kind": "dora", "type": "STOP", "id": reason}
 
 
-def input_closed(input_id: str) -> Event:
-    """Return the event that nothing more will come on an input."""
-    return {"kind": "dora", "type": "INPUT_CLOSED", "id": input_id}
+def input_closed(input_id: str, reason: str = FINISHED) -> Event:
+    """Return the event that nothing more will come on an input.
+
+    `reason` is "finished", or "timeout" where nothing came for its `input_timeout`: it may recover.
+    """
+    return {"kind": "dora", "type": "INPUT_CLOSED", "id": input_id, "reason": reason}
+
+
+def input_recovered(input_id: str) -> Event:
+    """Return the event that an input that was closed receives again."""
+    return {"kind": "dora", "type": "INPUT_RECOVERED", "id": input_id}
+
+
+def node_restarted(source: str) -> Event:
+    """Return the event that a node this one receives from is being started again."""
+    return {"kind": "dora", "type": "NODE_RESTARTED", "id": source}
+
+
+def param_update(key: str, value: Any) -> Event:
+    """Return the event that a parameter has a new value."""
+    return {"kind": "dora", "type": "PARAM_UPDATE", "id": key, "value": value}
+
+
+def param_deleted(key: str) -> Event:
+    """Return the event that a parameter was deleted."""
+    return {"kind": "dora", "type": "PARAM_DELETED", "id": key}
 
 
 def node_failed(source: str, error: str, inputs: list[str]) -> Event:

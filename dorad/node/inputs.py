@@ -47,14 +47,15 @@ def load_decoder() -> Callable[[Taken], Any]:
 
 
 class RingInput:
-    """An input fed by another node."""
+    """One ring that feeds an input from another node; `gone` when nothing more will come of it."""
 
-    __slots__ = ("_build", "_clock", "closed", "id", "inlet")
+    __slots__ = ("_build", "_clock", "gone", "id", "inlet", "ring")
 
     def __init__(self, input_id: str, inlet: Inlet, clock: Clock) -> None:
         self.id = input_id
         self.inlet = inlet
-        self.closed = False
+        self.ring = inlet.base
+        self.gone = False
         self._clock = clock
         self._build = load_decoder()
 
@@ -84,6 +85,11 @@ class RingInput:
         """Give only what is queued by now."""
         self.inlet.freeze()
 
+    def leave(self) -> None:
+        """Give what is queued by now, and then be no part of the input any more."""
+        self.gone = True
+        self.inlet.freeze()
+
 
 class TimerInput:
     """An input that ticks by itself.
@@ -92,7 +98,17 @@ class TimerInput:
     A node that is late finds at most `queue_size` ticks waiting; the others are counted as dropped.
     """
 
-    __slots__ = ("_base", "_epoch_ns", "_interval_ns", "_queue_size", "_stopped", "_words", "id")
+    __slots__ = (
+        "_base",
+        "_epoch_ns",
+        "_interval_ns",
+        "_queue_size",
+        "_stopped",
+        "_words",
+        "gone",
+        "id",
+        "ring",
+    )
 
     def __init__(
         self, input_id: str, box: Mapping, ring: RingPlan, interval_ns: int, epoch_ns: int
@@ -100,7 +116,8 @@ class TimerInput:
         """Join the ticks of a timer; the latest one up to now is the first to be received."""
         self.id = input_id
         self._words = box.words
-        self._base = ring.base
+        self._base = self.ring = ring.base
+        self.gone = False
         self._queue_size = ring.queue_size
         self._interval_ns = interval_ns
         self._stopped = False
@@ -136,4 +153,9 @@ class TimerInput:
 
     def stop(self) -> None:
         """Tick no more."""
+        self._stopped = True
+
+    def leave(self) -> None:
+        """Tick no more, and be no part of the input any more."""
+        self.gone = True
         self._stopped = True

@@ -16,10 +16,12 @@ from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import DaemonTable, Extended
 from dorad.node.identifiers import uuid7
 from dorad.node.inputs import RingInput, TimerInput
+from dorad.node.neighbours import ring_at
+from dorad.node.params import Parameterised
+from dorad.node.pulse import WatchedReceiver, WatchedSender
 from dorad.node.raw import SampleHandler
 from dorad.node.receiver import Receiver
 from dorad.node.sender import Sender
-from dorad.node.session import Session, ring_at
 from dorad.node.speech import Speaking
 from dorad.shm.pool import DEFAULT_KEEP
 from dorad.shm.ring import Inlet
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
+    from dorad.node.session import Session
 
 SPIN_US = 100
 """How long a receiver looks before it blocks, at most, unless `spin_us` says otherwise."""
@@ -47,7 +50,6 @@ class _Attachment:
             # Importing pyarrow takes long enough for a queue to overflow: data waits for it at the
             # barrier, not in queues. A node that only has timers never pays for it.
             inputs.load_decoder()
-        epoch_ns = session.wait_for_start()
         self.session = session
         self.config = config
         self.outputs = frozenset(config["outputs"])
@@ -56,8 +58,16 @@ class _Attachment:
         # With one core, looking keeps the sender from running at all.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
-        served = [self._input(item, epoch_ns) for item in config["inputs"]]
-        self.receiver: Receiving = Receiver(session, served, spin)
+        self._epoch_ns = session.wait_for_start()
+        served = [self._input(item) for item in config["inputs"]]
+        if config["dynamic"]:
+            # A node started by hand receives what is sent from now on.
+            for item in served:
+                if isinstance(item, RingInput):
+                    item.inlet.discard()
+        self.receiver: Receiving = Receiver(session, served, spin, self._input)
+        if session.watched:
+            self.receiver = WatchedReceiver(self.receiver, session)
         directory = os.environ.get(attach.WRITE_EVENTS)
         if directory:
             from dorad.node.offline.capture import CapturingReceiver, Recorder
@@ -66,7 +76,9 @@ class _Attachment:
             self.receiver = CapturingReceiver(self.receiver, recorder)
         keep = config["keep_bytes"]
         self.extensions = DaemonTable(session)
-        self.sender = Sender(session, self.clock, DEFAULT_KEEP if keep is None else keep)
+        kind = WatchedSender if session.watched else Sender
+        self.sender = kind(session, self.clock, DEFAULT_KEEP if keep is None else keep)
+        self.params = session.params
         forking.watch(self)
 
     def abandon(self) -> None:
@@ -74,19 +86,17 @@ class _Attachment:
         forking.refuse(self.receiver)
         forking.refuse(self.sender)
         forking.refuse(self.extensions)
+        forking.refuse(self.params)
         forking.detach(self.session.box)
         self.session.hang_up()
 
-    def _input(self, item: dict[str, Any], epoch_ns: int) -> RingInput | TimerInput:
+    def _input(self, item: dict[str, Any]) -> RingInput | TimerInput:
         session = self.session
         ring = ring_at(session.box.words, item["ring"])
         if item["interval_ns"] is not None:
-            return TimerInput(item["id"], session.box, ring, item["interval_ns"], epoch_ns)
+            return TimerInput(item["id"], session.box, ring, item["interval_ns"], self._epoch_ns)
         space = session.spaces[item["source"]] if item["blocking"] else None
         inlet = Inlet(session.box, ring, session.segment, space)
-        if self.config["dynamic"]:
-            # A node started by hand receives what is sent from now on.
-            inlet.discard()
         return RingInput(item["id"], inlet, self.clock)
 
     def __del__(self) -> None:
@@ -108,7 +118,7 @@ def _start_afresh() -> None:
 os.register_at_fork(after_in_child=_start_afresh)
 
 
-class Node(Extended, Speaking):
+class Node(Extended, Parameterised, Speaking):
     """A node of a running dataflow.
 
     Without arguments the node is the one that its environment names: the one `dora run` started.
@@ -142,6 +152,7 @@ class Node(Extended, Speaking):
         self._sender: Sender = self._attachment.sender
         self._outputs: Container[str] = self._attachment.outputs
         self._extensions = self._attachment.extensions
+        self._params = self._attachment.params
         self._warned: set[str] = set()
         logbridge.bridge(self._config["node_id"])
         # What exists by now lives as long as the process: later collections need not look at it.

@@ -9,6 +9,8 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                      ext_store {namespace, key} [value], ext_load {namespace, key, remove},
                      ext_drop {namespace, key}, ext_drain {namespace}
                                                              ask the extension table; answered
+                                                             a question has a number `ask`, which
+                                                             its answer repeats
                      done {}                                 sends nothing any more
     daemon -> node   welcome {} [mailbox, doorbell, space, config]
                                                              the node's own; config is JSON
@@ -28,7 +30,9 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                      input_gone {id, ring}                   nothing will come over that ring
                      closed {input}, broken {input}, recovered {input}, restarted {node},
                      failed {source_node_id, error, affected_input_ids}, stop {reason},
-                     param {key, value}, param_gone {key}    become events
+                     param {key, value}, param_gone {key, [value]}
+                                                             become events; `value` with param_gone
+                                                             is what holds from now on: the default
                      ping {}                                 is to be read, no more
                      adopted {}                              another daemon has taken over: what
                                                              waits for an answer asks again

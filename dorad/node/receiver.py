@@ -13,7 +13,8 @@ from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import deque
+    from collections.abc import Callable, Sequence
 
     from dorad.node.events import Event
     from dorad.node.session import Session
@@ -29,19 +30,25 @@ class Receiver:
     """Serves inputs least recently served first, FIFO within one; daemon's urgent words first."""
 
     def __init__(
-        self, session: Session, inputs: Sequence[RingInput | TimerInput], spin: Spin
+        self,
+        session: Session,
+        inputs: Sequence[RingInput | TimerInput],
+        spin: Spin,
+        make_input: Callable[[dict[str, Any]], RingInput | TimerInput],
     ) -> None:
+        """Serve `inputs`, and those that the daemon adds, as `make_input` makes them."""
         self._session = session
-        self._by_id = {item.id: item for item in inputs}
+        self._news = session.news
         self._order = list(inputs)
-        self._rings = [item.inlet for item in inputs if isinstance(item, RingInput)]
-        self._timers = [item for item in inputs if isinstance(item, TimerInput)]
+        self._list_kinds()
+        self._make_input = make_input
         self._spin = spin
         self._words = session.box.words
         self._waiter = doorbell.Waiter(session.bell, [session.descriptor])
         self._lock = threading.Lock()
         self._stopped = False
         self._turn_ns = 0
+        self._mail = 0
         self._packets = 0
         self.ended = False
 
@@ -50,16 +57,19 @@ class Receiver:
     def _poll(self) -> Event | None:
         """Return the next event if there is one; sets `ended` after the last."""
         session = self._session
-        if self._words[BOX_MAIL] != session.packets:
+        if self._words[BOX_MAIL] != session.mail:
             session.read_mail()
         # Noted before looking: a sending thread may read mail, and post events, at any moment.
-        self._packets = session.packets
-        if session.urgent:
-            return self._take_urgent()
-        if session.endings and not self._stopped:
-            event = self._take_ending()
-            if event is not None:
-                return event
+        self._mail = session.mail
+        if session.packets != self._packets:
+            self._packets = session.packets
+            self._change_inputs()
+        news = self._news
+        if not self._stopped:
+            if news.urgent:
+                return self._take(news.urgent)
+            if news.endings and not self._must_wait(news.endings[0]):
+                return self._take(news.endings)
         order = self._order
         for item in order:
             event = item.take()
@@ -68,27 +78,23 @@ class Receiver:
                     order.remove(item)
                     order.append(item)
                 return event
+        if self._leaving:
+            self._part_with_drained()
         if self._stopped or session.lost:
             self.ended = True
         return None
 
-    def _take_urgent(self) -> Event:
-        event = self._session.urgent.popleft()
+    def _take(self, line: deque[Event]) -> Event:
+        event = line.popleft()
         if event["type"] == "STOP":
             self._stop()
         return event
 
-    def _take_ending(self) -> Event | None:
-        """Return the first event in line unless data it must come after still waits."""
-        event = self._session.endings[0]
-        if event["type"] == "INPUT_CLOSED":
-            item = self._by_id.get(event["id"])
-            if item is not None and item.ready():
-                return None
-        self._session.endings.popleft()
-        if event["type"] == "STOP":
-            self._stop()
-        return event
+    def _must_wait(self, event: Event) -> bool:
+        """Tell whether data that an event must come after still waits."""
+        return event["type"] == "INPUT_CLOSED" and any(
+            item.id == event["id"] and item.ready() for item in self._order
+        )
 
     def _stop(self) -> None:
         """After STOP come only the inputs that are queued already, then the end."""
@@ -98,14 +104,46 @@ class Receiver:
 
     def is_empty(self) -> bool:
         """Tell whether `try_recv` would find nothing."""
-        session = self._session
-        if session.has_mail():
-            session.read_mail()
-        if session.urgent:
-            return False
-        if session.endings and not self._stopped:
+        self._session.refresh()
+        if self._news.changes and self._lock.acquire(False):
+            try:
+                self._change_inputs()
+            finally:
+                self._lock.release()
+        if not self._stopped and (self._news.urgent or self._news.endings):
             return False
         return not any(item.ready() for item in self._order)
+
+    # -- which inputs there are --------------------------------------------------------------
+
+    def _list_kinds(self) -> None:
+        self._rings = [item.inlet for item in self._order if isinstance(item, RingInput)]
+        self._timers = [item for item in self._order if isinstance(item, TimerInput)]
+        self._leaving = any(item.gone for item in self._order)
+
+    def _change_inputs(self) -> None:
+        """Do what the daemon has said of inputs that come and go."""
+        changes = self._news.changes
+        while changes:
+            packet = changes.popleft()
+            ring = packet.number("ring")
+            known = next((each for each in self._order if each.ring == ring), None)
+            if packet.kind == "input_gone":
+                if known is not None:
+                    known.leave()
+            elif known is None or known.gone:
+                if known is not None:
+                    self._order.remove(known)
+                item = self._make_input(packet.fields)
+                if self._stopped:
+                    item.stop()
+                self._order.insert(0, item)
+            self._list_kinds()
+
+    def _part_with_drained(self) -> None:
+        """Let go of inputs that are gone, now that what was queued on them has been received."""
+        self._order = [item for item in self._order if not item.gone]
+        self._list_kinds()
 
     # -- waiting -----------------------------------------------------------------------------
 
@@ -156,7 +194,7 @@ class Receiver:
         Called right after a poll that found nothing, so that nothing can come between unnoticed.
         """
         watched = [(ring.head_at, ring.tail) for ring in self._rings]
-        watched.append((BOX_MAIL, self._packets))
+        watched.append((BOX_MAIL, self._mail))
         return watched
 
     def _moved(self, watched: list[tuple[int, int]]) -> bool:
@@ -166,6 +204,14 @@ class Receiver:
             if words[at] != seen:
                 return True
         return False
+
+    def _may_sleep(self, watched: list[tuple[int, int]]) -> bool:
+        """Tell whether there is still nothing, now that whoever brings something will wake us.
+
+        A sending thread may have read, and so taken off the socket, what the daemon has said.
+        """
+        fence()
+        return not self._moved(watched) and self._session.packets == self._packets
 
     def _due_ns(self, deadline: int | None) -> int | None:
         """Return the nearer of the next tick and the deadline, on CLOCK_MONOTONIC."""
@@ -189,8 +235,7 @@ class Receiver:
         words = self._words
         words[BOX_ASLEEP] = 1
         try:
-            fence()
-            if self._moved(watched):
+            if not self._may_sleep(watched):
                 return
             if due is None:
                 ready = self._waiter.wait(None)
@@ -249,8 +294,7 @@ class Receiver:
         words[BOX_ASLEEP] = 1
         timer = None
         try:
-            fence()
-            if self._moved(watched):
+            if not self._may_sleep(watched):
                 return
             due = self._due_ns(deadline)
             if due is not None:

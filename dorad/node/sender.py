@@ -56,7 +56,7 @@ class Sender:
         born = self.born
         self._lock.acquire()
         try:
-            if self._words[BOX_MAIL] != session.packets:
+            if self._words[BOX_MAIL] != session.mail:
                 session.read_mail()
             found = born.find(data) if born else None
             outlets = session.outlets.get(output)
@@ -81,8 +81,7 @@ class Sender:
         meta = metadata_codec.encode(metadata) if metadata else b""
         with self._lock:
             session = self._session
-            if session.has_mail():
-                session.read_mail()
+            session.refresh()
             outlets = session.outlets.get(output, ())
             self._push(outlets, (UINT8_CODE, length, 0, length, ()), meta, sample)
 
@@ -194,11 +193,12 @@ class Sender:
         try:
             while not outlet.closed:
                 outlet.announce_waiting(True)
-                if not outlet.full():
+                if not outlet.blocking or not outlet.full():
                     return True
-                if session.stopping or session.lost:
+                if session.news.stopping or session.lost:
                     outlet.refuse()
                     return False
+                session.beat()
                 self._waiter.wait(SPACE_LOOK_NS)
                 session.read_mail()
         finally:

@@ -1,29 +1,27 @@
-"""A node's connection to its daemon: its mailbox, its peers, and what the daemon tells it."""
+"""A node's connection to its daemon: what it is told, and what it asks.
+
+It outlives the daemon: if somebody keeps the other end of the socket open, a daemon that is gone is
+one that does not answer yet, and the next one says `adopted`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import events, protocol
+from dorad.node import events, neighbours, news, protocol
+from dorad.node.neighbours import Neighbours
+from dorad.node.news import News
+from dorad.node.params import Params
 from dorad.node.payload import unpack
-from dorad.shm.layout import (
-    BOX_MAGIC,
-    BOX_MAIL,
-    MAGIC,
-    RING_CAPACITY,
-    RING_QUEUE_SIZE,
-    RING_WORDS,
-    WORD,
-    RingPlan,
-)
+from dorad.shm import doorbell
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAGIC, BOX_MAIL, BOX_PULSE, BOX_SEEN, MAGIC
 from dorad.shm.mapping import Mapping
-from dorad.shm.ring import Outlet, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,41 +32,42 @@ MAX_CONFIG = 1 << 26
 SEGMENT_DEADLINE = 5.0
 """Seconds after which a segment that an entry names must have been announced."""
 
+LOOK_S = 0.1
+"""Whoever waits for the daemon looks at its words, and shows that it does, at least this often."""
 
-def ring_at(words: memoryview, base: int) -> RingPlan:
-    """Return the plan of the ring whose header starts at word `base`."""
-    return RingPlan(
-        base=base,
-        entries=(base + RING_WORDS) * WORD,
-        capacity=words[base + RING_CAPACITY],
-        queue_size=words[base + RING_QUEUE_SIZE],
-    )
+ANSWERS = frozenset({"grown", "full", "ext_done", "ext_refused"})
+
+
+class DaemonAwayError(RuntimeError):
+    """Nobody answers at the daemon's socket just now; somebody may soon."""
 
 
 class Session:
     """One attached node. Both the receiving and the sending side read its packets.
 
-    `endings` are events that come after what is queued on their input; `urgent` come first.
+    `mail` is what BOX_MAIL said when last all was read. `packets` grows after what a packet says is
+    in place, for a thread that waits while another one reads.
     """
 
     def __init__(self, path: Path, node_id: str, *, dynamic: bool) -> None:
         """Connect, introduce the node and map its mailbox.
 
         Raises:
+            DaemonAwayError: nobody answers at `path`, or hangs up before the answer.
             RuntimeError: there is no daemon at `path`, or it refuses the node.
         """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._lock = threading.RLock()
+        self._readable = select.poll()
+        self._readable.register(self._socket, select.POLLIN)
+        self.mail = 0
         self.packets = 0
-        self._segments: dict[int, Mapping] = {}
-        self._retired: set[int] = set()
+        self._neighbours = Neighbours()
+        self.outlets = self._neighbours.outlets
+        self.spaces = self._neighbours.spaces
+        self._question: tuple[str, dict[str, Any], list[int]] | None = None
+        self._asked = 0
         self._answer: protocol.Packet | None = None
-        self.peers: dict[str, Peer] = {}
-        self.spaces: dict[str, int] = {}
-        self.outlets: dict[str, tuple[Outlet, ...]] = {}
-        self.urgent: deque[events.Event] = deque()
-        self.endings: deque[events.Event] = deque()
-        self.stopping = False
         self.lost = False
         self.epoch_ns: int | None = None
         try:
@@ -78,7 +77,8 @@ class Session:
             self._welcome()
         except OSError as error:
             self._socket.close()
-            raise RuntimeError(
+            away = isinstance(error, ConnectionError)
+            raise (DaemonAwayError if away else RuntimeError)(
                 f"no daemon answers at {path} ({error.strerror}); is the dataflow still running?"
             ) from error
         except BaseException:
@@ -88,8 +88,7 @@ class Session:
     def _welcome(self) -> None:
         packet = self._receive()
         if packet is None:
-            raise RuntimeError("the daemon closed the connection before it answered")
-        self.packets += 1
+            raise DaemonAwayError("the daemon closed the connection before it answered")
         if packet.kind == "refused":
             raise RuntimeError(packet.text("error"))
         if packet.kind != "welcome":
@@ -101,8 +100,13 @@ class Session:
         finally:
             os.close(memory)
             os.close(config)
-        if self.box.words[BOX_MAGIC] != MAGIC:
+        words = self.box.words
+        if words[BOX_MAGIC] != MAGIC:
             raise RuntimeError("the daemon's mailbox is of another version; restart the daemon")
+        words[BOX_SEEN] = 0
+        self.watched = bool(self.config.get("watched"))
+        self.params = Params(self.config.get("params", {}), self.refresh)
+        self.news = News(self.config["inputs"], self.params)
 
     @property
     def descriptor(self) -> int:
@@ -111,7 +115,14 @@ class Session:
 
     def has_mail(self) -> bool:
         """Tell, without a system call, whether the daemon has sent something new."""
-        return bool(self.box.words[BOX_MAIL] != self.packets)
+        return bool(self.box.words[BOX_MAIL] != self.mail)
+
+    def beat(self) -> None:
+        """Show the daemon, if it watches the node, that it is in the API."""
+        if self.watched:
+            self.box.words[BOX_PULSE] += 1
+
+    # -- what the daemon says ----------------------------------------------------------------
 
     def wait_for_start(self) -> int:
         """Say that the node can receive, and block until the barrier opens.
@@ -121,24 +132,47 @@ class Session:
         Raises:
             RuntimeError: the dataflow could not start, or the daemon is gone.
         """
-        self._tell("ready", {})
-        while self.epoch_ns is None:
-            packet = self._receive()
-            if packet is None:
-                raise RuntimeError("the daemon went away before the dataflow started")
-            self.packets += 1
-            self._dispatch(packet)
+        with self._lock:
+            self._tell("ready", {})
+            while self.epoch_ns is None:
+                if self.lost:
+                    raise RuntimeError("the daemon went away before the dataflow started")
+                self._wait(LOOK_S)
+        self.beat()
         return self.epoch_ns
 
+    def refresh(self) -> None:
+        """Take in what the daemon has sent, if it has."""
+        if self.has_mail():
+            self.read_mail()
+
     def read_mail(self) -> None:
-        """Take in everything the daemon has sent; never blocks."""
-        with self._lock:
-            while not self.lost:
-                try:
-                    packet = self._receive(socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    return
-                self._take_in(packet)
+        """Take in everything the daemon has sent; never blocks.
+
+        While another thread reads or waits for an answer, it is left to that one.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drain()
+            finally:
+                self._lock.release()
+
+    def _drain(self) -> None:
+        words = self.box.words
+        # Noted first: what comes meanwhile is read now, or moves the word later.
+        mail = words[BOX_MAIL]
+        while not self.lost:
+            try:
+                packet = self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            self._take_in(packet)
+        self.mail = words[BOX_SEEN] = mail
+
+    def _wait(self, seconds: float) -> None:
+        """Take in what comes within `seconds`, once something has come. The caller has the lock."""
+        self._readable.poll(seconds * 1000)
+        self._drain()
 
     def _receive(self, flags: int = 0) -> protocol.Packet | None:
         """Return the next packet, or None when the daemon is gone."""
@@ -151,69 +185,31 @@ class Session:
     def _take_in(self, packet: protocol.Packet | None) -> None:
         if packet is None:
             self.lost = True
-            self.urgent.append(events.error("the daemon is gone; no more events will come"))
-            return
+            self.news.urgent.append(events.error("the daemon is gone; no more events will come"))
+        else:
+            self._dispatch(packet)
         self.packets += 1
-        self._dispatch(packet)
+        if self.box.words[BOX_ASLEEP]:
+            # Another thread of this node sleeps, and the socket is empty before it has looked.
+            doorbell.ring(self.bell)
 
     def _dispatch(self, packet: protocol.Packet) -> None:
-        match packet.kind:
-            case "peer":
-                memory, bell = packet.take(2)
-                self.peers[packet.text("node")] = Peer(Mapping(memory), bell)
-                os.close(memory)
-            case "source":
-                (self.spaces[packet.text("node")],) = packet.take(1)
-            case "edges":
-                self._rewire(packet.text("output"), packet.fields["to"])
-            case "segment":
-                (memory,) = packet.take(1)
-                self._segments[packet.number("segment")] = Mapping(memory, writable=False)
-                os.close(memory)
-            case "retired":
-                self._retired.add(packet.number("segment"))
-                self._segments.pop(packet.number("segment"), None)
-            case "start":
-                self.epoch_ns = packet.number("epoch_ns")
-            case "grown" | "full" | "ext_done" | "ext_refused":
-                self._answer = packet
-            case "closed":
-                self.endings.append(events.input_closed(packet.text("input")))
-            case "failed":
-                self.endings.append(
-                    events.node_failed(
-                        packet.text("source_node_id"),
-                        packet.text("error"),
-                        packet.fields["affected_input_ids"],
-                    )
-                )
-            case "stop":
-                self._stop(packet.text("reason"))
-            case "refused":
-                raise RuntimeError(packet.text("error"))
-            case unknown:
-                packet.close()
-                raise RuntimeError(f"the daemon sent the unknown packet {unknown!r}")
-
-    def _stop(self, reason: str) -> None:
-        if reason == events.MANUAL:
-            self.stopping = True
-            self.urgent.append(events.stop(reason))
-        else:
-            self.endings.append(events.stop(reason))
-
-    def _rewire(self, output: str, to: list[list[Any]]) -> None:
-        """Replace the subscribers of an output, keeping the outlets that stay."""
-        old = {(id(outlet.peer), outlet.base): outlet for outlet in self.outlets.get(output, ())}
-        new = []
-        for node, base, blocking in to:
-            peer = self.peers[node]
-            kept = old.pop((id(peer), base), None)
-            new.append(kept or Outlet(peer, ring_at(peer.words, base), blocking=blocking))
-        for outlet in old.values():
-            outlet.closed = True
-        # Those that never block come first, so that none of them waits for one that does.
-        self.outlets[output] = tuple(sorted(new, key=lambda outlet: outlet.blocking))
+        kind = packet.kind
+        if kind in news.KINDS:
+            self.news.take_in(packet)
+        elif kind in neighbours.KINDS:
+            self._neighbours.take_in(packet)
+        elif kind in ANSWERS:
+            self._take_answer(packet)
+        elif kind == "start":
+            self.epoch_ns = packet.number("epoch_ns")
+        elif kind == "adopted":
+            self._ask_again()
+        elif kind == "refused":
+            raise RuntimeError(packet.text("error"))
+        elif kind != "ping":
+            packet.close()
+            raise RuntimeError(f"the daemon sent the unknown packet {kind!r}")
 
     def segment(self, number: int) -> Mapping | None:
         """Return a mapped segment; None if its owner has given it back.
@@ -221,25 +217,24 @@ class Session:
         Raises:
             LookupError: the daemon never announced it.
         """
-        mapping = self._segments.get(number)
+        segments = self._neighbours.segments
+        mapping = segments.get(number)
         if mapping is not None:
             return mapping
         deadline = time.monotonic() + SEGMENT_DEADLINE
-        with self._lock:
-            while number not in self._segments and number not in self._retired:
-                if self.lost or time.monotonic() > deadline:
-                    raise LookupError(f"segment {number} was never shared with this node")
-                self._receive_blocking(deadline)
-            return self._segments.get(number)
+        while number not in segments and number not in self._neighbours.retired:
+            left = deadline - time.monotonic()
+            if self.lost or left < 0:
+                raise LookupError(f"segment {number} was never shared with this node")
+            # Another thread that waits for an answer takes everything in.
+            if self._lock.acquire(timeout=min(left, LOOK_S)):
+                try:
+                    self._wait(min(left, LOOK_S))
+                finally:
+                    self._lock.release()
+        return segments.get(number)
 
-    def _receive_blocking(self, deadline: float) -> None:
-        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-        try:
-            self._take_in(self._receive())
-        except TimeoutError:
-            return
-        finally:
-            self._socket.settimeout(None)
+    # -- what the node says ------------------------------------------------------------------
 
     def grow(self, size: int) -> tuple[int, Mapping]:
         """Ask for a new segment that all subscribers know.
@@ -257,20 +252,46 @@ class Session:
         return answer.number("segment"), mapping
 
     def ask(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> protocol.Packet:
-        """Send a packet that is answered, and return the answer.
+        """Send a packet that is answered, and return the answer, however long that takes.
+
+        The descriptors must stay open until then: another daemon may have to be asked again.
 
         Raises:
             OSError: the daemon is gone.
             ProtocolError: the packet would be too large.
         """
         with self._lock:
+            self._asked += 1
             self._answer = None
-            protocol.send(self._socket, kind, fields, list(fds))
-            while self._answer is None:
-                if self.lost:
-                    raise ConnectionError("the daemon is gone")
-                self._take_in(self._receive())
+            question = (kind, {**fields, "ask": self._asked}, list(fds))
+            protocol.send(self._socket, *question)
+            self._question = question
+            try:
+                while self._answer is None:
+                    if self.lost:
+                        raise ConnectionError("the daemon is gone")
+                    self.beat()
+                    self._wait(LOOK_S)
+            finally:
+                self._question = None
             return self._answer
+
+    def _take_answer(self, packet: protocol.Packet) -> None:
+        if self._question is not None and packet.fields.get("ask") in (None, self._asked):
+            self._answer = packet
+            self._question = None
+            return
+        # Two daemons have answered the same question.
+        packet.close()
+        if packet.kind == "grown":
+            self.retire(packet.number("segment"))
+
+    def _ask_again(self) -> None:
+        """Say to a new daemon what the last one may not have heard."""
+        if self.epoch_ns is None:
+            self._tell("ready", {})
+        if self._question is not None:
+            self._tell(*self._question)
 
     def retire(self, segment: int) -> None:
         """Tell the daemon that one of the node's own segments is not used any more."""
@@ -285,17 +306,13 @@ class Session:
     def hang_up(self) -> None:
         """Close all descriptors."""
         self._socket.close()
-        for descriptor in (
-            self.bell,
-            self.space,
-            *self.spaces.values(),
-            *(peer.bell for peer in self.peers.values()),
-        ):
-            os.close(descriptor)
+        os.close(self.bell)
+        os.close(self.space)
+        self._neighbours.hang_up()
 
-    def _tell(self, kind: str, fields: dict[str, Any]) -> None:
+    def _tell(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
-            protocol.send(self._socket, kind, fields, [])
+            protocol.send(self._socket, kind, fields, list(fds))
         except (BrokenPipeError, ConnectionResetError):
             # The daemon is gone; it has nothing left to keep straight.
             self.lost = True

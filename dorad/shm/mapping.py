@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14
+_BLOCK = 512  # unit of st_blocks
 
 
 class Mapping:
@@ -16,16 +20,23 @@ class Mapping:
     __slots__ = ("_address", "memory", "size", "words")
 
     def __init__(self, descriptor: int, *, writable: bool = True) -> None:
-        """Map all of `descriptor`, its pages present.
+        """Map all of `descriptor`, the pages that are allocated present.
+
+        Of a segment with room to spare at its end, only what is there now is made present.
 
         Raises:
             OSError: the descriptor cannot be mapped.
         """
-        self.size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        self.size = status.st_size
+        allocated = status.st_blocks * _BLOCK
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if allocated >= self.size else 0)
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self.memory = mmap.mmap(
-            descriptor, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=access
-        )
+        self.memory = mmap.mmap(descriptor, self.size, flags=flags, prot=access)
+        if writable and 0 < allocated < self.size:
+            # An older kernel leaves it to the first touch of each page.
+            with contextlib.suppress(OSError):
+                self.memory.madvise(_POPULATE_WRITE, 0, allocated)
         self.words = memoryview(self.memory).cast("Q")
         self._address = 0
 

@@ -13,6 +13,7 @@ consumer killed between two stores: the message that it was taking is lost, and 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.shm import doorbell
@@ -26,6 +27,8 @@ from dorad.shm.layout import (
     RING_HAZARDS,
     RING_HEAD,
     RING_LAST,
+    RING_LATENCY_DIFF,
+    RING_LATENCY_SUM,
     RING_QUEUE_SIZE,
     RING_RECEIVED,
     RING_REFUSED,
@@ -43,10 +46,18 @@ if TYPE_CHECKING:
 
 
 _unpack = ENTRY.unpack_from
+_time_ns = time.time_ns
+
+BEYOND_NS = 1 << 40
+"""A message that seems to have been on its way for longer, 18 minutes, counts as 0 ns."""
 
 
 class Counters(NamedTuple):
-    """What one edge has seen so far; `sent == received + dropped + queued` at rest."""
+    """What one edge has seen so far; `sent == received + dropped + queued` at rest.
+
+    `latency_sum` is the time from sending to taking, summed over what was received, and
+    `latency_diff` how much that time differed from one message to the next, both in ns.
+    """
 
     sent: int
     received: int
@@ -55,6 +66,8 @@ class Counters(NamedTuple):
     payload_bytes: int
     last_ns: int
     refused: int
+    latency_sum: int
+    latency_diff: int
 
 
 def counters(words: memoryview, base: int) -> Counters:
@@ -80,6 +93,8 @@ def counters(words: memoryview, base: int) -> Counters:
         payload_bytes=words[base + RING_BYTES],
         last_ns=words[base + RING_LAST],
         refused=words[base + RING_REFUSED],
+        latency_sum=words[base + RING_LATENCY_SUM],
+        latency_diff=words[base + RING_LATENCY_DIFF],
     )
 
 
@@ -224,7 +239,12 @@ class Inlet:
 
     __slots__ = (
         "_entries",
+        "_foreign",
         "_free",
+        "_latency",
+        "_latency_diff",
+        "_latency_sum",
+        "_latency_words",
         "_mask",
         "_memory",
         "_received",
@@ -234,6 +254,7 @@ class Inlet:
         "_tail_at",
         "_waiting_at",
         "_words",
+        "base",
         "head_at",
         "limit",
         "queue_size",
@@ -254,6 +275,7 @@ class Inlet:
         """
         base = ring.base
         self._words = box.words
+        self.base = base
         self._memory = box.memory
         self._segments = segments
         self._space_bell = space_bell
@@ -264,11 +286,17 @@ class Inlet:
         self._received_at = base + RING_RECEIVED
         self._waiting_at = base + RING_WAITING
         hazards = range(base + RING_HAZARDS, base + RING_HAZARDS + HAZARDS)
-        # A slot that is set belongs to an array that outlived an earlier Node of this process.
+        # A slot that is set belongs to an array that outlived an earlier Node of this process, or
+        # to a process that this one takes the place of.
         self._free = [slot for slot in hazards if not box.words[slot]]
+        self._foreign = [slot for slot in hazards if box.words[slot]]
         self.queue_size = ring.queue_size
         self.tail: int = box.words[self._tail_at]
         self._received: int = box.words[self._received_at]
+        self._latency_words = box.words[base + RING_LATENCY_SUM : base + RING_LATENCY_DIFF + 1]
+        self._latency_sum: int = self._latency_words[0]
+        self._latency_diff: int = self._latency_words[1]
+        self._latency: int | None = None
         self.limit: int | None = None
 
     def ready(self) -> bool:
@@ -317,9 +345,28 @@ class Inlet:
             if not STRONG_ORDER:
                 release()
             self._received = words[self._received_at] = self._received + 1
+            # Both sums only grow, by one store each: what lies between two looks is right.
+            latency = _time_ns() - taken[0]
+            if not 0 <= latency < BEYOND_NS:
+                # A clock was set, or the sender's is ahead by having seen another's.
+                latency = 0
+            last = self._latency
+            self._latency = latency
+            sums = self._latency_words
+            self._latency_sum = sums[0] = self._latency_sum + latency
+            if last is not None:
+                change = latency - last if latency > last else last - latency
+                self._latency_diff = sums[1] = self._latency_diff + change
             if self._space_bell is not None:
                 self._make_room_known()
             return taken
+
+    def _inherit(self) -> bool:
+        """Take over the slots that others have cleared by now; tell whether there are any."""
+        words = self._words
+        self._free += [slot for slot in self._foreign if not words[slot]]
+        self._foreign = [slot for slot in self._foreign if words[slot]]
+        return bool(self._free)
 
     def _make_room_known(self) -> None:
         """Wake a producer that waits for room."""
@@ -362,7 +409,7 @@ class Inlet:
             mapping = self._segments(segment)
             if mapping is None:
                 return None
-            if self._free:
+            if self._free or (self._foreign and self._inherit()):
                 slot = self._free.pop()
                 self._words[slot] = segment << 40 | offset >> 6  # sample_key, without a call
                 borrow = Borrow(self._words, slot, self._free, mapping)

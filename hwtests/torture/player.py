@@ -171,7 +171,7 @@ class Player:
 
     def _word(self, input_id: str, word: int) -> int:
         receiver = cast("Receiver", self._node._receiver)
-        item = receiver._by_id[input_id]
+        item = next(each for each in receiver._order if each.id == input_id)
         assert isinstance(item, RingInput)
         return int(receiver._words[item.inlet.head_at - RING_HEAD + word])
 

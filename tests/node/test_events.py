@@ -146,7 +146,15 @@ def test_pyarrow_is_imported_when_a_ticks_value_is_looked_at_and_not_before(
 
 def test_events_of_other_types_have_doras_keys() -> None:
     assert events.stop(events.MANUAL) == {"kind": "dora", "type": "STOP", "id": "MANUAL"}
-    assert events.input_closed("a") == {"kind": "dora", "type": "INPUT_CLOSED", "id": "a"}
+    assert events.input_recovered("a") == {"kind": "dora", "type": "INPUT_RECOVERED", "id": "a"}
+    assert events.node_restarted("b") == {"kind": "dora", "type": "NODE_RESTARTED", "id": "b"}
+    assert events.param_update("p", [1]) == {
+        "kind": "dora",
+        "type": "PARAM_UPDATE",
+        "id": "p",
+        "value": [1],
+    }
+    assert events.param_deleted("p") == {"kind": "dora", "type": "PARAM_DELETED", "id": "p"}
     assert events.node_failed("cam", "exited with code 3", ["image"]) == {
         "kind": "dora",
         "type": "NODE_FAILED",
@@ -157,6 +165,12 @@ def test_events_of_other_types_have_doras_keys() -> None:
             "affected_input_ids": ["image"],
         },
     }
+
+
+def test_the_end_of_an_input_says_why_beside_doras_keys() -> None:
+    finished = {"kind": "dora", "type": "INPUT_CLOSED", "id": "a", "reason": "finished"}
+    assert events.input_closed("a") == finished
+    assert events.input_closed("a", events.TIMEOUT) == finished | {"reason": "timeout"}
 
 
 def test_a_timeout_is_an_error_event_with_doras_words() -> None:

@@ -47,7 +47,7 @@ def test_each_type_of_event(tmp_path: Path) -> None:
     )
     assert stopped == {"kind": "dora", "type": "STOP", "id": "MANUAL"}
     assert ended == {"kind": "dora", "type": "STOP", "id": "ALL_INPUTS_CLOSED"}
-    assert closed == {"kind": "dora", "type": "INPUT_CLOSED", "id": "a"}
+    assert closed == {"kind": "dora", "type": "INPUT_CLOSED", "id": "a", "reason": "finished"}
 
 
 def test_an_input_without_data_is_a_tick(tmp_path: Path) -> None:

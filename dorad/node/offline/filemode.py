@@ -20,6 +20,7 @@ from dorad.node.born import BornArrays, flat
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
 from dorad.node.offline import testfile
+from dorad.node.params import Params
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool, Sample
 
@@ -65,6 +66,7 @@ class FileAttachment:
         self.receiver = FileReceiver(content.events, started, self.clock.now())
         self.sender = FileSender(outputs, None if NO_OFFSETS in environ else started)
         self.extensions = OwnTable()
+        self.params = Params(content.params)
         forking.watch(self)
 
     def abandon(self) -> None:
@@ -72,6 +74,7 @@ class FileAttachment:
         forking.refuse(self.receiver)
         forking.refuse(self.sender)
         forking.refuse(self.extensions)
+        forking.refuse(self.params)
 
 
 class WellFormed:

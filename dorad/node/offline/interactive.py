@@ -19,6 +19,7 @@ from dorad.node import events, forking
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
 from dorad.node.offline.filemode import LocalSender, WellFormed
+from dorad.node.params import Params
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,6 +57,7 @@ class InteractiveAttachment:
         self.receiver = AskingReceiver(lambda: ask(self.clock))
         self.sender = ShowingSender()
         self.extensions = OwnTable()
+        self.params = Params({})
         forking.watch(self)
         _say(_INTRODUCTION)
 
@@ -64,6 +66,7 @@ class InteractiveAttachment:
         forking.refuse(self.receiver)
         forking.refuse(self.sender)
         forking.refuse(self.extensions)
+        forking.refuse(self.params)
 
 
 class AskingReceiver:

@@ -1,5 +1,6 @@
 """The file of a node's test inputs, as `DORA_WRITE_EVENTS_TO` writes it and
-`DORA_TEST_WITH_INPUTS` names it: one JSON object with the node's `id` and its `events`.
+`DORA_TEST_WITH_INPUTS` names it: one JSON object with the node's `id` and its `events`, and, where
+the node asks for parameters, the values of its `params`.
 
 An event has a `type` (`Input`, `InputClosed`, `AllInputsClosed`, `Stop`), a `time_offset_secs`
 since the node's start, for the first two an `id`, and for an input its `data` with an optional
@@ -47,6 +48,7 @@ class Recording:
     node_id: str
     inputs: dict[str, Any] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
     description: dict[str, Any] = field(default_factory=dict)
     events: list[TimedEvent] = field(default_factory=list)
 
@@ -82,6 +84,7 @@ def _parse(content: Any) -> Recording:
     found = Recording(node_id)
     found.inputs = _typed(content, "inputs", dict)
     found.outputs = _typed(content, "outputs", list)
+    found.params = _typed(content, "params", dict)
     left_out = ("events", "recording_status")
     found.description = {key: content[key] for key in content if key not in left_out}
     for index, entry in enumerate(timed):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dorad.node import events
 from dorad.node.extensions import Extended, OwnTable
 from dorad.node.identifiers import uuid7
+from dorad.node.params import Parameterised, Params
 from dorad.node.speech import Speaking
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
 
 
-class MockNode(Extended, Speaking):
+class MockNode(Extended, Parameterised, Speaking):
     """Takes the place of a `Node`: gives prepared events and keeps what is sent.
 
     `outputs` maps an output's id to the values sent on it, `logs` holds what was logged, and
@@ -38,12 +39,14 @@ class MockNode(Extended, Speaking):
         is_restart: bool = False,
         restart_count: int = 0,
         service_responses: Mapping[str, Iterable[Any]] | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
         """Prepare the events.
 
         Each of `inputs` is an input's id with its value, which gets a copy of `metadata`, or an
         event dictionary, given on as it is. A STOP follows, unless there is one among them.
-        `service_responses` are the replies to requests on an output, in turn.
+        `service_responses` are the replies to requests on an output, in turn; `params` what the
+        node's parameters are until an event among the inputs changes them.
         """
         self._events: deque[Event] = deque(_event(item, metadata or {}) for item in inputs)
         if not any(event.get("type") == "STOP" for event in self._events):
@@ -55,6 +58,7 @@ class MockNode(Extended, Speaking):
         self._restart_count = restart_count
         self._replies = {key: deque(values) for key, values in (service_responses or {}).items()}
         self._extensions = OwnTable()
+        self._params = Params(params or {})
         self.outputs: dict[str, list[Any]] = {}
         self.logs: list[dict[str, Any]] = []
         self.service_requests: list[dict[str, Any]] = []
@@ -64,7 +68,14 @@ class MockNode(Extended, Speaking):
 
     def next(self, timeout: float | None = None) -> Event | None:
         """Return the next event, None after the last; `timeout` means nothing here."""
-        return self._events.popleft() if self._events else None
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        if event.get("type") == "PARAM_UPDATE":
+            self._params.set(event["id"], event["value"])
+        elif event.get("type") == "PARAM_DELETED":
+            self._params.drop(event["id"])
+        return event
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -85,8 +96,9 @@ class MockNode(Extended, Speaking):
 
     def drain(self) -> list[Event]:
         """Return all events that are left."""
-        left = list(self._events)
-        self._events.clear()
+        left = []
+        while (event := self.next()) is not None:
+            left.append(event)
         return left
 
     def is_empty(self) -> bool:

@@ -1,0 +1,110 @@
+"""What a node holds of the nodes around it: mailboxes it sends to, bells, and mapped samples."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from dorad.shm.layout import RING_CAPACITY, RING_QUEUE_SIZE, RING_WORDS, WORD, RingPlan
+from dorad.shm.mapping import Mapping
+from dorad.shm.ring import Outlet, Peer
+
+if TYPE_CHECKING:
+    from dorad.node.protocol import Packet
+
+KINDS = frozenset({"peer", "source", "segment", "retired", "edges"})
+
+
+def ring_at(words: memoryview, base: int) -> RingPlan:
+    """Return the plan of the ring whose header starts at word `base`."""
+    return RingPlan(
+        base=base,
+        entries=(base + RING_WORDS) * WORD,
+        capacity=words[base + RING_CAPACITY],
+        queue_size=words[base + RING_QUEUE_SIZE],
+    )
+
+
+class Neighbours:
+    """All that came by descriptor. What is known already may come again: it changes nothing.
+
+    `outlets` are the receivers of each output; `spaces` the bells of nodes that wait for room here;
+    `segments` what is mapped, by number, and `retired` the numbers that were given back.
+    """
+
+    def __init__(self) -> None:
+        self.outlets: dict[str, tuple[Outlet, ...]] = {}
+        self.spaces: dict[str, int] = {}
+        self.segments: dict[int, Mapping] = {}
+        self.retired: set[int] = set()
+        self._peers: dict[str, Peer] = {}
+        self._files: dict[str, tuple[int, int]] = {}
+
+    def take_in(self, packet: Packet) -> None:
+        """Do what a packet of one of `KINDS` says.
+
+        Raises:
+            ProtocolError: it lacks something.
+        """
+        match packet.kind:
+            case "peer":
+                self._meet(packet.text("node"), *packet.take(2))
+            case "source":
+                self._wait_with(packet.text("node"), *packet.take(1))
+            case "segment":
+                self._map(packet.number("segment"), *packet.take(1))
+            case "retired":
+                number = packet.number("segment")
+                self.retired.add(number)
+                self.segments.pop(number, None)
+            case "edges":
+                self._rewire(packet.text("output"), packet.fields["to"])
+
+    def _meet(self, node: str, memory: int, bell: int) -> None:
+        status = os.fstat(memory)
+        file = (status.st_dev, status.st_ino)
+        known = self._peers.get(node)
+        if known is not None:
+            # Whoever holds the number of the bell rings the right one from now on.
+            os.dup2(bell, known.bell, inheritable=False)
+            os.close(bell)
+            bell = known.bell
+        if self._files.get(node) != file:
+            self._peers[node] = Peer(Mapping(memory), bell)
+            self._files[node] = file
+        os.close(memory)
+
+    def _wait_with(self, node: str, bell: int) -> None:
+        known = self.spaces.setdefault(node, bell)
+        if known != bell:
+            os.dup2(bell, known, inheritable=False)
+            os.close(bell)
+
+    def _map(self, number: int, memory: int) -> None:
+        self.retired.discard(number)
+        if number not in self.segments:
+            self.segments[number] = Mapping(memory, writable=False)
+        os.close(memory)
+
+    def _rewire(self, output: str, to: list[list[Any]]) -> None:
+        """Replace the receivers of an output, keeping the outlets that stay."""
+        old = {(id(outlet.peer), outlet.base): outlet for outlet in self.outlets.get(output, ())}
+        new = []
+        for node, base, blocking in to:
+            peer = self._peers[node]
+            outlet = old.pop((id(peer), base), None)
+            if outlet is None:
+                outlet = Outlet(peer, ring_at(peer.words, base), blocking=blocking)
+            outlet.blocking = blocking
+            new.append(outlet)
+        for outlet in old.values():
+            outlet.closed = True
+        # Those that never block come first, so that none of them waits for one that does.
+        self.outlets[output] = tuple(sorted(new, key=lambda outlet: outlet.blocking))
+
+    def hang_up(self) -> None:
+        """Close all descriptors."""
+        for bell in (*self.spaces.values(), *(peer.bell for peer in self._peers.values())):
+            os.close(bell)
+        self.spaces.clear()
+        self._peers.clear()

@@ -1,0 +1,131 @@
+"""What the daemon tells a node of its inputs and its end, as the events that come of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import events
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.node.params import Params
+    from dorad.node.protocol import Packet
+
+KINDS = frozenset(
+    {
+        "input",
+        "input_gone",
+        "closed",
+        "broken",
+        "recovered",
+        "restarted",
+        "failed",
+        "stop",
+        "param",
+        "param_gone",
+    }
+)
+
+
+class News:
+    """Events in line for the node.
+
+    `endings` are events that come after what is queued on their input; `urgent` come first.
+    `changes` are the packets `input` and `input_gone`, for whoever serves the inputs. What a daemon
+    says again, because it has taken over from another, becomes no second event.
+    """
+
+    def __init__(self, inputs: Sequence[dict[str, Any]], params: Params) -> None:
+        """`inputs` are those that the node begins with."""
+        self.urgent: deque[events.Event] = deque()
+        self.endings: deque[events.Event] = deque()
+        self.changes: deque[Packet] = deque()
+        self.stopping = False
+        self._params = params
+        self._sources = {item["ring"]: (item["id"], item["source"]) for item in inputs}
+        self._closed: set[str] = set()
+        self._broken: set[str] = set()
+        self._failed: set[str] = set()
+        self._ending = False
+
+    def take_in(self, packet: Packet) -> None:
+        """Take note of a packet of one of `KINDS`.
+
+        Raises:
+            ProtocolError: it lacks something.
+        """
+        match packet.kind:
+            case "input":
+                input_id = packet.text("id")
+                self._sources[packet.number("ring")] = (input_id, packet.fields.get("source"))
+                self._closed.discard(input_id)
+                self.changes.append(packet)
+            case "input_gone":
+                self._sources.pop(packet.number("ring"), None)
+                self.changes.append(packet)
+            case "closed":
+                self._close(packet.text("input"))
+            case "broken":
+                self._break(packet.text("input"))
+            case "recovered":
+                self._recover(packet.text("input"))
+            case "restarted":
+                self._restart(packet.text("node"))
+            case "failed":
+                self._fail(packet.text("source_node_id"), packet)
+            case "stop":
+                self._stop(packet.text("reason"))
+            case "param":
+                self._set_param(packet.text("key"), packet.fields.get("value"))
+            case "param_gone":
+                self._delete_param(packet.text("key"), packet)
+
+    def _close(self, input_id: str) -> None:
+        self._broken.discard(input_id)
+        if input_id not in self._closed:
+            self._closed.add(input_id)
+            self.endings.append(events.input_closed(input_id, events.FINISHED))
+
+    def _break(self, input_id: str) -> None:
+        if input_id not in self._broken and input_id not in self._closed:
+            self._broken.add(input_id)
+            self.urgent.append(events.input_closed(input_id, events.TIMEOUT))
+
+    def _recover(self, input_id: str) -> None:
+        if input_id in self._broken or input_id in self._closed:
+            self._broken.discard(input_id)
+            self._closed.discard(input_id)
+            self.urgent.append(events.input_recovered(input_id))
+
+    def _restart(self, node: str) -> None:
+        self._failed.discard(node)
+        self._closed -= {item for item, source in self._sources.values() if source == node}
+        self.urgent.append(events.node_restarted(node))
+
+    def _fail(self, node: str, packet: Packet) -> None:
+        if node not in self._failed:
+            self._failed.add(node)
+            inputs = packet.fields["affected_input_ids"]
+            self.endings.append(events.node_failed(node, packet.text("error"), inputs))
+
+    def _stop(self, reason: str) -> None:
+        if reason == events.MANUAL:
+            if not self.stopping:
+                self.stopping = True
+                self.urgent.append(events.stop(reason))
+        elif not self._ending:
+            self._ending = True
+            self.endings.append(events.stop(reason))
+
+    def _set_param(self, key: str, value: Any) -> None:
+        self._params.set(key, value)
+        self.urgent.append(events.param_update(key, value))
+
+    def _delete_param(self, key: str, packet: Packet) -> None:
+        if "value" in packet.fields:
+            self._params.set(key, packet.fields["value"])
+        else:
+            self._params.drop(key)
+        self.urgent.append(events.param_deleted(key))

@@ -1,0 +1,78 @@
+"""A node's parameters: their current values, as declared or as last set."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class Params:
+    """The values that hold now. They are JSON values; callers get copies."""
+
+    def __init__(
+        self, values: Mapping[str, Any], refresh: Callable[[], None] | None = None
+    ) -> None:
+        """`refresh` is called before a look, to take in what has changed."""
+        self._values = copy.deepcopy(dict(values))
+        self._refresh = refresh
+
+    def set(self, name: str, value: Any) -> None:
+        """Replace a value, or add one."""
+        self._values[name] = copy.deepcopy(value)
+
+    def drop(self, name: str) -> None:
+        """Forget a value; it need not be there."""
+        self._values.pop(name, None)
+
+    def all(self) -> dict[str, Any]:
+        """Return all values by name."""
+        if self._refresh is not None:
+            self._refresh()
+        return copy.deepcopy(self._values)
+
+    def get(self, name: str) -> Any:
+        """Return a value.
+
+        Raises:
+            KeyError: there is none of this name; the text names the nearest there is.
+        """
+        if self._refresh is not None:
+            self._refresh()
+        values = self._values
+        if name not in values:
+            raise KeyError(_unknown(name, list(values)))
+        return copy.deepcopy(values[name])
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(name), known, n=1)
+    if near:
+        return f"no parameter {name!r}; did you mean {near[0]!r}?"
+    if known:
+        return f"no parameter {name!r}; there are {', '.join(sorted(known))}"
+    return f"no parameter {name!r}: none is declared in the dataflow file, and none was set"
+
+
+class Parameterised:
+    """The parameter methods of a node. `dora param set` and `delete` change them while it runs."""
+
+    _params: Params
+
+    def param(self, name: str) -> Any:
+        """Return the current value of a parameter, as JSON gives it.
+
+        A value is current as soon as the daemon has sent it; its PARAM_UPDATE may still be in line.
+
+        Raises:
+            KeyError: there is none of this name; the text names the nearest there is.
+        """
+        return self._params.get(name)
+
+    def params(self) -> dict[str, Any]:
+        """Return the current values of all parameters, by name."""
+        return self._params.all()

@@ -1,0 +1,93 @@
+"""The two halves of a node that its daemon watches: each call shows as a pulse.
+
+The pulse moves as a call begins and as it ends, and ten times a second while it waits for room or
+for an answer of the daemon. While a call waits for events, the mailbox says so: it is asleep.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.node.sender import Sender
+
+if TYPE_CHECKING:
+    from dorad.node.events import Event
+    from dorad.node.offline.capture import Receiving
+    from dorad.node.session import Session
+    from dorad.shm.pool import Sample
+
+
+class WatchedReceiver:
+    """A receiver whose calls show."""
+
+    def __init__(self, receiver: Receiving, session: Session) -> None:
+        self._receiver = receiver
+        self._beat = session.beat
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event was received."""
+        return self._receiver.ended
+
+    def next(self, timeout: float | None) -> Event | None:
+        """See `Receiver`."""
+        self._beat()
+        try:
+            return self._receiver.next(timeout)
+        finally:
+            self._beat()
+
+    async def recv_async(self, timeout: float | None) -> Event | None:
+        """See `Receiver`."""
+        self._beat()
+        try:
+            return await self._receiver.recv_async(timeout)
+        finally:
+            self._beat()
+
+    def try_recv(self) -> Event | None:
+        """See `Receiver`."""
+        self._beat()
+        return self._receiver.try_recv()
+
+    def drain(self) -> list[Event]:
+        """See `Receiver`."""
+        self._beat()
+        return self._receiver.drain()
+
+    def is_empty(self) -> bool:
+        """See `Receiver`."""
+        self._beat()
+        return self._receiver.is_empty()
+
+
+class WatchedSender(Sender):
+    """A sender whose calls show."""
+
+    def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
+        """See `Sender`."""
+        self._session.beat()
+        try:
+            super().send(output, data, metadata)
+        finally:
+            self._session.beat()
+
+    def send_sample(
+        self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
+    ) -> None:
+        """See `Sender`."""
+        self._session.beat()
+        try:
+            super().send_sample(output, sample, length, metadata)
+        finally:
+            self._session.beat()
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """See `Sender`."""
+        self._session.beat()
+        return super().empty(shape, dtype)
+
+    def take_sample(self, size: int) -> Sample:
+        """See `Sender`."""
+        self._session.beat()
+        return super().take_sample(size)

@@ -1,0 +1,31 @@
+"""What a mapping costs: pages that are there are present, room to spare takes none."""
+
+import os
+from pathlib import Path
+
+from dorad.shm.mapping import Mapping
+
+PAGE = 4096
+
+
+def _resident_kb(name: str) -> int:
+    blocks = Path("/proc/self/smaps").read_text().split(name)
+    assert len(blocks) == 2
+    return int(blocks[1].split("Rss:")[1].split()[0])
+
+
+def test_room_to_spare_takes_no_memory_until_it_is_used() -> None:
+    name = f"dorad-test-{os.urandom(4).hex()}"
+    memory = os.memfd_create(name)
+    try:
+        os.ftruncate(memory, 256 * PAGE)
+        os.posix_fallocate(memory, 0, 2 * PAGE)
+        mapping = Mapping(memory)
+        assert mapping.size == 256 * PAGE
+        assert _resident_kb(name) == 2 * PAGE // 1024
+        os.posix_fallocate(memory, 2 * PAGE, PAGE)
+        mapping.words[2 * PAGE // 8] = 7
+        assert _resident_kb(name) == 3 * PAGE // 1024
+        assert os.fstat(memory).st_blocks * 512 == 3 * PAGE
+    finally:
+        os.close(memory)
