@@ -146,7 +146,7 @@ class Commands:
         except BaseException:
             shared.broker.end_handover(name)
             raise
-        run.successor, run.successor_waits = process, False
+        run.successor = process
         ended = asyncio.ensure_future(process.wait())
         ended.add_done_callback(lambda _: shared.bell.ring())
         try:
@@ -164,7 +164,7 @@ class Commands:
                 return process
         finally:
             if why or (not ended.done() and run.successor is process and not run.successor_waits):
-                run.successor = None
+                run.successor, run.successor_waits = None, False
                 process.signal(signal.SIGKILL)
                 await asyncio.wait((ended,))
                 shared.broker.end_handover(name)
@@ -261,7 +261,8 @@ class Commands:
                 return
             match rung.step:
                 case Step.EVENT:
-                    shared.broker.stop(name, StopReason.MANUAL)
+                    if not run.successor_connected:
+                        shared.broker.stop(name, StopReason.MANUAL)
                 case Step.TERMINATE:
                     text = f"did not end within {rung.after:g} s of being asked to: SIGTERM"
                     shared.notice("warn", name, text)

@@ -75,6 +75,8 @@ class NodeRun:
     """A process that takes its place as soon as this one has ended."""
     successor_waits: bool = False
     """Whether that process has said hello."""
+    successor_connected: bool = False
+    """Whether it has the node's place already, though the process before it still lives."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Something was decided that may cut a wait short."""
 

@@ -155,8 +155,8 @@ class Broker(Protocol):
     async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
         """Let a second process say hello as this node, which waits until the first has let go."""
 
-    def end_handover(self, node_id: str) -> None:
-        """End what `begin_handover` began: the first process has ended, or the second has."""
+    def end_handover(self, node_id: str) -> bool:
+        """End what `begin_handover` began; False if the second process did not get the place."""
 
 
 class Sent(Protocol):

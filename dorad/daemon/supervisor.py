@@ -249,6 +249,7 @@ class Supervisor:
         run = self._nodes[node_id]
         run.no_longer_lingers()  # one process may make a second Node
         run.connected = True
+        run.successor_connected = run.successor_waits
         if run.node.is_dynamic:
             run.lives += 1
             run.pid = pid
@@ -277,6 +278,8 @@ class Supervisor:
 
         Not if another process may follow: that one feeds the same consumers.
         """
+        if run.successor is not None:
+            return
         follows = run.again or run.node.restart.policy is not RestartPolicy.NEVER
         if not (follows and not run.stopped and self._life.may_restart(run.node.id)):
             self._carry_out(self._life.outputs_done(run.node.id))

@@ -116,13 +116,17 @@ class Tender:
     async def _hand_over(self, run: NodeRun, successor: Started, exit_: Exit) -> Exit:
         """Let the process that waits take the place of the one that ended; return its end."""
         shared, name = self._shared, run.node.id
-        words = describe(exit_)
+        words, connected = describe(exit_), run.successor_connected
         run.gone(words)
-        run.successor, run.successor_waits = None, False
+        run.successor = None
+        run.successor_waits = run.successor_connected = False
         shared.tell("node-exited", name, words, code=exit_.code, signal=exit_.signal)
         loop = asyncio.get_running_loop()
         run.born(successor, loop.time(), time.time())
-        shared.broker.end_handover(name)
+        run.connected = connected
+        run.restarts += 1
+        if not shared.broker.end_handover(name):
+            shared.broker.released(name)
         shared.tell("node-started", name, pid=successor.pid, restarts=run.restarts)
         shared.changed()
         return await successor.wait()

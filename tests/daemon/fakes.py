@@ -123,8 +123,9 @@ class FakeBroker:
     async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
         self.calls.append(("begin_handover", node_id))
 
-    def end_handover(self, node_id: str) -> None:
+    def end_handover(self, node_id: str) -> bool:
         self.calls.append(("end_handover", node_id))
+        return True
 
 
 class FakeProcess:
@@ -171,6 +172,7 @@ class Stage:
     """Node, restart count and the loop's time of every start."""
     happened: list[tuple[str, str | None]] = field(default_factory=list)
     restored: dict[str, Any] | None = None
+    on_change: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(
@@ -181,6 +183,7 @@ class Stage:
             grace=self.grace,
             finish_grace=self.finish_grace,
             restored=self.restored,
+            on_change=self.on_change,
             on_happening=lambda what, node, *_: self.happened.append((what, node)),
         )
 

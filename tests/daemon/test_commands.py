@@ -1,0 +1,368 @@
+import asyncio
+import signal
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dorad.daemon.errors import CommandError
+from dorad.dataflow.model import Dataflow, Node
+from dorad.launch.model import Exit
+from tests.daemon.fakes import DEADLINE_S, Stage, running, until
+from tests.daemon.flows import chain, dataflow, node, restarted
+
+FINE, FAILED = Exit(code=0), Exit(code=1)
+TERMINATED = Exit(signal=signal.SIGTERM)
+
+
+async def within(command: Coroutine[Any, Any, None]) -> None:
+    """Await a command, but not for ever."""
+    async with asyncio.timeout(DEADLINE_S):
+        await command
+
+
+async def ends(stage: Stage, name: str, exit_: Exit = FINE) -> None:
+    """Let a node end once it is asked to."""
+    await stage.called("stop", name, "MANUAL")
+    stage.processes[name].end(exit_)
+
+
+@contextmanager
+def refused(code: str, words: str) -> Iterator[None]:
+    """Expect a command to be refused."""
+    with pytest.raises(CommandError, match=words) as caught:
+        yield
+    assert caught.value.code == code
+
+
+def with_(flow: Dataflow, *nodes: Node) -> Dataflow:
+    return replace(flow, nodes=(*flow.nodes, *nodes))
+
+
+# -- restart -----------------------------------------------------------------------------------
+
+
+async def test_a_restart_asks_the_process_to_end_and_starts_the_next_whatever_the_policy() -> None:
+    stage = Stage(chain("a", "b"))
+    async with running(stage):
+        stage.connect("a", "b")
+        asked = asyncio.create_task(ends(stage, "a"))
+        await within(stage.supervisor.restart_node("a"))
+        await asked
+        assert [each[:2] for each in stage.started] == [("a", 0), ("b", 0), ("a", 1)]
+        calls = stage.broker.calls
+        assert ("node_restarted", "b", "a") in calls
+        assert ("reopen", "a") in calls
+        assert ("close_input", "b", "a") not in calls
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_restart_walks_up_the_ladder() -> None:
+    stage = Stage(chain("a"), ignores=frozenset({signal.SIGTERM}))
+    async with running(stage):
+        stage.connect("a")
+        first = stage.processes["a"]
+        await within(stage.supervisor.restart_node("a", grace=0.02))
+        assert first.signals == [signal.SIGTERM, signal.SIGKILL]
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_restart_does_not_count_against_the_limit() -> None:
+    keys = restarted("on-failure", max_restarts=1)
+    stage = Stage(dataflow(node("a", options=keys)))
+    async with running(stage):
+        stage.connect("a")
+        for _ in range(3):
+            await within(stage.supervisor.restart_node("a", grace=0))
+        stage.processes["a"].end(FAILED)
+        await stage.lived("a", 5)
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_restart_cuts_short_the_delay_of_a_node_between_two_lives() -> None:
+    stage = Stage(dataflow(node("a", options=restarted(delay=60))))
+    async with running(stage):
+        stage.connect("a")
+        stage.processes["a"].end(FAILED)
+        await until(lambda: stage.status("a") == "restarting")
+        await within(stage.supervisor.restart_node("a"))
+        await stage.lived("a", 2)
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_drained_node_is_not_restarted_by_hand_either() -> None:
+    stage = Stage(chain("a", "b"))
+    async with running(stage):
+        stage.connect("a", "b")
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        with refused("refused", "all inputs of node b have closed"):
+            await stage.supervisor.restart_node("b")
+        stage.processes["b"].end(FINE)
+
+
+async def test_two_commands_on_one_node_do_not_mix() -> None:
+    stage = Stage(chain("a"))
+    async with running(stage):
+        stage.connect("a")
+        first = asyncio.create_task(stage.supervisor.restart_node("a"))
+        await stage.called("stop", "a", "MANUAL")
+        with refused("busy", "node a is just being restarted"):
+            await stage.supervisor.stop_node("a")
+        stage.processes["a"].end(FINE)
+        await within(first)
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_stop_of_the_dataflow_overtakes_a_restart() -> None:
+    stage = Stage(chain("a"))
+    async with running(stage):
+        stage.connect("a")
+        restart = asyncio.create_task(stage.supervisor.restart_node("a"))
+        await stage.called("stop", "a", "MANUAL")
+        stage.supervisor.stop()
+        stage.processes["a"].end(FINE)
+        with refused("refused", "node a was not started again: it exited with code 0"):
+            await restart
+
+
+async def test_what_cannot_be_asked_for_is_refused_in_words() -> None:
+    stage = Stage(dataflow(node("a"), node("b"), node("d", dynamic=True)))
+    async with running(stage):
+        stage.connect("a", "b")
+        with refused("not-found", "the dataflow has no node x"):
+            await stage.supervisor.restart_node("x")
+        with refused("refused", "node d is dynamic"):
+            await stage.supervisor.restart_node("d")
+        stage.processes["b"].end(FAILED)
+        await stage.called("detach", "b")
+        with refused("refused", "node b has ended: it exited with code 1"):
+            await stage.supervisor.restart_node("b")
+        with refused("refused", "node b has ended already"):
+            await stage.supervisor.stop_node("b")
+        stage.supervisor.stop()
+        with refused("refused", "the dataflow is being stopped"):
+            await stage.supervisor.stop_node("a")
+        stage.processes["a"].end(FINE)
+    with refused("refused", "the dataflow does not run"):
+        await stage.supervisor.stop_node("a")
+
+
+# -- stop and remove ---------------------------------------------------------------------------
+
+
+async def test_a_stopped_node_is_not_restarted_and_its_consumers_are_told() -> None:
+    stage = Stage(dataflow(node("a", options=restarted()), node("b", "a")))
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        asked = asyncio.create_task(ends(stage, "a", TERMINATED))
+        await within(stage.supervisor.stop_node("a"))
+        await asked
+        assert stage.status("a") == "stopped"
+        assert ("stop", "b", "ALL_INPUTS_CLOSED") in stage.broker.calls
+        stage.processes["b"].end(FINE)
+    assert all(result.ok for result in task.result())
+
+
+async def test_a_node_that_waits_for_its_restart_is_stopped_at_once() -> None:
+    stage = Stage(dataflow(node("a", options=restarted(delay=60))))
+    async with running(stage) as task:
+        stage.connect("a")
+        stage.processes["a"].end(FAILED)
+        await until(lambda: stage.status("a") == "restarting")
+        await within(stage.supervisor.stop_node("a"))
+        assert stage.status("a") == "stopped"
+    assert task.result()[0].ok
+
+
+async def test_a_removed_node_is_gone_and_its_consumers_are_told() -> None:
+    flow = dataflow(node("a"), node("b", "a", t="dora/timer/secs/1"))
+    stage = Stage(flow)
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        after = dataflow(node("b", t="dora/timer/secs/1"))
+        asked = asyncio.create_task(ends(stage, "a"))
+        await within(stage.supervisor.remove_node("a", after))
+        await asked
+        assert ("close_input", "b", "a") in stage.broker.calls
+        assert ("remove_node", "a") in stage.broker.calls
+        assert list(stage.supervisor.statuses()) == ["b"]
+        assert stage.supervisor.dataflow == after
+        stage.processes["b"].end(FINE)
+    assert [result.node for result in task.result()] == ["b"]
+
+
+async def test_a_dataflow_without_its_last_node_lives_until_it_is_stopped() -> None:
+    stage = Stage(chain("a"))
+    async with running(stage) as task:
+        stage.connect("a")
+        asked = asyncio.create_task(ends(stage, "a"))
+        await within(stage.supervisor.remove_node("a", dataflow()))
+        await asked
+        await asyncio.sleep(0.02)
+        assert not task.done()
+        stage.supervisor.stop()
+
+
+# -- add ---------------------------------------------------------------------------------------
+
+
+async def test_an_added_node_is_started_and_tended_like_the_others() -> None:
+    flow = chain("a", "b")
+    stage = Stage(flow)
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        new = node("c", "a", options=restarted("on-failure"))
+        await within(stage.supervisor.add_node(new, with_(flow, new)))
+        assert ("add_node", "c") in stage.broker.calls
+        stage.connect("c")
+        stage.processes["c"].end(FAILED)
+        await stage.lived("c", 2)
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "c", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+        stage.processes["c"].end(FINE)
+    assert [result.node for result in task.result()] == ["a", "b", "c"]
+
+
+async def test_a_node_that_cannot_be_started_is_not_added() -> None:
+    flow = chain("a")
+    stage = Stage(flow, broken=frozenset({"c"}))
+    async with running(stage) as task:
+        stage.connect("a")
+        new = node("c", "a")
+        with refused("refused", r"node c could not be started: no such file: c\.py"):
+            await stage.supervisor.add_node(new, with_(flow, new))
+        assert list(stage.supervisor.statuses()) == ["a"]
+        assert stage.supervisor.dataflow == flow
+        stage.processes["a"].end(FINE)
+    assert [result.node for result in task.result()] == ["a"]
+
+
+async def test_a_name_is_not_added_twice() -> None:
+    flow = chain("a")
+    stage = Stage(flow)
+    async with running(stage):
+        stage.connect("a")
+        with refused("exists", "the dataflow has a node a already"):
+            await stage.supervisor.add_node(node("a"), flow)
+        stage.processes["a"].end(FINE)
+
+
+async def test_an_added_node_whose_sources_have_ended_is_told_so() -> None:
+    flow = dataflow(node("a"), node("b"))
+    stage = Stage(flow)
+    async with running(stage):
+        stage.connect("a", "b")
+        stage.processes["a"].end(FINE)
+        await stage.called("detach", "a")
+        new = node("c", "a")
+        await within(stage.supervisor.add_node(new, with_(flow, new)))
+        assert stage.broker.calls[-2:] == [
+            ("close_input", "c", "a"),
+            ("stop", "c", "ALL_INPUTS_CLOSED"),
+        ]
+        stage.processes["c"].end(FINE)
+        stage.processes["b"].end(FINE)
+
+
+# -- replace -----------------------------------------------------------------------------------
+
+
+async def replaced(stage: Stage, new: Node) -> asyncio.Task[None]:
+    """Begin to replace a node, and wait until its successor has been started."""
+    flow = stage.dataflow
+    nodes = tuple(new if each.id == new.id else each for each in flow.nodes)
+    command = stage.supervisor.replace_node(new.id, new, replace(flow, nodes=nodes))
+    task = asyncio.create_task(command)
+    await stage.lived(new.id, 2)
+    return task
+
+
+async def test_a_replacement_is_started_first_and_takes_over_when_the_old_one_has_ended() -> None:
+    stage = Stage(chain("a", "b"))
+    async with running(stage):
+        stage.connect("a", "b")
+        old = stage.processes["a"]
+        task = await replaced(stage, node("a"))
+        assert ("stop", "a", "MANUAL") not in stage.broker.calls
+        stage.supervisor.on_waiting("a", 2)
+        await stage.called("stop", "a", "MANUAL")
+        stage.connect("a")
+        old.end(FINE)
+        await within(task)
+        assert stage.broker.calls[-2:] == [("end_handover", "a"), ("update",)]
+        assert stage.supervisor.statuses()["a"].pid == stage.processes["a"].pid
+        assert stage.status("a") == "running"
+        stage.supervisor.kill("was killed")
+    assert stage.processes["a"].signals == [signal.SIGKILL]
+
+
+async def test_a_replacement_that_ends_early_leaves_the_old_one_where_it_was() -> None:
+    stage = Stage(chain("a"))
+    async with running(stage):
+        stage.connect("a")
+        old = stage.processes["a"]
+        task = await replaced(stage, node("a"))
+        stage.processes["a"].end(FAILED)
+        with refused("refused", r"exited with code 1 before it called Node\(\); node a goes on"):
+            await within(task)
+        assert stage.broker.calls[-1] == ("end_handover", "a")
+        assert (stage.status("a"), old.signals) == ("running", [])
+        old.end(FINE)
+
+
+async def test_a_replacement_that_takes_too_long_is_killed() -> None:
+    stage = Stage(chain("a"))
+    async with running(stage):
+        stage.connect("a")
+        old = stage.processes["a"]
+        task = await replaced(stage, node("a", options={"startup_timeout": 0.05}))
+        with refused("refused", r"the new a did not call Node\(\) within 0.05 s"):
+            await within(task)
+        assert stage.processes["a"].signals == [signal.SIGKILL]
+        assert stage.status("a") == "running"
+        old.end(FINE)
+
+
+async def test_an_old_process_that_dies_meanwhile_is_followed_by_its_replacement() -> None:
+    stage = Stage(chain("a"))
+    async with running(stage):
+        stage.connect("a")
+        old = stage.processes["a"]
+        task = await replaced(stage, node("a"))
+        old.end(FAILED)
+        await stage.called("end_handover", "a")
+        stage.connect("a")
+        await within(task)
+        assert stage.status("a") == "running"
+        stage.processes["a"].end(FINE)
+
+
+# -- edges -------------------------------------------------------------------------------------
+
+
+async def test_an_edge_that_is_added_closes_with_its_source() -> None:
+    stage = Stage(dataflow(node("a"), node("b", t="dora/timer/secs/1")))
+    async with running(stage):
+        stage.connect("a", "b")
+        after = node("b", "a", t="dora/timer/secs/1")
+        stage.supervisor.connect("b", after.inputs[0], dataflow(node("a"), after))
+        assert ("add_edge", "b", "a") in stage.broker.calls
+        stage.processes["a"].end(FINE)
+        await stage.called("close_input", "b", "a")
+        stage.processes["b"].end(FINE)
+
+
+async def test_an_edge_that_is_taken_away_closes_nothing_and_drains_nobody() -> None:
+    stage = Stage(chain("a", "b"))
+    async with running(stage):
+        stage.connect("a", "b")
+        stage.supervisor.disconnect("b", "a", dataflow(node("a"), node("b")))
+        stage.processes["a"].end(FINE)
+        await stage.called("detach", "a")
+        assert not any(call[:2] == ("stop", "b") for call in stage.broker.calls)
+        assert ("close_input", "b", "a") not in stage.broker.calls
+        stage.processes["b"].end(FINE)
