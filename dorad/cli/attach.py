@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from dorad.cli.interrupts import Interrupts
 from dorad.cli.live import LiveLog, writer
 from dorad.cli.session import from_thread, tell
@@ -14,6 +16,7 @@ from dorad.cli.stop import report_end
 from dorad.control.asyncclient import AsyncClient
 from dorad.logs.filter import LogFilter
 from dorad.logs.format import formatter
+from dorad.logs.record import LogRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +90,5 @@ async def _follow(uuid: str, nodes: Sequence[str]) -> tuple[DataflowState, bool]
 
 
 async def _show_lines(client: AsyncClient, uuid: str, live: LiveLog) -> None:
-    from dorad.cli.logs import record_of
-
     async for lines in client.logs(uuid, follow=True):
-        live.take([record_of(line) for line in lines.lines])
+        live.take([LogRecord(**structs.asdict(line)) for line in lines.lines])

@@ -73,6 +73,7 @@ def run_session(
     import asyncio
 
     from dorad.daemon.run import DataflowRun, new_dataflow_id
+    from dorad.daemon.sockets import own_socket
     from dorad.launch.model import LaunchError
     from dorad.logs.format import formatter
 
@@ -86,7 +87,8 @@ def run_session(
             dataflow_id,
             context,
             guard,
-            live.take,
+            own_socket(),
+            watch=live.take,
             exit_when_nodes_finish=finish_flag,
             stop_after=stop_after,
         )
@@ -98,7 +100,10 @@ def run_session(
         Interrupts(run, lambda text: tell("dora:", "cyan", text)).install(loop)
         live.on_broken = from_thread(loop, run.stop)
         with live:
-            ended = await run.run()
+            async with guard:
+                ended = await run.run()
+                if guard.died:
+                    run.log.say("error", None, "the guard process ended, and every node with it")
         if live.stuck:
             tell("warning:", "yellow", "the last log lines were not read; they are lost")
         return ended

@@ -1,6 +1,7 @@
 """A daemon whose answers a test writes down: a real server of the control API, canned handlers."""
 
 import asyncio
+import inspect
 import os
 import tempfile
 import threading
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+
+from msgspec import structs
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
@@ -54,7 +57,10 @@ def daemon_status(**values: Any) -> m.DaemonStatus:
 
 
 class FakeDaemon:
-    """Answers methods with what `answers` holds: a struct, a list of events, or an error."""
+    """Answers methods with what `answers` holds: a struct, an error, or a function for either.
+
+    For a stream it is a list of events; after `...` nothing comes any more.
+    """
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -83,16 +89,20 @@ class FakeDaemon:
 
     def _answering(self, name: str) -> Any:
         async def handle(_: Any, params: Any) -> Any:
-            return self._answer(name, params)
+            answer = self._answer(name, params)
+            return await answer if inspect.isawaitable(answer) else answer
 
         return handle
 
     def _streaming(self, name: str) -> Any:
-        async def handle(_: Any, params: Any) -> Any:
+        async def handle(call: Any, params: Any) -> Any:
             for event in self._answer(name, params):
-                if event is Ellipsis:
+                if event is ...:
                     await asyncio.Event().wait()
-                yield event
+                elif isinstance(event, tuple):
+                    yield structs.replace(event[0], stream=call.id), event[1]
+                else:
+                    yield event
 
         return handle
 

@@ -1,0 +1,236 @@
+"""`dora topic`."""
+
+import datetime
+import decimal
+import json
+import math
+
+import pyarrow as pa
+import pytest
+
+from dorad.cli.topic_echo import brief, milliseconds, to_json
+from dorad.cli.topic_hz import rows
+from dorad.control import messages as m
+from dorad.control.arrays import to_ipc
+from tests.cli.fakedaemon import UUID
+
+TOPICS = m.TopicList(
+    dataflow=UUID,
+    topics=[
+        m.TopicInfo(
+            node="talker", output="count", subscribers=[m.Subscriber(node="sink", input="c")]
+        ),
+        m.TopicInfo(node="talker", output="text", subscribers=[], type="std/core/v1/String"),
+    ],
+)
+
+
+def rate(topic, hz, **values):
+    given = {"bandwidth": hz * 1000, "count": int(hz * 2), "samples": max(0, int(hz * 2) - 1)}
+    return m.TopicRate(topic=topic, hz=hz, **{**given, **values})
+
+
+COUNT = rate("talker/count", 20.0, mean_ms=50.0, min_ms=49.0, max_ms=51.0, std_ms=0.5)
+TEXT = rate("talker/text", 0.0)
+
+
+def message(topic, values, dropped=0, **metadata):
+    header = m.TopicHeader(stream=0, topic=topic, sequence=1, dropped=dropped, metadata=metadata)
+    return header, b"" if values is None else bytes(to_ipc(pa.array(values)))
+
+
+@pytest.fixture
+def topics(daemon):
+    daemon.answers["topic.list"] = TOPICS
+    daemon.answers["topic.watch"] = lambda _: [m.TopicRates(at=1.0, rates=[COUNT, TEXT])] * 2
+    return daemon
+
+
+def test_list_shows_who_receives(topics):
+    assert topics.dora("topic", "list").stdout.splitlines() == [
+        "Node    Name   Subscribers",
+        "talker  count  sink/c",
+        "talker  text",
+    ]
+    first, second = topics.dora("topic", "list", "-d", "demo", "-f", "json").stdout.splitlines()
+    assert json.loads(first) == {"node": "talker", "name": "count", "subscribers": ["sink/c"]}
+    assert json.loads(second)["subscribers"] == []
+
+
+def test_hz_prints_a_table_with_tabs_and_all_topics_together(topics):
+    result = topics.dora("topic", "hz", "--duration", "1", "--window", "5")
+    assert result.stdout.splitlines() == [
+        "topic\tavg_ms\tavg_hz\tmin_ms\tmax_ms\tstd_ms\tsamples",
+        "ALL\t50.00\t20.00\t49.00\t51.00\t0.50\t39",
+        "talker/count\t50.00\t20.00\t49.00\t51.00\t0.50\t39",
+        "talker/text\t-\t0.00\t-\t-\t-\t0",
+    ]
+    assert topics.asked("topic.watch") == [m.TopicWatch(dataflow=UUID, window=5)]
+
+
+def test_hz_ends_with_the_dataflow(topics):
+    topics.answers["topic.watch"] = [m.TopicRates(at=1.0, rates=[COUNT])]
+    result = topics.dora("topic", "hz", "talker/count", "--duration", "60", "-f", "json")
+    assert json.loads(result.stdout) == {
+        "topic": "talker/count",
+        "avg_ms": 50.0,
+        "avg_hz": 20.0,
+        "min_ms": 49.0,
+        "max_ms": 51.0,
+        "std_ms": 0.5,
+        "samples": 39,
+    }
+    assert topics.asked("topic.watch")[0].topics == ["talker/count"]
+
+
+def test_hz_without_a_terminal_needs_a_duration(topics):
+    result = topics.dora("topic", "hz")
+    assert result.returncode == 2
+    assert "--duration" in result.stderr
+
+
+def test_the_row_of_all_topics_adds_rates_and_pools_deviations():
+    other = rate("b", 10.0, mean_ms=100.0, min_ms=90.0, max_ms=130.0, std_ms=1.0, samples=39)
+    everything, *_ = rows([COUNT, other])
+    deviation = math.sqrt((0.5**2 + 1.0**2) / 2)
+    assert everything == ("ALL", "33.33", "30.00", "49.00", "130.00", f"{deviation:.2f}", "78")
+
+
+def test_info_shows_type_rate_and_receivers(topics):
+    topics.answers["topic.subscribe"] = [message("talker/count", [1])]
+    result = topics.dora("topic", "info", "talker/count", "--duration", "1")
+    assert result.stdout.splitlines() == [
+        "Topic: talker/count",
+        "",
+        "Type: int64",
+        "",
+        "Publisher:",
+        "  * talker (20.0 Hz)",
+        "",
+        "Subscribers:",
+        "  * sink/c",
+        "",
+        "Statistics:",
+        "  Total messages: 40",
+        "  Bandwidth: 0.16 Mbps",
+        "",
+        "Topic: talker/text",
+        "",
+        "Type: std/core/v1/String",
+        "",
+        "Publisher:",
+        "  * talker (0.0 Hz)",
+        "",
+        "Subscribers:",
+        "  * none",
+        "",
+        "Statistics:",
+        "  Total messages: 0",
+        "  Bandwidth: 0.00 Mbps",
+    ]
+
+
+def test_info_as_json(topics):
+    topics.answers["topic.subscribe"] = [message("talker/count", [1])]
+    first, second = map(
+        json.loads, topics.dora("topic", "info", "--duration", "1", "-f", "json").stdout.split()
+    )
+    assert first["subscribers"] == ["sink/c"]
+    assert (first["hz"], first["messages"], first["type"]) == (20.0, 40, "int64")
+    assert second["type"] == "std/core/v1/String"
+
+
+def test_echo_prints_json_lines_with_the_time_in_ms(daemon):
+    sent = "2026-01-02T03:04:05.678+00:00"
+    daemon.answers["topic.subscribe"] = [
+        message("talker/text", ["hi"], timestamp=sent, seq=3),
+        message("talker/text", None),
+    ]
+    first, second = daemon.dora("topic", "echo", "--format", "json").stdout.splitlines()
+    assert json.loads(first) == {
+        "timestamp": milliseconds(sent),
+        "name": "talker/text",
+        "data": ["hi"],
+        "metadata": {"seq": 3},
+    }
+    assert json.loads(second)["data"] is None
+
+
+def test_echo_for_people_is_one_line_a_message(daemon):
+    daemon.answers["topic.subscribe"] = [message("talker/count", [1, 2], seq=3)]
+    result = daemon.dora("topic", "echo", "talker/count")
+    assert result.stdout == 'talker/count\tdata=[1,2] metadata={"seq":3}\n'
+    (asked,) = daemon.asked("topic.subscribe")
+    assert asked == m.TopicSubscribe(dataflow=UUID, topics=["talker/count"])
+
+
+def test_echo_ends_after_a_count(daemon):
+    daemon.answers["topic.subscribe"] = [*[message("a/b", [i]) for i in range(3)], ...]
+    result = daemon.dora("topic", "echo", "--count", "2")
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_echo_ends_after_a_time_even_if_nothing_comes(daemon):
+    daemon.answers["topic.subscribe"] = [message("a/b", [1]), ...]
+    result = daemon.dora("topic", "echo", "--duration", "0.5")
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+
+
+def test_echo_tells_at_its_end_what_was_displaced(daemon):
+    daemon.answers["topic.subscribe"] = [message("a/b", [1]), message("a/b", [9], dropped=7)]
+    result = daemon.dora("topic", "echo")
+    assert result.stderr == "note: 7 messages were displaced on a/b: read too slowly\n"
+
+
+def test_pub_sends_json_as_often_as_asked(daemon):
+    daemon.answers["topic.publish"] = m.Published(messages=1, subscribers=2)
+    result = daemon.dora("topic", "pub", "a/b", "[1, 2]", "--count", "300")
+    assert result.returncode == 0
+    assert result.stderr == "published to a/b 300 times, 2 subscribers\n"
+    sent = daemon.asked("topic.publish")
+    assert [value for part in sent for value in part.data] == [[1, 2]] * 300
+
+
+def test_pub_reads_a_file_and_takes_metadata(daemon, tmp_path):
+    daemon.answers["topic.publish"] = m.Published(messages=1, subscribers=1)
+    (tmp_path / "data.json").write_text('{"x": -1}')
+    words = ("--file", "data.json", "--metadata", '{"request_id": "7"}', "-d", "demo")
+    assert daemon.dora("topic", "pub", "a/b", *words, cwd=tmp_path).returncode == 0
+    (sent,) = daemon.asked("topic.publish")
+    assert (sent.data, sent.metadata, sent.dataflow) == ([{"x": -1}], {"request_id": "7"}, "demo")
+
+
+@pytest.mark.parametrize(
+    "words", [["a/b"], ["a/b", "1", "--file", "x"], ["a/b", "{"], ["a/b", "1", "--metadata", "2"]]
+)
+def test_pub_with_a_wrong_message_is_a_usage_error(daemon, words):
+    assert daemon.dora("topic", "pub", *words).returncode == 2
+    assert daemon.calls == []
+
+
+def test_a_negative_number_can_be_published(daemon):
+    daemon.answers["topic.publish"] = m.Published(messages=1, subscribers=1)
+    assert daemon.dora("topic", "pub", "a/b", "-1.5").returncode == 0
+    assert daemon.asked("topic.publish")[0].data == [-1.5]
+
+
+def test_a_long_array_is_cut_for_people():
+    assert brief(pa.array(range(1000))) == (
+        "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,...] (1000 values of int64)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([math.nan, {"a": math.inf}, 1.5], '[null,{"a":null},1.5]'),
+        (b"\x00\xff", '"00ff"'),
+        (datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), '"2026-01-02T00:00:00+00:00"'),
+        (datetime.timedelta(seconds=1.5), "1.5"),
+        (decimal.Decimal("1.10"), '"1.10"'),
+        ("ü", '"ü"'),
+    ],
+)
+def test_what_json_has_no_word_for_is_still_valid_json(value, text):
+    assert to_json(value) == text
