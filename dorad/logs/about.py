@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from dorad.logs.paths import ABOUT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class About(msgspec.Struct, frozen=True):
@@ -58,18 +54,6 @@ def read(folder: Path) -> About | None:
         return msgspec.json.decode((folder / ABOUT).read_bytes(), type=About)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def read_all(out: Path) -> Iterator[tuple[Path, About]]:
-    """Yield the folders below `out` that have such a file."""
-    try:
-        folders = sorted(path for path in out.iterdir() if path.is_dir())
-    except OSError:
-        return
-    for folder in folders:
-        about = read(folder)
-        if about is not None:
-            yield folder, about
 
 
 def writer_lives(about: About) -> bool:

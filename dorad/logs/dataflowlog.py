@@ -75,6 +75,11 @@ class DataflowLog:
             pid_started=about.own_start(),
         )
 
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes there are, and those there were."""
+        return sorted(self._ids)
+
     def begin(self) -> None:
         """Say in the folder that the dataflow runs, and begin to look after the disk."""
         try:
@@ -139,7 +144,7 @@ class DataflowLog:
         Raises:
             OSError: a file cannot be read.
         """
-        return History(self.folder, sorted(self._ids), selection), self.hub.follow(selection)
+        return History(self.folder, self.nodes, selection), self.hub.follow(selection)
 
     def _take(self, batch: Batch) -> None:
         if batch.records:

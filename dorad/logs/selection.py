@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dorad.logs.filter import LogFilter
+from dorad.logs.filter import LogFilter, parse_filter
 from dorad.logs.paths import DAEMON
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from dorad.logs.record import LogRecord, Stream
 
 
@@ -38,3 +40,18 @@ class Selection:
         if not self.shown.passes(record):
             return False
         return self.grep is None or self.grep.casefold() in record.message.casefold()
+
+
+def select(
+    nodes: Iterable[str] = (),
+    *,
+    level: str | None = None,
+    by_node: Mapping[str, str] | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    grep: str | None = None,
+) -> Selection:
+    """Return the selection of these words. Raises ValueError: a level is none."""
+    pairs = ",".join(f"{node}={least}" for node, least in (by_node or {}).items())
+    shown = parse_filter(level, pairs)
+    return Selection(frozenset(nodes), shown, since, until, grep or None)

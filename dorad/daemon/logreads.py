@@ -1,0 +1,124 @@
+"""Reading a dataflow's log for a client: what there is, then what comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.control.messages import LogLine, LogLines
+from dorad.logs.find import Found
+from dorad.logs.history import History
+from dorad.logs.hub import Lines
+from dorad.logs.paths import DAEMON
+from dorad.logs.selection import Selection, select
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from pathlib import Path
+
+    from dorad.control.messages import LogRead
+    from dorad.logs.dataflowlog import DataflowLog
+    from dorad.logs.hub import Follower
+    from dorad.logs.record import LogRecord
+
+FRAME = 256 << 10
+"""Characters of messages after which the next frame begins."""
+FRAME_LINES = 500
+
+
+async def read_logs(
+    wanted: LogRead, uuid: str, folder: Path, log: DataflowLog | None
+) -> AsyncIterator[LogLines]:
+    """Yield the lines that are asked for, oldest first; `log` is there while the dataflow runs.
+
+    With `follow` the live lines begin exactly where the files ended, and end with the dataflow.
+
+    Raises:
+        ControlError: what is asked for makes no sense, or the files are gone or unreadable.
+    """
+    selection = _selection(wanted, log, folder)
+    try:
+        history, follower = _open(wanted, uuid, folder, log, selection)
+    except OSError as error:
+        raise ControlError("refused", f"a log file cannot be read: {error}") from error
+    try:
+        blocks = history.blocks(wanted.tail)
+        while block := await asyncio.to_thread(next, blocks, None):
+            for frame in _frames(uuid, Lines(block)):
+                yield frame
+        history.close()
+        if follower is not None:
+            async for lines in follower:
+                for frame in _frames(uuid, lines):
+                    yield frame
+    finally:
+        history.close()
+        if follower is not None:
+            follower.close()
+
+
+def _open(
+    wanted: LogRead, uuid: str, folder: Path, log: DataflowLog | None, selection: Selection
+) -> tuple[History, Follower | None]:
+    if log is not None and wanted.follow:
+        return log.follow(selection)
+    if log is None and not folder.is_dir():
+        raise ControlError("not-found", f"the log files of {uuid} are gone: {folder}")
+    return History(folder, _nodes(log, folder), selection), None
+
+
+def _nodes(log: DataflowLog | None, folder: Path) -> Sequence[str]:
+    return Found.at(folder).nodes if log is None else log.nodes
+
+
+def _selection(wanted: LogRead, log: DataflowLog | None, folder: Path) -> Selection:
+    if wanted.tail is not None and wanted.tail < 0:
+        raise ControlError("bad-request", f"tail is {wanted.tail}; it is a number of lines")
+    there = _nodes(log, folder)
+    for node in wanted.nodes:
+        if node not in there and node != DAEMON:
+            names = ", ".join(there) or "none"
+            raise ControlError("not-found", f"there is no node '{node}'; there are: {names}")
+    try:
+        return select(
+            wanted.nodes,
+            level=wanted.level,
+            by_node=wanted.by_node,
+            since=wanted.since,
+            until=wanted.until,
+            grep=wanted.grep,
+        )
+    except ValueError as error:
+        raise ControlError("bad-request", str(error)) from error
+
+
+def _frames(uuid: str, lines: Lines) -> Iterator[LogLines]:
+    """Yield frames of bounded size."""
+    begin = size = 0
+    left_out = lines.left_out
+    for at, record in enumerate(lines.records):
+        size += len(record.message)
+        if size > FRAME or at - begin >= FRAME_LINES:
+            yield LogLines(dataflow=uuid, lines=_lines(lines.records[begin:at]), left_out=left_out)
+            begin, size, left_out = at, len(record.message), 0
+    if begin < len(lines.records) or left_out:
+        yield LogLines(dataflow=uuid, lines=_lines(lines.records[begin:]), left_out=left_out)
+
+
+def _lines(records: Sequence[LogRecord]) -> list[LogLine]:
+    return [
+        LogLine(
+            timestamp=record.timestamp,
+            level=record.level,
+            node=record.node,
+            message=record.message,
+            stream=record.stream,
+            target=record.target,
+            fields=None if record.fields is None else dict(record.fields),
+            file=record.file,
+            line=record.line,
+            module_path=record.module_path,
+        )
+        for record in records
+    ]

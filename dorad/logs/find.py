@@ -1,0 +1,95 @@
+"""Finding the logs of a dataflow below a folder, by UUID or by name, whether or not it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.logs import about
+from dorad.logs.paths import nodes_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.logs.about import About
+
+SHOWN = 8
+"""Dataflows that an error lists."""
+
+
+class NoLogsError(Exception):
+    """There are no such logs; `str()` is one line that says what there is."""
+
+
+class Found(NamedTuple):
+    """The logs of one run."""
+
+    folder: Path
+    about: About | None
+    """None where the folder does not say, as dora's own do not."""
+    others: int
+    """Older runs of the same name, or of any if none was asked for."""
+
+    @classmethod
+    def at(cls, folder: Path) -> Found:
+        """Return the logs in a folder."""
+        return cls(folder, about.read(folder), 0)
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes there are or were, those first that the dataflow has now."""
+        known = [] if self.about is None else [*self.about.nodes]
+        return list(dict.fromkeys([*known, *nodes_in(self.folder)]))
+
+    @property
+    def title(self) -> str:
+        """What to call it to a user."""
+        return self.folder.name if self.about is None else self.about.title
+
+    @property
+    def running(self) -> bool:
+        """Whether more lines may come."""
+        known = about.read(self.folder)
+        return known is not None and not known.ended and about.writer_lives(known)
+
+
+def find(out: Path, wanted: str | None) -> Found:
+    """Return the newest run called `wanted` (a UUID, the beginning of one, or a name), or any.
+
+    Raises:
+        NoLogsError: there is none.
+    """
+    runs = list_runs(out)
+    if not runs:
+        raise NoLogsError(f"there are no logs in {out}; `dora run` and `dora start` write them")
+    if wanted is None:
+        matching = runs
+    else:
+        matching = [run for run in runs if wanted in (run.folder.name, _name(run))]
+        if not matching and len(wanted) >= 4:
+            matching = [run for run in runs if run.folder.name.startswith(wanted)]
+            if len(matching) > 1:
+                raise NoLogsError(f"several UUIDs in {out} begin with `{wanted}`; give more of it")
+    if not matching:
+        there = ", ".join(dict.fromkeys(_name(run) or run.folder.name for run in runs[:SHOWN]))
+        more = ", ..." if len(runs) > SHOWN else ""
+        raise NoLogsError(f"there are no logs of `{wanted}` in {out}; there are: {there}{more}")
+    return matching[0]._replace(others=len(matching) - 1)
+
+
+def list_runs(out: Path) -> list[Found]:
+    """Return all runs, newest first."""
+    try:
+        folders = [path for path in out.iterdir() if path.is_dir()]
+    except OSError:
+        return []
+    runs = [Found.at(path) for path in folders]
+    runs = [run for run in runs if run.about or any(run.folder.glob("log_*.jsonl"))]
+    return sorted(runs, key=_started, reverse=True)
+
+
+def _started(run: Found) -> float:
+    return run.folder.stat().st_mtime if run.about is None else run.about.started_at
+
+
+def _name(run: Found) -> str | None:
+    return None if run.about is None else run.about.name
