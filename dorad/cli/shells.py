@@ -23,7 +23,7 @@ BASH = """\
     COMPREPLY=()
     while IFS= read -r line; do
         [[ $line == */ ]] && compopt -o nospace
-        COMPREPLY+=("$line")
+        [[ -n $line ]] && COMPREPLY+=("$line")
     done < <(env _DORA_WORDS="$(printf '%%s\\n' "${COMP_WORDS[@]:1:COMP_CWORD}")" \\
         %(complete_var)s=bash_complete "$1" 2>/dev/null)
 }
@@ -36,11 +36,13 @@ set edit:completion:arg-completer[%(prog_name)s] = {|@words|
   tmp E:%(complete_var)s = elvish_complete
   tmp E:_DORA_WORDS = (str:join "\\n" $words[1..])
   %(prog_name)s 2>/dev/null | from-lines | each {|line|
-    var value help = (str:split &max=2 "\\t" $line)
-    var after = ' '
-    if (str:has-suffix $value /) { set after = '' }
-    edit:complex-candidate $value &code-suffix=$after ^
-      &display=(if (eq $help '') { put $value } else { put $value' ('$help')' })
+    if (not-eq $line '') {
+      var value help = (str:split &max=2 "\\t" $line)
+      var after = ' '
+      if (str:has-suffix $value /) { set after = '' }
+      edit:complex-candidate $value &code-suffix=$after ^
+        &display=(if (eq $help '') { put $value } else { put $value' ('$help')' })
+    }
   }
 }
 """
@@ -54,7 +56,7 @@ Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
     $env:%(complete_var)s = 'powershell_complete'
     $env:_DORA_WORDS = (@($words) + @($wordToComplete)) -join "`n"
     try {
-        & %(prog_name)s 2>$null | ForEach-Object {
+        & %(prog_name)s 2>$null | Where-Object { $_ } | ForEach-Object {
             $item = $_ | ConvertFrom-Json
             [System.Management.Automation.CompletionResult]::new(
                 $item.value, $item.value, 'ParameterValue', $item.help)

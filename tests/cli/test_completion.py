@@ -50,8 +50,11 @@ def test_an_unknown_shell_is_a_usage_error_that_lists_the_known():
 
 
 def test_commands_are_completed(folder):
-    assert complete("bash", "", cwd=folder) == list(COMMANDS)
+    listed = [name for name, entry in COMMANDS.items() if not entry.hidden]
+    assert complete("bash", "", cwd=folder) == listed
     assert complete("bash", "va", cwd=folder) == ["validate"]
+    assert complete("bash", "topic", "", cwd=folder) == ["list", "echo", "hz", "info", "pub"]
+    assert complete("bash", "param", "", cwd=folder) == ["list", "get", "set", "delete"]
 
 
 def test_options_are_completed(folder):
@@ -85,15 +88,17 @@ def test_a_script_is_valid_for_its_shell(tmp_path, shell, check):
     assert subprocess.run([shell, *check, script], check=False).returncode == 0
 
 
-def test_bash_itself_completes_with_the_script(folder):
+@pytest.mark.parametrize(("word", "offered"), [("flow.ym", "flow.yml\n1"), ("none", "\n0")])
+def test_bash_itself_completes_with_the_script(folder, word, offered):
     words = (
         dora("completion", "bash").stdout
-        + """
-compopt() { :; }
-COMP_WORDS=(dora graph flow.ym)
+        + f"""
+compopt() {{ :; }}
+COMP_WORDS=(dora graph {word})
 COMP_CWORD=2
 _dora_completion "$1"
-printf '%s\\n' "${COMPREPLY[@]}"
+printf '%s\\n' "${{COMPREPLY[@]}}"
+printf '%s' "${{#COMPREPLY[@]}}"
 """
     )
     program = folder / "dora"
@@ -107,4 +112,4 @@ printf '%s\\n' "${COMPREPLY[@]}"
         check=True,
         timeout=30,
     )
-    assert result.stdout == "flow.yml\n"
+    assert result.stdout == offered

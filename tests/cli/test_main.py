@@ -27,8 +27,8 @@ def test_help_lists_every_command_with_its_line():
     result = dora("--help")
     assert result.returncode == 0
     for name, entry in COMMANDS.items():
-        assert f"{name} " in result.stdout
-        assert entry.help in result.stdout
+        assert (f"  {name} " in result.stdout) is not entry.hidden
+        assert (entry.help in result.stdout) is not entry.hidden
 
 
 def test_help_imports_no_third_party_module_but_click():
@@ -48,7 +48,7 @@ def test_help_imports_no_module_of_a_command():
     ).stderr
     imported = {line.rpartition("|")[2].strip() for line in output.splitlines()}
     ours = {name for name in imported if name.startswith("dorad")}
-    assert ours == {"dorad", "dorad.cli", "dorad.cli.main"}
+    assert ours == {"dorad", "dorad.cli", "dorad.cli.groups", "dorad.cli.main"}
 
 
 def test_without_arguments_it_prints_the_help_as_a_usage_error():
@@ -58,12 +58,29 @@ def test_without_arguments_it_prints_the_help_as_a_usage_error():
     assert result.stderr.startswith("Usage: dora")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+GROUPS = {
+    "node": "list info add remove replace connect disconnect restart stop",
+    "topic": "list echo hz info pub",
+    "param": "list get set delete",
+}
+LISTED = [
+    *(name for name, entry in COMMANDS.items() if not entry.hidden),
+    *(f"{group} {name}" for group, names in GROUPS.items() for name in names.split()),
+]
+
+
+@pytest.mark.parametrize("name", LISTED)
 def test_every_command_has_help_with_examples_or_a_setup(name):
-    result = dora(name, "--help")
+    result = dora(*name.split(), "--help")
     assert result.returncode == 0
     assert f"Usage: dora {name}" in result.stdout
     assert f"dora {name}" in result.stdout.partition("Options:")[2]
+
+
+@pytest.mark.parametrize("words", [["system", "status"], ["inspect", "top"]])
+def test_a_command_can_be_called_by_its_other_name(words):
+    other = dora(*words, "--help").stdout.partition("\n")[2]
+    assert other == dora(words[1], "--help").stdout.partition("\n")[2]
 
 
 def test_h_is_help_for_every_command():

@@ -1,0 +1,163 @@
+"""`dora top`: the JSON of `--once`, and the rows of the live table."""
+
+import contextlib
+import json
+import os
+import pty
+import subprocess
+
+import pytest
+
+from dorad.cli.top_screen import edge_row, node_row, sort_edges, sort_nodes
+from dorad.control import messages as m
+from tests.cli.dora import DORA, dora
+from tests.cli.fakedaemon import UUID, no_daemon, node
+
+
+def edge(source, target, **values):
+    given = {
+        "dataflow": UUID,
+        "queue_size": 10,
+        "sent": 100,
+        "received": 90,
+        "dropped": 4,
+        "queued": 6,
+        "payload": 800,
+        "rate": 20.0,
+        "drop_rate": 0.5,
+        "bandwidth": 160_000.0,
+        "latency": 0.00025,
+        "jitter": 0.00001,
+    }
+    return m.EdgeStats(source=source, target=target, **{**given, **values})
+
+
+USED = m.NodeMetrics(
+    cpu=50.0,
+    memory=200_000_000,
+    disk_read=1_000_000.0,
+    net_tx=2000.0,
+    net_rx=5.0,
+    net_known=True,
+)
+TOP = m.Top(
+    at=1000.0,
+    window=2.0,
+    nodes=[node("arm", metrics=USED, broken_inputs=["scan"], pending=6), node("camera")],
+    edges=[edge("camera/image", "arm/image"), edge("camera/scan", "arm/scan", latency=None)],
+)
+
+
+@pytest.fixture
+def topped(daemon):
+    daemon.answers["top"] = TOP
+    return daemon
+
+
+@pytest.mark.parametrize("words", [["top"], ["inspect", "top"]])
+def test_once_prints_doras_array_of_nodes(topped, words):
+    arm, camera = json.loads(topped.dora(*words, "--once").stdout)
+    assert arm["dataflow_id"] == UUID
+    assert (arm["dataflow_name"], arm["node_id"]) == ("demo", "arm")
+    assert arm["metrics"] == {
+        "pid": 4711,
+        "cpu_usage": 50.0,
+        "memory_mb": 200.0,
+        "disk_read_mb_s": 1.0,
+        "disk_write_mb_s": 0.0,
+        "restart_count": 0,
+        "broken_inputs": ["scan"],
+        "status": "running",
+        "pending_messages": 6,
+    }
+    assert arm["network"] == {"tx_bytes_s": 2000.0, "rx_bytes_s": 5.0}
+    assert camera["network"] is None
+    assert camera["inputs"] == []
+
+
+def test_once_has_the_edges_below_the_node_that_receives(topped):
+    arm, _ = json.loads(topped.dora("top", "--once").stdout)
+    image, scan = arm["inputs"]
+    assert image == {
+        "id": "image",
+        "source": "camera/image",
+        "queue_size": 10,
+        "queued": 6,
+        "sent": 100,
+        "received": 90,
+        "dropped": 4,
+        "bytes": 800,
+        "rate_hz": 20.0,
+        "drop_rate_hz": 0.5,
+        "bytes_s": 160_000.0,
+        "latency_ms": 0.25,
+        "jitter_ms": 0.01,
+        "broken": False,
+    }
+    assert scan["latency_ms"] is None
+
+
+def test_nodes_of_other_dataflows_with_the_same_name_keep_their_own_edges(daemon):
+    twin = node("arm", dataflow="other")
+    found = m.Top(at=0.0, window=1.0, nodes=[node("arm"), twin], edges=[edge("a/b", "arm/x")])
+    daemon.answers["top"] = found
+    first, second = json.loads(daemon.dora("top", "--once").stdout)
+    assert (len(first["inputs"]), len(second["inputs"])) == (1, 0)
+
+
+def test_the_live_table_needs_a_terminal(topped):
+    result = topped.dora("top")
+    assert result.returncode == 1
+    assert "--once" in result.stderr
+
+
+def test_without_a_daemon_it_says_what_to_do(tmp_path):
+    result = dora("top", "--once", env=no_daemon(tmp_path))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "`dora up`" in result.stderr
+
+
+def test_the_live_table_is_drawn_and_q_quits(topped):
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "DORA_SOCKET": str(topped.socket), "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [*DORA, "top", "--refresh-interval", "60"], stdin=theirs, stdout=theirs, env=env
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"camera/scan" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, b"q")
+        with contextlib.suppress(OSError):  # the end of a terminal is an error
+            while os.read(ours, 4096):
+                pass
+    os.close(ours)
+    assert process.returncode == 0
+    assert len(topped.asked("top")) == 1
+
+
+def test_a_row_of_a_node():
+    assert node_row(TOP.nodes[0]) == (
+        *("arm", "Running", "demo", "4711", "50.0", "200.0", "0", "6"),
+        *("2.0 kB/s / 5 B/s", "1.0 MB/s / 0 B/s"),
+    )
+    assert node_row(node("x", pid=None, dynamic=True))[1:4] == ("Dynamic", "demo", "-")
+
+
+def test_a_row_of_an_edge():
+    assert edge_row(TOP.edges[0]) == (
+        *("camera/image -> arm/image", "20.0", "160.0 kB/s", "4", "0.5", "6/10"),
+        *("0.250", "0.010"),
+    )
+    assert edge_row(edge("a/b", "c/d", latency=None, broken=True))[0] == "a/b -> c/d (broken)"
+
+
+def test_keys_sort_nodes_and_edges():
+    nodes = [node("b"), node("c", metrics=USED), node("a")]
+    assert [info.node for info in sort_nodes(nodes, "n")] == ["a", "b", "c"]
+    assert [info.node for info in sort_nodes(nodes, "c")] == ["c", "a", "b"]
+    assert [info.node for info in sort_nodes(nodes, "m")] == ["c", "a", "b"]
+    edges = [edge("a/a", "z/a"), edge("b/b", "z/b", rate=30.0), edge("c/c", "z/c", drop_rate=9.0)]
+    assert [found.source for found in sort_edges(edges, "n")] == ["a/a", "b/b", "c/c"]
+    assert [found.source for found in sort_edges(edges, "r")] == ["b/b", "a/a", "c/c"]
+    assert [found.source for found in sort_edges(edges, "d")] == ["c/c", "a/a", "b/b"]
