@@ -25,10 +25,10 @@ class Health:
 def health_after(before: Health | None, vitals: Vitals, now: float) -> Health | None:
     """Return what is known after a look at a node; None while it has no `Node`.
 
-    A node is well if it has entered or left the API since the last look, or if it is at rest
-    there: waiting for input with nothing queued, or for room to send, and having read all that
-    the daemon has told it. Only an answer proves that a node at rest has not been stopped by a
-    signal, so whoever looks sends it a packet each time.
+    A node is well if its pulse has moved since the last look, or if it is at rest: waiting for
+    input with nothing queued, and having read all that the daemon has told it. Only an answer
+    proves that a node at rest has not been stopped by a signal, so whoever looks sends it a
+    packet each time.
     """
     if not vitals.connected:
         return None
@@ -38,6 +38,5 @@ def health_after(before: Health | None, vitals: Vitals, now: float) -> Health | 
 
 
 def at_rest(vitals: Vitals) -> bool:
-    """Whether a node waits within the API, as far as its words tell."""
-    waits = (vitals.asleep and not vitals.queued) or vitals.waits_for_room
-    return waits and not vitals.unread
+    """Whether a node waits for input, as far as its words tell."""
+    return vitals.asleep and not vitals.queued and not vitals.unread

@@ -65,7 +65,9 @@ class Vitals(Protocol):
 
     @property
     def pulse(self) -> int:
-        """A number that changes whenever it enters or leaves the API, if it is watched."""
+        """A number that changes whenever it enters or leaves the API, and ten times a second while
+        it waits for room there, if it is watched.
+        """
 
     @property
     def unread(self) -> bool:
@@ -74,10 +76,6 @@ class Vitals(Protocol):
     @property
     def queued(self) -> int:
         """Messages that wait in its inputs."""
-
-    @property
-    def waits_for_room(self) -> bool:
-        """Whether it blocks in sending, because a receiver's queue is full."""
 
 
 class Broker(Protocol):

@@ -39,7 +39,6 @@ class Vitals:
     pulse: int = 0
     unread: bool = False
     queued: int = 0
-    waits_for_room: bool = False
 
 
 class FakeBroker:

@@ -22,9 +22,6 @@ def well(vitals: Vitals) -> bool:
         (Vitals(asleep=True, pulse=1), True),
         (Vitals(asleep=True, pulse=1, unread=True), False),
         (Vitals(asleep=True, pulse=1, queued=1), False),
-        (Vitals(asleep=False, pulse=1, waits_for_room=True), True),
-        (Vitals(asleep=False, pulse=1, waits_for_room=True, queued=5), True),
-        (Vitals(asleep=False, pulse=1, waits_for_room=True, unread=True), False),
     ],
 )
 def test_a_node_is_well_that_moves_or_waits_and_answers(vitals: Vitals, is_well: bool) -> None:
