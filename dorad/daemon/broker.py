@@ -6,50 +6,42 @@ them without it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import socket
-import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from dorad.daemon.connection import Connection
-from dorad.daemon.edges import EdgeCounters, edges_of
-from dorad.daemon.extensions import KINDS, Extensions
+from dorad.daemon import restore
+from dorad.daemon.desk import Desk
+from dorad.daemon.edges import EdgeTable, is_guest
+from dorad.daemon.emitter import Emitter
+from dorad.daemon.guests import Guests
+from dorad.daemon.introductions import Introductions
+from dorad.daemon.lobby import Lobby
 from dorad.daemon.mailbox import Mailbox
-from dorad.daemon.pidwatch import PidWatch
+from dorad.daemon.members import Members
+from dorad.daemon.rewiring import Rewiring
 from dorad.daemon.samples import Samples
-from dorad.node.payload import pack
-from dorad.node.protocol import VERSION, Packet, ProtocolError
-from dorad.shm import create, doorbell
+from dorad.daemon.seeing import Seeing
+from dorad.daemon.telling import Telling
+from dorad.daemon.topology import Topology
+from dorad.launch.fdstore import NoStore
+from dorad.shm import create
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from dorad.daemon.segments import EdgeKey
-    from dorad.dataflow.model import Dataflow
-    from dorad.shm.ring import Counters
+    from dorad.daemon.guests import Targets
+    from dorad.daemon.members import BrokerListener
+    from dorad.daemon.restore import Kept
+    from dorad.dataflow.model import Dataflow, Input, Node
+    from dorad.launch.fdstore import FdStore
 
 HELLO_DEADLINE_S = 5.0
 """Seconds a connection may stay open without saying which node it is."""
 
-MAX_SEGMENT = 1 << 40
 
-
-class BrokerListener(Protocol):
-    """Whom the broker tells what nodes do."""
-
-    def on_connected(self, node_id: str, pid: int) -> None:
-        """A node called `Node()` and waits at the barrier."""
-
-    def on_outputs_done(self, node_id: str) -> None:
-        """A node dropped its `Node`; the process may live on."""
-
-    def on_disconnected(self, node_id: str) -> None:
-        """A node's socket is gone."""
-
-
-class Broker:
+class Broker(Telling, Seeing):
     """The mailboxes and connections of one dataflow. Belongs to one event loop."""
 
     def __init__(
@@ -59,326 +51,285 @@ class Broker:
         socket_path: Path,
         listener: BrokerListener,
         *,
+        store: FdStore | None = None,
         hello_deadline: float = HELLO_DEADLINE_S,
     ) -> None:
-        self._dataflow = dataflow
-        self._dataflow_id = dataflow_id
+        """Make a broker that has not made anything yet; `store` keeps what is to outlive it."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when `snapshot` would return something else than before."""
         self._path = socket_path
-        self._listener = listener
-        self._hello_deadline = hello_deadline
-        self._edges = edges_of(dataflow)
-        self._boxes: dict[str, Mailbox] = {}
-        self._connections: dict[str, Connection] = {}
-        self._strangers: dict[Connection, asyncio.TimerHandle] = {}
-        self._waiting: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-        self._dynamic = PidWatch(self._process_ended)
-        self._samples = Samples(self._edges, self)
-        self._extensions = Extensions(self)
-        self._gone: set[str] = set()
-        self._epoch_ns: int | None = None
-        self._poison: str | None = None
-        self._server: socket.socket | None = None
+        self._desk = desk = Desk(dataflow, dataflow_id, store or NoStore())
+        self._samples = Samples(desk)
+        introductions = Introductions(desk, self._samples)
+        rewiring = Rewiring(desk, self._samples, introductions)
+        self._introductions = introductions
+        self._rewiring = rewiring
+        self._topology = Topology(desk, self._samples, rewiring)
+        self._guests = Guests(desk, self._samples, rewiring)
+        self._emitter = Emitter(desk, self._samples)
+        self._members = Members(
+            desk, listener, self._samples, introductions, self._topology, self._changed
+        )
+        members = self._members
+        self._lobby = Lobby(
+            socket_path, hello_deadline, members.hello, members.heard, members.ended
+        )
+
+    def _changed(self) -> None:
+        self.on_change()
 
     # -- life --------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Make all mailboxes and listen.
+    async def open(self, kept: Kept | None = None) -> None:
+        """Make all mailboxes and listen; or take over what another daemon has left.
 
         Raises:
             OSError: /dev/shm is full, or the socket cannot be made.
         """
         create.sweep()
         try:
-            for node in self._dataflow.nodes:
-                self._boxes[node.id] = Mailbox(self._dataflow, node, self._dataflow_id)
-            server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-            self._server = server
-            self._path.unlink(missing_ok=True)
-            server.bind(os.fspath(self._path))
-            self._path.chmod(0o600)
-            server.listen(128)
+            if kept is None:
+                self._make()
+            else:
+                self._take_over(kept)
         except BaseException:
             await self.close()
             raise
-        asyncio.get_running_loop().add_reader(server.fileno(), self._accept)
+
+    def _make(self) -> None:
+        desk = self._desk
+        for node in desk.dataflow.nodes:
+            desk.boxes[node.id] = Mailbox(node)
+            desk.keep_box(node.id)
+        self._topology.wire_up()
+        desk.store.store(desk.name("listener"), (self._lobby.open(),))
+
+    def _take_over(self, kept: Kept) -> None:
+        desk = self._desk
+        snapshot = kept.snapshot
+        desk.epoch_ns = snapshot.get("epoch_ns")
+        desk.poison = snapshot.get("poison")
+        restore.restore_boxes(desk, kept)
+        lost = restore.lost_rings(desk, snapshot)
+        parked = restore.restore_connections(desk, self._lobby, kept)
+        restore.restore_segments(desk, self._samples, kept)
+        for node_id, connection in desk.connections.items():
+            connection.forget_questions(restore.QUESTIONS)
+            self._members.adopt(node_id)
+        for node_id, input_id, ring in lost:
+            desk.send(node_id, "input_gone", {"id": input_id, "ring": ring})
+        self._samples.drop_guests(desk.connections)
+        handovers = self._members.handovers
+        handovers.restore(snapshot.get("handovers", {}), parked, desk.dataflow)
+        for connection in parked.values():
+            if handovers.parked(connection) is None and desk.node_of(connection) is None:
+                connection.close("its place is taken")
+        for node_id in desk.boxes:
+            if node_id not in desk.connections and node_id not in handovers:
+                self._members.nobody_reads(node_id)
+        (listener,) = kept.take(desk.name("listener")).get("", (None,))
+        desk.store.store(desk.name("listener"), (self._lobby.open(listener),))
 
     async def close(self) -> None:
         """End every connection and let go of every descriptor and of the socket's name."""
-        loop = asyncio.get_running_loop()
-        if self._server is not None:
-            loop.remove_reader(self._server.fileno())
-            self._server.close()
-            self._server = None
-            self._path.unlink(missing_ok=True)
-        for connection in (*self._strangers, *self._connections.values()):
-            connection.close("the dataflow has ended")
-        self._dynamic.close()
-        for box in self._boxes.values():
+        desk = self._desk
+        desk.store.drop(desk.name("listener"))
+        for node_id in desk.boxes:
+            desk.store.drop(desk.name("box", node_id))
+        await self._let_go(unlink=True)
+
+    async def let_go(self) -> None:
+        """Leave everything to the next daemon: nodes notice nothing."""
+        self._desk.store = NoStore()
+        self._members.deaf = True
+        await self._let_go(unlink=False)
+
+    async def _let_go(self, *, unlink: bool) -> None:
+        desk = self._desk
+        self._lobby.close(unlink=unlink)
+        self._rewiring.close()
+        self._members.close()
+        for box in desk.boxes.values():
             box.close()
-        self._boxes.clear()
+        desk.edges = EdgeTable()
+        desk.boxes.clear()
         await self._samples.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the next daemon must know besides the descriptors; JSON-able."""
+        desk = self._desk
+        boxes = {n: box.snapshot() for n, box in desk.boxes.items() if not is_guest(n)}
+        return {
+            "epoch_ns": desk.epoch_ns,
+            "poison": desk.poison,
+            "gone": sorted(desk.gone),
+            "told": {n: [*told] for n, told in desk.told.items() if told and not is_guest(n)},
+            "restarts": desk.restarts,
+            "params": desk.params,
+            "boxes": boxes,
+            "edges": [[*edge] for edge in desk.edges if not is_guest(edge.source + edge.consumer)],
+            "attached": {n: c.pid for n, c in desk.connections.items() if not is_guest(n)},
+            "next_segment": self._samples.next_number,
+            "orphans": self._samples.snapshot(),
+            "handovers": self._members.handovers.snapshot(),
+        }
 
     def node_config(self, node_id: str) -> str:
         """Return the text of DORA_NODE_CONFIG for a node."""
         return json.dumps(
             {
                 "node_id": node_id,
-                "dataflow_id": self._dataflow_id,
+                "dataflow_id": self._desk.dataflow_id,
                 "daemon_socket": os.fspath(self._path),
             }
         )
 
-    # -- what the supervisor decides ---------------------------------------------------------
-
-    def open_barrier(self) -> None:
-        """Let `Node()` return in every node that waits, and at once in later ones."""
-        if self._epoch_ns is not None or self._poison is not None:
-            return
-        self._epoch_ns = time.monotonic_ns()
-        for node_id in list(self._connections):
-            self.send(node_id, "start", {"epoch_ns": self._epoch_ns})
-
-    def poison(self, reason: str) -> None:
-        """Make `Node()` raise in every node that waits, and in later ones."""
-        self._poison = reason
-        for connection in list(self._connections.values()):
-            connection.send("refused", {"error": reason})
-
-    def stop(self, node_id: str, reason: str) -> None:
-        """Send STOP with `reason`, MANUAL or ALL_INPUTS_CLOSED."""
-        self._tell(node_id, "stop", {"reason": reason})
-
-    def close_input(self, node_id: str, input_id: str) -> None:
-        """Send INPUT_CLOSED, which the node sees after what is queued."""
-        self._tell(node_id, "closed", {"input": input_id})
-
-    def node_failed(self, node_id: str, source_node: str, error: str, input_ids: list[str]) -> None:
-        """Send NODE_FAILED."""
-        fields = {"source_node_id": source_node, "error": error, "affected_input_ids": input_ids}
-        self._tell(node_id, "failed", fields)
+    # -- processes come and go ---------------------------------------------------------------
 
     def detach(self, node_id: str) -> None:
         """Take note that a node's process is gone for good: nobody waits for it any more."""
-        self._gone.add(node_id)
-        self._take_back(node_id)
-        self._boxes[node_id].close_rings()
-        for producer in {edge.source for edge in self._edges if edge.consumer == node_id}:
-            self._send_edges(producer, {e.output for e in self._edges if e.consumer == node_id})
+        desk = self._desk
+        self._members.handovers.end(node_id)
+        desk.gone.add(node_id)
+        self._members.take_back(node_id)
+        desk.boxes[node_id].close_rings()
+        self._emitter.forget(node_id)
+        self._introductions.edges_into(node_id)
+        self._changed()
+
+    def restarting(self, node_id: str, restart_count: int) -> None:
+        """Take note that the node's next process is to be its `restart_count`-th restart."""
+        self._desk.restarts[node_id] = restart_count
+        self._changed()
 
     def released(self, node_id: str) -> None:
         """Take note that a node's process has ended and that another one will take its place.
 
         What waits for the node goes on waiting, and newer messages displace it: nobody blocks on a
-        node that is not there.
+        node that is not there. A stop that was meant for the old process does not reach the new.
         """
-        self._take_back(node_id)
+        self._members.take_back(node_id)
+        self._desk.facts(node_id).drop_manual_stop()
+        self._changed()
 
-    def _take_back(self, node_id: str) -> None:
-        """Undo what an ended process has left: its connection, its borrows, its samples."""
-        connection = self._connections.get(node_id)
-        if connection is not None:
-            # A child that it forked may keep the socket open.
-            connection.close("its process has ended")
-        self._boxes[node_id].clear_hazards()
-        self._samples.orphan(node_id, None)
-        self._extensions.leave(node_id)
+    def reopen(self, node_id: str) -> None:
+        """Let a node have processes again that was stopped, or gone for good."""
+        desk = self._desk
+        desk.facts(node_id).drop("stop")
+        if node_id in desk.gone:
+            desk.gone.remove(node_id)
+            desk.boxes[node_id].leave()
+            self._introductions.edges_into(node_id)
+        self._changed()
 
-    def activity(self, node_id: str) -> int:
-        """Return a number that changes whenever the node sends or receives something."""
-        sent = sum(
-            self._boxes[edge.consumer].counters(edge.input).sent
-            for edge in self._edges
-            if edge.source == node_id
-        )
-        box = self._boxes[node_id]
-        seen = [box.counters(input_id) for input_id in box.rings]
-        return sent + sum(each.received for each in seen)
+    async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+        """Expect a process that takes the place of a node's present one, and its mailbox.
 
-    def counters(self) -> list[EdgeCounters]:
-        """Return what passed over every edge between nodes."""
-        result = []
-        for edge in self._edges:
-            box = self._boxes[edge.consumer]
-            seen = box.counters(edge.input)
-            result.append(
-                EdgeCounters(
-                    source_node=edge.source,
-                    output=edge.output,
-                    node=edge.consumer,
-                    input=edge.input,
-                    queue_size=box.rings[edge.input].queue_size,
-                    sent=seen.sent,
-                    received=seen.received,
-                    dropped=seen.dropped,
-                    queued=seen.queued,
-                    payload_bytes=seen.payload_bytes,
-                    refused=seen.refused,
-                )
-            )
-        return result
+        It waits with its hello until the other has said `done` or hung up; until it receives,
+        producers wait for room.
 
-    def _tell(self, node_id: str, kind: str, fields: dict[str, Any]) -> None:
-        """Send something that a node must learn, also if it attaches only later."""
-        if node_id in self._connections:
-            self.send(node_id, kind, fields)
-        elif node_id not in self._gone:
-            self._waiting.setdefault(node_id, []).append((kind, fields))
+        Raises:
+            ValueError: it is being replaced already.
+            OSError: there is no room for an input that only the replacement has.
+        """
+        self._members.handovers.begin(node_id, replacement, dataflow)
+        self._changed()
 
-    def send(
-        self, node_id: str, kind: str, fields: dict[str, Any], fds: tuple[int, ...] = ()
-    ) -> None:
-        """Send a packet to a node, if it is connected."""
-        connection = self._connections.get(node_id)
-        if connection is not None:
-            connection.send(kind, fields, fds)
-            self._boxes[node_id].mail_sent(connection.sent)
+    def end_handover(self, node_id: str) -> bool:
+        """End a handover: the old process has ended; or the new one has, and all is as before.
 
-    def connection(self, node_id: str) -> Connection | None:
-        """Return a node's connection, if it has one."""
-        return self._connections.get(node_id)
+        Returns False if the new process did not get the place.
+        """
+        swapped = self._members.handovers.end(node_id)
+        self._changed()
+        return swapped
 
-    def edge_counters(self, edge: EdgeKey) -> Counters | None:
-        """Return what an edge has seen, None if its consumer will never read again."""
-        return None if edge.node in self._gone else self._boxes[edge.node].counters(edge.input)
+    # -- the dataflow changes ----------------------------------------------------------------
 
-    # -- connections -------------------------------------------------------------------------
+    async def add_node(self, node: Node, dataflow: Dataflow) -> None:
+        """Make the mailbox of one more node, and connect it; `dataflow` has it already.
 
-    def _accept(self) -> None:
-        if self._server is None:
-            return
-        try:
-            sock, _ = self._server.accept()
-        except OSError:
-            # The other side has given up already, or descriptors are short: it will try again.
-            return
-        sock.setblocking(False)
-        connection = Connection(sock, self._on_packet, self._on_end)
-        if connection.uid not in (0, os.getuid()):
-            connection.close("another user's process")
-            return
-        loop = asyncio.get_running_loop()
-        self._strangers[connection] = loop.call_later(
-            self._hello_deadline, connection.close, "said nothing"
-        )
+        Raises:
+            OSError: /dev/shm is full.
+            ValueError: there is such a node already.
+        """
+        await self._topology.add_node(node, dataflow)
+        self._changed()
 
-    def _on_end(self, connection: Connection, reason: str) -> None:
-        handle = self._strangers.pop(connection, None)
-        if handle is not None:
-            handle.cancel()
-        for node_id, known in list(self._connections.items()):
-            if known is connection:
-                del self._connections[node_id]
-                self._nobody_reads(node_id)
-                self._listener.on_disconnected(node_id)
+    def remove_node(self, node_id: str) -> None:
+        """Forget a node that has ended; what it sent is still received."""
+        self._members.forget(node_id)
+        self._emitter.forget(node_id)
+        self._topology.remove_node(node_id)
+        self._changed()
 
-    def _nobody_reads(self, node_id: str) -> None:
-        if node_id in self._gone:
-            return
-        self._boxes[node_id].leave()
-        for edge in self._edges:
-            if edge.consumer == node_id and edge.blocking:
-                doorbell.ring(self._boxes[edge.source].space)
+    def add_edge(self, consumer: str, entry: Input) -> None:
+        """Add an input to a node.
 
-    def _on_packet(self, connection: Connection, packet: Packet) -> None:
-        if connection in self._strangers:
-            if packet.kind != "hello":
-                raise ProtocolError(f"a {packet.kind!r} where 'hello' was due")
-            self._hello(connection, packet)
-            return
-        node_id = next(n for n, known in self._connections.items() if known is connection)
-        match packet.kind:
-            case "ready":
-                self._ready(node_id, connection)
-            case "grow":
-                size = packet.number("size")
-                if not 0 < size <= MAX_SEGMENT:
-                    raise ProtocolError(f"a segment of {size} bytes")
-                self._samples.grow(node_id, size)
-            case "retire":
-                self._samples.retire(node_id, packet.number("segment"))
-            case "done":
-                self._samples.orphan(node_id, connection.pid)
-                self._listener.on_outputs_done(node_id)
-            case kind if kind in KINDS:
-                self._extensions.answer(node_id, packet)
-            case unknown:
-                raise ProtocolError(f"the unknown packet {unknown!r}")
+        Raises:
+            OSError: there is no room for its queue.
+            ValueError: the node has that input already.
+        """
+        self._topology.add_edge(consumer, entry)
+        self._changed()
 
-    def _hello(self, connection: Connection, packet: Packet) -> None:
-        node_id = packet.text("node")
-        refusal = self._refusal(node_id, packet)
-        self._strangers.pop(connection).cancel()
-        if refusal is not None:
-            connection.send("refused", {"error": refusal})
-            connection.close("refused")
-            return
-        self._connections[node_id] = connection
-        box = self._boxes[node_id]
-        box.attach()
-        if box.node.is_dynamic:
-            self._dynamic.add(connection.pid, node_id)
-        config = pack(box.config)
-        try:
-            self.send(node_id, "welcome", {}, (box.memory, box.bell, box.space, config))
-        finally:
-            os.close(config)
-        self._introduce(node_id)
-        for kind, fields in self._waiting.pop(node_id, []):
-            self.send(node_id, kind, fields)
+    def remove_edge(self, consumer: str, input_id: str) -> None:
+        """Take an input away from a node; what is queued there is still received.
 
-    def _ready(self, node_id: str, connection: Connection) -> None:
-        if self._poison is not None:
-            connection.send("refused", {"error": self._poison})
-            return
-        late = self._epoch_ns is not None
-        self._listener.on_connected(node_id, connection.pid)
-        if late:
-            self.send(node_id, "start", {"epoch_ns": self._epoch_ns})
+        Raises:
+            KeyError: there is no such input.
+        """
+        self._topology.remove_edge(consumer, input_id)
+        self._changed()
 
-    def _refusal(self, node_id: str, packet: Packet) -> str | None:
-        if packet.number("version") != VERSION:
-            return (
-                "the node's version of the node API does not fit the daemon's; install one of both"
-            )
-        dynamic = packet.fields.get("dynamic") is True
-        box = self._boxes.get(node_id)
-        if box is None:
-            return f"the running dataflow has no node {node_id!r}"
-        if dynamic and not box.node.is_dynamic:
-            return f"node {node_id!r} is started by its dataflow; only `path: dynamic` nodes attach"
-        if self._poison is not None:
-            return self._poison
-        if node_id in self._connections:
-            pid = self._connections[node_id].pid
-            return f"node {node_id!r} is already attached, as process {pid}"
-        return None
+    def update(self, dataflow: Dataflow) -> None:
+        """Take note of how the dataflow is described; inputs it does not have are taken away."""
+        self._topology.update(dataflow)
+        self._changed()
 
-    def _introduce(self, node_id: str) -> None:
-        """Hand a node what it needs to reach the nodes it sends to and receives from."""
-        consumers = {edge.consumer for edge in self._edges if edge.source == node_id}
-        for consumer in sorted(consumers):
-            box = self._boxes[consumer]
-            self.send(node_id, "peer", {"node": consumer}, (box.memory, box.bell))
-        mine = [edge for edge in self._edges if edge.consumer == node_id]
-        for source in sorted({edge.source for edge in mine if edge.blocking}):
-            self.send(node_id, "source", {"node": source}, (self._boxes[source].space,))
-        self._samples.show(node_id)
-        self._send_edges(node_id, {edge.output for edge in self._edges if edge.source == node_id})
+    # -- guests, and the daemon as a sender --------------------------------------------------
 
-    def _send_edges(self, node_id: str, outputs: set[str]) -> None:
-        for output in sorted(outputs):
-            to = [
-                [edge.consumer, self._boxes[edge.consumer].rings[edge.input].base, edge.blocking]
-                for edge in self._edges
-                if edge.source == node_id
-                and edge.output == output
-                and edge.consumer not in self._gone
-            ]
-            self.send(node_id, "edges", {"output": output, "to": to})
+    async def add_guest(
+        self,
+        guest_id: str,
+        inputs: Sequence[Input] = (),
+        outputs: Mapping[str, Targets] | None = None,
+    ) -> str:
+        """Make room for one that receives `inputs` and whose `outputs` feed inputs of nodes.
 
-    def _process_ended(self, pid: int, node_id: str) -> None:
-        """Take back what the process of a dynamic node has left."""
-        if node_id not in self._connections and node_id not in self._dynamic:
-            self._boxes[node_id].clear_hazards()
-            self._extensions.leave(node_id)
-        self._samples.orphan(node_id, pid)
+        Its id starts with a dot. Returns the DORA_NODE_CONFIG for its process; without one, what
+        comes for it is counted and displaced. It is no part of the dataflow, and gone with the
+        daemon.
+
+        Raises:
+            ValueError: the id is none, or taken.
+            KeyError: there is no such node or input.
+            OSError: there is no room for it.
+        """
+        await self._guests.add(guest_id, inputs, outputs or {})
+        return self.node_config(guest_id)
+
+    def remove_guest(self, guest_id: str) -> None:
+        """Let go of a guest; what it sent is still received."""
+        self._emitter.forget(guest_id)
+        self._guests.remove(guest_id)
+
+    def emit(self, node_id: str, input_id: str, text: str) -> None:
+        """Send one text to an input that the daemon feeds; it is received as an array of utf8.
+
+        Raises:
+            OSError: /dev/shm is full.
+        """
+        edges = [edge for edge in self._desk.edges.into(node_id, input_id) if edge.daemon]
+        self._emitter.emit(edges, text)
+
+    def emit_output(self, node_id: str, output: str, text: str) -> None:
+        """Send one text to all receivers of an output that carries what a node prints or logs.
+
+        Raises:
+            OSError: /dev/shm is full.
+        """
+        edges = [
+            e for e in self._desk.edges if e.daemon and (e.source, e.output) == (node_id, output)
+        ]
+        self._emitter.emit(edges, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import struct
 from collections import deque
@@ -14,7 +15,7 @@ from dorad.node import protocol
 from dorad.node.protocol import Packet, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -37,8 +38,15 @@ class Connection:
         sock: socket.socket,
         on_packet: Callable[[Connection, Packet], None],
         on_end: Callable[[Connection, str], None],
+        *,
+        sent: int = 0,
     ) -> None:
-        self.sent = 0
+        """Listen to an accepted socket, over which `sent` packets went before."""
+        self.sent = sent
+        self.on_sent: Callable[[int], None] | None = None
+        """Told how many packets have gone out, whenever one has."""
+        self.kept_as: str | None = None
+        """The name under which a copy of the socket is kept open."""
         self.pid, self.uid, _ = _CREDENTIALS.unpack(
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
@@ -50,6 +58,64 @@ class Connection:
         self._loop.add_reader(sock.fileno(), self._readable)
         self.closed = False
 
+    @property
+    def said(self) -> int:
+        """Packets that the node will have read when it has read all it was told so far."""
+        return self.sent + len(self._backlog)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()
+
+    def hung_up(self) -> bool:
+        """Tell whether the node is gone, even if nobody has taken note of it yet."""
+        if self.closed:
+            return True
+        looks = select.poll()
+        looks.register(self._sock, select.POLLRDHUP)
+        if looks.poll(0):
+            return True
+        try:
+            # A child that it forked may keep the socket open.
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+    def forget_questions(self, kinds: Collection[str]) -> None:
+        """Leave out what the node has asked so far by packets of these kinds; it will ask again.
+
+        Everything else it has said is heard in the next turn of the loop.
+        """
+        while True:
+            try:
+                packet = protocol.receive(self._sock)
+            except BlockingIOError:
+                return
+            except (OSError, ProtocolError) as error:
+                self._loop.call_soon(self.close, str(error))
+                return
+            if packet is None:
+                self._loop.call_soon(self.close, "hung up")
+                return
+            if packet.kind in kinds:
+                packet.close()
+            else:
+                self._loop.call_soon(self._hear, packet)
+
+    def _hear(self, packet: Packet) -> None:
+        try:
+            if not self.closed:
+                self._on_packet(self, packet)
+        except ProtocolError as error:
+            self.close(str(error))
+        except OSError as error:
+            self.close(error.strerror or str(error))
+        finally:
+            packet.close()
+
     def _readable(self) -> None:
         for _ in range(TURN):
             if self.closed:
@@ -59,10 +125,7 @@ class Connection:
                 if packet is None:
                     self.close("hung up")
                     return
-                try:
-                    self._on_packet(self, packet)
-                finally:
-                    packet.close()
+                self._hear(packet)
             except BlockingIOError:
                 return
             except ProtocolError as error:
@@ -74,7 +137,6 @@ class Connection:
         """Send a packet, now or as soon as the node reads; after the end it goes nowhere."""
         if self.closed:
             return
-        self.sent += 1
         if not self._backlog and self._deliver(kind, fields, fds):
             return
         if len(self._backlog) == MAX_BACKLOG:
@@ -103,6 +165,10 @@ class Connection:
             return False
         except (OSError, ProtocolError) as error:
             self.close(str(error))
+            return True
+        self.sent += 1
+        if self.on_sent is not None:
+            self.on_sent(self.sent)
         return True
 
     def close(self, reason: str) -> None:

@@ -5,25 +5,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.daemon.segments import EdgeKey
-from dorad.dataflow.model import NodeOutput, QueuePolicy
+from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy
 
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow
+    from collections.abc import Iterator
+
+    from dorad.dataflow.model import Dataflow, Node
+
+DAEMON = ".daemon"
+"""Stands for the daemon among the ids of those that send; a node's id never starts with a dot."""
+
+
+def is_guest(node_id: str) -> bool:
+    """Tell whether an id is one of a guest, which is no part of the dataflow."""
+    return node_id.startswith(".") and node_id != DAEMON
 
 
 class Edge(NamedTuple):
-    """One output of a node as one input of another receives it."""
+    """One output of a node as one input of another receives it.
+
+    `ring` names it in the consumer's mailbox; several rings may feed one input. Over the edges of
+    the `daemon` itself it sends what the source has printed or logged.
+    """
 
     source: str
     output: str
     consumer: str
     input: str
+    ring: str
     blocking: bool
+    daemon: bool = False
 
     @property
     def key(self) -> EdgeKey:
         """What tells it from all others."""
-        return EdgeKey(self.consumer, self.input)
+        return EdgeKey(self.consumer, self.ring)
+
+    @property
+    def producer(self) -> str:
+        """Who pushes into the ring."""
+        return DAEMON if self.daemon else self.source
 
 
 class EdgeCounters(NamedTuple):
@@ -43,19 +64,74 @@ class EdgeCounters(NamedTuple):
     queued: int
     payload_bytes: int
     refused: int
+    last_ns: int = 0
+    latency_sum: int = 0
+    latency_diff: int = 0
 
 
-def edges_of(dataflow: Dataflow) -> list[Edge]:
-    """Return all edges between nodes, in the order of their inputs in the file."""
-    return [
-        Edge(
-            source=item.source.node,
-            output=item.source.output,
-            consumer=node.id,
-            input=item.id,
-            blocking=item.queue_policy is QueuePolicy.BACKPRESSURE,
-        )
-        for node in dataflow.nodes
-        for item in node.all_inputs
-        if isinstance(item.source, NodeOutput)
-    ]
+class EdgeTable:
+    """All edges there are now, in the order in which they came to be."""
+
+    def __init__(self) -> None:
+        self._all: list[Edge] = []
+        self.leaving: list[Edge] = []
+        """Those over which nothing is sent any more, while what is queued may still be taken."""
+
+    def __iter__(self) -> Iterator[Edge]:
+        return iter(self._all)
+
+    def add(self, edge: Edge) -> None:
+        """Add an edge; one that is there already stays once."""
+        if edge not in self._all:
+            self._all.append(edge)
+
+    def remove(self, edge: Edge) -> None:
+        """Remove an edge; it need not be there."""
+        if edge in self._all:
+            self._all.remove(edge)
+
+    def block(self, edge: Edge, blocking: bool) -> Edge:
+        """Let the edge's producer wait for room from now on, or not; return it as it is now."""
+        changed = edge._replace(blocking=blocking)
+        self._all[self._all.index(edge)] = changed
+        return changed
+
+    def pushed_by(self, producer: str) -> list[Edge]:
+        """Return the edges a node, a guest or the daemon pushes into."""
+        return [edge for edge in self._all if edge.producer == producer]
+
+    def reached_by(self, producer: str) -> list[Edge]:
+        """Return the edges over which messages of a producer are still to be taken."""
+        leaving = [edge for edge in self.leaving if edge.producer == producer]
+        return self.pushed_by(producer) + leaving
+
+    def received_by(self, consumer: str) -> list[Edge]:
+        """Return the edges that end at a node."""
+        return [edge for edge in self._all if edge.consumer == consumer]
+
+    def into(self, consumer: str, input_id: str) -> list[Edge]:
+        """Return the edges that end at an input; the dataflow's own comes first."""
+        return [e for e in self._all if e.consumer == consumer and e.input == input_id]
+
+
+def printed_outputs(node: Node) -> set[str]:
+    """Return the outputs of a node that carry what it prints or logs: the daemon sends them."""
+    found = {node.logging.send_stdout_as, node.logging.send_logs_as}
+    for operator in node.operators:
+        for output in (operator.logging.send_stdout_as, operator.logging.send_logs_as):
+            found.add(output and f"{operator.id}/{output}")
+    return {output for output in found if output}
+
+
+def edge_of(dataflow: Dataflow, consumer: str, item: Input, ring: str) -> Edge | None:
+    """Return the edge that feeds an input through `ring`; None for a timer."""
+    match item.source:
+        case NodeOutput(source, output):
+            daemon = any(n.id == source and output in printed_outputs(n) for n in dataflow.nodes)
+            # The daemon waits for nobody.
+            blocking = item.queue_policy is QueuePolicy.BACKPRESSURE and not daemon
+            return Edge(source, output, consumer, item.id, ring, blocking, daemon)
+        case LogSource():
+            return Edge(DAEMON, str(item.source), consumer, item.id, ring, False, True)
+        case _:
+            return None

@@ -3,81 +3,212 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
+from dorad.dataflow.model import NodeOutput, Timer
 from dorad.shm import create, doorbell, layout
 from dorad.shm.mapping import Mapping
-from dorad.shm.ring import Counters, counters
+from dorad.shm.ring import Counters, Outlet, Peer, counters
 
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, Node
+    from collections.abc import Collection, Sequence
+
+    from dorad.dataflow.model import Input, Node
+
+ROOM = 1 << 20
+"""Bytes of address space beyond its first rings that a mailbox has for rings added later."""
+
+
+class NoRoomError(OSError):
+    """A mailbox has no place for one more ring."""
+
+
+@dataclass(slots=True)
+class Ring:
+    """A ring of a mailbox: `first` is the index of the first message that is one of its edge's.
+
+    A ring that is `leaving` gets no messages any more; what is queued may still be taken.
+    """
+
+    input: str
+    plan: layout.RingPlan
+    source: str | None
+    interval_ns: int | None
+    first: int = 0
+    leaving: bool = False
+
+
+class Vitals(NamedTuple):
+    """Signs of life of a node's process.
+
+    `pulse` grows whenever it enters or leaves the API, if it is watched. `unread` tells whether it
+    was sent packets that it has not read; `queued` messages wait for it; `waits_for_room` tells
+    whether it sends, and waits for room at an input.
+    """
+
+    connected: bool
+    asleep: bool
+    pulse: int
+    unread: bool
+    queued: int
+    waits_for_room: bool
 
 
 class Mailbox:
     """The daemon's side of one node: its segment, its bells, and the words the daemon writes."""
 
-    def __init__(self, dataflow: Dataflow, node: Node, dataflow_id: str) -> None:
-        """Make the segment with a ring for each input, and write down the node's configuration.
+    def __init__(self, node: Node) -> None:
+        """Make the segment, with a ring for each input.
 
         Raises:
             create.ShmFullError: /dev/shm has no room for it.
         """
-        self.node = node
-        inputs = {item.id: item for item in node.all_inputs}
-        sizes = [max(1, item.queue_size) for item in inputs.values()]
-        plan = layout.plan(sizes)
-        rings = plan.rings
-        self.rings = dict(zip(inputs, rings, strict=True))
-        self.config = json.dumps(self._config(dataflow, dataflow_id, inputs)).encode()
-        self.memory = create.create(plan.size)
-        self.bell = doorbell.create()
-        self.space = doorbell.create()
-        self._mapping = Mapping(self.memory)
-        words = self._mapping.words
-        for ring in rings:
+        items = node.all_inputs
+        plan = layout.plan([max(1, item.queue_size) for item in items])
+        memory = create.create(plan.size, room=plan.size + ROOM)
+        self._set_up(node, (memory, doorbell.create(), doorbell.create()))
+        words = self._words
+        words[layout.BOX_END] = plan.rings[-1].end if items else layout.BOX_WORDS * layout.WORD
+        for item, ring in zip(items, plan.rings, strict=True):
+            self.rings[item.id] = Ring(item.id, ring, *_origin(item))
             words[ring.base + layout.RING_CAPACITY] = ring.capacity
             words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size
         words[layout.BOX_MAGIC] = layout.MAGIC
 
-    def _config(
-        self, dataflow: Dataflow, dataflow_id: str, inputs: dict[str, Input]
-    ) -> dict[str, Any]:
-        node = self.node
+    def _set_up(self, node: Node, descriptors: Sequence[int]) -> None:
+        self.node = node
+        self.inputs = {item.id: item for item in node.all_inputs}
+        self.rings: dict[str, Ring] = {}
+        self.memory, self.bell, self.space = descriptors
+        self._mapping = Mapping(self.memory)
+        self._words = self._mapping.words
+        self._state = layout.STATE_DETACHED
+        self._free: list[layout.RingPlan] = []
+
+    # -- kept over a restart of the daemon ---------------------------------------------------
+
+    @classmethod
+    def adopt(cls, node: Node, descriptors: Sequence[int], kept: dict[str, Any]) -> Mailbox:
+        """Take over the mailbox that another daemon made and described with `snapshot`.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+        box = cls.__new__(cls)
+        box._set_up(node, descriptors)
+        if box._words[layout.BOX_MAGIC] != layout.MAGIC:
+            raise ValueError(f"what was kept for node {node.id!r} is no mailbox")
+        for name, input_id, base, first in kept["rings"]:
+            item = box.inputs.get(input_id)
+            source, interval = _origin(item) if item is not None else (None, None)
+            box.rings[name] = Ring(input_id, box._plan_at(base), source, interval, first)
+            box._state = box._words[base + layout.RING_STATE]
+        return box
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what `adopt` needs besides the descriptors, JSON-able.
+
+        Rings that are leaving or free are not part of it: their place is given up, because what is
+        known of them may be older than what has become of them.
+        """
         return {
-            "node_id": node.id,
-            "dataflow_id": dataflow_id,
-            "descriptor": dataflow.descriptor,
-            "run_config": {
-                "inputs": {item.id: _as_written(item) for item in inputs.values()},
-                "outputs": list(node.all_outputs),
-            },
-            "inputs": [self._input_config(item) for item in inputs.values()],
-            "outputs": list(node.all_outputs),
-            "dynamic": node.is_dynamic,
-            "restart_count": 0,
-            "spin_us": node.spin_us,
-            "keep_bytes": node.shared_memory_pool_size,
+            "rings": [
+                [name, ring.input, ring.plan.base, ring.first]
+                for name, ring in self.rings.items()
+                if not ring.leaving
+            ],
+            "leaving": [[r.input, r.plan.base] for r in self.rings.values() if r.leaving],
         }
 
-    def _input_config(self, item: Input) -> dict[str, Any]:
-        source = item.source
-        if isinstance(source, LogSource):
-            raise TypeError(f"input {item.id} of {self.node.id}: dora/logs has no mailbox yet")
-        return {
-            "id": item.id,
-            "ring": self.rings[item.id].base,
-            "interval_ns": source.interval_ns if isinstance(source, Timer) else None,
-            "source": source.node if isinstance(source, NodeOutput) else None,
-            "blocking": item.queue_policy is QueuePolicy.BACKPRESSURE,
-        }
+    def _plan_at(self, base: int) -> layout.RingPlan:
+        return layout.RingPlan(
+            base=base,
+            entries=(base + layout.RING_WORDS) * layout.WORD,
+            capacity=self._words[base + layout.RING_CAPACITY],
+            queue_size=self._words[base + layout.RING_QUEUE_SIZE],
+        )
+
+    # -- rings added and taken away ----------------------------------------------------------
+
+    def add_ring(self, name: str, item: Input, source: str | None = None) -> Ring:
+        """Add a ring that feeds an input; `source` is who sends, if not the input's own source.
+
+        Raises:
+            NoRoomError: the mailbox or /dev/shm has no room for it.
+        """
+        words = self._words
+        queue_size = max(1, item.queue_size)
+        end = words[layout.BOX_END]
+        plan = layout.plan_ring(end, queue_size)
+        if plan.end <= self._mapping.size:
+            try:
+                create.extend(self.memory, end, plan.end - end)
+            except OSError as error:
+                raise NoRoomError(str(error)) from None
+            words[layout.BOX_END] = plan.end
+            words[plan.base + layout.RING_CAPACITY] = plan.capacity
+        else:
+            plan = self._reuse(item.id, queue_size)
+        words[plan.base + layout.RING_QUEUE_SIZE] = queue_size
+        words[plan.base + layout.RING_STATE] = self._state
+        origin = (source, None) if source else _origin(item)
+        ring = Ring(item.id, plan, *origin, first=words[plan.base + layout.RING_HEAD])
+        self.rings[name] = ring
+        return ring
+
+    def free_name(self, input_id: str) -> str:
+        """Return a name for one more ring of an input."""
+        number = 1
+        name = input_id
+        while name in self.rings:
+            number += 1
+            name = f"{input_id}#{number}"
+        return name
+
+    def _reuse(self, input_id: str, queue_size: int) -> layout.RingPlan:
+        """Take a ring whose last producer and consumer are done with it, the longest free first.
+
+        Indexes go on: a producer that still watches a sample of its own for this ring must find
+        its message taken.
+        """
+        need = layout.capacity_for(queue_size)
+        for old in self._free:
+            if need <= old.capacity <= 4 * need:
+                break
+        else:
+            raise NoRoomError(
+                f"node {self.node.id!r} has no room for one more queue of {queue_size} messages "
+                f"(input {input_id!r}); restart it, or ask for a shorter queue"
+            )
+        self._free.remove(old)
+        words = self._words
+        head = words[old.base + layout.RING_HEAD]
+        words[old.base + layout.RING_TAIL] = head
+        words[old.base + layout.RING_RECEIVED] = head
+        for word in (
+            layout.RING_BYTES,
+            layout.RING_LAST,
+            layout.RING_WAITING,
+            layout.RING_REFUSED,
+            layout.RING_LATENCY_SUM,
+            layout.RING_LATENCY_DIFF,
+        ):
+            words[old.base + word] = 0
+        return layout.RingPlan(old.base, old.entries, old.capacity, queue_size)
+
+    def recycle(self, name: str) -> None:
+        """Free a ring that no process pushes into or takes from any more."""
+        self._free.append(self.rings.pop(name).plan)
+
+    # -- processes come and go ---------------------------------------------------------------
 
     def attach(self) -> None:
         """Prepare for a process that connects: it has read no mail and is awake."""
-        words = self._mapping.words
+        words = self._words
         words[layout.BOX_MAIL] = 0
+        words[layout.BOX_SEEN] = 0
         words[layout.BOX_ASLEEP] = 0
         self._set_state(layout.STATE_ATTACHED)
 
@@ -90,24 +221,77 @@ class Mailbox:
         self._set_state(layout.STATE_CLOSED)
 
     def _set_state(self, state: int) -> None:
+        self._state = state
         for ring in self.rings.values():
-            self._mapping.words[ring.base + layout.RING_STATE] = state
+            self._words[ring.plan.base + layout.RING_STATE] = state
 
-    def clear_hazards(self) -> None:
-        """Take back the samples of a process that has ended. Never called while it lives."""
-        words = self._mapping.words
-        words[layout.BOX_ASLEEP] = 0
-        for ring in self.rings.values():
-            for slot in range(layout.HAZARDS):
-                words[ring.base + layout.RING_HAZARDS + slot] = 0
+    def hazards(self) -> list[int]:
+        """Return the hazard slots, as words of the segment, that hold a sample."""
+        return [
+            slot
+            for ring in self.rings.values()
+            for slot in range(
+                ring.plan.base + layout.RING_HAZARDS,
+                ring.plan.base + layout.RING_HAZARDS + layout.HAZARDS,
+            )
+            if self._words[slot]
+        ]
+
+    def clear_hazards(self, slots: Collection[int] | None = None) -> None:
+        """Take back the samples of a process that has ended; None stands for all slots.
+
+        Never called while the process lives.
+        """
+        if slots is None:
+            self._words[layout.BOX_ASLEEP] = 0
+        for slot in self.hazards() if slots is None else slots:
+            self._words[slot] = 0
+
+    # -- words -------------------------------------------------------------------------------
+
+    @property
+    def mail(self) -> int:
+        """Packets sent to the node so far."""
+        return int(self._words[layout.BOX_MAIL])
+
+    @property
+    def seen(self) -> int:
+        """Packets the node has read so far."""
+        return int(self._words[layout.BOX_SEEN])
 
     def mail_sent(self, count: int) -> None:
         """Tell the node, without a system call on its side, how many packets were sent so far."""
-        self._mapping.words[layout.BOX_MAIL] = count
+        self._words[layout.BOX_MAIL] = count
 
-    def counters(self, input_id: str) -> Counters:
-        """Return what an input has seen so far."""
-        return counters(self._mapping.words, self.rings[input_id].base)
+    def counters(self, name: str) -> Counters:
+        """Return what the edge that ends at a ring has seen so far.
+
+        Raises:
+            KeyError: there is no such ring.
+        """
+        ring = self.rings[name]
+        seen = counters(self._words, ring.plan.base)
+        return seen._replace(sent=seen.sent - ring.first, received=seen.received - ring.first)
+
+    def vitals(self, *, connected: bool, waits_for_room: bool) -> Vitals:
+        """Return the node's signs of life."""
+        words = self._words
+        return Vitals(
+            connected=connected,
+            asleep=bool(words[layout.BOX_ASLEEP]),
+            pulse=words[layout.BOX_PULSE],
+            unread=connected and self.mail > self.seen,
+            queued=sum(self.counters(n).queued for n, r in self.rings.items() if not r.interval_ns),
+            waits_for_room=waits_for_room,
+        )
+
+    def is_waited_for(self, name: str) -> bool:
+        """Tell whether the producer of a ring waits for room there."""
+        return bool(self._words[self.rings[name].plan.base + layout.RING_WAITING])
+
+    def outlet(self, name: str) -> Outlet:
+        """Return a producer's end of a ring, for the daemon itself."""
+        return Outlet(Peer(self._mapping, self.bell), self.rings[name].plan, blocking=False)
 
     def close(self) -> None:
         """Let go of the descriptors; the memory ends with the last process that maps it."""
@@ -116,13 +300,10 @@ class Mailbox:
                 os.close(descriptor)
 
 
-def _as_written(item: Input) -> Any:
-    """Return an input as `node_config()` gives it: a plain text unless the file has options."""
-    if not item.long_form:
-        return item.source.text
-    options: dict[str, Any] = {"source": item.source.text, "queue_size": item.queue_size}
-    if item.queue_policy is not QueuePolicy.DROP_OLDEST:
-        options["queue_policy"] = str(item.queue_policy)
-    if item.input_timeout is not None:
-        options["input_timeout"] = item.input_timeout
-    return options
+def _origin(item: Input) -> tuple[str | None, int | None]:
+    """Return the node an input's messages come from, and a timer's interval in ns."""
+    source = item.source
+    return (
+        source.node if isinstance(source, NodeOutput) else None,
+        source.interval_ns if isinstance(source, Timer) else None,
+    )

@@ -22,15 +22,17 @@ class PidWatch:
         return any(node == node_id for _, node in self._watched.values())
 
     def add(self, pid: int, node_id: str) -> None:
-        """Watch a process, which belongs to a node; nothing happens if it has ended already."""
+        """Watch a process, which belongs to a node; it may have ended already."""
         if (pid, node_id) in self._watched.values():
             return
+        loop = asyncio.get_running_loop()
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
+            loop.call_soon(self._on_end, pid, node_id)
             return
         self._watched[pidfd] = (pid, node_id)
-        asyncio.get_running_loop().add_reader(pidfd, self._ended, pidfd)
+        loop.add_reader(pidfd, self._ended, pidfd)
 
     def _ended(self, pidfd: int) -> None:
         pid, node_id = self._watched[pidfd]

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 
 class EdgeKey(NamedTuple):
-    """The edge that ends at an input."""
+    """The edge that ends at a ring of a node's mailbox."""
 
     node: str
-    input: str
+    ring: str
 
 
 @dataclass(slots=True, eq=False)
@@ -34,12 +34,18 @@ class Segment:
 class Segments:
     """All segments of a dataflow, also those that have outlived the process that filled them."""
 
-    def __init__(self) -> None:
-        self._next = 1
+    def __init__(self, dropped: Callable[[Segment], None] = lambda _: None) -> None:
+        """`dropped` is called with each segment that was let go of."""
+        self.next = 1
+        """The number of the next one."""
         self._all: dict[int, Segment] = {}
+        self._dropped = dropped
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(list(self._all.values()))
 
     @property
     def orphans(self) -> bool:
@@ -48,10 +54,14 @@ class Segments:
 
     def add(self, owner: str, pid: int, memory: int) -> int:
         """Take over a descriptor; return the segment's number, which is never used again."""
-        number = self._next
-        self._next += 1
-        self._all[number] = Segment(number, owner, pid, memory)
+        number = self.next
+        self.restore(Segment(number, owner, pid, memory))
         return number
+
+    def restore(self, segment: Segment) -> None:
+        """Take over a segment that has its number already."""
+        self._all[segment.number] = segment
+        self.next = max(self.next, segment.number + 1)
 
     def of(self, owners: Collection[str]) -> list[Segment]:
         """Return the segments that messages of these nodes may lie in."""
@@ -98,3 +108,4 @@ class Segments:
     def _drop(self, segment: Segment) -> None:
         del self._all[segment.number]
         os.close(segment.memory)
+        self._dropped(segment)

@@ -22,10 +22,12 @@ class ShmFullError(OSError):
         )
 
 
-def create(size: int) -> int:
+def create(size: int, *, room: int = 0) -> int:
     """Return the descriptor of a new zeroed segment of `size` bytes that has no name any more.
 
-    All its pages are allocated here, so that no process meets a full /dev/shm (SIGBUS) later.
+    All its pages are allocated here, so that no process meets a full /dev/shm (SIGBUS) later. Is
+    `room` larger, then the segment is as long as that, and `extend` allocates the rest when it is
+    needed.
 
     Raises:
         ShmFullError: there is no room.
@@ -36,15 +38,30 @@ def create(size: int) -> int:
     segment = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
     segment.unlink()
     try:
-        os.posix_fallocate(segment.fd, 0, size)
+        if room > size:
+            os.ftruncate(segment.fd, room)
+        extend(segment.fd, 0, size)
     except OSError:
         segment.close_fd()
+        raise
+    return int(segment.fd)
+
+
+def extend(segment: int, offset: int, size: int) -> None:
+    """Allocate the pages of `size` bytes of a segment from `offset` on; what is there stays.
+
+    Raises:
+        ShmFullError: there is no room.
+        OSError: it cannot be done at all.
+    """
+    try:
+        os.posix_fallocate(segment, offset, size)
+    except OSError:
         usage = os.statvfs("/dev/shm")
         free = usage.f_bavail * usage.f_frsize
         if free < size:
             raise ShmFullError(size, free) from None
         raise
-    return int(segment.fd)
 
 
 def sweep() -> None:

@@ -23,6 +23,7 @@ LINE = 8  # words in a cache line
 
 # Words of the mailbox header.
 BOX_MAGIC = 0
+BOX_END = 1  # daemon: the first byte that no ring has
 BOX_ASLEEP = 1 * LINE  # node: non-zero while it blocks and wants its doorbell rung
 BOX_MAIL = 2 * LINE  # daemon: packets sent to the node's socket so far
 BOX_PULSE = 3 * LINE  # node: grows whenever it enters or leaves the API, if it is watched

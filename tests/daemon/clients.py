@@ -49,6 +49,9 @@ class Listener:
     def on_connected(self, node_id: str, pid: int) -> None:
         self.heard.append(("connected", node_id))
 
+    def on_waiting(self, node_id: str, pid: int) -> None:
+        self.heard.append(("waiting", node_id))
+
     def on_outputs_done(self, node_id: str) -> None:
         self.heard.append(("done", node_id))
 

@@ -1,0 +1,73 @@
+"""The configuration that the daemon hands to each process of a node, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dorad.dataflow.model import QueuePolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.daemon.edges import EdgeTable
+    from dorad.daemon.mailbox import Mailbox
+    from dorad.dataflow.model import Dataflow, Input
+
+
+def configuration(
+    dataflow: Dataflow,
+    dataflow_id: str,
+    box: Mailbox,
+    edges: EdgeTable,
+    *,
+    restart_count: int,
+    params: Mapping[str, Any],
+) -> bytes:
+    """Return what a process that attaches to `box` now must know."""
+    node = box.node
+    by_ring = {edge.ring: edge for edge in edges.received_by(node.id)}
+    inputs = []
+    for name, ring in box.rings.items():
+        if ring.leaving:
+            continue
+        edge = by_ring.get(name)
+        inputs.append(
+            {
+                "id": ring.input,
+                "ring": ring.plan.base,
+                "interval_ns": ring.interval_ns,
+                "source": None if edge is None or edge.daemon else edge.source,
+                "blocking": edge is not None and edge.blocking,
+            }
+        )
+    content = {
+        "node_id": node.id,
+        "dataflow_id": dataflow_id,
+        "descriptor": dataflow.descriptor,
+        "run_config": {
+            "inputs": {item.id: _as_written(item) for item in box.inputs.values()},
+            "outputs": list(node.all_outputs),
+        },
+        "inputs": inputs,
+        "outputs": list(node.all_outputs),
+        "dynamic": node.is_dynamic,
+        "restart_count": restart_count,
+        "params": dict(params),
+        "watched": node.health_check_timeout is not None,
+        "spin_us": node.spin_us,
+        "keep_bytes": node.shared_memory_pool_size,
+    }
+    return json.dumps(content).encode()
+
+
+def _as_written(item: Input) -> Any:
+    """Return an input as `node_config()` gives it: a plain text unless the file has options."""
+    if not item.long_form:
+        return item.source.text
+    options: dict[str, Any] = {"source": item.source.text, "queue_size": item.queue_size}
+    if item.queue_policy is not QueuePolicy.DROP_OLDEST:
+        options["queue_policy"] = str(item.queue_policy)
+    if item.input_timeout is not None:
+        options["input_timeout"] = item.input_timeout
+    return options
