@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.dataflow.model import Logging, LogSource, NodeKind, RestartPolicy, Types
+from dorad.dataflow.model import Logging, LogSource, NodeKind, Types
 from dorad.dataflow.problems import in_order
 
 if TYPE_CHECKING:
@@ -58,11 +58,8 @@ def _of_node(node: Node) -> Iterator[_Asked]:
         yield _Asked(f"{node.key}.{_operator_key(node) if word == 'operator' else word}", hint)
     if node.git is not None:
         yield _Asked(f"{node.key}.git", "clone it yourself and name the program with `path`")
-    if node.restart.policy is not RestartPolicy.NEVER:
-        yield _Asked(f"{node.key}.restart_policy", "remove it or set it to `never`")
-    for key in ("health_check_timeout", "startup_timeout", "deploy"):
-        if getattr(node, key) is not None:
-            yield _Asked(f"{node.key}.{key}", "remove it")
+    if node.deploy is not None:
+        yield _Asked(f"{node.key}.deploy", "remove it")
     yield from _of_ports(node.key, node.inputs, node.types, node.logging)
     for index, operator in enumerate(node.operators):
         body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
@@ -80,8 +77,6 @@ def _of_ports(
                 "remove the input",
                 "`dora/logs` inputs are not supported yet",
             )
-        if found.input_timeout is not None:
-            yield _Asked(f"{key}.inputs.{found.id}.input_timeout", "remove it")
     for name, value in (
         ("input_types", types.inputs),
         ("output_types", types.outputs),

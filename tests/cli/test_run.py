@@ -108,12 +108,12 @@ def test_a_missing_script_is_named_with_its_place_in_the_file(tmp_path: Path) ->
 
 
 def test_what_is_not_supported_yet_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    yaml = TICKING + "        restart_policy: always\n"
+    yaml = TICKING + "        deploy: {machine: other}\n"
     write(tmp_path, yaml, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
         assert "dataflow.yml:6:" in run.err
-        assert "restart_policy" in run.err
+        assert "deploy" in run.err
         assert run.out == ""
 
 

@@ -11,12 +11,8 @@ from tests.dataflow.reading import node_text, path_node_text, read
 @pytest.mark.parametrize(
     ("keys", "key"),
     [
-        ("restart_policy: on-failure", "restart_policy"),
-        ("health_check_timeout: 1", "health_check_timeout"),
-        ("startup_timeout: 1", "startup_timeout"),
         ("deploy: {machine: m}", "deploy"),
         ("git: https://example.org/x", "git"),
-        ("inputs: {i: {source: dora/timer/secs/1, input_timeout: 1}}", "inputs.i.input_timeout"),
         ("outputs: [o]\nsend_stdout_as: o", "send_stdout_as"),
         ("outputs: [o]\nsend_logs_as: o", "send_logs_as"),
         ("min_log_level: info", "min_log_level"),
@@ -50,10 +46,9 @@ def test_an_input_of_logs_is_named_by_what_it_asks_for(keys: str, key: str) -> N
 
 
 def test_the_line_reads_well() -> None:
-    (found,) = unsupported(read(path_node_text("restart_policy: always")))
+    (found,) = unsupported(read(path_node_text("deploy: {machine: m}")))
     assert str(found) == (
-        "flow.yml:4:5: nodes[0].restart_policy: `restart_policy` is not supported yet"
-        " (remove it or set it to `never`)"
+        "flow.yml:4:5: nodes[0].deploy: `deploy` is not supported yet (remove it)"
     )
 
 
@@ -94,13 +89,17 @@ def test_everything_that_works_is_supported() -> None:
             build: make
             inputs:
               t: dora/timer/secs/1
-              b: {source: b/o, queue_size: 1, queue_policy: backpressure}
+              b: {source: b/o, queue_size: 1, queue_policy: backpressure, input_timeout: 1}
             outputs: [o]
             output_framing: {o: raw}
             cpu_affinity: [0]
             spin_us: 0
             shared_memory_pool_size: 1MB
-            restart_policy: never
+            restart_policy: on-failure
+            max_restarts: 3
+            restart_delay: 0.5
+            health_check_timeout: 5
+            startup_timeout: 10
             finish_grace_secs: 1
           - {id: b, path: dynamic, outputs: [o]}
           - {id: c, path: shell, args: 'true'}
@@ -112,7 +111,7 @@ def test_everything_that_works_is_supported() -> None:
 
 def test_all_of_it_at_once_in_the_order_of_the_file() -> None:
     flow = read(
-        "nodes:\n- {id: a, module: x.yml}\n- id: b\n  path: y\n  restart_policy: always\n"
+        "nodes:\n- {id: a, module: x.yml}\n- id: b\n  path: y\n  deploy: {machine: m}\n"
         "strict_types: true"
     )
     assert [one.line for one in unsupported(flow)] == [2, 5, 6]
