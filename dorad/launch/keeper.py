@@ -132,7 +132,7 @@ class Keeper:
         self._say(b"drop " + wire.pack_name(name))
 
     def forget(self, pid: int) -> None:
-        """Forget the process that had this pid; nothing happens unless it has ended.
+        """Forget the process that had this pid; one that still runs, as soon as it has ended.
 
         To be called when its end is written down; before, a next daemon is told of it again.
         """

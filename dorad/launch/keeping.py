@@ -91,7 +91,8 @@ class _Keeper(Parent):
         self.part()
 
     def record(self, child: Child, status: int) -> None:
-        self._ended_children.append((child, status))
+        if not child.forgotten:
+            self._ended_children.append((child, status))
 
     def emptied(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -125,3 +126,5 @@ class _Keeper(Parent):
             if child.pid == pid:
                 del self._ended_children[index]
                 return
+        if pid in self.running:
+            self.running[pid].forgotten = True

@@ -1,8 +1,8 @@
 """Finding and ending what a daemon has left behind when its keeper or its state is gone.
 
 A daemon marks its nodes with the variable DORA_DAEMON, which all that they start inherits. Its
-value is the daemon's mark, or `<mark>/<more>`, say a dataflow's id: both `find("m")` and
-`find("m/flow")` find a process with `m/flow`.
+value is the daemon's mark, or `<mark>#<more>`, say a dataflow's id: both `find("m")` and
+`find("m#flow")` find a process with `m#flow`.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _kill(orphans: list[Orphan]) -> None:
 
 
 def _carries(mark: str | None, wanted: str) -> bool:
-    return mark is not None and (mark == wanted or mark.startswith(f"{wanted}/"))
+    return mark is not None and (mark == wanted or mark.startswith(f"{wanted}#"))
 
 
 def _look() -> Mapping[int, _Seen]:

@@ -32,12 +32,14 @@ _LAST_WORDS_SECONDS = 5.0
 class Child:
     """A process that was asked for; other children are adopted orphans."""
 
-    __slots__ = ("pid", "started", "tag")
+    __slots__ = ("forgotten", "pid", "started", "tag")
 
     def __init__(self, pid: int, started: int, tag: bytes) -> None:
         self.pid = pid
         self.started = started
         self.tag = tag
+        self.forgotten = False
+        """Nobody wants to know how it ends."""
 
 
 class Parent:

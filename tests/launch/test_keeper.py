@@ -110,12 +110,19 @@ async def test_an_end_the_daemon_knew_but_did_not_write_down_is_told_again(
     assert by_tag(await place.attach()) == {}
 
 
-async def test_a_running_process_cannot_be_forgotten(place: Place, family: Family) -> None:
+async def test_a_process_that_still_runs_is_forgotten_when_it_ends(
+    place: Place, family: Family
+) -> None:
     keeper = await place.attach()
     process = await start(keeper, family.command("/bin/sleep", "100"), "u/n/0")
     keeper.forget(process.pid)
     await keeper.detach()
-    assert by_tag(await place.attach()) == {"u/n/0": None}
+    keeper = await place.attach()
+    assert by_tag(keeper) == {"u/n/0": None}
+    keeper.kept[0].process.signal(signal.SIGKILL)
+    assert await keeper.kept[0].process.wait() == Exit(signal=signal.SIGKILL)
+    await keeper.detach()
+    assert by_tag(await place.attach()) == {}
 
 
 async def test_what_was_asked_for_right_before_the_death_is_found_by_its_tag(

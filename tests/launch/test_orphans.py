@@ -35,8 +35,8 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 @pytest.fixture
 def mark(family: Family) -> Iterator[str]:
-    family.env[orphans.VARIABLE] = f"{uuid.uuid4()}/flow"
-    yield family.env[orphans.VARIABLE].removesuffix("/flow")
+    family.env[orphans.VARIABLE] = f"{uuid.uuid4()}#flow"
+    yield family.env[orphans.VARIABLE].removesuffix("#flow")
 
 
 def left_behind(command: Command) -> None:
@@ -92,8 +92,8 @@ def test_other_marks_are_left_alone(family: Family, mark: str) -> None:
 def test_one_dataflow_can_be_looked_for(family: Family, mark: str) -> None:
     left_behind(family.command("/bin/sleep", "100"))
     assert eventually(lambda: len(family.alive()) == 1)
-    assert orphans.find(f"{mark}/other") == []
-    assert pids(orphans.find(f"{mark}/flow")) == family.alive()
+    assert orphans.find(f"{mark}#other") == []
+    assert pids(orphans.find(f"{mark}#flow")) == family.alive()
 
 
 def test_our_own_children_are_no_orphans(family: Family, mark: str) -> None:
