@@ -120,7 +120,9 @@ class AsyncMethods(ABC):
         params = m.NodeRef(node=node, dataflow=dataflow)
         return await self.call("node.info", params, m.NodeDetail)
 
-    async def add_node(self, definition: Mapping[str, Any], *, dataflow: str | None = None) -> m.Changed:
+    async def add_node(
+        self, definition: Mapping[str, Any], *, dataflow: str | None = None
+    ) -> m.Changed:
         """Add a node to a running dataflow; `definition` is an entry of `nodes`."""
         params = m.NodeAdd(definition=dict(definition), dataflow=dataflow)
         return await self.call("node.add", params, m.Changed)
@@ -151,7 +153,9 @@ class AsyncMethods(ABC):
         params = m.EdgeRef(source=source, target=target, dataflow=dataflow)
         return await self.call("node.connect", params, m.Changed)
 
-    async def disconnect(self, source: str, target: str, *, dataflow: str | None = None) -> m.Changed:
+    async def disconnect(
+        self, source: str, target: str, *, dataflow: str | None = None
+    ) -> m.Changed:
         """Take away the edge from `node/output` to `node/input`."""
         params = m.EdgeRef(source=source, target=target, dataflow=dataflow)
         return await self.call("node.disconnect", params, m.Changed)
@@ -220,7 +224,9 @@ class AsyncMethods(ABC):
         params = m.ParamRef(node=node, key=key, dataflow=dataflow)
         return await self.call("param.get", params, m.Param)
 
-    async def set_param(self, node: str, key: str, value: Any, *, dataflow: str | None = None) -> m.Param:
+    async def set_param(
+        self, node: str, key: str, value: Any, *, dataflow: str | None = None
+    ) -> m.Param:
         """Set a parameter and tell the node."""
         params = m.ParamSet(node=node, key=key, value=value, dataflow=dataflow)
         return await self.call("param.set", params, m.Param)

@@ -167,6 +167,15 @@ class _Connection(ServerConnection):
     peer: Peer
     on_lost: Callable[[_Connection], None] | None = None
 
+    def eof_received(self) -> None:
+        """Drop what the client will not read: it has gone.
+
+        A transport that first sends the rest ends by itself; websockets aborts it all the same,
+        which asyncio does not forgive.
+        """
+        super().eof_received()
+        self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.on_lost is not None:

@@ -8,6 +8,7 @@ import dorad.control
 ROOM = Path(dorad.control.__file__).parent
 SOURCE = ROOM / "methods.py"
 TARGET = ROOM / "asyncmethods.py"
+WIDTH = 100
 
 _WORDS = {
     "as typed methods of a client.": "as typed methods of a client for asyncio.",
@@ -37,7 +38,10 @@ def _method(text: str) -> str:
     # What is read from the result has to wait for it.
     text = re.sub(r"self\.call\((.*)\)(\.\w+)\n", r"(await self.call(\1))\2\n", text)
     text = re.sub(r"(?<!await )self\.call\(", "await self.call(", text)
-    return f"    async def {text}"
+    signature, body = text.split("\n", 1)
+    if len(signature) > WIDTH - len("    async def "):
+        signature = re.sub(r"^(\w+)\((.*)\)( -> .*)", r"\1(\n        \2\n    )\3", signature)
+    return f"    async def {signature}\n{body}"
 
 
 if __name__ == "__main__":
