@@ -1,0 +1,179 @@
+"""Where `dora logs` gets its lines: from the daemon, or from the files in ./out."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from dorad.cli.session import tell
+from dorad.logs.find import Found, NoLogsError, find
+from dorad.logs.history import History
+from dorad.logs.paths import DAEMON, out_folder
+from dorad.logs.record import LogRecord
+from dorad.logs.selection import Selection
+from dorad.logs.tailing import Tailing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dorad.control.errors import ControlError
+    from dorad.control.messages import LogLine
+    from dorad.logs.filter import LogFilter
+
+POLL_S = 0.1
+"""Seconds between looks at files that are followed."""
+
+
+class Wanted(NamedTuple):
+    """What is asked for; times in seconds since 1970."""
+
+    dataflow: str | None
+    nodes: tuple[str, ...]
+    shown: LogFilter
+    tail: int | None
+    since: float | None
+    until: float | None
+    grep: str | None
+    follow: bool
+
+
+class Block(NamedTuple):
+    """Some lines, oldest first."""
+
+    dataflow_id: str
+    records: Sequence[LogRecord]
+    nodes: Sequence[str] = ()
+    """The nodes of the dataflow, if they are known."""
+    left_out: int = 0
+
+
+def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
+    """Yield the lines that are asked for.
+
+    Raises:
+        click.ClickException: there are none, or they cannot be read.
+        ControlError: the daemon refuses.
+    """
+    if local:
+        yield from _from_files(wanted, find_here(wanted.dataflow))
+        return
+    from dorad.control.errors import ControlError
+
+    try:
+        yield from _from_daemon(wanted)
+    except ControlError as error:
+        if error.code not in ("unavailable", "not-found"):
+            raise
+        yield from _from_files(wanted, _instead(wanted, error))
+
+
+def find_here(dataflow: str | None) -> Found:
+    """Return the logs of a dataflow in ./out. Raises click.ClickException: there are none."""
+    try:
+        return find(out_folder(Path.cwd()), dataflow)
+    except NoLogsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _instead(wanted: Wanted, error: ControlError) -> Found:
+    """Return the logs in ./out of what the daemon could not give, else raise its error."""
+    try:
+        return find(out_folder(Path.cwd()), wanted.dataflow)
+    except NoLogsError as none:
+        if error.code == "unavailable":
+            raise click.ClickException(f"{error.message}, and {none}") from error
+        raise error from none
+
+
+def _from_daemon(wanted: Wanted) -> Iterator[Block]:
+    from dorad.control.client import Client
+
+    with Client() as client:
+        stream = client.logs(
+            wanted.dataflow,
+            nodes=wanted.nodes,
+            tail=wanted.tail,
+            since=wanted.since,
+            until=wanted.until,
+            level=wanted.shown.level,
+            by_node=wanted.shown.by_node,
+            grep=wanted.grep,
+            follow=wanted.follow,
+        )
+        with stream:
+            for lines in stream:
+                records = [_record(line) for line in lines.lines]
+                yield Block(lines.dataflow, records, left_out=lines.left_out)
+
+
+def _record(line: LogLine) -> LogRecord:
+    return LogRecord(
+        line.timestamp,
+        line.level,
+        line.node,
+        line.message,
+        "stderr" if line.stream == "stderr" else "stdout",
+        line.target,
+        line.fields,
+        line.file,
+        line.line,
+        line.module_path,
+    )
+
+
+def _from_files(wanted: Wanted, found: Found) -> Iterator[Block]:
+    _check_nodes(wanted.nodes, found)
+    if wanted.dataflow != found.folder.name:
+        _say_which(found)
+    selection = Selection(
+        frozenset(wanted.nodes), wanted.shown, wanted.since, wanted.until, wanted.grep
+    )
+    nodes = found.nodes
+    try:
+        with closing(History(found.folder, nodes, selection)) as history:
+            for records in history.blocks(wanted.tail):
+                yield Block(found.folder.name, records, nodes)
+            if wanted.follow:
+                yield from _follow(found, history)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        text = f"cannot read {error.filename}: {error.strerror}"
+        raise click.ClickException(text) from error
+
+
+def _follow(found: Found, history: History) -> Iterator[Block]:
+    with Tailing(found.folder, history) as tailing:
+        while True:
+            running = found.running
+            nodes = Found.at(found.folder).nodes
+            records = tailing.read(nodes)
+            if records:
+                yield Block(found.folder.name, records, nodes)
+            elif running:
+                time.sleep(POLL_S)
+            else:
+                return
+
+
+def _check_nodes(wanted: Sequence[str], found: Found) -> None:
+    there = found.nodes
+    for node in wanted:
+        if node not in there and node != DAEMON:
+            names = ", ".join(there) or "none"
+            raise click.ClickException(f"{found.title} has no node '{node}'; there are: {names}")
+
+
+def _say_which(found: Found) -> None:
+    state = "running" if found.running else "ended"
+    if found.about is not None:
+        moment = found.about.ended_at if state == "ended" else found.about.started_at
+        if moment is not None:
+            word = "ended" if state == "ended" else "started"
+            state = f"{word} {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(moment))}"
+    older = f"; {found.others} older: name one by its UUID" if found.others else ""
+    tell("logs of:", "cyan", f"{found.title}, {state}{older}")
