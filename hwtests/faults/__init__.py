@@ -1,0 +1,1 @@
+"""Fault campaigns against running dataflows: what happens to data, logs and processes."""

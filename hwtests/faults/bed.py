@@ -1,0 +1,171 @@
+"""A daemon of our own, apart from the user's: started, killed and asked through `dora`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import psutil
+
+from dorad.control.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dorad.control.messages import NodeInfo
+    from hwtests.faults.flow import Flow
+
+MARK = "FAULTS_BED"
+PATIENCE_S = 30.0
+
+
+class DamageError(Exception):
+    """Something that must not be; the campaign cannot go on."""
+
+
+class Bed:
+    """Folders and a daemon for one campaign. Whatever happens, nothing of it stays."""
+
+    def __init__(self, env: dict[str, str] | None = None) -> None:
+        self.token = uuid.uuid4().hex
+        self.folder = Path(tempfile.mkdtemp(prefix="dora-faults-"))
+        self.runtime = self.folder / "run"
+        self.runtime.mkdir(mode=0o700)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DORA", "PYTHON"))}
+        self._env = {
+            **kept,
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            MARK: self.token,
+            **(env or {}),
+        }
+        self.faults: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.dora("up")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop the daemon; what is still there then is damage."""
+        with contextlib.suppress(DamageError):
+            self.dora("down")
+        # Dead children of ours are reaped elsewhere, and a killed process takes its time.
+        if not self.comes(lambda: not self.processes(), 10):
+            for process in self.processes():
+                self.faults.append(f"left behind: {process.pid} {self._command(process)}")
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def dora(self, *words: str) -> str:
+        """Run a command and return what it says. DamageError: it fails."""
+        try:
+            done = subprocess.run(
+                [Path(sys.executable).with_name("dora"), *words],
+                env=self._env,
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise DamageError(f"`dora {words[0]}` hangs") from None
+        if done.returncode != 0:
+            raise DamageError(f"`dora {words[0]}` failed: {done.stderr.strip()[-500:]}")
+        return done.stdout
+
+    def client(self) -> Client:
+        return Client(self.runtime / "dora" / "control.sock")
+
+    def start(self, flow: Flow) -> str:
+        """Start a dataflow; return its UUID once all of it runs and data flows."""
+        flow.write()
+        self.dora("start", str(flow.file), "--name", flow.name, "--detach")
+        with self.client() as client:
+            uuid = client.info(flow.name).info.uuid
+        self.flows(flow)
+        return uuid
+
+    def stop(self, flow: Flow) -> None:
+        self.dora("stop", flow.name)
+
+    def nodes(self, flow: Flow) -> dict[str, NodeInfo]:
+        with self.client() as client:
+            return {node.node: node for node in client.nodes(flow.name)}
+
+    def daemon_pid(self) -> int:
+        with self.client() as client:
+            return client.status().pid
+
+    def signal(self, pid: int, number: int) -> bool:
+        """Send a signal if this is a process of ours; returns whether it was."""
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            if psutil.Process(pid).environ().get(MARK) != self.token:
+                return False
+            signal.pidfd_send_signal(handle, number)
+        except (psutil.Error, ProcessLookupError):
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    def processes(self) -> list[psutil.Process]:
+        """All that run and belong to this bed: they carry its mark, or its folder's name."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                ours = process.environ().get(MARK) == self.token or any(
+                    str(self.folder) in word for word in process.cmdline()
+                )
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def flows(self, *flows: Flow) -> None:
+        """Return when every check has got something from now on. DamageError: it does not."""
+        before = {(flow.name, node): flow.counts(node)[0] for flow in flows for node in flow.checks}
+
+        def stuck() -> list[str]:
+            return [
+                node
+                for flow in flows
+                for node in flow.checks
+                if flow.counts(node)[0] <= before[flow.name, node]
+            ]
+
+        if not self.comes(lambda: not stuck()):
+            raise DamageError(f"nothing arrives at {', '.join(stuck())} for {PATIENCE_S:g} s")
+
+    def comes(self, holds: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
+        """Wait for a condition; returns whether it came true in time."""
+        give_up_at = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > give_up_at:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def judge(self, flows: Iterable[Flow]) -> None:
+        """Add what the dataflows complain of."""
+        for flow in flows:
+            self.faults += [f"{flow.name}: {text}" for text in flow.complaints()]
+
+    @staticmethod
+    def _command(process: psutil.Process) -> str:
+        try:
+            return " ".join(process.cmdline())[:200]
+        except psutil.Error as error:
+            return str(error)

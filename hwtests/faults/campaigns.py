@@ -1,0 +1,203 @@
+"""The campaigns: each inflicts one kind of fault for a while, and says what it saw."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwtests.faults.bed import Bed, DamageError
+from hwtests.faults.flow import RESTARTED, Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from random import Random
+
+    from hwtests.faults.clock import Clock
+
+PAUSE_S = 1.0
+"""Longest pause in data whose nodes nobody touches. They send every 5 ms; the rest is for a machine
+with two busy cores."""
+
+
+@dataclass
+class Outcome:
+    """What a campaign saw. `skipped` says why it did not take place."""
+
+    said: str = ""
+    faults: list[str] = field(default_factory=list)
+    skipped: str | None = None
+
+
+def spell(seconds: float) -> Iterator[None]:
+    """Turn round until so many seconds have passed, once at least."""
+    end = time.monotonic() + seconds
+    yield
+    while time.monotonic() < end:
+        yield
+
+
+def check_calm(bed: Bed, *flows: Flow, since_ns: int = 0) -> float:
+    """Return the longest pause in dataflows that had nothing to do with the faults, in seconds."""
+    longest = max(flow.longest_pause(flow.checks, since_ns) for flow in flows)
+    if longest > PAUSE_S:
+        bed.faults.append(f"data that had nothing to do with it paused for {longest:.2f} s")
+    bed.faults += [
+        f"{flow.name}: {flow.missing()} messages are missing" for flow in flows if flow.missing()
+    ]
+    return longest
+
+
+def kill(seconds: float, rng: Random) -> Outcome:
+    """SIGKILL of nodes that are restarted; the others see data in order."""
+    kills = 0
+    with Bed() as bed:
+        struck = Flow("struck", bed.folder / "struck")
+        for chain in ("one", "two"):
+            struck.add_chain(chain, **RESTARTED)
+        calm = Flow("calm", bed.folder / "calm")
+        calm.add_chain("calm")
+        bed.start(struck)
+        bed.start(calm)
+        for _ in spell(seconds):
+            time.sleep(rng.expovariate(5.0))
+            nodes = [node for node in bed.nodes(struck).values() if node.pid]
+            for node in rng.sample(nodes, min(len(nodes), rng.choice((1, 1, 1, 2, 6)))):
+                kills += bed.signal(node.pid or 0, signal.SIGKILL)
+        bed.flows(struck, calm)
+        restarts = sum(node.restarts for node in bed.nodes(struck).values())
+        if restarts < kills:
+            bed.faults.append(f"{kills} kills, but only {restarts} restarts")
+        pause = check_calm(bed, calm)
+        received, lost = struck.received(), struck.missing()
+        bed.stop(struck)
+        bed.judge((struck, calm))
+    said = (
+        f"{kills} kills, {restarts} restarts; {received} messages verified, {lost} lost with those"
+        f" that died; longest pause of others {pause:.2f} s"
+    )
+    return Outcome(said, bed.faults)
+
+
+def stop(seconds: float, rng: Random) -> Outcome:
+    """SIGSTOP and SIGCONT: nothing is lost, and nobody is taken for dead."""
+    stops = 0
+    with Bed() as bed:
+        flow = Flow("flow", bed.folder / "flow")
+        for chain in ("one", "two"):
+            flow.add_chain(chain)
+        bed.start(flow)
+        pids = [node.pid or 0 for node in bed.nodes(flow).values()]
+        for _ in spell(seconds):
+            chosen = rng.sample(pids, rng.choice((1, 1, 2, 6)))
+            stops += sum(bed.signal(pid, signal.SIGSTOP) for pid in chosen)
+            time.sleep(rng.expovariate(4.0))
+            for pid in chosen:
+                bed.signal(pid, signal.SIGCONT)
+            time.sleep(rng.expovariate(8.0))
+        bed.flows(flow)
+        if (now := [node.pid or 0 for node in bed.nodes(flow).values()]) != pids:
+            bed.faults.append(f"nodes were replaced: {pids} became {now}")
+        if flow.missing():
+            bed.faults.append(f"{flow.missing()} messages are missing")
+        received = flow.received()
+        bed.judge([flow])
+    return Outcome(f"{stops} stops; {received} messages verified, none lost", bed.faults)
+
+
+def forkbomb(_seconds: float, _rng: Random) -> Outcome:
+    """A node with 200 children in sessions of their own: `dora stop` ends them all."""
+    processes = 200
+    with Bed() as bed:
+        calm = Flow("calm", bed.folder / "calm")
+        calm.add_chain("calm")
+        bed.start(calm)
+        bomb = Flow("bomb", bed.folder / "bomb")
+        env = {"FAULTS_PROCESSES": str(processes)}
+        bomb.add("bomb", "bomb", tick=1000, env=env)
+        bed.start(bomb)
+        if not bed.comes(lambda: bomb.counts("bomb")[0] == processes):
+            raise DamageError("the node does not get to its forks")
+        before = len(bed.processes())
+        begun = time.monotonic()
+        bed.stop(bomb)
+        took = time.monotonic() - begun
+        marked = f"FAULTS_NODE=bomb\0FAULTS_FOLDER={bomb.folder}".encode()
+        left = [p for p in bed.processes() if marked in _environ(p.pid)]
+        if left:
+            bed.faults.append(f"{len(left)} processes outlive `dora stop`")
+        bed.flows(calm)
+        pause = check_calm(bed, calm)
+        bed.judge([calm])
+    said = f"{before} processes, stopped in {took:.1f} s; longest pause of others {pause:.2f} s"
+    return Outcome(said, bed.faults)
+
+
+def _environ(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def fulldisk(_seconds: float, _rng: Random) -> Outcome:
+    """A disk for log files that is full: nodes go on, and it is reported."""
+    if os.geteuid() != 0:
+        return Outcome(skipped="only root can mount a small disk")
+    with Bed() as bed:
+        flow = Flow("flow", bed.folder / "flow")
+        flow.add_chain("calm")
+        flow.add("talk", "talk", tick=10, env={"FAULTS_LINES": "50"})
+        flow.write()
+        disk = flow.folder / "out"
+        disk.mkdir()
+        mounting = ["mount", "-t", "tmpfs", "-o", "size=512k", "faults", str(disk)]
+        if (done := subprocess.run(mounting, capture_output=True, text=True)).returncode:
+            return Outcome(skipped=f"no disk can be mounted here: {done.stderr.strip()}")
+        try:
+            bed.start(flow)
+            pids = [node.pid for node in bed.nodes(flow).values()]
+            if not bed.comes(lambda: os.statvfs(disk).f_bavail == 0):
+                raise DamageError("the disk does not get full")
+            with bed.client() as client:
+                if not bed.comes(lambda: any("space" in text for text in client.status().notices)):
+                    bed.faults.append("nobody says that the disk is full")
+            lines = flow.counts("talk")[0]
+            if not bed.comes(lambda: flow.counts("talk")[0] > lines + 10_000):
+                bed.faults.append("a node that prints has come to a halt")
+            bed.flows(flow)
+            if [node.pid for node in bed.nodes(flow).values()] != pids:
+                bed.faults.append("nodes have ended")
+            pause = check_calm(bed, flow)
+            bed.stop(flow)
+            bed.judge([flow])
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=False)
+    said = f"{flow.counts('talk')[0]} lines printed; longest pause of others {pause:.2f} s"
+    return Outcome(said, bed.faults)
+
+
+def clock(seconds: float, rng: Random, hand: Clock) -> Outcome:
+    """A wall clock that jumps by up to a day: nothing happens."""
+    steps = 0
+    with hand, Bed(hand.env) as bed:
+        flow = Flow("flow", bed.folder / "flow")
+        flow.add_chain("one", **RESTARTED, health_check_timeout=5.0)
+        bed.start(flow)
+        begun = time.monotonic_ns()
+        for _ in spell(seconds):
+            time.sleep(rng.uniform(0.2, 1.0))
+            hand.step(rng.choice((-1, 1)) * rng.choice(hand.steps))
+            steps += 1
+        bed.flows(flow)
+        hand.step(0)
+        if restarts := sum(node.restarts for node in bed.nodes(flow).values()):
+            bed.faults.append(f"{restarts} restarts")
+        pause = check_calm(bed, flow, since_ns=begun)
+        bed.judge([flow])
+    said = f"{steps} steps of {hand.what}; {flow.counts('one_check')[0]} messages verified,"
+    return Outcome(f"{said} longest pause {pause:.2f} s", bed.faults)

@@ -1,0 +1,98 @@
+"""The campaign against the daemon itself: SIGKILL at random moments, and another one."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from hwtests.faults.bed import Bed, DamageError
+from hwtests.faults.campaigns import Outcome, check_calm, spell
+from hwtests.faults.flow import RESTARTED, Flow
+
+if TYPE_CHECKING:
+    from random import Random
+
+
+def daemon(seconds: float, rng: Random) -> Outcome:
+    """Data never stops, no line is lost or doubled, and every node is adopted."""
+    kills = deaths = 0
+    with Bed() as bed:
+        calm, struck, talk = flows = [
+            Flow(name, bed.folder / name) for name in ("calm", "struck", "talk")
+        ]
+        calm.add_chain("calm")
+        struck.add_chain("struck", **RESTARTED)
+        talk.add("talk", "talk", tick=5, env={"FAULTS_LINES": "10"})
+        uuids = [bed.start(flow) for flow in flows]
+        pids = _pids(bed, calm, talk)
+        # The first death is the longest, so that data that stopped with the daemon would show.
+        away = 2.0
+        for _ in spell(seconds):
+            time.sleep(rng.expovariate(2.0))
+            victim = rng.choice(
+                [node.pid for node in bed.nodes(struck).values() if node.pid] or [0]
+            )
+            if not bed.signal(bed.daemon_pid(), signal.SIGKILL):
+                raise DamageError("the daemon is gone already")
+            kills += 1
+            if rng.random() < 0.5:
+                deaths += bed.signal(victim, signal.SIGKILL)
+            time.sleep(away)
+            away = rng.expovariate(4.0)
+            bed.dora("up")
+            if (now := _pids(bed, calm, talk)) != pids:
+                raise DamageError(f"nodes were not adopted: {pids} became {now}")
+            _all_run(bed, *flows)
+        bed.flows(calm, struck)
+        pause = check_calm(bed, calm)
+        for flow in flows:
+            bed.stop(flow)
+        bed.faults += talk.wrong_lines(uuids[2], "talk")
+        bed.judge(flows)
+        received = calm.received() + struck.received()
+    said = (
+        f"{kills} kills of dorad, {deaths} of nodes meanwhile; {received} messages verified,"
+        f" longest pause {pause:.2f} s; {talk.counts('talk')[0]} log lines, each once"
+    )
+    return Outcome(said, bed.faults)
+
+
+def lost(_seconds: float, _rng: Random) -> Outcome:
+    """Daemon and keeper killed at once: the next daemon leaves no orphan."""
+    with Bed() as bed:
+        flow = Flow("flow", bed.folder / "flow")
+        flow.add("bomb", "bomb", tick=1000, env={"FAULTS_PROCESSES": "20"})
+        bed.start(flow)
+        if not bed.comes(lambda: flow.counts("bomb")[0] == 20):
+            raise DamageError("the node does not get to its forks")
+        keepers = [p for p in bed.processes() if "dorad.launch.keeping" in " ".join(p.cmdline())]
+        bed.signal(bed.daemon_pid(), signal.SIGKILL)
+        for keeper in keepers:
+            keeper.kill()
+        left = len(bed.processes())
+        bed.dora("up")
+        ours = bed.daemon_pid()
+        if not bed.comes(lambda: {p.pid for p in bed.processes()} <= _family(bed, ours), 15):
+            bed.faults.append(f"of {left} orphans {len(bed.processes()) - 2} are still there")
+    return Outcome(f"{left} orphans, all ended by the next daemon", bed.faults)
+
+
+def _family(bed: Bed, daemon: int) -> set[int]:
+    """The daemon and its keeper."""
+    keepers = {p.pid for p in bed.processes() if "dorad.launch.keeping" in " ".join(p.cmdline())}
+    return {daemon, *keepers}
+
+
+def _pids(bed: Bed, *flows: Flow) -> dict[str, int | None]:
+    return {name: node.pid for flow in flows for name, node in bed.nodes(flow).items()}
+
+
+def _all_run(bed: Bed, *flows: Flow) -> None:
+    def running() -> bool:
+        with bed.client() as client:
+            found = {info.name: info.status for info in client.list()}
+        return all(found.get(flow.name) == "running" for flow in flows)
+
+    if not bed.comes(running):
+        raise DamageError("not all dataflows run again")

@@ -1,0 +1,28 @@
+"""Fills the machine with processes that have left their parent's session, some twice removed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import proof
+from dora import Node
+
+PROCESSES = int(os.environ["FAULTS_PROCESSES"])
+
+node = Node()
+for number in range(PROCESSES):
+    if os.fork() == 0:
+        os.setsid()
+        if number % 2 and os.fork() > 0:
+            os._exit(0)
+        for deaf in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(deaf, signal.SIG_IGN)
+        while True:
+            signal.pause()
+counts = proof.Counts()
+counts.values[0] = PROCESSES
+counts.write()
+for event in node:
+    if event["type"] == "STOP":
+        break

@@ -1,0 +1,15 @@
+"""Sends numbered messages on every tick."""
+
+from __future__ import annotations
+
+import proof
+from dora import Node
+
+sequence = 0
+node = Node()
+for event in node:
+    if event["type"] == "INPUT":
+        proof.send(node, "data", sequence)
+        sequence += 1
+    elif event["type"] == "STOP":
+        break

@@ -1,0 +1,22 @@
+"""Prints numbered lines on every tick, and notes how many."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import proof
+from dora import Node
+
+counts = proof.Counts()  # lines
+LINES = int(os.environ["FAULTS_LINES"])
+
+for event in Node():
+    if event["type"] == "INPUT":
+        for _ in range(LINES):
+            sys.stdout.write(f"line {counts.values[0]}\n")
+            counts.values[0] += 1
+        sys.stdout.flush()
+        counts.write()
+    elif event["type"] == "STOP":
+        break
