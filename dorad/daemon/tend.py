@@ -188,7 +188,7 @@ class Tender:
         when = f"in {decision.after:.3g} s" if decision.after else "now"
         limit = run.node.restart.max_restarts
         number = "" if run.again or not limit else f" ({decision.history.count} of {limit})"
-        text = f"{result.reason}; it is restarted {when}{number}"
+        text = f"{result.reason}; restarting {when}{number}"
         shared.notice("info" if result.ok else "warn", name, text)
         shared.tell("node-restarting", name, text, after=decision.after)
         shared.changed()

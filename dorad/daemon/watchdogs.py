@@ -110,7 +110,6 @@ class Watchdogs:
             return
         run.killed = why
         self._health.pop(run.node.id, None)
-        self._shared.notice("warn", run.node.id, why)
         run.process.signal(signal.SIGKILL)
         self._shared.on_change()
 

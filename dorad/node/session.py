@@ -167,7 +167,9 @@ class Session:
             except BlockingIOError:
                 break
             self._take_in(packet)
-        self.mail = words[BOX_SEEN] = mail
+        self.mail = mail
+        # Not the word of before: a packet may be read before its sender has counted it there.
+        words[BOX_SEEN] = self.packets + 1  # and the welcome
 
     def _wait(self, seconds: float) -> None:
         """Take in what comes within `seconds`, once something has come. The caller has the lock."""
