@@ -16,7 +16,7 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 """What the parent ignores: it ends as agreed, not by being asked to."""
 _MOST_CORES = 8192
 """More than Linux can be built for; a mask for any number would take memory to match."""
-_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+_OPEN_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 """What programs get, whatever the parent allows itself later."""
 
 
@@ -86,7 +86,8 @@ def _become(
     """In the new process: default signals, no descriptor but 0, 1 and 2, then the program."""
     os.setpgid(0, 0)
     die_with_parent(parent)
-    resource.setrlimit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES, most), most))
     for number in (*IGNORED, signal.SIGXFSZ):  # Python itself ignores the last
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

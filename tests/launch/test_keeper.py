@@ -367,6 +367,24 @@ async def test_nodes_are_allowed_as_many_files_as_ever(place: Place, family: Fam
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+async def test_it_says_what_it_cannot_keep_and_lives_on(place: Place, family: Family) -> None:
+    keeper = await place.attach()
+    process = await start(keeper, family.command("/bin/sleep", "100"))
+    problems: list[str] = []
+    keeper.on_problem = problems.append
+    psutil.Process(keeper.pid).rlimit(psutil.RLIMIT_NOFILE, (12, 12))
+    for number in range(4):
+        keeper.store(f"some/{number}", [0, 1, 2])
+    with pytest.raises(LaunchError, match="Too many open files"):
+        await start(keeper, family.shell("exit 0"))
+    assert problems
+    assert "no descriptor left to keep some/3" in problems[-1]
+    assert process.exit is None
+    for number in range(4):
+        keeper.drop(f"some/{number}")
+    assert (await (await start(keeper, family.shell("exit 0"))).wait()).ok
+
+
 async def test_a_start_that_was_cancelled_is_ended_and_forgotten(
     place: Place, family: Family
 ) -> None:
