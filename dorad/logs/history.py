@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from functools import partial
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -40,8 +41,8 @@ class History:
         nodes = [*nodes]
         for node in nodes:
             if not selection.nodes or node in selection.nodes:
-                self.parts[node] = open_parts(files_of(folder, node, nodes))
-        self.parts[DAEMON] = open_parts(files_of(folder, DAEMON))
+                self.parts[node] = open_parts(partial(files_of, folder, node, nodes))
+        self.parts[DAEMON] = open_parts(partial(files_of, folder, DAEMON))
 
     def __enter__(self) -> Self:
         return self

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.logs.fileline import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from dorad.logs.record import LogRecord
 
 _BLOCK = 1 << 18
+_TRIES = 20
 
 
 class Part(NamedTuple):
@@ -26,32 +28,42 @@ class Part(NamedTuple):
     """When it was last written to, in seconds since 1970."""
 
 
-def open_parts(paths: Iterable[Path]) -> list[Part]:
-    """Open the files of one node, given and returned oldest first.
+def open_parts(find: Callable[[], list[Path]]) -> list[Part]:
+    """Open the files of one node; `find` lists them, and both are oldest first.
 
-    They may be rotated meanwhile: then one that would be met twice is met once, and none is missed.
+    They may be rotated meanwhile: then all is done again, so that none is missed or met twice.
 
     Raises:
         OSError: a file may not be read.
     """
-    parts: dict[int, Part] = {}
+    for _ in range(_TRIES - 1):
+        paths = find()
+        parts = _open_all(paths)
+        if [part.inode for part in parts] == [_inode(path) for path in find()]:
+            return parts
+        close_parts(parts)
+    return _open_all(find())
+
+
+def _open_all(paths: list[Path]) -> list[Part]:
+    parts: list[Part] = []
     try:
-        for path in reversed(list(paths)):  # in the direction in which rotation moves them
-            try:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            status = os.fstat(descriptor)
-            if status.st_ino in parts:
-                os.close(descriptor)
-            else:
-                parts[status.st_ino] = Part(
-                    descriptor, status.st_size, status.st_ino, status.st_mtime
-                )
+                status = os.fstat(descriptor)
+                parts.append(Part(descriptor, status.st_size, status.st_ino, status.st_mtime))
     except OSError:
-        close_parts(parts.values())
+        close_parts(parts)
         raise
-    return list(parts.values())[::-1]
+    return parts
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def close_parts(parts: Iterable[Part]) -> None:

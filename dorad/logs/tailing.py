@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ class _Followed:
                 return self._read_to(status.st_size)
         # The file was rotated, or there was none: all that are newer, from the oldest on.
         others = [] if self._node == DAEMON else [*nodes]
-        parts = open_parts(files_of(self._folder, self._node, others))
+        parts = open_parts(partial(files_of, self._folder, self._node, others))
         inodes = [part.inode for part in parts]
         if self._part is not None:
             # Only now that the newer ones are open is it sure that nothing is appended to it.
