@@ -47,10 +47,8 @@ def time_allowed(params: Struct, usual: float) -> float | None:
     the time from a stop's beginning to SIGKILL, which is one and a half times its grace.
     """
     match params:
-        case Wait(timeout=None):
-            return None
-        case Wait(timeout=float(timeout)):
-            return usual + timeout
+        case Wait():
+            return None if params.timeout is None else usual + params.timeout
         case Stop(force=True):
             return usual
         case Stop() | NodeStop() | NodeReplace():

@@ -1,0 +1,316 @@
+"""The client for programs without an event loop, against a real server in another thread."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from dorad.control import client as client_module
+from dorad.control import connecting, exchange
+from dorad.control import messages as m
+from dorad.control.arrays import to_ipc
+from dorad.control.client import Client, ControlError, NoDaemonError
+from dorad.control.limits import Limits
+from dorad.dataflow.errors import DataflowError
+
+from .serving import DEADLINE_S, VERSION, Endless, happening, serving_beside, status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from dorad.control.server import Call
+
+HANDLERS = {"daemon.status": status}
+
+
+def test_a_call_returns_its_result(tmp_path: Path) -> None:
+    with serving_beside(tmp_path, HANDLERS) as path, Client(path, name="me") as client:
+        assert client.daemon == f"dorad {VERSION}"
+        assert client.path == path
+        found = client.status()
+    assert (found.version, found.pid, found.state) == (VERSION, os.getpid(), "me")
+
+
+def test_the_error_of_the_daemon_is_raised(tmp_path: Path) -> None:
+    async def info(call: Call, params: m.Ref) -> m.DataflowDetail:
+        raise ControlError("not-found", f"no dataflow {params.dataflow}", "look at `dora list`")
+
+    with serving_beside(tmp_path, {"dataflow.info": info}) as path, Client(path) as client:
+        with pytest.raises(ControlError) as caught:
+            client.info("x")
+    assert (caught.value.code, caught.value.hint) == ("not-found", "look at `dora list`")
+
+
+def test_start_loads_the_file_here(tmp_path: Path) -> None:
+    async def start(call: Call, params: m.Start) -> m.Started:
+        assert params.path == str(tmp_path / "flow.yml")
+        assert params.descriptor["nodes"][0]["env"] == {"A": os.environ["HOME"]}
+        assert (params.name, params.env, params.uv) == ("demo", {"K": "V"}, True)
+        return m.Started(uuid="u", name=params.name)
+
+    file = tmp_path / "flow.yml"
+    file.write_text("nodes:\n- id: a\n  path: a.py\n  env: {A: $HOME}\n")
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text("nodes:\n- id: a\n  paht: a.py\n")
+    with serving_beside(tmp_path, {"dataflow.start": start}) as path, Client(path) as client:
+        started = client.start(file, name="demo", env={"K": "V"}, uv=True)
+        with pytest.raises(DataflowError, match=r"wrong\.yml:3:3"):
+            client.start(str(wrong))
+    assert started == m.Started(uuid="u", name="demo")
+
+
+def test_a_stream_ends_with_its_block(tmp_path: Path) -> None:
+    endless = Endless()
+    with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
+        with client.watch() as events:
+            assert next(events) == happening(0)
+        client.status()  # answered after the cancellation was taken
+        assert endless.running == 0
+        assert list(events) == []
+
+
+def test_a_stream_may_be_waited_for(tmp_path: Path) -> None:
+    endless = Endless()
+    with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
+        with client.watch() as events:
+            next(events)
+            with pytest.raises(TimeoutError):
+                events.next(timeout=0.01)
+            client.status()
+            with pytest.raises(TimeoutError):
+                events.next(timeout=0)
+
+
+def test_echo_gives_arrays(tmp_path: Path) -> None:
+    async def subscribe(call: Call, params: m.TopicSubscribe) -> AsyncIterator[Any]:
+        for number, data in enumerate([to_ipc(pa.array([[1, 2], None])), b""], start=1):
+            header = m.TopicHeader(
+                stream=call.id, topic=params.topics[0], sequence=number, dropped=0, metadata={}
+            )
+            yield header, data
+
+    with serving_beside(tmp_path, {"topic.subscribe": subscribe}) as path, Client(path) as client:
+        found = list(client.echo(["a/b"]))
+    assert [header.sequence for header, _ in found] == [1, 2]
+    assert found[0][1] is not None
+    assert found[0][1].to_pylist() == [[1, 2], None]
+    assert found[1][1] is None
+
+
+def test_threads_share_a_client(tmp_path: Path) -> None:
+    endless = Endless()
+    seen = []
+    with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
+
+        def follow() -> None:
+            with client.watch() as events:
+                seen.extend([next(events)])
+
+        def ask() -> None:
+            seen.extend([client.status() for _ in range(20)])
+
+        threads = [threading.Thread(target=work) for work in (follow, ask, follow, ask)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+    assert len(seen) == 42
+
+
+def test_a_stream_that_is_not_read_holds_up_no_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "MOST_WAITING", 10)
+    endless = Endless()
+    with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
+        flood = client.watch("flood")
+        deadline = time.monotonic() + DEADLINE_S
+        while endless.running or not endless.sent:
+            assert client.status().version == VERSION
+            assert time.monotonic() < deadline
+        with pytest.raises(ControlError) as caught:
+            list(flood)
+    assert caught.value.code == "too-slow"
+
+
+def test_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NoDaemonError, match="no dorad is running"):
+        Client(tmp_path / "none")
+    monkeypatch.setenv("DORA_SOCKET", str(tmp_path / "dead"))
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead"))
+    with pytest.raises(NoDaemonError) as caught:
+        Client()
+    assert caught.value.hint == "start one with `dora up`"
+
+
+def test_the_usual_places_are_tried_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DORA_SOCKET", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "machine").mkdir()
+    with serving_beside(tmp_path / "machine", HANDLERS) as path:
+        monkeypatch.setattr("dorad.control.listening.MACHINE_WIDE", path)
+        with Client() as client:
+            assert client.path == path
+
+
+@pytest.mark.parametrize("backlog", [0, 5])
+def test_a_daemon_that_hangs(tmp_path: Path, backlog: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it has room in its backlog still, or not."""
+    monkeypatch.setattr(client_module, "CONNECT_S", 0.2)
+    monkeypatch.setattr(connecting, "CONNECT_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as other:
+        hung.bind(str(tmp_path / "s"))
+        hung.listen(backlog)
+        other.connect(str(tmp_path / "s"))
+        with pytest.raises(ControlError, match="has not answered") as caught:
+            Client(tmp_path / "s")
+    assert caught.value.code == "deadline"
+    assert "dora up" in str(caught.value.hint)
+
+
+def test_the_deadline_to_connect_leaves_room_within_three_seconds() -> None:
+    assert connecting.CONNECT_S + connecting.OPTIONS["close_timeout"] < 3
+
+
+def test_what_is_no_daemon(tmp_path: Path) -> None:
+    with _answering(tmp_path / "s", b"SSH-2.0-OpenSSH\r\n"):
+        with pytest.raises(ControlError, match="does not answer as a dorad does"):
+            Client(tmp_path / "s")
+
+
+@contextmanager
+def _answering(path: Path, words: bytes) -> Iterator[None]:
+    """Something that listens, says a few bytes to who connects, and ends."""
+
+    def answer() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.recv(1000)
+            client.sendall(words)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield
+        thread.join()
+
+
+def test_a_call_that_is_not_answered_in_time_is_ended(tmp_path: Path) -> None:
+    endless = Endless()
+    with serving_beside(tmp_path, endless.handlers) as path:
+        with Client(path, timeout=0.1) as client:
+            with pytest.raises(ControlError, match=r"did not answer .* within 0\.1 s") as caught:
+                client.wait("x", timeout=0)
+            client.status()
+            assert endless.running == 0
+    assert caught.value.code == "deadline"
+
+
+def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
+    endless = Endless()
+    errors = []
+    with serving_beside(tmp_path, endless.handlers) as path:
+        client = Client(path)
+        events = client.watch()
+        next(events)
+
+        def follow() -> None:
+            try:
+                next(events)
+            except ControlError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+    thread.join(DEADLINE_S)
+    assert [error.code for error in errors] == ["unavailable"]
+    with pytest.raises(ControlError, match="dorad was ended"):
+        client.status()
+    client.close()
+
+
+def test_a_daemon_that_falls_silent_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call without a deadline, and a daemon that no longer answers pings."""
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.1)
+    with _silent_after_welcome(tmp_path / "s"), Client(tmp_path / "s") as client:
+        with pytest.raises(ControlError, match="has not answered"):
+            client.wait("x")
+
+
+SILENT = """
+import os, signal, sys, threading
+from websockets.sync.server import unix_serve
+
+def handle(connection):
+    connection.recv()
+    connection.send('{"welcome": "dorad", "protocol": 1}')
+    connection.recv()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    threading.Event().wait()  # this thread may be the last to stop
+
+with unix_serve(handle, sys.argv[1], compression=None) as server:
+    print("ready", flush=True)
+    server.serve_forever()
+"""
+
+
+@contextmanager
+def _silent_after_welcome(path: Path) -> Iterator[None]:
+    """A process that greets its client, and is stopped by the first request."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SILENT, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def test_a_daemon_that_works_long_is_not_taken_for_hung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.05)
+    endless = Endless()
+    with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
+        with client.watch() as events:
+            next(events)
+            with pytest.raises(TimeoutError):
+                events.next(timeout=0.5)
+
+
+def test_more_clients_than_allowed(tmp_path: Path) -> None:
+    with serving_beside(tmp_path, HANDLERS, Limits(connections=1)) as path, Client(path):
+        with pytest.raises(ControlError, match="has 1 clients") as caught:
+            Client(path)
+    assert caught.value.code == "busy"
+
+
+@pytest.fixture
+def imported() -> list[str]:
+    code = "import sys, dorad.control.client; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["asyncio", "pyarrow", "numpy", "yaml", "dorad.dataflow.load"])
+def test_the_client_imports_nothing_heavy(imported: list[str], module: str) -> None:
+    assert module not in imported

@@ -1,0 +1,88 @@
+"""What requests and data look like as frames, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from dorad.control import codec
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+
+
+def test_a_request_has_only_what_differs_from_the_defaults() -> None:
+    """So a daemon that is older than a parameter understands who does not use it."""
+    frame = codec.encode_request(3, "logs.read", m.LogRead(tail=5, nodes=["a"]))
+    assert json.loads(frame) == {
+        "id": 3,
+        "method": "logs.read",
+        "params": {"tail": 5, "nodes": ["a"]},
+    }
+
+
+def test_a_result_may_have_fields_that_we_do_not_know() -> None:
+    started = codec.decode('{"uuid": "u", "colour": "red"}', m.Started, "it")
+    assert started == m.Started(uuid="u")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        (m.Stop, '{"grace": "x"}', "`grace` in it: expected `float | null`, got `str`"),
+        (m.LogRead, '{"nodes": ["a", 3]}', "`nodes[1]` in it: expected `str`, got `int`"),
+        (m.Start, '{"path": "/x"}', "it needs `descriptor`"),
+        (m.Start, '{"descriptor": {}, "path": "/x", "env": {"A": 1}}', "`env[...]` in it"),
+        (m.NodeList, '{"nodes": [{"node": "a"}]}', "nodes[0] in it needs `dataflow`"),
+        (m.DataflowState, '{"uuid": "u", "name": null, "status": "on"}', "`starting`, `running`"),
+        (m.Stop, '{"grace": NaN}', "it is not valid JSON"),
+    ],
+)
+def test_a_message_says_which_field_is_wrong(kind: type, text: str, words: str) -> None:
+    with pytest.raises(ControlError) as caught:
+        codec.decode(text, kind, "it")
+    assert words in caught.value.message
+    assert caught.value.code == "bad-request"
+    assert "\n" not in str(caught.value)
+
+
+def test_params_that_are_not_known_are_refused() -> None:
+    with pytest.raises(ControlError, match="`daemon\\.status` has no parameter `x`") as caught:
+        codec.decode_params("daemon.status", m.METHODS["daemon.status"], msgspec.Raw(b'{"x":1}'))
+    assert caught.value.hint == "it takes none"
+
+
+def test_data_comes_back_as_it_was_sent() -> None:
+    header = m.TopicHeader(stream=1, topic="a/b", sequence=2, dropped=3, metadata={"k": 1.5})
+    found, data = codec.decode_data(codec.encode_data(header, b"12345678"))
+    assert found == header
+    assert data == b"12345678"
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x01", b"\xff\xff\xff\xff{}", b"\x02\x00\x00\x00{}"])
+def test_data_that_is_broken_is_refused(frame: bytes) -> None:
+    with pytest.raises(ControlError):
+        codec.decode_data(frame)
+
+
+def test_an_answer_that_is_too_large_is_an_error() -> None:
+    reply = m.Reply(id=1, result=m.Started(uuid="x" * 100))
+    with pytest.raises(ControlError) as caught:
+        codec.encode_reply(reply, 100)
+    assert caught.value.code == "too-large"
+
+
+def test_an_error_keeps_all_it_says_on_its_way() -> None:
+    error = ControlError("not-found", "no node `x`", "did you mean `y`?", ["a"])
+    frame = codec.encode(m.Reply(id=1, error=error.as_message()))
+    arrived = codec.decode(frame, codec.Arrived, "it")
+    assert arrived.error is not None
+    again = ControlError.of(arrived.error)
+    assert (again.code, again.message, again.hint, again.problems) == (
+        "not-found",
+        "no node `x`",
+        "did you mean `y`?",
+        ["a"],
+    )
+    assert str(again) == "no node `x` (did you mean `y`?)"

@@ -1,0 +1,121 @@
+"""Where the socket lies, who may open it, and what happens to what lay there before."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.control import listening
+from dorad.control.errors import ControlError, NoDaemonError
+from dorad.control.peer import Peer, may_command, peer_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(("group", "mode"), [(None, 0o600), (os.getgid(), 0o660)])
+def test_the_mode_follows_from_the_group(tmp_path: Path, group: int | None, mode: int) -> None:
+    sock, inode = listening.bind(tmp_path / "s", group)
+    with sock:
+        found = (tmp_path / "s").stat()
+    assert stat.S_IMODE(found.st_mode) == mode
+    assert found.st_ino == inode
+    assert found.st_gid == os.getgid()
+
+
+def test_nobody_gets_in_before_the_mode_is_right(tmp_path: Path) -> None:
+    sock, _ = listening.bind(tmp_path / "s", None)
+    with sock, socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+        client.connect(str(tmp_path / "s"))
+
+
+def test_the_socket_of_a_dead_daemon_is_replaced(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "s"))
+        dead.listen()
+    sock, _ = listening.bind(tmp_path / "s", None)
+    sock.close()
+
+
+@pytest.mark.parametrize("backlog", [0, 5])
+def test_the_socket_of_a_live_daemon_is_not(tmp_path: Path, backlog: int) -> None:
+    """Also if it hangs, so that its backlog is full."""
+    with socket.socket(socket.AF_UNIX) as live, socket.socket(socket.AF_UNIX) as client:
+        live.bind(str(tmp_path / "s"))
+        live.listen(backlog)
+        client.connect(str(tmp_path / "s"))
+        with pytest.raises(ControlError, match="already") as caught:
+            listening.bind(tmp_path / "s", None)
+    assert caught.value.code == "exists"
+    assert (tmp_path / "s").exists()
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("mine")
+    with pytest.raises(ControlError, match="is no socket"):
+        listening.bind(tmp_path / "s", None)
+    assert (tmp_path / "s").read_text() == "mine"
+
+
+def test_a_path_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="too long"):
+        listening.bind(tmp_path / ("x" * 120), None)
+    with pytest.raises(ControlError, match="cannot be used: No such file"):
+        listening.bind(tmp_path / "none" / "s", None)
+
+
+def test_another_daemons_socket_is_not_removed(tmp_path: Path) -> None:
+    first, inode = listening.bind(tmp_path / "s", None)
+    first.close()
+    second, _ = listening.bind(tmp_path / "s", None)
+    with second:
+        listening.remove(tmp_path / "s", -1)
+        assert (tmp_path / "s").exists()
+    listening.remove(tmp_path / "gone", inode)
+
+
+def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DORA_SOCKET", str(tmp_path / "s"))
+    assert listening.places() == (tmp_path / "s",)
+    with pytest.raises(NoDaemonError, match="no dorad is running") as caught:
+        listening.find_socket()
+    assert caught.value.code == "unavailable"
+    assert str(tmp_path / "s") in caught.value.message
+    assert caught.value.hint == "start one with `dora up`"
+
+
+def test_the_users_daemon_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DORA_SOCKET", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert listening.places() == (tmp_path / "dora" / "control.sock", listening.MACHINE_WIDE)
+    sock, _ = listening.bind(tmp_path / "dora" / "control.sock", None)
+    with sock:
+        assert listening.find_socket() == tmp_path / "dora" / "control.sock"
+
+
+@pytest.mark.parametrize(
+    ("peer", "group", "may"),
+    [
+        (Peer(1, uid=0, gid=0), None, True),
+        (Peer(1, uid=1000, gid=5), None, True),
+        (Peer(1, uid=1001, gid=5), None, False),
+        (Peer(1, uid=1001, gid=7), 7, True),
+        (Peer(1, uid=1001, gid=5, groups=frozenset({7})), 7, True),
+        (Peer(1, uid=1001, gid=5, groups=frozenset({8})), 7, False),
+    ],
+)
+def test_root_the_own_user_and_the_group_may_command(
+    peer: Peer, group: int | None, may: bool
+) -> None:
+    assert may_command(peer, own_uid=1000, group=group) is may
+
+
+def test_the_kernel_says_who_is_at_the_other_end() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        peer = peer_of(here)
+    assert peer == Peer(os.getpid(), os.getuid(), os.getgid(), frozenset(os.getgroups()))
