@@ -15,8 +15,9 @@ from dorad.shm.layout import RING_HEAD, RING_RECEIVED, RING_TAIL, RingPlan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dorad.shm.borrow import Taken
     from dorad.shm.mapping import Mapping
-    from dorad.shm.ring import Inlet, Taken
+    from dorad.shm.ring import Inlet
 
 _monotonic_ns = time.monotonic_ns
 _fromtimestamp = datetime.fromtimestamp

@@ -12,7 +12,7 @@ from dorad.shm.ring import Outlet, Peer
 if TYPE_CHECKING:
     from dorad.node.protocol import Packet
 
-KINDS = frozenset({"peer", "source", "segment", "retired", "edges"})
+KINDS = frozenset({"peer", "peer_gone", "source", "segment", "retired", "edges"})
 
 
 def ring_at(words: memoryview, base: int) -> RingPlan:
@@ -23,6 +23,32 @@ def ring_at(words: memoryview, base: int) -> RingPlan:
         capacity=words[base + RING_CAPACITY],
         queue_size=words[base + RING_QUEUE_SIZE],
     )
+
+
+class _Bell:
+    """A doorbell's descriptor, closed when nobody can ring it any more."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    __del__ = close
+
+
+class _Met(Peer):
+    """A peer; whoever still sends to it keeps its doorbell open."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, mapping: Mapping, owner: _Bell) -> None:
+        super().__init__(mapping, owner.descriptor)
+        self.owner = owner
 
 
 class Neighbours:
@@ -37,7 +63,7 @@ class Neighbours:
         self.spaces: dict[str, int] = {}
         self.segments: dict[int, Mapping] = {}
         self.retired: set[int] = set()
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, _Met] = {}
         self._files: dict[str, tuple[int, int]] = {}
 
     def take_in(self, packet: Packet) -> None:
@@ -49,6 +75,9 @@ class Neighbours:
         match packet.kind:
             case "peer":
                 self._meet(packet.text("node"), *packet.take(2))
+            case "peer_gone":
+                self._peers.pop(packet.text("node"), None)
+                self._files.pop(packet.text("node"), None)
             case "source":
                 self._wait_with(packet.text("node"), *packet.take(1))
             case "segment":
@@ -68,9 +97,9 @@ class Neighbours:
             # Whoever holds the number of the bell rings the right one from now on.
             os.dup2(bell, known.bell, inheritable=False)
             os.close(bell)
-            bell = known.bell
         if self._files.get(node) != file:
-            self._peers[node] = Peer(Mapping(memory), bell)
+            owner = _Bell(bell) if known is None else known.owner
+            self._peers[node] = _Met(Mapping(memory), owner)
             self._files[node] = file
         os.close(memory)
 
@@ -104,7 +133,9 @@ class Neighbours:
 
     def hang_up(self) -> None:
         """Close all descriptors."""
-        for bell in (*self.spaces.values(), *(peer.bell for peer in self._peers.values())):
+        for peer in self._peers.values():
+            peer.owner.close()
+        for bell in self.spaces.values():
             os.close(bell)
         self.spaces.clear()
         self._peers.clear()

@@ -16,6 +16,7 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                                                              the node's own; config is JSON
                      refused {error}                         there is no place for this node
                      peer {node} [mailbox, doorbell]         a node that ours sends to
+                     peer_gone {node}                        ours sends nothing there any more
                      source {node} [space]                   a node that waits for room at ours
                      segment {segment} [memory]              samples of a node we receive from
                      retired {segment}                       may be unmapped

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.shm import doorbell
+from dorad.shm.borrow import Borrow
 from dorad.shm.fence import STRONG_ORDER, acquire, fence, release
 from dorad.shm.layout import (
     BOX_ASLEEP,
@@ -36,12 +37,14 @@ from dorad.shm.layout import (
     RING_TAIL,
     RING_WAITING,
     STATE_ATTACHED,
+    STATE_CLOSED,
     RingPlan,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dorad.shm.borrow import Taken
     from dorad.shm.mapping import Mapping
 
 
@@ -199,39 +202,13 @@ class Outlet:
 
     def done_with(self, index: int, key: int) -> bool:
         """Tell whether the consumer can no longer reach sample `key`, pushed as entry `index`."""
-        if self.closed:
-            return True
         if self._words[self._tail_at] <= index and self.head - index <= self.queue_size:
-            return False
+            # Over an edge that was taken away, what is queued may still be received, unless the
+            # consumer is gone for good.
+            return self.closed and self._words[self._state_at] == STATE_CLOSED
         if not STRONG_ORDER:
             fence()
         return key not in self._hazards.tolist()
-
-
-class Borrow:
-    """A sample in use by this process; its hazard slot is cleared when the last array over it dies.
-
-    Arrow buffers over the sample keep this object, and through it the mapping, alive.
-    """
-
-    __slots__ = ("_free", "_slot", "_words", "mapping")
-
-    def __init__(self, words: memoryview, slot: int, free: list[int], mapping: Mapping) -> None:
-        self._words = words
-        self._slot = slot
-        self._free = free
-        self.mapping = mapping
-
-    def __del__(self) -> None:
-        self._words[self._slot] = 0
-        self._free.append(self._slot)
-
-
-Taken = tuple[int, int, int, int, int, bytes | None, Borrow | None, int, bytes]
-"""A message as it lies in shared memory: timestamp in ns since 1970, type code, array length, null
-count, payload size in bytes, the payload if it was copied out, else the borrow of its sample and
-where in the segment it lies, and the metadata. A plain tuple, because one is made for each message.
-"""
 
 
 class Inlet:

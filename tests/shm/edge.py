@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from dorad.shm import create, doorbell, layout
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool, Sample
-from dorad.shm.ring import Counters, Inlet, Outlet, Peer, Taken, counters
+from dorad.shm.ring import Counters, Inlet, Outlet, Peer, counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from dorad.shm.borrow import Taken
 
 
 class Edge:

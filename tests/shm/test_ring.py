@@ -139,6 +139,27 @@ def test_a_receiver_that_holds_more_than_there_are_slots_gets_copies() -> None:
         assert [content(t) for t in held if t] == [b"%5d" % n * 200 for n in range(len(held))]
 
 
+def test_slots_of_a_process_that_was_there_before_are_used_once_they_are_cleared() -> None:
+    with edge(100) as e:
+        slots = range(e.ring.base + layout.RING_HAZARDS, e.ring.base + layout.RING_HAZARDS + 30)
+        for slot in slots:
+            e.box.words[slot] = 1
+        e.inlet = e.new_inlet()
+
+        def borrowed() -> bool:
+            e.push_sample(b"x" * 1000)
+            taken = e.inlet.take()
+            assert taken is not None
+            held.append(taken)
+            return taken[6] is not None
+
+        held: list[object] = []
+        assert [borrowed() for _ in range(4)] == [True, True, False, False]
+        for slot in slots:
+            e.box.words[slot] = 0
+        assert [borrowed() for _ in range(31)] == [True] * 30 + [False]
+
+
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=5))
 def test_rings_never_overlap(sizes: list[int]) -> None:
     plan = layout.plan(sizes)

@@ -1,0 +1,34 @@
+"""A message as its receiver has it: copied out, or still lying in the sender's shared memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dorad.shm.mapping import Mapping
+
+
+class Borrow:
+    """A sample in use by this process; its hazard slot is cleared when the last array over it dies.
+
+    Arrow buffers over the sample keep this object, and through it the mapping, alive.
+    """
+
+    __slots__ = ("_free", "_slot", "_words", "mapping")
+
+    def __init__(self, words: memoryview, slot: int, free: list[int], mapping: Mapping) -> None:
+        self._words = words
+        self._slot = slot
+        self._free = free
+        self.mapping = mapping
+
+    def __del__(self) -> None:
+        self._words[self._slot] = 0
+        self._free.append(self._slot)
+
+
+Taken = tuple[int, int, int, int, int, bytes | None, Borrow | None, int, bytes]
+"""A message as it lies in shared memory: timestamp in ns since 1970, type code, array length, null
+count, payload size in bytes, the payload if it was copied out, else the borrow of its sample and
+where in the segment it lies, and the metadata. A plain tuple, because one is made for each message.
+"""

@@ -1,0 +1,244 @@
+"""A daemon in the test's own hands: it says to one node, in this process, what the test wants."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import protocol
+from dorad.node.attach import Spawned, connect
+from dorad.node.node import _Attachment
+from dorad.node.payload import pack
+from dorad.shm import doorbell, layout
+from dorad.shm.arrow import UINT8_CODE
+from dorad.shm.mapping import Mapping
+from dorad.shm.ring import Inlet, Outlet, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from dorad.node.session import Session
+
+DEADLINE_S = 20.0
+ROOM = 1 << 20
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """Wait until something holds; return what it gave."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.001)
+    return value
+
+
+class Box:
+    """A mailbox: that of the node under test, or of one it sends to."""
+
+    def __init__(self, queue_sizes: Sequence[int]) -> None:
+        plan = layout.plan(queue_sizes)
+        self.memory = os.memfd_create("dorad-test", os.MFD_CLOEXEC)
+        os.ftruncate(self.memory, plan.size + ROOM)
+        os.posix_fallocate(self.memory, 0, plan.size + ROOM // 2)
+        self.bell = doorbell.create()
+        self.space = doorbell.create()
+        self.mapping = Mapping(self.memory)
+        self.words = self.mapping.words
+        self.words[layout.BOX_MAGIC] = layout.MAGIC
+        self.rings: list[layout.RingPlan] = []
+        for ring in plan.rings:
+            self._begin(ring)
+
+    def _begin(self, ring: layout.RingPlan) -> layout.RingPlan:
+        self.words[ring.base + layout.RING_CAPACITY] = ring.capacity
+        self.words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size
+        self.words[ring.base + layout.RING_STATE] = layout.STATE_ATTACHED
+        self.rings.append(ring)
+        return ring
+
+    def add_ring(self, queue_size: int) -> layout.RingPlan:
+        """One more ring, while nodes run."""
+        end = self.rings[-1].end if self.rings else layout.BOX_WORDS * layout.WORD
+        return self._begin(layout.plan_ring(end, queue_size))
+
+    def outlet(self, ring: layout.RingPlan, *, blocking: bool = False) -> Outlet:
+        """A producer's end."""
+        return Outlet(Peer(self.mapping, self.bell), ring, blocking=blocking)
+
+    def inlet(self, ring: layout.RingPlan) -> Inlet:
+        """A consumer's end; inline payloads only."""
+        return Inlet(self.mapping, ring, lambda _: None, None)
+
+    def close(self) -> None:
+        for descriptor in (self.memory, self.bell, self.space):
+            os.close(descriptor)
+        # A mapping has a descriptor of its own, and pytest holds on to us.
+        del self.mapping, self.words
+
+
+def push(outlet: Outlet, payload: bytes) -> None:
+    """Send bytes, as a UInt8 array, and wake the receiver."""
+    size = len(payload)
+    stamp = time.time_ns()
+    entry = layout.ENTRY.pack(stamp, size, 0, size, 0, 0, 0, 0, 0, UINT8_CODE, 0, 0)
+    outlet.push(entry + payload, size, stamp)
+    outlet.peer.wake()
+
+
+@dataclass
+class FakeDaemon:
+    """Listens at `path`; knows one node, `n`, with the inputs of `inputs`: id -> queue size."""
+
+    folder: Path
+    inputs: dict[str, int] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    name: str = "daemon.sock"
+
+    def __post_init__(self) -> None:
+        self.path = self.folder / self.name
+        self.box = Box(list(self.inputs.values()))
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(os.fspath(self.path))
+        self.listener.listen()
+        self.listener.settimeout(DEADLINE_S)
+        self.socket: socket.socket | None = None
+        self.others: list[Box] = []
+
+    def ring(self, input_id: str) -> layout.RingPlan:
+        return self.box.rings[list(self.inputs).index(input_id)]
+
+    def outlet(self, input_id: str) -> Outlet:
+        return self.box.outlet(self.ring(input_id))
+
+    def other(self, queue_size: int) -> Box:
+        """A node that ours sends to."""
+        self.others.append(Box([queue_size]))
+        return self.others[-1]
+
+    def accept(self) -> None:
+        """Take a connection and hear its hello."""
+        self.socket, _ = self.listener.accept()
+        self.hear("hello")
+
+    def welcome(self) -> None:
+        content = {
+            "node_id": "n",
+            "dataflow_id": "f",
+            "descriptor": {"nodes": []},
+            "run_config": {},
+            "inputs": [
+                {"id": item, "ring": ring.base, "interval_ns": None, "source": "s"}
+                | {"blocking": False}
+                for item, ring in zip(self.inputs, self.box.rings, strict=False)
+            ],
+            "outputs": ["out"],
+            "dynamic": False,
+            "restart_count": 0,
+            "spin_us": 0,
+            "keep_bytes": None,
+        }
+        config = pack(json.dumps(content | self.config).encode())
+        self.say("welcome", fds=[self.box.memory, self.box.bell, self.box.space, config])
+        os.close(config)
+
+    def start(self) -> None:
+        """Accept a node and open the barrier for it."""
+        self.accept()
+        self.welcome()
+        self.hear("ready")
+        self.say("start", epoch_ns=time.monotonic_ns())
+
+    def say(self, kind: str, fds: Sequence[int] = (), **fields: Any) -> None:
+        assert self.socket is not None
+        protocol.send(self.socket, kind, fields, list(fds))
+        self.box.words[layout.BOX_MAIL] += 1
+
+    def hear(self, kind: str) -> protocol.Packet:
+        """Return the node's next packet, which must be of this kind."""
+        assert self.socket is not None
+        self.socket.settimeout(DEADLINE_S)
+        packet = protocol.receive(self.socket)
+        assert packet is not None
+        assert packet.kind == kind
+        return packet
+
+    def introduce(self, box: Box, *, blocking: bool, node: str = "c") -> None:
+        """Give our node somebody who receives its output."""
+        self.say("peer", [box.memory, box.bell], node=node)
+        self.say("edges", output="out", to=[[node, box.rings[0].base, blocking]])
+
+    def read(self) -> bool:
+        """Tell whether the node has read all it was sent."""
+        words = self.box.words
+        return bool(words[layout.BOX_SEEN] == words[layout.BOX_MAIL])
+
+    def hang_up(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+    def close(self) -> None:
+        self.hang_up()
+        self.listener.close()
+        for box in (self.box, *self.others):
+            box.close()
+
+
+@contextlib.contextmanager
+def in_thread(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
+    """Run something beside the test; the function that is yielded waits for what it returns."""
+    result: list[Any] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def wait() -> Any:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive(), "it did not end"
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    yield wait
+    thread.join(DEADLINE_S)
+
+
+@contextlib.contextmanager
+def attached(daemon: FakeDaemon) -> Iterator[_Attachment]:
+    """The node, started."""
+    with in_thread(daemon.start) as started:
+        session = connect(Spawned("n", daemon.path))
+        attachment = _Attachment(session)
+        started()
+    try:
+        yield attachment
+    finally:
+        # Whatever still refers to the attachment: its descriptors end here.
+        session.done()
+
+
+def session_of(daemon: FakeDaemon) -> Session:
+    """A session that has been welcomed, and not started."""
+
+    def serve() -> None:
+        daemon.accept()
+        daemon.welcome()
+
+    with in_thread(serve) as served:
+        session = connect(Spawned("n", daemon.path))
+        served()
+    return session

@@ -1,0 +1,294 @@
+"""A node and daemons that come late, go away, repeat themselves, and take over from each other."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from dorad.node import attach
+from dorad.node.attach import Spawned, connect
+from dorad.node.payload import unpack
+from dorad.shm import doorbell
+from dorad.shm.layout import RING_WAITING
+from tests.node.fakedaemon import FakeDaemon, attached, in_thread, push, session_of, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LARGE = pa.array(bytes(10_000), pa.uint8())
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
+    daemon = FakeDaemon(tmp_path, {"a": 10, "b": 10})
+    yield daemon
+    daemon.close()
+
+
+def _segment() -> int:
+    memory = os.memfd_create("dorad-test", os.MFD_CLOEXEC)
+    os.ftruncate(memory, 1 << 18)
+    return memory
+
+
+# -- a daemon that comes late ----------------------------------------------------------------
+
+
+def test_a_spawned_node_waits_for_a_daemon_that_does_not_listen_yet(tmp_path: Path) -> None:
+    daemon = FakeDaemon(tmp_path)
+    daemon.listener.close()
+    with in_thread(lambda: connect(Spawned("n", daemon.path))) as connected:
+        # The socket's name is there and nobody listens: connecting is refused.
+        again = FakeDaemon(tmp_path, name="late.sock")
+        again.path.replace(daemon.path)
+        again.accept()
+        again.welcome()
+        connected().done()
+    again.close()
+    daemon.box.close()
+
+
+def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
+    daemon: FakeDaemon,
+) -> None:
+    def serve() -> None:
+        for _ in range(3):
+            daemon.accept()
+            daemon.hang_up()
+        daemon.accept()
+        daemon.welcome()
+
+    with in_thread(serve) as served:
+        session = connect(Spawned("n", daemon.path))
+        served()
+    session.done()
+
+
+def test_a_spawned_node_gives_up_in_the_end(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attach, "PATIENCE_S", 0.2)
+    daemon.listener.close()
+    with pytest.raises(RuntimeError, match="no daemon answers at"):
+        connect(Spawned("n", daemon.path))
+
+
+def test_a_node_that_is_refused_does_not_try_again(daemon: FakeDaemon) -> None:
+    def serve() -> None:
+        daemon.accept()
+        daemon.say("refused", error="no place for it")
+
+    with in_thread(serve), pytest.raises(RuntimeError, match="no place for it"):
+        connect(Spawned("n", daemon.path))
+
+
+# -- a daemon that takes over ----------------------------------------------------------------
+
+
+def test_a_node_at_the_barrier_tells_a_new_daemon_that_it_is_ready(daemon: FakeDaemon) -> None:
+    session = session_of(daemon)
+    with in_thread(session.wait_for_start) as started:
+        daemon.hear("ready")
+        daemon.say("adopted")
+        daemon.hear("ready")
+        daemon.say("start", epoch_ns=5)
+        daemon.say("start", epoch_ns=5)
+        assert started() == 5
+    session.done()
+
+
+def test_a_question_is_asked_again_of_a_new_daemon(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node, in_thread(lambda: node.session.grow(1000)) as grown:
+        first = daemon.hear("grow")
+        daemon.say("adopted")
+        again = daemon.hear("grow")
+        assert again.fields == first.fields
+        memory = _segment()
+        # Both daemons have heard it. The second answer is given back.
+        daemon.say("grown", [memory], segment=1, ask=first.number("ask"))
+        daemon.say("grown", [memory], segment=2, ask=first.number("ask"))
+        os.close(memory)
+        assert grown()[0] == 1
+        node.session.read_mail()
+        assert daemon.hear("retire").number("segment") == 2
+
+
+def test_a_late_answer_is_not_taken_for_that_of_the_next_question(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        memory = _segment()
+        for number in (1, 2):
+            with in_thread(lambda: node.session.grow(1000)) as grown:
+                ask = daemon.hear("grow").number("ask")
+                if number == 2:
+                    daemon.say("grown", [memory], segment=9, ask=ask - 1)
+                    assert daemon.hear("retire").number("segment") == 9
+                daemon.say("grown", [memory], segment=number, ask=ask)
+                assert grown()[0] == number
+        os.close(memory)
+
+
+def test_what_comes_beside_a_question_comes_again_too(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        with in_thread(lambda: node.extensions.store("s", "k", b"value")) as stored:
+            daemon.hear("ext_store").close()
+            daemon.say("adopted")
+            again = daemon.hear("ext_store")
+            (value,) = again.take(1)
+            assert unpack(value, 100) == b"value"
+            os.close(value)
+            daemon.say("ext_done", ask=again.number("ask"))
+            stored()
+
+
+def test_data_flows_while_a_sender_waits_for_a_daemon_that_is_gone(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        receiver = daemon.other(10)
+        daemon.introduce(receiver, blocking=False)
+        ours = receiver.inlet(receiver.rings[0])
+        theirs = daemon.outlet("a")
+        with in_thread(lambda: node.sender.send("out", LARGE, None)) as sent:
+            question = daemon.hear("grow")
+            # Nobody answers for now. What the dead daemon still said is read all the same.
+            daemon.say("closed", input="b")
+            for number in range(100):
+                push(theirs, bytes([number]))
+                event = node.receiver.next(None)
+                assert event is not None
+                if event["type"] == "INPUT_CLOSED":
+                    assert event["id"] == "b"
+                    event = node.receiver.next(None)
+                    assert event is not None
+                assert event["value"].to_pylist() == [number]
+            assert not ours.ready()
+            daemon.say("adopted")
+            daemon.hear("grow")
+            memory = _segment()
+            daemon.say("grown", [memory], segment=1, ask=question.number("ask"))
+            os.close(memory)
+            sent()
+            assert ours.ready()
+
+
+def test_a_node_whose_daemon_is_gone_for_good_hears_of_it(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        push(daemon.outlet("a"), b"x")
+        daemon.hang_up()
+        types = []
+        while (event := node.receiver.next(None)) is not None:
+            types.append(event["type"])
+        assert sorted(types) == ["ERROR", "INPUT"]
+
+
+# -- a daemon that repeats itself ------------------------------------------------------------
+
+
+def test_what_is_said_again_changes_nothing(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        receiver = daemon.other(10)
+        memory = _segment()
+
+        def say_all() -> None:
+            daemon.introduce(receiver, blocking=False)
+            daemon.say("source", [receiver.space], node="s")
+            daemon.say("segment", [memory], segment=3)
+            daemon.say("start", epoch_ns=1)
+            daemon.say("closed", input="a")
+            daemon.say("broken", input="b")
+            daemon.say("failed", source_node_id="s", error="code 3", affected_input_ids=["a"])
+
+        say_all()
+        assert [event["type"] for event in node.receiver.drain()] == [
+            "INPUT_CLOSED",
+            "INPUT_CLOSED",
+            "NODE_FAILED",
+        ]
+        outlets = node.session.outlets["out"]
+        mapped = node.session.segment(3)
+        open_files = len(list(Path("/proc/self/fd").iterdir()))
+        say_all()
+        assert node.receiver.drain() == []
+        assert node.session.outlets["out"] == outlets
+        assert node.session.segment(3) is mapped
+        assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+        os.close(memory)
+
+
+def test_a_node_that_was_made_anew_is_met_anew(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        old, new = daemon.other(10), daemon.other(10)
+        daemon.introduce(old, blocking=False)
+        node.sender.send("out", b"1", None)
+        daemon.introduce(new, blocking=False)
+        node.sender.send("out", b"2", None)
+        assert old.inlet(old.rings[0]).ready()
+        assert new.inlet(new.rings[0]).ready()
+        waiter = doorbell.Waiter(new.bell)
+        (outlet,) = node.session.outlets["out"]
+        doorbell.ring(outlet.peer.bell)
+        assert waiter.wait(10**9) == [new.bell]
+
+
+def test_a_failed_node_can_fail_again_after_a_restart(daemon: FakeDaemon) -> None:
+    def fail() -> None:
+        daemon.say("failed", source_node_id="s", error="x", affected_input_ids=["a"])
+        daemon.say("closed", input="a")
+
+    with attached(daemon) as node:
+        fail()
+        daemon.say("restarted", node="s")
+        fail()
+        fail()
+        types = [event["type"] for event in node.receiver.drain()]
+        assert types == ["NODE_RESTARTED", *["NODE_FAILED", "INPUT_CLOSED"] * 2]
+
+
+def test_stop_is_said_once(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        daemon.say("stop", reason="ALL_INPUTS_CLOSED")
+        daemon.say("stop", reason="ALL_INPUTS_CLOSED")
+        daemon.say("ping")
+        events: list[Any] = []
+        while (event := node.receiver.next(None)) is not None:
+            events.append(event["id"])
+        assert events == ["ALL_INPUTS_CLOSED"]
+
+
+# -- several threads -------------------------------------------------------------------------
+
+
+def test_what_a_sending_thread_reads_wakes_the_receiving_one(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
+        stop = threading.Event()
+
+        def send() -> None:
+            while not stop.is_set():
+                node.sender.send("out", b"x", None)
+
+        with in_thread(send) as sent:
+            daemon.say("stop", reason="MANUAL")
+            assert received()["type"] == "STOP"
+            stop.set()
+            sent()
+
+
+def test_a_sender_that_waits_for_room_goes_on_when_its_receiver_may_lose_messages(
+    daemon: FakeDaemon,
+) -> None:
+    with attached(daemon) as node:
+        receiver = daemon.other(2)
+        daemon.introduce(receiver, blocking=True)
+        inlet = receiver.inlet(receiver.rings[0])
+        ring = receiver.rings[0].base
+        for _ in range(2):
+            node.sender.send("out", b"x", None)
+        with in_thread(lambda: node.sender.send("out", b"y", None)) as sent:
+            wait_for(lambda: receiver.words[ring + RING_WAITING])
+            daemon.say("edges", output="out", to=[["c", ring, False]])
+            sent()
+        assert not node.session.outlets["out"][0].blocking
+        assert inlet.ready()

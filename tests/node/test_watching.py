@@ -1,0 +1,112 @@
+"""What a daemon sees of a node it watches: that it comes back to the API, or waits there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.node.offline.filemode import LocalSender
+from dorad.shm.layout import BOX_ASLEEP, BOX_PULSE
+from tests.node.fakedaemon import FakeDaemon, attached, in_thread, push, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
+    daemon = FakeDaemon(tmp_path, {"a": 10}, {"watched": True})
+    yield daemon
+    daemon.close()
+
+
+def test_every_call_shows(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        calls: list[Callable[[], Any]] = [
+            lambda: node.receiver.next(0.0),
+            node.receiver.try_recv,
+            node.receiver.drain,
+            node.receiver.is_empty,
+            lambda: asyncio.run(node.receiver.recv_async(0.0)),
+            lambda: node.sender.send("out", b"x", None),
+            lambda: node.sender.empty(3, "uint8"),
+            lambda: node.sender.pool.give_back(node.sender.take_sample(3)),
+        ]
+        node.sender.pool._grow = LocalSender()._grow
+        for call in calls:
+            before = daemon.box.words[BOX_PULSE]
+            call()
+            assert daemon.box.words[BOX_PULSE] > before
+
+
+def test_a_node_that_is_not_watched_pays_nothing(tmp_path: Path) -> None:
+    daemon = FakeDaemon(tmp_path, {"a": 10})
+    with attached(daemon) as node:
+        node.receiver.next(0.0)
+        node.sender.send("out", b"x", None)
+        assert daemon.box.words[BOX_PULSE] == 0
+    del node
+    daemon.close()
+
+
+def test_a_node_that_waits_sleeps_and_reads_what_it_is_sent(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
+        wait_for(lambda: daemon.box.words[BOX_ASLEEP])
+        for _ in range(3):
+            daemon.say("ping")
+            wait_for(daemon.read)
+        wait_for(lambda: daemon.box.words[BOX_ASLEEP])
+        push(daemon.outlet("a"), b"x")
+        received()
+        assert not daemon.box.words[BOX_ASLEEP]
+
+
+def test_a_node_that_waits_in_an_event_loop_sleeps_too(daemon: FakeDaemon) -> None:
+    with (
+        attached(daemon) as node,
+        in_thread(lambda: asyncio.run(node.receiver.recv_async(None))) as received,
+    ):
+        wait_for(lambda: daemon.box.words[BOX_ASLEEP])
+        daemon.say("ping")
+        wait_for(daemon.read)
+        push(daemon.outlet("a"), b"x")
+        received()
+
+
+def test_what_a_busy_node_has_not_read_shows(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        daemon.say("ping")
+        assert not daemon.read()
+        node.receiver.try_recv()
+        assert daemon.read()
+
+
+def test_a_sender_that_waits_for_room_shows_that_it_does(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        receiver = daemon.other(1)
+        daemon.introduce(receiver, blocking=True)
+        node.sender.send("out", b"1", None)
+        with in_thread(lambda: node.sender.send("out", b"2", None)) as sent:
+            _beats(daemon)
+            daemon.say("ping")
+            wait_for(daemon.read)
+            inlet = receiver.inlet(receiver.rings[0])
+            inlet.take()
+            sent()
+
+
+def test_a_node_that_waits_for_an_answer_shows_that_it_does(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        with in_thread(lambda: node.extensions.drop("s", "k")) as dropped:
+            question = daemon.hear("ext_drop")
+            _beats(daemon)
+            daemon.say("ext_done", ask=question.number("ask"))
+            dropped()
+
+
+def _beats(daemon: FakeDaemon) -> None:
+    first = daemon.box.words[BOX_PULSE]
+    wait_for(lambda: daemon.box.words[BOX_PULSE] > first + 3)

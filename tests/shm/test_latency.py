@@ -1,0 +1,63 @@
+"""How long messages were on their way, as the consumer of an edge counts it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dorad.shm import ring
+from tests.shm.edge import Edge, edge
+
+MS = 1_000_000
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The time, in a list of one, for the test to set."""
+    moment = [time.time_ns()]
+    monkeypatch.setattr(ring, "_time_ns", lambda: moment[0])
+    return moment
+
+
+def _sums(e: Edge) -> tuple[int, int]:
+    return e.counters.latency_sum, e.counters.latency_diff
+
+
+def test_times_and_their_differences_add_up(now: list[int]) -> None:
+    with edge() as e:
+        for late in (3, 5, 1):
+            e.push(b"x", stamp=now[0] - late * MS)
+            e.take()
+        assert _sums(e) == (9 * MS, (2 + 4) * MS)
+
+
+def test_a_clock_that_was_set_counts_as_no_time(now: list[int]) -> None:
+    with edge() as e:
+        for stamp in (now[0] - 2 * MS, now[0] + 3600 * 10**9, 1, now[0] - 2 * MS):
+            e.push(b"x", stamp=stamp)
+            e.take()
+        assert _sums(e) == (4 * MS, 4 * MS)
+
+
+def test_a_restarted_consumer_adds_to_the_sums_without_comparing_itself_to_the_last(
+    now: list[int],
+) -> None:
+    with edge() as e:
+        e.push(b"x", stamp=now[0] - MS)
+        e.take()
+        e.inlet = e.new_inlet()
+        e.push(b"x", stamp=now[0] - 500 * MS)
+        e.take()
+        e.push(b"x", stamp=now[0] - 501 * MS)
+        e.take()
+        assert _sums(e) == (1002 * MS, MS)
+
+
+def test_dropped_messages_took_no_time(now: list[int]) -> None:
+    with edge(1) as e:
+        for late in (100, 2):
+            e.push(b"x", stamp=now[0] - late * MS)
+        e.take()
+        assert e.take() is None
+        assert _sums(e) == (2 * MS, 0)
