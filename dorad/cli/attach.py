@@ -7,16 +7,14 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from msgspec import structs
-
 from dorad.cli.interrupts import Interrupts
 from dorad.cli.live import LiveLog, writer
+from dorad.cli.logsources import record_of
 from dorad.cli.session import from_thread, tell
 from dorad.cli.stop import report_end
 from dorad.control.asyncclient import AsyncClient
 from dorad.logs.filter import LogFilter
 from dorad.logs.format import formatter
-from dorad.logs.record import LogRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,4 +89,4 @@ async def _follow(uuid: str, nodes: Sequence[str]) -> tuple[DataflowState, bool]
 
 async def _show_lines(client: AsyncClient, uuid: str, live: LiveLog) -> None:
     async for lines in client.logs(uuid, follow=True):
-        live.take([LogRecord(**structs.asdict(line)) for line in lines.lines])
+        live.take([record_of(line) for line in lines.lines])

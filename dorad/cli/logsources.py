@@ -106,11 +106,12 @@ def _from_daemon(wanted: Wanted) -> Iterator[Block]:
         )
         with stream:
             for lines in stream:
-                records = [_record(line) for line in lines.lines]
+                records = [record_of(line) for line in lines.lines]
                 yield Block(lines.dataflow, records, left_out=lines.left_out)
 
 
-def _record(line: LogLine) -> LogRecord:
+def record_of(line: LogLine) -> LogRecord:
+    """Return a line of the control API as the record that it was."""
     return LogRecord(
         line.timestamp,
         line.level,

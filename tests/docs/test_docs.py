@@ -5,11 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
+from dorad.cli.main import cli
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import parse
 from tests.harness.dataflow import clean_environment
@@ -19,7 +22,9 @@ from .markdown import PAGES, ROOT, Command, Section, anchors, links, prose, sect
 BIN = Path(sys.executable).parent
 DEADLINE_S = 50
 SECTIONS = [section for page in PAGES for section in sections(page)]
-RUN = [section for section in SECTIONS if section.files or section.sessions]
+DAEMON_PAGES = [page for page in PAGES if "\n$ dora up\n" in page.read_text(encoding="utf-8")]
+"""Each is followed from top to bottom, with a daemon of its own."""
+RUN = [s for s in SECTIONS if (s.files or s.sessions) and s.page not in DAEMON_PAGES]
 GUIDE = [page for page in PAGES if page.parent.name == "guide" or page.parent == ROOT / "docs"]
 
 
@@ -30,9 +35,9 @@ def names(pages: list[Path]) -> list[str]:
 # -- what is shown ---------------------------------------------------------------------------------
 
 
-def environment(port: int) -> dict[str, str]:
+def environment(port: int, **extra: str) -> dict[str, str]:
     # Dataflows of other tests must not answer a node that a page starts by hand.
-    return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(port)})
+    return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(port), **extra})
 
 
 def write(section: Section, folder: Path) -> None:
@@ -79,15 +84,37 @@ def check(command: Command, folder: Path, env: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("section", RUN, ids=str)
 def test_what_a_section_shows_works(section: Section, tmp_path: Path, unused_tcp_port: int) -> None:
-    write(section, tmp_path)
-    env = environment(unused_tcp_port)
+    follow(section, tmp_path, environment(unused_tcp_port))
+
+
+def follow(section: Section, folder: Path, env: dict[str, str]) -> None:
+    """Write the files of a section, and run its sessions."""
+    write(section, folder)
     for block in section.blocks:
-        if block.name and block.language == "yaml" and not block.broken:
-            code, text = execute(f"dora validate {block.name}", tmp_path, env)
+        if block.name and block.language == "yaml" and not block.broken and "nodes:" in block.text:
+            code, text = execute(f"dora validate {block.name}", folder, env)
             assert code == 0, text
             assert "warning:" not in text, text
     for command in section.sessions:
-        check(command, tmp_path, env)
+        check(command, folder, env)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("page", DAEMON_PAGES, ids=names(DAEMON_PAGES))
+def test_a_page_about_the_daemon_works_from_top_to_bottom(
+    page: Path, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as runtime:  # a socket's path is short
+        state = str(tmp_path / "state")
+        env = environment(unused_tcp_port, XDG_RUNTIME_DIR=runtime, XDG_STATE_HOME=state)
+        folder = tmp_path / "page"
+        folder.mkdir()
+        try:
+            for section in sections(page):
+                follow(section, folder, env)
+        finally:
+            if Path(runtime, "dora", "control.sock").exists():
+                execute("dora down --force", folder, env)
 
 
 def test_the_first_dataflow_of_the_readme_prints_temperatures(
@@ -122,24 +149,45 @@ def test_every_block_of_code_is_whole(section: Section) -> None:
 
 def option_names(command: str) -> set[str]:
     """Return the options that a command's help lists."""
-    argv = [str(BIN / "dora"), *command.split(), "--help"]
+    return options_of(["dora", *command.split()])
+
+
+def options_of(words: list[str]) -> set[str]:
+    module = {"dora": "dorad.cli", "dorad": "dorad.daemon.main"}[words[0]]
+    argv = [sys.executable, "-m", module, *words[1:], "--help"]
     text = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
     listed = re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE)
     return {option for line in listed for option in re.findall(r"-{1,2}[a-zA-Z][\w-]*", line)}
 
 
-COMMANDS = ("run", "build", "validate", "graph", "expand", "new", "completion")
+def all_commands(group: click.Group = cli, prefix: str = "") -> list[str]:
+    """Return every command that help lists, those of groups as `group name`."""
+    context = click.Context(group)
+    found: list[str] = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        inner = isinstance(command, click.Group)
+        found += all_commands(command, f"{name} ") if inner else [prefix + name]
+    return found
 
 
-def test_every_option_that_is_mentioned_exists() -> None:
-    known = {name: option_names(name) for name in COMMANDS}
+COMMANDS = all_commands()
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, set[str]]:
+    return {name: option_names(name) for name in COMMANDS}
+
+
+def test_every_option_that_is_mentioned_exists(known: dict[str, set[str]]) -> None:
     mention = re.compile(rf"dora ((?:{'|'.join(COMMANDS)})\b[^`\n|]*)")
-    everything = set().union(*known.values(), option_names(""))
+    everything = set().union(*known.values(), option_names(""), options_of(["dorad"]))
     wrong = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for line in mention.findall(text):
-            command, *words = line.split()
+            command = next(name for name in COMMANDS if f"{line} ".startswith(f"{name} "))
+            words = line[len(command) :].split()
             words = words[: words.index("#")] if "#" in words else words
             for word in words:
                 option = word.rstrip(".,;:)").partition("=")[0]
@@ -152,12 +200,12 @@ def test_every_option_that_is_mentioned_exists() -> None:
     assert wrong == []
 
 
-def test_every_option_of_every_command_is_explained() -> None:
+def test_every_option_of_every_command_is_explained(known: dict[str, set[str]]) -> None:
     text = (ROOT / "docs/guide/command-line.md").read_text(encoding="utf-8")
     missing = [
         f"{command} {option}"
         for command in COMMANDS
-        for option in sorted(option_names(command))
+        for option in sorted(known[command])
         if f"`{option}" not in text and not re.search(rf"[ /|]{option}\b", text)
     ]
     assert missing == []
