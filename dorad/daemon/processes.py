@@ -13,11 +13,11 @@ from dorad.dataflow.model import NodeKind
 from dorad.launch.command import command_for
 from dorad.launch.model import LaunchError
 from dorad.logs import staging
-from dorad.logs.capture import Capture
+from dorad.logs.capture import TAIL_LINES, Capture
 from dorad.logs.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import Node
@@ -48,15 +48,28 @@ def log_name(tag: str) -> str:
 class NodeProcess:
     """A node's process and the reader of its pipes."""
 
-    def __init__(self, process: Process, capture: Capture, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        process: Process,
+        capture: Capture | None,
+        tail: Iterable[str] = (),
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`capture` is None when all that it wrote has been read already; `tail` its last lines."""
         self._process = process
         self._capture = capture
+        self._tail = tail
         self._on_end = on_end
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.exit is not None
 
     def signal(self, sig: int) -> None:
         """Send `sig` to the whole process group; nothing happens after its end."""
@@ -70,14 +83,15 @@ class NodeProcess:
             ended = True
             return how
         finally:
-            self._capture.finish()
+            if self._capture is not None:
+                self._capture.finish()
             if ended:
                 self._on_end()
 
     @property
     def stderr(self) -> tuple[str, ...]:
         """The last lines it wrote to stderr."""
-        return tuple(self._capture.tail)
+        return tuple(self._tail)
 
 
 class Launcher:
@@ -136,11 +150,14 @@ class Launcher:
     ) -> NodeProcess:
         """Go on with a process that an earlier daemon started, whether or not it has ended.
 
-        `descriptors` are those kept under `log_name(tag)`; they are owned from here on.
+        `descriptors` are those kept under `log_name(tag)`; they are owned from here on. Of a process
+        that has ended there may be none: then all that it wrote is in its log.
 
         Raises:
             LaunchError: the descriptors are not what was kept.
         """
+        if not descriptors and process.exit is not None:
+            return NodeProcess(process, None, self._log.node(node).last_errors(TAIL_LINES))
         with ExitStack() as on_error:
             for descriptor in descriptors:
                 on_error.callback(os.close, descriptor)
@@ -205,7 +222,7 @@ class Launcher:
             self._captures.discard(capture)
             self._forget(tag)
 
-        return NodeProcess(process, capture, ended)
+        return NodeProcess(process, capture, capture.tail, ended)
 
     def _forget(self, tag: str) -> None:
         self._tags.discard(tag)

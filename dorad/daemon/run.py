@@ -1,28 +1,40 @@
-"""One dataflow from start to end on this machine: guard, broker and supervisor put together."""
+"""One dataflow from start to end on this machine: processes, broker and supervisor put together."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 import uuid
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.broker import Broker
-from dorad.daemon.processes import Launcher, broken_commands
-from dorad.daemon.sockets import own_socket
+from dorad.daemon.processes import Launcher, broken_commands, log_name
+from dorad.daemon.restore import Kept
+from dorad.daemon.routing import Router
 from dorad.daemon.stragglers import default_grace
 from dorad.daemon.supervisor import Supervisor
+from dorad.daemon.taps import Taps
 from dorad.dataflow.errors import DataflowError
 from dorad.launch.fdstore import NoStore
+from dorad.launch.model import LaunchError
 from dorad.logs.dataflowlog import DataflowLog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     from dorad.daemon.exits import Result
-    from dorad.daemon.ports import EdgeCounters
-    from dorad.launch.client import Guard
+    from dorad.daemon.noderun import NodeView
+    from dorad.daemon.ports import EdgeCounters, Happening
+    from dorad.daemon.processes import NodeProcess
+    from dorad.dataflow.model import Dataflow, Node
     from dorad.launch.command import LaunchContext
+    from dorad.launch.fdstore import FdStore
+    from dorad.launch.keeper import KeptProcess
+    from dorad.launch.spawner import Spawner
     from dorad.logs.record import Sink
 
 
@@ -42,54 +54,101 @@ class Ended:
         return all(result.ok for result in self.results)
 
 
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What an earlier daemon has left of a dataflow that goes on."""
+
+    descriptors: dict[str, tuple[int, ...]]
+    processes: tuple[KeptProcess, ...]
+    snapshot: dict[str, Any]
+    started_at: float
+    """When it was started, in seconds since 1970."""
+
+
 def new_dataflow_id() -> str:
     """Return the name of one run of a dataflow: a UUID."""
     return str(uuid.uuid4())
 
 
 class DataflowRun:
-    """Runs a dataflow once. Nothing of it outlives `run`: no process, task, descriptor or file."""
+    """Runs a dataflow once. No process, task, descriptor or socket of it outlives `run`."""
 
     def __init__(
         self,
         dataflow_id: str,
         context: LaunchContext,
-        guard: Guard,
-        logs: Sink,
+        spawner: Spawner,
+        socket: Path,
         *,
+        name: str | None = None,
+        watch: Sink | None = None,
+        store: FdStore | None = None,
+        marker: str | None = None,
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
+        params: Mapping[str, dict[str, Any]] | None = None,
+        inherited: Inheritance | None = None,
+        on_change: Callable[[], None] = lambda: None,
+        on_happening: Happening = lambda what, node, text, data: None,
+        forget: Callable[[int], None] = lambda pid: None,
     ) -> None:
         """Prepare a run; no node is started yet.
 
-        `guard` is closed at the end of `run`. `logs` gets what nodes print and what there is to
+        Nodes reach the broker at `socket`, and `watch` gets what they print and what there is to
         say about the run. The flag `exit_when_nodes_finish` overrides the file's, unless None;
         `stop_after` is in seconds from the opening of the start barrier; a start that takes as
-        long as that is stopped, too.
+        long as that is stopped, too. `params` are the values that each node starts with.
+
+        For a daemon: `store` keeps descriptors and `marker` marks processes for the next daemon;
+        `on_change` is called when `snapshot()` would differ, and `forget` with the pid of an ended
+        process after that. `inherited` is what an earlier daemon left, and its snapshot.
 
         Raises:
             DataflowError: a node's program is missing, or it may not be run.
             ValueError: a variable of the environment cannot be understood.
         """
-        problems = broken_commands(context)
+        problems = () if inherited is not None else broken_commands(context)
         if problems:
             raise DataflowError(problems)
-        self.dataflow = context.dataflow
         self.dataflow_id = dataflow_id
         self._context = context
-        self._guard = guard
-        self._log = DataflowLog(dataflow_id, context.dataflow, watch=logs)
+        self._spawner = spawner
+        self._socket = socket
+        self._store = NoStore() if store is None else store
+        self._marker = marker
         self._stop_after = stop_after
-        self._socket = own_socket()
+        self._inherited = inherited
+        self._on_change = on_change
+        self._forget = forget
+        self._living: dict[int, NodeProcess] = {}
+        self.log = DataflowLog(
+            dataflow_id,
+            context.dataflow,
+            name=name,
+            started_at=None if inherited is None else inherited.started_at,
+            watch=watch,
+            route=lambda batch: self._router.route(batch),
+        )
         wanted = exit_when_nodes_finish
         self._supervisor = Supervisor(
-            self.dataflow,
+            context.dataflow,
             self._make_broker,
-            self._log.say,
+            self.log.say,
             exit_when_nodes_finish=bool(
-                self.dataflow.exit_when_nodes_finish if wanted is None else wanted
+                context.dataflow.exit_when_nodes_finish if wanted is None else wanted
             ),
             finish_grace=default_grace(context.environ),
+            restored=None if inherited is None else inherited.snapshot["supervisor"],
+            on_change=self._changed,
+            on_happening=on_happening,
+        )
+        for node_id, values in (params or {}).items():
+            self.broker.set_params(node_id, values)
+        self.taps = Taps(self.broker)
+        self._router = Router(dataflow_id, self.broker)
+        self._router.update(context.dataflow)
+        self._launcher = Launcher(
+            dataflow_id, spawner, context, self.log, store=self._store, marker=marker
         )
 
     async def run(self) -> Ended:
@@ -101,29 +160,61 @@ class DataflowRun:
         """
         begun = time.monotonic()
         loop = asyncio.get_running_loop()
+        kept = self._inherited
         async with AsyncExitStack() as stack:
-            guard = await stack.enter_async_context(self._guard)
-            stack.callback(self._log.close)
-            self._log.begin()
-            stack.push_async_callback(self._broker.close)
-            await self._broker.open()
+            stack.callback(self.log.close)
+            self.log.begin()
+            stack.push_async_callback(self.broker.close)
+            stack.push_async_callback(self.taps.close)
+            await self.broker.open(
+                None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
+            )
             if self._stop_after is not None:
                 self._timer = loop.call_later(
                     self._stop_after, self._stop_in_time, self._stop_after
                 )
                 stack.callback(lambda: self._timer.cancel())
-            launcher = Launcher(self.dataflow_id, guard, self._context, self._log, store=NoStore())
-            results = await self._supervisor.run(launcher.start)
-            edges = tuple(self._broker.counters())
-            if guard.died:
-                self._log.say("error", None, "the guard process ended, and every node with it")
+            adopted = None if kept is None else self._adopt(kept)
+            results = await self._supervisor.run(self._start, adopted)
+            edges = tuple(self.broker.counters())
             ended = Ended(results, edges, time.monotonic() - begun)
-            self._log.end("finished" if ended.ok else "failed")
+            self.log.end("finished" if ended.ok else "failed")
         return ended
 
-    def stop(self) -> None:
-        """Ask every node to end; those that do not are ended within 15 s."""
-        self._supervisor.stop()
+    # -- knowing -----------------------------------------------------------------------------
+
+    @property
+    def dataflow(self) -> Dataflow:
+        """The dataflow as it is now."""
+        return self._supervisor.dataflow
+
+    @property
+    def opened(self) -> bool:
+        """Whether the start barrier has opened."""
+        return self._supervisor.opened_at is not None
+
+    @property
+    def spawned(self) -> bool:
+        """Whether the process of every node has been started, or could not be."""
+        return all(
+            view.pid is not None or view.last_exit is not None or view.status == "stopped"
+            for node, view in self.statuses().items()
+            if not self.dataflow.node(node).is_dynamic
+        )
+
+    def statuses(self) -> dict[str, NodeView]:
+        """Return how every node is doing."""
+        return self._supervisor.statuses()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the next daemon needs to go on, as JSON-able values."""
+        return {"supervisor": self._supervisor.snapshot(), "broker": self.broker.snapshot()}
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def stop(self, grace: float | None = None) -> None:
+        """Ask every node to end: SIGTERM after `grace` seconds (10), SIGKILL after half as many."""
+        self._supervisor.stop(grace)
 
     def kill(self, why: str) -> None:
         """Kill every node now; `why` goes on after a node's name in the report."""
@@ -143,6 +234,111 @@ class DataflowRun:
         else:
             self._supervisor.stop()
 
+    # -- changing ----------------------------------------------------------------------------
+
+    async def add_node(self, node: Node, after: Dataflow) -> None:
+        """Start one more node. This and the following raise CommandError; this, DataflowError."""
+        self._check_command(node, after)
+        await self._supervisor.add_node(node, after)
+        self._rewired(after)
+
+    async def remove_node(self, node_id: str, after: Dataflow, grace: float) -> None:
+        """End a node and take it out; `grace` in seconds as in `stop`."""
+        await self._supervisor.remove_node(node_id, after, grace)
+        self._rewired(after)
+
+    async def replace_node(self, node_id: str, after: Dataflow, grace: float) -> None:
+        """Put another process in a node's place. Raises DataflowError: it could not be started."""
+        node = after.node(node_id)
+        self._check_command(node, after)
+        await self._supervisor.replace_node(node_id, node, after, grace)
+        self._rewired(after)
+
+    async def restart_node(self, node_id: str, grace: float) -> None:
+        """End a node's process and start the next one, whatever its policy."""
+        await self._supervisor.restart_node(node_id, grace)
+
+    async def stop_node(self, node_id: str, grace: float) -> None:
+        """End a node for good."""
+        await self._supervisor.stop_node(node_id, grace)
+
+    def connect(self, target: str, after: Dataflow) -> None:
+        """Add the edge that ends at `target`, a `node/input`."""
+        consumer, _, name = target.partition("/")
+        entry = next(e for e in after.node(consumer).all_inputs if e.id == name)
+        self._supervisor.connect(consumer, entry, after)
+        self._rewired(after)
+
+    def disconnect(self, target: str, after: Dataflow) -> None:
+        """Take the edge away that ends at `target`, a `node/input`."""
+        consumer, _, name = target.partition("/")
+        self._supervisor.disconnect(consumer, name, after)
+        self._rewired(after)
+
+    def set_param(self, node_id: str, key: str, value: Any) -> bool:
+        """Set a parameter; False if the node has no process yet to be told of it."""
+        return self.broker.param_update(node_id, key, value)
+
+    def delete_param(self, node_id: str, key: str, **default: Any) -> None:
+        """Delete a parameter; one that is declared has its `value` from then on."""
+        self.broker.param_deleted(node_id, key, **default)
+
+    def _check_command(self, node: Node, after: Dataflow) -> None:
+        alone = replace(after, nodes=(node,))
+        problems = broken_commands(replace(self._context, dataflow=alone))
+        if problems:
+            raise DataflowError(problems)
+
+    def _rewired(self, after: Dataflow) -> None:
+        self.log.update(after)
+        self._router.update(after)
+
+    # -- processes ---------------------------------------------------------------------------
+
+    async def _start(self, node: Node, node_config: str, restart_count: int) -> NodeProcess:
+        process = await self._launcher.start(node, node_config, restart_count)
+        self._living[process.pid] = process
+        return process
+
+    def _adopt(self, kept: Inheritance) -> dict[str, NodeProcess]:
+        """Return the processes of nodes that run, or have ended since the snapshot."""
+        adopted: dict[str, NodeProcess] = {}
+        attached = kept.snapshot["broker"].get("attached", {})
+        for found in sorted(kept.processes, key=lambda each: _preference(each, attached)):
+            _, node_id, *_ = found.tag.split("/")
+            descriptors = kept.descriptors.pop(log_name(found.tag), ())
+            try:
+                node = self.dataflow.node(node_id)
+                process = self._launcher.adopt(node, found.process, found.tag, descriptors)
+            except (KeyError, LaunchError) as error:
+                self.log.say("error", node_id, f"its process {found.pid} is ended: {error}")
+                found.process.signal(signal.SIGKILL)
+                self._forget(found.pid)
+                continue
+            self._living[process.pid] = process
+            other = adopted.get(node_id)
+            if other is not None:
+                # It was being replaced, which nobody goes on with.
+                other.signal(signal.SIGKILL)
+            adopted[node_id] = process
+        return adopted
+
+    def _changed(self) -> None:
+        self._on_change()
+        current = {view.pid for view in self.statuses().values()}
+        for pid, process in list(self._living.items()):
+            if process.ended and pid not in current:
+                del self._living[pid]
+                self._forget(pid)
+
     def _make_broker(self, listener: Supervisor) -> Broker:
-        self._broker = Broker(self.dataflow, self.dataflow_id, self._socket, listener)
-        return self._broker
+        self.broker = Broker(
+            self._context.dataflow, self.dataflow_id, self._socket, listener, store=self._store
+        )
+        self.broker.on_change = self._changed
+        return self.broker
+
+
+def _preference(found: KeptProcess, attached: Mapping[str, int]) -> tuple[bool, bool, int]:
+    """Return what sorts the process that a node goes on with last: alive, attached, youngest."""
+    return found.exit is None, found.pid in attached.values(), found.started

@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SOCKETS = "*-d*.sock"
+"""What the names of a background daemon's sockets look like."""
+
+
+def daemon_socket(folder: Path, dataflow_id: str) -> Path:
+    """Return where a background daemon puts the socket of one of its dataflows.
+
+    The same for the daemon that takes it over. Nodes that are started by hand look for it by the
+    port; see `rendezvous`.
+
+    Raises:
+        ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is no port number.
+    """
+    return folder / f"{rendezvous.port()}-d{dataflow_id[:8]}.sock"
+
+
 def own_socket() -> Path:
     """Return where this process is to put its socket; whatever no living process needs is removed.
 

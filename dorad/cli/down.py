@@ -1,0 +1,47 @@
+"""`dora down`: end the daemon."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+END_S = 30.0
+"""Seconds within which the daemon must be gone after it agreed to end."""
+LOOK_S = 0.02
+
+EPILOG = """\b
+Examples:
+  dora down
+  dora down --force
+
+Without --force it refuses while dataflows run, and lists them; with it they are stopped first.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option("-f", "--force", is_flag=True, help="Stop running dataflows first.")
+def down(*, force: bool) -> int:
+    """End the daemon."""
+    from dorad.control.client import Client, NoDaemonError
+    from dorad.control.errors import ControlError
+
+    try:
+        with Client() as client:
+            status = client.status()
+            client.shutdown(force=force)
+    except ControlError as error:
+        raise click.ClickException(str(error)) from error
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline:
+        try:
+            with Client() as client:
+                client.status()
+        except NoDaemonError:
+            click.echo(f"dorad ended (pid {status.pid})")
+            return 0
+        except ControlError:
+            # It is about to go.
+            pass
+        time.sleep(LOOK_S)
+    raise click.ClickException(f"dorad (pid {status.pid}) is still there after {END_S:g} s")

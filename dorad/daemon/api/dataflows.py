@@ -1,0 +1,145 @@
+"""The methods `daemon.…`, `dataflow.…` and `watch`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dorad import __version__
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.daemon.ladder import GRACE_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dorad.control.server import Call
+    from dorad.daemon.measure import Measure
+    from dorad.daemon.record import Record
+    from dorad.daemon.registry import Registry
+    from dorad.daemon.service import Service
+
+END_SLACK_S = 5.0
+"""Seconds that the end of a dataflow may take beyond its stop ladder."""
+
+
+class DataflowMethods:
+    """Whole dataflows."""
+
+    def __init__(self, service: Service, registry: Registry, measure: Measure) -> None:
+        self._service = service
+        self._registry = registry
+        self._measure = measure
+
+    async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
+        """Tell what is known of the daemon."""
+        running = [record for record in self._registry.records if record.running]
+        own = self._measure.own()
+        return m.DaemonStatus(
+            version=__version__,
+            protocol=m.PROTOCOL,
+            pid=os.getpid(),
+            started_at=self._service.started_at,
+            dataflows=len(running),
+            nodes=sum(self._measure.node_count(record) for record in running),
+            state=str(self._registry.state_path),
+            adopted=self._registry.adopted,
+            notices=list(self._service.notices),
+            memory=own.memory,
+            cpu=own.cpu,
+        )
+
+    async def shutdown(self, _call: Call, params: m.Shutdown) -> m.Nothing:
+        """End the daemon, if nothing runs or everything may be stopped."""
+        running = [record for record in self._registry.records if record.running]
+        if running and not params.force:
+            names = ", ".join(record.name or record.uuid for record in running)
+            some = "1 dataflow runs" if len(running) == 1 else f"{len(running)} dataflows run"
+            raise ControlError("busy", f"{some}: {names}", "stop them first, or use --force")
+        await self._registry.stop_all()
+        self._service.end()
+        return m.Nothing()
+
+    async def start(self, _call: Call, params: m.Start) -> m.Started:
+        """Start a dataflow."""
+        record = self._registry.start(params)
+        await self._registry.sync()
+        return m.Started(uuid=record.uuid, name=record.name)
+
+    async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
+        """Wait for a point in a dataflow's life."""
+        record = self._registry.find(params.dataflow, ended_too=True)
+        if not await record.bell.until(lambda: _reached(record, params.until), params.timeout):
+            raise ControlError(
+                "deadline",
+                f"dataflow {record.name or record.uuid} is {record.status} after "
+                f"{params.timeout:g} s, not {params.until}",
+            )
+        return record.state()
+
+    async def stop(self, _call: Call, params: m.Stop) -> m.DataflowState:
+        """Stop a dataflow, and wait for its end."""
+        record = self._registry.find(params.dataflow)
+        await self._stop(record, params)
+        return record.state()
+
+    async def _stop(self, record: Record, params: m.Stop) -> None:
+        self._registry.stop(record, grace=params.grace, force=params.force)
+        grace = GRACE_S if params.grace is None else params.grace
+        if not await record.bell.until(lambda: not record.running, grace * 1.5 + END_SLACK_S):
+            raise ControlError("deadline", f"dataflow {record.name or record.uuid} does not end")
+
+    async def restart(self, _call: Call, params: m.Stop) -> m.Restarted:
+        """Stop a dataflow and start it again as it was at last."""
+        record = self._registry.find(params.dataflow)
+        await self._stop(record, params)
+        again = self._registry.start_again(record)
+        await self._registry.sync()
+        return m.Restarted(
+            old=record.uuid,
+            new=again.uuid,
+            name=again.name,
+            changes=self._registry.changes(record),
+        )
+
+    async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
+        """List dataflows, the oldest first."""
+        return self._listed(self._registry.records)
+
+    async def info(self, _call: Call, params: m.Ref) -> m.DataflowDetail:
+        """Describe one dataflow."""
+        record = self._registry.find(params.dataflow, ended_too=True)
+        row = record.row
+        return m.DataflowDetail(
+            info=self._measure.dataflow(record),
+            descriptor=row.descriptor,
+            path=row.path,
+            log_dir=row.log_dir,
+            changes=self._registry.changes(record),
+        )
+
+    async def clean(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
+        """Forget dataflows that have ended, and return them."""
+        return self._listed(self._registry.clean())
+
+    async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+        """Yield what happens."""
+        number = None
+        if params.dataflow is not None:
+            number = self._registry.find(params.dataflow, ended_too=True).uuid
+        async for happening in self._registry.happenings.watch(number):
+            yield happening
+
+    def _listed(self, records: list[Record]) -> m.DataflowList:
+        return m.DataflowList(dataflows=[self._measure.dataflow(record) for record in records])
+
+
+def _reached(record: Record, until: str) -> bool:
+    if not record.running:
+        return True
+    match until:
+        case "spawned":
+            return record.run is not None and record.run.spawned
+        case "running":
+            return record.status in ("running", "stopping")
+    return False

@@ -1,0 +1,59 @@
+"""The table of what the daemon does for each method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.daemon.api.dataflows import DataflowMethods
+from dorad.daemon.api.logs import LogMethods
+from dorad.daemon.api.nodes import NodeMethods
+from dorad.daemon.api.params import ParamMethods
+from dorad.daemon.api.topics import TopicMethods
+
+if TYPE_CHECKING:
+    from dorad.control.server import Handler, StreamHandler
+    from dorad.daemon.measure import Measure
+    from dorad.daemon.registry import Registry
+    from dorad.daemon.service import Service
+
+
+def handlers(
+    service: Service, registry: Registry, measure: Measure
+) -> dict[str, Handler | StreamHandler]:
+    """Return what answers each method of the control API."""
+    dataflows = DataflowMethods(service, registry, measure)
+    nodes = NodeMethods(registry, measure)
+    topics = TopicMethods(registry, measure)
+    params = ParamMethods(registry)
+    logs = LogMethods(registry)
+    return {
+        "daemon.status": dataflows.status,
+        "daemon.shutdown": dataflows.shutdown,
+        "dataflow.start": dataflows.start,
+        "dataflow.wait": dataflows.wait,
+        "dataflow.stop": dataflows.stop,
+        "dataflow.restart": dataflows.restart,
+        "dataflow.list": dataflows.list_all,
+        "dataflow.info": dataflows.info,
+        "dataflow.clean": dataflows.clean,
+        "node.list": nodes.list_all,
+        "node.info": nodes.info,
+        "node.add": nodes.add,
+        "node.remove": nodes.remove,
+        "node.replace": nodes.replace,
+        "node.connect": nodes.connect,
+        "node.disconnect": nodes.disconnect,
+        "node.restart": nodes.restart,
+        "node.stop": nodes.stop,
+        "top": topics.top,
+        "topic.list": topics.list_all,
+        "topic.watch": topics.watch,
+        "topic.subscribe": topics.subscribe,
+        "topic.publish": topics.publish,
+        "param.list": params.list_all,
+        "param.get": params.get,
+        "param.set": params.set,
+        "param.delete": params.delete,
+        "logs.read": logs.read,
+        "watch": dataflows.watch,
+    }

@@ -1,0 +1,152 @@
+"""The methods `node.…`: single nodes, and changes of a running dataflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.daemon.wiring import inputs_of, subscribers
+from dorad.dataflow import topology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.control.server import Call
+    from dorad.daemon.measure import Measure
+    from dorad.daemon.record import Record
+    from dorad.daemon.registry import Registry
+    from dorad.dataflow.model import Dataflow, Node
+
+RESTART_GRACE_S = 5.0
+STOP_GRACE_S = 10.0
+
+
+class NodeMethods:
+    """Nodes of running dataflows."""
+
+    def __init__(self, registry: Registry, measure: Measure) -> None:
+        self._registry = registry
+        self._measure = measure
+
+    async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
+        """List the nodes of one dataflow, or of all that run."""
+        if params.dataflow is None:
+            records = [record for record in self._registry.records if record.running]
+        else:
+            records = [self._registry.find(params.dataflow)]
+        return m.NodeList(nodes=[node for each in records for node in self._measure.nodes(each)])
+
+    async def info(self, _call: Call, params: m.NodeRef) -> m.NodeDetail:
+        """Describe one node."""
+        record, _, dataflow = self._registry.find_run(params.dataflow)
+        node = node_of(dataflow, params.node)
+        restart = node.restart
+        return m.NodeDetail(
+            info=self._measure.node(record, node),
+            path=node.path,
+            args=node.args,
+            restart_policy=str(restart.policy),
+            max_restarts=restart.max_restarts,
+            restart_delay=restart.delay,
+            max_restart_delay=restart.max_delay,
+            restart_window=restart.window,
+            health_check_timeout=node.health_check_timeout,
+            startup_timeout=node.startup_timeout,
+            inputs=inputs_of(node),
+            outputs={name: subscribers(dataflow, node.id, name) for name in node.all_outputs},
+        )
+
+    async def add(self, _call: Call, params: m.NodeAdd) -> m.Changed:
+        """Add a node to a running dataflow."""
+        record, run, _ = self._registry.find_run(params.dataflow)
+        async with record.changing:
+            after = _changed(record, lambda flow: topology.add_node(flow, params.definition))
+            await run.add_node(after.nodes[-1], after)
+            return self._stored(record, after)
+
+    async def remove(self, _call: Call, params: m.NodeStop) -> m.Changed:
+        """Stop a node and take it out of its dataflow."""
+        record, run, dataflow = self._registry.find_run(params.dataflow)
+        node_of(dataflow, params.node)
+        async with record.changing:
+            after = _changed(record, lambda flow: topology.remove_node(flow, params.node))
+            await run.remove_node(params.node, after, _grace(params.grace, STOP_GRACE_S))
+            return self._stored(record, after)
+
+    async def replace(self, _call: Call, params: m.NodeReplace) -> m.Changed:
+        """Put another node in the place of one."""
+        record, run, dataflow = self._registry.find_run(params.dataflow)
+        node_of(dataflow, params.node)
+        async with record.changing:
+            after = _changed(
+                record, lambda flow: topology.replace_node(flow, params.node, params.definition)
+            )
+            grace = _grace(params.grace, STOP_GRACE_S)
+            await run.replace_node(params.node, after, grace)
+            return self._stored(record, after)
+
+    async def connect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
+        """Add an edge."""
+        record, run, _ = self._registry.find_run(params.dataflow)
+        async with record.changing:
+            after = _changed(
+                record, lambda flow: topology.connect(flow, params.source, params.target)
+            )
+            run.connect(params.target, after)
+            return self._stored(record, after)
+
+    async def disconnect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
+        """Take an edge away."""
+        record, run, _ = self._registry.find_run(params.dataflow)
+        async with record.changing:
+            after = _changed(
+                record, lambda flow: topology.disconnect(flow, params.source, params.target)
+            )
+            run.disconnect(params.target, after)
+            return self._stored(record, after)
+
+    async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
+        """Restart a node, whatever its policy."""
+        _, run, dataflow = self._registry.find_run(params.dataflow)
+        node_of(dataflow, params.node)
+        await run.restart_node(params.node, _grace(params.grace, RESTART_GRACE_S))
+        return m.Nothing()
+
+    async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
+        """Stop a node; it is not restarted."""
+        _, run, dataflow = self._registry.find_run(params.dataflow)
+        node_of(dataflow, params.node)
+        await run.stop_node(params.node, _grace(params.grace, STOP_GRACE_S))
+        return m.Nothing()
+
+    def _stored(self, record: Record, after: Dataflow) -> m.Changed:
+        self._registry.store_change(record, after)
+        return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
+
+
+def node_of(dataflow: Dataflow, node_id: str) -> Node:
+    """Return a node. Raises ControlError."""
+    try:
+        return dataflow.node(node_id)
+    except KeyError:
+        there = ", ".join(node.id for node in dataflow.nodes)
+        raise ControlError(
+            "not-found", f"the dataflow has no node {node_id!r}; it has: {there}"
+        ) from None
+
+
+def _grace(given: float | None, default: float) -> float:
+    return default if given is None else given
+
+
+def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow:
+    """Return the dataflow after a change. Raises ControlError where it is not allowed."""
+    if record.dataflow is None or not record.running:
+        raise ControlError("not-found", f"dataflow {record.uuid} has ended")
+    if record.status != "running":
+        raise ControlError("busy", f"the dataflow is {record.status}", "try again when it runs")
+    try:
+        return change(record.dataflow)
+    except topology.TopologyError as error:
+        raise ControlError(error.code, error.message, error.hint, list(error.problems)) from error

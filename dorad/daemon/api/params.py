@@ -1,0 +1,99 @@
+"""The methods `param.…`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.daemon.api.nodes import node_of
+from dorad.dataflow import params as rules
+
+if TYPE_CHECKING:
+    from dorad.control.server import Call
+    from dorad.daemon.record import Record
+    from dorad.daemon.registry import Registry
+    from dorad.dataflow.model import Node
+
+
+class ParamMethods:
+    """Parameters of nodes; those of a dataflow that ended can be read until it is cleaned."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def list_all(self, _call: Call, params: m.NodeRef) -> m.ParamList:
+        """List a node's parameters: the declared ones first, then what was set besides."""
+        record, node = self._find(params.dataflow, params.node)
+        given = sorted(set(record.params.get(node.id, {})) - set(node.declared))
+        return m.ParamList(params=[_param(record, node, key) for key in [*node.declared, *given]])
+
+    async def get(self, _call: Call, params: m.ParamRef) -> m.Param:
+        """Return one parameter."""
+        record, node = self._find(params.dataflow, params.node)
+        _known(record, node, params.key)
+        return _param(record, node, params.key)
+
+    async def set(self, _call: Call, params: m.ParamSet) -> m.Param:
+        """Set a parameter and tell the node."""
+        record, run, dataflow = self._registry.find_run(params.dataflow)
+        node = node_of(dataflow, params.node)
+        try:
+            rules.check_key(params.key)
+            value = rules.check(node.declared.get(params.key), params.value)
+        except ValueError as error:
+            raise ControlError("refused", f"{node.id}.{params.key}: {error}") from error
+        self._registry.store_param(record, node.id, params.key, value)
+        delivered = run.set_param(node.id, params.key, value)
+        self._registry.happenings.tell(
+            record.uuid, "param-changed", node.id, f"{params.key} set", key=params.key, value=value
+        )
+        return _param(record, node, params.key, delivered=delivered)
+
+    async def delete(self, _call: Call, params: m.ParamRef) -> m.Nothing:
+        """Delete what was set and tell the node; a declared parameter is at its default again."""
+        record, run, dataflow = self._registry.find_run(params.dataflow)
+        node = node_of(dataflow, params.node)
+        _known(record, node, params.key)
+        self._registry.delete_param(record, node.id, params.key)
+        spec = node.declared.get(params.key)
+        if spec is None:
+            run.delete_param(node.id, params.key)
+        else:
+            run.delete_param(node.id, params.key, value=spec.default)
+        self._registry.happenings.tell(
+            record.uuid, "param-changed", node.id, f"{params.key} deleted", key=params.key
+        )
+        return m.Nothing()
+
+    def _find(self, dataflow: str | None, node_id: str) -> tuple[Record, Node]:
+        record = self._registry.find(dataflow, ended_too=True)
+        return record, node_of(self._registry.dataflow_of(record), node_id)
+
+
+def _known(record: Record, node: Node, key: str) -> None:
+    known = set(node.declared) | set(record.params.get(node.id, {}))
+    if key not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise ControlError(
+            "not-found", f"node {node.id!r} has no parameter {key!r}; it has: {there}"
+        )
+
+
+def _param(record: Record, node: Node, key: str, *, delivered: bool = True) -> m.Param:
+    spec = node.declared.get(key)
+    given: dict[str, Any] = record.params.get(node.id, {})
+    if spec is None:
+        return m.Param(key=key, value=given[key], delivered=delivered)
+    return m.Param(
+        key=key,
+        value=given.get(key, spec.default),
+        declared=True,
+        type=str(spec.type),
+        default=spec.default,
+        minimum=spec.minimum,
+        maximum=spec.maximum,
+        choices=list(spec.choices) or None,
+        description=spec.description,
+        delivered=delivered,
+    )

@@ -1,0 +1,76 @@
+"""What happens to dataflows, told to everyone who watches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.messages import Happening
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+BACKLOG = 1000
+"""Happenings that may wait for one slow watcher; then the oldest are left out, and it is told."""
+
+
+class Happenings:
+    """Hands each happening to all watchers. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._watchers: set[_Watcher] = set()
+
+    def tell(
+        self, dataflow: str, what: str, node: str | None = None, text: str = "", **data: Any
+    ) -> None:
+        """Tell everyone who watches; waits for nobody."""
+        happening = Happening(
+            at=time.time(), dataflow=dataflow, what=what, node=node, text=text, data=data
+        )
+        for watcher in self._watchers:
+            watcher.put(happening)
+
+    async def watch(self, dataflow: str | None) -> AsyncIterator[Happening]:
+        """Yield what happens from now on to one dataflow, or to all of them."""
+        watcher = _Watcher(dataflow)
+        self._watchers.add(watcher)
+        try:
+            while True:
+                yield await watcher.get()
+        finally:
+            self._watchers.discard(watcher)
+
+
+class _Watcher:
+    def __init__(self, dataflow: str | None) -> None:
+        self._dataflow = dataflow
+        self._waiting: deque[Happening] = deque()
+        self._left_out = 0
+        self._some = asyncio.Event()
+
+    def put(self, happening: Happening) -> None:
+        if self._dataflow not in (None, happening.dataflow):
+            return
+        if len(self._waiting) == BACKLOG:
+            self._waiting.popleft()
+            self._left_out += 1
+        self._waiting.append(happening)
+        self._some.set()
+
+    async def get(self) -> Happening:
+        while not self._waiting:
+            self._some.clear()
+            await self._some.wait()
+        if self._left_out:
+            count, self._left_out = self._left_out, 0
+            first = self._waiting[0]
+            return Happening(
+                at=first.at,
+                dataflow=first.dataflow,
+                what="left-out",
+                text=f"{count} happenings were left out: the watcher was too slow",
+                data={"count": count},
+            )
+        return self._waiting.popleft()

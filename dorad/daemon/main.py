@@ -1,0 +1,92 @@
+"""The `dorad` program: the daemon in the foreground, its own log on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from dorad import __version__
+from dorad.daemon.places import Places, system_places, user_places
+
+EPILOG = """\b
+Examples:
+  dora up                        start one in the background for this user
+  dorad                          the same in the foreground
+  dorad --system --group dorad   the one of this machine, under /run/dorad and /var/lib/dorad
+
+SIGTERM and SIGINT stop all dataflows and then the daemon; a second one kills the nodes at once.
+After SIGKILL the nodes run on, and the next dorad takes them over.
+"""
+
+
+@click.command(
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--system", is_flag=True, help="Be the daemon of the machine.")
+@click.option(
+    "--runtime-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Put the sockets here instead.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the state here instead.",
+)
+@click.option("--group", metavar="NAME", help="Whose members may use the control socket, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.version_option(__version__, "-V", "--version", message="dorad %(version)s")
+def command(
+    *,
+    system: bool,
+    runtime_dir: Path | None,
+    state_dir: Path | None,
+    group: str | None,
+    verbose: bool,
+) -> int:
+    """Supervise dataflows in the background of this machine."""
+    from dorad.daemon.service import Service, ServiceError
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        stream=sys.stderr,
+    )
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    try:
+        chosen = system_places() if system else user_places()
+        places = Places(
+            chosen.runtime if runtime_dir is None else runtime_dir.absolute(),
+            chosen.state if state_dir is None else state_dir.absolute(),
+        )
+        return asyncio.run(Service(places, group=group).run())
+    except (OSError, ServiceError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def main() -> None:
+    """Run `dorad` with the arguments of this process."""
+    # Nodes are told apart by the folder they are started in, never by that of their daemon.
+    os.chdir("/")
+    try:
+        sys.exit(command.main(standalone_mode=False))
+    except click.UsageError as error:
+        click.echo(f"error: {error.format_message()} (see `dorad --help`)", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(1)
+    except click.Abort:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

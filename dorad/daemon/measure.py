@@ -1,0 +1,126 @@
+"""Looking at everything that runs once a second: what processes use, what passes over edges."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+from dorad.control import messages as m
+from dorad.daemon.metrics import NodeMeter
+from dorad.daemon.rates import EdgeHistory
+
+if TYPE_CHECKING:
+    from dorad.control.messages import DataflowInfo
+    from dorad.daemon.record import Record
+    from dorad.daemon.registry import Registry
+    from dorad.dataflow.model import Node
+
+EVERY_S = 1.0
+
+_OWN = ("", "")
+"""The key of the daemon itself among the nodes that are measured."""
+
+_IDLE = m.NodeMetrics()
+
+
+class Measure:
+    """The last look, and the history that rates follow from. Belongs to one event loop."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._meter: NodeMeter[tuple[str, str]] = NodeMeter()
+        self._metrics: dict[tuple[str, str], m.NodeMetrics] = {}
+        self._edges: dict[str, EdgeHistory] = {}
+
+    async def run(self) -> None:
+        """Look once a second, until cancelled."""
+        while True:
+            await self._look()
+            await asyncio.sleep(EVERY_S)
+
+    async def _look(self) -> None:
+        running = {
+            record.uuid: record.run
+            for record in self._registry.records
+            if record.run is not None and record.run.opened
+        }
+        pids = {
+            (uuid, node): view.pid
+            for uuid, run in running.items()
+            for node, view in run.statuses().items()
+            if view.pid is not None
+        }
+        now = time.monotonic()
+        self._edges = {uuid: self._edges.get(uuid) or EdgeHistory() for uuid in running}
+        for uuid, run in running.items():
+            self._edges[uuid].add(now, run.broker.counters())
+        self._metrics = await asyncio.to_thread(self._meter.sample, {**pids, _OWN: os.getpid()})
+
+    # -- the daemon --------------------------------------------------------------------------
+
+    def own(self) -> m.NodeMetrics:
+        """Return what the daemon itself uses."""
+        return self._metrics.get(_OWN, _IDLE)
+
+    # -- dataflows ---------------------------------------------------------------------------
+
+    def node_count(self, record: Record) -> int:
+        """Return how many processes of nodes run."""
+        if record.run is None:
+            return 0
+        return sum(view.pid is not None for view in record.run.statuses().values())
+
+    def dataflow(self, record: Record) -> DataflowInfo:
+        """Return a dataflow with what its nodes use together."""
+        mine = [used for (uuid, _), used in self._metrics.items() if uuid == record.uuid]
+        return record.info(
+            nodes=self.node_count(record),
+            cpu=sum(used.cpu for used in mine),
+            memory=sum(used.memory for used in mine),
+        )
+
+    # -- nodes and edges ---------------------------------------------------------------------
+
+    def nodes(self, record: Record) -> list[m.NodeInfo]:
+        """Return all nodes of a running dataflow."""
+        if record.run is None or record.dataflow is None:
+            return []
+        return [self.node(record, node) for node in record.dataflow.nodes]
+
+    def node(self, record: Record, node: Node) -> m.NodeInfo:
+        """Return one node of a running dataflow."""
+        assert record.run is not None
+        view = record.run.statuses()[node.id]
+        return m.NodeInfo(
+            dataflow=record.uuid,
+            dataflow_name=record.name,
+            node=node.id,
+            status=view.status,
+            pid=view.pid,
+            restarts=view.restarts,
+            metrics=self._metrics.get((record.uuid, node.id), _IDLE),
+            broken_inputs=list(view.broken_inputs),
+            pending=record.run.broker.vitals(node.id).queued,
+            dynamic=node.is_dynamic,
+            started_at=view.started_at,
+            last_exit=view.last_exit,
+        )
+
+    def top(self) -> m.Top:
+        """Return everything that is known."""
+        nodes, edges, window = [], [], 0.0
+        for record in self._registry.records:
+            if record.run is None:
+                continue
+            of_record = self.nodes(record)
+            nodes += of_record
+            history = self._edges.get(record.uuid)
+            if history is not None:
+                broken = [
+                    f"{node.node}/{name}" for node in of_record for name in node.broken_inputs
+                ]
+                edges += history.stats(record.uuid, broken)
+                window = max(window, history.window)
+        return m.Top(at=time.time(), window=window, nodes=nodes, edges=edges)

@@ -1,0 +1,60 @@
+"""Where a daemon keeps its sockets and its state: one for each user, and one for the machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dorad.shm.rendezvous import runtime_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The two folders of a daemon, and what lies in them."""
+
+    runtime: Path
+    """Gone after a reboot: sockets."""
+    state: Path
+    """Kept for good: the state file and the log of a background daemon."""
+
+    @property
+    def control(self) -> Path:
+        """The socket of the control API."""
+        return self.runtime / "control.sock"
+
+    @property
+    def keeper(self) -> Path:
+        """The socket of the keeper of descriptors and processes."""
+        return self.runtime / "keeper.sock"
+
+    @property
+    def database(self) -> Path:
+        """The state file."""
+        return self.state / "state.db"
+
+    @property
+    def log(self) -> Path:
+        """What a background daemon says about itself."""
+        return self.state / "dorad.log"
+
+    @property
+    def marker(self) -> str:
+        """What tells the processes of this daemon from those of another; see `orphans`."""
+        return str(self.runtime)
+
+
+def system_places() -> Places:
+    """Return the places of the daemon of the machine."""
+    return Places(Path("/run/dorad"), Path("/var/lib/dorad"))
+
+
+def user_places() -> Places:
+    """Return the places of this user's daemon; the folder for sockets is made if missing.
+
+    Raises:
+        PermissionError: that folder belongs to somebody else or is open to others.
+    """
+    base = os.environ.get("XDG_STATE_HOME", "")
+    home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    return Places(runtime_dir(), home / "dora")

@@ -1,0 +1,434 @@
+"""All dataflows of a daemon: started, found, changed, taken over, and their ends written down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.errors import ControlError
+from dorad.daemon.happenings import Happenings
+from dorad.daemon.naming import check_name, find
+from dorad.daemon.record import Record, stored_failure, stored_result
+from dorad.daemon.report import failure_report
+from dorad.daemon.run import DataflowRun, Inheritance
+from dorad.daemon.sockets import SOCKETS, daemon_socket
+from dorad.daemon.state import Options, Row, StateError
+from dorad.dataflow import params
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.support import unsupported
+from dorad.dataflow.topology import changes
+from dorad.launch import orphans
+from dorad.launch.command import LaunchContext
+from dorad.launch.model import LaunchError
+from dorad.logs.paths import log_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from dorad.control.messages import Start
+    from dorad.daemon.places import Places
+    from dorad.daemon.state import State
+    from dorad.dataflow.model import Dataflow
+    from dorad.launch.keeper import Keeper, KeptProcess
+
+_log = logging.getLogger("dorad")
+
+
+class Registry:
+    """Belongs to one event loop."""
+
+    def __init__(
+        self, state: State, keeper: Keeper, places: Places, notice: Callable[[str], None]
+    ) -> None:
+        """Know nothing yet; `adopt` reads the state. `notice` is for the operator."""
+        self.happenings = Happenings()
+        self.adopted = 0
+        """Node processes that were found running."""
+        self._state = state
+        self._keeper = keeper
+        self._places = places
+        self._notice = notice
+        self._records: list[Record] = []
+        self._broken_state = False
+        self._closing = False
+
+    @property
+    def records(self) -> list[Record]:
+        """All dataflows, the oldest first."""
+        return list(self._records)
+
+    def _running(self) -> Iterator[Record]:
+        return (record for record in self._records if record.running)
+
+    @property
+    def state_path(self) -> Path:
+        """The file that everything is written down in."""
+        return self._state.path
+
+    def find(self, wanted: str | None, *, ended_too: bool = False) -> Record:
+        """Return the dataflow that is meant. Raises ControlError."""
+        return self._records[find(self._records, wanted, ended_too=ended_too)]
+
+    def find_run(self, wanted: str | None) -> tuple[Record, DataflowRun, Dataflow]:
+        """Return a running dataflow. Raises ControlError."""
+        record = self.find(wanted)
+        if record.run is None or record.dataflow is None:
+            raise ControlError("not-found", f"dataflow {record.uuid} has ended")
+        return record, record.run, record.dataflow
+
+    def dataflow_of(self, record: Record) -> Dataflow:
+        """Return the dataflow as it is now, or was at its end. Raises ControlError."""
+        if record.dataflow is None:
+            record.dataflow = _checked(record.row.descriptor, record.row.path)
+        return record.dataflow
+
+    def changes(self, record: Record) -> list[str]:
+        """Return how a dataflow differs from the file it was started from, a line each."""
+        row = record.row
+        if row.original == row.descriptor:
+            return []
+        return changes(_checked(row.original, row.path), self.dataflow_of(record))
+
+    # -- starting ----------------------------------------------------------------------------
+
+    def start(self, wanted: Start) -> Record:
+        """Start a dataflow; its nodes are started from now on.
+
+        Raises:
+            ControlError: it is not in order, or its name is taken.
+        """
+        if wanted.name is not None:
+            check_name(wanted.name, self._records)
+        if not Path(wanted.path).is_absolute():
+            raise ControlError("bad-request", f"path {wanted.path!r} is not absolute")
+        options = Options(
+            env=wanted.env,
+            uv=wanted.uv,
+            allow_shell=wanted.allow_shell,
+            exit_when_nodes_finish=wanted.exit_when_nodes_finish,
+        )
+        return self._begin(
+            wanted.descriptor, wanted.descriptor, wanted.path, wanted.name, options, {}
+        )
+
+    def start_again(self, old: Record) -> Record:
+        """Start an ended dataflow as it was at last, under a new UUID. Raises ControlError."""
+        row = old.row
+        if row.name is not None:
+            check_name(row.name, self._records)
+        return self._begin(
+            row.original, row.descriptor, row.path, row.name, row.options, old.params
+        )
+
+    def _begin(
+        self,
+        original: dict[str, Any],
+        descriptor: dict[str, Any],
+        path: str,
+        name: str | None,
+        options: Options,
+        given: dict[str, dict[str, Any]],
+    ) -> Record:
+        if self._closing:
+            raise ControlError("busy", "the daemon is ending")
+        dataflow = _checked(descriptor, path)
+        number = str(uuid.uuid4())
+        row = Row(
+            uuid=number,
+            name=name,
+            path=path,
+            original=original,
+            descriptor=descriptor,
+            options=options,
+            log_dir=str(log_folder(dataflow.base_dir, number)),
+            status="starting",
+            started_at=time.time(),
+        )
+        record = Record(row, dataflow, params={node: dict(keys) for node, keys in given.items()})
+        record.run = self._make_run(record, dataflow, None)
+        self._store(record)
+        for node, keys in record.params.items():
+            for key, value in keys.items():
+                self.store_param(record, node, key, value)
+        self._records.append(record)
+        self._go(record)
+        return record
+
+    def _make_run(
+        self, record: Record, dataflow: Dataflow, inherited: Inheritance | None
+    ) -> DataflowRun:
+        row = record.row
+        context = LaunchContext(
+            dataflow,
+            os.environ,
+            row.options.env,
+            uv=row.options.uv,
+            allow_shell=row.options.allow_shell,
+        )
+        try:
+            return DataflowRun(
+                row.uuid,
+                context,
+                self._keeper,
+                daemon_socket(self._places.runtime, row.uuid),
+                name=row.name,
+                store=self._keeper,
+                marker=self._places.marker,
+                exit_when_nodes_finish=row.options.exit_when_nodes_finish,
+                params={
+                    node.id: params.initial(node) | record.params.get(node.id, {})
+                    for node in dataflow.nodes
+                },
+                inherited=inherited,
+                on_change=lambda: self._changed(record),
+                on_happening=lambda what, node, text, data: self._happened(
+                    record, what, node, text, data
+                ),
+                forget=self._keeper.forget,
+            )
+        except DataflowError as error:
+            raise _refused(error) from error
+        except (OSError, ValueError) as error:
+            raise ControlError("refused", str(error)) from error
+
+    def _go(self, record: Record) -> None:
+        record.task = asyncio.create_task(self._live(record), name=f"dataflow {record.uuid}")
+
+    async def _live(self, record: Record) -> None:
+        """See a dataflow through to its end, and write that down."""
+        run = record.run
+        assert run is not None
+        self.happenings.tell(record.uuid, "dataflow-starting")
+        try:
+            ended = await run.run()
+            record.row.results = [stored_result(result) for result in ended.results]
+            record.row.failures = [stored_failure(block) for block in failure_report(ended.results)]
+            record.row.status = "finished" if ended.ok else "failed"
+        except (LaunchError, OSError) as error:
+            record.row.failures = [{"headline": str(error), "lines": []}]
+            record.row.status = "failed"
+        except Exception as error:  # noqa: BLE001 - one dataflow's fault must not end the others
+            _log.exception("dataflow %s", record.uuid)
+            record.row.failures = [{"headline": f"an error of the daemon: {error!r}", "lines": []}]
+            record.row.status = "failed"
+        finally:
+            record.row.ended_at = time.time()
+            record.row.snapshot = {}
+            record.run = None
+            self._store(record)
+        self.happenings.tell(record.uuid, "dataflow-ended", text=record.row.status)
+        record.bell.ring()
+
+    # -- changing ----------------------------------------------------------------------------
+
+    def store_change(self, record: Record, dataflow: Dataflow) -> None:
+        """Take note that a running dataflow is another one now."""
+        record.dataflow = dataflow
+        record.row.descriptor = dataflow.descriptor
+        self._store(record)
+
+    def store_param(self, record: Record, node: str, key: str, value: Any) -> None:
+        """Take note of a parameter that was set. Raises ControlError if it cannot be stored."""
+        try:
+            self._state.set_param(record.uuid, node, key, value)
+        except StateError as error:
+            raise ControlError("internal", f"the parameter cannot be stored: {error}") from error
+        record.params.setdefault(node, {})[key] = value
+
+    def delete_param(self, record: Record, node: str, key: str) -> None:
+        """Take note that a parameter was deleted. Raises ControlError if it cannot be stored."""
+        try:
+            self._state.delete_param(record.uuid, node, key)
+        except StateError as error:
+            raise ControlError("internal", f"the parameter cannot be stored: {error}") from error
+        record.params.get(node, {}).pop(key, None)
+
+    def stop(self, record: Record, *, grace: float | None = None, force: bool = False) -> None:
+        """Ask a dataflow to end; `grace` in seconds, with `force` its nodes are killed now."""
+        if record.run is None:
+            return
+        record.row.status = "stopping"
+        self._store(record)
+        if force:
+            record.run.kill("was killed because the dataflow was stopped by force")
+        else:
+            record.run.stop(grace)
+
+    async def stop_all(self) -> None:
+        """Stop every dataflow, and wait for the ends."""
+        tasks = [record.task for record in self._records if record.running and record.task]
+        for record in self._records:
+            self.stop(record)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def sync(self) -> None:
+        """Bring what was just written down to the disk, so that it survives a power cut."""
+        try:
+            await asyncio.to_thread(self._state.sync)
+        except StateError as error:
+            self._notice(f"the state cannot be brought to the disk: {error}")
+
+    def clean(self) -> list[Record]:
+        """Forget what has ended; return it."""
+        gone = [record for record in self._records if not record.running]
+        try:
+            self._state.forget(record.uuid for record in gone)
+        except StateError as error:
+            raise ControlError("internal", str(error)) from error
+        self._records = [record for record in self._records if record.running]
+        return gone
+
+    def _changed(self, record: Record) -> None:
+        """Store how far a run is; called after whatever another daemon would have to know."""
+        run = record.run
+        if run is None or not record.running:
+            return
+        if record.row.status == "starting" and run.opened:
+            record.row.status = "running"
+            self.happenings.tell(record.uuid, "dataflow-running")
+            self._store(record)
+        record.row.snapshot = run.snapshot()
+        self._guarded(lambda: self._state.put_snapshot(record.uuid, record.row.snapshot))
+        record.bell.ring()
+
+    def _happened(
+        self, record: Record, what: str, node: str | None, text: str, data: dict[str, Any]
+    ) -> None:
+        self.happenings.tell(record.uuid, what, node, text, **data)
+        if node is None or record.run is None:
+            return
+        if what == "node-restarting":
+            self._guarded(lambda: self._state.add_restart(record.uuid, node, time.time(), text))
+        view = record.run.statuses().get(node)
+        if view is not None:
+            self._guarded(
+                lambda: self._state.put_node(
+                    record.uuid,
+                    node,
+                    pid=view.pid,
+                    started_at=view.started_at,
+                    restarts=view.restarts,
+                    last_exit=view.last_exit,
+                )
+            )
+
+    def _store(self, record: Record) -> None:
+        self._guarded(lambda: self._state.put(record.row))
+
+    def _guarded(self, write: Callable[[], None]) -> None:
+        """Write to the state; if that fails the dataflows go on, and the operator is told once."""
+        try:
+            write()
+            self._broken_state = False
+        except StateError as error:
+            if not self._broken_state:
+                self._notice(f"the state cannot be written, so a restart would lose it: {error}")
+            self._broken_state = True
+
+    # -- taking over -------------------------------------------------------------------------
+
+    async def adopt(self) -> None:
+        """Go on with what an earlier daemon has left; end what nobody knows any more."""
+        processes: dict[str, dict[str, KeptProcess]] = {}
+        for process in self._keeper.kept:
+            number, _, _ = process.tag.partition("/")
+            processes.setdefault(number, {})[process.tag] = process
+        for row in self._state.rows():
+            record = Record(row, params=self._state.params(row.uuid))
+            self._records.append(record)
+            if record.running:
+                self._take_over(record, list(processes.pop(row.uuid, {}).values()))
+        await self._end_strangers([p for tags in processes.values() for p in tags.values()])
+        if self.adopted:
+            _log.info("took over %d running nodes", self.adopted)
+
+    def _take_over(self, record: Record, processes: list[KeptProcess]) -> None:
+        row = record.row
+        descriptors = self._keeper.take(f"{row.uuid}/")
+        living = sum(process.exit is None for process in processes)
+        try:
+            if not descriptors or not row.snapshot:
+                raise ControlError(
+                    "refused", "its nodes have ended with the keeper of its processes"
+                )
+            record.dataflow = _checked(row.descriptor, row.path)
+            inherited = Inheritance(descriptors, tuple(processes), row.snapshot, row.started_at)
+            record.run = self._make_run(record, record.dataflow, inherited)
+        except ControlError as error:
+            self._let_go(descriptors)
+            self._end(processes)
+            row.status = "failed"
+            row.ended_at = time.time()
+            row.failures = [{"headline": f"could not be taken over: {error.message}", "lines": []}]
+            row.snapshot = {}
+            self._store(record)
+            _log.warning("dataflow %s could not be taken over: %s", row.uuid, error.message)
+            return
+        self.adopted += living
+        self._go(record)
+
+    def _let_go(self, kept: Mapping[str, tuple[int, ...]]) -> None:
+        """Keep these descriptors no longer."""
+        for name, descriptors in kept.items():
+            self._keeper.drop(name)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _end(self, processes: Iterable[KeptProcess]) -> None:
+        for found in processes:
+            found.process.signal(signal.SIGKILL)
+            self._keeper.forget(found.pid)
+
+    async def _end_strangers(self, processes: list[KeptProcess]) -> None:
+        """End processes, and close descriptors, of dataflows that the state does not know."""
+        self._end(processes)
+        self._let_go(self._keeper.take(""))
+        try:
+            left = await asyncio.to_thread(orphans.end, self._places.marker, {self._keeper.pid})
+        except LaunchError as error:
+            self._notice(str(error))
+            left = []
+        ours = {daemon_socket(self._places.runtime, record.uuid) for record in self._running()}
+        for path in self._places.runtime.glob(SOCKETS):
+            if path not in ours:
+                path.unlink(missing_ok=True)
+        strangers = sum(found.exit is None for found in processes) + len(left)
+        if strangers:
+            self._notice(f"ended {strangers} processes of dataflows that the state does not know")
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def kill_all(self, why: str) -> None:
+        """Kill every node now."""
+        for record in self._records:
+            if record.run is not None:
+                record.run.kill(why)
+
+    async def close(self) -> None:
+        """Stop every dataflow, wait for the ends, and start none any more."""
+        self._closing = True
+        await self.stop_all()
+
+
+def _checked(descriptor: dict[str, Any], path: str) -> Dataflow:
+    try:
+        dataflow = from_descriptor(descriptor, path=Path(path))
+        problems = unsupported(dataflow)
+    except DataflowError as error:
+        raise _refused(error) from error
+    if problems:
+        raise _refused(DataflowError(problems))
+    return dataflow
+
+
+def _refused(error: DataflowError) -> ControlError:
+    lines = str(error).splitlines()
+    return ControlError("refused", "the dataflow is not in order", None, lines)

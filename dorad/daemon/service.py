@@ -1,0 +1,141 @@
+"""The daemon as a whole: keeper, state, dataflows and control socket, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import logging
+import resource
+import signal
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from dorad import __version__
+from dorad.control.errors import ControlError
+from dorad.control.server import ControlServer
+from dorad.daemon.api.handlers import handlers
+from dorad.daemon.measure import Measure
+from dorad.daemon.registry import Registry
+from dorad.daemon.state import State, StateError
+from dorad.launch.keeper import Keeper
+from dorad.launch.model import LaunchError
+
+if TYPE_CHECKING:
+    from dorad.daemon.places import Places
+
+SYNC_EVERY_S = 5.0
+"""Seconds between the moments at which what has changed is brought to the disk."""
+
+_log = logging.getLogger("dorad")
+
+
+class ServiceError(Exception):
+    """The daemon cannot start; the text says why and what to do."""
+
+
+class Service:
+    """One daemon. Runs once."""
+
+    def __init__(self, places: Places, *, group: str | None = None) -> None:
+        self._places = places
+        self._group = group
+        self._ending = asyncio.Event()
+        self.notices: list[str] = []
+        """What the operator should know."""
+        self.started_at = time.time()
+
+    async def run(self) -> int:
+        """Run until asked to end; return the exit code.
+
+        Raises:
+            ServiceError: another daemon runs in these places, or they cannot be used.
+        """
+        self._prepare()
+        async with AsyncExitStack() as stack:
+            try:
+                keeper = await Keeper.attach(self._places.keeper)
+            except LaunchError as error:
+                raise ServiceError(str(error)) from error
+            stack.push_async_callback(keeper.end)
+            try:
+                state = State(self._places.database, self._notice)
+            except StateError as error:
+                await keeper.detach()
+                stack.pop_all()
+                raise ServiceError(str(error)) from error
+            stack.callback(state.close)
+            registry = Registry(state, keeper, self._places, self._notice)
+            stack.push_async_callback(registry.close)
+            self._listen_to_signals(registry)
+            await registry.adopt()
+            measure = Measure(registry)
+            measuring = asyncio.create_task(measure.run(), name="measuring")
+            stack.callback(measuring.cancel)
+            server = ControlServer(handlers(self, registry, measure), version=__version__)
+            try:
+                await server.serve(self._places.control, group=self._group_id())
+            except ControlError as error:
+                raise ServiceError(str(error)) from error
+            stack.push_async_callback(server.close)
+            _log.info("ready at %s (dorad %s)", self._places.control, __version__)
+            syncing = asyncio.create_task(self._sync(state), name="sync of the state")
+            stack.callback(syncing.cancel)
+            await self._ending.wait()
+            _log.info("ending")
+        _log.info("ended")
+        return 0
+
+    def end(self) -> None:
+        """Stop all dataflows, then end."""
+        self._ending.set()
+
+    def _prepare(self) -> None:
+        for folder in (self._places.runtime, self._places.state):
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ServiceError(f"cannot make {folder}: {error.strerror}") from error
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    def _group_id(self) -> int | None:
+        if self._group is None:
+            return None
+        try:
+            return grp.getgrnam(self._group).gr_gid
+        except KeyError:
+            raise ServiceError(
+                f"there is no group {self._group!r}; make it with `groupadd {self._group}`"
+            ) from None
+
+    def _listen_to_signals(self, registry: Registry) -> None:
+        loop = asyncio.get_running_loop()
+
+        def asked(number: int) -> None:
+            _log.info("%s", signal.Signals(number).name)
+            if self._ending.is_set():
+                registry.kill_all("was killed because the daemon was told to end twice")
+            self.end()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked, number)
+        loop.add_signal_handler(signal.SIGHUP, lambda: _log.info("SIGHUP: nothing to reload"))
+
+    def _notice(self, text: str) -> None:
+        _log.warning("%s", text)
+        self.notices.append(text)
+        del self.notices[:-20]
+
+    async def _sync(self, state: State) -> None:
+        """Bring the state to the disk now and then, outside the event loop's thread."""
+        broken = False
+        while True:
+            await asyncio.sleep(SYNC_EVERY_S)
+            try:
+                await asyncio.to_thread(state.sync)
+                broken = False
+            except StateError as error:
+                if not broken:
+                    self._notice(f"the state cannot be brought to the disk: {error}")
+                broken = True

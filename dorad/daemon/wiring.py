@@ -1,0 +1,41 @@
+"""How the nodes of a dataflow are wired, in the words of the control API. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.control.messages import Subscriber, TopicInfo
+from dorad.dataflow.model import NodeOutput
+
+if TYPE_CHECKING:
+    from dorad.dataflow.model import Dataflow, Node
+
+
+def inputs_of(node: Node) -> dict[str, str]:
+    """Return the source of each input, as text."""
+    return {entry.id: entry.source.text for entry in node.all_inputs}
+
+
+def subscribers(dataflow: Dataflow, node_id: str, output: str) -> list[Subscriber]:
+    """Return who receives an output, in the order of the file."""
+    wanted = NodeOutput(node_id, output)
+    return [
+        Subscriber(node=node.id, input=entry.id)
+        for node in dataflow.nodes
+        for entry in node.all_inputs
+        if entry.source == wanted
+    ]
+
+
+def topics(dataflow: Dataflow) -> list[TopicInfo]:
+    """Return all outputs, in the order of the file."""
+    return [
+        TopicInfo(
+            node=node.id,
+            output=output,
+            subscribers=subscribers(dataflow, node.id, output),
+            type=node.types.outputs.get(output),
+        )
+        for node in dataflow.nodes
+        for output in node.all_outputs
+    ]

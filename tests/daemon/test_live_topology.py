@@ -1,0 +1,127 @@
+"""Nodes and edges added, taken away and replaced while a dataflow runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.flows import SINK, SOURCE, counting, seen, write_flow
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def definition(folder: Path, **entry: object) -> Path:
+    file = folder / f"{entry['id']}-node.yml"
+    file.write_text(yaml.safe_dump(entry), encoding="utf-8")
+    return file
+
+
+def test_an_added_node_receives_and_a_removed_one_is_gone(dorad: Daemon, tmp_path: Path) -> None:
+    dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    other = tmp_path / "other"
+    other.mkdir()
+    file = definition(
+        tmp_path,
+        id="second",
+        path="sink.py",
+        inputs={"number": {"source": "source/number", "queue_size": 1000}},
+        env={"SEEN": str(other / "seen")},
+    )
+    dorad.dora_ok("node", "add", "-d", "flow", "--from-yaml", file)
+    dorad.until(lambda: len(seen(other)) > 20)
+    numbers = seen(other)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    dorad.dora_ok("node", "remove", "second")
+    with dorad.client() as client:
+        assert {node.node for node in client.nodes()} == {"source", "sink"}
+    mark = len(seen(tmp_path))
+    dorad.until(lambda: len(seen(tmp_path)) > mark + 10)
+    numbers = seen(tmp_path)
+    assert numbers == list(range(len(numbers)))
+
+
+def test_an_edge_is_taken_away_and_comes_back(dorad: Daemon, tmp_path: Path) -> None:
+    dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    assert "-x-" in dorad.dora_ok("node", "disconnect", "source/number", "sink/number")
+
+    def quiet() -> bool:
+        before = len(seen(tmp_path))
+        try:
+            dorad.until(lambda: len(seen(tmp_path)) > before, deadline=0.5)
+        except AssertionError:
+            return True
+        return False
+
+    dorad.until(quiet)
+    mark = len(seen(tmp_path))
+    assert "->" in dorad.dora_ok("node", "connect", "source/number", "sink/number")
+    dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
+    tail = seen(tmp_path)[mark:]
+    assert tail == list(range(tail[0], tail[0] + len(tail)))
+
+
+def test_replacing_a_node_loses_and_doubles_nothing(dorad: Daemon, tmp_path: Path) -> None:
+    relay = """
+        import os, pyarrow as pa
+        from dora import Node
+        node = Node()
+        for event in node:
+            if event["type"] == "STOP":
+                break
+            if event["type"] == "INPUT":
+                node.send_output("number", event["value"])
+    """
+    file = write_flow(
+        tmp_path,
+        [
+            {
+                "id": "source",
+                "path": "source.py",
+                "inputs": {"tick": "dora/timer/hz/200"},
+                "outputs": ["number"],
+            },
+            {
+                "id": "relay",
+                "path": "relay.py",
+                "inputs": {"number": "source/number"},
+                "outputs": ["number"],
+            },
+            {
+                "id": "sink",
+                "path": "sink.py",
+                "inputs": {"number": {"source": "relay/number", "queue_size": 1000}},
+                "env": {"SEEN": str(tmp_path / "seen")},
+            },
+        ],
+        source=SOURCE,
+        relay=relay,
+        relay2=relay,
+        sink=SINK,
+    )
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 50)
+    for script in ("relay2.py", "relay.py", "relay2.py"):
+        new = definition(
+            tmp_path,
+            id="relay",
+            path=script,
+            inputs={"number": "source/number"},
+            outputs=["number"],
+        )
+        dorad.dora_ok("node", "replace", "relay", "-d", "flow", "--from-yaml", new)
+        mark = len(seen(tmp_path))
+        dorad.until(lambda mark=mark: len(seen(tmp_path)) > mark + 50)  # type: ignore[misc]
+    numbers = seen(tmp_path)
+    assert numbers == list(range(len(numbers)))
+    restarted = dorad.dora_ok("restart", "flow")
+    assert "relay" in restarted

@@ -1,0 +1,154 @@
+"""The daemon and its everyday commands, as a user meets them."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.daemon import Daemon, alive, daemon
+from tests.harness.flows import counting, seen, write_flow
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def test_start_list_stop_and_list_again(dorad: Daemon, tmp_path: Path) -> None:
+    out = dorad.dora_ok("start", counting(tmp_path), "--name", "count", "--detach")
+    uuid = out.split()[-1]
+    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    (row,) = map(json.loads, dorad.dora_ok("list", "-f", "json").splitlines())
+    assert (row["uuid"], row["name"], row["status"], row["nodes"]) == (uuid, "count", "Running", 2)
+    dorad.dora_ok("stop", "count")
+    (row,) = map(json.loads, dorad.dora_ok("list", "-f", "json").splitlines())
+    assert (row["status"], row["nodes"]) == ("Finished", 0)
+    dorad.dora_ok("clean")
+    assert dorad.dora_ok("list", "-f", "json") == ""
+
+
+def test_a_failing_node_fails_its_dataflow_and_no_other(dorad: Daemon, tmp_path: Path) -> None:
+    dorad.dora_ok("start", counting(tmp_path / "good"), "--name", "good", "--detach")
+    bad = write_flow(
+        tmp_path / "bad",
+        [{"id": "bad", "path": "bad.py", "inputs": {"tick": "dora/timer/millis/20"}}],
+        bad="""
+            from dora import Node
+            node = Node()
+            node.next()
+            raise ValueError("the gripper is gone")
+        """,
+    )
+    started = dorad.dora("start", bad, "--name", "bad", "--attach")
+    assert started.returncode == 1
+    assert "the gripper is gone" in started.stderr
+    with dorad.client() as client:
+        status = {flow.name: flow.status for flow in client.list()}
+    assert status == {"good": "running", "bad": "failed"}
+
+
+def test_a_name_that_is_taken_is_refused(dorad: Daemon, tmp_path: Path) -> None:
+    file = counting(tmp_path)
+    dorad.dora_ok("start", file, "--name", "one", "--detach")
+    again = dorad.dora("start", file, "--name", "one", "--detach")
+    assert again.returncode == 1
+    assert "'one' runs already" in again.stderr
+
+
+def test_restart_runs_the_same_dataflow_under_a_new_uuid(dorad: Daemon, tmp_path: Path) -> None:
+    dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    dorad.dora_ok("restart", "flow")
+    with dorad.client() as client:
+        old, new = client.list()
+    assert (old.status, new.name, old.uuid != new.uuid) == ("finished", "flow", True)
+    dorad.until(lambda: seen(tmp_path).count(0) == 2)
+
+
+def test_down_refuses_while_something_runs_and_force_stops_it(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
+    refused = dorad.dora("down")
+    assert (refused.returncode, "flow" in refused.stderr) == (1, True)
+    dorad.dora_ok("down", "--force")
+    assert not alive(dorad.pid)
+    gone = dorad.dora("list")
+    assert (gone.returncode, "dora up" in gone.stderr) == (1, True)
+
+
+def test_up_starts_one_in_the_background_and_only_one(dorad: Daemon) -> None:
+    dorad.end()
+    first = dorad.dora_ok("up")
+    second = dorad.dora_ok("up")
+    assert ("started" in first, "already running" in second) == (True, True)
+    dorad.dora_ok("down")
+
+
+def test_sigterm_stops_the_nodes_too(dorad: Daemon, tmp_path: Path) -> None:
+    dorad.dora_ok("start", counting(tmp_path), "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    with dorad.client() as client:
+        nodes = [node.pid for node in client.nodes() if node.pid]
+    dorad.end()
+    assert not any(map(alive, nodes))
+
+
+def test_a_daemon_that_hangs_gives_an_error_within_three_seconds(dorad: Daemon) -> None:
+    os.kill(dorad.pid, signal.SIGSTOP)
+    try:
+        done = dorad.dora("list", deadline=10)
+    finally:
+        os.kill(dorad.pid, signal.SIGCONT)
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+
+
+def test_two_daemons_in_one_place_are_refused(dorad: Daemon) -> None:
+    import subprocess
+
+    done = subprocess.run(
+        [dorad.bin / "dorad"], env=dorad.env, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert str(dorad.pid) in done.stderr
+    assert dorad.dora("list").returncode == 0
+
+
+def test_params_are_declared_set_refused_and_told(dorad: Daemon, tmp_path: Path) -> None:
+    file = write_flow(
+        tmp_path,
+        [
+            {
+                "id": "arm",
+                "path": "arm.py",
+                "inputs": {"tick": "dora/timer/millis/20"},
+                "params": {"gain": {"type": "float", "default": 1.5, "min": 0, "max": 10}},
+            }
+        ],
+        arm="""
+            from dora import Node
+            node = Node()
+            out = open("said", "a", buffering=1)
+            out.write(f"start {node.param('gain')}\\n")
+            for event in node:
+                if event["type"] == "PARAM_UPDATE":
+                    out.write(f"{event['id']} {event['value']} {node.param('gain')}\\n")
+        """,
+    )
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    said = tmp_path / "said"
+    dorad.until(lambda: said.exists() and "start 1.5" in said.read_text())
+    refused = dorad.dora("param", "set", "arm", "gain", "11")
+    assert (refused.returncode, "10" in refused.stderr) == (1, True)
+    dorad.dora_ok("param", "set", "arm", "gain", "2.5")
+    dorad.until(lambda: "gain 2.5 2.5" in said.read_text())
+    assert json.loads(dorad.dora_ok("param", "get", "arm", "gain")) == 2.5
+    dorad.dora_ok("restart", "flow")
+    dorad.until(lambda: "start 2.5" in said.read_text())

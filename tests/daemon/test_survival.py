@@ -1,0 +1,163 @@
+"""SIGKILL of the daemon: the next one goes on where it ended, and nothing in between is lost."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.daemon import Daemon, alive, daemon
+from tests.harness.flows import counting, logged, seen, write_flow
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def pids(found: Daemon) -> dict[tuple[str, str], int | None]:
+    with found.client() as client:
+        return {(node.dataflow, node.node): node.pid for node in client.nodes()}
+
+
+def test_three_dataflows_run_on_and_are_taken_over(dorad: Daemon, tmp_path: Path) -> None:
+    folders = [tmp_path / f"flow{number}" for number in range(3)]
+    for folder in folders:
+        dorad.dora_ok("start", counting(folder), "--name", folder.name, "--detach")
+    for folder in folders:
+        dorad.until(lambda folder=folder: len(seen(folder)) > 20)  # type: ignore[misc]
+    before = pids(dorad)
+    dorad.kill()
+    marks = [len(seen(folder)) for folder in folders]
+    for folder, mark in zip(folders, marks, strict=True):
+        # With no daemon at all the data goes on.
+        dorad.until(lambda folder=folder, mark=mark: len(seen(folder)) > mark + 50)  # type: ignore[misc]
+    dorad.start()
+    assert pids(dorad) == before
+    with dorad.client() as client:
+        assert client.status().adopted == 6
+        assert [flow.status for flow in client.list()] == ["running"] * 3
+    for folder in folders:
+        dorad.dora_ok("stop", folder.name)
+        numbers = seen(folder)
+        assert numbers == list(range(len(numbers)))
+        assert logged(folder, "source") == [f"sent {n}" for n in range(len(numbers))]
+
+
+def test_killed_again_and_again_no_line_and_no_number_is_lost(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    dorad.dora_ok("start", counting(tmp_path, hz=500), "--name", "flow", "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 20)
+    for _ in range(5):
+        dorad.kill()
+        dorad.start()
+        mark = len(seen(tmp_path))
+        dorad.until(lambda mark=mark: len(seen(tmp_path)) > mark + 20)  # type: ignore[misc]
+    dorad.dora_ok("stop", "flow")
+    numbers = seen(tmp_path)
+    assert numbers == list(range(len(numbers)))
+    assert logged(tmp_path, "source") == [f"sent {n}" for n in range(len(numbers))]
+
+
+def test_a_node_that_ends_meanwhile_is_reported_with_its_exit_code(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    file = write_flow(
+        tmp_path,
+        [{"id": "doomed", "path": "doomed.py", "inputs": {"tick": "dora/timer/millis/10"}}],
+        doomed="""
+            import os, pathlib
+            from dora import Node
+            node = Node()
+            pathlib.Path("ready").touch()
+            for event in node:
+                if os.path.exists("end"):
+                    raise SystemExit(7)
+        """,
+    )
+    uuid = dorad.dora_ok("start", file, "--detach").split()[-1]
+    dorad.until((tmp_path / "ready").exists)
+    pid = next(iter(pids(dorad).values()))
+    assert pid is not None
+    dorad.kill()
+    (tmp_path / "end").touch()
+    dorad.until(lambda: not alive(pid))
+    dorad.start()
+    with dorad.client() as client:
+        state = client.wait(uuid, until="ended", timeout=20)
+    assert state.status == "failed"
+    assert "exited with code 7" in state.failures[0].headline
+
+
+def test_restart_policy_goes_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+    file = counting(tmp_path, restart_policy="always", restart_delay=0.05)
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 10)
+    first = {node: pid for (_, node), pid in pids(dorad).items()}
+    assert first["source"] is not None
+    dorad.kill()
+    import os
+
+    os.kill(first["source"], signal.SIGKILL)
+    dorad.until(lambda: not alive(first["source"] or 0))
+    dorad.start()
+
+    def again() -> bool:
+        with dorad.client() as client:
+            (source,) = [node for node in client.nodes() if node.node == "source"]
+        return source.restarts == 1 and source.pid not in (None, first["source"])
+
+    dorad.until(again)
+    mark = len(seen(tmp_path))
+    dorad.until(lambda: len(seen(tmp_path)) > mark + 10)
+
+
+def test_without_its_state_file_a_daemon_ends_what_it_does_not_know(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    dorad.dora_ok("start", counting(tmp_path), "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    nodes = [pid for pid in pids(dorad).values() if pid]
+    dorad.kill()
+    for path in dorad.places.state.glob("state.db*"):
+        path.unlink()
+    dorad.start()
+    dorad.until(lambda: not any(map(alive, nodes)))
+    with dorad.client() as client:
+        assert client.list() == []
+        assert any("does not know" in notice for notice in client.status().notices)
+
+
+def test_a_damaged_state_file_is_set_aside_and_said(dorad: Daemon) -> None:
+    dorad.kill()
+    for path in dorad.places.state.glob("state.db-*"):
+        path.unlink()
+    dorad.places.database.write_bytes(b"no database " * 1000)
+    dorad.start()
+    with dorad.client() as client:
+        assert any("unusable" in notice for notice in client.status().notices)
+    assert list(dorad.places.state.glob("state.db.unusable-*"))
+
+
+def test_when_keeper_and_daemon_are_killed_nothing_is_left_running(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    dorad.dora_ok("start", counting(tmp_path), "--detach", "--name", "flow")
+    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    for process in dorad.processes():
+        if "keeping" in " ".join(process.cmdline()):
+            process.kill()
+    dorad.kill()
+    deadline = time.monotonic() + 20
+    while dorad.processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert dorad.processes() == []
+    dorad.start()
+    with dorad.client() as client:
+        (flow,) = client.list()
+    assert flow.status == "failed"

@@ -1,0 +1,200 @@
+"""A `dorad` of a test's own: in folders of its own, killed and started again, ended for sure."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from dorad.control.client import Client
+from dorad.daemon.places import Places
+
+from .dataflow import clean_environment
+
+MARKER = "DORAD_TEST_DAEMON"
+DEADLINE_S = 30.0
+
+
+class Daemon:
+    """One daemon, and what is started through it."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` must have a short path: sockets go into it."""
+        self.folder = folder
+        self.token = uuid.uuid4().hex
+        self.bin = Path(sys.executable).parent
+        for name in ("run", "state"):
+            (folder / name).mkdir(mode=0o700)
+        self.env = clean_environment(
+            self.bin,
+            {
+                "XDG_RUNTIME_DIR": str(folder / "run"),
+                "XDG_STATE_HOME": str(folder / "state"),
+                MARKER: self.token,
+            },
+        )
+        self.places = Places(folder / "run" / "dora", folder / "state" / "dora")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # -- the daemon ----------------------------------------------------------------------------
+
+    def start(self, *arguments: str) -> "Daemon":
+        """Start it in the foreground of a process of ours, and wait until it answers."""
+        with (self.folder / "dorad.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.bin / "dorad", *arguments],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.until(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"dorad ended:\n{self.log}"
+        return self.dora("status").returncode in (0, 1) and self.places.control.exists()
+
+    def kill(self) -> None:
+        """SIGKILL it; its nodes live on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        """Ask it to end, and wait for that."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"dorad did not end:\n{self.log}") from None
+
+    @property
+    def log(self) -> str:
+        """What it has said of itself."""
+        path = self.folder / "dorad.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    # -- talking to it -------------------------------------------------------------------------
+
+    def client(self) -> Client:
+        """Return a client of it."""
+        return Client(self.places.control)
+
+    def dora(
+        self, *words: str | Path, cwd: Path | None = None, deadline: float = DEADLINE_S
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a `dora` command to its end."""
+        return subprocess.run(
+            [self.bin / "dora", *words],
+            env=self.env,
+            cwd=cwd or self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=deadline,
+        )
+
+    def dora_ok(self, *words: str | Path, cwd: Path | None = None) -> str:
+        """Run a `dora` command that must succeed, and return its output."""
+        done = self.dora(*words, cwd=cwd)
+        assert done.returncode == 0, (
+            f"dora {' '.join(map(str, words))}: exit {done.returncode}\n"
+            f"{done.stdout}{done.stderr}\ndorad:\n{self.log}"
+        )
+        return done.stdout
+
+    def begin(self, *words: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+        """Start a `dora` command; who does so ends it."""
+        return subprocess.Popen(
+            [self.bin / "dora", *words],
+            env=self.env,
+            cwd=cwd or self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def processes(self) -> list[psutil.Process]:
+        """Return everything that descends from this test's commands and still lives."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if (
+                    process.environ().get(MARKER) == self.token
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    @staticmethod
+    def until(holds: Callable[[], object], deadline: float = DEADLINE_S, why: str = "") -> None:
+        """Wait until a condition holds."""
+        end = time.monotonic() + deadline
+        while not holds():
+            assert time.monotonic() < end, why or "the condition did not come to hold in time"
+            time.sleep(0.01)
+
+    def clear(self) -> list[str]:
+        """End whatever is left, and return what that was."""
+        left = []
+        for process in self.processes():
+            try:
+                left.append(f"{process.pid} {' '.join(process.cmdline())}")
+                process.kill()
+            except psutil.Error:
+                continue
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        return left
+
+
+@contextmanager
+def daemon() -> Iterator[Daemon]:
+    """Start a daemon and end it; afterwards nothing of it may be left."""
+    folder = Path(tempfile.mkdtemp(prefix="dd-", dir="/tmp"))
+    found = Daemon(folder)
+    try:
+        yield found.start()
+        if found.process is not None and found.process.poll() is None:
+            found.end()
+        deadline = time.monotonic() + 5.0
+        while found.processes() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        left = found.clear()
+        shutil.rmtree(folder, ignore_errors=True)
+    assert not left, f"left behind: {left}"
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process lives, zombies not counted."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
