@@ -1,0 +1,346 @@
+"""What `dora run` does when nodes crash, hang, stop, start too late or fall silent."""
+
+import ast
+import itertools
+from pathlib import Path
+
+from tests.cli.running import Running, dora, write
+
+LATE_S = 3.0
+"""How late a loaded machine may do what is due; on an idle one it is a few hundredths."""
+
+SINK = """
+    import time
+    from dora import Node
+    for event in Node():
+        value = event["value"].to_pylist() if event["type"] == "INPUT" else None
+        print((event["type"], event["id"], value, event.get("reason"), time.monotonic()))
+"""
+
+
+def heard(run: Running, node: str = "sink") -> list[tuple[str, str, object, str | None, float]]:
+    """What a sink has received: type, id, value, reason, and when."""
+    mark = f" {node}: ("
+    said = [line.split(mark, 1)[1] for line in run.out.splitlines() if mark in line]
+    return [ast.literal_eval("(" + each) for each in said]
+
+
+def times(run: Running, word: str) -> list[float]:
+    """When a word was said by nodes that print `<word> <monotonic seconds>`."""
+    return [float(line.split()[-1]) for line in run.out.splitlines() if f": {word} " in line]
+
+
+def kinds(run: Running, node: str = "sink") -> list[str]:
+    return [each[0] for each in heard(run, node)]
+
+
+# -- restarts ----------------------------------------------------------------------------------
+
+CRASH = """
+    nodes:
+      - id: crash
+        path: crash.py
+        outputs: [out]
+        restart_policy: {policy}
+        {keys}
+      - {{id: sink, path: sink.py, inputs: {{x: crash/out}}}}
+"""
+
+
+def crashing(policy: str, *keys: str) -> str:
+    return CRASH.format(policy=policy, keys="\n        ".join(keys))
+
+
+def test_a_crashing_node_is_restarted_with_growing_delays_until_its_limit(tmp_path: Path) -> None:
+    crash = """
+        import time
+        import pyarrow as pa
+        from dora import Node
+        node = Node()
+        print("born", time.monotonic(), flush=True)
+        node.send_output("out", pa.array([node.restart_count()]))
+        print("dies", time.monotonic(), flush=True)
+        raise SystemExit(7)
+    """
+    keys = ("max_restarts: 3", "restart_delay: 0.4", "max_restart_delay: 0.6")
+    write(tmp_path, crashing("on-failure", *keys), crash=crash, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert run.err == "error: node crash exited with code 7; gave up after 3 restarts\n"
+        gaps = [b - d for d, b in zip(times(run, "dies"), times(run, "born")[1:], strict=False)]
+        for gap, least, most in zip(gaps, (0.4, 0.6, 0.6), (0.5, 0.6, 0.6), strict=True):
+            assert least <= gap <= most + LATE_S
+        assert [each[2] for each in heard(run) if each[0] == "INPUT"] == [[0], [1], [2], [3]]
+        after_data = [kind for kind in kinds(run) if kind != "INPUT"]
+        assert after_data == ["NODE_RESTARTED"] * 3 + ["INPUT_CLOSED", "NODE_FAILED", "STOP"]
+
+
+def test_a_node_that_fails_once_and_then_ends_well_has_ended_well(tmp_path: Path) -> None:
+    crash = """
+        from dora import Node
+        node = Node()
+        print(node.is_restart(), node.restart_count())
+        raise SystemExit(0 if node.is_restart() else 1)
+    """
+    write(tmp_path, crashing("on-failure"), crash=crash, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert run.err == ""
+        assert "crash: False 0" in run.out
+        assert "crash: True 1" in run.out
+        assert kinds(run) == ["NODE_RESTARTED", "INPUT_CLOSED", "STOP"]
+
+
+def test_a_node_that_always_restarts_does_so_until_it_is_stopped(tmp_path: Path) -> None:
+    crash = """
+        from dora import Node
+        node = Node()
+        print("life", node.restart_count(), flush=True)
+    """
+    write(tmp_path, crashing("always", "restart_delay: 0.1"), crash=crash, sink=SINK)
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "4s") as run:
+        run.until_prints("crash: life 3")
+        run.end(0)
+    assert kinds(run)[-1] == "STOP"
+
+
+def test_a_window_that_is_over_gives_a_node_its_restarts_again(tmp_path: Path) -> None:
+    crash = """
+        import time
+        from dora import Node
+        node = Node()
+        time.sleep(0.7)
+        raise SystemExit(0 if node.restart_count() == 4 else 1)
+    """
+    keys = ("max_restarts: 1", "restart_window: 0.5")
+    write(tmp_path, crashing("on-failure", *keys), crash=crash, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+
+
+def test_a_node_that_dies_before_its_node_call_spoils_no_start_if_it_is_restarted(
+    tmp_path: Path,
+) -> None:
+    crash = """
+        from pathlib import Path
+        if not Path("tried").exists():
+            Path("tried").touch()
+            raise SystemExit(1)
+        from dora import Node
+        Node()
+    """
+    write(tmp_path, crashing("on-failure"), crash=crash, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert kinds(run)[-1] == "STOP"
+
+
+def test_what_was_sent_while_a_node_was_down_reaches_its_next_life(tmp_path: Path) -> None:
+    yaml = """
+        nodes:
+          - {id: source, path: source.py, outputs: [out]}
+          - id: sink
+            path: sink.py
+            restart_policy: on-failure
+            restart_delay: 1
+            inputs:
+              x: {source: source/out, queue_size: 5}
+    """
+    source = """
+        import time
+        import pyarrow as pa
+        from pathlib import Path
+        from dora import Node
+        node = Node()
+        node.send_output("out", pa.array([0]))
+        while not Path("down").exists():
+            time.sleep(0.01)
+        for number in range(1, 21):
+            node.send_output("out", pa.array([number]))
+        while not Path("up").exists():
+            time.sleep(0.01)
+    """
+    sink = """
+        import os
+        from pathlib import Path
+        from dora import Node
+        got = []
+        for event in Node():
+            if event["type"] == "INPUT":
+                got += event["value"].to_pylist()
+            if got == [0]:
+                Path("down").touch()
+                os._exit(1)
+            Path("up").touch()
+        print("got", got)
+    """
+    write(tmp_path, yaml, source=source, sink=sink)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert "sink: got [16, 17, 18, 19, 20]" in run.out
+
+
+def test_an_interrupt_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Path) -> None:
+    keys = ("restart_delay: 1000",)
+    write(tmp_path, crashing("on-failure", *keys), crash="raise SystemExit(1)", sink=SINK)
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "2s") as run:
+        assert run.end(1) < 12
+
+
+# -- watchdogs ---------------------------------------------------------------------------------
+
+WATCHED = """
+    nodes:
+      - id: watched
+        path: watched.py
+        restart_policy: on-failure
+        max_restarts: 1
+        {key}
+        inputs: {{tick: dora/timer/millis/50}}
+        outputs: [out]
+      - {{id: sink, path: sink.py, inputs: {{x: watched/out}}}}
+"""
+
+
+def noticed(run: Running, word: str) -> list[float]:
+    """Seconds from each time a node said `word` to when its sink heard of its end."""
+    ends = [each[4] for each in heard(run) if each[0] in ("NODE_RESTARTED", "INPUT_CLOSED")]
+    return [end - said for said, end in zip(times(run, word), ends, strict=True)]
+
+
+def test_a_node_that_does_not_come_back_is_killed_and_restarted(tmp_path: Path) -> None:
+    watched = """
+        import time
+        from dora import Node
+        node = Node()
+        for _ in range(5):
+            node.next()
+        print("hangs", time.monotonic(), flush=True)
+        while True:
+            pass
+    """
+    yaml = WATCHED.format(key="health_check_timeout: 1.0")
+    write(tmp_path, yaml, watched=watched, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert "killed because it had not come back to dora for 1 s; gave up" in run.err
+        assert all(0.99 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
+
+
+def test_a_node_that_is_stopped_while_it_waits_is_killed_too(tmp_path: Path) -> None:
+    watched = """
+        import os, signal, threading, time
+        from dora import Node
+        node = Node()
+        def stop():
+            time.sleep(0.8)
+            print("halts", time.monotonic(), flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        threading.Thread(target=stop, daemon=True).start()
+        while True:
+            node.next()
+    """
+    yaml = WATCHED.format(key="health_check_timeout: 1.0").replace("millis/50", "secs/100")
+    write(tmp_path, yaml, watched=watched, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert all(0.99 <= delay <= 1 + LATE_S for delay in noticed(run, "halts"))
+
+
+def test_nodes_that_work_wait_or_are_held_up_are_healthy(tmp_path: Path) -> None:
+    yaml = """
+        nodes:
+          - id: worker
+            path: worker.py
+            health_check_timeout: 1.5
+            inputs: {tick: dora/timer/millis/500}
+            outputs: [out]
+          - {id: idle, path: sink.py, health_check_timeout: 0.5, inputs: {x: silent/out}}
+          - {id: silent, path: dynamic, outputs: [out]}
+          - {id: held, path: held.py, health_check_timeout: 0.5, outputs: [out]}
+          - id: slow
+            path: slow.py
+            inputs:
+              x: {source: held/out, queue_size: 1, queue_policy: backpressure}
+    """
+    worker = """
+        import time
+        from dora import Node
+        for event in Node():
+            end = time.monotonic() + 0.4
+            while time.monotonic() < end:
+                pass
+    """
+    held = """
+        from dora import Node
+        node = Node()
+        while node.next(timeout=0.001)["type"] != "STOP":
+            node.send_output("out", b"x")
+    """
+    slow = """
+        import time
+        from dora import Node
+        for event in Node():
+            time.sleep(1)
+    """
+    write(tmp_path, yaml, worker=worker, held=held, slow=slow, sink=SINK)
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "3s") as run:
+        run.end(0)
+        assert "killed" not in run.out + run.err
+
+
+def test_a_node_that_starts_too_slowly_is_killed_and_restarted(tmp_path: Path) -> None:
+    watched = """
+        import time
+        print("begins", time.monotonic(), flush=True)
+        time.sleep(600)
+    """
+    yaml = WATCHED.format(key="startup_timeout: 1.0")
+    write(tmp_path, yaml, watched=watched, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        first, *_ = run.err.splitlines()
+        assert first == (
+            "error: node watched was killed because it had not called Node() within 1 s;"
+            " gave up after 1 restart"
+        )
+        (between,) = (b - a for a, b in itertools.pairwise(times(run, "begins")))
+        assert 0.9 <= between <= 1 + LATE_S
+
+
+def test_a_silent_input_breaks_and_recovers_and_its_end_is_another_thing(tmp_path: Path) -> None:
+    yaml = """
+        nodes:
+          - {id: source, path: source.py, outputs: [out]}
+          - id: sink
+            path: sink.py
+            inputs:
+              x: {source: source/out, input_timeout: 0.6}
+    """
+    source = """
+        import time
+        import pyarrow as pa
+        from dora import Node
+        node = Node()
+        time.sleep(1.5)
+        for number in (1, 2, 3):
+            node.send_output("out", pa.array([number]))
+            print("sends", time.monotonic(), flush=True)
+            time.sleep(1.3)
+    """
+    write(tmp_path, yaml, source=source, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        said = times(run, "sends")
+        got = heard(run)
+    broken = [each[4] for each in got if each[:4:3] == ("INPUT_CLOSED", "timeout")]
+    recovered = [each[4] for each in got if each[0] == "INPUT_RECOVERED"]
+    assert [each[0] for each in got if each[0] != "INPUT"] == [
+        *["INPUT_CLOSED", "INPUT_RECOVERED"] * 2,
+        *["INPUT_CLOSED", "INPUT_CLOSED", "STOP"],
+    ]
+    assert got[-2][3] == "finished"
+    for sent, told in zip(said, broken, strict=True):
+        assert 0.55 <= told - sent <= 0.6 + LATE_S
+    for sent, told in zip(said[1:], recovered, strict=True):
+        assert told - sent <= LATE_S
