@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.model import NodeKind
 from dorad.launch.command import command_for
 from dorad.launch.model import LaunchError
+from dorad.launch.orphans import VARIABLE
 from dorad.logs import staging
 from dorad.logs.capture import TAIL_LINES, Capture
 from dorad.logs.staging import Staging
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from dorad.launch.model import Command, Exit
     from dorad.launch.spawner import Process, Spawner
     from dorad.logs.dataflowlog import DataflowLog
-
-MARKER = "DORA_DAEMON"
-"""The environment variable by which a daemon knows its nodes again."""
 
 _PIPE_SIZES = (1 << 20, 1 << 19, 1 << 18, 1 << 17)
 _PIPE_BUDGET = 32 << 20
@@ -150,8 +148,8 @@ class Launcher:
     ) -> NodeProcess:
         """Go on with a process that an earlier daemon started, whether or not it has ended.
 
-        `descriptors` are those kept under `log_name(tag)`; they are owned from here on. Of a process
-        that has ended there may be none: then all that it wrote is in its log.
+        `descriptors` are those kept under `log_name(tag)`; they are owned from here on. There may
+        be none of a process that has ended: then all that it wrote is in its log.
 
         Raises:
             LaunchError: the descriptors are not what was kept.
@@ -188,7 +186,7 @@ class Launcher:
             )
         command = command_for(node, self._context, node_config, downloaded=downloaded)
         if self._marker is not None:
-            command = replace(command, env={**command.env, MARKER: self._marker})
+            command = replace(command, env={**command.env, VARIABLE: self._marker})
         return command
 
     def _pipes(self) -> list[tuple[int, int]]:
