@@ -218,6 +218,7 @@ class Broker(Telling, Seeing):
         desk.facts(node_id).drop("stop")
         if node_id in desk.gone:
             desk.gone.remove(node_id)
+            desk.boxes[node_id].discard()
             desk.boxes[node_id].leave()
             self._introductions.edges_into(node_id)
         self._changed()
@@ -311,6 +312,7 @@ class Broker(Telling, Seeing):
 
     def remove_guest(self, guest_id: str) -> None:
         """Let go of a guest; what it sent is still received."""
+        self._members.forget(guest_id)
         self._emitter.forget(guest_id)
         self._guests.remove(guest_id)
 

@@ -101,4 +101,5 @@ class Guests:
         self._samples.orphan(guest_id, None)
         del desk.boxes[guest_id]
         desk.told.pop(guest_id, None)
+        box.close_rings()
         box.close()

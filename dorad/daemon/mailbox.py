@@ -44,8 +44,7 @@ class Vitals(NamedTuple):
     """Signs of life of a node's process.
 
     `pulse` grows whenever it enters or leaves the API, if it is watched. `unread` tells whether it
-    was sent packets that it has not read; `queued` messages wait for it; `waits_for_room` tells
-    whether it sends, and waits for room at an input.
+    was sent packets that it has not read; `queued` messages wait for it.
     """
 
     connected: bool
@@ -53,7 +52,6 @@ class Vitals(NamedTuple):
     pulse: int
     unread: bool
     queued: int
-    waits_for_room: bool
 
 
 class Mailbox:
@@ -216,6 +214,12 @@ class Mailbox:
         """Take note that nobody reads for now: full rings drop, nobody blocks on them."""
         self._set_state(layout.STATE_DETACHED)
 
+    def discard(self) -> None:
+        """Count what is queued as dropped: its samples may be used for something else by now."""
+        for ring in self.rings.values():
+            base = ring.plan.base
+            self._words[base + layout.RING_TAIL] = self._words[base + layout.RING_HEAD]
+
     def close_rings(self) -> None:
         """Take note that nobody will read again."""
         self._set_state(layout.STATE_CLOSED)
@@ -273,7 +277,7 @@ class Mailbox:
         seen = counters(self._words, ring.plan.base)
         return seen._replace(sent=seen.sent - ring.first, received=seen.received - ring.first)
 
-    def vitals(self, *, connected: bool, waits_for_room: bool) -> Vitals:
+    def vitals(self, *, connected: bool) -> Vitals:
         """Return the node's signs of life."""
         words = self._words
         return Vitals(
@@ -282,12 +286,7 @@ class Mailbox:
             pulse=words[layout.BOX_PULSE],
             unread=connected and self.mail > self.seen,
             queued=sum(self.counters(n).queued for n, r in self.rings.items() if not r.interval_ns),
-            waits_for_room=waits_for_room,
         )
-
-    def is_waited_for(self, name: str) -> bool:
-        """Tell whether the producer of a ring waits for room there."""
-        return bool(self._words[self.rings[name].plan.base + layout.RING_WAITING])
 
     def outlet(self, name: str) -> Outlet:
         """Return a producer's end of a ring, for the daemon itself."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dorad.daemon.connection import Connection
     from dorad.daemon.desk import Desk
     from dorad.daemon.introductions import Introductions
+    from dorad.daemon.mailbox import Mailbox
     from dorad.daemon.samples import Samples
     from dorad.daemon.topology import Topology
 
@@ -60,6 +61,8 @@ class Members:
         """Whether connections end because the daemon lets go of them, and nodes live on."""
         self._watch = PidWatch(self._process_ended)
         self._extensions = Extensions(desk)
+        self._departed: dict[str, Mailbox] = {}
+        """Mailboxes of guests that were let go while their processes lived."""
         self.handovers = Handovers(
             desk, introductions, topology, self._watch, self._welcome, self.nobody_reads
         )
@@ -214,19 +217,25 @@ class Members:
         self._extensions.leave(node_id)
 
     def forget(self, node_id: str) -> None:
-        """Forget a node that was removed."""
+        """Forget a node or a guest that is about to be removed."""
         self._extensions.leave(node_id)
+        box = self._desk.boxes.get(node_id)
+        if box is not None and node_id in self._watch:
+            self._departed[node_id] = box
+        elif box is not None:
+            box.clear_hazards()
 
     def _process_ended(self, pid: int, node_id: str) -> None:
         """Take back what a process that is no child of the daemon has left."""
         self._samples.orphan(node_id, pid)
         if self.handovers.process_ended(pid):
             return
-        box = self._desk.boxes.get(node_id)
-        if box is None or node_id in self._desk.connections or node_id in self._watch:
+        if node_id in self._desk.connections or node_id in self._watch:
             return
-        box.clear_hazards()
-        self._extensions.leave(node_id)
+        box = self._desk.boxes.get(node_id) or self._departed.pop(node_id, None)
+        if box is not None:
+            box.clear_hazards()
+            self._extensions.leave(node_id)
 
     def close(self) -> None:
         """End every connection and watch nothing any more."""

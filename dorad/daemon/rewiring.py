@@ -65,8 +65,11 @@ class Rewiring:
 
     def disconnect(self, edge: Edge) -> None:
         """Let nothing more be pushed over an edge; its ring stays."""
-        self._desk.edges.remove(edge)
+        edges = self._desk.edges
+        edges.remove(edge)
         self._introductions.edges_of(edge.producer, {edge.output})
+        if edge.consumer not in {other.consumer for other in edges.pushed_by(edge.producer)}:
+            self._desk.send(edge.producer, "peer_gone", {"node": edge.consumer})
 
     def give_up(self, consumer: str, name: str, edge: Edge | None) -> None:
         """Take a ring away from a node, once what is queued there has been taken."""
@@ -137,6 +140,11 @@ class Rewiring:
         edges.leaving.remove(edge)
         if edge.consumer not in {other.consumer for other in edges.reached_by(edge.producer)}:
             self._samples.hide_of(edge.producer, edge.consumer)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no ring is on its way out."""
+        return not self._leaving
 
     def close(self) -> None:
         """Look after nothing any more."""

@@ -19,14 +19,7 @@ class Seeing:
 
     def vitals(self, node_id: str) -> Vitals:
         """Return a node's signs of life."""
-        desk = self._desk
-        waits = any(
-            desk.boxes[edge.consumer].is_waited_for(edge.ring)
-            for edge in desk.edges.pushed_by(node_id)
-            if edge.blocking
-        )
-        connected = node_id in desk.connections
-        return desk.boxes[node_id].vitals(connected=connected, waits_for_room=waits)
+        return self._desk.boxes[node_id].vitals(connected=node_id in self._desk.connections)
 
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""

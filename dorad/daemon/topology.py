@@ -82,6 +82,7 @@ class Topology:
             if node_id in (edge.source, edge.consumer):
                 self._rewiring.disconnect(edge)
         del desk.boxes[node_id]
+        box.close_rings()
         box.close()
         desk.store.drop(desk.name("box", node_id))
         desk.gone.discard(node_id)

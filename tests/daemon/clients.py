@@ -132,6 +132,27 @@ def start(broker: Broker, name: str) -> subprocess.Popen[bytes]:
     )
 
 
+class Program:
+    """The process of a node that runs a program; killed at the end, and its node released."""
+
+    def __init__(self, on: Stage, node_id: str, program: str, *args: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, args)],
+            env={**os.environ, "DORA_NODE_CONFIG": on.broker.node_config(node_id)},
+        )
+
+    async def __aenter__(self) -> "Program":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.process.kill()
+        await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end of the process and return its exit code."""
+        return await asyncio.to_thread(self.process.wait, DEADLINE_S)
+
+
 class Client:
     """A socket to a broker, for anything that can be sent over it."""
 

@@ -1,0 +1,132 @@
+"""The broker while its dataflow changes: nodes and inputs come and go, nobody else notices."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dorad.dataflow.model import Dataflow, Input, Node, NodeOutput, QueuePolicy, Timer
+from tests.daemon.clients import Program, stage
+from tests.daemon.fakes import until
+from tests.daemon.flows import dataflow, node
+
+COUNTER = """
+import pyarrow as pa
+from dora import Node
+node = Node()
+number = 0
+while (event := node.next(timeout=0.005)) is None or event["type"] != "STOP":
+    node.send_output("out", pa.array([number] * (1 if number % 3 else 1000)))
+    number += 1
+"""
+
+WRITER = """
+import sys
+from dora import Node
+with open(sys.argv[1], "a") as file:
+    for event in Node():
+        if event["type"] == "INPUT":
+            value = event["value"][0].as_py() if len(event["value"]) else "tick"
+            print(event["id"], value, file=file, flush=True)
+        else:
+            print(event["type"], event.get("id"), file=file, flush=True)
+"""
+
+
+def lines(path: Path, prefix: str = "") -> list[str]:
+    """What a writer has written so far, of one input."""
+    found = path.read_text().splitlines() if path.exists() else []
+    return [line for line in found if line.startswith(prefix)]
+
+
+def with_inputs(flow: Dataflow, node_id: str, *inputs: Input) -> Dataflow:
+    """The dataflow after a node's inputs have changed."""
+    nodes = [replace(n, inputs=inputs) if n.id == node_id else n for n in flow.nodes]
+    return replace(flow, nodes=tuple(nodes))
+
+
+async def test_an_input_can_be_added_and_taken_away_while_both_nodes_run(tmp_path: Path) -> None:
+    flow = dataflow(node("a"), node("b"))
+    out = tmp_path / "b.txt"
+    async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+        await until(lambda: on.broker.vitals("b").connected and on.broker.vitals("a").connected)
+        for name in ("x", "y", "x"):
+            entry = Input(name, NodeOutput("a", "out"))
+            before = len(lines(out, name))
+            on.broker.add_edge("b", entry)
+            on.broker.update(with_inputs(flow, "b", entry))
+            await until(lambda name=name, before=before: len(lines(out, name)) > before + 20)
+            on.broker.remove_edge("b", name)
+            on.broker.update(flow)
+            await until(lambda: not on.broker.counters())
+        numbers = [int(line.split()[1]) for line in lines(out, "y")]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        on.broker.add_edge("b", Input("tick", Timer(10_000_000)))
+        await until(lambda: len(lines(out, "tick")) > 3)
+
+
+async def test_places_of_removed_inputs_are_used_again(tmp_path: Path) -> None:
+    """There is room for 7 more queues of this size at a time."""
+    flow = dataflow(node("a"), node("b"))
+    out = tmp_path / "b.txt"
+    async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+        await until(lambda: on.broker.vitals("b").connected and on.broker.vitals("a").connected)
+        for number in range(30):
+            entry = Input(f"x{number}", NodeOutput("a", "out"), 400)
+            on.broker.add_edge("b", entry)
+            if number % 5 == 0:
+                await until(lambda n=number: len(lines(out, f"x{n} ")) > 1)
+            on.broker.remove_edge("b", entry.id)
+            await asyncio.sleep(0)
+            if number > 4:
+                await until(lambda: on.broker._rewiring.idle)
+
+
+async def test_a_queue_that_finds_no_place_is_refused() -> None:
+    async with stage(dataflow(node("a"), node("b"))) as on:
+        with pytest.raises(OSError, match="no room"):
+            on.broker.add_edge("b", Input("x", NodeOutput("a", "out"), 100_000))
+        on.broker.add_edge("b", Input("x", NodeOutput("a", "out"), 10))
+
+
+async def test_a_node_can_be_removed_and_added_again(tmp_path: Path) -> None:
+    a, b = node("a"), node("b", x="a/out")
+    out = tmp_path / "b.txt"
+    async with stage(dataflow(a, b)) as on, Program(on, "b", WRITER, out):
+        for _ in range(3):
+            before = len(lines(out, "x"))
+            async with Program(on, "a", COUNTER):
+                await until(lambda n=before: len(lines(out, "x")) > n + 10)
+            on.broker.detach("a")
+            on.broker.remove_node("a")
+            assert on.broker.counters() == []
+            await on.broker.add_node(a, dataflow(a, b))
+        async with Program(on, "a", COUNTER):
+            await until(lambda: on.received("b") > 10)
+
+
+async def test_a_node_added_receives_from_one_that_runs(tmp_path: Path) -> None:
+    a = node("a")
+    b: Node = node("b", x="a/out")
+    out = tmp_path / "b.txt"
+    async with stage(dataflow(a)) as on, Program(on, "a", COUNTER):
+        await until(lambda: on.broker.vitals("a").connected)
+        await on.broker.add_node(b, dataflow(a, b))
+        async with Program(on, "b", WRITER, out):
+            await until(lambda: len(lines(out, "x")) > 20)
+        with pytest.raises(ValueError, match="already"):
+            await on.broker.add_node(b, dataflow(a, b))
+
+
+async def test_an_added_input_with_backpressure_makes_its_sender_wait(tmp_path: Path) -> None:
+    flow = dataflow(node("a"), node("b"))
+    out = tmp_path / "b.txt"
+    async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+        await until(lambda: on.broker.vitals("b").connected and on.broker.vitals("a").connected)
+        entry = Input("x", NodeOutput("a", "out"), 1, QueuePolicy.BACKPRESSURE)
+        on.broker.add_edge("b", entry)
+        await until(lambda: len(lines(out, "x")) > 100)
+        numbers = [int(line.split()[1]) for line in lines(out, "x")]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        assert on.broker.counters()[0].dropped == 0
