@@ -1,0 +1,115 @@
+"""Reading logs for a client of the control API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.control.errors import ControlError
+from dorad.control.messages import LogRead
+from dorad.daemon.logreads import FRAME, read_logs
+from dorad.dataflow.load import load
+from dorad.logs.dataflowlog import DataflowLog
+from dorad.logs.paths import log_folder
+from tests.logs.written import append, numbered, record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ID = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dataflow.yml").write_text("nodes: [{id: a, path: a.py}, {id: b, path: b.py}]")
+    return log_folder(tmp_path, ID)
+
+
+def running(folder: Path) -> DataflowLog:
+    return DataflowLog(ID, load(folder.parents[1] / "dataflow.yml"))
+
+
+async def read(folder: Path, log: DataflowLog | None, **wanted: Any) -> list[str]:
+    async with asyncio.timeout(30):
+        return [
+            line.message
+            async for lines in read_logs(LogRead(**wanted), ID, folder, log)
+            for line in lines.lines
+        ]
+
+
+async def test_an_ended_dataflow_is_read_from_its_files(folder: Path) -> None:
+    append(folder / "log_a.jsonl", record("a", 1, "1"), record("a", 3, "3", "error"))
+    append(folder / "log_b.jsonl", record("b", 2, "2"))
+    assert await read(folder, None) == ["1", "2", "3"]
+    assert await read(folder, None, tail=2) == ["2", "3"]
+    assert await read(folder, None, nodes=["b"]) == ["2"]
+    assert await read(folder, None, level="error") == ["3"]
+    assert await read(folder, None, by_node={"a": "error"}) == ["2", "3"]
+    assert await read(folder, None, follow=True) == ["1", "2", "3"]
+
+
+async def test_following_ends_with_the_dataflow(folder: Path) -> None:
+    log = running(folder)
+    log.say("info", None, "before")
+    reading = asyncio.create_task(read(folder, log, follow=True))
+    await asyncio.sleep(0)
+    log.say("info", None, "during")
+    log.end("finished")
+    assert await reading == ["before", "during"]
+
+
+async def test_without_follow_a_running_dataflow_is_read_up_to_now(folder: Path) -> None:
+    log = running(folder)
+    assert await read(folder, log) == []
+    log.say("info", None, "said")
+    assert await read(folder, log) == ["said"]
+    log.close()
+
+
+async def test_large_messages_come_in_frames_of_their_own(folder: Path) -> None:
+    big = "x" * (FRAME // 2 + 1)
+    append(folder / "log_a.jsonl", *(record("a", at, big) for at in range(3)))
+    append(folder / "log_b.jsonl", *numbered("b", range(10, 1010)))
+    frames = [
+        [len(line.message) for line in lines.lines]
+        async for lines in read_logs(LogRead(), ID, folder, None)
+    ]
+    assert all(sum(sizes) <= FRAME and len(sizes) <= 500 for sizes in frames)
+    assert sum(len(sizes) for sizes in frames) == 1003
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "message"),
+    [
+        ({"nodes": ["nosuch"]}, "not-found", "there are: a, b"),
+        ({"level": "loud"}, "bad-request", "log level"),
+        ({"by_node": {"a": "loud"}}, "bad-request", "log level"),
+        ({"tail": -1}, "bad-request", "tail"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    folder: Path, wanted: dict[str, Any], code: str, message: str
+) -> None:
+    log = running(folder)
+    with pytest.raises(ControlError, match=message) as caught:
+        await read(folder, log, **wanted)
+    assert caught.value.code == code
+    log.close()
+
+
+async def test_files_that_are_gone_are_told(folder: Path) -> None:
+    with pytest.raises(ControlError, match="gone"):
+        await read(folder, None)
+
+
+async def test_a_client_that_goes_away_is_not_followed_any_more(folder: Path) -> None:
+    log = running(folder)
+    stream = read_logs(LogRead(follow=True), ID, folder, log)
+    log.say("info", None, "x")
+    assert (await anext(stream)).lines[0].message == "x"
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert log.hub._followers == set()
+    log.close()

@@ -1,0 +1,143 @@
+"""The log of one dataflow: its folder, and who gets its lines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.dataflow.load import load
+from dorad.logs.dataflowlog import DataflowLog
+from dorad.logs.selection import Selection, select
+from tests.logs.captured import in_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.logs.hub import Follower
+    from dorad.logs.nodelog import NodeLog
+    from dorad.logs.record import LogRecord
+
+ID = "00000000-0000-4000-8000-000000000000"
+YAML = "nodes: [{id: cam, path: a.py}, {id: imu, path: b.py, max_log_size: 1KB}]"
+
+
+def made(folder: Path, **options: object) -> DataflowLog:
+    (folder / "dataflow.yml").write_text(YAML)
+    return DataflowLog(ID, load(folder / "dataflow.yml"), **options)  # type: ignore[arg-type]
+
+
+def node_log(log: DataflowLog, folder: Path, node: str) -> NodeLog:
+    return log.node(load(folder / "dataflow.yml").node(node))
+
+
+def about(log: DataflowLog) -> dict[str, object]:
+    return dict(json.loads((log.folder / "dataflow.json").read_text()))
+
+
+async def texts(follower: Follower) -> list[str]:
+    return [record.message async for lines in follower for record in lines.records]
+
+
+async def test_the_folder_says_what_runs_there_and_how_it_ended(tmp_path: Path) -> None:
+    log = made(tmp_path, name="robot")
+    log.begin()
+    begun = about(log)
+    assert (begun["uuid"], begun["name"], begun["status"]) == (ID, "robot", "running")
+    assert (begun["nodes"], begun["ended_at"]) == (["cam", "imu"], None)
+    assert begun["path"] == str(tmp_path / "dataflow.yml")
+    log.end("failed")
+    ended = about(log)
+    assert ended["status"] == "failed"
+    assert isinstance(ended["ended_at"], float)
+    assert sorted(path.name for path in log.folder.parent.iterdir()) == [ID, ".gitignore"][::-1]
+
+
+async def test_a_daemon_that_takes_over_keeps_the_time_of_the_start(tmp_path: Path) -> None:
+    log = made(tmp_path, started_at=12.5)
+    log.begin()
+    log.close()
+    assert (about(log)["started_at"], about(log)["status"]) == (12.5, "running")
+
+
+async def test_what_the_daemon_says_has_a_file_of_its_own(tmp_path: Path) -> None:
+    seen: list[LogRecord] = []
+    log = made(tmp_path, watch=seen.extend)
+    log.say("warn", "cam", "did not end within 10 s")
+    log.say("info", None, "ready")
+    log.close()
+    written = in_files(log.folder, "dora")
+    assert [(r.node, r.level, r.message) for r in written] == [
+        ("cam", "warn", "did not end within 10 s"),
+        (None, "info", "ready"),
+    ]
+    assert [record.message for record in seen] == ["did not end within 10 s", "ready"]
+
+
+async def test_a_follower_goes_on_exactly_where_the_history_ends(tmp_path: Path) -> None:
+    log = made(tmp_path)
+    log.say("info", None, "1")
+    history, follower = log.follow(Selection())
+    log.say("info", None, "2")
+    log.end("finished")
+    with history:
+        assert [r.message for block in history.blocks() for r in block] == ["1"]
+    assert await texts(follower) == ["2"]
+    follower.close()
+
+
+async def test_a_node_has_one_log_whose_settings_may_change(tmp_path: Path) -> None:
+    log = made(tmp_path)
+    node = load(tmp_path / "dataflow.yml").node("cam")
+    first = log.node(node)
+    assert log.node(node) is first
+    other = log.node(replace(node, logging=replace(node.logging, max_log_size=5)))
+    assert other is not first
+    assert other.file.max_size == 5
+    log.close()
+
+
+async def test_nodes_that_come_and_go_are_in_the_description(tmp_path: Path) -> None:
+    log = made(tmp_path)
+    log.begin()
+    (tmp_path / "dataflow.yml").write_text("nodes: [{id: cam, path: a.py}, {id: new, path: c.py}]")
+    log.update(load(tmp_path / "dataflow.yml"))
+    assert about(log)["nodes"] == ["cam", "new"]
+    assert log.nodes == ["cam", "imu", "new"]
+    log.close()
+
+
+async def test_a_folder_that_cannot_be_made_is_told_and_nothing_else_happens(
+    tmp_path: Path,
+) -> None:
+    seen: list[LogRecord] = []
+    log = made(tmp_path, watch=seen.extend)
+    (tmp_path / "out").write_text("in the way")
+    log.begin()
+    log.say("info", None, "still there")
+    log.end("finished")
+    assert [record.level for record in seen] == ["error", "info"]
+    assert "log files are not written" in seen[0].message
+    assert log.trouble.text is not None
+
+
+def test_a_limit_of_the_disk_that_is_none_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DORA_LOG_DISK_LIMIT", "much")
+    with pytest.raises(ValueError, match="DORA_LOG_DISK_LIMIT"):
+        made(tmp_path)
+
+
+async def test_who_follows_one_node_gets_its_lines_and_what_the_daemon_says_about_it(
+    tmp_path: Path,
+) -> None:
+    log = made(tmp_path)
+    history, follower = log.follow(select(["cam"]))
+    history.close()
+    log.say("info", "imu", "about the other")
+    log.say("info", "cam", "about it")
+    log.end("finished")
+    assert await texts(follower) == ["about it"]
