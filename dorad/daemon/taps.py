@@ -74,6 +74,8 @@ class _Guest:
                 limit=_PIPE,
             )
             await self.receive()
+        except KeyError as error:
+            raise ControlError("not-found", f"{error.args[0]} has just been removed") from error
         except OSError as error:
             raise ControlError("internal", f"nobody can join the dataflow: {error}") from error
 
@@ -119,6 +121,10 @@ class _Guest:
                 process.stdin.close()
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
+                assert process.stdout is not None
+                # asyncio tells of the end only when all that was written has been read
+                while await process.stdout.read(_PIPE):
+                    pass
                 await process.wait()
         finally:
             self._broker.remove_guest(self.id)
@@ -141,6 +147,7 @@ class Tap:
             Input(str(topic), topic, max(queue_size, 1)) for topic in dict.fromkeys(topics)
         )
         self._counts = dict.fromkeys(self.topics, 0)
+        self._dropped = dict.fromkeys(self.topics, 0)
         self._before: dict[str, int] = {}
         self.joined = False
         """Whether it is part of the dataflow now."""
@@ -154,7 +161,7 @@ class Tap:
         try:
             await self._guest.start("echo", self._inputs)
             # What came before the process was there is not lost: nobody had asked for it yet.
-            self._before = {topic: self._dropped(topic) for topic in self.topics}
+            self._before = {topic: self._displaced(topic) for topic in self.topics}
             self.joined = True
         except BaseException:
             await self._guest.end()
@@ -174,16 +181,18 @@ class Tap:
             raise StopAsyncIteration
         topic = frame.content["topic"]
         self._counts[topic] += 1
+        with contextlib.suppress(KeyError):  # the dataflow has ended, and left this to be read
+            self._dropped[topic] = max(self._displaced(topic) - self._before[topic], 0)
         header = TopicHeader(
             stream=0,
             topic=topic,
             sequence=self._counts[topic],
-            dropped=max(self._dropped(topic) - self._before[topic], 0),
+            dropped=self._dropped[topic],
             metadata=frame.content["metadata"],
         )
         return header, frame.payload
 
-    def _dropped(self, topic: str) -> int:
+    def _displaced(self, topic: str) -> int:
         return self._broker.edge_counters_of(self._guest.id, topic).dropped
 
 
