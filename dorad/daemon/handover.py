@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
 
 SETTLE_S = 5.0
-"""Seconds that a new process may take to receive its first messages before they displace others."""
+"""Seconds that a new process may take to catch up before messages displace others again."""
 
 LOOK_S = 0.02
 
@@ -44,7 +44,7 @@ class Handovers:
 
     The replacement says hello while the old process is still at work, and is kept waiting until
     that one is done. Producers wait for room instead of displacing what is queued, from the
-    beginning until the new process has received something.
+    beginning until the new process has caught up.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Handovers:
             self._swap(node_id, handover, None if parked is None or parked.hung_up() else parked)
         del self._open[node_id]
         if handover.swapped:
-            self._settle(node_id, self._received(node_id), SETTLE_S)
+            self._settle(node_id, SETTLE_S)
             return node_id in self._desk.connections
         if parked is not None:
             parked.send("refused", {"error": f"node {node_id!r} is not replaced"})
@@ -228,32 +228,26 @@ class Handovers:
         for ring in handover.fresh.values():
             self._topology.remove_ring(node_id, ring)
 
-    def _received(self, node_id: str) -> dict[str, int]:
-        box = self._desk.boxes[node_id]
-        return {name: box.counters(name).received for name in box.rings}
+    def _settle(self, node_id: str, left: float, *, calm: bool = False) -> None:
+        """Restore the policies once the new process has caught up with what waits for it.
 
-    def _settle(self, node_id: str, before: dict[str, int], left: float) -> None:
-        """Restore the policies once the new process has begun to receive."""
+        Its first message takes it long, because it loads what it needs for it; so it has to be
+        found without a queue at two looks in a row.
+        """
         self._settling.pop(node_id, None)
         box = self._desk.boxes.get(node_id)
         if box is None:
             return
         there = node_id in self._desk.connections
-        waits = [
-            name
-            for name, count in before.items()
-            if name in box.rings
-            and box.rings[name].interval_ns is None
-            and box.counters(name).queued
-            and box.counters(name).received == count
-        ]
-        if (there and not waits) or left <= 0:
+        rings = [name for name in box.rings if box.rings[name].interval_ns is None]
+        was_calm, calm = calm, not any(box.counters(name).queued for name in rings)
+        if left <= 0 or (there and calm and was_calm):
             self.restore_policies(node_id)
             if not there:
                 self._vacate(node_id)
             return
         self._settling[node_id] = asyncio.get_running_loop().call_later(
-            LOOK_S, self._settle, node_id, before, left - LOOK_S
+            LOOK_S, lambda: self._settle(node_id, left - LOOK_S, calm=calm)
         )
 
     def _stop_settling(self, node_id: str) -> None:
