@@ -23,7 +23,7 @@ Without --force it refuses while dataflows run, and lists them; with it they are
 @click.option("-f", "--force", is_flag=True, help="Stop running dataflows first.")
 def down(*, force: bool) -> int:
     """End the daemon."""
-    from dorad.control.client import Client, NoDaemonError
+    from dorad.control.client import Client
     from dorad.control.errors import ControlError
 
     try:
@@ -32,16 +32,12 @@ def down(*, force: bool) -> int:
             client.shutdown(force=force)
     except ControlError as error:
         raise click.ClickException(str(error)) from error
+    from dorad.launch.stat import is_alive
+
     deadline = time.monotonic() + END_S
-    while time.monotonic() < deadline:
-        try:
-            with Client() as client:
-                client.status()
-        except NoDaemonError:
-            click.echo(f"dorad ended (pid {status.pid})")
-            return 0
-        except ControlError:
-            # It is about to go.
-            pass
+    while is_alive(status.pid):
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"dorad (pid {status.pid}) is still there after {END_S:g} s")
         time.sleep(LOOK_S)
-    raise click.ClickException(f"dorad (pid {status.pid}) is still there after {END_S:g} s")
+    click.echo(f"dorad ended (pid {status.pid})")
+    return 0

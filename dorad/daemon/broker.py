@@ -113,7 +113,7 @@ class Broker(Telling, Seeing):
         lost = restore.lost_rings(desk, snapshot)
         parked = restore.restore_connections(desk, self._lobby, kept)
         restore.restore_segments(desk, self._samples, kept)
-        for node_id, connection in desk.connections.items():
+        for node_id, connection in list(desk.connections.items()):
             connection.forget_questions(restore.QUESTIONS)
             self._members.adopt(node_id)
         for node_id, input_id, ring in lost:

@@ -180,7 +180,7 @@ class Registry:
                 daemon_socket(self._places.runtime, row.uuid),
                 name=row.name,
                 store=self._keeper,
-                marker=self._places.marker,
+                marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 params={
                     node.id: params.initial(node) | record.params.get(node.id, {})
@@ -208,6 +208,7 @@ class Registry:
         self.happenings.tell(record.uuid, "dataflow-starting")
         try:
             ended = await run.run()
+            await self._end_strays(record)
             record.row.results = [stored_result(result) for result in ended.results]
             record.row.failures = [stored_failure(block) for block in failure_report(ended.results)]
             record.row.status = "finished" if ended.ok else "failed"
@@ -225,6 +226,17 @@ class Registry:
             self._store(record)
         self.happenings.tell(record.uuid, "dataflow-ended", text=record.row.status)
         record.bell.ring()
+
+    def _mark(self, uuid: str) -> str:
+        """What the processes of one dataflow carry; see `orphans`."""
+        return f"{self._places.marker}#{uuid}"
+
+    async def _end_strays(self, record: Record) -> None:
+        """End what nodes have left behind in sessions of their own."""
+        try:
+            await asyncio.to_thread(orphans.end, self._mark(record.uuid))
+        except LaunchError as error:
+            self._notice(str(error))
 
     # -- changing ----------------------------------------------------------------------------
 
@@ -389,6 +401,7 @@ class Registry:
 
     async def _end_strangers(self, processes: list[KeptProcess]) -> None:
         """End processes, and close descriptors, of dataflows that the state does not know."""
+        strangers = sum(found.exit is None for found in processes)
         self._end(processes)
         self._let_go(self._keeper.take(""))
         try:
@@ -400,9 +413,9 @@ class Registry:
         for path in self._places.runtime.glob(SOCKETS):
             if path not in ours:
                 path.unlink(missing_ok=True)
-        strangers = sum(found.exit is None for found in processes) + len(left)
-        if strangers:
-            self._notice(f"ended {strangers} processes of dataflows that the state does not know")
+        if count := strangers + len(left):
+            some = "1 process" if count == 1 else f"{count} processes"
+            self._notice(f"ended {some} of dataflows that the state does not know")
 
     # -- the end -----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from dorad.control.client import Client
+from dorad.control.client import Client, NoDaemonError
 from dorad.daemon.places import Places
 
 from .dataflow import clean_environment
@@ -62,7 +62,11 @@ class Daemon:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"dorad ended:\n{self.log}"
-        return self.dora("status").returncode in (0, 1) and self.places.control.exists()
+        try:
+            with self.client() as client:
+                return client.status().pid == self.process.pid
+        except NoDaemonError:
+            return False
 
     def kill(self) -> None:
         """SIGKILL it; its nodes live on."""
@@ -142,11 +146,10 @@ class Daemon:
         found = []
         for process in psutil.process_iter():
             try:
-                if (
-                    process.environ().get(MARKER) == self.token
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
-                    found.append(process)
+                ours = process.environ().get(MARKER) == self.token
+                if ours or any(str(self.folder) in word for word in process.cmdline()):
+                    if process.status() != psutil.STATUS_ZOMBIE:
+                        found.append(process)
             except psutil.Error:
                 continue
         return found
