@@ -6,6 +6,7 @@ import pytest
 
 from dorad.shm import create
 from dorad.shm.pool import TRIM_EVERY_NS
+from dorad.shm import layout
 from tests.shm.edge import content, edge
 
 
@@ -50,7 +51,10 @@ def test_a_subscriber_that_is_gone_holds_nothing_back() -> None:
     with edge(10) as e:
         sample = e.push_sample(b"x" * 1000)
         assert sample.reachable()
+        # Taken away from its sender, the edge still gives its receiver what is queued.
         e.outlet.closed = True
+        assert sample.reachable()
+        e.box.words[e.ring.base + layout.RING_STATE] = layout.STATE_CLOSED
         assert not sample.reachable()
 
 
