@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.dataflow.model import Logging, LogSource, NodeKind, Types
+from dorad.dataflow.model import NodeKind
 from dorad.dataflow.problems import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import Dataflow, Input, Node
+    from dorad.dataflow.model import Dataflow, Node, Types
 
 _KINDS = {
     NodeKind.OPERATORS: ("operator", "run it as a node of its own"),
@@ -60,32 +60,18 @@ def _of_node(node: Node) -> Iterator[_Asked]:
         yield _Asked(f"{node.key}.git", "clone it yourself and name the program with `path`")
     if node.deploy is not None:
         yield _Asked(f"{node.key}.deploy", "remove it")
-    yield from _of_ports(node.key, node.inputs, node.types, node.logging)
+    yield from _of_types(node.key, node.types)
     for index, operator in enumerate(node.operators):
         body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
-        yield from _of_ports(body, operator.inputs, operator.types, operator.logging)
+        yield from _of_types(body, operator.types)
 
 
-def _of_ports(
-    key: str, inputs: tuple[Input, ...], types: Types, logging: Logging
-) -> Iterator[_Asked]:
-    for found in inputs:
-        if isinstance(found.source, LogSource):
-            source = ".source" if found.long_form else ""
-            yield _Asked(
-                f"{key}.inputs.{found.id}{source}",
-                "remove the input",
-                "`dora/logs` inputs are not supported yet",
-            )
+def _of_types(key: str, types: Types) -> Iterator[_Asked]:
     for name, value in (
         ("input_types", types.inputs),
         ("output_types", types.outputs),
         ("output_metadata", types.metadata),
         ("pattern", types.pattern),
-        ("send_stdout_as", logging.send_stdout_as),
-        ("send_logs_as", logging.send_logs_as),
-        ("min_log_level", logging.min_log_level),
-        ("max_log_size", logging.max_log_size),
     ):
         if value:
             yield _Asked(f"{key}.{name}", "remove it")

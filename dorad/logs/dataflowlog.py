@@ -48,8 +48,8 @@ class DataflowLog:
         """Make a log that has written nothing yet.
 
         `watch` gets every line that `min_log_level` lets through, and what the daemon says; `route`
-        gets every batch of a node's lines. `started_at` (seconds since 1970) is now, unless the
-        dataflow was found running.
+        gets every batch of a node's lines, and may raise OSError. `started_at` (seconds since 1970)
+        is now, unless the dataflow was found running.
 
         Raises:
             ValueError: DORA_LOG_DISK_LIMIT cannot be understood.
@@ -62,6 +62,8 @@ class DataflowLog:
         """`trouble.text` says why log files are not written; None while all is well."""
         self.route = route
         self._watch = watch
+        self._unsent = False
+        """Whether the last batch could not be sent to other nodes, which is told once."""
         self._nodes: dict[str, NodeLog] = {}
         self._ids = {node.id for node in dataflow.nodes}
         self._file = LogFile(self.folder, DAEMON, self.trouble, max_size=DAEMON_FILE, max_rotated=1)
@@ -149,8 +151,16 @@ class DataflowLog:
     def _take(self, batch: Batch) -> None:
         if batch.records:
             self._show(batch.records)
-        if self.route is not None:
+        if self.route is None:
+            return
+        try:
             self.route(batch)
+        except OSError as error:
+            if not self._unsent:
+                self.say("warn", batch.node, f"its lines do not reach other nodes: {error}")
+            self._unsent = True
+        else:
+            self._unsent = False
 
     def _show(self, records: Sequence[LogRecord]) -> None:
         self.hub.publish(records)

@@ -13,10 +13,6 @@ from tests.dataflow.reading import node_text, path_node_text, read
     [
         ("deploy: {machine: m}", "deploy"),
         ("git: https://example.org/x", "git"),
-        ("outputs: [o]\nsend_stdout_as: o", "send_stdout_as"),
-        ("outputs: [o]\nsend_logs_as: o", "send_logs_as"),
-        ("min_log_level: info", "min_log_level"),
-        ("max_log_size: 1MB", "max_log_size"),
         ("outputs: [o]\noutput_types: {o: x}", "output_types"),
         ("inputs: {i: dora/timer/secs/1}\ninput_types: {i: x}", "input_types"),
         ("outputs: [o]\noutput_metadata: {o: [x]}", "output_metadata"),
@@ -30,19 +26,6 @@ def test_keys_without_behaviour(keys: str, key: str) -> None:
     assert found.line >= 4
     assert found.message == f"`{key.rpartition('.')[2]}` is not supported yet"
     assert found.hint
-
-
-@pytest.mark.parametrize(
-    ("keys", "key"),
-    [
-        ("inputs: {l: dora/logs}", "inputs.l"),
-        ("inputs: {l: {source: dora/logs/warn}}", "inputs.l.source"),
-    ],
-)
-def test_an_input_of_logs_is_named_by_what_it_asks_for(keys: str, key: str) -> None:
-    (found,) = unsupported(read(path_node_text(keys)))
-    assert found.key == f"nodes[0].{key}"
-    assert found.message == "`dora/logs` inputs are not supported yet"
 
 
 def test_the_line_reads_well() -> None:
