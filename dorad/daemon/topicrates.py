@@ -8,26 +8,43 @@ outputs above about 500 Hz minimum, maximum and deviation are those of short mea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from dorad.control.errors import ControlError
 from dorad.control.messages import TopicRate, TopicRates
+from dorad.dataflow.model import Input, NodeOutput
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
+    from dorad.daemon.broker import Broker
     from dorad.shm.ring import Counters
 
-    Look = Callable[[], Counters | None]
-    """The counters of a ring that an output feeds, None once it is gone."""
+    Receivers = Callable[[NodeOutput], Iterable[tuple[str, str]]]
 
 LOOK_S = 0.002
 REPORT_S = 1.0
 _LOOKS = 4
 _MOST_GROUPS = 50_000
 _MS = 1e6
+
+
+class Source(Protocol):
+    """Where the messages of one output are counted."""
+
+    @property
+    def ring(self) -> object:
+        """Which ring it is that `look` looks at."""
+
+    def look(self) -> Counters | None:
+        """What the ring counts now; None once it is gone."""
+
+    async def choose(self) -> None:
+        """See to it that the ring is one that the output feeds; called once a second."""
 
 
 class _Group(NamedTuple):
@@ -47,11 +64,15 @@ class TopicMeter:
         self._window = window
         self._groups: deque[_Group] = deque(maxlen=_MOST_GROUPS)
         self._last: Counters | None = None
+        self._ring: object = None
         self._last_at = 0.0
 
-    def look(self, at: float, now: Counters) -> None:
-        """Take in what the ring counts at `at`."""
+    def look(self, at: float, now: Counters, ring: object = None) -> None:
+        """Take in what `ring` counts at `at`; another ring than before starts another count."""
         before, self._last = self._last, now
+        if ring != self._ring:
+            self._ring = ring
+            return
         if before is not None and now.sent == before.sent:
             self._last = before
             return
@@ -94,38 +115,110 @@ class TopicMeter:
         )
 
 
-async def measure(looks: Mapping[str, Look], window: float) -> AsyncGenerator[TopicRates, None]:
-    """The rates of outputs once a second, until cancelled or closed.
-
-    `looks` gives for each output how to read the counters of one ring that it feeds.
-    """
-    meters = {topic: TopicMeter(window) for topic in looks}
+async def measure(sources: Mapping[str, Source], window: float) -> AsyncGenerator[TopicRates, None]:
+    """The rates of outputs once a second, until cancelled or closed."""
+    meters = {topic: TopicMeter(window) for topic in sources}
+    for source in sources.values():
+        await source.choose()
     due = time.monotonic() + REPORT_S
     while True:
-        for topic, look in looks.items():
-            counters = _settled(look)
+        for topic, source in sources.items():
+            counters = _settled(source)
             if counters is not None:
-                meters[topic].look(time.monotonic(), counters)
+                meters[topic].look(time.monotonic(), counters, source.ring)
         now = time.monotonic()
         if now >= due:
             due += REPORT_S * math.ceil((now - due) / REPORT_S or 1)
             rates = [meter.rate(topic, now) for topic, meter in meters.items()]
             yield TopicRates(at=time.time(), rates=rates)
+            for source in sources.values():
+                await source.choose()
         await asyncio.sleep(LOOK_S)
 
 
-def _settled(look: Look) -> Counters | None:
+def _settled(source: Source) -> Counters | None:
     """The counters once two looks agree.
 
     A sender stores the timestamp of a message just before it counts it; what one look finds in
     between would put the new timestamp to the old count.
     """
-    now = look()
+    now = source.look()
     for _ in range(_LOOKS):
-        again = look()
+        again = source.look()
         if again is None or now is None:
             return again
         if (again.sent, again.last_ns) == (now.sent, now.last_ns):
             break
         now = again
     return now
+
+
+async def watch(
+    broker: Broker,
+    guest_id: str,
+    topics: Sequence[NodeOutput],
+    receivers: Receivers,
+    window: float,
+) -> AsyncGenerator[TopicRates, None]:
+    """The rates of outputs once a second, until closed.
+
+    `receivers` tells which inputs (node, input) an output feeds now. For one that feeds nobody, a
+    ghost called `guest_id` and a number receives it.
+    """
+    sources = {
+        str(topic): _Output(broker, f"{guest_id}-{number}", topic, receivers)
+        for number, topic in enumerate(dict.fromkeys(topics))
+    }
+    try:
+        async with contextlib.aclosing(measure(sources, window)) as reports:
+            async for report in reports:
+                yield report
+    finally:
+        for source in sources.values():
+            source.close()
+
+
+class _Output:
+    """Whichever ring an output feeds just now: the one of a node that runs, else a ghost's."""
+
+    def __init__(self, broker: Broker, ghost: str, topic: NodeOutput, receivers: Receivers) -> None:
+        self.ring: tuple[str, str] | None = None
+        self._broker = broker
+        self._ghost = (ghost, str(topic))
+        self._topic = topic
+        self._receivers = receivers
+
+    async def choose(self) -> None:
+        """Nothing is pushed any more to a node that has ended."""
+        alive = [each for each in self._receivers(self._topic) if self._connected(each[0])]
+        if self.ring in alive:
+            return
+        if alive:
+            self.close()
+            self.ring = alive[0]
+        elif self.ring != self._ghost:
+            ghost, name = self._ghost
+            try:
+                await self._broker.add_guest(ghost, (Input(name, self._topic, queue_size=1),))
+            except OSError as error:
+                raise ControlError("internal", f"nobody can join the dataflow: {error}") from error
+            self.ring = self._ghost
+
+    def look(self) -> Counters | None:
+        """The counters of the ring; None once it is gone."""
+        try:
+            return None if self.ring is None else self._broker.edge_counters_of(*self.ring)
+        except KeyError:
+            return None
+
+    def close(self) -> None:
+        """Let the ghost go, if there is one."""
+        if self.ring == self._ghost:
+            self.ring = None
+            self._broker.remove_guest(self._ghost[0])
+
+    def _connected(self, node_id: str) -> bool:
+        try:
+            return self._broker.vitals(node_id).connected
+        except KeyError:
+            return False

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 import time
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.control.messages import TopicRate
-from dorad.daemon.topicrates import TopicMeter, measure
+from dorad.control.messages import TopicRate, TopicRates
+from dorad.daemon.topicrates import TopicMeter, measure, watch
+from dorad.dataflow.model import NodeOutput
 from dorad.shm.ring import Counters
+from tests.daemon.clients import RECEIVER, SENDER, pair, stage
+from tests.daemon.flows import dataflow, node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from dorad.daemon.broker import Broker
 
 MS = 1_000_000
 START = 1_700_000_000 * 1000 * MS
@@ -112,6 +124,19 @@ def test_a_clock_that_steps_back_gives_no_negative_interval() -> None:
     assert (rate.hz, rate.min_ms) == (0, 0)
 
 
+class _Source:
+    """A ring as a function tells of it."""
+
+    ring = "ring"
+
+    def __init__(self, look: Callable[[], Counters | None]) -> None:
+        self.look = look
+        self.choices = 0
+
+    async def choose(self) -> None:
+        self.choices += 1
+
+
 async def test_rates_are_reported_once_a_second() -> None:
     began = time.monotonic()
 
@@ -119,7 +144,8 @@ async def test_rates_are_reported_once_a_second() -> None:
         sent = int((time.monotonic() - began) * 40) + 1
         return _counters(sent, START + sent * 25 * MS)
 
-    async with aclosing(measure({"a/o": look, "a/gone": lambda: None}, 10)) as reports:
+    sources = {"a/o": _Source(look), "a/gone": _Source(lambda: None)}
+    async with aclosing(measure(sources, 10)) as reports:
         first = await anext(reports)
         second = await anext(reports)
     assert [rate.topic for rate in first.rates] == ["a/o", "a/gone"]
@@ -127,6 +153,7 @@ async def test_rates_are_reported_once_a_second() -> None:
     assert second.rates[0].count > first.rates[0].count
     assert second.rates[1].count == 0
     assert second.at > first.at
+    assert sources["a/o"].choices == 2
 
 
 async def test_a_look_between_two_stores_is_taken_again() -> None:
@@ -139,7 +166,106 @@ async def test_a_look_between_two_stores_is_taken_again() -> None:
         sent = looks // 16 + 1
         return _counters(sent, START + (sent + (looks % 16 == 15)) * 50 * MS)
 
-    async with aclosing(measure({"a/o": look}, 10)) as reports:
+    async with aclosing(measure({"a/o": _Source(look)}, 10)) as reports:
         rate = (await anext(reports)).rates[0]
     assert rate.samples == rate.count > 1
     assert (rate.min_ms, rate.max_ms) == (50, 50)
+
+
+def test_another_ring_starts_another_count() -> None:
+    meter = TopicMeter(10)
+    for at, sent, ring in ((0.0, 1, "b"), (0.1, 2, "b"), (0.2, 1000, "c"), (0.3, 1001, "c")):
+        meter.look(at, _counters(sent, START + int(at * 1000) * MS), ring)
+    rate = meter.rate("a/o", 0.3)
+    assert rate.count == 2
+    assert rate.mean_ms == pytest.approx(100)
+
+
+_LARGE = """
+import time
+from dora import Node
+node = Node()
+due = time.monotonic()
+while True:
+    array = node.empty(8 << 20)
+    node.send_output("out", array)
+    due = max(due + 1 / 30, time.monotonic())
+    if node.next(timeout=max(0.0, due - time.monotonic()))["type"] == "STOP":
+        break
+"""
+
+
+@asynccontextmanager
+async def _running(broker: Broker, name: str, program: str) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program,
+        env={**os.environ, "DORA_NODE_CONFIG": broker.node_config(name)},
+    )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def _receivers(*inputs: tuple[str, str]) -> Callable[[NodeOutput], Sequence[tuple[str, str]]]:
+    return lambda _: inputs
+
+
+async def _until(
+    reports: AsyncIterator[TopicRates], fits: Callable[[TopicRate], bool]
+) -> TopicRate:
+    async with asyncio.timeout(40):
+        while not fits(rate := (await anext(reports)).rates[0]):
+            pass
+    return rate
+
+
+OUT = NodeOutput("a", "out")
+
+
+async def test_eight_megabytes_at_thirty_hertz_without_a_receiver() -> None:
+    async with stage(dataflow(node("a"))) as on, _running(on.broker, "a", _LARGE):
+        async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(), 2)) as reports:
+            await _until(reports, lambda rate: rate.hz > 0)
+            first, began = on.broker.edge_counters_of(".hz-0", "a/out"), time.monotonic()
+            await anext(reports)
+            rate = (await anext(reports)).rates[0]
+            last, ended = on.broker.edge_counters_of(".hz-0", "a/out"), time.monotonic()
+        counted = (last.sent - first.sent) / (ended - began)
+        assert rate.hz == pytest.approx(counted, rel=0.2)
+        assert rate.bandwidth == pytest.approx(rate.hz * (8 << 20), rel=0.01)
+        assert rate.samples >= rate.count / 2
+        with pytest.raises(KeyError):
+            on.broker.edge_counters_of(".hz-0", "a/out")
+
+
+async def test_the_ring_of_a_node_that_receives_it_is_read_and_no_ghost_made() -> None:
+    async with stage() as on, pair(on):
+        receivers = _receivers(("d", "x"), ("b", "x"))
+        async with aclosing(watch(on.broker, ".hz", [OUT], receivers, 2)) as reports:
+            await _until(reports, lambda rate: rate.count > 10)
+            with pytest.raises(KeyError):
+                on.broker.edge_counters_of(".hz-0", "a/out")
+
+
+async def test_when_the_receiver_ends_a_ghost_takes_over() -> None:
+    async with stage() as on, _running(on.broker, "a", SENDER):
+        async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(("b", "x")), 1)) as reports:
+            async with _running(on.broker, "b", RECEIVER):
+                await _until(
+                    reports, lambda rate: rate.count > 10 and on.broker.vitals("b").connected
+                )
+            on.broker.detach("b")
+            await _until(reports, lambda _: _ghost(on.broker))
+            await _until(reports, lambda rate: rate.count > 10)
+
+
+def _ghost(broker: Broker) -> bool:
+    try:
+        return broker.edge_counters_of(".hz-0", "a/out").sent > 100
+    except KeyError:
+        return False
