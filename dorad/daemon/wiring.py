@@ -18,12 +18,17 @@ def inputs_of(node: Node) -> dict[str, str]:
 
 def subscribers(dataflow: Dataflow, node_id: str, output: str) -> list[Subscriber]:
     """Return who receives an output, in the order of the file."""
-    wanted = NodeOutput(node_id, output)
+    found = receivers(dataflow, NodeOutput(node_id, output))
+    return [Subscriber(node=node, input=name) for node, name in found]
+
+
+def receivers(dataflow: Dataflow, topic: NodeOutput) -> list[tuple[str, str]]:
+    """Return the same as (node, input)."""
     return [
-        Subscriber(node=node.id, input=entry.id)
+        (node.id, entry.id)
         for node in dataflow.nodes
         for entry in node.all_inputs
-        if entry.source == wanted
+        if entry.source == topic
     ]
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.daemon import topicrates, wiring
-from dorad.dataflow.model import Input, NodeOutput
+from dorad.dataflow.model import NodeOutput
 from dorad.dataflow.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from dorad.control.server import Call
-    from dorad.daemon.broker import Broker
     from dorad.daemon.measure import Measure
     from dorad.daemon.registry import Registry
     from dorad.dataflow.model import Dataflow
-    from dorad.shm.ring import Counters
 
 
 class TopicMethods:
@@ -47,38 +45,16 @@ class TopicMethods:
         _, run, dataflow = self._registry.find_run(params.dataflow)
         if params.window < 1:
             raise ControlError("bad-request", "a window has at least 1 s")
-        async with AsyncExitStack() as stack:
-            looks = {}
-            for topic in _chosen(dataflow, params.topics):
-                looks[str(topic)] = await self._look(stack, run.broker, dataflow, topic)
-            rates = await stack.enter_async_context(
-                aclosing(topicrates.measure(looks, params.window))
-            )
+        topics = _chosen(dataflow, params.topics)
+        ghost = f".watch-{next(self._ghosts)}"
+
+        def receivers(topic: NodeOutput) -> list[tuple[str, str]]:
+            return wiring.receivers(run.dataflow, topic)
+
+        rates = topicrates.watch(run.broker, ghost, topics, receivers, params.window)
+        async with aclosing(rates):
             async for each in rates:
                 yield each
-
-    async def _look(
-        self, stack: AsyncExitStack, broker: Broker, dataflow: Dataflow, topic: NodeOutput
-    ) -> Callable[[], Counters | None]:
-        """Return what reads a ring that an output feeds.
-
-        One that nobody receives feeds a ghost's for the time being.
-        """
-        subscribers = wiring.subscribers(dataflow, topic.node, topic.output)
-        if subscribers:
-            node, name = subscribers[0].node, subscribers[0].input
-        else:
-            node, name = f".watch-{next(self._ghosts)}", "topic"
-            await broker.add_guest(node, (Input(name, topic, queue_size=1),), {})
-            stack.callback(broker.remove_guest, node)
-
-        def look() -> Counters | None:
-            try:
-                return broker.edge_counters_of(node, name)
-            except KeyError:
-                return None
-
-        return look
 
     async def subscribe(
         self, call: Call, params: m.TopicSubscribe
@@ -95,10 +71,7 @@ class TopicMethods:
         """Send on an output as its node would."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         (topic,) = _chosen(dataflow, [params.topic])
-        targets = [
-            (each.node, each.input)
-            for each in wiring.subscribers(dataflow, topic.node, topic.output)
-        ]
+        targets = wiring.receivers(dataflow, topic)
         return await run.taps.publish(topic, targets, params.data, params.metadata)
 
 
