@@ -30,7 +30,11 @@ def peer_of(sock: socket.socket) -> Peer:
         OSError: it is no connected Unix socket.
     """
     pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    groups = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
+    try:
+        groups = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
+    except OSError:
+        # A kernel without it, or more groups than fit: then only the main one counts.
+        groups = b""
     return Peer(pid, uid, gid, frozenset(struct.unpack(f"{len(groups) // 4}I", groups)))
 
 

@@ -65,7 +65,8 @@ class ControlServer:
         self._path: Path | None = None
         self._inode = 0
         self._server: Server | None = None
-        self._admitted: set[_Connection] = set()
+        self._open: set[ServerConnection] = set()
+        self._admitted: set[ServerConnection] = set()
 
     @property
     def connections(self) -> int:
@@ -114,13 +115,20 @@ class ControlServer:
         self._server = None
 
     def _connection_class(self) -> type[_Connection]:
-        most = self._limits.opening
+        """Return the class of our connections, which tell us when they begin and end."""
+        server = self
 
         class Connection(_Connection):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 super().connection_made(transport)
-                if len(self.server.handler_tasks) > most:
+                server._open.add(self)
+                if len(server._open) > server._limits.opening:
                     self.transport.abort()
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                server._open.discard(self)
+                server._admitted.discard(self)
 
         return Connection
 
@@ -152,7 +160,6 @@ class ControlServer:
             )
         connection.peer = peer
         self._admitted.add(connection)
-        connection.on_lost = self._admitted.discard
         return None
 
     async def _handle(self, connection: ServerConnection) -> None:
@@ -162,10 +169,9 @@ class ControlServer:
 
 
 class _Connection(ServerConnection):
-    """A WebSocket connection that knows who is at its other end, and tells when it is over."""
+    """A WebSocket connection that knows who is at its other end."""
 
     peer: Peer
-    on_lost: Callable[[_Connection], None] | None = None
 
     def eof_received(self) -> None:
         """Drop what the client will not read: it has gone.
@@ -175,11 +181,6 @@ class _Connection(ServerConnection):
         """
         super().eof_received()
         self.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self.on_lost is not None:
-            self.on_lost(self)
 
 
 def _answer(connection: _Connection, status: HTTPStatus, error: ControlError) -> Response:

@@ -58,6 +58,10 @@ StreamHandler: TypeAlias = Callable[[Call, Any], AsyncIterator[Event]]
 closed when the client cancels, leaves or is too slow."""
 
 
+class _GoneError(Exception):
+    """There is nobody to send to."""
+
+
 class Session:
     """Everything that the server does for one connection."""
 
@@ -93,7 +97,7 @@ class Session:
                         # One that is ending already must not be disturbed in that.
                         if id_ not in self._cancelled:
                             task.cancel()
-        except* ConnectionClosed:
+        except* (ConnectionClosed, _GoneError):
             pass
 
     async def _shake_hands(self) -> bool:
@@ -170,7 +174,7 @@ class Session:
         """Run a call or a stream to its end, and send the last reply to it."""
         try:
             reply = await work
-        except ConnectionClosed:
+        except _GoneError:
             return
         except asyncio.CancelledError:
             if call.id not in self._cancelled:
@@ -232,7 +236,7 @@ class Session:
 
         Raises:
             ControlError: with code `too-slow`. The frame may arrive still.
-            ConnectionClosed: the client is gone.
+            _GoneError: the client has gone.
         """
         try:
             async with asyncio.timeout(self._limits.slow):
@@ -243,6 +247,8 @@ class Session:
                 f"the client did not read for {self._limits.slow:g} s",
                 "read faster, or ask for less",
             ) from None
+        except ConnectionClosed:
+            raise _GoneError from None
 
     async def _finish(self, reply: Reply) -> None:
         """Send the last reply to a request; a client that does not take it is let go."""
@@ -256,7 +262,7 @@ class Session:
             await self._send(frame)
         except ControlError:
             self._connection.transport.abort()
-        except ConnectionClosed:
+        except _GoneError:
             return
 
 
