@@ -232,7 +232,8 @@ Examples:
   dora node stop recorder
   dora node stop recorder --grace 2s
 
-It is not restarted, whatever its restart policy says. `dora node restart` starts it again.
+It is not restarted, whatever its restart policy says. Whoever received its outputs gets
+INPUT_CLOSED.
 """
 
 
