@@ -56,8 +56,10 @@ class Bed:
 
     def __exit__(self, *error: object) -> None:
         """Stop the daemon; what is still there then is damage."""
-        with contextlib.suppress(DamageError):
-            self.dora("down")
+        try:
+            self.dora("down", "--force")
+        except DamageError as damage:
+            self.faults.append(str(damage))
         # Dead children of ours are reaped elsewhere, and a killed process takes its time.
         if not self.comes(lambda: not self.processes(), 10):
             for process in self.processes():

@@ -51,9 +51,10 @@ def daemon(seconds: float, rng: Random) -> Outcome:
         bed.faults += talk.wrong_lines(uuids[2], "talk")
         bed.judge(flows)
         received = calm.received() + struck.received()
+        lines = talk.counts("talk")[0]
     said = (
         f"{kills} kills of dorad, {deaths} of nodes meanwhile; {received} messages verified,"
-        f" longest pause {pause:.2f} s; {talk.counts('talk')[0]} log lines, each once"
+        f" longest pause {pause:.2f} s; {lines} log lines, each once"
     )
     return Outcome(said, bed.faults)
 
@@ -89,10 +90,9 @@ def _pids(bed: Bed, *flows: Flow) -> dict[str, int | None]:
 
 
 def _all_run(bed: Bed, *flows: Flow) -> None:
-    def running() -> bool:
+    def status() -> dict[str | None, str]:
         with bed.client() as client:
-            found = {info.name: info.status for info in client.list()}
-        return all(found.get(flow.name) == "running" for flow in flows)
+            return {info.name: info.status for info in client.list()}
 
-    if not bed.comes(running):
-        raise DamageError("not all dataflows run again")
+    if not bed.comes(lambda: all(status().get(flow.name) == "running" for flow in flows)):
+        raise DamageError(f"not all dataflows run again: {status()}")
