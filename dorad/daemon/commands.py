@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dorad.daemon.actions import StopReason
 from dorad.daemon.errors import CommandError
 from dorad.daemon.exits import describe
-from dorad.daemon.ladder import Step, ladder
+from dorad.daemon.ladder import GRACE_S, RESTART_GRACE_S, Step, ladder
 from dorad.daemon.noderun import NodeRun
 from dorad.daemon.restart import History
 from dorad.launch.model import LaunchError
@@ -86,11 +86,7 @@ class Commands:
             raise CommandError("exists", f"the dataflow has a node {name} already")
         run = shared.nodes[name] = NodeRun(node, busy="added", apart=True)
         try:
-            try:
-                await shared.broker.add_node(node, dataflow)
-            except OSError as error:
-                del shared.nodes[name]
-                raise CommandError("refused", f"node {name} gets no mailbox: {error}") from error
+            await self._make_mailbox(node, dataflow)
             self._changed(dataflow)
             if node.is_dynamic:
                 return
@@ -104,6 +100,17 @@ class Commands:
         finally:
             run.busy, run.apart = "", False
             shared.changed()
+
+    async def _make_mailbox(self, node: Node, dataflow: Dataflow) -> None:
+        shared = self._shared
+        try:
+            await shared.broker.add_node(node, dataflow)
+        except OSError as error:
+            del shared.nodes[node.id]
+            raise CommandError("refused", f"node {node.id} gets no mailbox: {error}") from error
+        if shared.finished:
+            del shared.nodes[node.id]
+            raise CommandError("refused", "the dataflow has ended")
 
     async def replace(self, name: str, node: Node, dataflow: Dataflow, grace: float) -> None:
         """Put another process, made as `node` says, in the place of a node's.
@@ -170,6 +177,12 @@ class Commands:
                 shared.broker.end_handover(name)
             ended.cancel()
         raise CommandError("refused", f"{why}; node {name} goes on as it was")
+
+    async def go_on(self, run: NodeRun) -> None:
+        """End the process of a node that an earlier daemon was about to stop or to restart."""
+        await self._shared.bell.until(lambda: run.process is not None or run.result is not None)
+        if run.process is not None:
+            await self._climb(run, run.process, GRACE_S if run.stopped else RESTART_GRACE_S)
 
     # -- edges -------------------------------------------------------------------------------
 

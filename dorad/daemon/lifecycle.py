@@ -53,8 +53,12 @@ class Lifecycle:
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Become as the one was that `snapshot` was called on; the dataflow is as it was then."""
-        self.running = set(kept["running"])
+        """Become as the one was that `snapshot` was called on.
+
+        A node that was just being added or removed then, so that it is in the snapshot or in the
+        dataflow but not in both, is left out.
+        """
+        self.running &= set(kept["running"])
         self.barrier = Barrier.from_json(kept["barrier"])
         self.flow = Flow.from_json(kept["flow"])
         self.stopping = kept["stopping"]

@@ -171,5 +171,6 @@ class NodeRun:
             "broken",
         ):
             setattr(self, name, kept[name])
+        self.apart = self.apart and self.stopped  # one that was being added is in now
         self.ended_as = kept["ended_as"] and Result.from_json(kept["ended_as"])
         self.result = kept["result"] and Result.from_json(kept["result"])

@@ -72,6 +72,8 @@ class Shared:
     """In the order in which the nodes ended."""
     killing: str = ""
     """Why every process is to be killed, also one that is just being started."""
+    finished: bool = False
+    """Whether the dataflow has ended."""
     totals: Totals = field(default_factory=Totals)
     bell: Bell = field(default_factory=Bell)
 

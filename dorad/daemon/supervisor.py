@@ -10,7 +10,7 @@ from dorad.daemon import actions
 from dorad.daemon.barrier import Phase
 from dorad.daemon.commands import Commands
 from dorad.daemon.errors import CommandError
-from dorad.daemon.exits import Result
+from dorad.daemon.exits import Outcome, Result
 from dorad.daemon.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.daemon.lifecycle import Lifecycle
 from dorad.daemon.noderun import NodeRun, NodeView
@@ -23,7 +23,7 @@ from dorad.dataflow.model import RestartPolicy
 from dorad.launch.model import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from dorad.daemon.ports import Broker, Happening, Notice, Started, StartNode
     from dorad.dataflow.model import Dataflow, Input, Node
@@ -76,8 +76,8 @@ class Supervisor:
         self._grace = grace
         self._finish_grace = finish_grace
         self._ladder = StopLadder(self._shared, self.kill)
-        self._finished = False
         self._commands: Commands | None = None
+        self._at_work: set[asyncio.Future[None]] = set()
         if restored is not None:
             self._restore(restored)
 
@@ -119,7 +119,11 @@ class Supervisor:
         self._shared.killing = kept["killing"]
         self.results.extend(Result.from_json(each) for each in kept["results"])
         for name, run in self._nodes.items():
-            run.restore(kept["nodes"][name])
+            if name in kept["nodes"]:
+                run.restore(kept["nodes"][name])
+            else:
+                words = "was just being added or removed when its daemon ended"
+                run.result = Result(name, Outcome.OK, None, words)
 
     # -- from start to end -------------------------------------------------------------------
 
@@ -144,6 +148,8 @@ class Supervisor:
                 for name, run in self._nodes.items():
                     if run.result is None and not run.node.is_dynamic:
                         tend(run, self._found(run, (adopted or {}).get(name)))
+                        if run.stopped or run.again:  # an earlier daemon was at it
+                            tasks.create_task(self._commands.go_on(run), name=f"end of {name}")
                 background = (
                     tasks.create_task(self._ladder.climb(), name="stop ladder"),
                     tasks.create_task(
@@ -157,10 +163,14 @@ class Supervisor:
                 elif self._life.stopping:
                     self._ladder.begin(self._grace)
                     self._send_stop()
-                await self._shared.bell.until(lambda: self._finished)
+                await self._shared.bell.until(lambda: self._shared.finished)
                 for task in background:
                     task.cancel()
+            if self._at_work:
+                await asyncio.wait(self._at_work)
         finally:
+            for work in self._at_work:
+                work.cancel()
             self._commands = None
             patience.cancel()
             for run in self._nodes.values():
@@ -206,19 +216,19 @@ class Supervisor:
         This and the following raise CommandError, for a node that does not exist, is in the hands
         of another command, or cannot be asked for such a thing now.
         """
-        await self._command().restart(node_id, grace)
+        await self._see_through(self._command().restart(node_id, grace))
 
     async def stop_node(self, node_id: str, grace: float = GRACE_S) -> None:
         """End a node for good, with the stop ladder."""
-        await self._command().stop(node_id, grace)
+        await self._see_through(self._command().stop(node_id, grace))
 
     async def add_node(self, node: Node, dataflow: Dataflow) -> None:
         """Start one more node; `dataflow` is the dataflow with it."""
-        await self._command().add(node, dataflow)
+        await self._see_through(self._command().add(node, dataflow))
 
     async def remove_node(self, node_id: str, dataflow: Dataflow, grace: float = GRACE_S) -> None:
         """End a node and take it out; `dataflow` is the dataflow without it."""
-        await self._command().remove(node_id, dataflow, grace)
+        await self._see_through(self._command().remove(node_id, dataflow, grace))
 
     async def replace_node(
         self, node_id: str, node: Node, dataflow: Dataflow, grace: float = GRACE_S
@@ -227,7 +237,7 @@ class Supervisor:
 
         If the new one does not come up, within its `startup_timeout` or 30 s, the old one stays.
         """
-        await self._command().replace(node_id, node, dataflow, grace)
+        await self._see_through(self._command().replace(node_id, node, dataflow, grace))
 
     def connect(self, consumer: str, entry: Input, dataflow: Dataflow) -> None:
         """Add an input to a node; `dataflow` is the dataflow with it."""
@@ -237,8 +247,20 @@ class Supervisor:
         """Take an input away from a node; `dataflow` is the dataflow without it."""
         self._command().disconnect(consumer, input_id, dataflow)
 
+    async def _see_through(self, command: Coroutine[Any, Any, None]) -> None:
+        """Carry a command out, also if whoever asked for it goes away before it is done."""
+        work = asyncio.ensure_future(command)
+        self._at_work.add(work)
+        work.add_done_callback(self._worked)
+        await asyncio.shield(work)
+
+    def _worked(self, work: asyncio.Future[None]) -> None:
+        self._at_work.discard(work)
+        if not work.cancelled():
+            work.exception()  # it is the asker's, who may have gone
+
     def _command(self) -> Commands:
-        if self._commands is None or self._finished:
+        if self._commands is None or self._shared.finished:
             raise CommandError("refused", "the dataflow does not run")
         return self._commands
 
@@ -265,7 +287,7 @@ class Supervisor:
     def on_outputs_done(self, node_id: str) -> None:
         """Take note that a node dropped its `Node`."""
         run = self._nodes.get(node_id)
-        if self._finished or run is None:
+        if self._shared.finished or run is None:
             return
         if run.node.is_dynamic:
             self._carry_out(self._life.outputs_done(node_id))
@@ -296,7 +318,7 @@ class Supervisor:
 
     def _carry_out(self, todo: Iterable[actions.Action]) -> None:
         """Do what was decided."""
-        broker = self.broker
+        broker, todo = self.broker, list(todo)
         for action in todo:
             match action:
                 case actions.OpenBarrier():
@@ -320,8 +342,9 @@ class Supervisor:
                 case actions.Finish():
                     for node in self._life.dynamic:
                         broker.stop(node, actions.StopReason.MANUAL)
-                    self._finished = True
-        self._shared.changed()
+                    self._shared.finished = True
+        if todo:
+            self._shared.changed()
 
     def _send_stop(self) -> None:
         for node in (*self._life.running, *self._life.dynamic):

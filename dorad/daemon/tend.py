@@ -71,18 +71,19 @@ class Tender:
             return result
         if process is None:
             return Result(name, Outcome.OK, None, "was stopped before it was started")
+        loop = asyncio.get_running_loop()
         if adopted is None:
-            loop = asyncio.get_running_loop()
             run.born(process, loop.time(), time.time())
             if run.history.window_start is None:
                 run.history = replace(run.history, window_start=run.spawned)
             self._shared.tell("node-started", name, pid=process.pid, restarts=run.restarts)
         else:
-            if run.resume_at is not None:  # the earlier daemon could not note that it was started
-                run.restarts += 1
+            if run.spawned is None:  # its start could not be written down any more
+                run.spawned, run.started_at = loop.time(), time.time()
+                run.restarts += run.lives > 0
+                run.lives += 1
                 run.resume_at = run.ended_as = None
             run.process, run.pid = process, process.pid
-            run.lives = max(run.lives, 1)
         self._shared.changed()
         if self._shared.killing:
             process.signal(signal.SIGKILL)

@@ -366,3 +366,15 @@ async def test_an_edge_that_is_taken_away_closes_nothing_and_drains_nobody() -> 
         assert not any(call[:2] == ("stop", "b") for call in stage.broker.calls)
         assert ("close_input", "b", "a") not in stage.broker.calls
         stage.processes["b"].end(FINE)
+
+
+async def test_a_command_is_carried_out_also_if_its_asker_goes_away() -> None:
+    stage = Stage(chain("a", "b"), ignores=frozenset({signal.SIGTERM}))
+    async with running(stage):
+        stage.connect("a", "b")
+        asker = asyncio.create_task(stage.supervisor.stop_node("a", grace=0.1))
+        await stage.called("stop", "a", "MANUAL")
+        asker.cancel()
+        await stage.called("detach", "a")
+        assert stage.processes["a"].signals == [signal.SIGTERM, signal.SIGKILL]
+        stage.processes["b"].end(FINE)

@@ -191,3 +191,48 @@ async def test_it_tells_when_its_snapshot_would_differ() -> None:
         stage.supervisor.kill("was killed")
         assert changed()
     assert changed()
+
+
+async def test_a_node_that_was_just_being_stopped_is_stopped() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        command = asyncio.create_task(before.supervisor.stop_node("a"))
+        await before.called("stop", "a", "MANUAL")
+        command.cancel()
+    async with running(stage, kept(stage, "a", "b")):
+        await stage.called("stop", "a", "MANUAL")
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+
+
+async def test_a_node_that_was_just_being_restarted_is_restarted() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        command = asyncio.create_task(before.supervisor.restart_node("a"))
+        await before.called("stop", "a", "MANUAL")
+        command.cancel()
+    async with running(stage, kept(stage, "a", "b")):
+        await stage.called("stop", "a", "MANUAL")
+        stage.processes["a"].end(FINE)
+        await stage.lived("a", 1)
+        assert stage.started[0][:2] == ("a", 1)
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_change_that_was_not_written_down_does_not_keep_the_rest_from_going_on() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        new = node("c", "a")
+        flow = dataflow(*before.dataflow.nodes, new)
+        adding = asyncio.create_task(before.supervisor.add_node(new, flow))
+        await until(lambda: "c" in before.processes)
+        adding.cancel()
+    assert list(stage.supervisor.statuses()) == ["a", "b"]
+    async with running(stage, kept(stage, "a", "b")):
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
