@@ -95,7 +95,7 @@ class _Attachment:
         ring = ring_at(session.box.words, item["ring"])
         if item["interval_ns"] is not None:
             return TimerInput(item["id"], session.box, ring, item["interval_ns"], self._epoch_ns)
-        space = session.spaces[item["source"]] if item["blocking"] else None
+        space = session.spaces.get(item["source"]) if item["blocking"] else None
         inlet = Inlet(session.box, ring, session.segment, space)
         return RingInput(item["id"], inlet, self.clock)
 

@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 
-from dorad.shm import create
+from dorad.shm import create, layout
 from dorad.shm.pool import TRIM_EVERY_NS
-from dorad.shm import layout
 from tests.shm.edge import content, edge
 
 
