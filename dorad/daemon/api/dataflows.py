@@ -35,6 +35,7 @@ class DataflowMethods:
         """Tell what is known of the daemon."""
         running = [record for record in self._registry.records if record.running]
         own = self._measure.own()
+        troubles = [r.run.log.trouble.text for r in running if r.run is not None]
         return m.DaemonStatus(
             version=__version__,
             protocol=m.PROTOCOL,
@@ -44,7 +45,7 @@ class DataflowMethods:
             nodes=sum(self._measure.node_count(record) for record in running),
             state=str(self._registry.state_path),
             adopted=self._registry.adopted,
-            notices=list(self._service.notices),
+            notices=[*self._service.notices, *filter(None, troubles)],
             memory=own.memory,
             cpu=own.cpu,
         )
