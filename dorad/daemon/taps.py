@@ -49,6 +49,7 @@ class _Guest:
         self.id = guest_id
         self._broker = broker
         self._process: asyncio.subprocess.Process | None = None
+        self._stopped = False
 
     async def start(
         self,
@@ -73,7 +74,10 @@ class _Guest:
                 env=environ,
                 limit=_PIPE,
             )
-            await self.receive()
+            if self._stopped:  # while it started
+                self.stop()
+            if await self.receive() is None:
+                raise ControlError("not-found", "the dataflow has ended")
         except KeyError as error:
             raise ControlError("not-found", f"{error.args[0]} has just been removed") from error
         except OSError as error:
@@ -103,7 +107,7 @@ class _Guest:
             frame = _Frame(content.pop("kind"), content, await out.readexactly(payload))
         except asyncio.IncompleteReadError:
             code = await self._process.wait()
-            if code != 0:
+            if code != 0 and not self._stopped:
                 raise ControlError(
                     "internal", f"the tap's process ended with {code}", "try again"
                 ) from None
@@ -112,15 +116,21 @@ class _Guest:
             raise ControlError("refused", content["text"])
         return frame
 
+    def stop(self) -> None:
+        """End the process; what it has sent already can be received."""
+        self._stopped = True
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
     async def end(self) -> None:
         """End the process and take the guest out of the dataflow."""
+        self.stop()
         try:
             process = self._process
             if process is not None:
-                assert process.stdin is not None
-                process.stdin.close()
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
                 assert process.stdout is not None
                 # asyncio tells of the end only when all that was written has been read
                 while await process.stdout.read(_PIPE):
@@ -151,6 +161,10 @@ class Tap:
         self._before: dict[str, int] = {}
         self.joined = False
         """Whether it is part of the dataflow now."""
+
+    def stop(self) -> None:
+        """End the iteration soon."""
+        self._guest.stop()
 
     @property
     def guest(self) -> str:
@@ -260,7 +274,12 @@ class Taps:
         return Published(messages=len(data), subscribers=len(everybody))
 
     async def close(self) -> None:
-        """End what is kept to publish; subscriptions end with their iteration."""
+        """End all of them: subscriptions stop yielding. For the end of the dataflow."""
+        for tap in self._open:
+            tap.stop()
+        await self._end_publishing()
+
+    async def _end_publishing(self) -> None:
         async with self._publishing:
             await self._retire()
 
@@ -307,7 +326,7 @@ class Taps:
         loop = asyncio.get_running_loop()
 
         def end() -> None:
-            self._ending = loop.create_task(self.close())
+            self._ending = loop.create_task(self._end_publishing())
 
         self._idle = loop.call_later(IDLE_S, end)
 

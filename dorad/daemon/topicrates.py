@@ -43,8 +43,11 @@ class Source(Protocol):
     def look(self) -> Counters | None:
         """What the ring counts now; None once it is gone."""
 
-    async def choose(self) -> None:
-        """See to it that the ring is one that the output feeds; called once a second."""
+    async def choose(self) -> bool:
+        """See to it that the ring is one that the output feeds; called once a second.
+
+        False if there is no such output any more.
+        """
 
 
 class _Group(NamedTuple):
@@ -116,12 +119,11 @@ class TopicMeter:
 
 
 async def measure(sources: Mapping[str, Source], window: float) -> AsyncGenerator[TopicRates, None]:
-    """The rates of outputs once a second, until cancelled or closed."""
+    """The rates of outputs once a second, until closed or none of the outputs is left."""
     meters = {topic: TopicMeter(window) for topic in sources}
-    for source in sources.values():
-        await source.choose()
     due = time.monotonic() + REPORT_S
-    while True:
+    there = [await source.choose() for source in sources.values()]
+    while any(there):
         for topic, source in sources.items():
             counters = _settled(source)
             if counters is not None:
@@ -131,8 +133,7 @@ async def measure(sources: Mapping[str, Source], window: float) -> AsyncGenerato
             due += REPORT_S * math.ceil((now - due) / REPORT_S or 1)
             rates = [meter.rate(topic, now) for topic, meter in meters.items()]
             yield TopicRates(at=time.time(), rates=rates)
-            for source in sources.values():
-                await source.choose()
+            there = [await source.choose() for source in sources.values()]
         await asyncio.sleep(LOOK_S)
 
 
@@ -160,7 +161,7 @@ async def watch(
     receivers: Receivers,
     window: float,
 ) -> AsyncGenerator[TopicRates, None]:
-    """The rates of outputs once a second, until closed.
+    """The rates of outputs once a second, until closed or all their nodes are gone.
 
     `receivers` tells which inputs (node, input) an output feeds now. For one that feeds nobody, a
     ghost called `guest_id` and a number receives it.
@@ -188,21 +189,26 @@ class _Output:
         self._topic = topic
         self._receivers = receivers
 
-    async def choose(self) -> None:
-        """Nothing is pushed any more to a node that has ended."""
+    async def choose(self) -> bool:
+        """Take the ring of a node that runs; to one that has ended nothing is pushed any more."""
+        if self._connected(self._topic.node) is None:
+            self.close()
+            return False
         alive = [each for each in self._receivers(self._topic) if self._connected(each[0])]
-        if self.ring in alive:
-            return
-        if alive:
+        if alive and self.ring not in alive:
             self.close()
             self.ring = alive[0]
-        elif self.ring != self._ghost:
+        elif not alive and self.ring != self._ghost:
             ghost, name = self._ghost
             try:
                 await self._broker.add_guest(ghost, (Input(name, self._topic, queue_size=1),))
             except OSError as error:
                 raise ControlError("internal", f"nobody can join the dataflow: {error}") from error
             self.ring = self._ghost
+            if self._connected(self._topic.node) is None:  # the dataflow has ended meanwhile
+                self.close()
+                return False
+        return True
 
     def look(self) -> Counters | None:
         """The counters of the ring; None once it is gone."""
@@ -217,8 +223,9 @@ class _Output:
             self.ring = None
             self._broker.remove_guest(self._ghost[0])
 
-    def _connected(self, node_id: str) -> bool:
+    def _connected(self, node_id: str) -> bool | None:
+        """Whether a node has a process now; None if there is no such node, or no dataflow."""
         try:
             return self._broker.vitals(node_id).connected
         except KeyError:
-            return False
+            return None

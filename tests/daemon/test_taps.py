@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -154,6 +154,21 @@ async def test_a_tap_ends_with_the_dataflow(taps: Taps) -> None:
                 ending = asyncio.create_task(_drain(stream))
                 on.broker.remove_guest(".tap-1")
                 await ending
+
+
+async def test_all_taps_end_when_the_dataflow_is_given_up(on: Stage, taps: Taps) -> None:
+    """Also one that still waits to join."""
+    async with pair(on), _received(taps) as one:
+        await _next(one)
+        async with _received(taps) as other:
+            joining = asyncio.create_task(_drain(other))
+            async with asyncio.timeout(DEADLINE_S):
+                while len(_tap_processes()) < 2:  # noqa: ASYNC110 - a process announces nothing
+                    await asyncio.sleep(0.005)
+                await taps.close()
+                await _drain(one)
+                with suppress(ControlError):
+                    await joining
 
 
 async def _drain(stream: Any) -> None:

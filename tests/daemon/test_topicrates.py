@@ -133,8 +133,9 @@ class _Source:
         self.look = look
         self.choices = 0
 
-    async def choose(self) -> None:
+    async def choose(self) -> bool:
         self.choices += 1
+        return True
 
 
 async def test_rates_are_reported_once_a_second() -> None:
@@ -262,6 +263,14 @@ async def test_when_the_receiver_ends_a_ghost_takes_over() -> None:
             on.broker.detach("b")
             await _until(reports, lambda _: _ghost(on.broker))
             await _until(reports, lambda rate: rate.count > 10)
+
+
+async def test_it_ends_with_the_dataflow_and_leaves_nothing() -> None:
+    async with stage(dataflow(node("a"))) as on:
+        async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(), 2)) as reports:
+            assert (await anext(reports)).rates[0].count == 0
+            await on.broker.close()
+            assert [report async for report in reports] == []
 
 
 def _ghost(broker: Broker) -> bool:
