@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad.daemon.edges import edge_of
 from dorad.daemon.mailbox import Mailbox
+from dorad.dataflow.params import initial
 
 if TYPE_CHECKING:
     from dorad.daemon.desk import Desk
@@ -27,6 +28,7 @@ class Topology:
         """Make the edges of the whole dataflow; nobody is connected yet."""
         desk = self._desk
         for node in desk.dataflow.nodes:
+            desk.params.setdefault(node.id, initial(node))
             for item in node.all_inputs:
                 edge = edge_of(desk.dataflow, node.id, item, item.id)
                 if edge is not None:
@@ -48,6 +50,7 @@ class Topology:
             raise ValueError(f"the dataflow has a node {node.id!r} already")
         desk.dataflow = dataflow
         desk.boxes[node.id] = box
+        desk.params.setdefault(node.id, initial(node))
         desk.keep_box(node.id)
         for other in dataflow.nodes:
             for item in other.all_inputs:
