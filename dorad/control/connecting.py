@@ -30,6 +30,8 @@ OPTIONS: Final[dict[str, Any]] = {
     "close_timeout": 0.3,
     # Clients ping when they wait, see SILENCE_S; one that is busy must not take that for silence.
     "ping_interval": None,
+    # A reader that is slow has old messages before it; of large ones a few fill the memory.
+    "max_queue": 2,
     "user_agent_header": None,
 }
 """For websockets' `unix_connect`, of both kinds."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_WAITING = 1024
 """Events that are kept for a stream that nobody reads while others of the client are read."""
 
-MOST_BYTES_WAITING = 128 << 20
+MOST_BYTES_WAITING = 64 << 20
 
 
 T = TypeVar("T")
