@@ -20,6 +20,7 @@ from dorad.logs.tailing import Tailing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dorad.control.client import Client
     from dorad.control.errors import ControlError
     from dorad.control.messages import LogLine
     from dorad.logs.filter import LogFilter
@@ -61,14 +62,28 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
     if local:
         yield from _from_files(wanted, find_here(wanted.dataflow))
         return
-    from dorad.control.errors import ControlError
+    from dorad.control.client import Client
+    from dorad.control.errors import ControlError, NoDaemonError
 
     try:
-        yield from _from_daemon(wanted)
-    except ControlError as error:
-        if error.code not in ("unavailable", "not-found"):
-            raise
-        yield from _from_files(wanted, _instead(wanted, error))
+        client = Client()
+    except NoDaemonError as error:
+        found = _instead(wanted, error)
+    else:
+        with client:
+            lines = _from_daemon(client, wanted)
+            try:
+                first = next(lines, None)
+            except ControlError as error:
+                if error.code != "not-found":
+                    raise
+                found = _instead(wanted, error)
+            else:
+                if first is not None:
+                    yield first
+                yield from lines
+                return
+    yield from _from_files(wanted, found)
 
 
 def find_here(dataflow: str | None) -> Found:
@@ -81,33 +96,32 @@ def find_here(dataflow: str | None) -> Found:
 
 def _instead(wanted: Wanted, error: ControlError) -> Found:
     """Return the logs in ./out of what the daemon could not give, else raise its error."""
+    from dorad.control.errors import NoDaemonError
+
     try:
         return find(out_folder(Path.cwd()), wanted.dataflow)
     except NoLogsError as none:
-        if error.code == "unavailable":
+        if isinstance(error, NoDaemonError):
             raise click.ClickException(f"{error.message}, and {none}") from error
         raise error from none
 
 
-def _from_daemon(wanted: Wanted) -> Iterator[Block]:
-    from dorad.control.client import Client
-
-    with Client() as client:
-        stream = client.logs(
-            wanted.dataflow,
-            nodes=wanted.nodes,
-            tail=wanted.tail,
-            since=wanted.since,
-            until=wanted.until,
-            level=wanted.shown.level,
-            by_node=wanted.shown.by_node,
-            grep=wanted.grep,
-            follow=wanted.follow,
-        )
-        with stream:
-            for lines in stream:
-                records = [record_of(line) for line in lines.lines]
-                yield Block(lines.dataflow, records, left_out=lines.left_out)
+def _from_daemon(client: Client, wanted: Wanted) -> Iterator[Block]:
+    stream = client.logs(
+        wanted.dataflow,
+        nodes=wanted.nodes,
+        tail=wanted.tail,
+        since=wanted.since,
+        until=wanted.until,
+        level=wanted.shown.level,
+        by_node=wanted.shown.by_node,
+        grep=wanted.grep,
+        follow=wanted.follow,
+    )
+    with stream:
+        for lines in stream:
+            records = [record_of(line) for line in lines.lines]
+            yield Block(lines.dataflow, records, left_out=lines.left_out)
 
 
 def record_of(line: LogLine) -> LogRecord:

@@ -13,7 +13,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.logs import about
 from tests.cli.dora import DORA, dora
-from tests.cli.fakedaemon import UUID, FakeDaemon, no_daemon
+from tests.cli.fakedaemon import UUID, FakeDaemon, fake_daemon, no_daemon
 from tests.logs.written import WHEN, append, record
 
 FIRST = "11111111-0000-4000-8000-000000000000"
@@ -170,6 +170,20 @@ def test_other_errors_of_the_daemon_are_told(daemon: FakeDaemon, folder: Path) -
     result = daemon.dora("logs", cwd=folder)
     assert (result.returncode, result.stdout) == (1, "")
     assert "several dataflows run" in result.stderr
+
+
+def test_a_daemon_that_ends_while_it_is_followed_is_an_error_and_no_line_is_shown_again(
+    folder: Path,
+) -> None:
+    with fake_daemon() as daemon:
+        daemon.answers["logs.read"] = [lines("a"), ...]
+        process = following(folder, str(daemon.socket), "robot")
+        assert process.stdout
+        first = process.stdout.readline()
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert first.endswith("cam: a\n")
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("error: ")
 
 
 def test_local_does_not_ask_the_daemon(daemon: FakeDaemon, folder: Path) -> None:
