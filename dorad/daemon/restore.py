@@ -127,7 +127,9 @@ def restore_connections(desk: Desk, lobby: Lobby, kept: Kept) -> dict[str, Conne
             close_all(found[name])
             desk.store.drop(desk.name("conn", name))
             continue
-        connection = lobby.take_in(socket.socket(fileno=found[name][0]), box.mail)
+        # A daemon that was killed between sending a packet and counting it is one behind.
+        sent = max(box.mail, box.seen)
+        connection = lobby.take_in(socket.socket(fileno=found[name][0]), sent)
         connection.kept_as = desk.name("conn", name)
         if node_id in desk.connections:
             connection.sent = 0
