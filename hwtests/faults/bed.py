@@ -108,6 +108,18 @@ class Bed:
         with self.client() as client:
             return client.status().pid
 
+    def keeper(self) -> psutil.Process:
+        """The process that outlives the daemon. DamageError: there is none."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if any("dorad.launch.keeping" in word for word in process.cmdline()):
+                    return process
+        raise DamageError("the daemon has no keeper")
+
+    def descriptors(self) -> tuple[int, int]:
+        """How many the daemon has open, and its keeper."""
+        return psutil.Process(self.daemon_pid()).num_fds(), self.keeper().num_fds()
+
     def signal(self, pid: int, number: int) -> bool:
         """Send a signal if this is a process of ours; returns whether it was."""
         try:

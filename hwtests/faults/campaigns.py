@@ -23,6 +23,9 @@ PAUSE_S = 1.0
 """Longest pause in data whose nodes nobody touches. They send every 5 ms; the rest is for a machine
 with two busy cores."""
 
+SLACK = 40
+"""Descriptors: nodes that were killed have left segments that others still read, and so on."""
+
 
 @dataclass
 class Outcome:
@@ -52,6 +55,12 @@ def check_calm(bed: Bed, *flows: Flow, since_ns: int = 0) -> float:
     return longest
 
 
+def check_descriptors(bed: Bed, before: tuple[int, int], now: tuple[int, int]) -> None:
+    """The same nodes must not take more and more."""
+    if sum(now) > sum(before) + SLACK:
+        bed.faults.append(f"dorad and its keeper held {before} descriptors, now {now}")
+
+
 def kill(seconds: float, rng: Random) -> Outcome:
     """SIGKILL of nodes that are restarted; the others see data in order."""
     killed: set[int | None] = set()
@@ -63,6 +72,7 @@ def kill(seconds: float, rng: Random) -> Outcome:
         calm.add_chain("calm")
         bed.start(struck)
         bed.start(calm)
+        held = bed.descriptors()
         for _ in spell(seconds):
             time.sleep(rng.expovariate(5.0))
             nodes = [node for node in bed.nodes(struck).values() if node.pid]
@@ -77,12 +87,15 @@ def kill(seconds: float, rng: Random) -> Outcome:
             bed.faults.append(f"{len(killed)} killed, but only {restarts()} restarts")
         bed.flows(struck, calm)
         pause = check_calm(bed, calm)
+        held_now = bed.descriptors()
+        check_descriptors(bed, held, held_now)
         received, lost = struck.received(), struck.missing()
         bed.stop(struck)
         bed.judge((struck, calm))
     said = (
         f"{len(killed)} killed and restarted; {received} messages verified, {lost} lost with those"
-        f" that died; longest pause of others {pause:.2f} s"
+        f" that died; longest pause of others {pause:.2f} s;"
+        f" descriptors of dorad and keeper {held} before, {held_now} after"
     )
     return Outcome(said, bed.faults)
 

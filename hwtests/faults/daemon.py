@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from hwtests.faults.bed import Bed, DamageError
-from hwtests.faults.campaigns import Outcome, check_calm, spell
+from hwtests.faults.campaigns import Outcome, check_calm, check_descriptors, spell
 from hwtests.faults.flow import RESTARTED, Flow
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def daemon(seconds: float, rng: Random) -> Outcome:
         talk.add("talk", "talk", tick=5, env={"FAULTS_LINES": "10"})
         uuids = [bed.start(flow) for flow in flows]
         pids = _pids(bed, calm, talk)
+        held = bed.descriptors()
         # The first death is the longest, so that data that stopped with the daemon would show.
         away = 2.0
         for _ in spell(seconds):
@@ -46,6 +47,8 @@ def daemon(seconds: float, rng: Random) -> Outcome:
             _all_run(bed, *flows)
         bed.flows(calm, struck)
         pause = check_calm(bed, calm)
+        held_now = bed.descriptors()
+        check_descriptors(bed, held, held_now)
         for flow in flows:
             bed.stop(flow)
         bed.faults += talk.wrong_lines(uuids[2], "talk")
@@ -54,7 +57,8 @@ def daemon(seconds: float, rng: Random) -> Outcome:
         lines = talk.counts("talk")[0]
     said = (
         f"{kills} kills of dorad, {deaths} of nodes meanwhile; {received} messages verified,"
-        f" longest pause {pause:.2f} s; {lines} log lines, each once"
+        f" longest pause {pause:.2f} s; {lines} log lines, each once;"
+        f" descriptors of dorad and keeper {held} before, {held_now} after"
     )
     return Outcome(said, bed.faults)
 
@@ -67,22 +71,15 @@ def lost(_seconds: float, _rng: Random) -> Outcome:
         bed.start(flow)
         if not bed.comes(lambda: flow.counts("bomb")[0] == 20):
             raise DamageError("the node does not get to its forks")
-        keepers = [p for p in bed.processes() if "dorad.launch.keeping" in " ".join(p.cmdline())]
+        keeper = bed.keeper()
         bed.signal(bed.daemon_pid(), signal.SIGKILL)
-        for keeper in keepers:
-            keeper.kill()
+        keeper.kill()
         left = len(bed.processes())
         bed.dora("up")
-        ours = bed.daemon_pid()
-        if not bed.comes(lambda: {p.pid for p in bed.processes()} <= _family(bed, ours), 15):
+        ours = {bed.daemon_pid(), bed.keeper().pid}
+        if not bed.comes(lambda: {p.pid for p in bed.processes()} <= ours, 15):
             bed.faults.append(f"of {left} orphans {len(bed.processes()) - 2} are still there")
     return Outcome(f"{left} orphans, all ended by the next daemon", bed.faults)
-
-
-def _family(bed: Bed, daemon: int) -> set[int]:
-    """The daemon and its keeper."""
-    keepers = {p.pid for p in bed.processes() if "dorad.launch.keeping" in " ".join(p.cmdline())}
-    return {daemon, *keepers}
 
 
 def _pids(bed: Bed, *flows: Flow) -> dict[str, int | None]:
