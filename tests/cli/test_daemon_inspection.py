@@ -1,0 +1,224 @@
+"""`dora topic`, `dora top` and `dora node info` on a dataflow that runs under a real daemon."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dorad.control.messages import NodeInfo
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.flows import logged, seen, write_flow
+
+pytestmark = pytest.mark.timeout(120)
+
+SOURCE = """
+    import numpy as np
+    import pyarrow as pa
+    from dora import Node
+
+    node = Node()
+    large = np.zeros(8 << 20, dtype=np.uint8)
+    number = 0
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("number", pa.array([number]), {"parity": number % 2})
+            if number % 2:
+                node.send_output("large", pa.array(large))
+            number += 1
+"""
+
+SINK = """
+    import os
+    from dora import Node
+
+    with open(os.environ["SEEN"], "a", buffering=1) as seen:
+        for event in Node():
+            if event["type"] == "INPUT":
+                seen.write(f"{event['value'][0]}\\n")
+                if event["value"][0].as_py() < 0:
+                    print("published", event["value"].to_pylist(), event["metadata"]["from"])
+"""
+
+HZ = 20
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+@pytest.fixture
+def flow(dorad: Daemon, tmp_path: Path) -> Path:
+    """A dataflow that sends 20 numbers a second, and after each second one of them 8 MiB."""
+    nodes = [
+        {
+            "id": "source",
+            "path": "source.py",
+            "inputs": {"tick": f"dora/timer/hz/{HZ}"},
+            "outputs": ["number", "large"],
+        },
+        {
+            "id": "sink",
+            "path": "sink.py",
+            "inputs": {"number": {"source": "source/number", "queue_size": 100}},
+            "env": {"SEEN": str(tmp_path / "seen")},
+        },
+    ]
+    file = write_flow(tmp_path, nodes, source=SOURCE, sink=SINK)
+    dorad.dora_ok("start", file, "--name", "demo", "--detach")
+    dorad.until(lambda: seen(tmp_path))
+    return tmp_path
+
+
+def test_hz_is_right_for_small_messages_and_for_8_mib(dorad: Daemon, flow: Path) -> None:
+    out = dorad.dora_ok("topic", "hz", "--duration", "4", "-f", "json")
+    rates = {row["topic"]: row for row in map(json.loads, out.splitlines())}
+    assert rates["source/number"]["avg_hz"] == pytest.approx(HZ, rel=0.2)
+    assert rates["source/large"]["avg_hz"] == pytest.approx(HZ / 2, rel=0.2)
+    assert rates["source/large"]["avg_ms"] == pytest.approx(2000 / HZ, rel=0.2)
+
+
+def test_info_of_an_output_that_nobody_receives(dorad: Daemon, flow: Path) -> None:
+    out = dorad.dora_ok("topic", "info", "source/large", "--duration", "3", "-f", "json")
+    (found,) = map(json.loads, out.splitlines())
+    assert (found["type"], found["subscribers"]) == ("uint8", [])
+    assert found["hz"] == pytest.approx(HZ / 2, rel=0.3)
+    assert found["mbps"] == pytest.approx(HZ / 2 * (8 << 20) * 8 / 1e6, rel=0.3)
+
+
+def test_echo_shows_every_message_with_its_metadata(dorad: Daemon, flow: Path) -> None:
+    out = dorad.dora_ok("topic", "echo", "source/number", "--count", "10", "-f", "json")
+    found = [json.loads(line) for line in out.splitlines()]
+    numbers = [message["data"][0] for message in found]
+    assert numbers == list(range(numbers[0], numbers[0] + 10))
+    assert [message["metadata"]["parity"] for message in found] == [n % 2 for n in numbers]
+    times = [message["timestamp"] for message in found]
+    assert times == sorted(times)
+
+
+def test_an_echo_that_is_killed_leaves_nothing_and_disturbs_nobody(
+    dorad: Daemon, flow: Path
+) -> None:
+    (pid,) = [node.pid for node in dorad_nodes(dorad) if node.node == "source"]
+    assert pid is not None
+    before = doorbells(pid)
+    for _ in range(4):
+        with dorad.begin("topic", "echo", "source/number", "source/large") as echo:
+            assert echo.stdout is not None
+            assert echo.stdout.readline()
+            echo.kill()
+        count = len(seen(flow))
+        dorad.until(lambda: len(seen(flow)) > count + HZ)  # noqa: B023 (called at once)
+    assert doorbells(pid) <= before + 1  # that of the last one may be given up at its next chance
+    numbers = seen(flow)
+    assert numbers == list(range(len(numbers)))
+
+
+def doorbells(pid: int) -> int:
+    """Return how many receivers a node can wake, itself included."""
+    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return links.count("anon_inode:[eventfd]")
+
+
+def dorad_nodes(dorad: Daemon) -> list[NodeInfo]:
+    with dorad.client() as client:
+        return client.nodes()
+
+
+def test_echo_ends_with_control_c_and_with_its_terminal(dorad: Daemon, flow: Path) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        with dorad.begin("topic", "echo", "source/number") as echo:
+            assert echo.stdout is not None
+            assert echo.stdout.readline()
+            echo.send_signal(number)
+            code = echo.wait(30)
+        assert code == (0 if number == signal.SIGINT else -number)
+
+
+def test_echo_ends_with_the_dataflow(dorad: Daemon, flow: Path) -> None:
+    with dorad.begin("topic", "echo", "source/number") as echo:
+        assert echo.stdout is not None
+        assert echo.stdout.readline()
+        dorad.dora_ok("stop", "demo")
+        echo.communicate(timeout=30)
+    assert echo.returncode == 0
+
+
+def test_a_published_message_reaches_the_subscribers(dorad: Daemon, flow: Path) -> None:
+    words = ("[-1, -2]", "--metadata", '{"from": "a test"}', "--count", "3")
+    dorad.dora_ok("topic", "pub", "source/number", *words)
+    said = "published [-1, -2] a test"
+    dorad.until(lambda: logged(flow, "sink").count(said) == 3)
+
+
+def test_top_once_has_the_figures_of_nodes_and_edges(dorad: Daemon, flow: Path) -> None:
+    found: dict[str, dict[str, Any]] = {}
+
+    def settled() -> bool:
+        found.update({row["node_id"]: row for row in json.loads(dorad.dora_ok("top", "--once"))})
+        return any(edge["rate_hz"] > 0 for edge in found["sink"]["inputs"])
+
+    dorad.until(settled)
+    assert found["sink"]["dataflow_name"] == "demo"
+    (edge,) = found["sink"]["inputs"]
+    assert (edge["id"], edge["source"], edge["queue_size"]) == ("number", "source/number", 100)
+    assert edge["sent"] == edge["received"] + edge["dropped"] + edge["queued"]
+    assert edge["dropped"] == 0
+    assert edge["rate_hz"] == pytest.approx(HZ, rel=0.3)
+    assert 0 < edge["latency_ms"] < 1000
+    assert found["source"]["metrics"]["memory_mb"] > 10
+
+
+def test_a_nodes_names_topics_and_dataflow_are_completed(dorad: Daemon, flow: Path) -> None:
+    def complete(*words: str) -> list[str]:
+        env = {"_DORA_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
+        done = subprocess.run(
+            [dorad.bin / "dora"], env={**dorad.env, **env}, capture_output=True, text=True
+        )
+        return done.stdout.split()
+
+    assert complete("stop", "") == ["demo"]
+    assert complete("node", "restart", "s") == ["source", "sink"]
+    assert complete("topic", "echo", "source/n") == ["source/number"]
+
+
+def test_an_attached_start_ends_with_control_c(dorad: Daemon, tmp_path: Path) -> None:
+    talk = 'from dora import Node\nfor event in Node():\n    print(event["type"], flush=True)\n'
+    inputs = {"tick": "dora/timer/millis/50"}
+    file = write_flow(tmp_path, [{"id": "a", "path": "a.py", "inputs": inputs}], a=talk)
+    with dorad.begin("start", file, "--attach") as attached:
+        assert attached.stdout is not None
+        while "INPUT" not in attached.stdout.readline():
+            assert attached.poll() is None
+        attached.send_signal(signal.SIGINT)
+        out, err = attached.communicate(timeout=30)
+    assert attached.returncode == 0, err
+    assert "STOP" in out
+    with dorad.client() as client:
+        assert [info.status for info in client.list()] == ["finished"]
+
+
+def test_doctor_finds_a_healthy_daemon(dorad: Daemon, flow: Path) -> None:
+    found = json.loads(dorad.dora_ok("doctor", "--json", "--dataflow", str(flow / "dataflow.yml")))
+    levels = {check["name"]: check["level"] for check in found["checks"]}
+    assert found["ok"]
+    assert {
+        name: levels[name] for name in ("daemon", "socket", "nodes", "dataflow")
+    } == dict.fromkeys(("daemon", "socket", "nodes", "dataflow"), "PASS")
+
+
+def test_a_daemon_that_hangs_is_given_up_within_seconds(dorad: Daemon) -> None:
+    os.kill(dorad.pid, signal.SIGSTOP)
+    try:
+        done = dorad.dora("list", deadline=10)
+    finally:
+        os.kill(dorad.pid, signal.SIGCONT)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert str(dorad.pid) in done.stderr
