@@ -85,6 +85,14 @@ class Sender:
             outlets = session.outlets.get(output, ())
             self._push(outlets, (UINT8_CODE, length, 0, length, ()), meta, sample)
 
+    def send_encoded(self, output: str, encoded: Encoded, metadata: dict[str, Any] | None) -> None:
+        """Send an array that is ready to be placed; see `dorad.shm.arrow.encode`."""
+        meta = metadata_codec.encode(metadata) if metadata else b""
+        with self._lock:
+            session = self._session
+            session.refresh()
+            self._push(session.outlets.get(output, ()), encoded, meta, None)
+
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Return an uninitialised numpy array in shared memory; see `BornArrays.empty`."""
         with self._lock:

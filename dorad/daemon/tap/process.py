@@ -16,12 +16,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.tap.frames import PREFIX, head
+from dorad.daemon.tap.plainarrays import encode_plain
 from dorad.launch.prctl import die_with_parent
+from dorad.node import attach
+from dorad.node.clock import Clock
+from dorad.node.sender import Sender
+from dorad.shm.pool import DEFAULT_KEEP
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from dorad.node.node import Node
+    from dorad.shm.arrow import Encoded
 
 
 def main(parent: int, task: str) -> None:
@@ -32,18 +37,10 @@ def main(parent: int, task: str) -> None:
     os.dup2(2, 1)
     if task == "echo":
         threading.Thread(target=_end_with_input, daemon=True).start()
-    from dorad.node.node import Node
-
     try:
-        node = Node()
+        (_echo if task == "echo" else _publish)(out)
     except RuntimeError as error:
         _write(out, {"kind": "error", "text": str(error)})
-        return
-    _write(out, {"kind": "ready"})
-    if task == "echo":
-        _echo(node, out)
-    else:
-        _publish(node, sys.stdin.buffer, out)
 
 
 def _end_with_input() -> None:
@@ -53,9 +50,13 @@ def _end_with_input() -> None:
     os._exit(0)
 
 
-def _echo(node: Node, out: BinaryIO) -> None:
+def _echo(out: BinaryIO) -> None:
+    """Raises RuntimeError if it cannot join the dataflow."""
     from dorad.control.arrays import to_ipc
+    from dorad.node.node import Node
 
+    node = Node()
+    _write(out, {"kind": "ready"})
     while (event := node.next()) is not None and event["type"] != "STOP":
         if event["type"] == "INPUT":
             metadata = {key: _plain(value) for key, value in event["metadata"].items()}
@@ -65,21 +66,48 @@ def _echo(node: Node, out: BinaryIO) -> None:
             _write(out, {"kind": "message", "topic": topic, "metadata": metadata}, payload)
 
 
-def _publish(node: Node, orders: BinaryIO, out: BinaryIO) -> None:
-    from dorad.node.offline.arrowjson import from_json
+def _publish(out: BinaryIO) -> None:
+    """Raises RuntimeError if it cannot join the dataflow.
 
-    (output,) = node.node_config()["outputs"]
-    while prefix := orders.read(PREFIX.size):
-        size, _ = PREFIX.unpack(prefix)
-        order = json.loads(orders.read(size))
-        try:
-            arrays = [from_json(value) for value in order["data"]]
-            for array in arrays:
-                node.send_output(output, array, order["metadata"])
-        except (ValueError, RuntimeError, TypeError, OverflowError) as error:
-            _write(out, {"kind": "error", "text": str(error)})
-        else:
-            _write(out, {"kind": "sent"})
+    No `Node`, but the part of one that sends: somebody waits for it.
+    """
+    place = attach.decide(None, None, os.environ)
+    assert isinstance(place, attach.Spawned)
+    session = attach.connect(place)
+    try:
+        session.wait_for_start()
+        sender = Sender(session, Clock(), DEFAULT_KEEP)
+        (output,) = session.config["outputs"]
+        _write(out, {"kind": "ready"})
+        orders = sys.stdin.buffer
+        while prefix := orders.read(PREFIX.size):
+            size, _ = PREFIX.unpack(prefix)
+            order = json.loads(orders.read(size))
+            try:
+                _send(sender, output, order["data"], order["metadata"])
+            except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+                _write(out, {"kind": "error", "text": str(error)})
+            else:
+                _write(out, {"kind": "sent"})
+    finally:
+        session.done()
+
+
+def _send(sender: Sender, output: str, values: list[Any], metadata: dict[str, Any]) -> None:
+    """Raises what `Node.send_output` does, and ValueError for what is no Arrow data."""
+    messages = [_array(value) for value in values]
+    for message in messages:
+        sender.send_encoded(output, message, metadata)
+
+
+def _array(value: Any) -> Encoded:
+    encoded = encode_plain(value)
+    if encoded is None:
+        from dorad.node.offline.arrowjson import from_json
+        from dorad.shm.arrow import encode
+
+        encoded = encode(from_json(value))
+    return encoded
 
 
 def _plain(value: Any) -> Any:
