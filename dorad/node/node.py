@@ -72,7 +72,7 @@ class _Attachment:
         if directory:
             from dorad.node.offline.capture import CapturingReceiver, Recorder
 
-            recorder = Recorder(Path(directory), config["node_id"])
+            recorder = Recorder(Path(directory), config["node_id"], session.params.all())
             self.receiver = CapturingReceiver(self.receiver, recorder)
         keep = config["keep_bytes"]
         self.extensions = DaemonTable(session)

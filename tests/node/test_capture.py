@@ -90,6 +90,13 @@ def test_events_that_test_files_do_not_know_are_left_out(tmp_path: Path) -> None
     assert content["recording_status"] == {"state": "clean"}
 
 
+def test_parameters_are_part_of_the_recording(tmp_path: Path) -> None:
+    Recorder(tmp_path, "node", {"gain": 1.5}).add(events.stop(events.MANUAL))
+    replayed = load(tmp_path / "inputs-node.json")
+    assert replayed.params == {"gain": 1.5}
+    assert [timed.event["type"] for timed in replayed.events] == ["STOP"]
+
+
 def test_an_event_that_cannot_be_written_is_said_to_be_missing(tmp_path: Path) -> None:
     interval = pa.array([pa.MonthDayNano([1, 2, 3])])
     content = recording(

@@ -13,6 +13,7 @@ from dorad.node.offline import testfile
 from dorad.node.offline.arrowjson import to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from dorad.node.events import Event
@@ -95,8 +96,10 @@ class Recorder:
     test inputs.
     """
 
-    def __init__(self, directory: Path, node_id: str) -> None:
-        """Begin the recording; its times count from now.
+    def __init__(
+        self, directory: Path, node_id: str, params: Mapping[str, Any] | None = None
+    ) -> None:
+        """Begin the recording; its times count from now. `params` are the node's parameters now.
 
         Raises:
             RuntimeError: the file cannot be written.
@@ -112,7 +115,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._count = 0
         self._status: dict[str, Any] = {"state": "clean"}
-        head = f'{{\n"id": {json.dumps(node_id)},\n"events": ['.encode()
+        given = f'"params": {json.dumps(dict(params))},\n' if params else ""
+        head = f'{{\n"id": {json.dumps(node_id)},\n{given}"events": ['.encode()
         self._end = len(head)
         self._file.write(head + self._trailer())
 
