@@ -79,6 +79,8 @@ class NodeProcess:
         try:
             how = await self._process.wait()
             ended = True
+            if self._capture is not None:
+                await self._capture.drain()
             return how
         finally:
             if self._capture is not None:

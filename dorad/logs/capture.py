@@ -13,7 +13,7 @@ from dorad.logs.lines import MAX_LINE, cut_lines
 from dorad.logs.record import LogRecord, Stream, parse_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dorad.logs.nodelog import NodeLog
     from dorad.logs.staging import Stage, Staging
@@ -52,14 +52,21 @@ class Capture:
         """Until every writer has closed the pipes and all of it has been passed on."""
         await self._closed.wait()
 
-    def finish(self) -> None:
+    async def drain(self) -> None:
         """Read what is in the pipes now, then close them, whoever still holds their other ends.
 
         To be called when the process has ended: a grandchild may keep the pipes open for ever. What
         fits into a pipe at most is read, so a grandchild that keeps writing does not hold it up.
         """
         for reader in self._streams:
-            reader.finish()
+            for _ in reader.drain():
+                await asyncio.sleep(0)
+
+    def finish(self) -> None:
+        """Do what `drain` does at once, whoever has to wait meanwhile. Idempotent."""
+        for reader in self._streams:
+            for _ in reader.drain():
+                continue
 
     def leave(self) -> None:
         """Let go of pipes and memory without a word; somebody else will go on reading."""
@@ -98,10 +105,12 @@ class _Reader:
         # What was read before somebody died must not wait for the node's next line.
         self._start = self._loop.call_soon(self._move) if stage.filled else None
 
-    def finish(self) -> None:
+    def drain(self) -> Iterator[None]:
+        """Read all there is in steps, and end."""
         budget = _pipe_size(self._pipe) if self._pipe >= 0 else 0
         while budget > 0 and (count := self._read_once()):
             budget -= count
+            yield
         self._end()
 
     def leave(self) -> None:
@@ -113,6 +122,8 @@ class _Reader:
 
         Returns the number of bytes, 0 when there are none now or any more.
         """
+        if self._pipe < 0:
+            return 0
         try:
             count = self._stage.read(self._pipe)
         except BlockingIOError:

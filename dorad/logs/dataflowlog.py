@@ -58,7 +58,7 @@ class DataflowLog:
         self._timer: asyncio.TimerHandle | None = None
         self.folder = log_folder(dataflow.base_dir, dataflow_id)
         self.hub = LogHub()
-        self.trouble = Trouble(lambda level, text: self.say(level, None, text))
+        self.trouble = Trouble(self._tell)
         """`trouble.text` says why log files are not written; None while all is well."""
         self.route = route
         self._watch = watch
@@ -103,6 +103,7 @@ class DataflowLog:
         Those who follow see the last lines, then the end.
         """
         self._rewrite(msgspec.structs.replace(self._about, status=status, ended_at=time.time()))
+        self.trouble.end()
         self.close()
 
     def close(self) -> None:
@@ -147,6 +148,13 @@ class DataflowLog:
             OSError: a file cannot be read.
         """
         return History(self.folder, self.nodes, selection), self.hub.follow(selection)
+
+    def _tell(self, level: str, text: str) -> None:
+        """Show a line about the files, which is not for the files while they cannot be written."""
+        if self.trouble.text is None:
+            self.say(level, None, text)
+        else:
+            self._show([LogRecord(time.time(), level, None, text)])
 
     def _take(self, batch: Batch) -> None:
         if batch.records:

@@ -47,12 +47,21 @@ class Trouble:
             self.text = f"log files are not written: {path}: {reason}"
             self._tell("error", f"{self.text}; nodes go on, make room or allow writing there")
 
+    def end(self) -> None:
+        """Nothing will be written any more: tell what is missing, if it is not over."""
+        if self.text is not None:
+            self._tell("error", f"log files were not written; {_count(self._missing)} missing")
+
     def worked(self) -> None:
         """Take note that a file was written."""
         if self.text is not None:
             missing, self._missing = self._missing, 0
             self.text = None
-            self._tell("warn", f"log files are written again; {missing} lines are missing in them")
+            self._tell("warn", f"log files are written again; {_count(missing)} missing in them")
+
+
+def _count(lines: int) -> str:
+    return "1 line is" if lines == 1 else f"{lines} lines are"
 
 
 class LogFile:

@@ -118,8 +118,9 @@ async def test_a_folder_that_cannot_be_made_is_told_and_nothing_else_happens(
     log.begin()
     log.say("info", None, "still there")
     log.end("finished")
-    assert [record.level for record in seen] == ["error", "info"]
+    assert [record.level for record in seen] == ["error", "info", "error"]
     assert "log files are not written" in seen[0].message
+    assert "1 line is missing" in seen[2].message
     assert log.trouble.text is not None
 
 
