@@ -197,7 +197,7 @@ class NodeMetrics(Struct):
     """Bytes a second."""
     disk_write: float = 0.0
     net_tx: float = 0.0
-    """Bytes a second over TCP and UDP sockets; see `net_known`."""
+    """Payload bytes a second over TCP connections; see `net_known`."""
     net_rx: float = 0.0
     net_known: bool = False
     """Whether network figures can be had for this node."""
