@@ -54,9 +54,9 @@ def find_socket() -> Path:
 
 def no_daemon(looked: tuple[Path, ...]) -> NoDaemonError:
     """Return the error for when nobody listens in any of these places."""
-    where = " and ".join(map(str, looked))
+    where = " or ".join(map(str, looked))
     return NoDaemonError(
-        "unavailable", f"no dorad is running (looked at {where})", "start one with `dora up`"
+        "unavailable", f"no dorad is running at {where}", "start one with `dora up`"
     )
 
 
