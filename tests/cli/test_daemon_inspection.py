@@ -1,5 +1,6 @@
 """`dora topic`, `dora top` and `dora node info` on a dataflow that runs under a real daemon."""
 
+import contextlib
 import json
 import os
 import signal
@@ -122,8 +123,11 @@ def test_an_echo_that_is_killed_leaves_nothing_and_disturbs_nobody(
 
 def doorbells(pid: int) -> int:
     """Return how many receivers a node can wake, itself included."""
-    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-    return links.count("anon_inode:[eventfd]")
+    found = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += str(entry.readlink()) == "anon_inode:[eventfd]"
+    return found
 
 
 def dorad_nodes(dorad: Daemon) -> list[NodeInfo]:
