@@ -15,7 +15,7 @@ from dorad.control.peer import peer_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONNECT_S = 2.5
+CONNECT_S = 2.0
 """Seconds from the first try to the daemon's welcome."""
 
 CALL_S = 30.0

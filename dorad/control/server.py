@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "ControlServer", "Handler", "StreamHandler"]
 
 _CLOSE_TIMEOUT_S = 1.0
+_ACCEPTED_AT_ONCE = 32
 
 _log = logging.getLogger(__name__)
 _websockets_log = logging.getLogger("dorad.control.websockets")
@@ -87,7 +88,7 @@ class ControlServer:
             self._server = await unix_serve(
                 self._handle,
                 sock=sock,
-                backlog=self._limits.connections,
+                backlog=_ACCEPTED_AT_ONCE,
                 process_request=self._admit,
                 create_connection=self._connection_class(),
                 compression=None,
@@ -99,6 +100,9 @@ class ControlServer:
                 logger=_websockets_log,
                 server_header=None,
             )
+            # asyncio has one number for the sockets that it accepts before it lets others run and
+            # for those that may wait; a crowd should wait, not be turned away.
+            sock.listen(self._limits.opening)
         except BaseException:
             sock.close()
             raise

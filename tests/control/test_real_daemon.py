@@ -1,0 +1,143 @@
+"""Hostile and unlucky clients of a real dorad, while a dataflow runs: it notices nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import unix_connect
+
+from dorad.control.client import Client, ControlError
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.flows import counting, seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(120)
+
+HZ = 100
+
+
+@pytest.fixture(scope="module")
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+@pytest.fixture
+def flow(dorad: Daemon, tmp_path: Path) -> Iterator[Path]:
+    """A dataflow that counts; in the end it has run all the time and lost no number."""
+    with dorad.client() as client:
+        started = client.start(counting(tmp_path, HZ))
+        dorad.until(lambda: seen(tmp_path))
+        yield tmp_path
+        before = len(seen(tmp_path))
+        dorad.until(lambda: len(seen(tmp_path)) > before, why="the dataflow stands still")
+        assert client.stop(started.uuid).status == "finished"
+    numbers = seen(tmp_path)
+    assert all(later == earlier + 1 for earlier, later in pairwise(numbers))
+    assert "Traceback" not in dorad.log
+
+
+def connect(path: Path, stack: ExitStack) -> socket.socket:
+    sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+    sock.settimeout(10)
+    sock.connect(str(path))
+    return sock
+
+
+def noise(path: Path, stack: ExitStack) -> None:
+    """Bytes that are no HTTP, HTTP that is no WebSocket, half a handshake, nothing at all."""
+    for words in (os.urandom(5000), b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nUpgr", b""):
+        connect(path, stack).sendall(words)
+
+
+def nonsense(path: Path, stack: ExitStack) -> None:
+    """Frames that are no requests, requests that are wrong, a frame that is too large."""
+    for frame in ("{", "[" * 100_000, b"\x00", '{"id": 1, "method": "no.such"}', "x" * (5 << 20)):
+        connection = stack.enter_context(unix_connect(str(path), compression=None))
+        try:
+            connection.send('{"hello": "nonsense"}')
+            connection.recv(10)
+            connection.send(frame)
+            assert "error" in connection.recv(10)
+        except WebSocketException:
+            assert len(frame) > 4 << 20, "only too large a frame ends the connection"
+
+
+def crowd(path: Path, stack: ExitStack) -> None:
+    """500 connections at once, most of which say nothing."""
+    for _ in range(500):
+        connect(path, stack)
+
+
+def slow_readers(path: Path, stack: ExitStack) -> None:
+    """Subscribers that never read what they asked for."""
+    for method in ("topic.subscribe", "topic.watch", "watch", "logs.read"):
+        connection = stack.enter_context(
+            unix_connect(str(path), compression=None, max_queue=1, close_timeout=0.1)
+        )
+        connection.send('{"hello": "slow"}')
+        for number in range(1, 9):
+            params = '{"follow": true}' if method == "logs.read" else "{}"
+            connection.send(f'{{"id": {number}, "method": "{method}", "params": {params}}}')
+
+
+@pytest.mark.parametrize("attack", [noise, nonsense, crowd, slow_readers])
+def test_a_dataflow_does_not_notice(
+    dorad: Daemon, flow: Path, attack: Callable[[Path, ExitStack], None]
+) -> None:
+    with ExitStack() as stack:
+        attack(dorad.places.control, stack)
+        before = len(seen(flow))
+        dorad.until(lambda: len(seen(flow)) > before + HZ)
+
+
+def test_what_hostile_clients_cost_is_given_back(dorad: Daemon, flow: Path) -> None:
+    process = psutil.Process(dorad.pid)
+    before = process.num_fds()
+    for attack in (noise, crowd, slow_readers):
+        with ExitStack() as stack:
+            attack(dorad.places.control, stack)
+    dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
+
+
+def test_who_vanishes_in_mid_stream_leaves_nothing_behind(dorad: Daemon, flow: Path) -> None:
+    process = psutil.Process(dorad.pid)
+    before = process.num_fds()
+    for _ in range(2):
+        with dorad.client() as client:
+            next(client.echo(["source/number"]))
+            next(client.watch_topics())
+            # No goodbye, as when the process is killed.
+            client._connection.socket.shutdown(socket.SHUT_RDWR)
+    dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
+    with dorad.client() as client:
+        (detail,) = [node for node in client.nodes() if node.node == "source"]
+        assert detail.status == "running"
+
+
+def test_a_daemon_that_is_stopped_is_reported_in_time(dorad: Daemon, flow: Path) -> None:
+    os.kill(dorad.pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        with pytest.raises(ControlError, match=f"process {dorad.pid}") as caught:
+            Client(dorad.places.control)
+        waited = time.monotonic() - begun
+        before = len(seen(flow))
+        dorad.until(lambda: len(seen(flow)) > before + HZ // 2)
+    finally:
+        os.kill(dorad.pid, signal.SIGCONT)
+    assert caught.value.code == "deadline"
+    assert waited >= 1.5, "a busy daemon is not hung"
+    assert "dora up" in str(caught.value.hint)
