@@ -15,7 +15,7 @@ from hwtests.faults import campaigns
 from hwtests.faults.bed import DamageError
 from hwtests.faults.campaigns import Outcome
 from hwtests.faults.clock import MachineClock, PatchedClock, why_not_the_machines
-from hwtests.faults.daemon import daemon, lost
+from hwtests.faults.daemon import busy, daemon, lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,7 @@ CAMPAIGNS: dict[str, Callable[[float, Random], Outcome]] = {
     "fulldisk": campaigns.fulldisk,
     "clock": functools.partial(campaigns.clock, hand=PatchedClock()),
     "daemon": daemon,
+    "busy": busy,
     "lost": lost,
 }
 

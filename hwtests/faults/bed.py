@@ -85,6 +85,16 @@ class Bed:
             raise DamageError(f"`dora {words[0]}` failed: {done.stderr.strip()[-500:]}")
         return done.stdout
 
+    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command that may fail."""
+        return subprocess.Popen(
+            [Path(sys.executable).with_name("dora"), *words],
+            env=self._env,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def client(self) -> Client:
         return Client(self.runtime / "dora" / "control.sock")
 
@@ -99,6 +109,11 @@ class Bed:
 
     def stop(self, flow: Flow) -> None:
         self.dora("stop", flow.name)
+
+    def statuses(self, flow: Flow) -> list[str]:
+        """Of all dataflows that had this name, the oldest first."""
+        with self.client() as client:
+            return [info.status for info in client.list() if info.name == flow.name]
 
     def nodes(self, flow: Flow) -> dict[str, NodeInfo]:
         with self.client() as client:
@@ -147,6 +162,19 @@ class Bed:
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+    def processes_of(self, flow: Flow) -> list[psutil.Process]:
+        """Those of them that belong to a dataflow."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("FAULTS_FOLDER") == str(flow.folder):
+                    found.append(process)
+        return found
+
+    def gone(self, flow: Flow) -> bool:
+        """Wait until a dataflow has no process any more; returns whether it came to that."""
+        return self.comes(lambda: not self.processes_of(flow))
 
     def flows(self, *flows: Flow) -> None:
         """Return when every check has got something from now on. DamageError: it does not."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwtests.faults.bed import Bed, DamageError
@@ -36,12 +36,13 @@ class Outcome:
     skipped: str | None = None
 
 
-def spell(seconds: float) -> Iterator[None]:
-    """Turn round until so many seconds have passed, once at least."""
+def spell(seconds: float) -> Iterator[int]:
+    """Count until so many seconds have passed, to one at least."""
     end = time.monotonic() + seconds
-    yield
-    while time.monotonic() < end:
-        yield
+    for turn in itertools.count(1):
+        yield turn
+        if time.monotonic() > end:
+            return
 
 
 def check_calm(bed: Bed, *flows: Flow, since_ns: int = 0) -> float:
@@ -74,7 +75,7 @@ def kill(seconds: float, rng: Random) -> Outcome:
         bed.start(calm)
         held = bed.descriptors()
         for _ in spell(seconds):
-            time.sleep(rng.expovariate(5.0))
+            time.sleep(rng.expovariate(1.5))
             nodes = [node for node in bed.nodes(struck).values() if node.pid]
             for node in rng.sample(nodes, min(len(nodes), rng.choice((1, 1, 1, 2, 6)))):
                 if bed.signal(node.pid or 0, signal.SIGKILL):
@@ -143,22 +144,13 @@ def forkbomb(_seconds: float, _rng: Random) -> Outcome:
         begun = time.monotonic()
         bed.stop(bomb)
         took = time.monotonic() - begun
-        marked = f"FAULTS_NODE=bomb\0FAULTS_FOLDER={bomb.folder}".encode()
-        left = [p for p in bed.processes() if marked in _environ(p.pid)]
-        if left:
+        if left := bed.processes_of(bomb):
             bed.faults.append(f"{len(left)} processes outlive `dora stop`")
         bed.flows(calm)
         pause = check_calm(bed, calm)
         bed.judge([calm])
     said = f"{before} processes, stopped in {took:.1f} s; longest pause of others {pause:.2f} s"
     return Outcome(said, bed.faults)
-
-
-def _environ(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
 
 
 def fulldisk(_seconds: float, _rng: Random) -> Outcome:

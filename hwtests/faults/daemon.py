@@ -6,7 +6,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from hwtests.faults.bed import Bed, DamageError
+from hwtests.faults.bed import PATIENCE_S, Bed, DamageError
 from hwtests.faults.campaigns import Outcome, check_calm, check_descriptors, spell
 from hwtests.faults.flow import RESTARTED, Flow
 
@@ -63,6 +63,48 @@ def daemon(seconds: float, rng: Random) -> Outcome:
     return Outcome(said, bed.faults)
 
 
+def busy(seconds: float, rng: Random) -> Outcome:
+    """Killed while it starts, stops or restarts a dataflow: all of that runs then, or nothing."""
+    kills = {"start": 0, "stop": 0, "restart": 0}
+    survived = 0
+    with Bed() as bed:
+        calm = Flow("calm", bed.folder / "calm")
+        calm.add_chain("calm")
+        bed.start(calm)
+        for turn in spell(seconds):
+            flow = Flow(f"brief-{turn}", bed.folder / f"brief-{turn}")
+            flow.add_chain("brief")
+            flow.write()
+            verb = rng.choice(list(kills))
+            if verb == "start":
+                command = bed.begin("start", str(flow.file), "--name", flow.name, "--detach")
+            else:
+                bed.start(flow)
+                command = bed.begin(verb, flow.name)
+            time.sleep(rng.uniform(0.0, 1.0))
+            if not bed.signal(bed.daemon_pid(), signal.SIGKILL):
+                raise DamageError("the daemon is gone already")
+            kills[verb] += 1
+            command.wait(PATIENCE_S)
+            bed.dora("up")
+            if "starting" in bed.statuses(flow) or "running" in bed.statuses(flow):
+                survived += 1
+                bed.flows(flow)
+                bed.stop(flow)
+            if not bed.gone(flow):
+                left = len(bed.processes_of(flow))
+                raise DamageError(
+                    f"killed during `dora {verb}`, then {bed.statuses(flow)}: {left} nodes are left"
+                )
+            bed.judge([flow])
+        bed.flows(calm)
+        pause = check_calm(bed, calm)
+        bed.judge([calm])
+    said = ", ".join(f"{count} during `dora {verb}`" for verb, count in kills.items())
+    said += f"; {survived} dataflows ran then; longest pause of others {pause:.2f} s"
+    return Outcome(said, bed.faults)
+
+
 def lost(_seconds: float, _rng: Random) -> Outcome:
     """Daemon and keeper killed at once: the next daemon leaves no orphan."""
     with Bed() as bed:
@@ -87,9 +129,6 @@ def _pids(bed: Bed, *flows: Flow) -> dict[str, int | None]:
 
 
 def _all_run(bed: Bed, *flows: Flow) -> None:
-    def status() -> dict[str | None, str]:
-        with bed.client() as client:
-            return {info.name: info.status for info in client.list()}
-
-    if not bed.comes(lambda: all(status().get(flow.name) == "running" for flow in flows)):
-        raise DamageError(f"not all dataflows run again: {status()}")
+    if not bed.comes(lambda: all(bed.statuses(flow) == ["running"] for flow in flows)):
+        found = {flow.name: bed.statuses(flow) for flow in flows}
+        raise DamageError(f"not all dataflows run again: {found}")
