@@ -22,17 +22,19 @@ class Health:
         return now - self.well_at
 
 
-def health_after(before: Health | None, vitals: Vitals, now: float) -> Health | None:
+def health_after(
+    before: Health | None, vitals: Vitals, now: float, *, halted: bool = False
+) -> Health | None:
     """Return what is known after a look at a node; None while it has no `Node`.
 
     A node is well if its pulse has moved since the last look, or if it is at rest: waiting for
-    input with nothing queued, and having read all that the daemon has told it. Only an answer
-    proves that a node at rest has not been stopped by a signal, so whoever looks sends it a
-    packet each time.
+    input with nothing queued, not halted by a signal, and having read all that the daemon has
+    told it. Whoever looks sends it a packet now and then, since only an answer proves that a node
+    at rest would wake.
     """
     if not vitals.connected:
         return None
-    if before is None or vitals.pulse != before.pulse or at_rest(vitals):
+    if before is None or vitals.pulse != before.pulse or (at_rest(vitals) and not halted):
         return Health(vitals.pulse, now)
     return before
 

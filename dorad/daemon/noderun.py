@@ -48,6 +48,8 @@ class NodeRun:
     """The same, in seconds since 1970."""
     connected: bool = False
     """Whether the process has called `Node()`."""
+    api_pid: int | None = None
+    """Which process has: the node's, or one that it has started."""
     stopped: bool = False
     """Somebody asked for its end: it is not started again."""
     apart: bool = False
@@ -94,7 +96,7 @@ class NodeRun:
 
     def gone(self, words: str) -> None:
         """Take note that its process has ended, as `words` say."""
-        self.process = self.pid = self.spawned = self.started_at = None
+        self.process = self.pid = self.spawned = self.started_at = self.api_pid = None
         self.connected = False
         self.last_exit = words
         self.no_longer_lingers()
@@ -139,6 +141,7 @@ class NodeRun:
             "spawned": self.spawned,
             "started_at": self.started_at,
             "connected": self.connected,
+            "api_pid": self.api_pid,
             "stopped": self.stopped,
             "apart": self.apart,
             "again": self.again,
@@ -161,6 +164,7 @@ class NodeRun:
             "spawned",
             "started_at",
             "connected",
+            "api_pid",
             "stopped",
             "apart",
             "again",

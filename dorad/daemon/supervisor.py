@@ -271,6 +271,7 @@ class Supervisor:
         run = self._nodes[node_id]
         run.no_longer_lingers()  # one process may make a second Node
         run.connected = True
+        run.api_pid = pid
         run.successor_connected = run.successor_waits
         if run.node.is_dynamic:
             run.lives += 1

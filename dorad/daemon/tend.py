@@ -117,14 +117,15 @@ class Tender:
     async def _hand_over(self, run: NodeRun, successor: Started, exit_: Exit) -> Exit:
         """Let the process that waits take the place of the one that ended; return its end."""
         shared, name = self._shared, run.node.id
-        words, connected = describe(exit_), run.successor_connected
+        words, connected, api_pid = describe(exit_), run.successor_connected, run.api_pid
         run.gone(words)
         run.successor = None
         run.successor_waits = run.successor_connected = False
         shared.tell("node-exited", name, words, code=exit_.code, signal=exit_.signal)
         loop = asyncio.get_running_loop()
         run.born(successor, loop.time(), time.time())
-        run.connected = connected
+        if connected:
+            run.connected, run.api_pid = True, api_pid
         run.restarts += 1
         if not shared.broker.end_handover(name):
             shared.broker.released(name)

@@ -6,16 +6,18 @@ There is no tick while nothing is due and nothing has to be sampled.
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 from typing import TYPE_CHECKING
 
+from dorad.daemon import halted
 from dorad.daemon.barrier import Phase
 from dorad.daemon.breaker import Breaker
 from dorad.daemon.health import at_rest, health_after
 from dorad.dataflow.model import NodeOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dorad.daemon.health import Health
     from dorad.daemon.noderun import NodeRun
@@ -33,11 +35,15 @@ have. Such a time counts for nobody's silence."""
 class Watchdogs:
     """Ends what is overdue and breaks what is silent. Belongs to one event loop."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(
+        self, shared: Shared, *, is_halted: Callable[[int], bool] = halted.is_halted
+    ) -> None:
         self._shared = shared
+        self._is_halted = is_halted
         self._spawned: dict[str, tuple[int, float]] = {}
         """Node to which life it is in and when that began."""
         self._health: dict[str, Health] = {}
+        self._pinged: dict[str, float] = {}
         self._breakers: dict[tuple[str, str], Breaker] = {}
         self._stalled = 0.0
         """Seconds that this process did not run for; `now` below is without them."""
@@ -91,7 +97,9 @@ class Watchdogs:
             self._health.pop(name, None)
             return
         vitals = self._shared.broker.vitals(name)
-        seen = health_after(self._health.get(name), vitals, now)
+        resting = at_rest(vitals)
+        is_halted = resting and run.api_pid is not None and self._is_halted(run.api_pid)
+        seen = health_after(self._health.get(name), vitals, now, halted=is_halted)
         if seen is None:
             self._health.pop(name, None)
             yield now + SAMPLE_S
@@ -101,7 +109,8 @@ class Watchdogs:
             self._shared.totals.health_check_kills += 1
             self._kill(run, f"was killed because it had not come back to dora for {timeout:g} s")
             return
-        if at_rest(vitals):
+        if resting and now - self._pinged.get(name, -math.inf) >= timeout / 2:
+            self._pinged[name] = now
             self._shared.broker.ping(name)
         yield min(seen.well_at + timeout, now + SAMPLE_S)
 

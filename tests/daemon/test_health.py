@@ -40,3 +40,10 @@ def test_the_first_look_finds_every_node_well() -> None:
 
 def test_of_a_node_that_is_not_connected_nothing_is_known() -> None:
     assert health_after(BEFORE, Vitals(connected=False), 12) is None
+
+
+def test_a_halted_node_is_not_well_at_rest_but_is_if_it_has_moved() -> None:
+    at_rest = Vitals(asleep=True, pulse=1)
+    assert health_after(BEFORE, at_rest, 12, halted=True) == BEFORE
+    moved = Vitals(asleep=True, pulse=2)
+    assert health_after(BEFORE, moved, 12, halted=True) == Health(2, 12)

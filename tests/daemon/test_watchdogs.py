@@ -32,7 +32,8 @@ class Scene:
             lambda: None,
             lambda _: None,
         )
-        self.dogs = Watchdogs(self.shared)
+        self.halted: set[int] = set()
+        self.dogs = Watchdogs(self.shared, is_halted=self.halted.__contains__)
         self.processes = {name: FakeProcess(frozenset()) for name in self.runs}
         for name, run in self.runs.items():
             run.born(self.processes[name], 0.0, 0.0)
@@ -41,6 +42,7 @@ class Scene:
 
     def connect(self, name: str) -> None:
         self.runs[name].connected = True
+        self.runs[name].api_pid = 42
         self.shared.life.connected(name)
 
     def killed(self, name: str) -> bool:
@@ -111,11 +113,21 @@ async def test_a_busy_node_that_comes_back_is_left_alone() -> None:
     assert not scene.killed("a")
 
 
-async def test_a_node_at_rest_is_pinged_and_left_alone_while_it_answers() -> None:
+async def test_a_node_at_rest_is_pinged_twice_in_its_time_and_left_alone_while_it_answers() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
-    scene.look(0, 50, 100)
+    scene.look(0, 0.4, 0.5, 0.9, 1.0, 1.4)
     assert scene.broker.calls == [("ping", "a")] * 3
     assert not scene.killed("a")
+
+
+async def test_a_node_that_is_halted_at_rest_is_killed_in_time() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    scene.look(0, 0.3)
+    scene.halted.add(42)
+    scene.look(0.35, 1.29)
+    assert not scene.killed("a")
+    scene.look(1.3)
+    assert scene.killed("a")
 
 
 async def test_a_node_at_rest_that_does_not_answer_is_killed() -> None:
