@@ -36,7 +36,7 @@ class Limits:
     """From the connection to the HTTP request, and from there to the `hello` frame."""
     call: float = 60.0
     """For a call that does not itself ask for more."""
-    slow: float = 30.0
+    slow: float = 120.0
     """For a client to read one frame; then its stream ends, or its connection."""
 
 
