@@ -13,6 +13,7 @@ from dorad.cli.logsources import record_of
 from dorad.cli.session import from_thread, tell
 from dorad.cli.stop import report_end
 from dorad.control.asyncclient import AsyncClient
+from dorad.control.errors import ControlError
 from dorad.logs.filter import LogFilter
 from dorad.logs.format import formatter
 
@@ -83,10 +84,18 @@ async def _follow(uuid: str, nodes: Sequence[str]) -> tuple[DataflowState, bool]
                 await asyncio.wait({lines}, timeout=LAST_LINES_S)
             finally:
                 lines.cancel()
+                await asyncio.gather(lines, return_exceptions=True)
         await attached.finish()
     return state, attached.forced
 
 
 async def _show_lines(client: AsyncClient, uuid: str, live: LiveLog) -> None:
-    async for lines in client.logs(uuid, follow=True):
-        live.take([record_of(line) for line in lines.lines])
+    """Show lines until the dataflow has ended. That they cannot be had does not end it."""
+    try:
+        async for lines in client.logs(uuid, follow=True):
+            live.take([record_of(line) for line in lines.lines])
+            if lines.left_out:
+                tell("note:", "cyan", f"{lines.left_out} lines are left out: output is too slow")
+    except ControlError as error:
+        if error.code != "unavailable":  # of that `wait` tells as well
+            tell("warning:", "yellow", f"no more log lines: {error}")

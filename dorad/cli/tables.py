@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.table import Table
+    from rich.console import RenderableType
 
 format_option = click.option(
     "-f",
@@ -27,34 +27,48 @@ WIDEST = 10_000
 """Columns of a table; it is for the terminal to wrap or cut a line that is too long for it."""
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table without lines, two spaces between its columns."""
+def table_lines(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool = False
+) -> list[str]:
+    """Return the lines of a table without frames; `colour` makes its head bold."""
+    from rich.console import Console
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        made.add_column(column, no_wrap=True, overflow="ignore")
+        table.add_column(column, no_wrap=True)
     for row in rows:
-        made.add_row(*row)
-    return made
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table to standard output; its head is bold on a terminal."""
-    from rich.console import Console
-
+        table.add_row(*row)
     console = Console(
         width=WIDEST,
-        color_system="standard" if colours() else None,
-        force_terminal=colours(),
+        color_system="standard" if colour else None,
+        force_terminal=colour,
         markup=False,
         emoji=False,
         highlight=False,
     )
     with console.capture() as captured:
-        console.print(table(columns, rows))
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table to standard output; its head is bold on a terminal."""
+    for line in table_lines(columns, rows, colour=colours()):
+        click.echo(line)
+
+
+def screen_lines(lines: Iterable[str], *, head: int = 0) -> RenderableType:
+    """Return lines for a live display, cut where the terminal ends; those before `head` bold."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(
+        *(
+            Text(line, style="bold" if place < head else "", no_wrap=True, overflow="crop")
+            for place, line in enumerate(lines)
+        )
+    )
 
 
 def colours() -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dorad.cli.node_view import status_text
 from dorad.cli.select import connect
-from dorad.cli.tables import milliseconds, rate, table
+from dorad.cli.tables import milliseconds, rate, screen_lines, table_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,12 +37,12 @@ NODES = (
 EDGES = (
     "EDGE",
     "RATE(Hz)",
-    "BANDWIDTH",
+    "LATENCY(ms)",
+    "JITTER(ms)",
     "DROPPED",
     "DROPS/s",
     "QUEUE",
-    "LATENCY(ms)",
-    "JITTER(ms)",
+    "BANDWIDTH",
 )
 ORDERS = {
     "n": "name",
@@ -102,18 +102,16 @@ def _keys() -> Iterator[Callable[[float], str]]:
 def screen(found: Top, order: str) -> RenderableType:
     """Return the whole screen for what was found, sorted as a key asks."""
     from rich.console import Group
-    from rich.text import Text
 
     clock = time.strftime("%H:%M:%S", time.localtime(found.at))
     dataflows = len({info.dataflow for info in found.nodes})
-    head = f"dora top   {clock}   {dataflows} dataflows, {len(found.nodes)} nodes"
+    head = f"dora top   {clock}   dataflows: {dataflows}   nodes: {len(found.nodes)}"
+    nodes = table_lines(NODES, map(node_row, sort_nodes(found.nodes, order)))
+    edges = table_lines(EDGES, map(edge_row, sort_edges(found.edges, order)))
     return Group(
-        Text(f"{head}   sorted by {ORDERS[order]}", style="bold", no_wrap=True),
-        Text(HELP, style="dim", no_wrap=True),
-        Text(),
-        table(NODES, map(node_row, sort_nodes(found.nodes, order))),
-        Text(),
-        table(EDGES, map(edge_row, sort_edges(found.edges, order))),
+        screen_lines([f"{head}   sorted by {ORDERS[order]}", HELP, ""]),
+        screen_lines([*nodes, ""], head=1),
+        screen_lines(edges, head=1),
     )
 
 
@@ -161,10 +159,10 @@ def edge_row(edge: EdgeStats) -> tuple[str, ...]:
     return (
         f"{edge.source} -> {edge.target}{broken}",
         f"{edge.rate:.1f}",
-        rate(edge.bandwidth),
+        milliseconds(edge.latency),
+        milliseconds(edge.jitter),
         str(edge.dropped),
         f"{edge.drop_rate:.1f}",
         f"{edge.queued}/{edge.queue_size}",
-        milliseconds(edge.latency),
-        milliseconds(edge.jitter),
+        rate(edge.bandwidth),
     )

@@ -11,7 +11,7 @@ import click
 
 from dorad.cli.complete import topic_names
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.tables import format_option, print_lines, table
+from dorad.cli.tables import format_option, print_lines, screen_lines, table_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -98,7 +98,9 @@ def _follow(stream: Iterator[TopicRates]) -> TopicRates | None:
         with Live(console=Console(markup=False), auto_refresh=False, transient=True) as live:
             for rates in stream:
                 last = rates
-                live.update(table(COLUMNS, rows(last.rates)), refresh=True)
+                live.update(
+                    screen_lines(table_lines(COLUMNS, rows(rates.rates)), head=1), refresh=True
+                )
     except KeyboardInterrupt:
         pass  # the way to end it
     return last

@@ -208,6 +208,23 @@ def test_an_attached_start_ends_with_control_c(dorad: Daemon, tmp_path: Path) ->
         assert [info.status for info in client.list()] == ["finished"]
 
 
+def test_an_attached_start_says_that_the_daemon_is_gone(dorad: Daemon, tmp_path: Path) -> None:
+    talk = "from dora import Node\nfor event in Node():\n    print(1, flush=True)\n"
+    inputs = {"tick": "dora/timer/millis/50"}
+    file = write_flow(tmp_path, [{"id": "a", "path": "a.py", "inputs": inputs}], a=talk)
+    with dorad.begin("start", file, "--attach") as attached:
+        assert attached.stdout is not None
+        while "stdout" not in attached.stdout.readline():
+            assert attached.poll() is None
+        dorad.kill()
+        _, err = attached.communicate(timeout=30)
+    assert attached.returncode == 1
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    dorad.start()
+    dorad.dora_ok("stop", "--all")
+
+
 def test_doctor_finds_a_healthy_daemon(dorad: Daemon, flow: Path) -> None:
     found = json.loads(dorad.dora_ok("doctor", "--json", "--dataflow", str(flow / "dataflow.yml")))
     levels = {check["name"]: check["level"] for check in found["checks"]}

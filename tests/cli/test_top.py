@@ -7,8 +7,9 @@ import pty
 import subprocess
 
 import pytest
+from rich.console import Console
 
-from dorad.cli.top_screen import edge_row, node_row, sort_edges, sort_nodes
+from dorad.cli.top_screen import edge_row, node_row, screen, sort_edges, sort_nodes
 from dorad.control import messages as m
 from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import UUID, no_daemon, node
@@ -136,6 +137,15 @@ def test_the_live_table_is_drawn_and_q_quits(topped):
     assert len(topped.asked("top")) == 1
 
 
+def test_a_narrow_terminal_cuts_lines_and_not_columns():
+    console = Console(width=60, markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(screen(TOP, "n"))
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[4] == "arm     Running  demo      4711  50.0  200.0       0"
+
+
 def test_a_row_of_a_node():
     assert node_row(TOP.nodes[0]) == (
         *("arm", "Running", "demo", "4711", "50.0", "200.0", "0", "6"),
@@ -146,8 +156,8 @@ def test_a_row_of_a_node():
 
 def test_a_row_of_an_edge():
     assert edge_row(TOP.edges[0]) == (
-        *("camera/image -> arm/image", "20.0", "160.0 kB/s", "4", "0.5", "6/10"),
-        *("0.250", "0.010"),
+        *("camera/image -> arm/image", "20.0", "0.250", "0.010"),
+        *("4", "0.5", "6/10", "160.0 kB/s"),
     )
     assert edge_row(edge("a/b", "c/d", latency=None, broken=True))[0] == "a/b -> c/d (broken)"
 

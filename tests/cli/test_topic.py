@@ -1,9 +1,14 @@
 """`dora topic`."""
 
+import contextlib
 import datetime
 import decimal
 import json
 import math
+import os
+import pty
+import signal
+import subprocess
 
 import pyarrow as pa
 import pytest
@@ -12,6 +17,7 @@ from dorad.cli.topic_echo import brief, milliseconds, to_json
 from dorad.cli.topic_hz import rows
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
+from tests.cli.dora import DORA
 from tests.cli.fakedaemon import UUID
 
 TOPICS = m.TopicList(
@@ -87,6 +93,24 @@ def test_hz_without_a_terminal_needs_a_duration(topics):
     result = topics.dora("topic", "hz")
     assert result.returncode == 2
     assert "--duration" in result.stderr
+
+
+def test_hz_on_a_terminal_goes_on_until_control_c(topics):
+    topics.answers["topic.watch"] = [m.TopicRates(at=1.0, rates=[COUNT]), ...]
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "DORA_SOCKET": str(topics.socket), "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen([*DORA, "topic", "hz"], stdout=theirs, env=env) as process:
+        os.close(theirs)
+        shown = b""
+        while b"talker/count" not in shown:
+            shown += os.read(ours, 4096)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the end of a terminal is an error
+            while more := os.read(ours, 4096):
+                shown += more
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"ALL\t50.00\t20.00" in shown
 
 
 def test_the_row_of_all_topics_adds_rates_and_pools_deviations():
