@@ -1,8 +1,8 @@
 """Who looks into a running dataflow, or sends into it, through the control API.
 
 The daemon itself never touches messages: each subscription is a small process, a tap, that takes
-part in the dataflow as one more node and hands the daemon what it receives. A tap whose reader is
-slow loses the oldest messages in its own queue; nobody else notices.
+part in the dataflow as one more node and hands the daemon what it receives. For a slow reader it
+keeps copies of the newest messages; nobody else notices.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MOST_TAPS = 16
 """At a time, of one dataflow: each is a process of some 60 MB."""
 
+LONGEST_QUEUE = 4096
+"""Messages of a topic that wait for a slow reader at most, whatever it asks for."""
+
 IDLE_S = 5.0
 """How long a tap that has published waits for more of the same."""
 
@@ -56,6 +59,7 @@ class _Guest:
         task: str,
         inputs: tuple[Input, ...] = (),
         outputs: Mapping[str, tuple[tuple[str, str], ...]] | None = None,
+        queue_size: int = 1,
     ) -> None:
         """Join the dataflow. Raises ControlError if it cannot."""
         try:
@@ -69,6 +73,7 @@ class _Guest:
                 "dorad.daemon.tap.process",
                 str(os.getpid()),
                 task,
+                str(queue_size),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env=environ,
@@ -153,11 +158,12 @@ class Tap:
         self.topics = tuple(dict.fromkeys(str(topic) for topic in topics))
         self._broker = broker
         self._guest = _Guest(broker, guest_id)
+        self._queue_size = min(max(queue_size, 1), LONGEST_QUEUE)
         self._inputs = tuple(
-            Input(str(topic), topic, max(queue_size, 1)) for topic in dict.fromkeys(topics)
+            Input(str(topic), topic, self._queue_size) for topic in dict.fromkeys(topics)
         )
         self._counts = dict.fromkeys(self.topics, 0)
-        self._dropped = dict.fromkeys(self.topics, 0)
+        self._missed = dict.fromkeys(self.topics, 0)
         self._before: dict[str, int] = {}
         self.joined = False
         """Whether it is part of the dataflow now."""
@@ -173,7 +179,7 @@ class Tap:
 
     async def __aenter__(self) -> Tap:
         try:
-            await self._guest.start("echo", self._inputs)
+            await self._guest.start("echo", self._inputs, queue_size=self._queue_size)
             # What came before the process was there is not lost: nobody had asked for it yet.
             self._before = {topic: self._displaced(topic) for topic in self.topics}
             self.joined = True
@@ -196,17 +202,18 @@ class Tap:
         topic = frame.content["topic"]
         self._counts[topic] += 1
         with contextlib.suppress(KeyError):  # the dataflow has ended, and left this to be read
-            self._dropped[topic] = max(self._displaced(topic) - self._before[topic], 0)
+            self._missed[topic] = max(self._displaced(topic) - self._before[topic], 0)
         header = TopicHeader(
             stream=0,
             topic=topic,
             sequence=self._counts[topic],
-            dropped=self._dropped[topic],
+            dropped=self._missed[topic] + frame.content["displaced"],
             metadata=frame.content["metadata"],
         )
         return header, frame.payload
 
     def _displaced(self, topic: str) -> int:
+        """Messages that the process was too busy to take."""
         return self._broker.edge_counters_of(self._guest.id, topic).dropped
 
 

@@ -110,6 +110,34 @@ async def test_a_slow_reader_loses_its_oldest_messages_and_holds_nobody_up(
         await on.goes_on()
 
 
+_HEAVY = """
+from dora import Node
+node = Node()
+while node.next(timeout=0.005)["type"] != "STOP":
+    node.send_output("out", node.empty(4 << 20))
+"""
+
+
+async def test_a_slow_reader_does_not_make_the_sender_keep_its_messages() -> None:
+    async with stage(dataflow(node("a"))) as on:
+        environ = {**os.environ, "DORA_NODE_CONFIG": on.broker.node_config("a")}
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _HEAVY, env=environ)
+        try:
+            async with _received(Taps(on.broker)) as stream:
+                await _next(stream)
+                async with asyncio.timeout(DEADLINE_S):
+                    while on.broker.edge_counters_of(".tap-1", "a/out").sent < 150:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                held = psutil.Process(process.pid).memory_info().shared
+                header, _ = await _next(stream)
+                while not header.dropped:
+                    header, _ = await _next(stream)
+            assert held < 150 << 20  # 64 messages would be 256
+        finally:
+            process.kill()
+            await process.wait()
+
+
 async def test_several_topics_over_one_subscription() -> None:
     flow = dataflow(node("a"), node("b", x="a/out"), node("c"))
     async with stage(flow) as on, pair(on):

@@ -1,4 +1,4 @@
-"""A tap, as a process: `python -m dorad.daemon.tap.process PARENT echo|publish`.
+"""A tap, as a process: `python -m dorad.daemon.tap.process PARENT echo|publish QUEUE_SIZE`.
 
 It is a node like others, except that no file declares it. `echo` writes every message of its inputs
 to standard output. `publish` sends on its only output what standard input asks for. It ends when
@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.tap.frames import PREFIX, head
+from dorad.daemon.tap.outbox import Message, Outbox
 from dorad.daemon.tap.plainarrays import encode_plain
 from dorad.launch.prctl import die_with_parent
 from dorad.node import attach
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from dorad.shm.arrow import Encoded
 
 
-def main(parent: int, task: str) -> None:
+def main(parent: int, task: str, queue_size: int) -> None:
     """Serve until there is nothing left to do."""
     die_with_parent(parent)
     # What a library prints must not come between frames.
@@ -38,7 +39,10 @@ def main(parent: int, task: str) -> None:
     if task == "echo":
         threading.Thread(target=_end_with_input, daemon=True).start()
     try:
-        (_echo if task == "echo" else _publish)(out)
+        if task == "echo":
+            _echo(out, queue_size)
+        else:
+            _publish(out)
     except RuntimeError as error:
         _write(out, {"kind": "error", "text": str(error)})
 
@@ -50,20 +54,31 @@ def _end_with_input() -> None:
     os._exit(0)
 
 
-def _echo(out: BinaryIO) -> None:
+def _echo(out: BinaryIO, queue_size: int) -> None:
     """Raises RuntimeError if it cannot join the dataflow."""
     from dorad.control.arrays import to_ipc
     from dorad.node.node import Node
 
     node = Node()
     _write(out, {"kind": "ready"})
+    outbox = Outbox(queue_size)
+    writer = threading.Thread(target=_write_all, args=(outbox, out))
+    writer.start()
     while (event := node.next()) is not None and event["type"] != "STOP":
         if event["type"] == "INPUT":
             metadata = {key: _plain(value) for key, value in event["metadata"].items()}
-            payload = to_ipc(event["value"])
-            topic = event["id"]
-            del event  # waiting below must not keep the sender's memory
-            _write(out, {"kind": "message", "topic": topic, "metadata": metadata}, payload)
+            message = Message(event["id"], metadata, to_ipc(event["value"]))
+            del event  # the sender may use its memory again
+            outbox.put(message)
+    outbox.close()
+    writer.join()
+
+
+def _write_all(outbox: Outbox, out: BinaryIO) -> None:
+    while (message := outbox.get()) is not None:
+        topic, metadata, payload = message
+        content = {"kind": "message", "topic": topic, "displaced": outbox.displaced[topic]}
+        _write(out, content | {"metadata": metadata}, payload)
 
 
 def _publish(out: BinaryIO) -> None:
@@ -135,4 +150,4 @@ def _write(out: BinaryIO, content: dict[str, Any], payload: bytes | memoryview =
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
