@@ -215,7 +215,7 @@ class Handovers:
             self._swap(node_id, handover, None if parked is None or parked.hung_up() else parked)
         del self._open[node_id]
         if handover.swapped:
-            self._settle(node_id, SETTLE_S)
+            self._settle(node_id, self._received(node_id), SETTLE_S)
             return node_id in self._desk.connections
         if parked is not None:
             parked.send("refused", {"error": f"node {node_id!r} is not replaced"})
@@ -228,11 +228,16 @@ class Handovers:
         for ring in handover.fresh.values():
             self._topology.remove_ring(node_id, ring)
 
-    def _settle(self, node_id: str, left: float, *, calm: bool = False) -> None:
+    def _received(self, node_id: str) -> int:
+        box = self._desk.boxes[node_id]
+        return sum(box.counters(name).received for name in box.rings)
+
+    def _settle(self, node_id: str, before: int, left: float, *, calm: bool = False) -> None:
         """Restore the policies once the new process has caught up with what waits for it.
 
         Its first message takes it long, because it loads what it needs for it; so it has to be
-        found without a queue at two looks in a row.
+        found without a queue at two looks in a row, and to have begun: it has received more than
+        what was received `before`, or waits for something to receive.
         """
         self._settling.pop(node_id, None)
         box = self._desk.boxes.get(node_id)
@@ -240,14 +245,15 @@ class Handovers:
             return
         there = node_id in self._desk.connections
         rings = [name for name in box.rings if box.rings[name].interval_ns is None]
-        was_calm, calm = calm, not any(box.counters(name).queued for name in rings)
+        begun = box.asleep or self._received(node_id) > before
+        was_calm, calm = calm, begun and not any(box.counters(name).queued for name in rings)
         if left <= 0 or (there and calm and was_calm):
             self.restore_policies(node_id)
             if not there:
                 self._vacate(node_id)
             return
         self._settling[node_id] = asyncio.get_running_loop().call_later(
-            LOOK_S, lambda: self._settle(node_id, left - LOOK_S, calm=calm)
+            LOOK_S, lambda: self._settle(node_id, before, left - LOOK_S, calm=calm)
         )
 
     def _stop_settling(self, node_id: str) -> None:

@@ -254,6 +254,11 @@ class Mailbox:
     # -- words -------------------------------------------------------------------------------
 
     @property
+    def asleep(self) -> bool:
+        """Whether the node blocks until something comes for it."""
+        return bool(self._words[layout.BOX_ASLEEP])
+
+    @property
     def mail(self) -> int:
         """Packets sent to the node so far."""
         return int(self._words[layout.BOX_MAIL])
@@ -282,7 +287,7 @@ class Mailbox:
         words = self._words
         return Vitals(
             connected=connected,
-            asleep=bool(words[layout.BOX_ASLEEP]),
+            asleep=self.asleep,
             pulse=words[layout.BOX_PULSE],
             unread=connected and self.mail > self.seen,
             queued=sum(self.counters(n).queued for n, r in self.rings.items() if not r.interval_ns),

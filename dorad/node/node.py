@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import os
@@ -58,14 +59,14 @@ class _Attachment:
         # With one core, looking keeps the sender from running at all.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
-        self._epoch_ns = session.wait_for_start()
-        served = [self._input(item) for item in config["inputs"]]
+        make = functools.partial(_input, session, self.clock, session.wait_for_start())
+        served = [make(item) for item in config["inputs"]]
         if config["dynamic"]:
             # A node started by hand receives what is sent from now on.
             for item in served:
                 if isinstance(item, RingInput):
                     item.inlet.discard()
-        self.receiver: Receiving = Receiver(session, served, spin, self._input)
+        self.receiver: Receiving = Receiver(session, served, spin, make)
         if session.watched:
             self.receiver = WatchedReceiver(self.receiver, session)
         directory = os.environ.get(attach.WRITE_EVENTS)
@@ -90,18 +91,21 @@ class _Attachment:
         forking.detach(self.session.box)
         self.session.hang_up()
 
-    def _input(self, item: dict[str, Any]) -> RingInput | TimerInput:
-        session = self.session
-        ring = ring_at(session.box.words, item["ring"])
-        if item["interval_ns"] is not None:
-            return TimerInput(item["id"], session.box, ring, item["interval_ns"], self._epoch_ns)
-        space = session.spaces.get(item["source"]) if item["blocking"] else None
-        inlet = Inlet(session.box, ring, session.segment, space)
-        return RingInput(item["id"], inlet, self.clock)
-
     def __del__(self) -> None:
         if hasattr(self, "sender"):
             self.session.done()
+
+
+def _input(
+    session: Session, clock: Clock, epoch_ns: int, item: dict[str, Any]
+) -> RingInput | TimerInput:
+    """Return what serves an input, or one more ring of it."""
+    ring = ring_at(session.box.words, item["ring"])
+    if item["interval_ns"] is not None:
+        return TimerInput(item["id"], session.box, ring, item["interval_ns"], epoch_ns)
+    space = session.spaces.get(item["source"]) if item["blocking"] else None
+    inlet = Inlet(session.box, ring, session.segment, space)
+    return RingInput(item["id"], inlet, clock)
 
 
 _attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()

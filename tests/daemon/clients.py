@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
 
 DEADLINE_S = 15.0
+PATIENCE_S = 30.0
 
 SENDER = """
 import pyarrow as pa
@@ -38,6 +39,13 @@ for event in Node():
 """
 
 PROGRAMS = {"a": SENDER, "b": RECEIVER}
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds that processes bring about, on a machine with much to do."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():  # noqa: ASYNC110 - words announce nothing
+            await asyncio.sleep(0.005)
 
 
 class Listener:
@@ -139,6 +147,7 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, "-c", program, *map(str, args)],
             env={**os.environ, "DORA_NODE_CONFIG": on.broker.node_config(node_id)},
+            stdin=subprocess.PIPE,
         )
 
     async def __aenter__(self) -> "Program":
@@ -150,6 +159,8 @@ class Program:
 
     async def ended(self) -> int:
         """Wait for the end of the process and return its exit code."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         return await asyncio.to_thread(self.process.wait, DEADLINE_S)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.model import Dataflow, Input, Node, NodeOutput, QueuePolicy, Timer
-from tests.daemon.clients import Program, stage
-from tests.daemon.fakes import until
+from tests.daemon.clients import Program, stage, until
 from tests.daemon.flows import dataflow, node
 
 COUNTER = """

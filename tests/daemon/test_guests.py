@@ -1,21 +1,17 @@
 """Guests of a running dataflow: they watch and feed nodes, and leave no trace."""
 
-import asyncio
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy
-from tests.daemon.clients import Program, Stage, stage
-from tests.daemon.fakes import until
+from tests.daemon.clients import Program, Stage, stage, until
 from tests.daemon.flows import dataflow, node
 from tests.daemon.test_broker_topology import COUNTER, WRITER, lines
 
 PUBLISHER = """
-import sys
 import pyarrow as pa
 from dora import Node
 node = Node()
@@ -69,12 +65,9 @@ async def test_a_ghost_counts_what_nobody_receives() -> None:
 
 async def publish(on: Stage, number: int, count: int, *targets: tuple[str, str]) -> None:
     guest = f".pub-{number}"
-    config = await on.broker.add_guest(guest, outputs={"out": targets})
-    process = subprocess.Popen(
-        [sys.executable, "-c", PUBLISHER, str(count)],
-        env={**os.environ, "DORA_NODE_CONFIG": config},
-    )
-    assert await asyncio.to_thread(process.wait) == 0
+    await on.broker.add_guest(guest, outputs={"out": targets})
+    async with Program(on, guest, PUBLISHER, count) as program:
+        assert await program.ended() == 0
     on.broker.remove_guest(guest)
 
 
@@ -115,8 +108,7 @@ async def test_guests_leave_nothing_in_the_nodes(tmp_path: Path) -> None:
             before = descriptors_of(a.process) + 3, descriptors_of(b.process)
             for number in range(30):
                 await on.broker.add_guest(f".echo-{number}", (Input("x", SOURCE, 1),))
-                counters = on.broker.edge_counters_of
-                await until(lambda n=number: counters(f".echo-{n}", "x").sent > 1)
+                await until(lambda n=number: on.broker.edge_counters_of(f".echo-{n}", "x").sent > 1)
                 on.broker.remove_guest(f".echo-{number}")
             # The sender finds out within seconds that nobody holds its samples any more.
             await until(lambda: descriptors_of(a.process) <= before[0])
