@@ -266,10 +266,13 @@ def test_nodes_that_work_wait_or_are_held_up_are_healthy(tmp_path: Path) -> None
     worker = """
         import time
         from dora import Node
+        begun = time.monotonic()
         for event in Node():
             end = time.monotonic() + 0.4
             while time.monotonic() < end:
                 pass
+            if end - begun > 6:
+                print("long enough", flush=True)
     """
     held = """
         from dora import Node
@@ -284,8 +287,8 @@ def test_nodes_that_work_wait_or_are_held_up_are_healthy(tmp_path: Path) -> None
             time.sleep(3)
     """
     write(tmp_path, yaml, worker=worker, held=held, slow=slow, sink=SINK)
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "6s") as run:
-        run.end(0)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.until_prints("long enough")
         assert "killed" not in run.out + run.err
 
 
