@@ -224,8 +224,10 @@ def attached(daemon: FakeDaemon) -> Iterator[_Attachment]:
         session = connect(Spawned("n", daemon.path))
         attachment = _Attachment(session)
         started()
+        kept = [attachment]
+        del attachment
     try:
-        yield attachment
+        yield kept.pop()
     finally:
         # Whatever still refers to the attachment: its descriptors end here.
         session.done()

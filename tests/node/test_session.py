@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +87,18 @@ def test_a_node_that_is_refused_does_not_try_again(daemon: FakeDaemon) -> None:
 
     with in_thread(serve), pytest.raises(RuntimeError, match="no place for it"):
         connect(Spawned("n", daemon.path))
+
+
+def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        gone = weakref.ref(node)
+        gc.disable()
+        try:
+            del node
+            assert gone() is None
+        finally:
+            gc.enable()
+        daemon.hear("done")
 
 
 # -- a daemon that takes over ----------------------------------------------------------------
