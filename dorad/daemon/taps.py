@@ -37,6 +37,8 @@ IDLE_S = 5.0
 """How long a tap that has published waits for more of the same."""
 
 _PIPE = 1 << 20
+_RING_BYTES = 32 << 20
+_FEWEST, _FEW = 4, 16
 
 
 class _Frame(NamedTuple):
@@ -160,7 +162,8 @@ class Tap:
         self._guest = _Guest(broker, guest_id)
         self._queue_size = min(max(queue_size, 1), LONGEST_QUEUE)
         self._inputs = tuple(
-            Input(str(topic), topic, self._queue_size) for topic in dict.fromkeys(topics)
+            Input(str(topic), topic, min(self._queue_size, _ring_size(broker, topic)))
+            for topic in dict.fromkeys(topics)
         )
         self._counts = dict.fromkeys(self.topics, 0)
         self._missed = dict.fromkeys(self.topics, 0)
@@ -215,6 +218,18 @@ class Tap:
     def _displaced(self, topic: str) -> int:
         """Messages that the process was too busy to take."""
         return self._broker.edge_counters_of(self._guest.id, topic).dropped
+
+
+def _ring_size(broker: Broker, topic: NodeOutput) -> int:
+    """How many messages wait in shared memory until the process, which is quick, copies them."""
+    sizes = [
+        seen.payload_bytes // seen.sent
+        for seen in broker.counters()
+        if seen.sent and (seen.source_node, seen.output) == (topic.node, topic.output)
+    ]
+    if not sizes:
+        return _FEW
+    return min(max(_RING_BYTES // max(*sizes, 1), _FEWEST), LONGEST_QUEUE)
 
 
 class _Publisher:
