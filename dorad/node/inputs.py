@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.node import metadata as metadata_codec
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.events import Event, tick
-from dorad.shm.layout import RING_HEAD, RING_RECEIVED, RING_TAIL, RingPlan
+from dorad.shm.layout import RING_HEAD, RING_LAST, RING_RECEIVED, RING_TAIL, RingPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,10 @@ class TimerInput:
     def __init__(
         self, input_id: str, box: Mapping, ring: RingPlan, interval_ns: int, epoch_ns: int
     ) -> None:
-        """Join the ticks of a timer; the latest one up to now is the first to be received."""
+        """Join the ticks of a timer; the latest one up to now is the first to be received.
+
+        Unless an earlier process has had it: then the one after it is the first.
+        """
         self.id = input_id
         self._words = box.words
         self._base = self.ring = ring.base
@@ -124,6 +127,9 @@ class TimerInput:
         self._stopped = False
         taken = box.words[ring.base + RING_TAIL]
         fired = max(0, _monotonic_ns() - epoch_ns) // interval_ns
+        last = box.words[ring.base + RING_LAST]
+        if last:
+            fired = max(fired, (last - epoch_ns) // interval_ns + 1)
         # Counting continues over restarts: the tick due next has the index TAIL.
         self._epoch_ns = epoch_ns + (fired - taken) * interval_ns
         box.words[ring.base + RING_HEAD] = taken
@@ -149,7 +155,9 @@ class TimerInput:
         words[base + RING_HEAD] = head
         words[base + RING_TAIL] = tail + 1
         words[base + RING_RECEIVED] += 1
-        late_ns = now - (self._epoch_ns + tail * self._interval_ns)
+        due = self._epoch_ns + tail * self._interval_ns
+        words[base + RING_LAST] = due
+        late_ns = now - due
         return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
 
     def stop(self) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -173,16 +174,20 @@ async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
 async def test_a_timer_goes_on_without_a_tick_twice(tmp_path: Path) -> None:
     out = tmp_path / "m.txt"
     node_m = replace(node("m"), inputs=(Input("tick", Timer(20_000_000), 100),))
-    async with stage(dataflow(node_m)) as on, Program(on, "m", WRITER, out) as first:
+    stamper = WRITER.replace('"tick"', 'event["metadata"]["timestamp"].timestamp()')
+    async with stage(dataflow(node_m)) as on, Program(on, "m", stamper, out) as first:
         await until(lambda: len(lines(out, "tick")) > 5)
         await on.broker.begin_handover("m", node_m, dataflow(node_m))
-        async with Program(on, "m", WRITER, out):
+        async with Program(on, "m", stamper, out):
             await until(lambda: ("waiting", "m") in on.heard)
             on.broker.stop("m", "MANUAL")
             await first.ended()
             on.broker.end_handover("m")
             seen = len(lines(out, "tick"))
             await until(lambda: len(lines(out, "tick")) > seen + 5)
+    # Ticks are due every 20 ms; a stamp is as good as two looks at two clocks.
+    stamps = [float(line.split()[1]) for line in lines(out, "tick")]
+    assert all(later - earlier > 0.015 for earlier, later in pairwise(stamps))
 
 
 async def test_only_while_a_handover_is_open_a_second_process_may_wait() -> None:

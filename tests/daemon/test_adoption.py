@@ -1,0 +1,296 @@
+"""A new broker in the place of one that is gone: the nodes go on as if nothing had been."""
+
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dorad.daemon.broker import Broker
+from dorad.daemon.restore import Kept
+from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
+from tests.daemon.clients import Listener, Program, Stage, four_nodes, until
+from tests.daemon.flows import dataflow, node
+from tests.daemon.test_broker_topology import COUNTER, WRITER, lines
+
+
+class Shelf:
+    """Keeps duplicates of descriptors, as the keeper of a daemon does."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[int, ...]] = {}
+
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        self.drop(name)
+        self.kept[name] = tuple(os.dup(fd) for fd in fds)
+
+    def drop(self, name: str) -> None:
+        for fd in self.kept.pop(name, ()):
+            os.close(fd)
+
+    def copies(self) -> dict[str, tuple[int, ...]]:
+        """What a new daemon is handed."""
+        return {name: tuple(os.dup(fd) for fd in fds) for name, fds in self.kept.items()}
+
+    def names(self, part: str) -> list[str]:
+        return sorted(name for name in self.kept if name.startswith(f"test/{part}"))
+
+
+class Succession(Stage):
+    """Brokers, each in the place of the one before."""
+
+    def __init__(self, flow: Dataflow, path: Path) -> None:
+        self.flow = flow
+        self.path = path
+        self.shelf = Shelf()
+
+    def make(self) -> Broker:
+        listener = Listener()
+        self.heard = listener.heard
+        self.broker = Broker(self.flow, "test", self.path, listener, store=self.shelf)
+        return self.broker
+
+    async def succeed(self, snapshot: dict[str, Any] | None = None) -> Broker:
+        """Put another broker in the place of this one, which ends without a word."""
+        snapshot = self.broker.snapshot() if snapshot is None else snapshot
+        kept = Kept(self.shelf.copies(), json.loads(json.dumps(snapshot)))
+        await self.broker.let_go()
+        broker = self.make()
+        await broker.open(kept)
+        assert not kept.descriptors
+        return broker
+
+
+@asynccontextmanager
+async def succession(flow: Dataflow) -> AsyncIterator[Succession]:
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
+        on = Succession(flow, Path(folder) / "broker.sock")
+        await on.make().open()
+        on.broker.open_barrier()
+        try:
+            yield on
+        finally:
+            await on.broker.close()
+            assert not on.shelf.kept
+
+
+def sequence(path: Path) -> list[int]:
+    return [int(line.split()[1]) for line in lines(path, "x")]
+
+
+async def test_data_flows_on_and_so_do_counters(tmp_path: Path) -> None:
+    out = tmp_path / "b.txt"
+    flow = dataflow(
+        node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 1000),))
+    )
+    async with succession(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+        for _ in range(3):
+            goal = len(sequence(out)) + 50
+            await until(lambda g=goal: len(sequence(out)) > g)
+            before = on.broker.counters()[0]
+            broker = await on.succeed()
+            after = broker.counters()[0]
+            assert after.sent >= before.sent
+            assert after.dropped == 0
+            assert broker.vitals("a").connected
+            assert broker.vitals("b").connected
+        found = sequence(out)
+        assert found == list(range(found[0], found[0] + len(found)))
+        on.broker.close_input("b", "x")
+        on.broker.stop("b", "MANUAL")
+        await until(lambda: ("disconnected", "b") in on.heard)
+
+
+async def test_samples_of_the_time_before_stay_readable_and_are_given_back(tmp_path: Path) -> None:
+    out = tmp_path / "b.txt"
+    async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
+        async with Program(on, "b", WRITER, out):
+            async with Program(on, "a", COUNTER):
+                await until(lambda: on.received("b") > 20)
+                assert on.shelf.names("segment")
+                await on.succeed()
+                async with Program(on, "c", WRITER, tmp_path / "c"):
+                    pass
+                seen = on.received("b")
+                await until(lambda: on.received("b") > seen + 20)
+            on.broker.released("a")
+            await until(lambda: not on.shelf.names("segment"))
+            async with Program(on, "a", COUNTER):
+                seen = on.received("b")
+                await until(lambda: on.received("b") > seen + 20)
+
+
+async def test_numbers_of_segments_are_never_used_again() -> None:
+    async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
+        numbers = []
+        with on.client() as client:
+            await client.attach("a")
+            snapshot = on.broker.snapshot()
+            for ask in range(3):
+                client.say("grow", size=4096, ask=ask)
+                answer = await client.packet_of("grown")
+                assert answer["ask"] == ask
+                numbers.append(answer["segment"])
+                client.say("retire", segment=answer["segment"])
+            client.say("ready")
+            await client.packet_of("start")
+            await on.succeed(snapshot)
+            assert (await client.packet_of("adopted")) == {"t": "adopted"}
+            client.say("grow", size=4096)
+            numbers.append((await client.packet_of("grown"))["segment"])
+        assert len(set(numbers)) == 4
+
+
+async def test_a_node_is_told_again_what_holds() -> None:
+    async with succession(four_nodes()) as on:
+        with on.client() as client:
+            await client.attach("b")
+            on.broker.close_input("b", "x")
+            on.broker.node_failed("b", "a", "it broke", ["x"])
+            on.broker.stop("b", "ALL_INPUTS_CLOSED")
+            await client.packet_of("stop")
+            await on.succeed()
+            said = []
+            while not said or said[-1]["t"] != "start":
+                said.append(await client.packet())
+            kinds = [packet["t"] for packet in said]
+            assert kinds == ["adopted", "closed", "failed", "stop", "start"]
+
+
+async def test_questions_that_were_not_answered_are_not_answered_twice() -> None:
+    """The node asks again; what else it said is heard."""
+    async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
+        with on.client() as client:
+            await client.attach("a")
+            snapshot = on.broker.snapshot()
+            kept = Kept(on.shelf.copies(), json.loads(json.dumps(snapshot)))
+            await on.broker.let_go()
+            client.say("grow", size=4096, ask=1)
+            client.say("done")
+            await on.make().open(kept)
+            await until(lambda: ("done", "a") in on.heard)
+            await client.packet_of("adopted")
+            client.say("grow", size=4096, ask=2)
+            assert (await client.packet_of("grown"))["ask"] == 2
+
+
+async def test_who_is_gone_by_then_is_found_gone(tmp_path: Path) -> None:
+    async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
+        async with Program(on, "a", COUNTER), Program(on, "b", WRITER, tmp_path / "b") as b:
+            await until(lambda: on.received("b") > 5)
+            kept = Kept(on.shelf.copies(), json.loads(json.dumps(on.broker.snapshot())))
+            await on.broker.let_go()
+            b.process.kill()
+            await b.ended()
+            await on.make().open(kept)
+            await until(lambda: ("disconnected", "b") in on.heard)
+            assert on.shelf.names("conn/b") == []
+            on.broker.released("b")
+            async with Program(on, "b", WRITER, tmp_path / "b"):
+                seen = on.received("b")
+                await until(lambda: on.received("b") > seen + 5)
+
+
+async def test_a_sender_that_waits_for_room_goes_on(tmp_path: Path) -> None:
+    entry = Input("x", NodeOutput("a", "out"), 2, QueuePolicy.BACKPRESSURE)
+    flow = dataflow(node("a"), replace(node("b"), inputs=(entry,)))
+    out = tmp_path / "b.txt"
+    async with (
+        succession(flow) as on,
+        Program(on, "a", COUNTER),
+        Program(on, "b", WRITER, out) as b,
+    ):
+        await until(lambda: len(sequence(out)) > 5)
+        os.kill(b.process.pid, 19)
+        await until(lambda: on.broker.counters()[0].queued == 2)
+        await on.succeed()
+        os.kill(b.process.pid, 18)
+        goal = len(sequence(out)) + 50
+        await until(lambda: len(sequence(out)) > goal)
+        found = sequence(out)
+        assert found == list(range(found[0], found[0] + len(found)))
+
+
+async def test_guests_end_with_their_daemon_and_texts_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "b.txt"
+    b = replace(node("b"), inputs=(Input("x", NodeOutput("a", "out")), Input("logs", LogSource())))
+    async with succession(dataflow(node("a"), b)) as on:
+        async with Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+            await until(lambda: on.received("b") > 5)
+            on.broker.emit("b", "logs", "before " + "x" * 1000)
+            await on.broker.add_guest(".echo", (Input("x", NodeOutput("a", "out")),))
+            await on.broker.add_guest(".pub", outputs={"out": (("b", "x"),)})
+            with on.client() as guest:
+                guest.hello(".pub")
+                await guest.packet_of("welcome")
+                guest.say("grow", size=4096)
+                await guest.packet_of("grown")
+                await on.succeed()
+                assert await guest.ended()
+            with pytest.raises(KeyError):
+                on.broker.vitals(".echo")
+            on.broker.emit("b", "logs", "after " + "x" * 1000)
+            await until(lambda: len(lines(out, "logs")) == 2)
+            seen = on.received("b")
+            await until(lambda: on.received("b") > seen + 20)
+            await on.broker.add_guest(".pub", outputs={"out": (("b", "x"),)})
+            on.broker.remove_guest(".pub")
+
+
+async def test_inputs_added_and_removed_outlive_the_daemon(tmp_path: Path) -> None:
+    out = tmp_path / "b.txt"
+    flow = dataflow(node("a"), node("b", x="a/out"))
+    other = dataflow(node("a"), node("b", y="a/out"))
+    async with succession(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+        await until(lambda: len(lines(out, "x")) > 5)
+        on.broker.remove_edge("b", "x")
+        on.broker.add_edge("b", other.node("b").inputs[0])
+        on.flow = other
+        on.broker.update(other)
+        await on.succeed()
+        await until(lambda: len(lines(out, "y")) > 20)
+        assert [edge.input for edge in on.broker.counters()] == ["y"]
+        found = [int(line.split()[1]) for line in lines(out, "y")]
+        assert len(found) == len(set(found))
+
+
+async def test_a_node_that_the_snapshot_does_not_know_is_made_anew() -> None:
+    async with succession(dataflow(node("a"))) as on:
+        snapshot = on.broker.snapshot()
+        on.flow = dataflow(node("a"), node("b", x="a/out"))
+        await on.succeed(snapshot)
+        with on.client() as client:
+            await client.attach("b")
+
+
+async def test_a_snapshot_is_small_and_speaks_of_no_guest() -> None:
+    async with succession(four_nodes()) as on:
+        await on.broker.add_guest(".g", (Input("x", NodeOutput("a", "out")),))
+        text = json.dumps(on.broker.snapshot())
+        assert ".g" not in text
+        assert len(text) < 2000
+
+
+async def test_a_handover_goes_on_under_the_next_daemon(tmp_path: Path) -> None:
+    out = tmp_path / "b.txt"
+    flow = dataflow(
+        node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 100),))
+    )
+    async with succession(flow) as on, Program(on, "a", COUNTER):
+        async with Program(on, "b", WRITER, out) as old:
+            await until(lambda: len(sequence(out)) > 5)
+            await on.broker.begin_handover("b", flow.node("b"), flow)
+            async with Program(on, "b", WRITER, out):
+                await until(lambda: ("waiting", "b") in on.heard)
+                await on.succeed()
+                on.broker.stop("b", "MANUAL")
+                assert await old.ended() == 0
+                goal = len(sequence(out)) + 50
+                await until(lambda: len(sequence(out)) > goal)
+                found = sequence(out)
+                assert found == list(range(found[0], found[0] + len(found)))
