@@ -167,7 +167,11 @@ class Broker(Telling, Seeing):
             "restarts": desk.restarts,
             "params": desk.params,
             "boxes": boxes,
-            "edges": [[*edge] for edge in desk.edges if not is_guest(edge.source + edge.consumer)],
+            "edges": [
+                [*edge]
+                for edge in desk.edges
+                if not (is_guest(edge.source) or is_guest(edge.consumer))
+            ],
             "attached": {n: c.pid for n, c in desk.connections.items() if not is_guest(n)},
             "next_segment": self._samples.next_number,
             "orphans": self._samples.snapshot(),
