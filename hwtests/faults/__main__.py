@@ -16,6 +16,7 @@ from hwtests.faults.bed import DamageError
 from hwtests.faults.campaigns import Outcome
 from hwtests.faults.clock import MachineClock, PatchedClock, why_not_the_machines
 from hwtests.faults.daemon import busy, daemon, lost
+from hwtests.faults.disks import fulldisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ CAMPAIGNS: dict[str, Callable[[float, Random], Outcome]] = {
     "kill": campaigns.kill,
     "stop": campaigns.stop,
     "forkbomb": campaigns.forkbomb,
-    "fulldisk": campaigns.fulldisk,
+    "fulldisk": fulldisk,
     "clock": functools.partial(campaigns.clock, hand=PatchedClock()),
     "daemon": daemon,
     "busy": busy,

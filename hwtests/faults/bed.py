@@ -135,6 +135,11 @@ class Bed:
         """How many the daemon has open, and its keeper."""
         return psutil.Process(self.daemon_pid()).num_fds(), self.keeper().num_fds()
 
+    def notices(self) -> list[str]:
+        """What the daemon wants its operator to know."""
+        with self.client() as client:
+            return client.status().notices
+
     def signal(self, pid: int, number: int) -> bool:
         """Send a signal if this is a process of ours; returns whether it was."""
         try:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
-import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -150,44 +148,6 @@ def forkbomb(_seconds: float, _rng: Random) -> Outcome:
         pause = check_calm(bed, calm)
         bed.judge([calm])
     said = f"{before} processes, stopped in {took:.1f} s; longest pause of others {pause:.2f} s"
-    return Outcome(said, bed.faults)
-
-
-def fulldisk(_seconds: float, _rng: Random) -> Outcome:
-    """A disk for log files that is full: nodes go on, and it is reported."""
-    if os.geteuid() != 0:
-        return Outcome(skipped="only root can mount a small disk")
-    with Bed() as bed:
-        flow = Flow("flow", bed.folder / "flow")
-        flow.add_chain("calm")
-        flow.add("talk", "talk", tick=10, env={"FAULTS_LINES": "50"})
-        flow.write()
-        disk = flow.folder / "out"
-        disk.mkdir()
-        mounting = ["mount", "-t", "tmpfs", "-o", "size=512k", "faults", str(disk)]
-        if (done := subprocess.run(mounting, capture_output=True, text=True)).returncode:
-            return Outcome(skipped=f"no disk can be mounted here: {done.stderr.strip()}")
-        try:
-            bed.start(flow)
-            pids = [node.pid for node in bed.nodes(flow).values()]
-            if not bed.comes(lambda: os.statvfs(disk).f_bavail <= 1):
-                raise DamageError("the disk does not get full")
-            with bed.client() as client:
-                if not bed.comes(lambda: any("No space" in t for t in client.status().notices)):
-                    bed.faults.append("nobody says that the disk is full")
-            lines = flow.counts("talk")[0]
-            if not bed.comes(lambda: flow.counts("talk")[0] > lines + 10_000):
-                bed.faults.append("a node that prints has come to a halt")
-            bed.flows(flow)
-            if [node.pid for node in bed.nodes(flow).values()] != pids:
-                bed.faults.append("nodes have ended")
-            pause = check_calm(bed, flow)
-            bed.stop(flow)
-            bed.judge([flow])
-            lines = flow.counts("talk")[0]
-        finally:
-            subprocess.run(["umount", "-l", str(disk)], check=False)
-    said = f"{lines} lines printed; longest pause of others {pause:.2f} s"
     return Outcome(said, bed.faults)
 
 
