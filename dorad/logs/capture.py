@@ -103,13 +103,19 @@ class _Reader:
         os.set_blocking(pipe, False)
         self._loop.add_reader(pipe, self._read_once)
         # What was read before somebody died must not wait for the node's next line.
-        self._start = self._loop.call_soon(self._move) if stage.filled else None
+        self._more = self._loop.call_soon(self._go_on) if stage.filled else None
+        """Set while there may be complete lines in the staging memory; nothing is read then."""
 
     def drain(self) -> Iterator[None]:
         """Read all there is in steps, and end."""
         budget = _pipe_size(self._pipe) if self._pipe >= 0 else 0
-        while budget > 0 and (count := self._read_once()):
-            budget -= count
+        while self._more is not None or budget > 0:
+            if self._more is not None:
+                self._go_on()
+            elif count := self._read_once():
+                budget -= count
+            else:
+                break
             yield
         self._end()
 
@@ -122,7 +128,7 @@ class _Reader:
 
         Returns the number of bytes, 0 when there are none now or any more.
         """
-        if self._pipe < 0:
+        if self._pipe < 0 or self._more is not None:
             return 0
         try:
             count = self._stage.read(self._pipe)
@@ -131,29 +137,40 @@ class _Reader:
         if not count:
             self._end()
         elif self._stage.newest_has_newline(count) or self._stage.filled > MAX_LINE:
-            self._move()
+            self._go_on()
         return count
+
+    def _go_on(self) -> None:
+        """Move lines, and see to it that those that are left follow."""
+        if self._more is not None:
+            self._more.cancel()
+        self._more = self._loop.call_soon(self._go_on) if self._move() else None
 
     def _end(self) -> None:
         if self._pipe >= 0:
-            self._move(final=True)
+            while self._move(final=True):
+                continue
             self._let_go()
 
     def _let_go(self) -> None:
-        if self._start is not None:
-            self._start.cancel()
+        if self._more is not None:
+            self._more.cancel()
+            self._more = None
         self._loop.remove_reader(self._pipe)
         os.close(self._pipe)
         self._pipe = -1
         self._on_closed()
 
-    def _move(self, *, final: bool = False) -> None:
-        """Move the lines that are complete from the staging memory to where they belong."""
+    def _move(self, *, final: bool = False) -> bool:
+        """Move complete lines from the staging memory to where they belong.
+
+        Returns whether there are more of them.
+        """
         cut = cut_lines(self._stage.data(), self._stage.skipping, final=final)
         if not cut.lines:
             if cut.used:
                 self._stage.commit(cut.used, skipping=cut.skipping)
-            return
+            return False
         now = time.time()
         node = self._log.node
         records = [parse_line(line, node, self._stream, now) for line in cut.lines]
@@ -169,6 +186,7 @@ class _Reader:
         if warning is not None:
             records.append(warning)
         self._log.deliver(records, cut.lines)
+        return cut.more
 
     def _write(self, lines: Sequence[bytes], used: int, *, skipping: bool) -> None:
         """Append lines to the file, then let go of the bytes they were made of."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 MAX_LINE = 1 << 20
 """Bytes of a line that are kept; the rest is dropped."""
+MOST_LINES = 1000
+"""Lines that are cut off at a time: what one node may keep the others waiting for."""
 CUT_MARKER = " … [line cut at 1 MiB]".encode()
 
 
@@ -16,7 +18,9 @@ class Cut(NamedTuple):
     lines: list[bytes]
     """Without newlines, and without the carriage return before one."""
     used: int
-    """Bytes that are done with; those after them begin a line that is not complete."""
+    """Bytes that are done with."""
+    more: bool
+    """Whether there are more complete lines; else what follows begins one that is not."""
     skipping: bool
     """Whether the next byte belongs to the dropped rest of a line that was cut."""
     start: int
@@ -31,7 +35,7 @@ class Cut(NamedTuple):
 
 
 def cut_lines(data: bytes, skipping: bool, *, final: bool = False) -> Cut:
-    """Cut the complete lines off `data`.
+    """Cut complete lines off `data`, 1000 at most.
 
     `skipping` says that `data` begins inside the dropped rest of a line. What is longer than 1 MiB
     is given out as soon as that is clear, cut and marked. `final` says that nothing will follow, so
@@ -41,18 +45,19 @@ def cut_lines(data: bytes, skipping: bool, *, final: bool = False) -> Cut:
     if skipping:
         start = data.find(b"\n") + 1
         if not start:
-            return Cut([], len(data), not final, len(data), [])
-    pieces = data[start:].split(b"\n") if start else data.split(b"\n")
+            return Cut([], len(data), False, not final, len(data), [])
+    pieces = (data[start:] if start else data).split(b"\n", MOST_LINES)
     rest = pieces.pop()
     used = len(data) - len(rest)
-    too_long = len(rest) > MAX_LINE
-    if rest and (final or too_long):
+    more = len(pieces) == MOST_LINES and b"\n" in rest
+    too_long = not more and len(rest) > MAX_LINE
+    if rest and not more and (final or too_long):
         pieces.append(rest)
         used = len(data)
     lines = pieces
     if len(data) > MAX_LINE or b"\r" in data:
         lines = [_complete(piece) for piece in pieces]
-    return Cut(lines, used, too_long and not final, start, pieces)
+    return Cut(lines, used, more, too_long and not final, start, pieces)
 
 
 def _complete(line: bytes) -> bytes:

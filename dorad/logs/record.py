@@ -116,13 +116,17 @@ def _from_json(text: str, node: str, stream: Stream) -> LogRecord | None:
         target=_typed(data.get("target"), str),
         fields=rest or None,
         file=_typed(data.get("file"), str),
-        line=_typed(data.get("line"), int),
+        line=_line_number(data.get("line")),
         module_path=_typed(data.get("module_path"), str),
     )
 
 
 def _typed(value: object, kind: type[_T]) -> _T | None:
     return value if isinstance(value, kind) else None
+
+
+def _line_number(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 1 << 31 else None
 
 
 def _seconds(timestamp: object) -> float | None:

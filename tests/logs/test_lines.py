@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.logs.lines import CUT_MARKER, MAX_LINE, cut_lines
+from dorad.logs.lines import CUT_MARKER, MAX_LINE, MOST_LINES, cut_lines
 
 
 class Splitter:
@@ -17,9 +17,13 @@ class Splitter:
 
     def feed(self, data: bytes, *, final: bool = False) -> list[bytes]:
         self.kept += data
-        cut = cut_lines(self.kept, self.skipping, final=final)
-        self.kept, self.skipping = self.kept[cut.used :], cut.skipping
-        return cut.lines
+        lines: list[bytes] = []
+        more = True
+        while more:
+            cut = cut_lines(self.kept, self.skipping, final=final)
+            self.kept, self.skipping, more = self.kept[cut.used :], cut.skipping, cut.more
+            lines += cut.lines
+        return lines
 
     def end(self) -> list[bytes]:
         return self.feed(b"", final=True)
@@ -64,6 +68,13 @@ def test_an_endless_line_is_given_out_once_and_not_kept() -> None:
     assert len(splitter.kept) == 0
     assert splitter.feed(b"rest\nnext\n") == [b"next"]
     assert splitter.end() == []
+
+
+def test_very_many_lines_come_a_thousand_at_a_time() -> None:
+    cut = cut_lines(b"\n" * 2500 + b"rest", skipping=False, final=True)
+    assert (len(cut.lines), cut.used, cut.more) == (MOST_LINES, MOST_LINES, True)
+    assert split(b"\n" * 2500 + b"rest") == [b""] * 2500 + [b"rest"]
+    assert not cut_lines(b"\n" * MOST_LINES + b"rest", skipping=False).more
 
 
 def test_where_each_line_ends_counts_what_was_shortened() -> None:

@@ -85,6 +85,11 @@ def test_json_that_is_no_log_line_is_a_plain_line(line: bytes) -> None:
     assert parse(line) == LogRecord(NOW, "stdout", "cam", line.decode())
 
 
+@pytest.mark.parametrize("number", [False, -1, 10**30, 1.5, "3"])
+def test_a_line_number_that_is_none_is_left_out(number: object) -> None:
+    assert parse({"timestamp": WHEN, "level": "info", "message": "", "line": number}).line is None
+
+
 def test_a_message_that_is_no_text_is_shown_as_json() -> None:
     assert parse({"timestamp": WHEN, "level": "info", "message": {"a": 1}}).message == '{"a": 1}'
 
