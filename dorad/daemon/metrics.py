@@ -64,8 +64,13 @@ class NodeMeter(Generic[_Key]):
     It reads files of /proc: run it in a thread, one call at a time.
     """
 
-    def __init__(self, traffic: Callable[[], dict[int, Traffic]] = tcp_traffic) -> None:
+    def __init__(
+        self,
+        traffic: Callable[[], dict[int, Traffic]] = tcp_traffic,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._read_traffic = traffic
+        self._clock = clock
         self._seen: dict[_Key, _Seen] = {}
         self._processes: dict[int, psutil.Process] = {}
         self._owners: dict[int, _Key | None] = {}
@@ -101,16 +106,16 @@ class NodeMeter(Generic[_Key]):
         return found
 
     def _began(self, pid: int) -> float | None:
-        """When the process started, monotonic."""
+        """When the process started, by our clock."""
         try:
             age = time.time() - psutil.Process(pid).create_time()
         except psutil.Error:
             return None
-        return time.monotonic() - max(age, 0.0)
+        return self._clock() - max(age, 0.0)
 
     def _measure(self, seen: _Seen) -> tuple[_Totals, int] | None:
         """Totals and resident bytes of a node's processes; None once its own is gone."""
-        now, memory = _Totals(time.monotonic()), 0
+        now, memory = _Totals(self._clock()), 0
         tree = _tree(seen.pid)
         for pid in tree:
             try:

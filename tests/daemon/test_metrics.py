@@ -83,35 +83,34 @@ def node() -> Iterator[_Node]:
 
 
 class _Stretch:
-    """Totals over a stretch of time, from rates."""
+    """Samples of one node a second apart, by a clock of our own: rates are amounts."""
 
     def __init__(self, node: _Node, **options: Any) -> None:
-        self._meter: NodeMeter[str] = NodeMeter(**options)
+        self._now = 1000.0
+        self._meter: NodeMeter[str] = NodeMeter(clock=lambda: self._now, **options)
         self._pid = node.pid
-        self._last = time.monotonic()
         self.sample()
 
-    def sample(self) -> tuple[NodeMetrics, float]:
+    def sample(self) -> NodeMetrics:
         (metrics,) = self._meter.sample({"n": self._pid}).values()
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        return metrics, seconds
+        self._now += 1.0
+        return metrics
 
 
 def test_cpu_of_the_node_itself(node: _Node) -> None:
     stretch = _Stretch(node)
     node.do("burn", 0.5)
-    metrics, seconds = stretch.sample()
-    assert metrics.cpu / 100 * seconds == pytest.approx(0.45, abs=0.12)
+    metrics = stretch.sample()
+    assert metrics.cpu / 100 == pytest.approx(0.45, abs=0.12)
 
 
 def test_cpu_of_a_child_that_came_and_went_between_two_samples(node: _Node) -> None:
     stretch = _Stretch(node)
     node.do("child", 0.5)
-    metrics, seconds = stretch.sample()
-    assert 0.45 < metrics.cpu / 100 * seconds < 1.0
-    metrics, seconds = stretch.sample()
-    assert metrics.cpu / 100 * seconds < 0.1
+    metrics = stretch.sample()
+    assert 0.45 < metrics.cpu / 100 < 1.0
+    metrics = stretch.sample()
+    assert metrics.cpu / 100 < 0.1
 
 
 def test_the_first_sample_counts_from_the_start_of_the_process(node: _Node) -> None:
@@ -123,11 +122,11 @@ def test_the_first_sample_counts_from_the_start_of_the_process(node: _Node) -> N
 
 def test_memory_includes_children(node: _Node) -> None:
     stretch = _Stretch(node)
-    alone, _ = stretch.sample()
+    alone = stretch.sample()
     assert alone.memory == pytest.approx(psutil.Process(node.pid).memory_info().rss, rel=0.1)
     node.do("keep")
     deadline = time.monotonic() + 20
-    while stretch.sample()[0].memory < alone.memory + (60 << 20):
+    while stretch.sample().memory < alone.memory + (60 << 20):
         assert time.monotonic() < deadline
 
 
@@ -136,9 +135,9 @@ def test_disk_as_the_kernel_counts_it(node: _Node, tmp_path: Path) -> None:
     before = process.io_counters().write_bytes
     stretch = _Stretch(node)
     node.do("write", tmp_path / "file")
-    metrics, seconds = stretch.sample()
+    metrics = stretch.sample()
     written = process.io_counters().write_bytes - before
-    assert metrics.disk_write * seconds == pytest.approx(written, rel=0.2, abs=1000)
+    assert metrics.disk_write == pytest.approx(written, rel=0.2, abs=1000)
 
 
 @contextlib.contextmanager
@@ -162,15 +161,14 @@ def test_bytes_over_tcp(node: _Node) -> None:
         _receive(link, 100_000)
         link.sendall(bytes(50_000))
         node.do("receive", 50_000)
-        metrics, seconds = stretch.sample()
+        metrics = stretch.sample()
         assert metrics.net_known
-        assert metrics.net_tx * seconds == pytest.approx(100_000, rel=0.1)
-        assert metrics.net_rx * seconds == pytest.approx(50_000, rel=0.1)
+        assert metrics.net_tx == 100_000
+        assert metrics.net_rx == 50_000
         node.do("send", 10_000)
         _receive(link, 10_000)
-        node.do("burn", 0.3)  # a stretch too short is not measured well
-        metrics, seconds = stretch.sample()
-        assert metrics.net_tx * seconds == pytest.approx(10_000, rel=0.1)
+        metrics = stretch.sample()
+        assert metrics.net_tx == 10_000
         assert metrics.net_rx == 0
 
 
@@ -189,7 +187,7 @@ def test_without_socket_diagnostics_the_network_is_unknown(node: _Node) -> None:
     def refuse() -> dict[int, Traffic]:
         raise PermissionError
 
-    metrics, _ = _Stretch(node, traffic=refuse).sample()
+    metrics = _Stretch(node, traffic=refuse).sample()
     assert not metrics.net_known
     assert metrics.memory > 0
 
