@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dorad.daemon.actions import StopReason
+from dorad.daemon.barrier import Phase
 from dorad.daemon.errors import CommandError
 from dorad.daemon.exits import describe
 from dorad.daemon.ladder import GRACE_S, RESTART_GRACE_S, Step, ladder
@@ -52,6 +53,7 @@ class Commands:
             lives = run.lives
             run.again = True
             run.wake.set()
+            self._shared.on_change()
             if run.process is not None:
                 await self._climb(run, run.process, grace)
             await self._shared.bell.until(lambda: run.lives > lives or run.result is not None)
@@ -121,6 +123,8 @@ class Commands:
         shared = self._shared
         with self._at_work(name, "replaced") as run:
             self._refuse_unless_spawned(run)
+            if shared.life.barrier.phase is not Phase.OPEN:
+                raise CommandError("busy", "the dataflow is still starting")
             old = run.process
             if old is None or not run.connected or not shared.life.may_restart(name):
                 raise CommandError(
@@ -285,5 +289,6 @@ class Commands:
                         f"was killed because it did not end within {rung.after:g} s of being asked"
                         " to stop"
                     )
+                    shared.on_change()
                     process.signal(signal.SIGKILL)
         await shared.bell.until(lambda: run.process is not process)

@@ -202,6 +202,7 @@ class Supervisor:
         for node in self._life.running:
             self._nodes[node].forced = self._nodes[node].forced or why
         self.stop()
+        self._shared.on_change()
         for run in self._nodes.values():
             for process in (run.process, run.successor):
                 if process is not None:

@@ -341,6 +341,16 @@ async def test_an_old_process_that_dies_meanwhile_is_followed_by_its_replacement
         stage.processes["a"].end(FINE)
 
 
+async def test_nothing_is_replaced_before_the_dataflow_has_started() -> None:
+    flow = chain("a", "b")
+    stage = Stage(flow)
+    async with running(stage):
+        stage.connect("a")
+        with refused("busy", "the dataflow is still starting"):
+            await stage.supervisor.replace_node("a", node("a"), flow)
+        stage.supervisor.kill("was killed")
+
+
 # -- edges -------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,6 @@
+import asyncio
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from dorad.daemon.noderun import NodeRun
 from dorad.daemon.shared import Shared
 from dorad.daemon.watchdogs import SAMPLE_S, Watchdogs
 from dorad.dataflow.model import Node
-from tests.daemon.fakes import Edge, FakeBroker, FakeProcess, Vitals
+from tests.daemon.fakes import Edge, FakeBroker, FakeProcess, Vitals, until
 from tests.daemon.flows import dataflow, node
 
 BUSY = Vitals(asleep=False)
@@ -217,3 +219,16 @@ async def test_during_a_stop_nobody_looks() -> None:
     scene = fed()
     scene.shared.life.stop()
     assert scene.look(0) is None
+
+
+async def test_time_in_which_the_daemon_itself_stood_still_counts_for_nobody() -> None:
+    scene = Scene(checked(health_check_timeout=2.0))
+    scene.broker.nodes["a"] = BUSY
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(scene.dogs.run())
+    await asyncio.sleep(0.1)
+    begun = loop.time()
+    time.sleep(2.5)  # noqa: ASYNC251 - as if the daemon had been stopped by a signal
+    await until(lambda: scene.killed("a"))
+    assert loop.time() - begun >= 4.0
+    task.cancel()
