@@ -102,11 +102,11 @@ def test_a_node_that_is_built_first_may_have_no_program_yet(tmp_path):
 
 
 def test_what_cannot_run_yet_is_a_note_and_no_failure(tmp_path):
-    text = "nodes:\n  - id: a\n    path: dynamic\n    health_check_timeout: 3\n"
+    text = "nodes:\n  - id: a\n    path: dynamic\n    deploy: {machine: b}\n"
     (tmp_path / "dataflow.yml").write_text(text)
     result = dora("validate", cwd=tmp_path)
     assert result.returncode == 0
-    assert result.stderr.startswith("note: dataflow.yml:4:5: nodes[0].health_check_timeout: ")
+    assert result.stderr.startswith("note: dataflow.yml:4:5: nodes[0].deploy: ")
 
 
 def test_strict_types_refuses_annotations_that_nothing_checks_yet(tmp_path):
