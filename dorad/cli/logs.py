@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from dorad.cli.complete import dataflow_names_and_uuids, node_names
 from dorad.cli.durations import Duration
@@ -34,17 +35,39 @@ stdout and as `warn` on stderr. With -f it ends with the dataflow, or with Ctrl-
 """
 
 
+def _dataflows(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete what the daemon knows, and the runs that have files in ./out."""
+    from dorad.cli.logsources import runs_here
+
+    known = dataflow_names_and_uuids(ctx, param, incomplete)
+    values = {item.value for item in known}
+    here = [name for name in runs_here() if name.startswith(incomplete) and name not in values]
+    return known + [CompletionItem(name, help="in ./out") for name in here]
+
+
+def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the nodes of the dataflow that stands before, else of its files in ./out."""
+    from dorad.cli.logsources import find_here
+
+    known = node_names(ctx, param, incomplete)
+    if known:
+        return known
+    try:
+        nodes = find_here(ctx.params.get("dataflow")).nodes
+    except click.ClickException:
+        return []
+    return [CompletionItem(node) for node in nodes if node.startswith(incomplete)]
+
+
 @click.command(epilog=EPILOG)
-@click.argument(
-    "dataflow", metavar="[UUID|NAME]", required=False, shell_complete=dataflow_names_and_uuids
-)
+@click.argument("dataflow", metavar="[UUID|NAME]", required=False, shell_complete=_dataflows)
 @click.option(
     "-n",
     "--node",
     "nodes",
     multiple=True,
     metavar="NODE",
-    shell_complete=node_names,
+    shell_complete=_nodes,
     help="Only this node; may be repeated. `dora` is the daemon.",
 )
 @click.option("--all-nodes", is_flag=True, help="All nodes, by time; the same as no --node.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from dorad.cli.session import tell
-from dorad.logs.find import Found, NoLogsError, find
+from dorad.logs.find import Found, NoLogsError, find, list_runs
 from dorad.logs.history import History
 from dorad.logs.paths import DAEMON, out_folder
 from dorad.logs.record import LogRecord
@@ -92,6 +92,14 @@ def find_here(dataflow: str | None) -> Found:
         return find(out_folder(Path.cwd()), dataflow)
     except NoLogsError as error:
         raise click.ClickException(str(error)) from error
+
+
+def runs_here() -> list[str]:
+    """Return the names of the runs in ./out, newest first; the UUIDs of those without one."""
+    runs = list_runs(out_folder(Path.cwd()))
+    names = (run.about.name if run.about else None for run in runs)
+    named = [name or run.folder.name for name, run in zip(names, runs, strict=True)]
+    return list(dict.fromkeys(named))
 
 
 def _instead(wanted: Wanted, error: ControlError) -> Found:

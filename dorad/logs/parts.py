@@ -39,7 +39,7 @@ def open_parts(find: Callable[[], list[Path]]) -> list[Part]:
     for _ in range(_TRIES - 1):
         paths = find()
         parts = _open_all(paths)
-        if [part.inode for part in parts] == [_inode(path) for path in find()]:
+        if [part.inode for part in parts] == [inode(path) for path in find()]:
             return parts
         close_parts(parts)
     return _open_all(find())
@@ -59,7 +59,8 @@ def _open_all(paths: list[Path]) -> list[Part]:
     return parts
 
 
-def _inode(path: Path) -> int | None:
+def inode(path: Path) -> int | None:
+    """Return which file has this name now, None if none has."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:

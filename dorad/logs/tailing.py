@@ -7,7 +7,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from dorad.logs.parts import Part, close_parts, open_parts, read_on
+from dorad.logs.parts import Part, close_parts, inode, open_parts, read_on
 from dorad.logs.paths import DAEMON, current_name, files_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Followed:
         found: list[LogRecord] = []
         if self._part is not None:
             status = os.fstat(self._part.descriptor)
-            if status.st_nlink and _inode(self._current()) == self._part.inode:
+            if status.st_nlink and inode(self._current()) == self._part.inode:
                 return self._read_to(status.st_size)
         # The file was rotated, or there was none: all that are newer, from the oldest on.
         others = [] if self._node == DAEMON else [*nodes]
@@ -106,10 +106,3 @@ class _Followed:
 
     def _current(self) -> Path:
         return self._folder / current_name(self._node)
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None

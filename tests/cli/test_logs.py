@@ -135,6 +135,19 @@ def test_a_folder_without_logs_is_told(tmp_path: Path) -> None:
     assert "there are no logs in" in result.stderr
 
 
+def completions(folder: Path, *words: str) -> set[str]:
+    asked = {"_DORA_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
+    return set(dora(cwd=folder, env={**no_daemon(folder), **asked}).stdout.split())
+
+
+def test_names_and_nodes_are_completed_from_files_too(folder: Path) -> None:
+    finished(folder, "33333333-0000-4000-8000-000000000000", None, 500.0, "x")
+    assert completions(folder, "dora", "logs", "ro") == {"robot"}
+    assert completions(folder, "dora", "logs", "333") == {"33333333-0000-4000-8000-000000000000"}
+    assert completions(folder, "dora", "logs", "robot", "-n", "") == {"cam", "arm"}
+    assert completions(folder, "dora", "logs", "nosuch", "-n", "") == set()
+
+
 def lines(*texts: str, left_out: int = 0) -> m.LogLines:
     found = [
         m.LogLine(timestamp=WHEN, level="stdout", node="cam", message=text, stream="stdout")
