@@ -49,29 +49,36 @@ def stop(
     if every and given is not None:
         raise click.UsageError("--all stops every dataflow; leave the name out")
     with connect() as client:
-        living = [] if given is not None else [info.uuid for info in running(client)]
-        if given is None and not living:
-            click.echo("no dataflow is running")
-            return 0
-        if not every:
-            living = [select(client, given)]
-    states = _stop_all(living, grace_duration, force=force)
-    if every:
-        click.echo(f"stopped {len(states)} dataflow{'s' if len(states) > 1 else ''}")
+        if every:
+            return _stop_all([info.uuid for info in running(client)], grace_duration, force=force)
+        if given is None and not running(client):
+            return _nothing()
+        state = client.stop(select(client, given), grace=grace_duration, force=force)
+    return 0 if report_end(state) else 1
+
+
+def _nothing() -> int:
+    click.echo("no dataflow is running")
+    return 0
+
+
+def _stop_all(dataflows: Sequence[str], grace: float | None, *, force: bool) -> int:
+    """Stop dataflows at the same time, so that their graces do not add up."""
+    import asyncio
+
+    from dorad.control.asyncclient import AsyncClient
+
+    async def stop_together() -> list[DataflowState]:
+        async with AsyncClient() as client:
+            stops = (client.stop(uuid, grace=grace, force=force) for uuid in dataflows)
+            return await asyncio.gather(*stops)
+
+    if not dataflows:
+        return _nothing()
+    states = asyncio.run(stop_together())
+    click.echo(f"stopped {len(states)} dataflow{'s' if len(states) > 1 else ''}")
     fine = [report_end(state) for state in states]
     return 0 if all(fine) else 1
-
-
-def _stop_all(dataflows: Sequence[str], grace: float | None, *, force: bool) -> list[DataflowState]:
-    """Stop dataflows at the same time, so that their graces do not add up."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    def stop_one(dataflow: str) -> DataflowState:
-        with connect() as client:
-            return client.stop(dataflow, grace=grace, force=force)
-
-    with ThreadPoolExecutor(max_workers=len(dataflows)) as pool:
-        return list(pool.map(stop_one, dataflows))
 
 
 def report_end(state: DataflowState) -> bool:

@@ -1,8 +1,11 @@
 """`dora stop` and `dora restart`: which dataflow, how, and what is told of its end."""
 
+import asyncio
 import os
 import pty
+import signal
 import subprocess
+import threading
 
 import pytest
 
@@ -95,6 +98,23 @@ def test_of_several_dataflows_a_user_at_a_terminal_chooses(stopping):
     os.close(ours)
     assert b"arm" in shown
     assert stopping.asked("dataflow.stop") == [m.Stop(dataflow=OTHER)]
+
+
+@pytest.mark.parametrize("words", [["stop", "demo"], ["stop", "--all"]])
+def test_control_c_does_not_wait_for_the_end(daemon, words):
+    asked = threading.Event()
+
+    async def never(_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    daemon.answers["dataflow.stop"] = never
+    env = {**os.environ, "DORA_SOCKET": str(daemon.socket)}
+    with subprocess.Popen([*DORA, *words], env=env, stderr=subprocess.PIPE) as process:
+        assert asked.wait(30)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.strip()) == (130, b"")
 
 
 def test_restart_tells_both_uuids_and_what_differs_from_the_file(daemon):
