@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import Start
     from dorad.daemon.places import Places
     from dorad.daemon.state import State
-    from dorad.dataflow.model import Dataflow
+    from dorad.dataflow.model import Dataflow, Node
     from dorad.launch.keeper import Keeper, KeptProcess
 
 _log = logging.getLogger("dorad")
@@ -182,10 +183,7 @@ class Registry:
                 store=self._keeper,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
-                params={
-                    node.id: params.initial(node) | record.params.get(node.id, {})
-                    for node in dataflow.nodes
-                },
+                params={node.id: self.params_of(record, node) for node in dataflow.nodes},
                 inherited=inherited,
                 on_change=lambda: self._changed(record),
                 on_happening=lambda what, node, text, data: self._happened(
@@ -245,6 +243,17 @@ class Registry:
         record.dataflow = dataflow
         record.row.descriptor = dataflow.descriptor
         self._store(record)
+
+    def params_of(self, record: Record, node: Node) -> dict[str, Any]:
+        """Return the parameters that a process of the node starts with.
+
+        What was set goes over what is declared, unless that does not allow it (any more).
+        """
+        values = params.initial(node)
+        for key, value in record.params.get(node.id, {}).items():
+            with contextlib.suppress(ValueError):
+                values[key] = params.check(node.declared.get(key), value)
+        return values
 
     def store_param(self, record: Record, node: str, key: str, value: Any) -> None:
         """Take note of a parameter that was set. Raises ControlError if it cannot be stored."""

@@ -275,6 +275,10 @@ class DataflowRun:
         self._supervisor.disconnect(consumer, name, after)
         self._rewired(after)
 
+    def set_params(self, node_id: str, values: Mapping[str, Any]) -> None:
+        """Give the node's next process these parameters."""
+        self.broker.set_params(node_id, values)
+
     def set_param(self, node_id: str, key: str, value: Any) -> bool:
         """Set a parameter; False if the node has no process yet to be told of it."""
         return self.broker.param_update(node_id, key, value)

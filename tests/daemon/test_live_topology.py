@@ -1,5 +1,6 @@
 """Nodes and edges added, taken away and replaced while a dataflow runs."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def dorad() -> Iterator[Daemon]:
 
 
 def definition(folder: Path, **entry: object) -> Path:
-    file = folder / f"{entry['id']}-node.yml"
+    file = folder / f"node-{uuid.uuid4().hex}.yml"
     file.write_text(yaml.safe_dump(entry), encoding="utf-8")
     return file
 
@@ -123,5 +124,32 @@ def test_replacing_a_node_loses_and_doubles_nothing(dorad: Daemon, tmp_path: Pat
         dorad.until(lambda mark=mark: len(seen(tmp_path)) > mark + 50)  # type: ignore[misc]
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
-    restarted = dorad.dora_ok("restart", "flow")
-    assert "relay" in restarted
+    restarted = dorad.dora("restart", "flow")
+    assert (restarted.returncode, "replaced node relay" in restarted.stderr) == (0, True)
+
+
+def test_changes_that_make_no_sense_are_refused_and_change_nothing(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
+    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    missing = definition(tmp_path, id="third", path="missing.py", inputs={"n": "source/number"})
+    operator = definition(tmp_path, id="third", operator={"python": "sink.py"})
+    broken = definition(tmp_path, id="third", path="sink.py", inputs={"n": "source/nothing"})
+    twice = definition(tmp_path, id="sink", path="sink.py", inputs={"n": "source/number"})
+    for words, said in (
+        (("node", "add", "-d", "flow", "--from-yaml", missing), "missing.py"),
+        (("node", "add", "-d", "flow", "--from-yaml", operator), "operator"),
+        (("node", "add", "-d", "flow", "--from-yaml", broken), "nothing"),
+        (("node", "add", "-d", "flow", "--from-yaml", twice), "sink"),
+        (("node", "remove", "nobody"), "nobody"),
+        (("node", "connect", "source/number", "sink/number"), "sink/number"),
+        (("node", "disconnect", "source/number", "sink/other"), "other"),
+    ):
+        done = dorad.dora(*words)
+        assert (done.returncode, said in done.stderr) == (1, True), f"{words}: {done.stderr}"
+    with dorad.client() as client:
+        assert client.info("flow").changes == []
+        assert {node.node for node in client.nodes()} == {"source", "sink"}
+    numbers = seen(tmp_path)
+    assert numbers == list(range(len(numbers)))

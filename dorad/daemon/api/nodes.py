@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.daemon.errors import CommandError
 from dorad.daemon.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.support import unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dorad.control.server import Call
     from dorad.daemon.measure import Measure
@@ -62,7 +66,8 @@ class NodeMethods:
         record, run, _ = self._registry.find_run(params.dataflow)
         async with record.changing:
             after = _changed(record, lambda flow: topology.add_node(flow, params.definition))
-            await run.add_node(after.nodes[-1], after)
+            with _refusals():
+                await run.add_node(after.nodes[-1], after)
             return self._stored(record, after)
 
     async def remove(self, _call: Call, params: m.NodeStop) -> m.Changed:
@@ -71,7 +76,8 @@ class NodeMethods:
         node_of(dataflow, params.node)
         async with record.changing:
             after = _changed(record, lambda flow: topology.remove_node(flow, params.node))
-            await run.remove_node(params.node, after, _grace(params.grace, STOP_GRACE_S))
+            with _refusals():
+                await run.remove_node(params.node, after, _grace(params.grace, STOP_GRACE_S))
             return self._stored(record, after)
 
     async def replace(self, _call: Call, params: m.NodeReplace) -> m.Changed:
@@ -82,8 +88,15 @@ class NodeMethods:
             after = _changed(
                 record, lambda flow: topology.replace_node(flow, params.node, params.definition)
             )
-            grace = _grace(params.grace, STOP_GRACE_S)
-            await run.replace_node(params.node, after, grace)
+            before = self._registry.params_of(record, dataflow.node(params.node))
+            run.set_params(params.node, self._registry.params_of(record, after.node(params.node)))
+            try:
+                with _refusals():
+                    grace = _grace(params.grace, STOP_GRACE_S)
+                    await run.replace_node(params.node, after, grace)
+            except BaseException:
+                run.set_params(params.node, before)
+                raise
             return self._stored(record, after)
 
     async def connect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
@@ -93,7 +106,8 @@ class NodeMethods:
             after = _changed(
                 record, lambda flow: topology.connect(flow, params.source, params.target)
             )
-            run.connect(params.target, after)
+            with _refusals():
+                run.connect(params.target, after)
             return self._stored(record, after)
 
     async def disconnect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
@@ -103,21 +117,24 @@ class NodeMethods:
             after = _changed(
                 record, lambda flow: topology.disconnect(flow, params.source, params.target)
             )
-            run.disconnect(params.target, after)
+            with _refusals():
+                run.disconnect(params.target, after)
             return self._stored(record, after)
 
     async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Restart a node, whatever its policy."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
-        await run.restart_node(params.node, _grace(params.grace, RESTART_GRACE_S))
+        with _refusals():
+            await run.restart_node(params.node, _grace(params.grace, RESTART_GRACE_S))
         return m.Nothing()
 
     async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Stop a node; it is not restarted."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
-        await run.stop_node(params.node, _grace(params.grace, STOP_GRACE_S))
+        with _refusals():
+            await run.stop_node(params.node, _grace(params.grace, STOP_GRACE_S))
         return m.Nothing()
 
     def _stored(self, record: Record, after: Dataflow) -> m.Changed:
@@ -136,6 +153,19 @@ def node_of(dataflow: Dataflow, node_id: str) -> Node:
         ) from None
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Tell in the API's way why a command is not carried out."""
+    try:
+        yield
+    except CommandError as error:
+        raise ControlError(error.code, str(error), error.hint) from error
+    except DataflowError as error:
+        raise ControlError(
+            "refused", "the node cannot be started", None, str(error).splitlines()
+        ) from error
+
+
 def _grace(given: float | None, default: float) -> float:
     return default if given is None else given
 
@@ -147,6 +177,9 @@ def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow
     if record.status != "running":
         raise ControlError("busy", f"the dataflow is {record.status}", "try again when it runs")
     try:
-        return change(record.dataflow)
+        after = change(record.dataflow)
     except topology.TopologyError as error:
         raise ControlError(error.code, error.message, error.hint, list(error.problems)) from error
+    if problems := unsupported(after):
+        raise ControlError("refused", "not all of it is supported", None, list(map(str, problems)))
+    return after
