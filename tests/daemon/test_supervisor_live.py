@@ -1,0 +1,169 @@
+"""The supervisor under a daemon: watched nodes, commands, and a daemon killed in between."""
+
+import ast
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dorad.control.messages import NodeInfo
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.flows import write_flow
+
+pytestmark = pytest.mark.timeout(120)
+
+SINK = """
+    import time
+    from dora import Node
+    with open("heard", "a", buffering=1) as out:
+        for event in Node():
+            print((event["type"], event["id"], event.get("reason"), time.monotonic()), file=out)
+"""
+NUMBERS = """
+    import time
+    from pathlib import Path
+    import pyarrow as pa
+    from dora import Node
+    node = Node()
+    while node.next(timeout=0.02)["type"] != "STOP":
+        if not Path("hush").exists():
+            node.send_output("out", pa.array([1]))
+        if Path("hang").exists():
+            Path("hang").unlink()
+            Path("hung").write_text(str(time.monotonic()))
+            while True:
+                pass
+"""
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def start(dorad: Daemon, folder: Path, *, timeout: float = 60.0, **keys: Any) -> None:
+    """Run a source with these keys, and a sink whose input breaks after `timeout` seconds."""
+    x = {"source": "source/out", "input_timeout": timeout}
+    file = write_flow(
+        folder,
+        [
+            {"id": "source", "path": "source.py", "outputs": ["out"], **keys},
+            {"id": "sink", "path": "sink.py", "inputs": {"x": x}},
+        ],
+        source=NUMBERS,
+        sink=SINK,
+    )
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    dorad.until(lambda: "INPUT" in kinds(folder))
+
+
+def heard(folder: Path) -> list[tuple[str, str, str | None, float]]:
+    """What the sink has heard: type, id, reason, when."""
+    path = folder / "heard"
+    whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
+    return [ast.literal_eval(line) for line in whole.splitlines()]
+
+
+def kinds(folder: Path) -> list[str]:
+    """The types of the events that the sink has heard, messages that follow on one as one."""
+    found = [each[0] for each in heard(folder)]
+    return [kind for index, kind in enumerate(found) if index == 0 or kind != found[index - 1]]
+
+
+def info(dorad: Daemon, name: str) -> NodeInfo:
+    with dorad.client() as client:
+        return next(node for node in client.nodes() if node.node == name)
+
+
+def wait_for(dorad: Daemon, name: str, status: str) -> None:
+    dorad.until(lambda: info(dorad, name).status == status, why=f"{name} is not {status}")
+
+
+def test_a_hang_is_noticed_and_the_node_restarted(dorad: Daemon, tmp_path: Path) -> None:
+    start(dorad, tmp_path, restart_policy="on-failure", health_check_timeout=1.0)
+    (tmp_path / "hang").touch()
+    dorad.until(lambda: "NODE_RESTARTED" in kinds(tmp_path))
+    (told,) = (each[3] for each in heard(tmp_path) if each[0] == "NODE_RESTARTED")
+    assert 0.7 <= told - float((tmp_path / "hung").read_text()) <= 10
+    wait_for(dorad, "source", "running")
+    found = info(dorad, "source")
+    assert found.restarts == 1
+    assert found.last_exit == "was killed because it had not come back to dora for 1 s"
+
+
+def test_a_silent_input_degrades_its_node_until_messages_come_again(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    start(dorad, tmp_path, timeout=0.5)
+    (tmp_path / "hush").touch()
+    wait_for(dorad, "sink", "degraded")
+    assert info(dorad, "sink").broken_inputs == ["x"]
+    (tmp_path / "hush").unlink()
+    wait_for(dorad, "sink", "running")
+    dorad.until(lambda: "INPUT_RECOVERED" in kinds(tmp_path))
+    closed = {each[2] for each in heard(tmp_path) if each[0] == "INPUT_CLOSED"}
+    assert closed == {"timeout"}
+
+
+def test_a_broken_input_recovers_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+    start(dorad, tmp_path, timeout=0.5)
+    (tmp_path / "hush").touch()
+    wait_for(dorad, "sink", "degraded")
+    dorad.kill()
+    dorad.start()
+    assert info(dorad, "sink").status == "degraded"
+    (tmp_path / "hush").unlink()
+    wait_for(dorad, "sink", "running")
+    dorad.until(lambda: "INPUT_RECOVERED" in kinds(tmp_path))
+
+
+def test_a_hang_is_noticed_by_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+    start(dorad, tmp_path, restart_policy="on-failure", health_check_timeout=1.0)
+    dorad.kill()
+    (tmp_path / "hang").touch()
+    dorad.until((tmp_path / "hung").exists)
+    dorad.start()
+    dorad.until(lambda: "NODE_RESTARTED" in kinds(tmp_path))
+    wait_for(dorad, "source", "running")
+
+
+def test_a_delay_goes_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+    start(
+        dorad,
+        tmp_path,
+        restart_policy="on-failure",
+        restart_delay=3.0,
+        max_restart_delay=3.0,
+        health_check_timeout=0.5,
+    )
+    (tmp_path / "hang").touch()
+    wait_for(dorad, "source", "restarting")
+    begun = time.monotonic()
+    dorad.kill()
+    dorad.start()
+    assert info(dorad, "source").status == "restarting"
+    wait_for(dorad, "source", "running")
+    assert 2.0 <= time.monotonic() - begun <= 20
+    assert info(dorad, "source").restarts == 1
+
+
+def test_a_restart_by_hand_ends_no_consumer(dorad: Daemon, tmp_path: Path) -> None:
+    start(dorad, tmp_path)
+    pid = info(dorad, "source").pid
+    dorad.dora_ok("node", "restart", "source")
+    wait_for(dorad, "source", "running")
+    assert info(dorad, "source").pid != pid
+    dorad.until(lambda: kinds(tmp_path)[-2:] == ["NODE_RESTARTED", "INPUT"])
+    assert "STOP" not in kinds(tmp_path)
+    assert info(dorad, "sink").status == "running"
+
+
+def test_a_stopped_node_stays_so_and_its_consumer_is_told(dorad: Daemon, tmp_path: Path) -> None:
+    start(dorad, tmp_path, restart_policy="always")
+    dorad.dora_ok("node", "stop", "source")
+    dorad.until(lambda: kinds(tmp_path)[-2:] == ["INPUT_CLOSED", "STOP"])
+    with dorad.client() as client:
+        dorad.until(lambda: [flow.status for flow in client.list()] == ["finished"])
