@@ -1,12 +1,15 @@
 """`dora list` and `dora clean`."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from dorad.cli.list import chosen
 from dorad.control import messages as m
-from tests.cli.dora import dora
+from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import OTHER, UUID, dataflow, no_daemon
 
 ENDED = dataflow("arm", "failed", uuid=OTHER, nodes=0, cpu=0.0, memory=0, ended_at=2000.0)
@@ -98,3 +101,13 @@ def test_clean_with_nothing_to_do_is_no_error(daemon):
     result = daemon.dora("clean")
     assert (result.returncode, result.stdout) == (0, "")
     assert "nothing to clean" in result.stderr
+
+
+def test_what_is_slow_to_import_is_left_alone(two):
+    """A command has to answer within 300 ms, most of which is its imports."""
+    env = {**os.environ, "DORA_SOCKET": str(two.socket)}
+    argv = [sys.executable, "-X", "importtime", *DORA[1:], "list", "--format", "json"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+    assert not imported & {"rich", "pyarrow", "numpy", "yaml", "asyncio", "psutil", "apsw"}
