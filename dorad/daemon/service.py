@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import grp
 import logging
-import resource
 import signal
 import time
 from contextlib import AsyncExitStack
@@ -41,6 +40,7 @@ class Service:
         self._places = places
         self._group = group
         self._ending = asyncio.Event()
+        self._code = 0
         self.notices: list[str] = []
         """What the operator should know."""
         self.started_at = time.time()
@@ -57,6 +57,8 @@ class Service:
                 keeper = await Keeper.attach(self._places.keeper)
             except LaunchError as error:
                 raise ServiceError(str(error)) from error
+            keeper.on_died = self._on_keeper_died
+            keeper.on_problem = self._notice
             stack.push_async_callback(keeper.end)
             try:
                 state = State(self._places.database, self._notice)
@@ -84,11 +86,17 @@ class Service:
             await self._ending.wait()
             _log.info("ending")
         _log.info("ended")
-        return 0
+        return self._code
 
     def end(self) -> None:
         """Stop all dataflows, then end."""
         self._ending.set()
+
+    def _on_keeper_died(self) -> None:
+        """End, too: every node has, and none can be started any more."""
+        self._notice("the keeper of the processes was killed, and every node with it")
+        self._code = 1
+        self.end()
 
     def _prepare(self) -> None:
         for folder in (self._places.runtime, self._places.state):
@@ -96,8 +104,6 @@ class Service:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise ServiceError(f"cannot make {folder}: {error.strerror}") from error
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     def _group_id(self) -> int | None:
         if self._group is None:

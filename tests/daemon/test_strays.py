@@ -1,0 +1,76 @@
+"""What nodes leave in sessions of their own, and what is left when the keeper is killed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.daemon import Daemon, alive, daemon
+from tests.harness.flows import counting, seen, write_flow
+
+pytestmark = pytest.mark.timeout(120)
+
+LEAVING = """
+    import pathlib, subprocess
+    from dora import Node
+
+    node = Node()
+    child = subprocess.Popen(["setsid", "sleep", "600"])
+    pathlib.Path("stray.tmp").write_text(str(child.pid))
+    pathlib.Path("stray.tmp").rename("stray")
+    for event in node:
+        if event["type"] == "STOP":
+            break
+"""
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def start_leaving(dorad: Daemon, folder: Path) -> int:
+    """Start a dataflow called like its folder; return the pid of what its node leaves."""
+    node = {"id": "leaving", "path": "leaving.py", "inputs": {"tick": "dora/timer/millis/100"}}
+    file = write_flow(folder, [node], leaving=LEAVING)
+    dorad.dora_ok("start", file, "--name", folder.name, "--detach")
+    dorad.until((folder / "stray").exists)
+    return int((folder / "stray").read_text())
+
+
+def test_strays_end_with_their_dataflow_and_not_with_another(dorad: Daemon, tmp_path: Path) -> None:
+    one = start_leaving(dorad, tmp_path / "one")
+    other = start_leaving(dorad, tmp_path / "other")
+    dorad.dora_ok("stop", "one")
+    dorad.until(lambda: not alive(one))
+    assert alive(other)
+    dorad.dora_ok("stop", "other")
+    dorad.until(lambda: not alive(other))
+
+
+def test_strays_live_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+    stray = start_leaving(dorad, tmp_path / "flow")
+    dorad.kill()
+    dorad.start()
+    assert alive(stray)
+    dorad.dora_ok("stop", "flow")
+    dorad.until(lambda: not alive(stray))
+
+
+def test_when_the_keeper_is_killed_the_daemon_ends_and_nothing_is_left(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    stray = start_leaving(dorad, tmp_path / "flow")
+    dorad.dora_ok("start", counting(tmp_path / "counting"), "--name", "counting", "--detach")
+    dorad.until(lambda: len(seen(tmp_path / "counting")) > 5)
+    (keeper,) = (p for p in dorad.processes() if "dorad.launch.keeping" in " ".join(p.cmdline()))
+    keeper.kill()
+    assert dorad.process is not None
+    assert dorad.process.wait(30) == 1
+    assert "the keeper of the processes was killed" in dorad.log
+    assert not alive(stray)
+    dorad.until(lambda: not dorad.processes())
+    dorad.start()
+    with dorad.client() as client:
+        assert [flow.status for flow in client.list()] == ["failed", "failed"]
