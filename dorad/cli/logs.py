@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -132,8 +134,15 @@ def logs(
         grep=grep,
         follow=follow,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
-        _show(blocks(wanted, local=local), log_format)
+    # The usual way to end it; an exception would meet the client's threads at any place.
+    signal.signal(signal.SIGINT, _end_at_once)
+    _show(blocks(wanted, local=local), log_format)
+
+
+def _end_at_once(*_: object) -> None:
+    with contextlib.suppress(RuntimeError, OSError):  # it came in the middle of writing
+        sys.stdout.flush()
+    os._exit(0)
 
 
 def _show(found: Iterable[Block], log_format: Format) -> None:

@@ -97,9 +97,7 @@ def find_here(dataflow: str | None) -> Found:
 def runs_here() -> list[str]:
     """Return the names of the runs in ./out, newest first; the UUIDs of those without one."""
     runs = list_runs(out_folder(Path.cwd()))
-    names = (run.about.name if run.about else None for run in runs)
-    named = [name or run.folder.name for name, run in zip(names, runs, strict=True)]
-    return list(dict.fromkeys(named))
+    return list(dict.fromkeys(run.name or run.folder.name for run in runs))
 
 
 def _instead(wanted: Wanted, error: ControlError) -> Found:

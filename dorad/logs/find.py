@@ -41,6 +41,11 @@ class Found(NamedTuple):
         return list(dict.fromkeys([*known, *nodes_in(self.folder)]))
 
     @property
+    def name(self) -> str | None:
+        """What its user called it."""
+        return None if self.about is None else self.about.name
+
+    @property
     def title(self) -> str:
         """What to call it to a user."""
         return self.folder.name if self.about is None else self.about.title
@@ -64,13 +69,13 @@ def find(out: Path, wanted: str | None) -> Found:
     if wanted is None:
         matching = runs
     else:
-        matching = [run for run in runs if wanted in (run.folder.name, _name(run))]
+        matching = [run for run in runs if wanted in (run.folder.name, run.name)]
         if not matching and len(wanted) >= 4:
             matching = [run for run in runs if run.folder.name.startswith(wanted)]
             if len(matching) > 1:
                 raise NoLogsError(f"several UUIDs in {out} begin with `{wanted}`; give more of it")
     if not matching:
-        there = ", ".join(dict.fromkeys(_name(run) or run.folder.name for run in runs[:SHOWN]))
+        there = ", ".join(dict.fromkeys(run.name or run.folder.name for run in runs[:SHOWN]))
         more = ", ..." if len(runs) > SHOWN else ""
         raise NoLogsError(f"there are no logs of `{wanted}` in {out}; there are: {there}{more}")
     return matching[0]._replace(others=len(matching) - 1)
@@ -89,7 +94,3 @@ def list_runs(out: Path) -> list[Found]:
 
 def _started(run: Found) -> float:
     return run.folder.stat().st_mtime if run.about is None else run.about.started_at
-
-
-def _name(run: Found) -> str | None:
-    return None if run.about is None else run.about.name
