@@ -1,7 +1,9 @@
 """`dora start`: what it asks the daemon for, and what it tells, attached or not."""
 
 import asyncio
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 
@@ -133,6 +135,24 @@ def test_attached_it_shows_the_log_and_exits_as_the_dataflow_does(starting, fold
     assert result.stderr == "error: node camera exited with code 3\n    boom\n"
     (asked,) = starting.asked("logs.read")
     assert (asked.dataflow, asked.follow) == (UUID, True)
+
+
+def test_on_a_terminal_it_attaches_by_itself(starting, folder):
+    starting.answers["logs.read"] = [lines("one")]
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "DORA_SOCKET": str(starting.socket)}
+    with subprocess.Popen(
+        [*DORA, "start", "flow.yml"], cwd=folder, env=env, stdout=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal is an error
+            while more := os.read(ours, 4096):
+                shown += more
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"one" in shown
+    assert starting.asked("dataflow.wait") == [m.Wait(dataflow=UUID, until="ended")]
 
 
 class Stoppable:
