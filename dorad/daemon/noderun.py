@@ -56,6 +56,8 @@ class NodeRun:
     """Its end is no part of the dataflow's result: it is being taken out, or not yet in."""
     again: bool = False
     """Somebody asked for its restart, whatever its policy."""
+    hopeless: bool = False
+    """Nothing can start a process for it any more."""
     forced: str = ""
     """Why its end by a signal of ours counts against it."""
     killed: str = ""
@@ -83,13 +85,12 @@ class NodeRun:
     """Something was decided that may cut a wait short."""
 
     def born(self, process: Started, now: float, wall: float) -> None:
-        """Take note of a process that was started."""
+        """Take note of a process that was started; it may have called `Node()` by now."""
         self.process = process
         self.pid = process.pid
         self.lives += 1
         self.spawned = now
         self.started_at = wall
-        self.connected = False
         self.again = False
         self.forced = self.killed = ""
         self.resume_at = self.ended_as = None

@@ -18,7 +18,7 @@ from dorad.daemon.exits import (
     not_started,
 )
 from dorad.daemon.restart import GiveUp, NoRestart, Restart, decide
-from dorad.launch.model import Exit, LaunchError
+from dorad.launch.model import Exit, LaunchError, SpawnerGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +66,7 @@ class Tender:
             process = adopted or await self._start_unless_stopped(run)
         except LaunchError as error:
             run.again = False
+            run.hopeless = isinstance(error, SpawnerGoneError)
             result = not_started(name, str(error))
             run.gone(result.reason)
             return result
@@ -86,6 +87,7 @@ class Tender:
             run.process, run.pid = process, process.pid
         self._shared.changed()
         if self._shared.killing:
+            run.forced = self._shared.killing
             process.signal(signal.SIGKILL)
         exit_ = await process.wait()
         while (successor := run.successor) is not None:
@@ -160,7 +162,7 @@ class Tender:
         if not self._may_live(run):
             return False
         never_ran = result.exit is None and run.lives == 0
-        if never_ran:
+        if never_ran or run.hopeless:
             return False
         now = asyncio.get_running_loop().time()
         if run.again:

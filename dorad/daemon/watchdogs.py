@@ -137,7 +137,10 @@ class Watchdogs:
             before = self._breakers.get(key) or _new_breaker(
                 entry.input_timeout, run.broken.get(entry.id), now
             )
-            sent = self._shared.broker.edge_counters_of(name, entry.id).sent
+            try:
+                sent = self._shared.broker.edge_counters_of(name, entry.id).sent
+            except KeyError:  # just being taken away
+                continue
             after = self._breakers[key] = before.look(sent, now)
             if after.broken != before.broken:
                 self._turned(run, entry, after)

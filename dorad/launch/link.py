@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dorad.launch import wire
 from dorad.launch.errors import spawn_error
-from dorad.launch.model import Exit, LaunchError
+from dorad.launch.model import Exit, LaunchError, SpawnerGoneError
 from dorad.launch.spawner import Process
 from dorad.launch.stat import is_alive
 
@@ -169,7 +169,7 @@ class Link:
         self, number: int, command: Command, stdout_fd: int, stderr_fd: int, tag: str
     ) -> None:
         if self._ended or self.closing:
-            raise LaunchError(f"cannot start {command.argv[0]}: the {self._parent} is gone")
+            raise SpawnerGoneError(f"cannot start {command.argv[0]}: the {self._parent} is gone")
         try:
             packed = wire.pack_command(
                 [os.fsencode(word) for word in command.argv],

@@ -15,6 +15,10 @@ class LaunchError(Exception):
     """A process that cannot be started; `str()` is one line for the user."""
 
 
+class SpawnerGoneError(LaunchError):
+    """Nothing can be started any more, so there is no use in trying again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One process to start. Its stdin is /dev/null; its environment is exactly `env`."""

@@ -1,12 +1,13 @@
 import asyncio
 import signal
+from typing import Any
 
 import pytest
 
 from dorad.daemon import supervisor as module
 from dorad.daemon.exits import Outcome
 from dorad.launch.model import Exit
-from tests.daemon.fakes import Edge, Stage, running, until
+from tests.daemon.fakes import DEADLINE_S, Edge, FakeProcess, Stage, running, until
 from tests.daemon.flows import chain, dataflow, node
 
 
@@ -272,3 +273,33 @@ async def test_a_long_wait_for_a_node_is_told(monkeypatch: pytest.MonkeyPatch) -
         assert stage.notices == [("warn", None, "the start still waits for Node() in: b")]
         for process in stage.processes.values():
             process.end(Exit(code=0))
+
+
+async def test_what_comes_before_a_start_is_known_to_have_succeeded_is_not_forgotten() -> None:
+    stage = Stage(chain("a"))
+    loop = asyncio.get_running_loop()
+
+    async def start(*arguments: Any) -> FakeProcess:
+        process = await stage.start(*arguments)
+        stage.connect("a")
+        loop.call_soon(stage.supervisor.kill, "was killed on request")
+        return process
+
+    async with asyncio.timeout(DEADLINE_S):
+        (result,) = await stage.supervisor.run(start)
+    assert result.reason == "was killed on request"
+
+
+async def test_a_node_that_calls_node_before_its_start_is_known_is_connected() -> None:
+    stage = Stage(chain("a"))
+
+    async def start(*arguments: Any) -> FakeProcess:
+        process = await stage.start(*arguments)
+        stage.connect("a")
+        return process
+
+    task = asyncio.create_task(stage.supervisor.run(start))
+    await until(lambda: stage.status("a") == "running")
+    stage.processes["a"].end(Exit(code=0))
+    async with asyncio.timeout(DEADLINE_S):
+        await task

@@ -1,12 +1,14 @@
+import asyncio
 import itertools
+from typing import Any
 
 import pytest
 
 from dorad.daemon import supervisor as module
 from dorad.daemon import tend
 from dorad.daemon.exits import Outcome
-from dorad.launch.model import Exit
-from tests.daemon.fakes import Stage, running, until
+from dorad.launch.model import Exit, SpawnerGoneError
+from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, running, until
 from tests.daemon.flows import dataflow, node, restarted
 
 FAILED, FINE = Exit(code=1), Exit(code=0)
@@ -184,6 +186,30 @@ async def test_a_restart_for_which_no_process_can_be_started_counts_and_is_tried
         await stage.lived("a", 2)
         assert stage.started[-1][1] >= 2
         stage.supervisor.kill("was killed")
+
+
+async def test_when_nothing_can_be_started_any_more_no_restart_is_tried_again() -> None:
+    stage = pair("always")
+    starts = 0
+
+    async def start(*arguments: Any) -> FakeProcess:
+        nonlocal starts
+        starts += 1
+        if starts > 2:
+            raise SpawnerGoneError("the guard is gone")
+        return await stage.start(*arguments)
+
+    task = asyncio.create_task(stage.supervisor.run(start))
+    await stage.spawned()
+    stage.connect("a", "b")
+    for process in stage.processes.values():
+        process.end(FAILED)
+    async with asyncio.timeout(DEADLINE_S):
+        results = {result.node: result.reason for result in await task}
+    assert results == {
+        "a": "could not be started: the guard is gone",
+        "b": "exited with code 1",
+    }
 
 
 async def test_a_first_start_that_fails_is_final_whatever_the_policy() -> None:

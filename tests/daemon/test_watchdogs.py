@@ -85,6 +85,7 @@ async def test_a_node_that_called_node_has_started() -> None:
 async def test_every_life_has_its_own_time_to_start() -> None:
     scene = Scene(checked(startup_timeout=2.0), connected=False)
     scene.look(1.0)
+    scene.runs["a"].gone("exited with code 1")
     scene.runs["a"].born(scene.processes["a"], 1.5, 0.0)
     assert scene.look(2.5) == 1.0
     assert not scene.killed("a")
