@@ -15,6 +15,7 @@ Examples:
   dora down
   dora down --force
 
+\b
 Without --force it refuses while dataflows run, and lists them; with it they are stopped first.
 """
 

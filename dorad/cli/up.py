@@ -26,6 +26,7 @@ Examples:
   dora up
   dora up && dora start dataflow.yml
 
+\b
 The daemon belongs to this user, runs until `dora down`, and takes over nodes that an earlier one
 has left running. Its own log is in $XDG_STATE_HOME/dora/dorad.log.
 """

@@ -19,6 +19,7 @@ Examples:
   dorad                          the same in the foreground
   dorad --system --group dorad   the one of this machine, under /run/dorad and /var/lib/dorad
 
+\b
 SIGTERM and SIGINT stop all dataflows and then the daemon; a second one kills the nodes at once.
 After SIGKILL the nodes run on, and the next dorad takes them over.
 """

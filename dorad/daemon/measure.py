@@ -74,7 +74,11 @@ class Measure:
 
     def dataflow(self, record: Record) -> DataflowInfo:
         """Return a dataflow with what its nodes use together."""
-        mine = [used for (uuid, _), used in self._metrics.items() if uuid == record.uuid]
+        mine = [
+            used
+            for (uuid, _), used in self._metrics.items()
+            if uuid == record.uuid and record.running
+        ]
         return record.info(
             nodes=self.node_count(record),
             cpu=sum(used.cpu for used in mine),
