@@ -4,6 +4,8 @@ import ast
 import itertools
 from pathlib import Path
 
+import psutil
+
 from tests.cli.running import Running, dora, write
 
 LATE_S = 10.0
@@ -185,6 +187,22 @@ def test_an_interrupt_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Pa
     write(tmp_path, crashing("on-failure", *keys), crash="raise SystemExit(1)", sink=SINK)
     with dora(tmp_path, "dataflow.yml", "--stop-after", "2s") as run:
         assert run.end(1) < 12
+
+
+def test_a_run_whose_guard_was_killed_ends_whatever_the_policies(tmp_path: Path) -> None:
+    crash = """
+        from dora import Node
+        node = Node()
+        print("alive", flush=True)
+        node.next()
+    """
+    write(tmp_path, crashing("always"), crash=crash, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.until_prints("crash: alive")
+        (guard,) = psutil.Process(run.process.pid).children()
+        guard.kill()
+        run.end(1)
+        assert "the guard is gone" in run.err
 
 
 # -- watchdogs ---------------------------------------------------------------------------------
