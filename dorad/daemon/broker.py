@@ -109,16 +109,18 @@ class Broker(Telling, Seeing):
         snapshot = kept.snapshot
         desk.epoch_ns = snapshot.get("epoch_ns")
         desk.poison = snapshot.get("poison")
-        restore.restore_boxes(desk, kept)
+        unknown = restore.restore_boxes(desk, kept)
         lost = restore.lost_rings(desk, snapshot)
         parked = restore.restore_connections(desk, self._lobby, kept)
         restore.restore_segments(desk, self._samples, kept)
         for node_id, connection in list(desk.connections.items()):
-            connection.forget_questions(restore.QUESTIONS)
-            self._members.adopt(node_id)
+            if connection.forget_questions(restore.QUESTIONS):
+                self._members.adopt(node_id)
+        for edge in unknown:
+            self._rewiring.announce(edge.consumer, edge.ring, edge)
         for node_id, input_id, ring in lost:
             desk.send(node_id, "input_gone", {"id": input_id, "ring": ring})
-        self._samples.drop_guests(desk.connections)
+        self._samples.drop_guests(list(desk.connections))
         handovers = self._members.handovers
         handovers.restore(snapshot.get("handovers", {}), parked, desk.dataflow)
         for connection in parked.values():
@@ -146,6 +148,7 @@ class Broker(Telling, Seeing):
 
     async def _let_go(self, *, unlink: bool) -> None:
         desk = self._desk
+        self.on_change = lambda: None
         self._lobby.close(unlink=unlink)
         self._rewiring.close()
         self._members.close()

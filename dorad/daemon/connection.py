@@ -84,22 +84,22 @@ class Connection:
             return False
         return False
 
-    def forget_questions(self, kinds: Collection[str]) -> None:
+    def forget_questions(self, kinds: Collection[str]) -> bool:
         """Leave out what the node has asked so far by packets of these kinds; it will ask again.
 
-        Everything else it has said is heard in the next turn of the loop.
+        Everything else it has said is heard in the next turn of the loop. False if it has ended.
         """
         while True:
             try:
                 packet = protocol.receive(self._sock)
             except BlockingIOError:
-                return
+                return True
             except (OSError, ProtocolError) as error:
                 self._loop.call_soon(self.close, str(error))
-                return
+                return False
             if packet is None:
                 self._loop.call_soon(self.close, "hung up")
-                return
+                return False
             if packet.kind in kinds:
                 packet.close()
             else:

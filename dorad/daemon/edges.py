@@ -74,6 +74,7 @@ class EdgeTable:
 
     def __init__(self) -> None:
         self._all: list[Edge] = []
+        self._into: dict[tuple[str, str], list[Edge]] = {}
         self.leaving: list[Edge] = []
         """Those over which nothing is sent any more, while what is queued may still be taken."""
 
@@ -84,16 +85,19 @@ class EdgeTable:
         """Add an edge; one that is there already stays once."""
         if edge not in self._all:
             self._all.append(edge)
+            self._into.clear()
 
     def remove(self, edge: Edge) -> None:
         """Remove an edge; it need not be there."""
         if edge in self._all:
             self._all.remove(edge)
+            self._into.clear()
 
     def block(self, edge: Edge, blocking: bool) -> Edge:
         """Let the edge's producer wait for room from now on, or not; return it as it is now."""
         changed = edge._replace(blocking=blocking)
         self._all[self._all.index(edge)] = changed
+        self._into.clear()
         return changed
 
     def pushed_by(self, producer: str) -> list[Edge]:
@@ -111,7 +115,10 @@ class EdgeTable:
 
     def into(self, consumer: str, input_id: str) -> list[Edge]:
         """Return the edges that end at an input; the dataflow's own comes first."""
-        return [e for e in self._all if e.consumer == consumer and e.input == input_id]
+        if not self._into:
+            for edge in self._all:
+                self._into.setdefault((edge.consumer, edge.input), []).append(edge)
+        return self._into.get((consumer, input_id), [])
 
 
 def printed_outputs(node: Node) -> set[str]:

@@ -166,6 +166,7 @@ class Members:
 
     def _done(self, node_id: str, connection: Connection) -> None:
         self._samples.orphan(node_id, connection.pid)
+        self._changed()
         if node_id in self.handovers:
             self.handovers.old_is_done(node_id)
         elif not is_guest(node_id):
@@ -188,6 +189,7 @@ class Members:
         if node_id is None:
             return
         del desk.connections[node_id]
+        self._changed()
         if node_id in self.handovers:
             # Its mailbox stays as if somebody read it: nothing may be displaced there.
             self.handovers.old_is_done(node_id)
@@ -228,6 +230,7 @@ class Members:
     def _process_ended(self, pid: int, node_id: str) -> None:
         """Take back what a process that is no child of the daemon has left."""
         self._samples.orphan(node_id, pid)
+        self._changed()
         if self.handovers.process_ended(pid):
             return
         if node_id in self._desk.connections or node_id in self._watch:

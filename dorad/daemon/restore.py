@@ -40,8 +40,10 @@ class Kept:
         return {name[len(prefix) :]: self.descriptors.pop(name) for name in names}
 
 
-def restore_boxes(desk: Desk, kept: Kept) -> None:
+def restore_boxes(desk: Desk, kept: Kept) -> list[Edge]:
     """Take over mailboxes, edges and facts; what the snapshot does not know of is made anew.
+
+    Returns the edges whose rings were made now, so that their consumers can be told of them.
 
     Raises:
         OSError: there is no room for a mailbox that was not kept.
@@ -70,11 +72,12 @@ def restore_boxes(desk: Desk, kept: Kept) -> None:
         box = desk.boxes.get(edge.consumer)
         if box is not None and edge.ring in box.rings:
             desk.edges.add(edge)
-    _complete(desk)
+    return _complete(desk)
 
 
-def _complete(desk: Desk) -> None:
+def _complete(desk: Desk) -> list[Edge]:
     """Make the rings and edges that came to be after the snapshot."""
+    made = []
     for node in desk.dataflow.nodes:
         box = desk.boxes[node.id]
         for item in node.all_inputs:
@@ -84,6 +87,8 @@ def _complete(desk: Desk) -> None:
             edge = edge_of(desk.dataflow, node.id, item, item.id)
             if edge is not None:
                 desk.edges.add(edge)
+                made.append(edge)
+    return made
 
 
 def lost_rings(desk: Desk, snapshot: dict[str, Any]) -> list[tuple[str, str, int]]:

@@ -172,7 +172,9 @@ class Samples:
         for (number, owner, pid), memory in sorted(kept.items()):
             self._segments.restore(Segment(number, owner, pid, memory, known.get(number)))
         self._segments.next += SKIPPED
-        self.orphan(DAEMON, None)
+        for number, owner, pid in kept:
+            if number not in known and (owner == DAEMON or not _lives(pid)):
+                self.orphan(owner, pid)
 
     def drop_guests(self, consumers: Collection[str]) -> None:
         """Let go of what lies in segments of guests, which ended with another daemon."""
@@ -198,3 +200,13 @@ class Samples:
         # What is being made for a connection that is gone is closed as soon as it is there.
         while self._growing:
             await asyncio.wait(self._growing)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
