@@ -167,3 +167,20 @@ def test_a_stopped_node_stays_so_and_its_consumer_is_told(dorad: Daemon, tmp_pat
     dorad.until(lambda: kinds(tmp_path)[-2:] == ["INPUT_CLOSED", "STOP"])
     with dorad.client() as client:
         dorad.until(lambda: [flow.status for flow in client.list()] == ["finished"])
+
+
+def test_a_replacement_that_does_not_come_up_changes_nothing(dorad: Daemon, tmp_path: Path) -> None:
+    start(dorad, tmp_path)
+    pid = info(dorad, "source").pid
+    (tmp_path / "bad.py").write_text("raise SystemExit(5)")
+    new = tmp_path / "new.yml"
+    new.write_text("{id: source, path: bad.py, outputs: [out]}")
+    done = dorad.dora("node", "replace", "source", "--from-yaml", new)
+    assert done.returncode == 1
+    assert (
+        "exited with code 5 before it called Node(); node source goes on as it was" in done.stderr
+    )
+    assert (info(dorad, "source").pid, info(dorad, "source").status) == (pid, "running")
+    mark = len(heard(tmp_path))
+    dorad.until(lambda: len(heard(tmp_path)) > mark + 10)
+    assert set(kinds(tmp_path)) == {"INPUT"}
