@@ -187,6 +187,30 @@ class Restart:
     window: float | None = None
 
 
+class Scheduling(StrEnum):
+    """How the kernel lets a node's process run: `other` is what it does with every process."""
+
+    FIFO = "fifo"
+    RR = "rr"
+    DEADLINE = "deadline"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Realtime:
+    """How urgent a node's process is. Times in ns."""
+
+    policy: Scheduling = Scheduling.OTHER
+    priority: int | None = None
+    """1 to 99 with `fifo` and `rr`, and only there."""
+    lock_memory: bool = False
+    deadline_ns: int | None = None
+    """How late a tick of a timer may be taken; with policy `deadline` also the kernel's."""
+    runtime_ns: int = 0
+    """With policy `deadline` what it may run in each period; so is the next."""
+    period_ns: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Git:
     """Where the source of a node is cloned from; at most one of branch, tag and rev."""
@@ -268,6 +292,7 @@ class Node:
     outputs: tuple[str, ...] = ()
     types: Types = field(default_factory=Types)
     cpu_affinity: tuple[int, ...] = ()
+    realtime: Realtime | None = None
     spin_us: int | None = None
     """Upper bound of the adaptive spin before the node sleeps; 0 never spins; None the default."""
     shared_memory_pool_size: int | None = None

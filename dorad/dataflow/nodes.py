@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Operator
+    from dorad.dataflow.model import Input, Operator, Realtime
     from dorad.dataflow.ros2 import Ros2Bridge
 
 _SHA256 = r"[0-9a-fA-F]{64}"
@@ -74,6 +74,7 @@ def read_node(
         outputs=outputs,
         types=read_types(fields, inputs, outputs),
         cpu_affinity=_read_cores(fields),
+        realtime=_read_realtime(fields, inputs),
         spin_us=fields.integer("spin_us", most=_LONGEST_SPIN_US),
         shared_memory_pool_size=fields.size("shared_memory_pool_size"),
         restart=_read_restart(fields),
@@ -205,6 +206,15 @@ def _read_cores(fields: Fields) -> tuple[int, ...]:
         integer(item, fields.problems, 0, _MOST_CORES) for item in fields.items("cpu_affinity")
     )
     return tuple(dict.fromkeys(core for core in cores if core is not None))
+
+
+def _read_realtime(fields: Fields, inputs: tuple[Input, ...]) -> Realtime | None:
+    if not fields.has("realtime"):
+        fields.ignore("realtime")
+        return None
+    from dorad.dataflow.realtime import read_realtime  # most dataflows have none
+
+    return read_realtime(fields, inputs)
 
 
 def _read_restart(fields: Fields) -> Restart:
