@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +44,9 @@ class NodeRun:
     lives: int = 0
     """Processes that were started, so that a new one can be told from the one before."""
     spawned: float | None = None
-    """When the process was started."""
+    """When the process was started; None without one."""
+    begun: float = -math.inf
+    """When the last one was."""
     started_at: float | None = None
     """The same, in seconds since 1970."""
     connected: bool = False
@@ -89,7 +92,7 @@ class NodeRun:
         self.process = process
         self.pid = process.pid
         self.lives += 1
-        self.spawned = now
+        self.spawned = self.begun = now
         self.started_at = wall
         self.again = False
         self.forced = self.killed = ""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from dorad.daemon.ports import Started, StartNode
     from dorad.daemon.shared import Shared
 
+BREATH_S = 0.1
+"""Least time from one start to the next, so that a node that dies at once does not eat a core."""
+
 RETRY_S = 1.0
 """Least delay after a process that could not even be started; there is nothing to slow that."""
 
@@ -178,8 +181,8 @@ class Tender:
                 )
                 return False
             case Restart():
-                if result.exit is None:
-                    decision = replace(decision, after=max(decision.after, RETRY_S))
+                least = run.begun + BREATH_S - now if result.exit else RETRY_S
+                decision = replace(decision, after=max(decision.after, least))
                 self._announce(run, result, decision, now)
                 return True
 

@@ -71,6 +71,18 @@ async def test_the_delays_between_lives_grow() -> None:
     assert fourth >= 0.15
 
 
+async def test_a_node_that_dies_at_once_is_not_restarted_without_a_breath() -> None:
+    stage = pair()
+    async with running(stage):
+        stage.connect("a", "b")
+        for life in range(1, 4):
+            (await stage.lived("a", life)).end(FAILED)
+        await stage.lived("a", 4)
+        stage.supervisor.kill("was killed")
+    times = [at for name, _, at in stage.started if name == "a"]
+    assert all(b - a >= 0.09 for a, b in itertools.pairwise(times))
+
+
 async def test_giving_up_says_how_often_it_was_restarted() -> None:
     stage = pair(max_restarts=2)
     async with running(stage) as task:
