@@ -74,6 +74,8 @@ class Tender:
             run.gone(result.reason)
             return result
         if process is None:
+            if run.ended_as is not None and not run.stopped:
+                return run.ended_as
             return Result(name, Outcome.OK, None, "was stopped before it was started")
         loop = asyncio.get_running_loop()
         if adopted is None:

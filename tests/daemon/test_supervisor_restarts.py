@@ -138,6 +138,22 @@ async def test_a_stop_ends_the_waiting_for_a_restart() -> None:
     assert {(r.node, r.ok) for r in task.result()} == {("a", False), ("b", True)}
 
 
+async def test_a_stop_in_the_middle_of_a_restart_leaves_what_the_last_life_came_to() -> None:
+    stage = pair()
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        stage.slow = frozenset({"a"})
+        stage.processes["a"].end(FAILED)
+        await stage.called("restarting", "a", "1")
+        await asyncio.sleep(0)
+        stage.supervisor.stop()
+        stage.processes["b"].end(FINE)
+    assert {(r.node, r.reason) for r in task.result()} == {
+        ("a", "exited with code 1"),
+        ("b", "exited with code 0"),
+    }
+
+
 async def test_nothing_is_restarted_during_a_stop() -> None:
     stage = pair()
     async with running(stage) as task:
