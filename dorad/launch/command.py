@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.model import NodeKind
 from dorad.launch import environment, programs
 from dorad.launch.model import Command, LaunchError
+from dorad.realtime.schedule import schedule_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,14 @@ def command_for(
     env["DORA_NODE_CONFIG"] = node_config
     if context.parent_pid is not None:
         env["DORA_RUN_PARENT_PID"] = str(context.parent_pid)
-    return Command(tuple(argv), folder, env, node.cpu_affinity, tuple(warnings))
+    return Command(
+        tuple(argv),
+        folder,
+        env,
+        node.cpu_affinity,
+        schedule_of(node.realtime),
+        tuple(warnings),
+    )
 
 
 def _check_shell_allowed(context: LaunchContext) -> None:

@@ -7,10 +7,11 @@ import resource
 import signal
 
 from dorad.launch.prctl import die_with_parent
+from dorad.realtime.schedule import set_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from dorad.realtime.schedule import Schedule
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """What the parent ignores: it ends as agreed, not by being asked to."""
@@ -48,10 +49,17 @@ class Pinned:
             os.sched_setaffinity(0, self._before)
 
 
-def execute(argv: list[bytes], env: dict[bytes, bytes], stdout: int, stderr: int) -> int:
+def execute(
+    argv: list[bytes],
+    env: dict[bytes, bytes],
+    stdout: int,
+    stderr: int,
+    wanted: Schedule | None = None,
+) -> tuple[int, int]:
     """Start a process in its own group; it dies with this one even if nobody else is left.
 
-    That last is why this forks: posix_spawn cannot ask the kernel for it.
+    That last is why this forks: posix_spawn cannot ask the kernel for it. Returns the pid and,
+    if the kernel refuses the policy that is wanted and the process runs without, why, as errno; or 0.
 
     Raises:
         OSError: the program cannot be executed.
@@ -66,24 +74,26 @@ def execute(argv: list[bytes], env: dict[bytes, bytes], stdout: int, stderr: int
         raise
     if pid == 0:
         try:
-            _become(argv, env, stdout, stderr, parent)
+            _prepare(stdout, stderr, parent)
+            if wanted is not None:
+                os.write(failure_write, b"schedule %d " % _schedule(wanted))
+            os.execve(argv[0], argv, env)  # noqa: S606 - no shell is the point
         except OSError as error:
-            os.write(failure_write, b"%d" % (error.errno or 0))
+            os.write(failure_write, b"failed %d" % (error.errno or 0))
         finally:
             os._exit(127)
     os.close(failure_write)
     with os.fdopen(failure_read, "rb") as failure:
         # Ends with the program's start: the other end is closed by executing it.
-        number = failure.read()
-    if number:
-        raise OSError(int(number), os.strerror(int(number)))
-    return pid
+        words = failure.read().split()
+    said = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    if (number := said.get(b"failed")) is not None:
+        raise OSError(number, os.strerror(number))
+    return pid, said.get(b"schedule", 0)
 
 
-def _become(
-    argv: list[bytes], env: dict[bytes, bytes], stdout: int, stderr: int, parent: int
-) -> NoReturn:
-    """In the new process: default signals, no descriptor but 0, 1 and 2, then the program."""
+def _prepare(stdout: int, stderr: int, parent: int) -> None:
+    """In the new process: default signals, no descriptor but 0, 1 and 2 for the program."""
     os.setpgid(0, 0)
     die_with_parent(parent)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -94,4 +104,23 @@ def _become(
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
-    os.execve(argv[0], argv, env)  # noqa: S606 - no shell is the point
+
+
+def _schedule(wanted: Schedule) -> int:
+    """In the new process, at the very end: be as urgent as wanted; 0, or errno if that is refused.
+
+    The limit of locked memory is raised for the program, which locks it itself: what is locked now
+    would not be after it is executed.
+    """
+    if wanted.lock_memory:
+        try:
+            unlimited = resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
+        except (OSError, ValueError):
+            # Not allowed to: the program finds that out, and says what is missing.
+            pass
+    try:
+        set_policy(wanted)
+    except OSError as error:
+        return error.errno or 0
+    return 0

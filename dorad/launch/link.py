@@ -176,6 +176,7 @@ class Link:
                 os.fsencode(command.cwd),
                 {os.fsencode(name): os.fsencode(value) for name, value in command.env.items()},
                 command.cpu_affinity,
+                () if command.schedule is None else command.schedule.numbers(),
             )
             packet = b"spawn %d %s" % (number, wire.pack_name(tag))
         except ValueError as error:
@@ -229,9 +230,10 @@ class Link:
                 self._ended = True
                 self._on_end()
                 return False
-            case [b"spawned", number, pid, started, skipped]:
+            case [b"spawned", number, pid, started, skipped, refused]:
                 cores = wire.split_numbers(skipped)
-                self._on_spawned(int(number), Process(int(pid), int(started), self.signal, cores))
+                process = Process(int(pid), int(started), self.signal, cores, int(refused))
+                self._on_spawned(int(number), process)
             case [b"failed", number, stage, errno]:
                 answer = self._pending.pop(int(number))
                 if not answer.done():

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from dorad.realtime.schedule import Schedule
+
 
 class LaunchError(Exception):
     """A process that cannot be started; `str()` is one line for the user."""
@@ -29,6 +31,8 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     cpu_affinity: tuple[int, ...] = ()
     """Cores it may run on; empty leaves it on all."""
+    schedule: Schedule | None = None
+    """How the kernel is to run it; None as any process."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was asked for and left out, one line each."""
 

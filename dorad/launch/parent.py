@@ -21,6 +21,7 @@ from dorad.launch.descendants import end_descendants
 from dorad.launch.execute import IGNORED, Pinned, execute
 from dorad.launch.prctl import set_subreaper
 from dorad.launch.stat import start_time
+from dorad.realtime.schedule import Schedule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,13 +199,14 @@ class Parent:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             command, stdout, stderr = fds
             data = os.pread(command, os.fstat(command).st_size, 0)
-            argv, cwd, env, cores = wire.unpack_command(data)
+            argv, cwd, env, cores, schedule = wire.unpack_command(data)
             stage = wire.STAGE_FOLDER
             # Nothing else runs here, so the folder and cores to inherit may be our own.
             os.chdir(cwd)
             stage = wire.STAGE_EXECUTE
             with Pinned(cores) as pinned:
-                pid = execute(argv, env, stdout, stderr)
+                wanted = Schedule(*schedule) if schedule else None
+                pid, refused = execute(argv, env, stdout, stderr, wanted)
         except OSError as error:
             self.tell(b"failed", number, stage.encode(), error.errno or 0)
             return
@@ -213,7 +215,7 @@ class Parent:
         # Not reaped yet, so it is in /proc even if it has ended.
         started = start_time(pid) or 0
         self.running[pid] = Child(pid, started, tag)
-        self.tell(b"spawned", number, pid, started, wire.join_numbers(pinned.skipped))
+        self.tell(b"spawned", number, pid, started, wire.join_numbers(pinned.skipped), refused)
 
     def _signal(self, pid: int, number: int) -> None:
         # Only what is not reaped yet is running: its number cannot belong to anything else.

@@ -35,12 +35,15 @@ class Process:
         started: int,
         signal: Callable[[Process, int], None],
         skipped_cores: tuple[int, ...] = (),
+        refused: int = 0,
     ) -> None:
         self.pid = pid
         self.started = started
         """When, in clock ticks since boot; tells it from all others with the same pid."""
         self.skipped_cores = skipped_cores
         """Cores of `cpu_affinity` that this machine does not let it use."""
+        self.refused = refused
+        """Why it does not run as the command's schedule asks, as errno; 0: it does."""
         self._send_signal = signal
         self._exit: Exit | None = None
         self._ended = asyncio.Event()

@@ -3,8 +3,9 @@
 Words with spaces between, one packet a message. A name or a tag is a word that begins with `=`.
 
 To both: `spawn ID =TAG` with three descriptors (the packed command in a memfd, stdout, stderr)
-and `signal PID NUMBER`. From both: `spawned ID PID STARTED CORES`, `failed ID STAGE ERRNO`,
-`exited PID STATUS` (as waitpid gives it). STARTED is field 22 of /proc/PID/stat.
+and `signal PID NUMBER`. From both: `spawned ID PID STARTED CORES ERRNO`, `failed ID STAGE ERRNO`,
+`exited PID STATUS` (as waitpid gives it). STARTED is field 22 of /proc/PID/stat; CORES are those it
+cannot have, and ERRNO (or 0) is why it does not run as its schedule asks.
 
 To a keeper: `store =NAME COUNT` with 1 to 3 descriptors, `drop =NAME`, `forget PID`, `end`.
 From a keeper, once connected: `busy PID` and the end of the connection, if PID is attached; else
@@ -28,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-VERSION = 1
+VERSION = 2
 """Of the packets to and from a keeper, which may be older than the daemon."""
 
 PACKET = 4096
@@ -67,7 +68,11 @@ def unpack_name(word: bytes) -> str:
 
 
 def pack_command(
-    argv: Sequence[bytes], cwd: bytes, env: Mapping[bytes, bytes], cores: Iterable[int]
+    argv: Sequence[bytes],
+    cwd: bytes,
+    env: Mapping[bytes, bytes],
+    cores: Iterable[int],
+    schedule: Iterable[int] = (),
 ) -> bytes:
     """The content of a command's memfd.
 
@@ -75,7 +80,8 @@ def pack_command(
         ValueError: an argument, the folder or a variable contains a NUL byte.
     """
     variables = [name + b"=" + value for name, value in env.items()]
-    parts = [cwd, join_numbers(cores), str(len(argv)).encode(), *argv, *variables]
+    numbers = [join_numbers(cores), join_numbers(schedule), str(len(argv)).encode()]
+    parts = [cwd, *numbers, *argv, *variables]
     if any(b"\0" in part for part in parts):
         raise ValueError("an argument or environment variable contains a NUL byte")
     return b"".join(part + b"\0" for part in parts)
@@ -83,12 +89,12 @@ def pack_command(
 
 def unpack_command(
     data: bytes,
-) -> tuple[list[bytes], bytes, dict[bytes, bytes], tuple[int, ...]]:
-    """The argv, cwd, env and cores that `pack_command` was given."""
-    cwd, cores, count, *rest = data.split(b"\0")[:-1]
+) -> tuple[list[bytes], bytes, dict[bytes, bytes], tuple[int, ...], tuple[int, ...]]:
+    """The argv, cwd, env, cores and schedule that `pack_command` was given."""
+    cwd, cores, schedule, count, *rest = data.split(b"\0")[:-1]
     argv, variables = rest[: int(count)], rest[int(count) :]
     env = dict(variable.split(b"=", 1) for variable in variables)
-    return argv, cwd, env, split_numbers(cores)
+    return argv, cwd, env, split_numbers(cores), split_numbers(schedule)
 
 
 def join_numbers(numbers: Iterable[int]) -> bytes:

@@ -13,11 +13,16 @@ names = st.binary(min_size=1).map(lambda data: data.replace(b"\0", b"x").replace
 cores = st.lists(st.integers(min_value=0)).map(tuple)
 
 
-@given(st.lists(texts, min_size=1), texts, st.dictionaries(names, texts), cores)
+@given(st.lists(texts, min_size=1), texts, st.dictionaries(names, texts), cores, cores)
 def test_what_is_packed_is_unpacked(
-    argv: list[bytes], cwd: bytes, env: dict[bytes, bytes], cores: tuple[int, ...]
+    argv: list[bytes],
+    cwd: bytes,
+    env: dict[bytes, bytes],
+    cores: tuple[int, ...],
+    schedule: tuple[int, ...],
 ) -> None:
-    assert unpack_command(pack_command(argv, cwd, env, cores)) == (argv, cwd, env, cores)
+    packed = pack_command(argv, cwd, env, cores, schedule)
+    assert unpack_command(packed) == (argv, cwd, env, cores, schedule)
 
 
 @pytest.mark.parametrize(

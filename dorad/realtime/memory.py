@@ -1,0 +1,55 @@
+"""Keeping all memory of this process present, so that no page has to be fetched at a bad moment.
+
+A node's process pays for these imports: only the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+_MCL_CURRENT = 1
+_MCL_FUTURE = 2
+_MCL_ONFAULT = 4
+CAP_IPC_LOCK = 14
+_HINT = (
+    "give it CAP_IPC_LOCK, or no limit: LimitMEMLOCK=infinity in the unit, "
+    "or `@realtime - memlock unlimited` in /etc/security/limits.d"
+)
+
+
+def lock() -> str | None:
+    """Lock what is mapped now and later; return None, or one line that says what is missing.
+
+    A page is locked once it is touched: address space that is only reserved (stacks of threads, the
+    spare room of a mailbox) takes no memory. Where the limit is not infinite only what is there now
+    is locked, because an allocation that exceeds the limit later would fail.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if limit != most:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+    free = most == resource.RLIM_INFINITY or has_capability(CAP_IPC_LOCK)
+    code = _mlockall(_MCL_CURRENT | _MCL_ONFAULT | (_MCL_FUTURE if free else 0))
+    if code == 0 and free:
+        return None
+    found = f"its limit is {most >> 10} KiB" if not free else os.strerror(code)
+    if code == 0:
+        return f"lock_memory: only what it has now is locked: {found}; {_HINT}"
+    return f"lock_memory: the memory of the process is not locked: {found}; {_HINT}"
+
+
+def has_capability(number: int, pid: int | str = "self") -> bool:
+    """Tell whether a process has a capability now (`number` as in linux/capability.h)."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+        for line in status:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> number & 1)
+    return False
+
+
+def _mlockall(flags: int) -> int:
+    """Return 0 or an errno."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    return 0 if library.mlockall(flags) == 0 else ctypes.get_errno()
