@@ -23,6 +23,9 @@ SETTLE_S = 5.0
 
 LOOK_S = 0.02
 
+CALM_LOOKS = 25
+"""Looks in a row that must find next to nothing queued for a new process: half a second."""
+
 
 @dataclass(slots=True)
 class _Handover:
@@ -232,12 +235,12 @@ class Handovers:
         box = self._desk.boxes[node_id]
         return sum(box.counters(name).received for name in box.rings)
 
-    def _settle(self, node_id: str, before: int, left: float, *, calm: bool = False) -> None:
+    def _settle(self, node_id: str, before: int, left: float, calm: int = 0) -> None:
         """Restore the policies once the new process has caught up with what waits for it.
 
-        Its first message takes it long, because it loads what it needs for it; so it has to be
-        found without a queue at two looks in a row, and to have begun: it has received more than
-        what was received `before`, or waits for something to receive.
+        Its first messages take it long, because it loads what it needs for them; so it has to be
+        found with next to no queue for a while, and to have begun: it has received more than what was
+        received `before`, or waits for something to receive.
         """
         self._settling.pop(node_id, None)
         box = self._desk.boxes.get(node_id)
@@ -246,14 +249,15 @@ class Handovers:
         there = node_id in self._desk.connections
         rings = [name for name in box.rings if box.rings[name].interval_ns is None]
         begun = box.asleep or self._received(node_id) > before
-        was_calm, calm = calm, begun and not any(box.counters(name).queued for name in rings)
-        if left <= 0 or (there and calm and was_calm):
+        behind = any(box.counters(name).queued > 1 for name in rings)
+        calm = calm + 1 if there and begun and not behind else 0
+        if left <= 0 or calm == CALM_LOOKS:
             self.restore_policies(node_id)
             if not there:
                 self._vacate(node_id)
             return
         self._settling[node_id] = asyncio.get_running_loop().call_later(
-            LOOK_S, lambda: self._settle(node_id, before, left - LOOK_S, calm=calm)
+            LOOK_S, lambda: self._settle(node_id, before, left - LOOK_S, calm)
         )
 
     def _stop_settling(self, node_id: str) -> None:

@@ -12,6 +12,7 @@ from tests.daemon.flows import dataflow, node
 from tests.daemon.test_broker_topology import COUNTER, WRITER, lines
 
 PUBLISHER = """
+import sys
 import pyarrow as pa
 from dora import Node
 node = Node()
