@@ -239,8 +239,8 @@ class Handovers:
         """Restore the policies once the new process has caught up with what waits for it.
 
         Its first messages take it long, because it loads what it needs for them; so it has to be
-        found with next to no queue for a while, and to have begun: it has received more than what was
-        received `before`, or waits for something to receive.
+        found with next to no queue for a while, and to have begun: it has received more than what
+        was received `before`, or waits for something to receive.
         """
         self._settling.pop(node_id, None)
         box = self._desk.boxes.get(node_id)
