@@ -8,6 +8,7 @@ import pytest
 
 from dorad.daemon.exits import Outcome
 from dorad.daemon.run import DataflowRun
+from dorad.daemon.sockets import own_socket
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.launch.client import Guard
@@ -44,9 +45,8 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 async def guard() -> AsyncIterator[Guard]:
-    guard = Guard.start()
-    yield guard
-    await guard.close()
+    async with Guard.start() as guard:
+        yield guard
 
 
 def context(folder: Path) -> LaunchContext:
@@ -63,7 +63,7 @@ async def test_a_run_returns_how_each_node_ended_and_what_passed(
     write(tmp_path, YAML, source=SOURCE, sink=SINK)
     records: list[LogRecord] = []
     tasks = asyncio.all_tasks()
-    run = DataflowRun("id", context(tmp_path), guard, records.extend)
+    run = DataflowRun("id", context(tmp_path), guard, own_socket(), watch=records.extend)
     ended = await run.run()
     assert ended.ok
     assert [result.node for result in ended.results] == ["source", "sink"]
@@ -78,7 +78,7 @@ async def test_a_run_returns_how_each_node_ended_and_what_passed(
 async def test_a_cancelled_run_leaves_nothing(tmp_path: Path, guard: Guard, runtime: Path) -> None:
     write(tmp_path, YAML, source="import time; time.sleep(600)", sink=SINK)
     started = asyncio.Event()
-    run = DataflowRun("id", context(tmp_path), guard, lambda _: None)
+    run = DataflowRun("id", context(tmp_path), guard, own_socket())
     task = asyncio.create_task(run.run())
     asyncio.get_running_loop().call_later(0.3, started.set)
     await started.wait()
@@ -103,14 +103,16 @@ async def test_the_time_to_stop_counts_from_the_start_of_the_dataflow(
     yaml = "nodes: [{id: late, path: late.py, inputs: {tick: dora/timer/millis/50}}]"
     write(tmp_path, yaml, late=late)
     records: list[LogRecord] = []
-    run = DataflowRun("id", context(tmp_path), guard, records.extend, stop_after=2.0)
+    run = DataflowRun(
+        "id", context(tmp_path), guard, own_socket(), watch=records.extend, stop_after=2.0
+    )
     await run.run()
     assert float(records[-1].message) >= 1.9
 
 
 async def test_a_start_that_takes_too_long_is_stopped(tmp_path: Path, guard: Guard) -> None:
     write(tmp_path, YAML, source="import time; time.sleep(3)", sink=SINK)
-    run = DataflowRun("id", context(tmp_path), guard, lambda _: None, stop_after=0.5)
+    run = DataflowRun("id", context(tmp_path), guard, own_socket(), stop_after=0.5)
     ended = await run.run()
     assert ended.ok
     assert ended.seconds < 10
@@ -119,7 +121,7 @@ async def test_a_start_that_takes_too_long_is_stopped(tmp_path: Path, guard: Gua
 async def test_every_missing_program_is_told_at_once(tmp_path: Path, guard: Guard) -> None:
     write(tmp_path, YAML)
     with pytest.raises(DataflowError) as caught:
-        DataflowRun("id", context(tmp_path), guard, lambda _: None)
+        DataflowRun("id", context(tmp_path), guard, own_socket())
     assert [problem.key for problem in caught.value.problems] == ["nodes[0].path", "nodes[1].path"]
     assert all(problem.line for problem in caught.value.problems)
 
@@ -130,7 +132,7 @@ async def test_a_program_that_cannot_be_executed_is_a_failed_node(
     write(tmp_path, "nodes: [{id: broken, path: ./broken}]")
     (tmp_path / "broken").write_bytes(b"\x7fELF nonsense")
     (tmp_path / "broken").chmod(0o755)
-    ended = await DataflowRun("id", context(tmp_path), guard, lambda _: None).run()
+    ended = await DataflowRun("id", context(tmp_path), guard, own_socket()).run()
     (result,) = ended.results
     assert (result.outcome, result.exit) == (Outcome.FAILED, None)
     assert result.reason.startswith("could not be started: ")
@@ -149,5 +151,5 @@ async def test_many_lines_of_a_node_that_ends_at_once_are_all_read(
     def take(batch: Sequence[LogRecord]) -> None:
         records.extend(batch)
 
-    await DataflowRun("id", context(tmp_path), guard, take).run()
+    await DataflowRun("id", context(tmp_path), guard, own_socket(), watch=take).run()
     assert [record.message for record in records] == [f"line {n}" for n in range(20000)]
