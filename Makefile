@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
+FAULT_SECONDS ?= 20
 
-.PHONY: help demo test lint hub bench torture model clean
+.PHONY: help demo test lint hub bench torture faults model clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,6 +32,9 @@ bench: $(VENV)/.dev ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
 
 torture: $(VENV)/.dev ## Kill nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
+
+faults: $(VENV)/.dev ## Inflict faults on running dataflows and look for damage (FAULT_SECONDS=20 each)
+	$(BIN)/python -m hwtests.faults --seconds $(FAULT_SECONDS)
 
 model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
 	$(PYTHON) -m hwtests.model.run
