@@ -57,6 +57,8 @@ class Broker(Telling, Seeing):
         """Make a broker that has not made anything yet; `store` keeps what is to outlive it."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when `snapshot` would return something else than before."""
+        self.on_note: Callable[[str, str], None] = lambda _node, _text: None
+        """Called with a node's id and one line that its process wants the user to know."""
         self._path = socket_path
         self._desk = desk = Desk(dataflow, dataflow_id, store or NoStore())
         self._samples = Samples(desk)
@@ -68,7 +70,13 @@ class Broker(Telling, Seeing):
         self._guests = Guests(desk, self._samples, rewiring)
         self._emitter = Emitter(desk, self._samples)
         self._members = Members(
-            desk, listener, self._samples, introductions, self._topology, self._changed
+            desk,
+            listener,
+            self._samples,
+            introductions,
+            self._topology,
+            self._changed,
+            lambda node_id, text: self.on_note(node_id, text),
         )
         members = self._members
         self._lobby = Lobby(

@@ -13,7 +13,7 @@ from dorad.shm.mapping import Mapping
 from dorad.shm.ring import Counters, Outlet, Peer, counters
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from dorad.dataflow.model import Input, Node
 
@@ -52,6 +52,23 @@ class Vitals(NamedTuple):
     pulse: int
     unread: bool
     queued: int
+
+
+class Lateness(NamedTuple):
+    """How late a node was with the ticks of one of its timers, ever. Times in ns.
+
+    `sum` adds up the times from when a tick was due to when it was taken, `diff` how much
+    successive ones differed; `missed` ticks were taken after their deadline, or never.
+    """
+
+    node: str
+    input: str
+    interval_ns: int
+    received: int
+    sum: int
+    diff: int
+    most: int
+    missed: int
 
 
 class Mailbox:
@@ -192,6 +209,8 @@ class Mailbox:
             layout.RING_REFUSED,
             layout.RING_LATENCY_SUM,
             layout.RING_LATENCY_DIFF,
+            layout.RING_LATE_MAX,
+            layout.RING_MISSED,
         ):
             words[old.base + word] = 0
         return layout.RingPlan(old.base, old.entries, old.capacity, queue_size)
@@ -281,6 +300,23 @@ class Mailbox:
         ring = self.rings[name]
         seen = counters(self._words, ring.plan.base)
         return seen._replace(sent=seen.sent - ring.first, received=seen.received - ring.first)
+
+    def lateness(self) -> Iterator[Lateness]:
+        """Yield how late the node is with each of its timers."""
+        words = self._words
+        for ring in self.rings.values():
+            if ring.interval_ns is not None and not ring.leaving:
+                base = ring.plan.base
+                yield Lateness(
+                    self.node.id,
+                    ring.input,
+                    ring.interval_ns,
+                    words[base + layout.RING_RECEIVED] - ring.first,
+                    words[base + layout.RING_LATENCY_SUM],
+                    words[base + layout.RING_LATENCY_DIFF],
+                    words[base + layout.RING_LATE_MAX],
+                    words[base + layout.RING_MISSED],
+                )
 
     def vitals(self, *, connected: bool) -> Vitals:
         """Return the node's signs of life."""

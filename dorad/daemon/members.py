@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from dorad.daemon.topology import Topology
 
 MAX_SEGMENT = 1 << 40
+MAX_NOTE = 1000
+"""Characters of what a node wants the user to know."""
 
 
 class BrokerListener(Protocol):
@@ -51,12 +53,14 @@ class Members:
         introductions: Introductions,
         topology: Topology,
         changed: Callable[[], None],
+        noted: Callable[[str, str], None],
     ) -> None:
         self._desk = desk
         self._listener = listener
         self._samples = samples
         self._introductions = introductions
         self._changed = changed
+        self._noted = noted
         self.deaf = False
         """Whether connections end because the daemon lets go of them, and nodes live on."""
         self._watch = PidWatch(self._process_ended)
@@ -146,6 +150,8 @@ class Members:
                 self._samples.grow(node_id, size, packet.fields.get("ask"))
             case "retire":
                 self._samples.retire(node_id, packet.number("segment"))
+            case "note":
+                self._noted(node_id, packet.text("text")[:MAX_NOTE])
             case "done":
                 self._done(node_id, connection)
             case kind if kind in KINDS:

@@ -56,6 +56,8 @@ def configuration(
         "params": dict(params),
         "watched": node.health_check_timeout is not None,
         "spin_us": node.spin_us,
+        "lock_memory": node.realtime is not None and node.realtime.lock_memory,
+        "deadline_ns": None if node.realtime is None else node.realtime.deadline_ns,
         "keep_bytes": node.shared_memory_pool_size,
     }
     return json.dumps(content).encode()

@@ -16,6 +16,7 @@ from dorad.launch.orphans import VARIABLE
 from dorad.logs import staging
 from dorad.logs.capture import TAIL_LINES, Capture
 from dorad.logs.staging import Staging
+from dorad.realtime.refusal import policy_refused, rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -106,14 +107,19 @@ class Launcher:
         *,
         store: FdStore,
         marker: str | None = None,
+        note: Callable[[str, str], None] | None = None,
     ) -> None:
-        """`store` keeps what is needed to go on reading; `marker` becomes DORA_DAEMON."""
+        """`store` keeps what is needed to go on reading; `marker` becomes DORA_DAEMON.
+
+        `note` gets a node's id and one line on what its process lacks of what it was to have.
+        """
         self._id = dataflow_id
         self._spawner = spawner
         self._context = context
         self._log = log
         self._store = store
         self._marker = marker
+        self._note = note or (lambda node, text: log.say("warn", node, text))
         self._tags: set[str] = set()
         self._captures: set[Capture] = set()
 
@@ -142,7 +148,11 @@ class Launcher:
             on_error.pop_all()
         if process.skipped_cores:
             cores = ", ".join(map(str, process.skipped_cores))
-            self._log.say("warn", node.id, f"cpu_affinity: this machine has no core {cores}")
+            self._note(node.id, f"cpu_affinity: this machine has no core {cores}")
+        if process.refused and command.schedule is not None:
+            limit, nice = rights(process.pid)
+            text = policy_refused(command.schedule, process.refused, limit, nice=nice)
+            self._note(node.id, text)
         return self._made(process, Capture(out, err, memory, self._log.node(node)), tag)
 
     def adopt(

@@ -120,6 +120,10 @@ class DataflowRun:
         self._inherited = inherited
         self._on_change = on_change
         self._forget = forget
+        self.notes: dict[str, list[str]] = {}
+        """What the processes of nodes lack of what they were to have, one line each."""
+        if inherited is not None:
+            self.notes |= inherited.snapshot.get("notes", {})
         self._living: dict[int, NodeProcess] = {}
         self.log = DataflowLog(
             dataflow_id,
@@ -148,7 +152,13 @@ class DataflowRun:
         self._router = Router(dataflow_id, self.broker)
         self._router.update(context.dataflow)
         self._launcher = Launcher(
-            dataflow_id, spawner, context, self.log, store=self._store, marker=marker
+            dataflow_id,
+            spawner,
+            context,
+            self.log,
+            store=self._store,
+            marker=marker,
+            note=self._note,
         )
 
     async def run(self) -> Ended:
@@ -208,7 +218,11 @@ class DataflowRun:
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the next daemon needs to go on, as JSON-able values."""
-        return {"supervisor": self._supervisor.snapshot(), "broker": self.broker.snapshot()}
+        return {
+            "supervisor": self._supervisor.snapshot(),
+            "broker": self.broker.snapshot(),
+            "notes": self.notes,
+        }
 
     # -- ending ------------------------------------------------------------------------------
 
@@ -300,6 +314,7 @@ class DataflowRun:
     # -- processes ---------------------------------------------------------------------------
 
     async def _start(self, node: Node, node_config: str, restart_count: int) -> NodeProcess:
+        self.notes.pop(node.id, None)
         process = await self._launcher.start(node, node_config, restart_count)
         self._living[process.pid] = process
         return process
@@ -327,6 +342,12 @@ class DataflowRun:
             adopted[node_id] = process
         return adopted
 
+    def _note(self, node_id: str, text: str) -> None:
+        """Tell the user now, and whoever asks for the node later."""
+        self.log.say("warn", node_id, text)
+        self.notes.setdefault(node_id, []).append(text)
+        self._on_change()
+
     def _changed(self) -> None:
         self._on_change()
         current = {view.pid for view in self.statuses().values()}
@@ -340,6 +361,7 @@ class DataflowRun:
             self._context.dataflow, self.dataflow_id, self._socket, listener, store=self._store
         )
         self.broker.on_change = self._changed
+        self.broker.on_note = self._note
         return self.broker
 
 

@@ -8,7 +8,7 @@ from dorad.daemon.edges import DAEMON, EdgeCounters, is_guest
 
 if TYPE_CHECKING:
     from dorad.daemon.desk import Desk
-    from dorad.daemon.mailbox import Vitals
+    from dorad.daemon.mailbox import Lateness, Vitals
     from dorad.shm.ring import Counters
 
 
@@ -42,6 +42,11 @@ class Seeing:
         if not names:
             raise KeyError(input_id)
         return box.counters(names[0])
+
+    def lateness(self) -> list[Lateness]:
+        """Return how late nodes are with their timers."""
+        boxes = self._desk.boxes.items()
+        return [late for name, box in boxes if not is_guest(name) for late in box.lateness()]
 
     def counters(self) -> list[EdgeCounters]:
         """Return what passed over every edge between nodes."""

@@ -58,8 +58,8 @@ def execute(
 ) -> tuple[int, int]:
     """Start a process in its own group; it dies with this one even if nobody else is left.
 
-    That last is why this forks: posix_spawn cannot ask the kernel for it. Returns the pid and,
-    if the kernel refuses the policy that is wanted and the process runs without, why, as errno; or 0.
+    That last is why this forks: posix_spawn cannot ask the kernel for it. Returns the pid,
+    and why the process runs without the policy that is wanted, as errno; 0 if it does not.
 
     Raises:
         OSError: the program cannot be executed.

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 from dorad.node import metadata as metadata_codec
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.events import Event, tick
-from dorad.shm.layout import RING_HEAD, RING_LAST, RING_RECEIVED, RING_TAIL, RingPlan
+from dorad.shm.layout import (
+    RING_HEAD,
+    RING_LAST,
+    RING_LATE_MAX,
+    RING_LATENCY_DIFF,
+    RING_LATENCY_SUM,
+    RING_MISSED,
+    RING_RECEIVED,
+    RING_TAIL,
+    RingPlan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,12 +107,16 @@ class TimerInput:
 
     Tick k is due at `epoch + k * interval` on CLOCK_MONOTONIC, for all nodes of a dataflow alike.
     A node that is late finds at most `queue_size` ticks waiting; the others are counted as dropped.
+    Ticks that it takes later than its deadline, or never, are counted as missed. The first one of a
+    process is not: it was due before the process looked.
     """
 
     __slots__ = (
         "_base",
+        "_deadline_ns",
         "_epoch_ns",
         "_interval_ns",
+        "_late_ns",
         "_queue_size",
         "_stopped",
         "_words",
@@ -112,11 +126,18 @@ class TimerInput:
     )
 
     def __init__(
-        self, input_id: str, box: Mapping, ring: RingPlan, interval_ns: int, epoch_ns: int
+        self,
+        input_id: str,
+        box: Mapping,
+        ring: RingPlan,
+        interval_ns: int,
+        epoch_ns: int,
+        deadline_ns: int | None = None,
     ) -> None:
         """Join the ticks of a timer; the latest one up to now is the first to be received.
 
-        Unless an earlier process has had it: then the one after it is the first.
+        Unless an earlier process has had it: then the one after it is the first. The deadline
+        after each tick is the interval, unless given.
         """
         self.id = input_id
         self._words = box.words
@@ -124,6 +145,8 @@ class TimerInput:
         self.gone = False
         self._queue_size = ring.queue_size
         self._interval_ns = interval_ns
+        self._deadline_ns = deadline_ns or interval_ns
+        self._late_ns: int | None = None
         self._stopped = False
         taken = box.words[ring.base + RING_TAIL]
         fired = max(0, _monotonic_ns() - epoch_ns) // interval_ns
@@ -151,13 +174,23 @@ class TimerInput:
         if self._stopped or now < self._epoch_ns + tail * self._interval_ns:
             return None
         head = (now - self._epoch_ns) // self._interval_ns + 1
-        tail = max(tail, head - self._queue_size)
+        skipped = max(0, head - self._queue_size - tail)
+        tail += skipped
         words[base + RING_HEAD] = head
         words[base + RING_TAIL] = tail + 1
         words[base + RING_RECEIVED] += 1
         due = self._epoch_ns + tail * self._interval_ns
         words[base + RING_LAST] = due
         late_ns = now - due
+        before_ns = self._late_ns
+        self._late_ns = late_ns
+        if before_ns is not None:
+            words[base + RING_LATENCY_SUM] += late_ns
+            words[base + RING_LATENCY_DIFF] += abs(late_ns - before_ns)
+            if late_ns > words[base + RING_LATE_MAX]:
+                words[base + RING_LATE_MAX] = late_ns
+            if skipped or late_ns > self._deadline_ns:
+                words[base + RING_MISSED] += skipped + (late_ns > self._deadline_ns)
         return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
 
     def stop(self) -> None:

@@ -55,6 +55,8 @@ class _Attachment:
         self.config = config
         self.outputs = frozenset(config["outputs"])
         self.clock = Clock()
+        if config.get("lock_memory"):
+            _lock_memory(session)
         spin_us = config.get("spin_us")
         # With one core, looking keeps the sender from running at all.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
@@ -102,10 +104,21 @@ def _input(
     """Return what serves an input, or one more ring of it."""
     ring = ring_at(session.box.words, item["ring"])
     if item["interval_ns"] is not None:
-        return TimerInput(item["id"], session.box, ring, item["interval_ns"], epoch_ns)
+        deadline_ns = session.config.get("deadline_ns")
+        interval_ns = item["interval_ns"]
+        return TimerInput(item["id"], session.box, ring, interval_ns, epoch_ns, deadline_ns)
     space = session.spaces.get(item["source"]) if item["blocking"] else None
     inlet = Inlet(session.box, ring, session.segment, space)
     return RingInput(item["id"], inlet, clock)
+
+
+def _lock_memory(session: Session) -> None:
+    """Keep what this process has mapped, the mailbox included, and will map, in memory."""
+    from dorad.realtime.memory import lock  # few nodes ask for it
+
+    missing = lock()
+    if missing is not None:
+        session.note(missing)
 
 
 _attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()

@@ -11,6 +11,7 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                                                              ask the extension table; answered
                                                              a question has a number `ask`, which
                                                              its answer repeats
+                     note {text}                             a line for the user about the node
                      done {}                                 sends nothing any more
     daemon -> node   welcome {} [mailbox, doorbell, space, config]
                                                              the node's own; config is JSON

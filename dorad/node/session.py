@@ -295,6 +295,10 @@ class Session:
         if self._question is not None:
             self._tell(*self._question)
 
+    def note(self, text: str) -> None:
+        """Let the daemon tell the user something about this node, in one line."""
+        self._tell("note", {"text": text})
+
     def retire(self, segment: int) -> None:
         """Tell the daemon that one of the node's own segments is not used any more."""
         self._tell("retire", {"segment": segment})
