@@ -317,7 +317,11 @@ class Registry:
             self.happenings.tell(record.uuid, "dataflow-running")
             self._store(record)
         record.row.snapshot = run.snapshot()
-        self._guarded(lambda: self._state.put_snapshot(record.uuid, record.row.snapshot))
+        if run.dataflow is record.dataflow:
+            self._guarded(lambda: self._state.put_snapshot(record.uuid, record.row.snapshot))
+        else:
+            # Together: a snapshot is one of this description of the dataflow.
+            self.store_change(record, run.dataflow)
         record.bell.ring()
 
     def _happened(

@@ -94,7 +94,7 @@ def test_replacing_a_node_loses_and_doubles_nothing(dorad: Daemon, tmp_path: Pat
             {
                 "id": "relay",
                 "path": "relay.py",
-                "inputs": {"number": "source/number"},
+                "inputs": {"number": {"source": "source/number", "queue_size": 100}},
                 "outputs": ["number"],
             },
             {
@@ -116,7 +116,7 @@ def test_replacing_a_node_loses_and_doubles_nothing(dorad: Daemon, tmp_path: Pat
             tmp_path,
             id="relay",
             path=script,
-            inputs={"number": "source/number"},
+            inputs={"number": {"source": "source/number", "queue_size": 100}},
             outputs=["number"],
         )
         dorad.dora_ok("node", "replace", "relay", "-d", "flow", "--from-yaml", new)

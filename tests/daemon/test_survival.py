@@ -24,6 +24,13 @@ def pids(found: Daemon) -> dict[tuple[str, str], int | None]:
         return {(node.dataflow, node.node): node.pid for node in client.nodes()}
 
 
+def check_log(folder: Path, numbers: list[int]) -> None:
+    """Every line once and in order; the last ones may have been sent to a sink that had stopped."""
+    lines = logged(folder, "source")
+    assert lines == [f"sent {n}" for n in range(len(lines))]
+    assert len(lines) >= len(numbers)
+
+
 def test_three_dataflows_run_on_and_are_taken_over(dorad: Daemon, tmp_path: Path) -> None:
     folders = [tmp_path / f"flow{number}" for number in range(3)]
     for folder in folders:
@@ -45,7 +52,7 @@ def test_three_dataflows_run_on_and_are_taken_over(dorad: Daemon, tmp_path: Path
         dorad.dora_ok("stop", folder.name)
         numbers = seen(folder)
         assert numbers == list(range(len(numbers)))
-        assert logged(folder, "source") == [f"sent {n}" for n in range(len(numbers))]
+        check_log(folder, numbers)
 
 
 def test_killed_again_and_again_no_line_and_no_number_is_lost(
@@ -61,7 +68,7 @@ def test_killed_again_and_again_no_line_and_no_number_is_lost(
     dorad.dora_ok("stop", "flow")
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
-    assert logged(tmp_path, "source") == [f"sent {n}" for n in range(len(numbers))]
+    check_log(tmp_path, numbers)
 
 
 def test_a_node_that_ends_meanwhile_is_reported_with_its_exit_code(
@@ -130,7 +137,7 @@ def test_without_its_state_file_a_daemon_ends_what_it_does_not_know(
     dorad.until(lambda: not any(map(alive, nodes)))
     with dorad.client() as client:
         assert client.list() == []
-        assert any("does not know" in notice for notice in client.status().notices)
+        assert any("does not know" in notice and "2 processes" in notice for notice in client.status().notices)
 
 
 def test_a_damaged_state_file_is_set_aside_and_said(dorad: Daemon) -> None:
