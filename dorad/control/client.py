@@ -176,8 +176,9 @@ class Client(Methods):
                     self._turn.wait(left)
                     continue
                 self._reading = True
-                self._turn.release()
                 try:
+                    # Within, so that a Ctrl-C right here finds the turn taken again at the end.
+                    self._turn.release()
                     frame = self._read(left)
                 except ControlError as error:
                     self._broken = error
