@@ -51,9 +51,12 @@ else:  # generic only in click's newer releases
 
 
 class Duration(SecondsType):
-    """An option whose value is a duration; the command gets seconds."""
+    """An option whose value is a duration of at least `least` seconds; the command gets seconds."""
 
     name = "duration"
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -62,6 +65,9 @@ class Duration(SecondsType):
         if isinstance(value, int | float):
             return float(value)
         try:
-            return parse_duration(value)
+            seconds = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if seconds < self._least:
+            self.fail(f"'{value}' is less than {self._least:g} s", param, ctx)
+        return seconds

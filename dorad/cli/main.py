@@ -141,8 +141,9 @@ def _control_error() -> type["ControlError"]:
 
 def _sentence(message: str) -> str:
     """Bring click's wording of a usage error into the form of our own messages."""
-    message = message.strip().removesuffix(".")
-    return message[:1].lower() + message[1:]
+    message = message.strip().removesuffix(".").replace("a valid integer range", "a whole number")
+    is_a_word = not message[1:2].isupper()  # not JSON, not KEY
+    return (message[:1].lower() if is_a_word else message[:1]) + message[1:]
 
 
 def _tell(message: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dorad.cli.durations import Duration
 from dorad.cli.groups import Group
 from dorad.cli.select import connect
 from dorad.cli.tables import print_object
@@ -30,9 +31,9 @@ The figures come from counters in shared memory; the dataflows do not notice.
 @click.command(epilog=EPILOG)
 @click.option(
     "--refresh-interval",
-    type=click.FloatRange(min=1),
+    type=Duration(least=1),
     default=2,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="Time between two looks; default 2.",
 )
 @click.option("--once", is_flag=True, help="Print one JSON array of the nodes and end.")

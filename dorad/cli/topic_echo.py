@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dorad.cli.durations import Duration
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.session import tell
 from dorad.cli.tables import format_option
@@ -46,9 +47,7 @@ SHOWN = 16
 @topics_argument
 @dataflow_option
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N messages.")
-@click.option(
-    "--duration", type=click.FloatRange(min=0.1), metavar="SECONDS", help="End after so long."
-)
+@click.option("--duration", type=Duration(least=0.1), metavar="DURATION", help="End after so long.")
 @format_option
 def echo(
     topics: tuple[str, ...],

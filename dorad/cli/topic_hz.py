@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.complete import topic_names
+from dorad.cli.durations import Duration
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_lines, screen_lines, table_lines
 
@@ -48,8 +49,8 @@ topics_argument = click.argument(
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(min=1),
-    metavar="SECONDS",
+    type=Duration(least=1),
+    metavar="DURATION",
     help="Measure so long, print the figures and end; needed where there is no terminal.",
 )
 @format_option
@@ -63,7 +64,7 @@ def hz(
 ) -> None:
     """Measure how often each TOPIC, `node/output`, sends; without one, all of the dataflow."""
     if duration is None and not sys.stdout.isatty():
-        raise click.UsageError("without a terminal, say how long: --duration SECONDS")
+        raise click.UsageError("without a terminal, say how long: --duration DURATION")
     with connect() as client:
         uuid = select(client, dataflow)
         with client.watch_topics(topics, dataflow=uuid, window=window) as stream:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dorad.cli.durations import Duration
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_lines
 from dorad.cli.topic_echo import until
@@ -37,9 +38,9 @@ TYPE_S = 2.0
 @dataflow_option
 @click.option(
     "--duration",
-    type=click.FloatRange(min=1),
+    type=Duration(least=1),
     default=5,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="Time to measure; default 5.",
 )
 @format_option

@@ -68,7 +68,8 @@ class Start(Struct):
     path: str
     """Absolute path of the file; relative paths in it start at its folder."""
     name: str | None = None
-    """At most 64 of `A-Z a-z 0-9 _ . -`; must differ from those of running dataflows."""
+    """At most 64 of `A-Z a-z 0-9 _ . -`, the first no `-`; must differ from those of running
+    dataflows."""
     env: dict[str, str] = {}
     """`--env`: over the dataflow's `env`, under the node's."""
     uv: bool = False

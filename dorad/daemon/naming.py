@@ -10,7 +10,7 @@ from dorad.control.errors import ControlError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,63}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -34,7 +34,8 @@ def check_name(name: str, known: Sequence[Named]) -> None:
     """Raise ControlError unless a new dataflow may be called `name`."""
     if not _NAME.fullmatch(name):
         raise ControlError(
-            "bad-request", f"{name!r} is no name: it has 1 to 64 of A-Z a-z 0-9 _ . -"
+            "bad-request",
+            f"{name!r} is no name: it has 1 to 64 of A-Z a-z 0-9 _ . - and begins with no -",
         )
     if _UUID.fullmatch(name):
         raise ControlError("bad-request", f"{name!r} looks like a UUID; choose another name")

@@ -326,7 +326,6 @@ class Supervisor:
                 case actions.OpenBarrier():
                     self.opened_at = asyncio.get_running_loop().time()
                     broker.open_barrier()
-                    self._shared.tell("dataflow-running", None)
                 case actions.Poison(reason):
                     broker.poison(reason)
                 case actions.CloseInput(node, name):

@@ -192,3 +192,17 @@ def test_errors_are_coloured_on_a_terminal():
 
 def test_no_color_is_respected():
     assert b"\x1b[" not in on_a_terminal(["nonsense"], {"TERM": "xterm", "NO_COLOR": "1"})
+
+
+def test_a_wrong_number_is_told_in_words():
+    result = dora("topic", "echo", "--count", "many")
+    assert result.returncode == 2
+    assert "'many' is not a whole number" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["topic", "hz"], ["topic", "info"], ["topic", "echo"]])
+def test_how_long_to_look_is_a_duration_of_some_length(command):
+    for text, why in (("soon", "is no duration"), ("50ms", "is less than")):
+        result = dora(*command, "--duration", text)
+        assert result.returncode == 2
+        assert f"'{text}' {why}" in result.stderr

@@ -86,3 +86,13 @@ def test_delete(daemon):
     result = daemon.dora("param", "delete", "arm", "speed", "-d", "demo")
     assert result.stdout == "deleted `speed` from node `arm`\n"
     assert daemon.asked("param.delete") == [m.ParamRef(node="arm", key="speed", dataflow="demo")]
+
+
+@pytest.mark.parametrize(
+    "text", ["fast", "", "NaN", "-Infinity", "[1", '"\\ud800"', "[" * 100_000, "1 2"]
+)
+def test_what_is_no_json_is_a_usage_error(daemon, text):
+    result = daemon.dora("param", "set", "arm", "speed", text)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: VALUE is not JSON: ")
+    assert result.stderr.count("\n") == 1

@@ -153,3 +153,24 @@ def test_changes_that_make_no_sense_are_refused_and_change_nothing(
         assert {node.node for node in client.nodes()} == {"source", "sink"}
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
+
+
+def test_watchers_are_told_of_each_change_once(dorad: Daemon, tmp_path: Path) -> None:
+    with dorad.client() as watcher, watcher.watch() as happenings:
+        dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
+        dorad.until(lambda: len(seen(tmp_path)) > 5)
+        dorad.dora_ok("node", "disconnect", "source/number", "sink/number")
+        dorad.dora_ok("node", "remove", "sink")
+        dorad.dora_ok("stop", "flow")
+        told = []
+        for happening in happenings:
+            told.append((happening.what, happening.text))
+            if happening.what == "dataflow-ended":
+                break
+    assert [each for each in told if each[0].startswith(("dataflow", "topology"))] == [
+        ("dataflow-starting", ""),
+        ("dataflow-running", ""),
+        ("topology-changed", "disconnected source/number -> sink/number"),
+        ("topology-changed", "removed node sink"),
+        ("dataflow-ended", "finished"),
+    ]

@@ -61,7 +61,7 @@ def test_without_a_name_the_only_one_that_runs_is_meant_or_the_last_that_did() -
         find(KNOWN[3:], None)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, U[0], "arm"])
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, "-x", U[0], "arm"])
 def test_names_are_checked(name: str) -> None:
     with pytest.raises(ControlError):
         check_name(name, KNOWN)

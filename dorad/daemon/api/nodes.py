@@ -12,6 +12,7 @@ from dorad.daemon.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.support import unsupported
+from dorad.realtime.schedule import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ class NodeMethods:
 
     async def info(self, _call: Call, params: m.NodeRef) -> m.NodeDetail:
         """Describe one node."""
-        record, _, dataflow = self._registry.find_run(params.dataflow)
+        record, run, dataflow = self._registry.find_run(params.dataflow)
         node = node_of(dataflow, params.node)
         restart = node.restart
         return m.NodeDetail(
@@ -59,6 +60,8 @@ class NodeMethods:
             startup_timeout=node.startup_timeout,
             inputs=inputs_of(node),
             outputs={name: subscribers(dataflow, node.id, name) for name in node.all_outputs},
+            realtime=None if node.realtime is None else in_words(node.realtime),
+            notes=list(run.notes.get(node.id, [])),
         )
 
     async def add(self, _call: Call, params: m.NodeAdd) -> m.Changed:
@@ -68,7 +71,7 @@ class NodeMethods:
             after = _changed(record, lambda flow: topology.add_node(flow, params.definition))
             with _refusals():
                 await run.add_node(after.nodes[-1], after)
-            return self._stored(record, after)
+            return self._stored(record, after, "added", after.nodes[-1].id)
 
     async def remove(self, _call: Call, params: m.NodeStop) -> m.Changed:
         """Stop a node and take it out of its dataflow."""
@@ -78,7 +81,7 @@ class NodeMethods:
             after = _changed(record, lambda flow: topology.remove_node(flow, params.node))
             with _refusals():
                 await run.remove_node(params.node, after, _grace(params.grace, STOP_GRACE_S))
-            return self._stored(record, after)
+            return self._stored(record, after, "removed", params.node)
 
     async def replace(self, _call: Call, params: m.NodeReplace) -> m.Changed:
         """Put another node in the place of one."""
@@ -97,7 +100,7 @@ class NodeMethods:
             except BaseException:
                 run.set_params(params.node, before)
                 raise
-            return self._stored(record, after)
+            return self._stored(record, after, "replaced", params.node)
 
     async def connect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
         """Add an edge."""
@@ -108,7 +111,7 @@ class NodeMethods:
             )
             with _refusals():
                 run.connect(params.target, after)
-            return self._stored(record, after)
+            return self._connected(record, after, "connected", params)
 
     async def disconnect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
         """Take an edge away."""
@@ -119,7 +122,7 @@ class NodeMethods:
             )
             with _refusals():
                 run.disconnect(params.target, after)
-            return self._stored(record, after)
+            return self._connected(record, after, "disconnected", params)
 
     async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Restart a node, whatever its policy."""
@@ -137,8 +140,22 @@ class NodeMethods:
             await run.stop_node(params.node, _grace(params.grace, STOP_GRACE_S))
         return m.Nothing()
 
-    def _stored(self, record: Record, after: Dataflow) -> m.Changed:
+    def _stored(self, record: Record, after: Dataflow, change: str, node: str) -> m.Changed:
+        return self._changed(record, after, node, f"{change} node {node}", change=change)
+
+    def _connected(
+        self, record: Record, after: Dataflow, change: str, edge: m.EdgeRef
+    ) -> m.Changed:
+        text = f"{change} {edge.source} -> {edge.target}"
+        node, _, _ = edge.target.partition("/")
+        ends = {"source": edge.source, "target": edge.target}
+        return self._changed(record, after, node, text, change=change, **ends)
+
+    def _changed(
+        self, record: Record, after: Dataflow, node: str, text: str, **data: str
+    ) -> m.Changed:
         self._registry.store_change(record, after)
+        self._registry.happenings.tell(record.uuid, "topology-changed", node, text, **data)
         return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
 
 
