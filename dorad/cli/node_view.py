@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from dorad.cli.tables import megabytes, percent, rate
+from dorad.cli.tables import megabytes, milliseconds, percent, rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,6 +74,12 @@ def detail_json(detail: NodeDetail) -> dict[str, Any]:
         "restart_window": detail.restart_window,
         "health_check_timeout": detail.health_check_timeout,
         "startup_timeout": detail.startup_timeout,
+        "realtime": detail.realtime,
+        "deadline_misses": info.deadline_misses,
+        "tick_delay": info.tick_delay,
+        "tick_jitter": info.tick_jitter,
+        "tick_worst": info.tick_worst,
+        "notes": detail.notes,
     }
 
 
@@ -94,6 +100,8 @@ def detail_lines(detail: NodeDetail) -> Iterator[str]:
     ):
         if seconds is not None:
             yield f"  {head:16} {seconds:g} s"
+    if detail.realtime is not None:
+        yield from ("", f"Real time: {detail.realtime}")
     if detail.inputs:
         yield from ("", "Inputs:")
         for name, source in detail.inputs.items():
@@ -105,6 +113,8 @@ def detail_lines(detail: NodeDetail) -> Iterator[str]:
             names = ", ".join(f"{found.node}/{found.input}" for found in receivers)
             yield f"  {output} -> {names}" if names else f"  {output} (no subscribers)"
     yield from ("", "Now:", *_now(info))
+    if detail.notes:
+        yield from ("", "Notes:", *(f"  {note}" for note in detail.notes))
 
 
 def _now(info: NodeInfo) -> Iterator[str]:
@@ -119,6 +129,12 @@ def _now(info: NodeInfo) -> Iterator[str]:
     yield f"  network:         {network_text(info.metrics)}"
     yield f"  restarts:        {info.restarts}"
     yield f"  pending:         {info.pending} messages"
+    if info.deadline_misses is not None:
+        delay, jitter, worst = map(
+            milliseconds, (info.tick_delay, info.tick_jitter, info.tick_worst)
+        )
+        yield f"  timers:          {info.deadline_misses} deadlines missed"
+        yield f"  ticks late:      {delay} ms on average, jitter {jitter} ms, at most {worst} ms"
     if info.last_exit:
         yield f"  last exit:       {info.last_exit}"
 

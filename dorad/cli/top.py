@@ -77,12 +77,28 @@ def _node(info: NodeInfo, edges: list[EdgeStats], found: Top) -> dict[str, Any]:
             "status": info.status,
             "pending_messages": info.pending,
         },
+        "timers": _timers(info),
         "network": network,
         "started_at": info.started_at,
         "last_exit": info.last_exit,
         "window_s": found.window,
         "inputs": [_edge(edge) for edge in edges],
     }
+
+
+def _timers(info: NodeInfo) -> dict[str, Any] | None:
+    if info.deadline_misses is None:
+        return None
+    return {
+        "deadline_misses": info.deadline_misses,
+        "delay_ms": _ms(info.tick_delay),
+        "jitter_ms": _ms(info.tick_jitter),
+        "worst_ms": _ms(info.tick_worst),
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
 
 
 def _edge(edge: EdgeStats) -> dict[str, Any]:
@@ -98,8 +114,8 @@ def _edge(edge: EdgeStats) -> dict[str, Any]:
         "rate_hz": edge.rate,
         "drop_rate_hz": edge.drop_rate,
         "bytes_s": edge.bandwidth,
-        "latency_ms": None if edge.latency is None else edge.latency * 1e3,
-        "jitter_ms": None if edge.jitter is None else edge.jitter * 1e3,
+        "latency_ms": _ms(edge.latency),
+        "jitter_ms": _ms(edge.jitter),
         "broken": edge.broken,
     }
 

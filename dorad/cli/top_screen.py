@@ -31,6 +31,8 @@ NODES = (
     "MEMORY(MB)",
     "RESTARTS",
     "QUEUE",
+    "MISSED",
+    "TICK JITTER(ms)",
     "NET TX/RX",
     "DISK R/W",
 )
@@ -148,6 +150,8 @@ def node_row(info: NodeInfo) -> tuple[str, ...]:
         f"{used.memory / 1e6:.1f}",
         str(info.restarts),
         str(info.pending),
+        "-" if info.deadline_misses is None else str(info.deadline_misses),
+        milliseconds(info.tick_jitter),
         network,
         f"{rate(used.disk_read)} / {rate(used.disk_write)}",
     )

@@ -26,6 +26,24 @@ class Nothing(Struct):
     """No parameters, or no result."""
 
 
+class Interface(Struct):
+    """A network interface."""
+
+    name: str
+    up: bool
+    """Whether packets can pass now."""
+    addresses: list[str] = []
+    """With prefix: `192.0.2.7/24`."""
+
+
+class Network(Struct):
+    """The network of the namespace that the daemon runs in."""
+
+    interfaces: list[Interface]
+    defaults: list[str] = []
+    """Default routes, the preferred first: `192.0.2.1 over eth0`."""
+
+
 class DaemonStatus(Struct):
     """What is known of the daemon itself."""
 
@@ -47,6 +65,8 @@ class DaemonStatus(Struct):
     """Resident bytes."""
     cpu: float = 0.0
     """Percent of one core, over the last seconds."""
+    network: Network | None = None
+    """The network as the daemon sees it; None while it does not know."""
 
 
 class Shutdown(Struct):
@@ -221,6 +241,14 @@ class NodeInfo(Struct):
     started_at: float | None = None
     last_exit: str | None = None
     """How its last process ended, in words."""
+    deadline_misses: int | None = None
+    """Ticks of its timers that it took after their deadline, or never; None without timers."""
+    tick_delay: float | None = None
+    """Mean seconds from when a tick is due to when it is taken, over the last seconds."""
+    tick_jitter: float | None = None
+    """Mean absolute difference of successive delays, over the last seconds."""
+    tick_worst: float | None = None
+    """The longest delay since the start."""
 
 
 class NodeRef(Struct):
@@ -259,6 +287,10 @@ class NodeDetail(Struct):
     inputs: dict[str, str]
     """Input to its source, as text."""
     outputs: dict[str, list[Subscriber]]
+    realtime: str | None = None
+    """What it asks of the kernel, in words."""
+    notes: list[str] = []
+    """What its process lacks of what it was to have, one line each."""
 
 
 class NodeAdd(Struct):
@@ -332,6 +364,16 @@ class EdgeStats(Struct):
     broken: bool = False
 
 
+class InterfaceRates(Struct):
+    """What passes over a network interface now, in bytes and packets a second."""
+
+    name: str
+    received: float
+    sent: float
+    dropped: float
+    """Packets dropped or faulty, both ways."""
+
+
 class Top(Struct):
     """Everything `dora top` shows, of one moment."""
 
@@ -340,6 +382,7 @@ class Top(Struct):
     """Seconds that rates and latencies are taken over."""
     nodes: list[NodeInfo]
     edges: list[EdgeStats]
+    interfaces: list[InterfaceRates] = []
 
 
 class TopicInfo(Struct):
@@ -529,7 +572,7 @@ class Happening(Struct):
     what: str
     """`dataflow-starting` `dataflow-running` `dataflow-ended` `node-started` `node-exited`
     `node-restarting` `node-failed` `input-broken` `input-recovered` `param-changed`
-    `topology-changed`, and others later."""
+    `topology-changed`, `network-changed` (of no dataflow), and others later."""
     node: str | None = None
     text: str = ""
     data: dict[str, Any] = {}

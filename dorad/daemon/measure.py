@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorad.daemon.lateness import TickHistory
 from dorad.daemon.metrics import NodeMeter
 from dorad.daemon.rates import EdgeHistory
 
@@ -33,6 +34,7 @@ class Measure:
         self._meter: NodeMeter[tuple[str, str]] = NodeMeter()
         self._metrics: dict[tuple[str, str], m.NodeMetrics] = {}
         self._edges: dict[str, EdgeHistory] = {}
+        self._ticks: dict[str, TickHistory] = {}
 
     async def run(self) -> None:
         """Look once a second, until cancelled."""
@@ -54,8 +56,10 @@ class Measure:
         }
         now = time.monotonic()
         self._edges = {uuid: self._edges.get(uuid) or EdgeHistory() for uuid in running}
+        self._ticks = {uuid: self._ticks.get(uuid) or TickHistory() for uuid in running}
         for uuid, run in running.items():
             self._edges[uuid].add(now, run.broker.counters())
+            self._ticks[uuid].add(now, run.broker.lateness())
         self._metrics = await asyncio.to_thread(self._meter.sample, {**pids, _OWN: os.getpid()})
 
     # -- the daemon --------------------------------------------------------------------------
@@ -97,6 +101,8 @@ class Measure:
         """Return one node of a running dataflow."""
         assert record.run is not None
         view = record.run.statuses()[node.id]
+        history = self._ticks.get(record.uuid)
+        ticks = None if history is None else history.of(node.id)
         return m.NodeInfo(
             dataflow=record.uuid,
             dataflow_name=record.name,
@@ -110,6 +116,10 @@ class Measure:
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,
+            deadline_misses=None if ticks is None else ticks.missed,
+            tick_delay=None if ticks is None else ticks.delay,
+            tick_jitter=None if ticks is None else ticks.jitter,
+            tick_worst=None if ticks is None else ticks.worst,
         )
 
     def top(self) -> m.Top:

@@ -87,6 +87,17 @@ def schedule_of(realtime: Realtime | None) -> Schedule | None:
     )
 
 
+def in_words(realtime: Realtime) -> str:
+    """Return what a node asks for: `fifo 20, memory locked, ticks due within 5 ms`."""
+    wanted = schedule_of(realtime) or Schedule()
+    words = [str(wanted)]
+    if wanted.lock_memory:
+        words.append("memory locked")
+    if realtime.deadline_ns is not None and wanted.policy != SCHED_DEADLINE:
+        words.append(f"ticks due within {realtime.deadline_ns / 1e6:g} ms")
+    return ", ".join(words)
+
+
 def set_policy(wanted: Schedule) -> None:
     """Run the calling thread as wanted from now on.
 

@@ -44,7 +44,19 @@ USED = m.NodeMetrics(
 TOP = m.Top(
     at=1000.0,
     window=2.0,
-    nodes=[node("arm", metrics=USED, broken_inputs=["scan"], pending=6), node("camera")],
+    nodes=[
+        node(
+            "arm",
+            metrics=USED,
+            broken_inputs=["scan"],
+            pending=6,
+            deadline_misses=3,
+            tick_delay=0.0001,
+            tick_jitter=0.00008,
+            tick_worst=0.02,
+        ),
+        node("camera"),
+    ],
     edges=[edge("camera/image", "arm/image"), edge("camera/scan", "arm/scan", latency=None)],
 )
 
@@ -73,6 +85,9 @@ def test_once_prints_doras_array_of_nodes(topped, words):
     }
     assert arm["network"] == {"tx_bytes_s": 2000.0, "rx_bytes_s": 5.0}
     assert camera["network"] is None
+    assert arm["timers"]["deadline_misses"] == 3
+    assert (arm["timers"]["jitter_ms"], arm["timers"]["worst_ms"]) == (0.08, 20.0)
+    assert camera["timers"] is None
     assert camera["inputs"] == []
 
 
@@ -148,7 +163,7 @@ def test_a_narrow_terminal_cuts_lines_and_not_columns():
 
 def test_a_row_of_a_node():
     assert node_row(TOP.nodes[0]) == (
-        *("arm", "Running", "demo", "4711", "50.0", "200.0", "0", "6"),
+        *("arm", "Running", "demo", "4711", "50.0", "200.0", "0", "6", "3", "0.080"),
         *("2.0 kB/s / 5 B/s", "1.0 MB/s / 0 B/s"),
     )
     assert node_row(node("x", pid=None, dynamic=True))[1:4] == ("Dynamic", "demo", "-")
