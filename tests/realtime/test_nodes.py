@@ -67,7 +67,7 @@ def test_a_node_is_urgent_and_its_memory_locked(dorad: Daemon, tmp_path: Path) -
     pid = start(dorad, flow(tmp_path, policy="fifo", priority=9, lock_memory=True))
     assert os.sched_getscheduler(pid) == os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
     assert os.sched_getparam(pid).sched_priority == 9
-    assert locked_kb(pid) > 4096
+    dorad.until(lambda: locked_kb(pid) > 4096)
     info = dorad.dora_ok("node", "info", "arm")
     assert "Real time: fifo 9, memory locked" in info
     assert "Notes:" not in info
@@ -86,6 +86,7 @@ def test_what_is_refused_is_told_in_the_log_and_with_the_node(tmp_path: Path) ->
         pid = start(dorad, file)
         if os.sched_getscheduler(pid) != os.SCHED_OTHER:
             pytest.skip("every user may run in real time here")
+        dorad.until(lambda: "lock_memory:" in dorad.dora_ok("node", "info", "arm"))
         info = dorad.dora_ok("node", "info", "arm")
         said = dorad.dora_ok("logs", "robot")
         for text in (info, said):
