@@ -41,6 +41,7 @@ After SIGKILL the nodes run on, and the next dorad takes them over.
     help="Keep the state here instead.",
 )
 @click.option("--group", metavar="NAME", help="Whose members may use the control socket, too.")
+@click.option("--rt", is_flag=True, help="Run in real time: urgent, with all memory locked.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.version_option(__version__, "-V", "--version", message="dorad %(version)s")
 def command(
@@ -49,10 +50,12 @@ def command(
     runtime_dir: Path | None,
     state_dir: Path | None,
     group: str | None,
+    rt: bool,
     verbose: bool,
 ) -> int:
     """Supervise dataflows in the background of this machine."""
     from dorad.daemon.service import Service, ServiceError
+    from dorad.realtime.settings import RealtimeSettings
 
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
@@ -68,7 +71,9 @@ def command(
             chosen.runtime if runtime_dir is None else runtime_dir.absolute(),
             chosen.state if state_dir is None else state_dir.absolute(),
         )
-        return asyncio.run(Service(places, group=group).run())
+        return asyncio.run(
+            Service(places, group=group, realtime=RealtimeSettings(enabled=rt)).run()
+        )
     except (OSError, ServiceError) as error:
         raise click.ClickException(str(error)) from error
 

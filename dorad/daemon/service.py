@@ -19,6 +19,8 @@ from dorad.daemon.registry import Registry
 from dorad.daemon.state import State, StateError
 from dorad.launch.keeper import Keeper
 from dorad.launch.model import LaunchError
+from dorad.realtime import own
+from dorad.realtime.settings import RealtimeSettings
 
 if TYPE_CHECKING:
     from dorad.daemon.places import Places
@@ -36,8 +38,15 @@ class ServiceError(Exception):
 class Service:
     """One daemon. Runs once."""
 
-    def __init__(self, places: Places, *, group: str | None = None) -> None:
+    def __init__(
+        self,
+        places: Places,
+        *,
+        group: str | None = None,
+        realtime: RealtimeSettings | None = None,
+    ) -> None:
         self._places = places
+        self._realtime = realtime or RealtimeSettings()
         self._group = group
         self._ending = asyncio.Event()
         self._code = 0
@@ -59,6 +68,9 @@ class Service:
                 raise ServiceError(str(error)) from error
             keeper.on_died = self._on_keeper_died
             keeper.on_problem = self._notice
+            # Only now: nodes must not be bound to the daemon's cores.
+            for line in own.apply(self._realtime):
+                self._notice(f"dorad itself: {line}")
             stack.push_async_callback(keeper.end)
             try:
                 state = State(self._places.database, self._notice)

@@ -76,11 +76,7 @@ def test_a_node_is_urgent_and_its_memory_locked(dorad: Daemon, tmp_path: Path) -
 def test_what_is_refused_is_told_in_the_log_and_with_the_node(tmp_path: Path) -> None:
     with daemon() as dorad:
         dorad.end()
-        # What is left are the rights of a user, whoever runs this.
-        drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
-        if os.geteuid() == 0 and subprocess.run([*drop, "true"], check=False).returncode:
-            pytest.skip("setpriv cannot take rights away here")
-        dorad.bin = bare(tmp_path, dorad.bin, drop)
+        dorad.bin = bare(tmp_path, dorad.bin)
         dorad.start()
         file = flow(tmp_path, policy="fifo", priority=9, lock_memory=True)
         pid = start(dorad, file)
@@ -96,8 +92,11 @@ def test_what_is_refused_is_told_in_the_log_and_with_the_node(tmp_path: Path) ->
             assert "LimitMEMLOCK=infinity" in text
 
 
-def bare(folder: Path, programs: Path, drop: list[str]) -> Path:
+def bare(folder: Path, programs: Path) -> Path:
     """A folder of programs whose `dorad` has no capabilities, and little memory to lock."""
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    if os.geteuid() == 0 and subprocess.run([*drop, "true"], check=False).returncode:
+        pytest.skip("setpriv cannot take rights away here")
     bin_folder = folder / "bin"
     bin_folder.mkdir()
     for program in programs.iterdir():

@@ -1,0 +1,53 @@
+"""Giving this process itself real time: the thread that calls, and the memory of all."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dorad.realtime import memory
+from dorad.realtime.refusal import policy_refused, rights
+from dorad.realtime.schedule import Schedule, set_policy
+
+if TYPE_CHECKING:
+    from dorad.realtime.settings import RealtimeSettings
+
+POLICIES = {"fifo": os.SCHED_FIFO, "rr": os.SCHED_RR, "other": os.SCHED_OTHER}
+
+
+def apply(settings: RealtimeSettings) -> list[str]:
+    """Do what the settings say; return one line for each part that is refused, and how to get it.
+
+    The policy is the calling thread's only: neither threads nor processes that it starts have it.
+    The cores are those of threads and processes that it starts from now on, too.
+    """
+    if not settings.enabled:
+        return []
+    lines = []
+    if settings.cpu_affinity:
+        lines += _pin(settings.cpu_affinity)
+    wanted = Schedule(POLICIES[settings.policy], settings.priority)
+    try:
+        set_policy(wanted)
+    except OSError as error:
+        limit, nice = rights()
+        lines.append(policy_refused(wanted, error.errno or 0, limit, nice=nice))
+    if settings.lock_memory:
+        missing = memory.lock()
+        if missing is not None:
+            lines.append(missing)
+    return lines
+
+
+def _pin(cores: tuple[int, ...]) -> list[str]:
+    allowed = os.sched_getaffinity(0)
+    usable = set(cores) & allowed
+    if usable:
+        os.sched_setaffinity(0, usable)
+    missing = sorted(set(cores) - allowed)
+    if not missing:
+        return []
+    return [
+        f"cpu_affinity: this process may not use core {', '.join(map(str, missing))}; "
+        f"it may use {', '.join(map(str, sorted(allowed)))}"
+    ]
