@@ -1,0 +1,118 @@
+"""A whole daemon in the test's own event loop, where a call that blocks raises."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.control.asyncclient import AsyncClient
+from dorad.control.errors import NoDaemonError
+from dorad.daemon.places import Places
+from dorad.daemon.service import Service
+from tests.harness.blocking import nothing_blocks
+from tests.harness.flows import counting, seen
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from blockbuster import BlockBuster
+
+__all__ = ["nothing_blocks"]
+
+pytestmark = pytest.mark.timeout(120)
+
+ALLOWED = {
+    # Programs are looked up where they lie: a stat or two for each start of a node.
+    "dorad/launch/programs.py": {"environment_bin", "find_program"},
+    # The command of a process goes to the keeper through memory.
+    "dorad/launch/link.py": {"_request_spawn"},
+    "dorad/node/payload.py": {"pack"},
+    # Folders and sockets of one's own, when the daemon or a dataflow starts or ends.
+    "dorad/daemon/service.py": {"_prepare"},
+    "dorad/daemon/registry.py": {"_end_strangers"},
+    "dorad/daemon/lobby.py": {"open", "close"},
+    "dorad/shm/create.py": {"sweep"},
+    # What a dataflow is, beside its log files: small, written at its start and its end.
+    "dorad/logs/about.py": {"own_start", "write"},
+    "dorad/logs/disk.py": {"prepare"},
+    # Log lines go to the page cache: the kernel makes a process wait only when it has more unsaved
+    # data than the machine's memory allows for.
+    "dorad/logs/logfile.py": {"append"},
+}
+"""Where a file of our own is touched: the only calls that may wait, for a local disk."""
+
+
+@asynccontextmanager
+async def daemon(folder: Path) -> AsyncIterator[AsyncClient]:
+    """Run a daemon in this loop, and be its client."""
+    places = Places(folder / "run", folder / "state")
+    service = Service(places)
+    running = asyncio.create_task(service.run())
+    client = AsyncClient(places.control)
+    await until(lambda: running.done() or places.control.exists())
+    while True:
+        try:
+            await client.open()
+            break
+        except NoDaemonError:
+            assert not running.done(), running.exception()
+    try:
+        yield client
+    finally:
+        await client.close()
+        service.end()
+        assert await running == 0
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds that other processes bring about."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "the condition did not come to hold in time"
+        await asyncio.sleep(0.02)
+
+
+async def test_a_dataflow_from_start_to_end_blocks_the_daemon_nowhere(
+    tmp_path_factory: pytest.TempPathFactory, nothing_blocks: BlockBuster
+) -> None:
+    for function in nothing_blocks.functions.values():
+        for file, names in ALLOWED.items():
+            function.can_block_in(file, names)
+    folder = tmp_path_factory.mktemp("d")
+    dataflow = counting(folder)
+    (folder / "second.py").write_text((folder / "sink.py").read_text())
+    second = {"path": "second.py", "env": {"SEEN": str(folder / "seen twice")}}
+    async with daemon(folder) as client:
+        await client.start(dataflow, name="one")
+        await until(lambda: len(seen(folder)) > 10)
+        await client.set_param("source", "gain", 3, dataflow="one")
+        assert (await client.get_param("source", "gain", dataflow="one")).value == 3
+        await client.delete_param("source", "gain", dataflow="one")
+        await client.add_node({"id": "second", **second}, dataflow="one")
+        await client.connect("source/number", "second/number", dataflow="one")
+        await until((folder / "seen twice").exists)
+        await client.replace_node(
+            "second",
+            {"id": "second", **second, "inputs": {"number": "source/number"}},
+            dataflow="one",
+        )
+        await client.disconnect("source/number", "second/number", dataflow="one")
+        await client.remove_node("second", dataflow="one")
+        await client.restart_node("source", dataflow="one")
+        await until(lambda: seen(folder).count(0) == 2)
+        assert len((await client.top()).nodes) == 2
+        assert len(await client.nodes("one")) == 2
+        assert (await client.topics("one")).topics
+        assert not (await client.status()).notices
+        await client.restart("one")
+        await until(lambda: seen(folder).count(0) == 3)
+        await client.stop("one")
+        assert [flow.status for flow in await client.list()] == ["finished", "finished"]
+        await client.start(dataflow, name="two")
+        await client.stop("two", force=True)
+        assert len(await client.clean()) == 3
