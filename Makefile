@@ -36,6 +36,12 @@ torture: $(VENV)/.dev ## Kill nodes at random and look for damage (TORTURE_SECON
 faults: $(VENV)/.dev ## Inflict faults on running dataflows and look for damage (FAULT_SECONDS=20 each)
 	$(BIN)/python -m hwtests.faults --seconds $(FAULT_SECONDS)
 
+deb: ## Build the Debian package into dist/
+	packaging/deb.sh
+
+hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root, on Debian 13)
+	$(BIN)/pytest -n0 --timeout 600 -rs $(wildcard hwtests/robots hwtests/systemd hwtests/realtime)
+
 model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
 	$(PYTHON) -m hwtests.model.run
 

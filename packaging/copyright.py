@@ -1,0 +1,133 @@
+"""Print debian/copyright, machine-readable: ours, and that of each wheel in a site-packages folder.
+
+`copyright.py SITE` reads what the wheels themselves carry, so it is never behind the lock file.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from email.parser import HeaderParser
+from email.utils import parseaddr
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+LONGEST = 120
+"""A licence of more lines is named, not repeated: it lies in the package as its authors wrote it."""
+
+HEAD = """\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: dorad
+Comment: /usr/lib/dorad holds, beside dorad, the projects from PyPI that it needs, unchanged but for
+ what packaging/trim.sh leaves out.
+
+Files: *
+Copyright: the dorad authors
+License: Apache-2.0
+"""
+
+APACHE = """\
+License: Apache-2.0
+ On Debian systems, the full text of the Apache License 2.0 is in
+ /usr/share/common-licenses/Apache-2.0.
+"""
+
+
+def main() -> None:
+    """Print the file."""
+    site = Path(sys.argv[1])
+    print(HEAD)
+    for folder in sorted(site.glob("*.dist-info")):
+        if not folder.name.startswith("dorad-"):
+            print(paragraph(folder))
+    print(APACHE, end="")
+
+
+def paragraph(folder: Path) -> str:
+    """Return the paragraph of the project that a .dist-info folder describes."""
+    about = HeaderParser().parsestr((folder / "METADATA").read_text())
+    name = licence_name(about)
+    texts = [path for path in sorted(folder.rglob("*")) if is_licence(path)]
+    holders = sorted({line for path in texts for line in copyright_lines(path)}) or [author(about)]
+    files = sorted({f"usr/lib/dorad/lib/*/site-packages/{part}" for part in parts(folder)})
+    lines = ["Files:", *(f" {file}" for file in files)]
+    lines += ["Copyright:", *(f" {holder}" for holder in holders)]
+    lines += [f"License: {name}"]
+    if name != "Apache-2.0":
+        # Its own text, since the same name stands for different words in different projects.
+        lines[-1] += f" and {about['Name'].lower()}-notice" if " " in name else ""
+        for path in texts:
+            lines += quoted(path)
+        if not texts:
+            lines.append(f" {about['Name']} is published under the licence {name}.")
+    return "\n".join(lines) + "\n"
+
+
+def licence_name(about: Message) -> str:
+    """Return the licence by its short name, as the project's metadata gives it."""
+    given = about["License-Expression"] or about["License"] or ""
+    first = given.strip().splitlines()[0] if given.strip() else ""
+    if not first or len(first) > 60:
+        classifiers = about.get_all("Classifier") or []
+        first = next((c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License")), "?")
+    short = {"Apache Software License": "Apache-2.0", "Apache License, Version 2.0": "Apache-2.0"}
+    first = short.get(first, first).replace("MIT License", "MIT").replace("BSD License", "BSD")
+    words = re.sub(r"[(),]", "", first)
+    return re.sub(r"\s+AND\s+", " and ", re.sub(r"\s+OR\s+", " or ", words))
+
+
+def is_licence(path: Path) -> bool:
+    """Tell whether a file of .dist-info holds a licence or a notice."""
+    wanted = re.match(r"(?i)(licen[cs]e|copying|notice|copyright)", path.name)
+    return path.is_file() and bool(wanted)
+
+
+def copyright_lines(path: Path) -> list[str]:
+    """Return who holds the copyright, each as the licence file says it."""
+    found = []
+    for line in path.read_text(errors="replace").splitlines()[:LONGEST]:
+        match = re.match(r"\W*copyright\s+(\(c\)|©|\d{4})\s*(.*)", line, re.IGNORECASE)
+        if match:
+            year = match[1] if match[1].isdigit() else ""
+            found.append(f"{year} {match[2]}".strip().rstrip("."))
+    return found
+
+
+def author(about: Message) -> str:
+    """Return the author that the metadata names."""
+    return about["Author"] or parseaddr(about["Author-email"] or "")[0] or f"{about['Name']} authors"
+
+
+def parts(folder: Path) -> list[str]:
+    """Return what the project has put into site-packages, as patterns."""
+    name = folder.name.partition("-")[0]
+    top = folder / "top_level.txt"
+    modules = top.read_text().split() if top.is_file() else [module_of(folder, name)]
+    beside = [f"{name}.libs/*"] if (folder.parent / f"{name}.libs").is_dir() else []
+    folders = [f"{m}/*" if (folder.parent / m).is_dir() else f"{m}.*" for m in modules]
+    return [*folders, *beside, f"{folder.name}/*"]
+
+
+def module_of(folder: Path, name: str) -> str:
+    """Return the name under which the project is imported."""
+    known = {"markdown_it_py": "markdown_it", "pyyaml": "yaml", "dbus_fast": "dbus_fast"}
+    found = known.get(name.lower(), name.lower())
+    if not any(folder.parent.glob(f"{found}*")):
+        sys.exit(f"copyright.py: {folder.name}: no module {found} beside it; name it in module_of")
+    return found
+
+
+def quoted(path: Path) -> list[str]:
+    """Return a licence text indented as the format wants it, or where it is when it is long."""
+    lines = path.read_text(errors="replace").rstrip().splitlines()
+    if len(lines) > LONGEST:
+        place = path.as_posix().rpartition("/site-packages/")[2]
+        return [f" The full text is in usr/lib/dorad/lib/*/site-packages/{place}"]
+    return [f" {line.rstrip()}" if line.strip() else " ." for line in lines]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+#!/bin/sh
+# Build the Debian package into dist/: packaging/deb.sh [VERSION]
+#
+# VERSION stands instead of the changelog's, as for trying upgrades. What the build needs is installed
+# if this runs as root. The build happens in build/deb, in a copy of what goes into the package, so
+# the working tree stays as it is.
+set -eu
+cd "$(dirname "$0")/.."
+
+version=$(sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
+ours=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' dorad/__init__.py)
+if [ "${version%%[-+~]*}" != "$ours" ]; then
+    echo "packaging/debian/changelog is at $version, dorad/__init__.py at $ours; make them agree" >&2
+    exit 1
+fi
+
+needed="build-essential debhelper dpkg-dev lintian python3 python3-dev python3-venv"
+# shellcheck disable=SC2086
+if ! dpkg-query -W -f '${db:Status-Status}\n' $needed 2>/dev/null | awk '$1 != "installed" { exit 1 } END { exit NR < 7 }'; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "missing; install it: sudo apt-get install $needed" >&2
+        exit 1
+    fi
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $needed >/dev/null
+fi
+
+tree=build/deb/dorad
+rm -rf build/deb
+mkdir -p "$tree" dist
+tar -c --exclude=__pycache__ dorad packaging units pyproject.toml README.md LICENSE | tar -x -C "$tree"
+mv "$tree/packaging/debian" "$tree/debian"
+if [ -n "${1:-}" ]; then
+    sed -i "1s/(.*)/($1)/" "$tree/debian/changelog"
+    version=$1
+fi
+
+(
+    cd "$tree"
+    umask 022
+    # Python's own settings of the caller would reach into the build.
+    unset PYTHONPATH PYTHONHOME VIRTUAL_ENV MAKEFLAGS MAKELEVEL
+    dpkg-buildpackage --no-sign --build=binary >../build.log 2>&1
+) || {
+    tail -40 build/deb/build.log >&2
+    echo "the build failed; all of it is in build/deb/build.log" >&2
+    exit 1
+}
+package=dorad_${version}_$(dpkg --print-architecture).deb
+lintian --fail-on error --tag-display-limit 0 --allow-root "build/deb/$package"
+mv "build/deb/$package" dist/
+rm -rf "$tree"
+echo "dist/$package"
