@@ -6,13 +6,12 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dorad.control.messages import DaemonStatus
 
 START_S = 15.0
@@ -36,19 +35,27 @@ has left running. Its own log is in $XDG_STATE_HOME/dora/dorad.log.
 def up() -> int:
     """Start a daemon in the background for this user."""
     from dorad.control.errors import ControlError
+    from dorad.control.listening import VARIABLE
     from dorad.daemon.places import user_places
 
     try:
         places = user_places()
     except OSError as error:
         raise click.ClickException(str(error)) from error
+    named = os.environ.get(VARIABLE)
+    control = Path(named) if named else places.control
     try:
-        status = _status(places.control)
+        status = _status(control)
     except ControlError as error:
         raise click.ClickException(str(error)) from error
     if status is not None:
-        click.echo(f"dorad is already running (pid {status.pid}, {places.control})")
+        click.echo(f"dorad is already running (pid {status.pid}, {control})")
         return 0
+    if control != places.control:
+        raise click.ClickException(
+            f"no dorad is running at {control}, which {VARIABLE} names; `dora up` starts one at "
+            f"{places.control} only (unset {VARIABLE})"
+        )
     status = _start(places.control, places.log)
     adopted = f", took over {status.adopted} running nodes" if status.adopted else ""
     click.echo(f"dorad started (pid {status.pid}, {places.control}){adopted}")

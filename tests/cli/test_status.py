@@ -54,3 +54,11 @@ def test_a_dataflow_file_is_checked_as_well(daemon, tmp_path):
 )
 def test_an_age_has_at_most_two_units(seconds, text):
     assert age(seconds) == text
+
+
+def test_up_starts_no_second_daemon_where_a_socket_is_named(daemon, tmp_path):
+    daemon.answers["daemon.status"] = daemon_status()
+    assert f"already running (pid 99, {daemon.socket})" in daemon.dora("up").stdout
+    result = dora("up", env={**no_daemon(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)})
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "unset DORA_SOCKET" in result.stderr
