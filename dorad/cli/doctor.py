@@ -34,6 +34,7 @@ EPILOG = """\b
 Examples:
   dora doctor
   dora doctor --dataflow robot.yml
+  dora doctor --rt              what keeps this machine from being on time, and what mends it
   dora doctor --json | jq '.checks[] | select(.level != "PASS")'
 
 Exit code 1 if a check fails; warnings are no failure.
@@ -53,10 +54,13 @@ class Check:
 
 @click.command(epilog=EPILOG)
 @click.option("--dataflow", "path", type=DataflowFile(), help="Check this dataflow file as well.")
+@click.option("--rt", is_flag=True, help="Check instead how well this machine does in real time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def doctor(*, path: Path | None, as_json: bool) -> int:
+def doctor(*, path: Path | None, rt: bool, as_json: bool) -> int:
     """Check this machine, the daemon and its nodes, and say what to do about what is wrong."""
-    checks = [*check_machine(), *check_daemon(), *(check_file(path) if path is not None else ())]
+    checks = [*check_real_time()] if rt else [*check_machine(), *check_daemon()]
+    if path is not None:
+        checks += check_file(path)
     failed = [check for check in checks if check.level == "FAIL"]
     if as_json:
         print_object({"ok": not failed, "checks": [asdict(check) for check in checks]})
@@ -89,6 +93,23 @@ def check_machine() -> Iterator[Check]:
     yield Check("PASS", "dora", __version__)
     yield check_shared_memory(SHARED_MEMORY)
     yield check_uv(shutil.which("uv"))
+
+
+def check_real_time() -> Iterator[Check]:
+    """Check what makes nodes late, with the rights of the daemon, or our own if none runs."""
+    from dorad.control.errors import ControlError
+    from dorad.realtime.checks import judge
+    from dorad.realtime.facts import Reader
+
+    pid: int | str = "self"
+    try:
+        with connect() as client:
+            pid = client.status().pid
+    except ControlError:
+        hint = "its limits may differ: start it with `dora up` and look again"
+        yield Check("WARN", "daemon", "none runs; limits are those of this shell", hint)
+    for found in judge(Reader().facts(pid)):
+        yield Check(found.level, found.name, found.text, found.mend)
 
 
 def check_shared_memory(folder: Path) -> Check:

@@ -47,7 +47,5 @@ def _pin(cores: tuple[int, ...]) -> list[str]:
     missing = sorted(set(cores) - allowed)
     if not missing:
         return []
-    return [
-        f"cpu_affinity: this process may not use core {', '.join(map(str, missing))}; "
-        f"it may use {', '.join(map(str, sorted(allowed)))}"
-    ]
+    lacking, usable_here = (", ".join(map(str, cores)) for cores in (missing, sorted(allowed)))
+    return [f"cpu_affinity: this process may not use core {lacking}; it may use {usable_here}"]

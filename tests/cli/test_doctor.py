@@ -1,6 +1,7 @@
 """`dora doctor`: each check by itself, and the whole."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,18 @@ def test_a_node_that_is_not_well_is_named(status, level):
     assert levels(checks) == [level, level]
     assert checks[1].name == "node demo/b"
     assert "nothing comes on scan" in checks[1].text
+
+
+def test_real_time_is_judged_with_the_rights_of_the_daemon(healthy):
+    healthy.answers["daemon.status"] = daemon_status(version=__version__, pid=os.getpid())
+    result = healthy.dora("doctor", "--rt", "--json")
+    names = [check["name"] for check in json.loads(result.stdout)["checks"]]
+    assert names[:3] == ["real-time priority", "locked memory", "kernel preemption"]
+    assert {"swap", "clock source", "isolated cores", "interrupts"} <= set(names)
+    assert "daemon" not in names
+
+
+def test_real_time_is_judged_without_a_daemon(tmp_path):
+    result = dora("doctor", "--rt", env=no_daemon(tmp_path))
+    assert "  WARN  daemon: none runs; limits are those of this shell" in result.stdout
+    assert "  kernel preemption: " in result.stdout

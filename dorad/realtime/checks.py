@@ -1,0 +1,233 @@
+"""What keeps this machine from being on time, each with the command that mends it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from dorad.realtime.cpulist import spell
+from dorad.realtime.facts import SERVICE
+from dorad.realtime.refusal import UNLIMITED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.realtime.facts import Facts
+
+Level = Literal["PASS", "WARN", "FAIL"]
+
+GOOD_CLOCKS = frozenset(
+    {"tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page", "riscv_clocksource"}
+)
+"""Those that are read without a system call."""
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armmp"}
+_USUAL_US = 950_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found: a PASS has nothing to mend."""
+
+    level: Level
+    name: str
+    text: str
+    mend: str | None = None
+    """The command that mends it."""
+
+
+def governor(facts: Facts) -> Finding:
+    """Look at how fast cores run when something is due."""
+    name = "CPU frequency"
+    slow = {core: kind for core, kind in facts.governors.items() if kind != "performance"}
+    if not facts.governors:
+        return Finding("PASS", name, "the kernel does not change it here")
+    if not slow:
+        return Finding("PASS", name, "governor performance on all cores")
+    kinds = ", ".join(sorted(set(slow.values())))
+    return Finding(
+        "WARN",
+        name,
+        f"governor {kinds} on cores {spell(slow)}: a core that slept is slow at first",
+        "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+    )
+
+
+def huge_pages(facts: Facts) -> Finding:
+    """Look at whether the kernel rearranges memory while it is used."""
+    name = "transparent huge pages"
+    if facts.huge_pages == "always":
+        return Finding(
+            "WARN",
+            name,
+            "always: the kernel stops processes to rearrange their memory",
+            "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+        )
+    return Finding("PASS", name, facts.huge_pages or "the kernel has none")
+
+
+def throttling(facts: Facts) -> Finding:
+    """Look at how much of a core the kernel leaves to real time."""
+    name = "share of real time"
+    runtime, period = facts.rt_runtime_us, facts.rt_period_us or 1_000_000
+    mend = f"sudo sysctl -w kernel.sched_rt_runtime_us={_USUAL_US * period // 1_000_000}"
+    if runtime is None:
+        return Finding("PASS", name, "the kernel sets no limit")
+    if runtime < 0:
+        text = "no limit: a real-time node that never waits takes its core for good"
+        return Finding("WARN", name, text, mend)
+    text = f"{runtime / 1e3:g} of every {period / 1e3:g} ms (sched_rt_runtime_us)"
+    if runtime == 0:
+        return Finding("FAIL", name, f"{text}: nothing may run in real time", mend)
+    if runtime < period // 2:
+        return Finding("WARN", name, f"{text}: real-time nodes are stopped beyond that", mend)
+    return Finding("PASS", name, text)
+
+
+def isolation(facts: Facts) -> Finding:
+    """Look for cores that are kept free of everything else."""
+    name = "isolated cores"
+    if facts.isolated:
+        cores = spell(facts.isolated)
+        return Finding("PASS", name, f"{cores}; put nodes there with `cpu_affinity`")
+    if len(facts.online) < 4:
+        return Finding("PASS", name, f"none; with {len(facts.online)} cores none is to spare")
+    last = max(facts.online)
+    words = f"isolcpus=domain,managed_irq,{last} nohz_full={last} rcu_nocbs={last}"
+    return Finding(
+        "WARN",
+        name,
+        "none: whatever else runs may be on the core of a real-time node",
+        f"""sudo sed -i 's/^GRUB_CMDLINE_LINUX="/&{words} /' /etc/default/grub"""
+        " && sudo update-grub && sudo reboot",
+    )
+
+
+def preemption(facts: Facts) -> Finding:
+    """Look at how long the kernel itself may hold up an urgent process."""
+    name = "kernel preemption"
+    kind = facts.preemption
+    if kind == "rt":
+        return Finding("PASS", name, "PREEMPT_RT")
+    package = f"linux-image-rt-{_ARCHITECTURES.get(facts.machine, facts.machine)}"
+    mend = f"sudo apt install {package} && sudo reboot"
+    if kind is None:
+        return Finding("WARN", name, "not known", mend)
+    said = "chosen at boot (PREEMPT_DYNAMIC)" if kind == "dynamic" else kind
+    return Finding("WARN", name, f"{said}: drivers may hold up urgent nodes for milliseconds", mend)
+
+
+def interrupts(facts: Facts) -> Finding:
+    """Look for interrupts that come on isolated cores."""
+    name = "interrupts"
+    if not facts.isolated:
+        return Finding("PASS", name, f"{len(facts.interrupts)}, and no core is isolated from them")
+    stray = sorted(
+        (number for number, cores in facts.interrupts.items() if cores & facts.isolated), key=int
+    )
+    if not stray:
+        return Finding("PASS", name, "none comes on an isolated core")
+    rest = spell(facts.online - facts.isolated)
+    numbers = " ".join(stray)
+    return Finding(
+        "WARN",
+        name,
+        f"{', '.join(stray)} may come on isolated cores ({spell(facts.isolated)})",
+        f"for irq in {numbers}; do echo {rest} | sudo tee /proc/irq/$irq/smp_affinity_list; done",
+    )
+
+
+def locked_memory(facts: Facts) -> Finding:
+    """Look at whether nodes may lock their memory."""
+    name = "locked memory"
+    if facts.may_lock:
+        return Finding("PASS", name, "CAP_IPC_LOCK")
+    if facts.locked_limit == UNLIMITED:
+        return Finding("PASS", name, "no limit")
+    if facts.locked_limit is None:
+        return Finding("WARN", name, "limit not known")
+    text = f"at most {facts.locked_limit >> 10} KiB a process: `lock_memory` is refused"
+    return Finding("WARN", name, text, _raise(facts, "LimitMEMLOCK=infinity", "memlock unlimited"))
+
+
+def priority(facts: Facts) -> Finding:
+    """Look at whether nodes may run in real time."""
+    name = "real-time priority"
+    if facts.may_prioritise:
+        return Finding("PASS", name, "CAP_SYS_NICE")
+    if facts.priority_limit is None:
+        return Finding("WARN", name, "limit not known")
+    if facts.priority_limit >= 99:
+        return Finding("PASS", name, "up to 99; policy `deadline` needs CAP_SYS_NICE")
+    mend = _raise(facts, "LimitRTPRIO=99", "rtprio 99")
+    if facts.priority_limit == 0:
+        return Finding("FAIL", name, "none: nodes run without their `realtime`", mend)
+    return Finding("WARN", name, f"up to {facts.priority_limit}", mend)
+
+
+def swap(facts: Facts) -> Finding:
+    """Look for places where memory may be put that is not locked."""
+    if facts.swaps:
+        text = f"{', '.join(facts.swaps)}: memory that is not locked may have to be fetched"
+        return Finding("WARN", "swap", text, "sudo swapoff -a")
+    return Finding("PASS", "swap", "none")
+
+
+def clock(facts: Facts) -> Finding:
+    """Look at how long it takes to read the time."""
+    name = "clock source"
+    if facts.clock is None or facts.clock in GOOD_CLOCKS:
+        return Finding("PASS", name, facts.clock or "not known")
+    better = next((each for each in facts.clocks if each in GOOD_CLOCKS), None)
+    where = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+    mend = (
+        f"echo {better} | sudo tee {where}"
+        if better is not None
+        else "sudo dmesg | grep -i clocksource  # says why the kernel does not trust a faster one"
+    )
+    return Finding("WARN", name, f"{facts.clock}: each look at it takes microseconds", mend)
+
+
+def hyperthreads(facts: Facts) -> Finding:
+    """Look for cores that share their units."""
+    name = "SMT"
+    if facts.smt:
+        return Finding(
+            "WARN",
+            name,
+            "on: what runs on the other half of a core slows a node down",
+            "echo off | sudo tee /sys/devices/system/cpu/smt/control",
+        )
+    return Finding("PASS", name, "off")
+
+
+CHECKS: tuple[Callable[[Facts], Finding], ...] = (
+    priority,
+    locked_memory,
+    preemption,
+    governor,
+    isolation,
+    interrupts,
+    throttling,
+    huge_pages,
+    swap,
+    clock,
+    hyperthreads,
+)
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """Return what all checks find."""
+    return [check(facts) for check in CHECKS]
+
+
+def _raise(facts: Facts, unit: str, line: str) -> str:
+    """The command that raises a limit of the process that starts nodes."""
+    if not facts.is_service:
+        file = f"/etc/security/limits.d/dorad-{line.split()[0]}.conf"
+        return f'echo "$USER - {line}" | sudo tee {file}  # then log in again, and restart dorad'
+    file = f"/etc/systemd/system/{SERVICE}.d/{line.split()[0]}.conf"
+    return (
+        rf"printf '[Service]\n{unit}\n' | sudo install -D -m 644 /dev/stdin {file}"
+        f" && sudo systemctl daemon-reload && sudo systemctl restart {SERVICE}"
+    )

@@ -1,0 +1,149 @@
+"""What /proc and /sys say about real time on this machine: the one place that reads them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.realtime.cpulist import parse
+from dorad.realtime.memory import CAP_IPC_LOCK
+from dorad.realtime.refusal import CAP_SYS_NICE, UNLIMITED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SERVICE = "dorad.service"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found; None or empty where the machine does not have it or does not tell."""
+
+    governors: Mapping[int, str] = field(default_factory=dict)
+    """By core, what sets its frequency."""
+    huge_pages: str | None = None
+    """`always`, `madvise` or `never`."""
+    rt_runtime_us: int | None = None
+    rt_period_us: int | None = None
+    online: frozenset[int] = frozenset()
+    isolated: frozenset[int] = frozenset()
+    preemption: str | None = None
+    """`rt`, `full`, `voluntary`, `none` or `lazy`; `dynamic`: one of those, chosen at boot."""
+    interrupts: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """By number, the cores on which an interrupt may come."""
+    locked_limit: int | None = None
+    """Bytes; UNLIMITED is no limit. This and the following are the process's that starts nodes."""
+    may_lock: bool = False
+    """Whether it has CAP_IPC_LOCK."""
+    priority_limit: int | None = None
+    may_prioritise: bool = False
+    """Whether it has CAP_SYS_NICE."""
+    is_service: bool = False
+    """Whether it is the system's service rather than a process of a user."""
+    swaps: tuple[str, ...] = ()
+    clock: str | None = None
+    clocks: tuple[str, ...] = ()
+    """Those there are."""
+    smt: bool = False
+    """Whether cores share their units with another one that is in use."""
+    machine: str = ""
+    """As `uname -m`."""
+
+
+class Reader:
+    """Reads below `root`, which is `/` but for tests."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+
+    def facts(self, pid: int | str = "self") -> Facts:
+        """Return what is to be found, `pid` being the process that starts nodes."""
+        cpus = "sys/devices/system/cpu"
+        clock = "sys/devices/system/clocksource/clocksource0"
+        limits, status = self._table(f"proc/{pid}/limits"), self._table(f"proc/{pid}/status")
+        capabilities = int(status.get("CapEff:", ["0"])[0], 16)
+        return Facts(
+            governors=dict(self._governors(cpus)),
+            huge_pages=_chosen(self._text("sys/kernel/mm/transparent_hugepage/enabled")),
+            rt_runtime_us=self._number("proc/sys/kernel/sched_rt_runtime_us"),
+            rt_period_us=self._number("proc/sys/kernel/sched_rt_period_us"),
+            online=parse(self._text(f"{cpus}/online") or ""),
+            isolated=parse(self._text(f"{cpus}/isolated") or ""),
+            preemption=self._preemption(),
+            interrupts=dict(self._interrupts()),
+            locked_limit=_limit(limits, "Max locked memory"),
+            may_lock=bool(capabilities >> CAP_IPC_LOCK & 1),
+            priority_limit=_limit(limits, "Max realtime priority"),
+            may_prioritise=bool(capabilities >> CAP_SYS_NICE & 1),
+            is_service=SERVICE in (self._text(f"proc/{pid}/cgroup") or ""),
+            swaps=tuple(
+                line.split()[0] for line in (self._text("proc/swaps") or "").splitlines()[1:]
+            ),
+            clock=self._text(f"{clock}/current_clocksource"),
+            clocks=tuple((self._text(f"{clock}/available_clocksource") or "").split()),
+            smt=self._text(f"{cpus}/smt/active") == "1",
+            machine=os.uname().machine,
+        )
+
+    def _text(self, path: str) -> str | None:
+        with suppress(OSError):
+            return (self._root / path).read_text(encoding="utf-8", errors="replace").strip()
+        return None
+
+    def _number(self, path: str) -> int | None:
+        text = self._text(path)
+        return None if text is None else int(text)
+
+    def _table(self, path: str) -> dict[str, list[str]]:
+        """Rows of a name and its values; two blanks or a tab end a name."""
+        rows: dict[str, list[str]] = {}
+        for line in (self._text(path) or "").splitlines():
+            name, _, rest = line.replace("\t", "  ").partition("  ")
+            rows[name] = rest.split()
+        return rows
+
+    def _governors(self, cpus: str) -> Iterator[tuple[int, str]]:
+        for path in (self._root / cpus).glob("cpu[0-9]*/cpufreq/scaling_governor"):
+            governor = self._text(str(path.relative_to(self._root)))
+            if governor is not None:
+                yield int(path.parts[-3][3:]), governor
+
+    def _preemption(self) -> str | None:
+        version = self._text("proc/version") or ""
+        if self._text("sys/kernel/realtime") == "1" or "PREEMPT_RT" in version:
+            return "rt"
+        if "PREEMPT_DYNAMIC" in version:
+            words = (self._text("proc/cmdline") or "").split()
+            asked = [word[8:] for word in words if word.startswith("preempt=")]
+            # Only root may see what is in force.
+            now = _chosen(self._text("sys/kernel/debug/sched/preempt"), "()")
+            return now or (asked[-1] if asked else "dynamic")
+        if not version:
+            return None
+        return "full" if "PREEMPT" in version else "voluntary"
+
+    def _interrupts(self) -> Iterator[tuple[str, frozenset[int]]]:
+        for path in (self._root / "proc/irq").glob("[0-9]*"):
+            relative = path.relative_to(self._root)
+            cores = self._text(f"{relative}/effective_affinity_list") or self._text(
+                f"{relative}/smp_affinity_list"
+            )
+            if cores:
+                yield path.name, parse(cores)
+
+
+def _chosen(text: str | None, marks: str = "[]") -> str | None:
+    """The word in brackets among those that may be chosen."""
+    if text is None or marks[0] not in text:
+        return None
+    return text.partition(marks[0])[2].partition(marks[1])[0]
+
+
+def _limit(limits: Mapping[str, list[str]], name: str) -> int | None:
+    values = limits.get(name)
+    if not values:
+        return None
+    return UNLIMITED if values[0] == "unlimited" else int(values[0])
