@@ -1,7 +1,7 @@
 """The words before a command: become what is wanted, give the right to it away, be the command.
 
-For what starts processes without knowing the policy; see `units.prefix`. What is refused is one
-line on stderr, and the command runs without.
+For units of systemd, which knows no policy `deadline`. What is refused is one line on stderr, and
+the command runs without.
 """
 
 from __future__ import annotations
@@ -9,10 +9,28 @@ from __future__ import annotations
 import os
 import sys
 
-from dorad.realtime.schedule import Schedule, set_policy
+from dorad.realtime.schedule import SCHED_DEADLINE, Schedule, set_policy
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CODE = "import sys; sys.path.insert(0, {!r}); from dorad.realtime.enter import main; main()"
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+
+def entering(wanted: Schedule | None, argv: Sequence[str]) -> list[str]:
+    """Return `argv`, with the words before it that a policy `deadline` needs.
+
+    The kernel gives that to who has CAP_SYS_NICE; it is taken from the command. Nothing of the
+    environment that the command will have matters here.
+    """
+    if wanted is None or wanted.policy != SCHED_DEADLINE:
+        return list(argv)
+    code = _CODE.format(__file__.removesuffix("/dorad/realtime/enter.py"))
+    numbers = ",".join(map(str, wanted.numbers()))
+    return [sys.executable, "-I", "-S", "-c", code, numbers, *argv]
 
 
 def main() -> None:

@@ -87,8 +87,8 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             "WARN",
             "none: whatever else runs",
             (
-                """sudo sed -i 's/^GRUB_CMDLINE_LINUX="/&isolcpus=domain,managed_irq,3 nohz_full=3"""
-                """ rcu_nocbs=3 /' /etc/default/grub && sudo update-grub && sudo reboot"""
+                """sudo sed -i 's/^GRUB_CMDLINE_LINUX="/&isolcpus=domain,managed_irq,3"""
+                """ nohz_full=3 rcu_nocbs=3 /' /etc/default/grub && sudo update-grub && sudo reboot"""
             ),
         ),
         (
@@ -119,8 +119,8 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             "WARN",
             "at most 8192 KiB a process",
             (
-                'echo "$USER - memlock unlimited" | sudo tee /etc/security/limits.d/dorad-memlock.conf'
-                "  # then log in again, and restart dorad"
+                'echo "$USER - memlock unlimited" | sudo tee /etc/security/limits.d/'
+                "dorad-memlock.conf  # then log in again, and restart dorad"
             ),
         ),
         (checks.locked_memory, {"locked_limit": 0, "may_lock": True}, "PASS", "CAP_IPC_LOCK", None),

@@ -1,0 +1,35 @@
+"""What comes before a command whose policy nobody else can ask for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from dorad.realtime.enter import entering
+from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
+from tests.realtime.test_processes import may
+
+DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
+SAYS = (sys.executable, "-S", "-c", "import os; print(os.sched_getscheduler(0))")
+
+
+def test_only_a_deadline_needs_words_before_the_command() -> None:
+    assert entering(Schedule(os.SCHED_FIFO, 30), SAYS) == list(SAYS)
+    assert entering(None, SAYS) == list(SAYS)
+
+
+def test_a_deadline_is_entered() -> None:
+    may(DEADLINE)
+    argv = entering(DEADLINE, SAYS)
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert int(said.stdout) == SCHED_DEADLINE | os.SCHED_RESET_ON_FORK
+    assert said.stderr == ""
+
+
+def test_a_deadline_that_is_refused_is_told() -> None:
+    impossible = Schedule(SCHED_DEADLINE, 0, 0, 5_000_000, 1_000_000, 1_000_000)
+    argv = entering(impossible, SAYS)
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert int(said.stdout) == os.SCHED_OTHER
+    assert said.stderr.startswith("realtime: runs without `deadline (5 ms within 1 ms, every 1 ms)")
