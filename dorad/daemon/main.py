@@ -72,7 +72,7 @@ def command(
             chosen.state if state_dir is None else state_dir.absolute(),
         )
         return asyncio.run(
-            Service(places, group=group, realtime=RealtimeSettings(enabled=rt)).run()
+            Service(places, system=system, group=group, realtime=RealtimeSettings(enabled=rt)).run()
         )
     except (OSError, ServiceError) as error:
         raise click.ClickException(str(error)) from error

@@ -149,6 +149,8 @@ class Launcher:
         if process.skipped_cores:
             cores = ", ".join(map(str, process.skipped_cores))
             self._note(node.id, f"cpu_affinity: this machine has no core {cores}")
+        for key in process.left_out:
+            self._note(node.id, f"{key}: is left out; only a dorad that systemd runs can do that")
         if process.refused and command.schedule is not None:
             limit, nice = rights(process.pid)
             text = policy_refused(command.schedule, process.refused, limit, nice=nice)

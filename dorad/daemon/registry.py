@@ -25,7 +25,6 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
 from dorad.dataflow.support import unsupported
 from dorad.dataflow.topology import changes
-from dorad.launch import orphans
 from dorad.launch.command import LaunchContext
 from dorad.launch.model import LaunchError
 from dorad.logs.paths import log_folder
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from dorad.daemon.places import Places
     from dorad.daemon.state import State
     from dorad.dataflow.model import Dataflow, Node
-    from dorad.launch.keeper import Keeper, KeptProcess
+    from dorad.launch.host import Host, KeptProcess
 
 _log = logging.getLogger("dorad")
 
@@ -46,14 +45,14 @@ class Registry:
     """Belongs to one event loop."""
 
     def __init__(
-        self, state: State, keeper: Keeper, places: Places, notice: Callable[[str], None]
+        self, state: State, host: Host, places: Places, notice: Callable[[str], None]
     ) -> None:
         """Know nothing yet; `adopt` reads the state. `notice` is for the operator."""
         self.happenings = Happenings()
         self.adopted = 0
         """Node processes that were found running."""
         self._state = state
-        self._keeper = keeper
+        self._host = host
         self._places = places
         self._notice = notice
         self._records: list[Record] = []
@@ -67,6 +66,25 @@ class Registry:
 
     def _running(self) -> Iterator[Record]:
         return (record for record in self._records if record.running)
+
+    def summary(self) -> str:
+        """Return in one line what there is."""
+        running = list(self._running())
+        nodes = sum(
+            view.pid is not None
+            for record in running
+            if record.run is not None
+            for view in record.run.statuses().values()
+        )
+        flows = "1 dataflow" if len(running) == 1 else f"{len(running)} dataflows"
+        return f"{flows}, {nodes} node process{'' if nodes == 1 else 'es'}"
+
+    def fault(self) -> str | None:
+        """Return what is wrong with the daemon itself, if anything is."""
+        for record in self._running():
+            if record.task is not None and record.task.done():
+                return f"nobody looks after dataflow {record.name or record.uuid} any more"
+        return None
 
     @property
     def state_path(self) -> Path:
@@ -172,15 +190,16 @@ class Registry:
             row.options.env,
             uv=row.options.uv,
             allow_shell=row.options.allow_shell,
+            dataflow_name=row.name or "",
         )
         try:
             return DataflowRun(
                 row.uuid,
                 context,
-                self._keeper,
+                self._host,
                 daemon_socket(self._places.runtime, row.uuid),
                 name=row.name,
-                store=self._keeper,
+                store=self._host,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 params={node.id: self.params_of(record, node) for node in dataflow.nodes},
@@ -189,7 +208,7 @@ class Registry:
                 on_happening=lambda what, node, text, data: self._happened(
                     record, what, node, text, data
                 ),
-                forget=self._keeper.forget,
+                forget=self._host.forget,
             )
         except DataflowError as error:
             raise _refused(error) from error
@@ -232,7 +251,7 @@ class Registry:
     async def _end_strays(self, record: Record) -> None:
         """End what nodes have left behind in sessions of their own."""
         try:
-            await asyncio.to_thread(orphans.end, self._mark(record.uuid))
+            await self._host.end_marked(self._mark(record.uuid), below_too=True)
         except LaunchError as error:
             self._notice(str(error))
 
@@ -363,7 +382,7 @@ class Registry:
     async def adopt(self) -> None:
         """Go on with what an earlier daemon has left; end what nobody knows any more."""
         processes: dict[str, dict[str, KeptProcess]] = {}
-        for process in self._keeper.kept:
+        for process in self._host.kept:
             number, _, _ = process.tag.partition("/")
             processes.setdefault(number, {})[process.tag] = process
         for row in self._state.rows():
@@ -377,13 +396,11 @@ class Registry:
 
     def _take_over(self, record: Record, processes: list[KeptProcess]) -> None:
         row = record.row
-        descriptors = self._keeper.take(f"{row.uuid}/")
+        descriptors = self._host.take(f"{row.uuid}/")
         living = sum(process.exit is None for process in processes)
         try:
             if not descriptors or not row.snapshot:
-                raise ControlError(
-                    "refused", "its nodes have ended with the keeper of its processes"
-                )
+                raise ControlError("refused", "its nodes have ended with what kept them")
             record.dataflow = _checked(row.descriptor, row.path)
             inherited = Inheritance(descriptors, tuple(processes), row.snapshot, row.started_at)
             record.run = self._make_run(record, record.dataflow, inherited)
@@ -403,31 +420,30 @@ class Registry:
     def _let_go(self, kept: Mapping[str, tuple[int, ...]]) -> None:
         """Keep these descriptors no longer."""
         for name, descriptors in kept.items():
-            self._keeper.drop(name)
+            self._host.drop(name)
             for descriptor in descriptors:
                 os.close(descriptor)
 
     def _end(self, processes: Iterable[KeptProcess]) -> None:
         for found in processes:
             found.process.signal(signal.SIGKILL)
-            self._keeper.forget(found.pid)
+            self._host.forget(found.pid)
 
     async def _end_strangers(self, processes: list[KeptProcess]) -> None:
         """End processes, and close descriptors, of dataflows that the state does not know."""
         strangers = sum(found.exit is None for found in processes)
         self._end(processes)
-        self._let_go(self._keeper.take(""))
+        self._let_go(self._host.take(""))
         try:
-            left = await asyncio.to_thread(orphans.end, self._places.marker, {self._keeper.pid})
+            strangers += await self._host.end_marked(self._places.marker, below_too=False)
         except LaunchError as error:
             self._notice(str(error))
-            left = []
         ours = {daemon_socket(self._places.runtime, record.uuid) for record in self._running()}
         for path in self._places.runtime.glob(SOCKETS):
             if path not in ours:
                 path.unlink(missing_ok=True)
-        if count := strangers + len(left):
-            some = "1 process" if count == 1 else f"{count} processes"
+        if strangers:
+            some = "1 process" if strangers == 1 else f"{strangers} processes"
             self._notice(f"ended {some} of dataflows that the state does not know")
 
     # -- the end -----------------------------------------------------------------------------
@@ -437,6 +453,11 @@ class Registry:
         for record in self._records:
             if record.run is not None:
                 record.run.kill(why)
+
+    def store_all(self) -> None:
+        """Write down how far every run is."""
+        for record in self._records:
+            self._changed(record)
 
     async def close(self) -> None:
         """Stop every dataflow, wait for the ends, and start none any more."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore
-    from dorad.launch.keeper import KeptProcess
+    from dorad.launch.host import KeptProcess
     from dorad.launch.spawner import Spawner
     from dorad.logs.record import Sink
 

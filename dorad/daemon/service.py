@@ -1,10 +1,11 @@
-"""The daemon as a whole: keeper, state, dataflows and control socket, from start to end."""
+"""The daemon as a whole: host, state, dataflows and control socket, from start to end."""
 
 from __future__ import annotations
 
 import asyncio
 import grp
 import logging
+import os
 import signal
 import time
 from contextlib import AsyncExitStack
@@ -14,16 +15,21 @@ from dorad import __version__
 from dorad.control.errors import ControlError
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
+from dorad.daemon.hosting import attach_host
 from dorad.daemon.measure import Measure
+from dorad.daemon.notify import Notices
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State, StateError
-from dorad.launch.keeper import Keeper
+from dorad.daemon.watchdog import watch
 from dorad.launch.model import LaunchError
 from dorad.realtime import own
 from dorad.realtime.settings import RealtimeSettings
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from dorad.daemon.places import Places
+    from dorad.launch.host import Host
 
 SYNC_EVERY_S = 5.0
 """Seconds between the moments at which what has changed is brought to the disk."""
@@ -42,13 +48,19 @@ class Service:
         self,
         places: Places,
         *,
+        system: bool = False,
         group: str | None = None,
         realtime: RealtimeSettings | None = None,
     ) -> None:
+        """Prepare a daemon; with `system` it is the one of the machine, which systemd may host."""
         self._places = places
+        self._system = system
         self._realtime = realtime or RealtimeSettings()
         self._group = group
         self._ending = asyncio.Event()
+        self._told = False
+        """Whether it was a signal that told it to end, so that nodes may go on."""
+        self._stopping = False
         self._code = 0
         self.notices: list[str] = []
         """What the operator should know."""
@@ -63,23 +75,27 @@ class Service:
         self._prepare()
         async with AsyncExitStack() as stack:
             try:
-                keeper = await Keeper.attach(self._places.keeper)
+                host, fallback = await attach_host(self._places.keeper, system=self._system)
             except LaunchError as error:
                 raise ServiceError(str(error)) from error
-            keeper.on_died = self._on_keeper_died
-            keeper.on_problem = self._notice
+            if fallback is not None:
+                self._notice(fallback)
+            notices = Notices()
+            stack.callback(notices.close)
+            host.on_died = self._on_host_died
+            host.on_problem = self._notice
             # Only now: nodes must not be bound to the daemon's cores.
             for line in own.apply(self._realtime):
                 self._notice(f"dorad itself: {line}")
-            stack.push_async_callback(keeper.end)
+            stack.push_async_callback(host.end)
             try:
                 state = State(self._places.database, self._notice)
             except StateError as error:
-                await keeper.detach()
+                await host.detach()
                 stack.pop_all()
                 raise ServiceError(str(error)) from error
             stack.callback(state.close)
-            registry = Registry(state, keeper, self._places, self._notice)
+            registry = Registry(state, host, self._places, self._notice)
             stack.push_async_callback(registry.close)
             self._listen_to_signals(registry)
             await registry.adopt()
@@ -93,10 +109,20 @@ class Service:
                 raise ServiceError(str(error)) from error
             stack.push_async_callback(server.close)
             _log.info("ready at %s (dorad %s)", self._places.control, __version__)
+            notices.ready(registry.summary())
+            watching = asyncio.create_task(
+                watch(notices, registry.fault, registry.summary), name="watchdog"
+            )
+            stack.callback(watching.cancel)
             syncing = asyncio.create_task(self._sync(state), name="sync of the state")
             stack.callback(syncing.cancel)
             await self._ending.wait()
+            if self._told and await host.stays():
+                notices.stopping("nodes go on")
+                await self._leave(host, registry, state)
+            self._stopping = True
             _log.info("ending")
+            notices.stopping("stopping all dataflows")
         _log.info("ended")
         return self._code
 
@@ -104,7 +130,23 @@ class Service:
         """Stop all dataflows, then end."""
         self._ending.set()
 
-    def _on_keeper_died(self) -> None:
+    async def _leave(self, host: Host, registry: Registry, state: State) -> NoReturn:
+        """End here and now, so that nodes and the next daemon find all as it is.
+
+        As after SIGKILL, but what is written down is on the disk. Nothing is closed and nobody is
+        told, because whatever is put in order here is put in disorder there.
+        """
+        registry.store_all()
+        try:
+            await asyncio.to_thread(state.sync)
+        except StateError as error:
+            _log.warning("the state cannot be brought to the disk: %s", error)
+        await host.detach()
+        _log.info("ended; nodes go on")
+        logging.shutdown()
+        os._exit(0)
+
+    def _on_host_died(self) -> None:
         """End, too: every node has, and none can be started any more."""
         self._notice("the keeper of the processes was killed, and every node with it")
         self._code = 1
@@ -132,7 +174,8 @@ class Service:
 
         def asked(number: int) -> None:
             _log.info("%s", signal.Signals(number).name)
-            if self._ending.is_set():
+            self._told = self._told or not self._ending.is_set()
+            if self._stopping:
                 registry.kill_all("was killed because the daemon was told to end twice")
             self.end()
 

@@ -24,7 +24,7 @@ RESTART_KEYS = (
     "finish_grace_secs",
 )
 _COMMON = ("id", "name", "description", "env", "deploy", *MAKERS)
-_PROCESS = ("cpu_affinity", "realtime", "spin_us")
+_PROCESS = ("cpu_affinity", "realtime", "resources", "spin_us", "user")
 _RUNNING = ("inputs", "outputs", "args", "shared_memory_pool_size", *TYPE_KEYS)
 _SOURCE = ("build", "git", "branch", "tag", "rev", "path_sha256")
 _PATH = frozenset((*_COMMON, *_PROCESS, *_RUNNING, *_SOURCE, *RESTART_KEYS, *LOG_KEYS, "params"))

@@ -197,6 +197,25 @@ class Scheduling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What the processes of a node may use together; None is no limit, or the usual share."""
+
+    memory_max: int | None = None
+    """Bytes; beyond them the kernel ends all of the node's processes."""
+    memory_high: int | None = None
+    """Bytes; beyond them the kernel slows the node down."""
+    memory_swap_max: int | None = None
+    """Bytes."""
+    cpu_quota: float | None = None
+    """Seconds of computing in each second: 1.5 is one and a half cores."""
+    cpu_weight: int | None = None
+    """1 to 10000, against others that compute, too; 100 is the usual one. So is the next."""
+    io_weight: int | None = None
+    tasks_max: int | None = None
+    """Processes and threads."""
+
+
+@dataclass(frozen=True, slots=True)
 class Realtime:
     """How urgent a node's process is. Times in ns."""
 
@@ -293,6 +312,9 @@ class Node:
     types: Types = field(default_factory=Types)
     cpu_affinity: tuple[int, ...] = ()
     realtime: Realtime | None = None
+    resources: Resources | None = None
+    user: str | None = None
+    """Who it runs as, where systemd starts it; None is what the daemon's configuration says."""
     spin_us: int | None = None
     """Upper bound of the adaptive spin before the node sleeps; 0 never spins; None the default."""
     shared_memory_pool_size: int | None = None

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Input, Operator, Realtime
+    from dorad.dataflow.model import Input, Operator, Realtime, Resources
     from dorad.dataflow.ros2 import Ros2Bridge
 
 _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
+_USER = r"[A-Za-z_][A-Za-z0-9_-]{0,31}"
 _MOST_CORES = 1 << 16
 _LONGEST_SPIN_US = 1000
 _MAX_RESTARTS = 2**32 - 1
@@ -75,6 +76,8 @@ def read_node(
         types=read_types(fields, inputs, outputs),
         cpu_affinity=_read_cores(fields),
         realtime=_read_realtime(fields, inputs),
+        resources=_read_resources(fields),
+        user=fields.checked("user", _check_user, None),
         spin_us=fields.integer("spin_us", most=_LONGEST_SPIN_US),
         shared_memory_pool_size=fields.size("shared_memory_pool_size"),
         restart=_read_restart(fields),
@@ -215,6 +218,21 @@ def _read_realtime(fields: Fields, inputs: tuple[Input, ...]) -> Realtime | None
     from dorad.dataflow.realtime import read_realtime  # most dataflows have none
 
     return read_realtime(fields, inputs)
+
+
+def _read_resources(fields: Fields) -> Resources | None:
+    if not fields.has("resources"):
+        fields.ignore("resources")
+        return None
+    from dorad.dataflow.resources import read_resources  # most dataflows have none
+
+    return read_resources(fields)
+
+
+def _check_user(text: str) -> str:
+    if not re.fullmatch(_USER, text):
+        raise TextError(f"`{text}` is no name of a user")
+    return text
 
 
 def _read_restart(fields: Fields) -> Restart:

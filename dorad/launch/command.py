@@ -41,6 +41,10 @@ class LaunchContext:
     """`--allow-shell-nodes`; DORA_ALLOW_SHELL_NODES=true in `environ` allows them too."""
     parent_pid: int | None = None
     """Goes into DORA_RUN_PARENT_PID."""
+    dataflow_name: str = ""
+    """What people call the dataflow, if they do."""
+    default_user: str = ""
+    """Who nodes run as that do not say so; empty is whoever starts them."""
     own_environment: Path | None = field(default_factory=programs.own_environment)
     """`bin` of the virtual environment that dora runs from."""
 
@@ -83,6 +87,9 @@ def command_for(
         env,
         node.cpu_affinity,
         schedule_of(node.realtime),
+        node.resources,
+        node.user or context.default_user,
+        context.dataflow_name,
         tuple(warnings),
     )
 

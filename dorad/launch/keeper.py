@@ -9,10 +9,10 @@ import os
 import resource
 import select
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dorad.launch import wire
+from dorad.launch import orphans, wire
+from dorad.launch.host import KeptProcess
 from dorad.launch.joining import connect_or_start
 from dorad.launch.link import Link
 from dorad.launch.model import LaunchError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from dorad.launch.model import Command, Exit
+    from dorad.launch.model import Command
     from dorad.launch.spawner import Process
 
 __all__ = ["Keeper", "KeptProcess"]
@@ -34,35 +34,11 @@ _BURY_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class KeptProcess:
-    """A process that an earlier daemon started."""
-
-    tag: str
-    process: Process
-    """Usable like one that was just started."""
-
-    @property
-    def pid(self) -> int:
-        """Its pid; another process may have it by now if this one has ended."""
-        return self.process.pid
-
-    @property
-    def started(self) -> int:
-        """When it was started, in clock ticks since boot."""
-        return self.process.started
-
-    @property
-    def exit(self) -> Exit | None:
-        """How it ended; None while it runs."""
-        return self.process.exit
-
-
 class Keeper:
     """Parent of all processes of a daemon, and keeper of its descriptors when it is killed.
 
     A separate small process. Its death is the end of every process it has started. Made by
-    `attach`; a `Spawner` and an `FdStore`.
+    `attach`; a `Host`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -137,6 +113,15 @@ class Keeper:
         To be called when its end is written down; before, a next daemon is told of it again.
         """
         self._say(b"forget %d" % pid)
+
+    async def end_marked(self, mark: str, *, below_too: bool) -> int:
+        """End what nobody looks after any more, as `Host.end_marked`."""
+        spared = () if below_too else (self.pid,)
+        return len(await asyncio.to_thread(orphans.end, mark, spared))
+
+    async def stays(self) -> bool:
+        """Return that nodes end with a daemon that is told to end: nobody else would end them."""
+        return False
 
     async def detach(self) -> None:
         """Let go: the keeper and all it has stay as they are, for the next daemon. Idempotent.

@@ -86,7 +86,10 @@ class Link:
             answer: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
             self._pending[self._requests] = answer
             async with asyncio.timeout(_ANSWER_SECONDS):
-                return await answer
+                process = await answer
+            wanted = {"user": command.user, "resources": command.resources}
+            process.left_out = tuple(key for key, value in wanted.items() if value)
+            return process
         except _SpawnFailedError as failure:
             raise spawn_error(command, failure.stage, failure.number) from None
         except (OSError, TimeoutError) as error:

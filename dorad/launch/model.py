@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from dorad.dataflow.model import Resources
     from dorad.realtime.schedule import Schedule
 
 
@@ -33,6 +34,12 @@ class Command:
     """Cores it may run on; empty leaves it on all."""
     schedule: Schedule | None = None
     """How the kernel is to run it; None as any process."""
+    resources: Resources | None = None
+    """What it may use; only systemd can see to it."""
+    user: str = ""
+    """Who it runs as; only systemd can see to it. Empty is whoever starts it."""
+    dataflow_name: str = ""
+    """What people call the dataflow, if they do."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was asked for and left out, one line each."""
 

@@ -1,0 +1,67 @@
+"""The `resources` block of a node: what its processes together may use of the machine."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.document import shorten
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.model import Resources
+from dorad.dataflow.sizes import parse_size
+
+if TYPE_CHECKING:
+    from dorad.dataflow.fields import Fields
+
+_MOST_WEIGHT = 10_000
+_MOST_TASKS = 1 << 22
+_LEAST_MEMORY = 1 << 20
+_LEAST_QUOTA = 0.01
+_MOST_QUOTA = 10_000.0
+
+
+def read_resources(node: Fields) -> Resources | None:
+    """The block, or None."""
+    block = node.inside("resources")
+    if block is None:
+        return None
+    found = Resources(
+        memory_max=_memory(block, "memory_max"),
+        memory_high=_memory(block, "memory_high"),
+        memory_swap_max=block.size("memory_swap_max"),
+        cpu_quota=block.checked("cpu_quota", parse_quota, None),
+        cpu_weight=block.integer("cpu_weight", least=1, most=_MOST_WEIGHT),
+        io_weight=block.integer("io_weight", least=1, most=_MOST_WEIGHT),
+        tasks_max=block.integer("tasks_max", least=1, most=_MOST_TASKS),
+    )
+    block.finish({"cpu_max": "write `cpu_quota`", "memory": "write `memory_max`"})
+    if found.memory_max and found.memory_high and found.memory_high > found.memory_max:
+        block.problems.error(
+            block.name_of("memory_high"), "is more than `memory_max`, so it would do nothing"
+        )
+    return found
+
+
+def parse_quota(text: str) -> float:
+    """Cores' worth of time: `"150%"` and `1.5` are one and a half cores. Raises TextError."""
+    number = text.strip().removesuffix("%").strip()
+    try:
+        quota = float(number)
+    except ValueError:
+        quota = math.nan
+    if text.strip().endswith("%"):
+        quota /= 100
+    if not _LEAST_QUOTA <= quota <= _MOST_QUOTA:
+        raise TextError(
+            f"`{shorten(text)}` is no share of the cores",
+            'write `"50%"`, or `1.5` for that many cores',
+        )
+    return quota
+
+
+def _memory(block: Fields, name: str) -> int | None:
+    size = block.checked(name, parse_size, None)
+    if size is not None and size < _LEAST_MEMORY:
+        block.problems.error(block.name_of(name), "no program can be started in less than 1 MB")
+        return None
+    return size

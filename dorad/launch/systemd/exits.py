@@ -1,0 +1,48 @@
+"""How systemd says that a process ended, or was not started, in our words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.launch.model import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_EXITED = 1
+"""CLD_EXITED; killed is 2, dumped 3."""
+
+SCHEDULER = 214
+_NOT_STARTED = {
+    200: "its working directory cannot be entered",
+    202: "its descriptors cannot be passed on",
+    203: "it cannot be executed (is it there, executable, and may the node's user read it?)",
+    205: "a limit cannot be set",
+    SCHEDULER: "its scheduling policy cannot be set",
+    206: "none of its cores can be used",
+    216: "its group cannot be taken on",
+    217: "its user does not exist or cannot be taken on",
+    219: "its control group cannot be set up",
+}
+"""Codes that systemd itself ends a process with before the program is executed."""
+
+
+def exit_of(values: Mapping[str, Any]) -> Exit | None:
+    """Return how a unit's main process ended, from ExecMainCode and ExecMainStatus.
+
+    None while it runs.
+    """
+    code = values.get("ExecMainCode", 0)
+    status = values.get("ExecMainStatus", 0)
+    if not code:
+        return None
+    return Exit(code=status) if code == _EXITED else Exit(signal=status)
+
+
+def why_not_started(values: Mapping[str, Any]) -> str:
+    """Return why a unit that has not come up did not, from the properties of its service."""
+    status = values.get("ExecMainStatus", 0)
+    if values.get("ExecMainCode") == _EXITED and status in _NOT_STARTED:
+        return _NOT_STARTED[status]
+    result = values.get("Result", "unknown")
+    return f"systemd says {result!r}" + (f", status {status}" if status else "")

@@ -1,0 +1,398 @@
+"""systemd as the host of nodes: transient services in a slice, which outlive the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from dbus_fast import Variant
+
+from dorad.launch.host import KeptProcess
+from dorad.launch.model import Exit, LaunchError
+from dorad.launch.spawner import Process
+from dorad.launch.stat import start_time
+from dorad.launch.systemd import names
+from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SERVICE, BusError
+from dorad.launch.systemd.exits import SCHEDULER, exit_of, why_not_started
+from dorad.launch.systemd.properties import properties, tag_of, usable, without_schedule
+from dorad.launch.systemd.unit import Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from dorad.launch.model import Command
+    from dorad.launch.systemd.bus import Bus
+    from dorad.launch.systemd.notify import Notifier
+    from dorad.launch.systemd.properties import Properties
+    from dorad.launch.systemd.store import SystemdStore
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_CHECK_SECONDS = 1.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+_NOTHING_TO_DO = (
+    "org.freedesktop.systemd1.NoSuchUnit",
+    "org.freedesktop.systemd1.NoSuchProcess",
+    "org.freedesktop.DBus.Error.UnknownObject",
+)
+_log = logging.getLogger(__name__)
+
+
+class SystemdHost:
+    """A `Host`. Made by `attach`; belongs to one event loop."""
+
+    def __init__(self, bus: Bus, notifier: Notifier, store: SystemdStore) -> None:
+        self.kept: list[KeptProcess] = []
+        """The processes that were found, also those that ended while no daemon was there."""
+        self.died = False
+        self.on_died: Callable[[], None] = lambda: None
+        """Never called: without systemd there is no machine."""
+        self.on_problem: Callable[[str], None] = _log.warning
+        self._bus = bus
+        self._notifier = notifier
+        self._store = store
+        self._own_unit = ""
+        self._number = 0
+        self._units: dict[str, Unit] = {}
+        self._paths: dict[str, Unit] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._check: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @classmethod
+    async def attach(cls, bus: Bus, notifier: Notifier, store: SystemdStore) -> SystemdHost:
+        """Find what an earlier daemon has started.
+
+        Raises:
+            LaunchError: systemd does not say what there is.
+        """
+        host = cls(bus, notifier, store)
+        bus.on_signal = host._on_signal
+        bus.on_back = lambda: host._in_background(host._look_again())
+        try:
+            await host._find()
+        except BusError as error:
+            raise LaunchError(f"systemd does not say which units there are: {error}") from error
+        return host
+
+    # -- processes ---------------------------------------------------------------------------
+
+    async def spawn(
+        self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
+    ) -> Process:
+        """Start a unit for `command`, as `Host.spawn`."""
+        cores = usable(command.cpu_affinity)
+        wanted = properties(
+            command,
+            tag,
+            own_unit=self._own_unit,
+            own_environ=os.environ,
+            cores=cores,
+        )
+        refused = 0
+        unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
+        if unit.start_result != "done" and values.get("ExecMainStatus") == SCHEDULER:
+            await self._release(unit)
+            refused = errno.EPERM
+            wanted = without_schedule(wanted)
+            unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
+        if unit.start_result != "done":
+            self._in_background(self._release(unit))
+            raise LaunchError(f"cannot start {command.argv[0]}: {why_not_started(values)}")
+        skipped = tuple(core for core in command.cpu_affinity if core not in cores)
+        process = self._process(unit, values, skipped, refused)
+        self._note_exit(unit, unit.exit or exit_of(values))
+        return process
+
+    def forget(self, pid: int) -> None:
+        """Release the unit whose process had this pid, as `Host.forget`."""
+        for unit in list(self._units.values()):
+            if unit.process is not None and unit.process.pid == pid and not unit.forgotten:
+                unit.forgotten = True
+                if unit.process.exit is not None:
+                    self._in_background(self._release(unit))
+                return
+
+    async def end_marked(self, mark: str, *, below_too: bool) -> int:
+        """Do nothing: no process leaves the control group of its unit, and that ends with it."""
+        del mark, below_too
+        return 0
+
+    async def stays(self) -> bool:
+        """Return whether nodes go on: always but at the end of the whole machine."""
+        try:
+            (state,) = await self._bus.call(
+                MANAGER_PATH, PROPERTIES, "Get", "ss", [MANAGER, "SystemState"]
+            )
+        except BusError:
+            return True
+        return bool(state != "stopping")
+
+    async def detach(self) -> None:
+        """Let go, as `Host.detach`."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._check is not None:
+            self._check.cancel()
+        await self._notifier.flushed()
+        for task in self._work:
+            task.cancel()
+        if self._work:
+            await asyncio.wait(self._work)
+        await self._bus.close()
+        self._store.close()
+        self._notifier.close()
+
+    async def end(self) -> None:
+        """End every process that is left, and keep nothing, as `Host.end`."""
+        if self._closed:
+            return
+        await asyncio.gather(*(self._release(unit) for unit in list(self._units.values())))
+        self._store.drop_all()
+        await self.detach()
+
+    # -- descriptors -------------------------------------------------------------------------
+
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        """Keep duplicates, as `Host.store`."""
+        if self._closed:
+            return
+        try:
+            self._store.store(name, fds)
+        except OSError as error:
+            self.on_problem(f"systemd cannot be told to keep {name}: {error.strerror}")
+        self._check_soon()
+
+    def drop(self, name: str) -> None:
+        """Keep these no longer, as `Host.drop`."""
+        if not self._closed:
+            self._store.drop(name)
+
+    def take(self, prefix: str) -> dict[str, tuple[int, ...]]:
+        """Return what was kept, as `Host.take`."""
+        entries = self._store.entries
+        found = [name for name in entries if name.startswith(prefix)]
+        return {name: entries.pop(name) for name in found}
+
+    def _check_soon(self) -> None:
+        if self._check is None:
+            loop = asyncio.get_running_loop()
+            self._check = loop.call_later(
+                _CHECK_SECONDS, lambda: self._in_background(self._check_store())
+            )
+
+    async def _check_store(self) -> None:
+        """Compare: systemd says nothing of a descriptor that it does not take."""
+        self._check = None
+        expected = self._store.count
+        path = names.object_path(self._own_unit)
+        try:
+            await self._notifier.barrier()
+            values = await self._values(path)
+        except (BusError, OSError) as error:
+            _log.warning("it cannot be told what systemd has kept: %s", error)
+            return
+        there = values.get("NFileDescriptorStore", 0)
+        if there < min(expected, self._store.count):
+            most = values.get("FileDescriptorStoreMax", 0)
+            self.on_problem(
+                f"systemd keeps {there} of {expected} descriptors; the others would be lost if"
+                f" dorad were restarted (FileDescriptorStoreMax={most} of {self._own_unit};"
+                " raise it)"
+            )
+
+    # -- what there is -----------------------------------------------------------------------
+
+    async def _find(self) -> None:
+        """Take over the units of an earlier daemon."""
+        (path,) = await self._ask("GetUnitByPID", "u", [os.getpid()])
+        (own,) = await self._bus.call(
+            path, PROPERTIES, "Get", "ss", ["org.freedesktop.systemd1.Unit", "Id"]
+        )
+        self._own_unit = own
+        for name in await self._listed():
+            values = await self._values(names.object_path(name))
+            tag = tag_of(values.get("LogExtraFields", ()))
+            if tag is None:
+                continue
+            self._number = max(self._number, names.number_of(name))
+            unit = self._made(name, tag)
+            unit.started.set()
+            if not values.get("ExecMainPID"):
+                self._in_background(self._release(unit))
+                continue
+            process = self._process(unit, values)
+            ended = unit.exit or exit_of(values)
+            if ended is not None:
+                # Ended for good before anybody is told of it.
+                unit.exit, unit.buried = ended, True
+                await self._kill(unit, signal.SIGKILL)
+                process.set_exit(ended)
+            self.kept.append(KeptProcess(tag, process))
+
+    async def _look_again(self) -> None:
+        """Find out what was missed while there was no connection to D-Bus."""
+        try:
+            there = await self._listed()
+            for unit in list(self._units.values()):
+                if unit.process is None or unit.exit is not None:
+                    continue
+                if unit.name not in there:
+                    self._note_exit(unit, Exit(signal=signal.SIGKILL))
+                else:
+                    values = await self._values(names.object_path(unit.name))
+                    self._note_exit(unit, exit_of(values))
+        except BusError as error:
+            self.on_problem(f"systemd does not say how nodes are: {error}")
+
+    async def _listed(self) -> set[str]:
+        (found,) = await self._ask("ListUnitsByPatterns", "asas", [[], [names.PATTERN]])
+        return {entry[0] for entry in found}
+
+    async def _values(self, path: str) -> dict[str, Any]:
+        (values,) = await self._bus.call(path, PROPERTIES, "GetAll", "s", [SERVICE])
+        return dict(values)
+
+    async def _ask(
+        self, method: str, signature: str, body: Sequence[Any], fds: Sequence[int] = ()
+    ) -> list[Any]:
+        return await self._bus.call(MANAGER_PATH, MANAGER, method, signature, body, fds)
+
+    # -- the life of a unit ------------------------------------------------------------------
+
+    async def _start(
+        self, command: Command, wanted: Properties, fds: tuple[int, int], tag: str
+    ) -> tuple[Unit, dict[str, Any]]:
+        """Start a unit; return it and the properties of its service. Raises LaunchError."""
+        unit = self._made(self._free_name(command, tag), tag)
+        named = [[name, Variant(kind, value)] for name, kind, value in wanted]
+        named += [
+            ["StandardOutputFileDescriptor", Variant("h", 0)],
+            ["StandardErrorFileDescriptor", Variant("h", 1)],
+        ]
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._ask(
+                    "StartTransientUnit", "ssa(sv)a(sa(sv))", [unit.name, "fail", named, []], fds
+                )
+                await unit.started.wait()
+                return unit, await self._values(names.object_path(unit.name))
+        except (BusError, TimeoutError) as error:
+            self._in_background(self._release(unit))
+            why = "it does not come up" if isinstance(error, TimeoutError) else error
+            raise LaunchError(
+                f"cannot start {command.argv[0]}: systemd refuses {unit.name}: {why}"
+            ) from error
+        except BaseException:
+            self._in_background(self._release(unit))
+            raise
+
+    def _free_name(self, command: Command, tag: str) -> str:
+        dataflow_id, node, *_ = [*tag.split("/"), ""]
+        self._number += 1
+        return names.unit_name(command.dataflow_name or dataflow_id[:8], node, self._number)
+
+    def _made(self, name: str, tag: str) -> Unit:
+        unit = Unit(name, tag)
+        self._units[name] = unit
+        self._paths[names.object_path(name)] = unit
+        return unit
+
+    def _process(
+        self,
+        unit: Unit,
+        values: dict[str, Any],
+        skipped: tuple[int, ...] = (),
+        refused: int = 0,
+    ) -> Process:
+        pid = values["ExecMainPID"]
+        started = start_time(pid)
+        if started is None or exit_of(values) is not None:
+            started = values["ExecMainStartTimestampMonotonic"] * _TICKS // 1_000_000
+        unit.process = Process(
+            pid, started, lambda _, number: self._signal(unit, number), skipped, refused
+        )
+        return unit.process
+
+    def _signal(self, unit: Unit, number: int) -> None:
+        if not self._closed:
+            self._in_background(self._kill(unit, number))
+
+    async def _kill(self, unit: Unit, number: int) -> None:
+        """Send a signal to every process of the unit."""
+        try:
+            await self._ask("KillUnit", "ssi", [unit.name, "all", int(number)])
+        except BusError as error:
+            if error.name not in _NOTHING_TO_DO:
+                _log.debug("signal %d to %s: %s", number, unit.name, error)
+
+    def _note_exit(self, unit: Unit, how: Exit | None) -> None:
+        """Take note of the end of the main process; the rest of the unit ends with it."""
+        if how is None or self._closed:
+            return
+        if unit.exit is None:
+            unit.exit = how
+        if unit.process is not None and not unit.buried:
+            unit.buried = True
+            self._in_background(self._bury(unit, unit.process, unit.exit))
+
+    async def _bury(self, unit: Unit, process: Process, how: Exit) -> None:
+        await self._kill(unit, signal.SIGKILL)
+        process.set_exit(how)
+        if unit.forgotten:
+            await self._release(unit)
+
+    async def _release(self, unit: Unit) -> None:
+        """End what is left of a unit, and let systemd forget it."""
+        await self._kill(unit, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                unit.stopped.clear()
+                await self._ask("StopUnit", "ss", [unit.name, "replace"])
+                await unit.stopped.wait()
+            await self._ask("ResetFailedUnit", "s", [unit.name])
+        except BusError as error:
+            if error.name not in _NOTHING_TO_DO:
+                _log.warning("%s is not released: %s", unit.name, error)
+        except TimeoutError:
+            _log.warning("%s is not released: it does not stop", unit.name)
+        self._removed(unit)
+
+    def _removed(self, unit: Unit) -> None:
+        """Take note that systemd has no such unit any more."""
+        if unit.process is not None and unit.exit is None:
+            self._note_exit(unit, Exit(signal=signal.SIGKILL))
+        if self._units.get(unit.name) is unit:
+            del self._units[unit.name]
+            del self._paths[names.object_path(unit.name)]
+
+    # -- signals of systemd's ----------------------------------------------------------------
+
+    def _on_signal(self, path: str, member: str, values: list[Any]) -> None:
+        match member, values:
+            case "PropertiesChanged", [str(interface), dict(changed), _]:
+                unit = self._paths.get(path)
+                if unit is not None and interface == SERVICE and unit.started.is_set():
+                    self._note_exit(unit, exit_of(changed))
+            case "JobRemoved", [_, _, str(name), str(result)] if name in self._units:
+                unit = self._units[name]
+                if unit.started.is_set():
+                    unit.stopped.set()
+                else:
+                    unit.start_result = result
+                    unit.started.set()
+            case "UnitRemoved", [str(name), _] if name in self._units:
+                unit = self._units[name]
+                unit.stopped.set()
+                if unit.process is not None:
+                    self._removed(unit)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)

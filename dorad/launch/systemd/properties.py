@@ -1,0 +1,171 @@
+"""What systemd is told of a node's process: the properties of its unit, as plain values."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from dorad.dataflow.model import Resources
+    from dorad.launch.model import Command
+    from dorad.realtime.schedule import Schedule
+
+SLICE = "dorad.slice"
+STOP_TIMEOUT_S = 10
+"""From SIGTERM to SIGKILL when somebody stops a unit by hand, or the machine is shut down."""
+TAG = "DORA_TAG"
+"""The field of the journal that tells processes apart; it says which process a unit is of."""
+
+_INFINITY = 2**64 - 1
+_OWN = re.compile(
+    r"NOTIFY_SOCKET|FDSTORE|LISTEN_\w+|WATCHDOG_\w+|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID"
+    r"|MANAGERPID\w*|MAINPID|MEMORY_PRESSURE_\w+|CREDENTIALS_DIRECTORY"
+    r"|(RUNTIME|STATE|CACHE|LOGS|CONFIGURATION)_DIRECTORY"
+)
+"""Variables that tell a service about itself."""
+_USERS = ("HOME", "USER", "LOGNAME", "SHELL")
+
+Properties = list[tuple[str, str, Any]]
+"""Name, D-Bus signature and value of each."""
+
+
+def properties(
+    command: Command,
+    tag: str,
+    *,
+    own_unit: str = "",
+    own_environ: Mapping[str, str] | None = None,
+    cores: Collection[int] = (),
+) -> Properties:
+    """Return the properties of the unit for `command`, but for its descriptors.
+
+    `own_unit` is the daemon's; `cores` are those of `cpu_affinity` that this machine has. Variables
+    that say in `own_environ` who the daemon is are not passed on to a node with a `user`.
+    """
+    dataflow_id, node, _ = [*tag.split("/", 2), "", ""][:3]
+    flow = command.dataflow_name or dataflow_id
+    argv = _argv(command)
+    found: Properties = [
+        ("Description", "s", f"Node {node} of dataflow {flow}"),
+        ("Slice", "s", SLICE),
+        ("Type", "s", "exec"),
+        ("ExecStartEx", "a(sasas)", [[argv[0], argv, ["no-env-expand"]]]),
+        ("WorkingDirectory", "s", os.fspath(command.cwd)),
+        ("Environment", "as", _environment(command, own_environ or {})),
+        ("KillMode", "s", "control-group"),
+        ("TimeoutStopUSec", "t", STOP_TIMEOUT_S * 1_000_000),
+        # Without these two an end that the daemon was not there to see would leave no trace.
+        ("RemainAfterExit", "b", True),
+        ("CollectMode", "s", "inactive"),
+        ("OOMPolicy", "s", "kill"),
+        ("IgnoreSIGPIPE", "b", False),
+        ("LogExtraFields", "aay", _fields(DORA_DATAFLOW=flow, DORA_NODE=node, **{TAG: tag})),
+    ]
+    if own_unit:
+        # At shutdown the daemon ends first, and with it the dataflows in an orderly way.
+        found.append(("Before", "as", [own_unit]))
+    if command.user:
+        found.append(("User", "s", command.user))
+    if cores:
+        found.append(("CPUAffinity", "ay", _mask(cores)))
+    if command.schedule is not None:
+        found += _schedule(command.schedule)
+    if command.resources is not None:
+        found += _resources(command.resources)
+    return found
+
+
+def without_schedule(found: Properties) -> Properties:
+    """Return the properties of a unit that runs as any process does."""
+    return [each for each in found if not each[0].startswith("CPUScheduling")]
+
+
+def usable(cores: Collection[int]) -> tuple[int, ...]:
+    """Return those of the cores that this machine has switched on."""
+    online = _numbers(Path("/sys/devices/system/cpu/online").read_text(encoding="ascii"))
+    return tuple(core for core in cores if core in online)
+
+
+def tag_of(fields: Collection[bytes]) -> str | None:
+    """Return the tag of a unit with these LogExtraFields; None if it is none of ours."""
+    prefix = f"{TAG}=".encode()
+    for field in fields:
+        if field.startswith(prefix):
+            return field[len(prefix) :].decode()
+    return None
+
+
+def _argv(command: Command) -> list[str]:
+    schedule = command.schedule
+    if schedule is None or not schedule.deadline_ns:
+        return list(command.argv)
+    # A unit has no property for this policy.
+    times = {
+        "runtime": schedule.runtime_ns,
+        "deadline": schedule.deadline_ns,
+        "period": schedule.period_ns,
+    }
+    options = [f"--sched-{name}={time}" for name, time in times.items()]
+    return ["/usr/bin/chrt", "--deadline", "--reset-on-fork", *options, "0", *command.argv]
+
+
+def _environment(command: Command, own: Mapping[str, str]) -> list[str]:
+    left = {name: value for name, value in command.env.items() if not _OWN.fullmatch(name)}
+    if command.user:
+        for name in _USERS:
+            if name in left and left[name] == own.get(name):
+                del left[name]
+    return [f"{name}={value}" for name, value in left.items()]
+
+
+def _fields(**values: str) -> list[bytes]:
+    return [f"{name}={value}".encode() for name, value in values.items()]
+
+
+def _mask(cores: Collection[int]) -> bytes:
+    mask = 0
+    for core in cores:
+        mask |= 1 << core
+    return mask.to_bytes(max(cores) // 8 + 1, "little")
+
+
+def _schedule(schedule: Schedule) -> Properties:
+    found: Properties = []
+    if schedule.lock_memory:
+        found.append(("LimitMEMLOCK", "t", _INFINITY))
+    if schedule.policy in (os.SCHED_FIFO, os.SCHED_RR):
+        found += [
+            ("CPUSchedulingPolicy", "i", schedule.policy),
+            ("CPUSchedulingPriority", "i", schedule.priority),
+            ("CPUSchedulingResetOnFork", "b", True),
+        ]
+    return found
+
+
+def _resources(wanted: Resources) -> Properties:
+    numbers = {
+        "MemoryMax": wanted.memory_max,
+        "MemoryHigh": wanted.memory_high,
+        "MemorySwapMax": wanted.memory_swap_max,
+        "TasksMax": wanted.tasks_max,
+        "CPUWeight": wanted.cpu_weight,
+        "IOWeight": wanted.io_weight,
+    }
+    found: Properties = [(name, "t", n) for name, n in numbers.items() if n is not None]
+    if wanted.cpu_quota is not None:
+        found.append(("CPUQuotaPerSecUSec", "t", round(wanted.cpu_quota * 1_000_000)))
+    return found
+
+
+def _numbers(text: str) -> set[int]:
+    """Read a list of the kernel's: `0-3,8`."""
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        if first:
+            found.update(range(int(first), int(last or first) + 1))
+    return found
