@@ -13,9 +13,10 @@ from dorad.cli.select import connect
 from dorad.cli.tables import format_option, megabytes, percent, print_object
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from dorad.control.messages import DaemonStatus
+    from dorad.control.messages import DaemonStatus, Network
 
 EPILOG = """\b
 Examples:
@@ -66,6 +67,9 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
         f"CPU {percent(found.cpu)}, memory {megabytes(found.memory)}"
     )
     click.echo(f"  state: {found.state}")
+    if found.network is not None:
+        for line in network_lines(found.network):
+            click.echo(line)
     click.echo(f"active dataflows: {found.dataflows} ({found.nodes} node processes)")
     for notice in found.notices:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {notice}")
@@ -73,6 +77,8 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
 
 def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dict[str, Any]:
     """Return dora's keys first: one daemon is coordinator and daemon at once."""
+    from msgspec import to_builtins
+
     word = "not running" if found is None else "running"
     result: dict[str, Any] = {
         "coordinator": {"status": word, "address": address},
@@ -89,7 +95,19 @@ def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dic
         "memory": found.memory,
         "adopted": found.adopted,
     }
-    return result | {"nodes": found.nodes, "state": found.state, "notices": found.notices}
+    result |= {"nodes": found.nodes, "state": found.state, "notices": found.notices}
+    return result | {"network": None if found.network is None else to_builtins(found.network)}
+
+
+def network_lines(network: Network) -> Iterator[str]:
+    """Yield what is shown of the network: interfaces with an address, and where the rest goes."""
+    shown = [each for each in network.interfaces if each.name != "lo" and each.addresses]
+    yield "network:" if shown else "network: no interface has an address"
+    for each in shown:
+        state = "" if each.up else " (down)"
+        yield f"  {each.name}{state}: {', '.join(each.addresses)}"
+    if shown:
+        yield f"  default route: {', '.join(network.defaults) or 'none'}"
 
 
 def age(seconds: float) -> str:

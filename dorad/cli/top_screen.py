@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from dorad.control.messages import EdgeStats, NodeInfo, Top
+    from dorad.control.messages import EdgeStats, InterfaceRates, NodeInfo, Top
 
 NODES = (
     "NODE",
@@ -46,6 +46,7 @@ EDGES = (
     "QUEUE",
     "BANDWIDTH",
 )
+INTERFACES = ("INTERFACE", "RECEIVED", "SENT", "DROPPED/s")
 ORDERS = {
     "n": "name",
     "c": "CPU",
@@ -113,7 +114,8 @@ def screen(found: Top, order: str) -> RenderableType:
     return Group(
         screen_lines([f"{head}   sorted by {ORDERS[order]}", HELP, ""]),
         screen_lines([*nodes, ""], head=1),
-        screen_lines(edges, head=1),
+        screen_lines([*edges, ""], head=1),
+        screen_lines(table_lines(INTERFACES, map(interface_row, found.interfaces)), head=1),
     )
 
 
@@ -170,3 +172,8 @@ def edge_row(edge: EdgeStats) -> tuple[str, ...]:
         f"{edge.queued}/{edge.queue_size}",
         rate(edge.bandwidth),
     )
+
+
+def interface_row(found: InterfaceRates) -> tuple[str, ...]:
+    """Return the row of a network interface below `INTERFACES`."""
+    return (found.name, rate(found.received), rate(found.sent), f"{found.dropped:.1f}")

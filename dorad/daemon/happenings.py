@@ -7,10 +7,14 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from dorad.control.messages import Happening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from dorad.control.messages import Network
 
 BACKLOG = 1000
 """Happenings that may wait for one slow watcher; then the oldest are left out, and it is told."""
@@ -31,6 +35,10 @@ class Happenings:
         )
         for watcher in self._watchers:
             watcher.put(happening)
+
+    def network_changed(self, changes: list[str], now: Network) -> None:
+        """Tell of the network, which is of no dataflow."""
+        self.tell("", "network-changed", text="; ".join(changes), **msgspec.to_builtins(now))
 
     async def watch(self, dataflow: str | None) -> AsyncIterator[Happening]:
         """Yield what happens from now on to one dataflow, or to all of them."""

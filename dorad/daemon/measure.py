@@ -8,12 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorad.daemon.ifrates import InterfaceMeter
 from dorad.daemon.lateness import TickHistory
 from dorad.daemon.metrics import NodeMeter
 from dorad.daemon.rates import EdgeHistory
 
 if TYPE_CHECKING:
     from dorad.control.messages import DataflowInfo
+    from dorad.daemon.network import NetworkWatch
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.dataflow.model import Node
@@ -29,8 +31,11 @@ _IDLE = m.NodeMetrics()
 class Measure:
     """The last look, and the history that rates follow from. Belongs to one event loop."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, network: NetworkWatch) -> None:
         self._registry = registry
+        self._network = network
+        self._interface_meter = InterfaceMeter()
+        self._interfaces: list[m.InterfaceRates] = []
         self._meter: NodeMeter[tuple[str, str]] = NodeMeter()
         self._metrics: dict[tuple[str, str], m.NodeMetrics] = {}
         self._edges: dict[str, EdgeHistory] = {}
@@ -60,13 +65,22 @@ class Measure:
         for uuid, run in running.items():
             self._edges[uuid].add(now, run.broker.counters())
             self._ticks[uuid].add(now, run.broker.lateness())
-        self._metrics = await asyncio.to_thread(self._meter.sample, {**pids, _OWN: os.getpid()})
+        self._metrics, self._interfaces = await asyncio.to_thread(
+            lambda: (
+                self._meter.sample({**pids, _OWN: os.getpid()}),
+                self._interface_meter.sample(),
+            )
+        )
 
     # -- the daemon --------------------------------------------------------------------------
 
     def own(self) -> m.NodeMetrics:
         """Return what the daemon itself uses."""
         return self._metrics.get(_OWN, _IDLE)
+
+    def network(self) -> m.Network | None:
+        """Return the network as it is now; None while it is not known."""
+        return self._network.now
 
     # -- dataflows ---------------------------------------------------------------------------
 
@@ -137,4 +151,10 @@ class Measure:
                 ]
                 edges += history.stats(record.uuid, broken)
                 window = max(window, history.window)
-        return m.Top(at=time.time(), window=window, nodes=nodes, edges=edges)
+        return m.Top(
+            at=time.time(),
+            window=window,
+            nodes=nodes,
+            edges=edges,
+            interfaces=self._interfaces,
+        )

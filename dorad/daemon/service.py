@@ -17,6 +17,7 @@ from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
 from dorad.daemon.hosting import attach_host
 from dorad.daemon.measure import Measure
+from dorad.daemon.network import NetworkWatch
 from dorad.daemon.notify import Notices
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State, StateError
@@ -99,7 +100,10 @@ class Service:
             stack.push_async_callback(registry.close)
             self._listen_to_signals(registry)
             await registry.adopt()
-            measure = Measure(registry)
+            network = NetworkWatch(registry.happenings.network_changed)
+            knowing = asyncio.create_task(network.run(), name="network")
+            stack.callback(knowing.cancel)
+            measure = Measure(registry, network)
             measuring = asyncio.create_task(measure.run(), name="measuring")
             stack.callback(measuring.cancel)
             server = ControlServer(handlers(self, registry, measure), version=__version__)

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from dorad.cli.status import age
+from dorad.cli.status import age, network_lines
+from dorad.control import messages as m
 from tests.cli.dora import dora
 from tests.cli.fakedaemon import daemon_status, no_daemon
 
@@ -62,3 +63,22 @@ def test_up_starts_no_second_daemon_where_a_socket_is_named(daemon, tmp_path):
     result = dora("up", env={**no_daemon(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)})
     assert (result.returncode, result.stdout) == (1, "")
     assert "unset DORA_SOCKET" in result.stderr
+
+
+def test_the_network_is_shown_without_what_has_no_address():
+    known = m.Network(
+        [
+            m.Interface("lo", up=True, addresses=["127.0.0.1/8"]),
+            m.Interface("eth0", up=True, addresses=["192.0.2.2/24", "fd00::2/64"]),
+            m.Interface("wlan0", up=False, addresses=["198.51.100.2/24"]),
+            m.Interface("can0", up=True),
+        ],
+        ["192.0.2.1 over eth0"],
+    )
+    assert list(network_lines(known)) == [
+        "network:",
+        "  eth0: 192.0.2.2/24, fd00::2/64",
+        "  wlan0 (down): 198.51.100.2/24",
+        "  default route: 192.0.2.1 over eth0",
+    ]
+    assert list(network_lines(m.Network([]))) == ["network: no interface has an address"]

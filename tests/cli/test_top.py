@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from dorad.cli.top_screen import edge_row, node_row, screen, sort_edges, sort_nodes
+from dorad.cli.top_screen import edge_row, interface_row, node_row, screen, sort_edges, sort_nodes
 from dorad.control import messages as m
 from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import UUID, no_daemon, node
@@ -186,3 +186,8 @@ def test_keys_sort_nodes_and_edges():
     assert [found.source for found in sort_edges(edges, "n")] == ["a/a", "b/b", "c/c"]
     assert [found.source for found in sort_edges(edges, "r")] == ["b/b", "a/a", "c/c"]
     assert [found.source for found in sort_edges(edges, "d")] == ["c/c", "a/a", "b/b"]
+
+
+def test_a_row_of_an_interface():
+    found = m.InterfaceRates(name="eth0", received=2000.0, sent=5.0, dropped=0.25)
+    assert interface_row(found) == ("eth0", "2.0 kB/s", "5 B/s", "0.2")

@@ -88,7 +88,8 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             "none: whatever else runs",
             (
                 """sudo sed -i 's/^GRUB_CMDLINE_LINUX="/&isolcpus=domain,managed_irq,3"""
-                """ nohz_full=3 rcu_nocbs=3 /' /etc/default/grub && sudo update-grub && sudo reboot"""
+                """ nohz_full=3 rcu_nocbs=3 /' /etc/default/grub"""
+                " && sudo update-grub && sudo reboot"
             ),
         ),
         (

@@ -48,6 +48,7 @@ class DataflowMethods:
             notices=[*self._service.notices, *filter(None, troubles)],
             memory=own.memory,
             cpu=own.cpu,
+            network=self._measure.network(),
         )
 
     async def shutdown(self, _call: Call, params: m.Shutdown) -> m.Nothing:

@@ -1,0 +1,57 @@
+"""What passes over each network interface, from the kernel's counters looked at now and then."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import psutil
+
+from dorad.control.messages import InterfaceRates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_SHORTEST_S = 0.001
+
+
+class Counts(NamedTuple):
+    """What an interface has carried: bytes both ways, and packets that it could not."""
+
+    received: int
+    sent: int
+    dropped: int
+
+
+def read() -> dict[str, Counts]:
+    """Return the counters of the interfaces of this process's network namespace."""
+    return {
+        name: Counts(c.bytes_recv, c.bytes_sent, c.dropin + c.dropout + c.errin + c.errout)
+        for name, c in psutil.net_io_counters(pernic=True).items()
+    }
+
+
+class InterfaceMeter:
+    """Measures the interfaces; call `sample` about once a second, one call at a time."""
+
+    def __init__(
+        self,
+        counters: Callable[[], Mapping[str, Counts]] = read,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._at = 0.0
+        self._before: Mapping[str, Counts] = {}
+
+    def sample(self) -> list[InterfaceRates]:
+        """Return the rates since the last sample, of the interfaces that were there then."""
+        now, counts = self._clock(), self._counters()
+        seconds = max(now - self._at, _SHORTEST_S)
+        found = []
+        for name, after in counts.items():
+            if (then := self._before.get(name)) is not None:
+                rates = (max(0, a - b) / seconds for a, b in zip(after, then, strict=True))
+                found.append(InterfaceRates(name, *rates))
+        self._at, self._before = now, counts
+        return found
