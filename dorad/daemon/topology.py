@@ -129,7 +129,7 @@ class Topology:
         return name
 
     def remove_edge(self, consumer: str, input_id: str) -> None:
-        """Take an input away from a node.
+        """Take an input away from a node, which sees its end after what is queued.
 
         Raises:
             KeyError: it has no such input.
@@ -141,6 +141,7 @@ class Topology:
         told = desk.facts(consumer)
         told.drop("closed", input_id)
         told.drop("broken", input_id)
+        desk.send(consumer, "closed", {"input": input_id})
 
     def remove_rings(self, consumer: str, input_id: str, *, but: str | None = None) -> None:
         """Give up all rings of an input, except one."""

@@ -50,7 +50,7 @@ async def test_an_input_can_be_added_and_taken_away_while_both_nodes_run(tmp_pat
     out = tmp_path / "b.txt"
     async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
         await until(lambda: on.broker.vitals("b").connected and on.broker.vitals("a").connected)
-        for name in ("x", "y", "x"):
+        for times, name in enumerate(("x", "y", "x"), 1):
             entry = Input(name, NodeOutput("a", "out"))
             before = len(lines(out, name))
             on.broker.add_edge("b", entry)
@@ -59,6 +59,8 @@ async def test_an_input_can_be_added_and_taken_away_while_both_nodes_run(tmp_pat
             on.broker.remove_edge("b", name)
             on.broker.update(flow)
             await until(lambda: not on.broker.counters())
+            await until(lambda times=times: len(lines(out, "INPUT_CLOSED")) == times)
+            assert lines(out)[-1] == f"INPUT_CLOSED {name}"
         numbers = [int(line.split()[1]) for line in lines(out, "y")]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         on.broker.add_edge("b", Input("tick", Timer(10_000_000)))
