@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
     from dorad.launch.host import Host, KeptProcess
 
+KEPT_ENDED = 200
+"""Dataflows that have ended and are still listed; the oldest are forgotten. As in dora 1.x."""
+
 _log = logging.getLogger("dorad")
 
 
@@ -243,6 +246,7 @@ class Registry:
             self._store(record)
         self.happenings.tell(record.uuid, "dataflow-ended", text=record.row.status)
         record.bell.ring()
+        self._forget_oldest()
 
     def _mark(self, uuid: str) -> str:
         """What the processes of one dataflow carry; see `orphans`."""
@@ -325,6 +329,12 @@ class Registry:
             raise ControlError("internal", str(error)) from error
         self._records = [record for record in self._records if record.running]
         return gone
+
+    def _forget_oldest(self) -> None:
+        ended = [record for record in self._records if not record.running]
+        for record in ended[: max(0, len(ended) - KEPT_ENDED)]:
+            self._records.remove(record)
+            self._guarded(lambda: self._state.forget([record.uuid]))  # noqa: B023 - called at once
 
     def _changed(self, record: Record) -> None:
         """Store how far a run is; called after whatever another daemon would have to know."""
