@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from email.message import Message
 
 LONGEST = 120
-"""A licence of more lines is named, not repeated: it lies in the package as its authors wrote it."""
+"""A licence of more lines is named, not repeated: it lies in the package as it was written."""
 
 HEAD = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -98,7 +98,9 @@ def copyright_lines(path: Path) -> list[str]:
 
 def author(about: Message) -> str:
     """Return the author that the metadata names."""
-    return about["Author"] or parseaddr(about["Author-email"] or "")[0] or f"{about['Name']} authors"
+    return (
+        about["Author"] or parseaddr(about["Author-email"] or "")[0] or f"{about['Name']} authors"
+    )
 
 
 def parts(folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ import importlib
 import io
 import pkgutil
 
+import dora
 import numpy as np
 import pyarrow as pa
 import pyarrow.acero
@@ -19,7 +20,6 @@ import pyarrow.ipc
 import pyarrow.json
 from pyarrow import compute, parquet
 
-import dora
 import dorad
 
 

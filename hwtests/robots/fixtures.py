@@ -1,0 +1,72 @@
+"""pytest fixtures for tests on robots; a conftest.py imports those it offers.
+
+Tests are skipped, with a reason, where there can be no robots.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.robots import host, rootfs
+from hwtests.robots.testbed import Testbed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hwtests.robots.robot import Robot
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def robots_possible() -> None:
+    """Skip where there can be no robots."""
+    reason = host.missing()
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def deb(robots_possible: None) -> Path:
+    """The package: $DORAD_DEB, else what `make deb` builds of this tree now."""
+    given = os.environ.get("DORAD_DEB")
+    if given:
+        return Path(given).absolute()
+    done = subprocess.run(
+        [PROJECT / "packaging/deb.sh"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return PROJECT / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session")
+def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same package under a higher version, to upgrade to."""
+    return rootfs.newer(deb, "99.0.0", tmp_path_factory.mktemp("newer"))
+
+
+@pytest.fixture
+def bed(robots_possible: None) -> Iterator[Testbed]:
+    """An empty test bed: plain Debian robots come from `bed.up(n)`."""
+    with Testbed() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def baked_bed(deb: Path) -> Iterator[Testbed]:
+    """A test bed for all tests of a module, whose robots have the package from the start."""
+    with Testbed() as made:
+        made.bake(deb)
+        yield made
+
+
+@pytest.fixture
+def robot(baked_bed: Testbed) -> Iterator[Robot]:
+    """A robot of its own for one test, freshly booted, with the package installed."""
+    (made,) = baked_bed.up(1)
+    yield made
+    made.destroy()

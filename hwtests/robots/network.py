@@ -1,0 +1,122 @@
+"""The Ethernet between robots: one switch without any way out, and faults on its cables.
+
+    host namespace NAME-fleet 198.18.0.1 ──┐
+    robot 1                  198.18.0.11 ──┤ bridge br0 in the namespace NAME-switch
+    robot 2                  198.18.0.12 ──┘
+
+Number 0 stands for the fleet namespace, where a fleet manager or a test may run.
+"""
+
+from __future__ import annotations
+
+from hwtests.robots.shell import attempt, run
+
+FLEET = 0
+SWITCHING = ("stp_state", "0", "mcast_snooping", "0")
+"""A plain, cheap switch: no spanning tree and no snooping."""
+
+
+class Network:
+    """The switch and its cables."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._plugged: set[int] = set()
+
+    def make(self) -> None:
+        """Make the switch, and the fleet's cable."""
+        run(["ip", "netns", "add", self.switch])
+        self._ip("link", "set", "lo", "up")
+        self._ip("link", "add", "br0", "type", "bridge", *SWITCHING)
+        self._ip("link", "set", "br0", "up")
+        self.plug(FLEET)
+
+    def remove(self) -> None:
+        """Remove everything that was made, whatever of it there is."""
+        for number in [*self._plugged]:
+            attempt(["ip", "netns", "del", self.namespace(number)])
+        attempt(["ip", "netns", "del", self.switch])
+        self._plugged.clear()
+
+    def plug(self, number: int) -> None:
+        """Make a namespace whose eth0 hangs on the switch."""
+        namespace = self.namespace(number)
+        run(["ip", "netns", "add", namespace])
+        self._plugged.add(number)
+        inside = ["ip", "-n", namespace]
+        run([*inside, "link", "set", "lo", "up"])
+        peer = ["peer", "name", port(number), "netns", self.switch]
+        run([*inside, "link", "add", "eth0", "type", "veth", *peer])
+        run([*inside, "addr", "add", f"{address(number)}/24", "dev", "eth0"])
+        run([*inside, "link", "set", "eth0", "up"])
+        self._ip("link", "set", port(number), "master", "br0", "up")
+
+    @property
+    def switch(self) -> str:
+        """The namespace of the switch."""
+        return f"{self._name}-switch"
+
+    def namespace(self, number: int) -> str:
+        """Return the network namespace of a robot, or of the fleet."""
+        return f"{self._name}-{number or 'fleet'}"
+
+    def cut(self, number: int) -> None:
+        """Pull the cable: the carrier goes, on both sides."""
+        self._ip("link", "set", port(number), "down")
+
+    def silent(self, number: int) -> None:
+        """Let nothing through any more, while the carrier stays: nobody is told."""
+        self._inside("bridge", "link", "set", "dev", port(number), "state", "disabled")
+
+    def split(self, one: int, other: int) -> None:
+        """Drop what these two send each other, and nothing else."""
+        a, b = port(one), port(other)
+        table = f"bridge split_{a}_{b}"
+        self._nft(f"""
+            table {table} {{
+                chain forward {{
+                    type filter hook forward priority 0
+                    iifname {a} oifname {b} drop
+                    iifname {b} oifname {a} drop
+                }}
+            }}""")
+
+    def loss(self, number: int, percent: float) -> None:
+        """Drop that share of the packets at random, each way."""
+        name = port(number)
+        lose = f"numgen random mod 1000 < {round(percent * 10)} drop" if percent < 100 else "drop"
+        hook = f"device {name} priority 0; {lose}"
+        self._nft(f"""
+            table netdev loss_{name} {{
+                chain in {{ type filter hook ingress {hook}; }}
+                chain out {{ type filter hook egress {hook}; }}
+            }}""")
+
+    def heal(self, number: int) -> None:
+        """Undo all of these for one robot."""
+        name = port(number)
+        for line in self._inside("nft", "list", "tables").splitlines():
+            _, family, table = line.split()
+            if name in table.split("_"):
+                self._inside("nft", "delete", "table", family, table)
+        self._ip("link", "set", name, "up")
+        self._inside("bridge", "link", "set", "dev", name, "state", "forwarding")
+
+    def _nft(self, rules: str) -> None:
+        run(["ip", "netns", "exec", self.switch, "nft", "-f", "-"], stdin=rules.encode())
+
+    def _ip(self, *words: str) -> None:
+        run(["ip", "-n", self.switch, *words])
+
+    def _inside(self, *command: str) -> str:
+        return run(["ip", "netns", "exec", self.switch, *command])
+
+
+def address(number: int) -> str:
+    """Return the address of a robot, or of the fleet: of a net that is set aside for tests."""
+    return f"198.18.0.{10 + number if number else 1}"
+
+
+def port(number: int) -> str:
+    """Return the name of the switch's end of a cable."""
+    return f"port{number}"

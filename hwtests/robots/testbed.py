@@ -1,0 +1,108 @@
+"""The test bed as a whole: its robots from first boot to the last trace of them removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from hwtests.robots import boot, host, rootfs
+from hwtests.robots.errors import RobotError
+from hwtests.robots.network import Network
+from hwtests.robots.robot import Robot
+from hwtests.robots.shell import attempt, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+
+class Testbed:
+    """Robots of one process, up to 99. A context manager: nothing of them is left after it."""
+
+    __test__ = False
+
+    def __init__(self, *, include: Sequence[str] = ()) -> None:
+        """`include`: Debian packages that the robots have besides the usual."""
+        self._include = include
+        self._name = f"dorad-{os.getpid()}"
+        self._folder = host.FOLDER / "beds" / self._name
+        self._lower = ""
+        self._layers = 0
+        self.network = Network(self._name)
+        self.robots: list[Robot] = []
+
+    def __enter__(self) -> Self:
+        """Make root file system and switch. Raises RobotError where that cannot be."""
+        reason = host.missing()
+        if reason:
+            raise RobotError(reason)
+        sweep()
+        self._lower = str(rootfs.build(host.FOLDER, self._include))
+        self._folder.mkdir(parents=True)
+        try:
+            self.network.make()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove everything."""
+        self.down()
+
+    def bake(self, deb: Path) -> None:
+        """Let robots that come after this have a package from their first boot on."""
+        self._layers += 1
+        self._lower = rootfs.bake(self._lower, deb, self._folder / f"layer{self._layers}")
+
+    def up(self, count: int) -> list[Robot]:
+        """Make and boot that many more robots, all at once, and wait until they are up."""
+        added = []
+        for _ in range(count):
+            number = len(self.robots) + 1
+            folder = self._folder / f"robot{number}"
+            robot = Robot(self._name, number, self._lower, folder, self.network)
+            self.robots.append(robot)
+            robot.create()
+            robot.switch_on()
+            added.append(robot)
+        for robot in added:
+            robot.wait_up()
+        return added
+
+    def down(self) -> None:
+        """Kill all robots and remove their disks and networks; also of a bed half made."""
+        with ExitStack() as stack:
+            # The last one pushed is done first, and each is done even if another fails.
+            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            stack.callback(boot.remove_cgroup, host.cgroup2() / self._name)
+            stack.callback(self.network.remove)
+            for robot in self.robots:
+                stack.callback(robot.destroy)
+            self.robots = []
+
+
+def sweep() -> None:
+    """Remove what the beds of processes that were killed have left."""
+    beds = host.FOLDER / "beds"
+    for folder in beds.iterdir() if beds.is_dir() else ():
+        if Path("/proc", folder.name.removeprefix("dorad-")).exists():
+            continue
+        group = host.cgroup2() / folder.name
+        if group.is_dir():
+            (group / "cgroup.kill").write_text("1")
+            events = group / "cgroup.events"
+            wait_until(lambda at=events: "populated 0" in at.read_text(), f"{group} is empty")
+            boot.remove_cgroup(group)
+        for line in attempt(["ip", "netns", "list"]).stdout.splitlines():
+            if line.startswith(f"{folder.name}-"):
+                attempt(["ip", "netns", "del", line.split()[0]])
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Tests of the package on robots that run systemd."""

@@ -1,0 +1,13 @@
+"""Prints a numbered line on every tick."""
+
+from __future__ import annotations
+
+from dora import Node
+
+number = 0
+for event in Node():
+    if event["type"] == "STOP":
+        break
+    if event["type"] == "INPUT":
+        print(f"line {number}", flush=True)
+        number += 1

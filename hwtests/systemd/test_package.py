@@ -1,0 +1,179 @@
+"""The package on a robot: install, enable, boot, power cut, upgrade, remove and purge."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.robots.shell import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hwtests.robots import Robot, Testbed
+
+UNIT = "dorad.service"
+INSTALL = ("apt-get", "-qq", "install", "-y")
+KEEPING = Path(__file__).with_name("keeping.py")
+STAND_IN = """\
+[Service]
+Type=notify
+WatchdogSec=0
+ExecStart=
+ExecStart=/usr/bin/python3 /opt/keeping.py
+"""
+EVERYWHERE = "find / -xdev -path /proc -prune -o -path /sys -prune -o -path /tmp -prune -o -print"
+"""What lies on the robot's disk."""
+
+
+@pytest.fixture
+def plain(bed: Testbed) -> Robot:
+    """A robot without the package."""
+    return bed.up(1)[0]
+
+
+@pytest.fixture
+def keeper(robot: Robot) -> Iterator[Robot]:
+    """A robot whose dorad.service is enabled and runs the stand-in, as a user would start it."""
+    robot.push(KEEPING, "/opt/keeping.py")
+    robot.write(f"/etc/systemd/system/{UNIT}.d/stand-in.conf", STAND_IN)
+    robot.exec("systemctl", "daemon-reload")
+    robot.exec("systemctl", "enable", "--now", UNIT)
+    yield robot
+
+
+def lives(robot: Robot) -> list[str]:
+    """The process ids of all lives whose memory is still there."""
+    return robot.exec("cat", "/run/dorad/lives").split()
+
+
+def main_pid(robot: Robot) -> str:
+    return robot.exec("systemctl", "show", "-P", "MainPID", UNIT).strip()
+
+
+def test_installing_enables_and_starts_nothing(plain: Robot, deb: Path) -> None:
+    plain.push(deb, "/root/dorad.deb")
+    plain.exec(*INSTALL, "/root/dorad.deb", timeout=300)
+
+    assert plain.attempt("systemctl", "is-enabled", UNIT).stdout.strip() == "disabled"
+    assert plain.attempt("systemctl", "is-active", UNIT).stdout.strip() == "inactive"
+    assert plain.exec("dora", "--version").startswith("dora ")
+    assert plain.exec("dorad", "--version").startswith("dorad ")
+    assert "dorad-node" in plain.exec("getent", "passwd", "dorad-node")
+    assert plain.exec("getent", "group", "dorad")
+    assert plain.exec("stat", "-c", "%a %U", "/run/dorad").split() == ["755", "root"]
+    imports = "import dora, dorad, pyarrow.parquet, pyarrow.compute, pyarrow.ipc, numpy"
+    plain.exec("/usr/lib/dorad/bin/python3", "-c", imports)
+    size = plain.exec("dpkg-query", "-W", "-f", "${Installed-Size}", "dorad")
+    assert int(size) < 200 * 1024
+
+
+def test_purging_leaves_nothing(plain: Robot, deb: Path) -> None:
+    plain.push(deb, "/root/dorad.deb")
+    before = set(plain.sh(EVERYWHERE, timeout=120).splitlines())
+    accounts = plain.exec("getent", "passwd") + plain.exec("getent", "group")
+    plain.exec(*INSTALL, "/root/dorad.deb", timeout=300)
+    plain.push(KEEPING, "/tmp/keeping.py")
+    drop_in = STAND_IN.replace("/opt/", "/tmp/")
+    plain.write(f"/run/systemd/system/{UNIT}.d/stand-in.conf", drop_in)
+    plain.exec("systemctl", "daemon-reload")
+    plain.exec("systemctl", "enable", "--now", UNIT)
+    plain.write("/etc/dorad/dorad.toml", "")
+    plain.write("/var/lib/dorad/state.db", "")
+    plain.exec("systemd-run", "--slice=dorad.slice", "--unit=dorad-some-node", "sleep", "1000")
+    plain.exec("dora", "--help")
+
+    plain.exec("apt-get", "-qq", "purge", "-y", "dorad", timeout=120)
+
+    assert plain.attempt("systemctl", "is-active", "dorad-some-node").stdout.strip() != "active"
+    plain.exec("rm", "-r", f"/run/systemd/system/{UNIT}.d")
+    left = set(plain.sh(EVERYWHERE, timeout=120).splitlines()) - before
+    mine = [path for path in left if "dora" in path]
+    assert mine == []
+    others = ("/var/lib/dpkg/", "/var/log/", "/var/lib/apt/", "/var/cache/", "/etc/", "/var/lib/")
+    assert [path for path in left if not path.startswith(others)] == []
+    assert plain.exec("getent", "passwd") + plain.exec("getent", "group") == accounts
+    assert plain.attempt("systemctl", "status", UNIT).returncode == 4
+
+
+def test_an_enabled_daemon_runs_after_a_reboot_and_after_a_power_cut(keeper: Robot) -> None:
+    assert lives(keeper) == [main_pid(keeper)]
+    keeper.reboot()
+    assert keeper.exec("systemctl", "is-active", UNIT).strip() == "active"
+    keeper.power_cut()
+    keeper.start()
+    assert keeper.exec("systemctl", "is-active", UNIT).strip() == "active"
+    assert lives(keeper) == [main_pid(keeper)]
+    assert keeper.exec("systemctl", "show", "-P", "Slice", UNIT).strip() == "dorad.slice"
+
+
+def test_descriptors_outlive_kill_restart_stop_and_reload(keeper: Robot) -> None:
+    expected = [main_pid(keeper)]
+
+    def another_life() -> None:
+        wait_until(
+            lambda: main_pid(keeper) not in ("0", *expected) and len(lives(keeper)) > len(expected),
+            "the daemon runs again",
+        )
+        expected.append(main_pid(keeper))
+        assert lives(keeper) == expected
+
+    keeper.exec("kill", "-KILL", expected[-1])
+    another_life()
+    keeper.exec("systemctl", "restart", UNIT)
+    another_life()
+    keeper.exec("systemctl", "stop", UNIT)
+    keeper.exec("systemctl", "daemon-reload")
+    keeper.exec("systemctl", "start", UNIT)
+    another_life()
+    keeper.exec("systemctl", "daemon-reexec")
+    keeper.exec("systemctl", "restart", UNIT)
+    another_life()
+
+
+def test_an_upgrade_restarts_the_daemon_and_keeps_descriptors_and_nodes(
+    keeper: Robot, newer_deb: Path
+) -> None:
+    before = lives(keeper)
+    node = ["systemd-run", "--slice=dorad.slice", "--unit=dorad-some-node", "sleep", "1000"]
+    keeper.exec(*node)
+    node_pid = keeper.exec("systemctl", "show", "-P", "MainPID", "dorad-some-node")
+    keeper.push(newer_deb, "/root/newer.deb")
+
+    keeper.exec(*INSTALL, "/root/newer.deb", timeout=300)
+
+    assert keeper.exec("dpkg-query", "-W", "-f", "${Version}", "dorad") == "99.0.0"
+    assert lives(keeper) == [*before, main_pid(keeper)]
+    assert keeper.exec("systemctl", "show", "-P", "MainPID", "dorad-some-node") == node_pid
+    assert keeper.exec("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    journal = keeper.exec("journalctl", "-u", UNIT, "-o", "cat", "--no-pager")
+    assert "Failed" not in journal
+
+
+def test_an_upgrade_leaves_a_stopped_daemon_stopped(robot: Robot, newer_deb: Path) -> None:
+    robot.push(newer_deb, "/root/newer.deb")
+    robot.exec(*INSTALL, "/root/newer.deb", timeout=300)
+    assert robot.attempt("systemctl", "is-active", UNIT).stdout.strip() == "inactive"
+    assert robot.attempt("systemctl", "is-enabled", UNIT).stdout.strip() == "disabled"
+
+
+def test_the_unit_is_sandboxed(robot: Robot) -> None:
+    threshold = ["--threshold=20", "--no-pager"]
+    robot.exec("systemd-analyze", "security", *threshold, UNIT)
+    robot.exec("systemd-analyze", "verify", "--man=no", f"/usr/lib/systemd/system/{UNIT}")
+
+
+def test_completions_and_manual_pages_are_installed(deb: Path) -> None:
+    listed = subprocess.run(["dpkg-deb", "-c", deb], capture_output=True, text=True, check=True)
+    for path in (
+        "bash-completion/completions/dora",
+        "zsh/vendor-completions/_dora",
+        "fish/vendor_completions.d/dora.fish",
+        "man/man1/dora.1.gz",
+        "man/man8/dorad.8.gz",
+        "doc/dorad/copyright",
+    ):
+        assert f"./usr/share/{path}\n" in listed.stdout
