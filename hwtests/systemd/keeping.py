@@ -1,6 +1,7 @@
-"""A stand-in for the daemon, run inside a robot: it keeps one memory in systemd's store of descriptors.
+"""A stand-in for the daemon, run in a robot: it keeps one memory in systemd's descriptor store.
 
-Each life adds its process id to the memory. `/run/dorad/lives` shows them all, so a lost store shows.
+Each life adds its process id to the memory. `/run/dorad/lives` shows all of them, so that a lost
+store shows.
 """
 
 import array
