@@ -70,6 +70,7 @@ def command(
         places = Places(
             chosen.runtime if runtime_dir is None else runtime_dir.absolute(),
             chosen.state if state_dir is None else state_dir.absolute(),
+            chosen.logs if state_dir is None or chosen.logs is None else state_dir.absolute(),
         )
         return asyncio.run(
             Service(places, system=system, group=group, realtime=RealtimeSettings(enabled=rt)).run()

@@ -18,6 +18,9 @@ class Places:
     state: Path
     """Kept for good: the state file and the log of a background daemon."""
 
+    logs: Path | None = None
+    """Where the folders of runs lie; None is beside the file of each dataflow."""
+
     @property
     def control(self) -> Path:
         """The socket of the control API."""
@@ -46,7 +49,7 @@ class Places:
 
 def system_places() -> Places:
     """Return the places of the daemon of the machine."""
-    return Places(Path("/run/dorad"), Path("/var/lib/dorad"))
+    return Places(Path("/run/dorad"), Path("/var/lib/dorad"), Path("/var/lib/dorad"))
 
 
 def user_places() -> Places:

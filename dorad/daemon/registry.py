@@ -169,7 +169,7 @@ class Registry:
             original=original,
             descriptor=descriptor,
             options=options,
-            log_dir=str(log_folder(dataflow.base_dir, number)),
+            log_dir=str(log_folder(self._places.logs or dataflow.base_dir, number)),
             status="starting",
             started_at=time.time(),
         )
@@ -202,6 +202,7 @@ class Registry:
                 self._host,
                 daemon_socket(self._places.runtime, row.uuid),
                 name=row.name,
+                log_dir=Path(row.log_dir),
                 store=self._host,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,

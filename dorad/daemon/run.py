@@ -81,6 +81,7 @@ class DataflowRun:
         socket: Path,
         *,
         name: str | None = None,
+        log_dir: Path | None = None,
         watch: Sink | None = None,
         store: FdStore | None = None,
         marker: str | None = None,
@@ -94,7 +95,8 @@ class DataflowRun:
     ) -> None:
         """Prepare a run; no node is started yet.
 
-        Nodes reach the broker at `socket`, and `watch` gets what they print and what there is to
+        Nodes reach the broker at `socket`, log files lie in `log_dir` (None: beside the dataflow's
+        file), and `watch` gets what they print and what there is to
         say about the run. The flag `exit_when_nodes_finish` overrides the file's, unless None;
         `stop_after` is in seconds from the opening of the start barrier; a start that takes as
         long as that is stopped, too. `params` are the values that each node starts with.
@@ -128,6 +130,7 @@ class DataflowRun:
         self.log = DataflowLog(
             dataflow_id,
             context.dataflow,
+            folder=log_dir,
             name=name,
             started_at=None if inherited is None else inherited.started_at,
             watch=watch,

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SYNC_EVERY_S = 5.0
 """Seconds between the moments at which what has changed is brought to the disk."""
 
+LEAVE_S = 5.0
+"""Seconds that may pass until everything is left to the next daemon."""
+
 _log = logging.getLogger("dorad")
 
 
@@ -140,15 +143,19 @@ class Service:
         As after SIGKILL, but what is written down is on the disk. Nothing is closed and nobody is
         told, because whatever is put in order here is put in disorder there.
         """
-        registry.store_all()
         try:
-            await asyncio.to_thread(state.sync)
-        except StateError as error:
-            _log.warning("the state cannot be brought to the disk: %s", error)
-        await host.detach()
-        _log.info("ended; nodes go on")
-        logging.shutdown()
-        os._exit(0)
+            registry.store_all()
+            async with asyncio.timeout(LEAVE_S):
+                await asyncio.to_thread(state.sync)
+                await host.detach()
+        except (StateError, TimeoutError) as error:
+            _log.warning("nodes go on, though not all could be left in order: %r", error)
+        except Exception:  # noqa: BLE001 - whatever it is, nodes are not to suffer from it
+            _log.exception("nodes go on, though not all could be left in order")
+        finally:
+            _log.info("ended; nodes go on")
+            logging.shutdown()
+            os._exit(0)
 
     def _on_host_died(self) -> None:
         """End, too: every node has, and none can be started any more."""

@@ -20,6 +20,7 @@ from dorad.logs.record import LogRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from dorad.dataflow.model import Dataflow, Node
     from dorad.logs.hub import Follower
@@ -40,12 +41,14 @@ class DataflowLog:
         dataflow_id: str,
         dataflow: Dataflow,
         *,
+        folder: Path | None = None,
         name: str | None = None,
         started_at: float | None = None,
         watch: Sink | None = None,
         route: Callable[[Batch], None] | None = None,
     ) -> None:
-        """Make a log that has written nothing yet.
+        """Make a log that has written nothing yet; its files lie beside the dataflow's, or in
+        `folder`.
 
         `watch` gets every line that `min_log_level` lets through, and what the daemon says; `route`
         gets every batch of a node's lines, and may raise OSError. `started_at` (seconds since 1970)
@@ -56,7 +59,7 @@ class DataflowLog:
         """
         self._limit = disk.limit(os.environ)
         self._timer: asyncio.TimerHandle | None = None
-        self.folder = log_folder(dataflow.base_dir, dataflow_id)
+        self.folder = folder or log_folder(dataflow.base_dir, dataflow_id)
         self.hub = LogHub()
         self.trouble = Trouble(self._tell)
         """`trouble.text` says why log files are not written; None while all is well."""

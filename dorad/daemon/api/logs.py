@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.daemon.logreads import read_logs
-from dorad.logs.paths import log_folder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,7 +24,7 @@ class LogMethods:
     async def read(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         """Read, and follow, log lines."""
         record = self._registry.find(params.dataflow, ended_too=True)
-        folder = log_folder(Path(record.row.path).parent, record.uuid)
+        folder = Path(record.row.log_dir)
         log = None if record.run is None else record.run.log
         async for lines in read_logs(params, record.uuid, folder, log):
             yield lines

@@ -111,16 +111,15 @@ class SystemBus:
 
     async def close(self) -> None:
         """Let go of the connection. Idempotent."""
+        bus, self._bus = self._bus, None
+        if bus is not None:
+            bus.disconnect()
         if self._keeping is not None:
-            self._keeping.cancel()
+            if not self._there.is_set():
+                self._keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeping
             self._keeping = None
-        if self._bus is not None:
-            self._bus.disconnect()
-            with contextlib.suppress(EOFError, OSError):
-                await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
-            self._bus = None
 
     async def _connect(self) -> None:
         bus = MessageBus(bus_type=BusType.SYSTEM, negotiate_unix_fd=True)
@@ -147,6 +146,8 @@ class SystemBus:
                 await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
             except (EOFError, OSError) as error:
                 _log.debug("D-Bus: %r", error)
+            if self._bus is None:
+                return
             self._there.clear()
             _log.warning("the connection to D-Bus is lost; nodes go on")
             while not self._there.is_set():
