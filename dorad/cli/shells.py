@@ -19,12 +19,12 @@ from click.shell_completion import (
 
 BASH = """\
 %(complete_func)s() {
-    local line
+    local line IFS=$'\\n'
     COMPREPLY=()
     while IFS= read -r line; do
         [[ $line == */ ]] && compopt -o nospace
         [[ -n $line ]] && COMPREPLY+=("$line")
-    done < <(env _DORA_WORDS="$(printf '%%s\\n' "${COMP_WORDS[@]:1:COMP_CWORD}")" \\
+    done < <(env _DORA_WORDS="${COMP_WORDS[*]:1:COMP_CWORD}" \\
         %(complete_var)s=bash_complete "$1" 2>/dev/null)
 }
 complete -o nosort -F %(complete_func)s %(prog_name)s

@@ -88,7 +88,10 @@ def test_a_script_is_valid_for_its_shell(tmp_path, shell, check):
     assert subprocess.run([shell, *check, script], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("word", "offered"), [("flow.ym", "flow.yml\n1"), ("none", "\n0")])
+@pytest.mark.parametrize(
+    ("word", "offered"),
+    [("flow.ym", "flow.yml\n1"), ("none", "\n0"), ("''", "flow.yaml\nflow.yml\nflows/\n3")],
+)
 def test_bash_itself_completes_with_the_script(folder, word, offered):
     words = (
         dora("completion", "bash").stdout
