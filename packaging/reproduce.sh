@@ -1,0 +1,16 @@
+#!/bin/sh
+# Build the package twice, in two places and time zones, and compare: packaging/reproduce.sh
+set -eu
+cd "$(dirname "$0")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+for place in one another/one; do
+    tree=$scratch/$place/tree
+    mkdir -p "$tree"
+    tar -c --exclude=__pycache__ dorad packaging units pyproject.toml README.md LICENSE | tar -x -C "$tree"
+done
+TZ=UTC "$scratch/one/tree/packaging/deb.sh"
+TZ=Asia/Tokyo "$scratch/another/one/tree/packaging/deb.sh"
+cmp "$scratch"/one/tree/dist/*.deb "$scratch"/another/one/tree/dist/*.deb
+echo "both are the same: $(sha256sum "$scratch"/one/tree/dist/*.deb | cut -c1-64)"
