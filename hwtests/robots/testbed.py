@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -99,10 +100,13 @@ def sweep() -> None:
         group = host.cgroup2() / folder.name
         if group.is_dir():
             (group / "cgroup.kill").write_text("1")
-            events = group / "cgroup.events"
-            wait_until(lambda at=events: "populated 0" in at.read_text(), f"{group} is empty")
+            wait_until(partial(_empty, group), f"{group} is empty")
             boot.remove_cgroup(group)
         for line in attempt(["ip", "netns", "list"]).stdout.splitlines():
             if line.startswith(f"{folder.name}-"):
                 attempt(["ip", "netns", "del", line.split()[0]])
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(group: Path) -> bool:
+    return "populated 0" in (group / "cgroup.events").read_text()
