@@ -33,6 +33,8 @@ COMMANDS: dict[str, Entry] = {
     "start": Entry("dorad.cli.start:start", "Start a dataflow under the daemon."),
     "stop": Entry("dorad.cli.stop:stop", "Stop a dataflow and wait for its end."),
     "restart": Entry("dorad.cli.restart:restart", "Stop a dataflow and start it again."),
+    "enable": Entry("dorad.cli.enable:enable", "Have a dataflow started at boot."),
+    "disable": Entry("dorad.cli.enable:disable", "Have a dataflow no longer started at boot."),
     "list": Entry("dorad.cli.list:list_dataflows", "List dataflows that run or have ended."),
     "logs": Entry("dorad.cli.logs:logs", "Show and follow what nodes have printed."),
     "clean": Entry("dorad.cli.clean:clean", "Forget dataflows that have ended."),

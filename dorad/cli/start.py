@@ -43,6 +43,7 @@ exit code is 1 if any node failed. Nodes get the daemon's environment, not the o
 @dataflow_argument()
 @click.option("-n", "--name", metavar="NAME", help="Name the dataflow, for other commands.")
 @click.option("--attach/--detach", default=None, help="Stay until the dataflow ends, or do not.")
+@click.option("--enable", is_flag=True, help="Start it at boot, too; needs --name.")
 @uv_option
 @shell_nodes_option
 @debug_option
@@ -53,6 +54,7 @@ def start(
     *,
     name: str | None,
     attach: bool | None,
+    enable: bool,
     uv: bool,
     allow_shell_nodes: bool,
     debug: bool,
@@ -64,6 +66,8 @@ def start(
     PATH is a file, or an http(s) address that is downloaded into the current directory.
     """
     del debug
+    if enable and name is None:
+        raise click.UsageError("--enable needs --name: that is what it has after a boot")
     dataflow = load_dataflow(path)
     refuse_unsupported(dataflow)
     for warning in dataflow.warnings:
@@ -83,6 +87,8 @@ def start(
             exit_when_nodes_finish=exit_when_nodes_finish,
         )
         click.echo(f"dataflow start triggered: {started.uuid}")
+        if enable:
+            client.enable(started.uuid)
         sys.stdout.flush()
         if not attach:
             state = client.wait(started.uuid, until="spawned")

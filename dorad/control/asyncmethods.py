@@ -92,6 +92,11 @@ class AsyncMethods(ABC):
         params = m.Stop(dataflow=dataflow, grace=grace, force=force)
         return await self.call("dataflow.stop", params, m.DataflowState)
 
+    async def enable(self, dataflow: str | None = None, *, enabled: bool = True) -> m.DataflowInfo:
+        """Have a dataflow, running or ended, started when the machine is, or no longer."""
+        params = m.Enable(dataflow=dataflow, enabled=enabled)
+        return await self.call("dataflow.enable", params, m.DataflowInfo)
+
     async def restart(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.Restarted:

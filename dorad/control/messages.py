@@ -184,6 +184,16 @@ class DataflowInfo(Struct):
     memory: int
     started_at: float
     ended_at: float | None = None
+    enabled: bool = False
+    """Whether it is started when the machine is."""
+
+
+class Enable(Struct):
+    """Have a dataflow started when the machine is, or no longer. It needs a name."""
+
+    dataflow: str | None = None
+    """Running or ended, by UUID or name; None means the only one that runs."""
+    enabled: bool = True
 
 
 class DataflowList(Struct):
@@ -603,6 +613,7 @@ METHODS: dict[str, Method] = {
     "dataflow.list": Method(Nothing, DataflowList, "List dataflows."),
     "dataflow.info": Method(Ref, DataflowDetail, "Describe one dataflow."),
     "dataflow.clean": Method(Nothing, DataflowList, "Forget dataflows that have ended."),
+    "dataflow.enable": Method(Enable, DataflowInfo, "Have a dataflow started at boot, or not."),
     "node.list": Method(Ref, NodeList, "List nodes; without a dataflow those of all that run."),
     "node.info": Method(NodeRef, NodeDetail, "Describe one node."),
     "node.add": Method(NodeAdd, Changed, "Add a node to a running dataflow."),

@@ -90,6 +90,11 @@ class Methods(ABC):
         params = m.Stop(dataflow=dataflow, grace=grace, force=force)
         return self.call("dataflow.stop", params, m.DataflowState)
 
+    def enable(self, dataflow: str | None = None, *, enabled: bool = True) -> m.DataflowInfo:
+        """Have a dataflow, running or ended, started when the machine is, or no longer."""
+        params = m.Enable(dataflow=dataflow, enabled=enabled)
+        return self.call("dataflow.enable", params, m.DataflowInfo)
+
     def restart(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.Restarted:

@@ -80,6 +80,7 @@ class Record:
             memory=memory,
             started_at=self.row.started_at,
             ended_at=self.row.ended_at,
+            enabled=self.row.enabled,
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
+from dorad.daemon.autostart import due, first_since_boot
 from dorad.daemon.happenings import Happenings
 from dorad.daemon.naming import check_name, find
 from dorad.daemon.record import Record, stored_failure, stored_result
@@ -27,6 +28,7 @@ from dorad.dataflow.support import unsupported
 from dorad.dataflow.topology import changes
 from dorad.launch.command import LaunchContext
 from dorad.launch.model import LaunchError
+from dorad.logs.journal.writer import Journal
 from dorad.logs.paths import log_folder
 
 if TYPE_CHECKING:
@@ -48,9 +50,18 @@ class Registry:
     """Belongs to one event loop."""
 
     def __init__(
-        self, state: State, host: Host, places: Places, notice: Callable[[str], None]
+        self,
+        state: State,
+        host: Host,
+        places: Places,
+        notice: Callable[[str], None],
+        *,
+        journal: bool = False,
     ) -> None:
-        """Know nothing yet; `adopt` reads the state. `notice` is for the operator."""
+        """Know nothing yet; `adopt` reads the state.
+
+        `notice` is for the operator. With `journal`, lines of nodes go to systemd's journal.
+        """
         self.happenings = Happenings()
         self.adopted = 0
         """Node processes that were found running."""
@@ -58,9 +69,12 @@ class Registry:
         self._host = host
         self._places = places
         self._notice = notice
+        self._journal = journal
         self._records: list[Record] = []
         self._broken_state = False
         self._closing = False
+        self._lost: set[str] = set()
+        """Dataflows that ran and could not be taken over."""
 
     @property
     def records(self) -> list[Record]:
@@ -172,16 +186,56 @@ class Registry:
             log_dir=str(log_folder(self._places.logs or dataflow.base_dir, number)),
             status="starting",
             started_at=time.time(),
+            enabled=any(each.row.enabled for each in self._namesakes(name)),
         )
         record = Record(row, dataflow, params={node: dict(keys) for node, keys in given.items()})
         record.run = self._make_run(record, dataflow, None)
         self._store(record)
+        if row.enabled:
+            self._disable_namesakes(record)
         for node, keys in record.params.items():
             for key, value in keys.items():
                 self.store_param(record, node, key, value)
         self._records.append(record)
         self._go(record)
         return record
+
+    def enable(self, record: Record, *, enabled: bool) -> None:
+        """Have a dataflow started at boot, or no longer. Raises ControlError."""
+        if record.name is None:
+            raise ControlError(
+                "bad-request",
+                "a dataflow that is to be started at boot needs a name",
+                "start it with --name",
+            )
+        record.row.enabled = enabled
+        self._store(record)
+        self._disable_namesakes(record)
+
+    def _namesakes(self, name: str | None) -> list[Record]:
+        return [record for record in self._records if name is not None and record.name == name]
+
+    def _disable_namesakes(self, record: Record) -> None:
+        """Leave it to the latest of a name to be started at boot."""
+        for other in self._namesakes(record.name):
+            if other is not record and other.row.enabled:
+                other.row.enabled = False
+                self._store(other)
+
+    def autostart(self) -> None:
+        """Start what is to run and does not; `adopt` comes first."""
+        try:
+            boot = first_since_boot(self._places.runtime)
+        except OSError as error:
+            self._notice(f"it cannot be told whether the machine was restarted: {error}")
+            boot = False
+        for record in due(self._records, self._lost, boot=boot):
+            try:
+                again = self.start_again(record)
+            except ControlError as error:
+                self._notice(f"dataflow {record.name} is not started: {error.message}")
+            else:
+                _log.info("started dataflow %s (%s)", again.name, again.uuid)
 
     def _make_run(
         self, record: Record, dataflow: Dataflow, inherited: Inheritance | None
@@ -203,6 +257,7 @@ class Registry:
                 daemon_socket(self._places.runtime, row.uuid),
                 name=row.name,
                 log_dir=Path(row.log_dir),
+                journal=Journal() if self._journal else None,
                 store=self._host,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
@@ -322,13 +377,13 @@ class Registry:
             self._notice(f"the state cannot be brought to the disk: {error}")
 
     def clean(self) -> list[Record]:
-        """Forget what has ended; return it."""
-        gone = [record for record in self._records if not record.running]
+        """Forget what has ended and is not to be started at boot; return it."""
+        gone = [r for r in self._records if not (r.running or r.row.enabled)]
         try:
             self._state.forget(record.uuid for record in gone)
         except StateError as error:
             raise ControlError("internal", str(error)) from error
-        self._records = [record for record in self._records if record.running]
+        self._records = [record for record in self._records if record not in gone]
         return gone
 
     def _forget_oldest(self) -> None:
@@ -418,6 +473,7 @@ class Registry:
         except ControlError as error:
             self._let_go(descriptors)
             self._end(processes)
+            self._lost.add(row.uuid)
             row.status = "failed"
             row.ended_at = time.time()
             row.failures = [{"headline": f"could not be taken over: {error.message}", "lines": []}]

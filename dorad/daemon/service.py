@@ -23,6 +23,7 @@ from dorad.daemon.registry import Registry
 from dorad.daemon.state import State, StateError
 from dorad.daemon.watchdog import watch
 from dorad.launch.model import LaunchError
+from dorad.logs.journal.choice import choose
 from dorad.realtime import own
 from dorad.realtime.settings import RealtimeSettings
 
@@ -55,12 +56,17 @@ class Service:
         system: bool = False,
         group: str | None = None,
         realtime: RealtimeSettings | None = None,
+        journal: bool | None = None,
     ) -> None:
-        """Prepare a daemon; with `system` it is the one of the machine, which systemd may host."""
+        """Prepare a daemon; with `system` it is the one of the machine, which systemd may host.
+
+        `journal` says whether lines of nodes go to the journal; None: if systemd hosts it.
+        """
         self._places = places
         self._system = system
         self._realtime = realtime or RealtimeSettings()
         self._group = group
+        self._journal = journal
         self._ending = asyncio.Event()
         self._told = False
         """Whether it was a signal that told it to end, so that nodes may go on."""
@@ -99,10 +105,15 @@ class Service:
                 stack.pop_all()
                 raise ServiceError(str(error)) from error
             stack.callback(state.close)
-            registry = Registry(state, host, self._places, self._notice)
+            logs = choose(self._journal, os.environ, system=self._system)
+            if logs.note is not None:
+                self._notice(logs.note)
+            registry = Registry(state, host, self._places, self._notice, journal=logs.journal)
             stack.push_async_callback(registry.close)
             self._listen_to_signals(registry)
             await registry.adopt()
+            if self._system:
+                registry.autostart()
             network = NetworkWatch(registry.happenings.network_changed)
             knowing = asyncio.create_task(network.run(), name="network")
             stack.callback(knowing.cancel)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 
 _TABLES = """
 CREATE TABLE dataflow (
@@ -26,7 +26,7 @@ CREATE TABLE dataflow (
     descriptor TEXT NOT NULL, options TEXT NOT NULL, log_dir TEXT NOT NULL,
     status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL,
     results TEXT NOT NULL DEFAULT '[]', failures TEXT NOT NULL DEFAULT '[]',
-    snapshot TEXT NOT NULL DEFAULT '{}'
+    snapshot TEXT NOT NULL DEFAULT '{}', enabled INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE node (
     dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
@@ -43,6 +43,9 @@ CREATE TABLE param (
     key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (dataflow, node, key)
 ) STRICT, WITHOUT ROWID;
 """
+
+_UPGRADES = {1: "ALTER TABLE dataflow ADD COLUMN enabled INTEGER NOT NULL DEFAULT 0"}
+"""What makes the next version of a file of this one."""
 
 KEPT_RESTARTS = 1000
 """Rows of restart history that are kept for each dataflow."""
@@ -79,12 +82,14 @@ class Row(msgspec.Struct):
     results: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
     snapshot: dict[str, Any] = {}
+    enabled: bool = False
+    """Whether it is started when the machine is."""
 
 
 _JSON_COLUMNS = ("original", "descriptor", "options", "results", "failures", "snapshot")
 _COLUMNS = (
     "uuid", "name", "path", "original", "descriptor", "options", "log_dir", "status",
-    "started_at", "ended_at", "results", "failures", "snapshot",
+    "started_at", "ended_at", "results", "failures", "snapshot", "enabled",
 )  # fmt: skip
 
 
@@ -123,7 +128,12 @@ class State:
                 with database:
                     database.execute(_TABLES)
                     database.pragma("user_version", SCHEMA)
-            elif version != SCHEMA:
+            while version in _UPGRADES:
+                with database:
+                    database.execute(_UPGRADES[version])
+                    version += 1
+                    database.pragma("user_version", version)
+            if version not in (0, SCHEMA):
                 raise _UnusableError(f"its layout is version {version}, this is {SCHEMA}")
             found = database.execute("PRAGMA quick_check(1)").fetchall()
             if found != [("ok",)]:
@@ -187,6 +197,7 @@ class State:
         fields = dict(zip(_COLUMNS, values, strict=True))
         for column in _JSON_COLUMNS:
             fields[column] = msgspec.json.decode(fields[column])
+        fields["enabled"] = bool(fields["enabled"])
         return msgspec.convert(fields, Row)
 
     def put(self, row: Row) -> None:

@@ -124,6 +124,13 @@ class DataflowMethods:
         """Forget dataflows that have ended, and return them."""
         return self._listed(self._registry.clean())
 
+    async def enable(self, _call: Call, params: m.Enable) -> m.DataflowInfo:
+        """Have a dataflow started at boot, or no longer."""
+        record = self._registry.find(params.dataflow, ended_too=True)
+        self._registry.enable(record, enabled=params.enabled)
+        await self._registry.sync()
+        return self._measure.dataflow(record)
+
     async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
         """Yield what happens."""
         number = None

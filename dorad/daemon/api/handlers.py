@@ -36,6 +36,7 @@ def handlers(
         "dataflow.list": dataflows.list_all,
         "dataflow.info": dataflows.info,
         "dataflow.clean": dataflows.clean,
+        "dataflow.enable": dataflows.enable,
         "node.list": nodes.list_all,
         "node.info": nodes.info,
         "node.add": nodes.add,
