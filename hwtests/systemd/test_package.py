@@ -177,3 +177,17 @@ def test_completions_and_manual_pages_are_installed(deb: Path) -> None:
         "doc/dorad/copyright",
     ):
         assert f"./usr/share/{path}\n" in listed.stdout
+
+
+def test_the_daemon_itself_is_ready_in_its_sandbox_and_open_to_its_group(robot: Robot) -> None:
+    robot.exec("systemctl", "enable", "--now", UNIT)
+    assert robot.exec("systemctl", "is-active", UNIT).strip() == "active"
+    robot.exec("useradd", "--groups", "dorad", "robin")
+    robot.exec("runuser", "-u", "robin", "--", "dora", "list")
+    stranger = robot.attempt("runuser", "-u", "nobody", "--", "dora", "list")
+    assert stranger.returncode == 1
+    capabilities = robot.sh(f"grep CapBnd /proc/{main_pid(robot)}/status").split()[1]
+    assert int(capabilities, 16) == 0
+    journal = robot.exec("journalctl", "-u", UNIT, "-o", "cat", "--no-pager")
+    assert "not permitted" not in journal
+    assert "ERROR" not in journal
