@@ -1,4 +1,4 @@
-"""Where `dora logs` gets its lines: from the daemon, or from the files in ./out."""
+"""Where `dora logs` gets its lines: from the daemon, or from files and journal without it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from dorad.cli.session import tell
+from dorad.daemon.places import system_places
 from dorad.logs.find import Found, NoLogsError, find, list_runs
 from dorad.logs.history import History
+from dorad.logs.journal.reader import JournalError, JournalPast
 from dorad.logs.paths import DAEMON, out_folder
 from dorad.logs.record import LogRecord
 from dorad.logs.selection import Selection
@@ -87,11 +89,25 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
 
 
 def find_here(dataflow: str | None) -> Found:
-    """Return the logs of a dataflow in ./out. Raises click.ClickException: there are none."""
+    """Return the logs of a dataflow in ./out, else of one that the machine's daemon has run.
+
+    Raises:
+        click.ClickException: there are none.
+    """
     try:
-        return find(out_folder(Path.cwd()), dataflow)
+        return _find(dataflow)
     except NoLogsError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _find(dataflow: str | None) -> Found:
+    try:
+        return find(out_folder(Path.cwd()), dataflow)
+    except NoLogsError:
+        machine = system_places().logs
+        if machine is None or not list_runs(out_folder(machine)):
+            raise
+        return find(out_folder(machine), dataflow)
 
 
 def runs_here() -> list[str]:
@@ -105,7 +121,7 @@ def _instead(wanted: Wanted, error: ControlError) -> Found:
     from dorad.control.errors import NoDaemonError
 
     try:
-        return find(out_folder(Path.cwd()), wanted.dataflow)
+        return _find(wanted.dataflow)
     except NoLogsError as none:
         if isinstance(error, NoDaemonError):
             raise click.ClickException(f"{error.message}, and {none}") from error
@@ -154,12 +170,17 @@ def _from_files(wanted: Wanted, found: Found) -> Iterator[Block]:
         frozenset(wanted.nodes), wanted.shown, wanted.since, wanted.until, wanted.grep
     )
     nodes = found.nodes
+    past = JournalPast(found.folder.name, selection) if found.journal else None
     try:
-        with closing(History(found.folder, nodes, selection)) as history:
+        with closing(History(found.folder, nodes, selection, past)) as history:
             for records in history.blocks(wanted.tail):
                 yield Block(found.folder.name, records, nodes)
-            if wanted.follow:
+            if wanted.follow and past is not None:
+                yield from _follow_journal(found, history, past, skip=wanted.tail == 0)
+            elif wanted.follow:
                 yield from _follow(found, history)
+    except JournalError as error:
+        raise click.ClickException(str(error)) from error
     except OSError as error:
         if error.filename is None:
             raise
@@ -179,6 +200,19 @@ def _follow(found: Found, history: History) -> Iterator[Block]:
                 time.sleep(POLL_S)
             else:
                 return
+
+
+def _follow_journal(
+    found: Found, history: History, past: JournalPast, *, skip: bool
+) -> Iterator[Block]:
+    """Follow the journal, and the files beside it where it does not take all."""
+    with Tailing(found.folder, history) as tailing:
+        for came in past.follow(lambda: found.running, skip=skip):
+            nodes = Found.at(found.folder).nodes
+            records = [record for record in came if history.selection.passes(record)]
+            records += tailing.read(nodes)
+            if records:
+                yield Block(found.folder.name, records, nodes)
 
 
 def _check_nodes(wanted: Sequence[str], found: Found) -> None:

@@ -10,6 +10,7 @@ from dorad.control.messages import LogLine, LogLines
 from dorad.logs.find import Found
 from dorad.logs.history import History
 from dorad.logs.hub import Lines
+from dorad.logs.journal.reader import JournalError, JournalPast
 from dorad.logs.paths import DAEMON
 from dorad.logs.selection import Selection, select
 
@@ -32,7 +33,7 @@ async def read_logs(
 ) -> AsyncIterator[LogLines]:
     """Yield the lines that are asked for, oldest first; `log` is there while the dataflow runs.
 
-    With `follow` the live lines begin exactly where the files ended, and end with the dataflow.
+    With `follow` the live lines begin exactly where those ended, and end with the dataflow.
 
     Raises:
         ControlError: what is asked for makes no sense, or the files are gone or unreadable.
@@ -44,7 +45,7 @@ async def read_logs(
         raise ControlError("refused", f"a log file cannot be read: {error}") from error
     try:
         blocks = history.blocks(wanted.tail)
-        while block := await asyncio.to_thread(next, blocks, None):
+        while block := await asyncio.to_thread(_next, blocks):
             for frame in _frames(uuid, Lines(block)):
                 yield frame
         history.close()
@@ -58,14 +59,23 @@ async def read_logs(
             follower.close()
 
 
+def _next(blocks: Iterator[list[LogRecord]]) -> list[LogRecord] | None:
+    try:
+        return next(blocks, None)
+    except JournalError as error:
+        raise ControlError("refused", str(error)) from error
+
+
 def _open(
     wanted: LogRead, uuid: str, folder: Path, log: DataflowLog | None, selection: Selection
 ) -> tuple[History, Follower | None]:
-    if log is not None and wanted.follow:
-        return log.follow(selection)
-    if log is None and not folder.is_dir():
+    if log is not None:
+        return log.follow(selection) if wanted.follow else (log.history(selection), None)
+    if not folder.is_dir():
         raise ControlError("not-found", f"the log files of {uuid} are gone: {folder}")
-    return History(folder, _nodes(log, folder), selection), None
+    found = Found.at(folder)
+    past = JournalPast(uuid, selection) if found.journal else None
+    return History(folder, found.nodes, selection, past), None
 
 
 def _nodes(log: DataflowLog | None, folder: Path) -> Sequence[str]:

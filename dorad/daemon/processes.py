@@ -155,7 +155,8 @@ class Launcher:
             limit, nice = rights(process.pid)
             text = policy_refused(command.schedule, process.refused, limit, nice=nice)
             self._note(node.id, text)
-        return self._made(process, Capture(out, err, memory, self._log.node(node)), tag)
+        capture = Capture(out, err, memory, self._log.node(node), unit=process.unit)
+        return self._made(process, capture, tag)
 
     def adopt(
         self, node: Node, process: Process, tag: str, descriptors: Sequence[int]
@@ -181,7 +182,8 @@ class Launcher:
             on_error.pop_all()
         os.close(memory)
         self._tags.add(tag)
-        capture = Capture(out, err, staged, self._log.node(node), adopted=True)
+        log = self._log.node(node)
+        capture = Capture(out, err, staged, log, adopted=True, unit=process.unit)
         return self._made(process, capture, tag)
 
     def leave(self) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dorad.launch.fdstore import FdStore
     from dorad.launch.host import KeptProcess
     from dorad.launch.spawner import Spawner
+    from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
 
 
@@ -82,6 +83,7 @@ class DataflowRun:
         *,
         name: str | None = None,
         log_dir: Path | None = None,
+        journal: Journal | None = None,
         watch: Sink | None = None,
         store: FdStore | None = None,
         marker: str | None = None,
@@ -96,8 +98,8 @@ class DataflowRun:
         """Prepare a run; no node is started yet.
 
         Nodes reach the broker at `socket`, log files lie in `log_dir` (None: beside the dataflow's
-        file), and `watch` gets what they print and what there is to
-        say about the run. The flag `exit_when_nodes_finish` overrides the file's, unless None;
+        file) unless lines go to the `journal`, which is owned, and `watch` gets what they print and
+        what there is to say about the run. The flag `exit_when_nodes_finish` overrides the file's;
         `stop_after` is in seconds from the opening of the start barrier; a start that takes as
         long as that is stopped, too. `params` are the values that each node starts with.
 
@@ -135,6 +137,7 @@ class DataflowRun:
             started_at=None if inherited is None else inherited.started_at,
             watch=watch,
             route=lambda batch: self._router.route(batch),
+            journal=journal,
         )
         wanted = exit_when_nodes_finish
         self._supervisor = Supervisor(

@@ -44,6 +44,8 @@ class Process:
         """Cores of `cpu_affinity` that this machine does not let it use."""
         self.refused = refused
         """Why it does not run as the command's schedule asks, as errno; 0: it does."""
+        self.unit: str | None = None
+        """systemd's unit of it, if it has one."""
         self.left_out: tuple[str, ...] = ()
         """Keys of the node that only systemd could have seen to."""
         self._send_signal = signal

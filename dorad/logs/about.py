@@ -24,6 +24,8 @@ class About(msgspec.Struct, frozen=True):
     pid: int | None = None
     """The process that writes the log files, and when it was started, in clock ticks since boot."""
     pid_started: int | None = None
+    journal: bool = False
+    """Whether lines went to the journal; those that it did not take are in files anyway."""
 
     @property
     def ended(self) -> bool:

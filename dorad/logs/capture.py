@@ -9,28 +9,39 @@ from collections import deque
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from dorad.logs.lines import MAX_LINE, cut_lines
+from dorad.logs.lines import MAX_LINE, Cut, cut_lines
 from dorad.logs.record import LogRecord, Stream, parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from dorad.logs.journal.forward import NodeJournal
+    from dorad.logs.journal.writer import Journal
     from dorad.logs.nodelog import NodeLog
     from dorad.logs.staging import Stage, Staging
 
 TAIL_LINES = 500
+HOLD_S = 0.1
+"""Seconds that the beginning of a traceback waits for the rest, to be one entry of the journal."""
 
 
 class Capture:
     """Reads both pipes of one process until they end. Needs a running event loop."""
 
     def __init__(
-        self, stdout: int, stderr: int, staging: Staging, log: NodeLog, *, adopted: bool = False
+        self,
+        stdout: int,
+        stderr: int,
+        staging: Staging,
+        log: NodeLog,
+        *,
+        adopted: bool = False,
+        unit: str | None = None,
     ) -> None:
         """Own the pipes (their read ends) and `staging` from here on, and close them.
 
         `adopted` says that another process read here before and may have died in the middle of it;
-        its log file is put right here, before anything is appended.
+        its log is put right here, before anything is appended. `unit` is systemd's for the process.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """The last 500 lines of stderr, as the process wrote them; for the failure report."""
@@ -38,14 +49,17 @@ class Capture:
         self._closed = asyncio.Event()
         self._open = 2
         if adopted:
-            for stage in (staging.stdout, staging.stderr):
-                size = stage.recover()
-                if size is not None:
-                    log.file.cut_to(size)
-            self.tail.extend(log.last_errors(TAIL_LINES))
+            _put_right(staging.stdout, "stdout", log)
+            _put_right(staging.stderr, "stderr", log)
+            if log.journal is None:
+                self.tail.extend(log.last_errors(TAIL_LINES))
+            else:
+                loop = asyncio.get_running_loop()
+                reading = loop.run_in_executor(None, log.last_errors, TAIL_LINES)
+                reading.add_done_callback(self._remember)
         self._streams = (
-            _Reader(stdout, staging.stdout, "stdout", log, self._on_closed, None),
-            _Reader(stderr, staging.stderr, "stderr", log, self._on_closed, self.tail),
+            _Reader(stdout, staging.stdout, "stdout", log, self._on_closed, None, unit),
+            _Reader(stderr, staging.stderr, "stderr", log, self._on_closed, self.tail, unit),
         )
 
     async def wait_closed(self) -> None:
@@ -60,11 +74,12 @@ class Capture:
         """
         for reader in self._streams:
             for _ in reader.drain():
-                await asyncio.sleep(0)
+                await reader.unblocked()
 
     def finish(self) -> None:
         """Do what `drain` does at once, whoever has to wait meanwhile. Idempotent."""
         for reader in self._streams:
+            reader.wait_no_more()
             for _ in reader.drain():
                 continue
 
@@ -79,6 +94,24 @@ class Capture:
             self._staging.close()
             self._closed.set()
 
+    def _remember(self, reading: asyncio.Future[list[str]]) -> None:
+        """Put what an earlier process read from stderr before what has been read since."""
+        if not reading.cancelled():
+            room = TAIL_LINES - len(self.tail)
+            self.tail.extendleft(reversed(reading.result()[-room:] if room else []))
+
+
+def _put_right(stage: Stage, stream: Stream, log: NodeLog) -> None:
+    """Undo what was written, or let go of it, whichever the one who died has not come to."""
+    size = stage.recover()
+    if size is not None:
+        log.file.cut_to(size)
+        stage.forget_batch()
+    if log.journal is not None:
+        log.journal.settle(stage, stream)
+    else:
+        stage.settle(arrived=False)
+
 
 class _Reader:
     """Reads one pipe."""
@@ -91,6 +124,7 @@ class _Reader:
         log: NodeLog,
         on_closed: Callable[[], None],
         tail: deque[str] | None,
+        unit: str | None,
     ) -> None:
         self._pipe = pipe
         self._stage = stage
@@ -98,7 +132,16 @@ class _Reader:
         self._log = log
         self._on_closed = on_closed
         self._tail = tail
+        self._unit = unit
         self._warned = False
+        self._final = False
+        """Whether there is nothing left to read."""
+        self._files_only = False
+        self._free = asyncio.Event()
+        """Not set while lines wait for the journal; nothing is read then."""
+        self._free.set()
+        self._held: asyncio.TimerHandle | None = None
+        """Set while the beginning of a traceback waits for the rest of it."""
         self._loop = asyncio.get_running_loop()
         os.set_blocking(pipe, False)
         self._loop.add_reader(pipe, self._read_once)
@@ -107,17 +150,28 @@ class _Reader:
         """Set while there may be complete lines in the staging memory; nothing is read then."""
 
     def drain(self) -> Iterator[None]:
-        """Read all there is in steps, and end."""
+        """Read all there is in steps, and end. Where lines wait for the journal, so must one."""
         budget = _pipe_size(self._pipe) if self._pipe >= 0 else 0
-        while self._more is not None or budget > 0:
+        while self._pipe >= 0:
             if self._more is not None:
                 self._go_on()
-            elif count := self._read_once():
+            elif self._free.is_set():
+                count = self._read_once() if budget > 0 else 0
                 budget -= count
-            else:
-                break
+                if not count:
+                    self._end()
             yield
-        self._end()
+
+    async def unblocked(self) -> None:
+        """Let others do something, and wait until the journal takes lines again or is given up."""
+        await asyncio.sleep(0)
+        await self._free.wait()
+
+    def wait_no_more(self) -> None:
+        """What the journal does not take now goes to the file."""
+        self._files_only = True
+        if not self._free.is_set():
+            self._unblock()
 
     def leave(self) -> None:
         if self._pipe >= 0:
@@ -128,7 +182,7 @@ class _Reader:
 
         Returns the number of bytes, 0 when there are none now or any more.
         """
-        if self._pipe < 0 or self._more is not None:
+        if self._pipe < 0 or self._more is not None or self._final or not self._free.is_set():
             return 0
         try:
             count = self._stage.read(self._pipe)
@@ -142,31 +196,55 @@ class _Reader:
 
     def _go_on(self) -> None:
         """Move lines, and see to it that those that are left follow."""
-        if self._more is not None:
-            self._more.cancel()
-        self._more = self._loop.call_soon(self._go_on) if self._move() else None
-
-    def _end(self) -> None:
-        if self._pipe >= 0:
-            while self._move(final=True):
-                continue
+        self._cancel()
+        more = self._move()
+        if more:
+            self._more = self._loop.call_soon(self._go_on)
+        elif self._final and self._free.is_set():
             self._let_go()
 
+    def _end(self) -> None:
+        """What is in the staging memory is all: move it, then let go."""
+        if self._pipe >= 0 and not self._final:
+            self._final = True
+            self._loop.remove_reader(self._pipe)
+            self._go_on()
+
     def _let_go(self) -> None:
-        if self._more is not None:
-            self._more.cancel()
-            self._more = None
+        self._cancel()
         self._loop.remove_reader(self._pipe)
         os.close(self._pipe)
         self._pipe = -1
+        self._free.set()
         self._on_closed()
 
-    def _move(self, *, final: bool = False) -> bool:
+    def _cancel(self) -> None:
+        for handle in (self._more, self._held):
+            if handle is not None:
+                handle.cancel()
+        self._more = self._held = None
+
+    def _block(self, journal: Journal) -> None:
+        """Read nothing more until the journal takes lines, or is given up."""
+        self._free.clear()
+        if not self._final:
+            self._loop.remove_reader(self._pipe)
+        journal.when_writable(self._unblock)
+
+    def _unblock(self) -> None:
+        if self._pipe < 0 or self._free.is_set():
+            return
+        self._free.set()
+        if not self._final:
+            self._loop.add_reader(self._pipe, self._read_once)
+        self._go_on()
+
+    def _move(self, *, hold: bool = True) -> bool:
         """Move complete lines from the staging memory to where they belong.
 
-        Returns whether there are more of them.
+        Returns whether there are more of them to be moved now.
         """
-        cut = cut_lines(self._stage.data(), self._stage.skipping, final=final)
+        cut = cut_lines(self._stage.data(), self._stage.skipping, final=self._final)
         if not cut.lines:
             if cut.used:
                 self._stage.commit(cut.used, skipping=cut.skipping)
@@ -175,18 +253,57 @@ class _Reader:
         node = self._log.node
         records = [parse_line(line, node, self._stream, now) for line in cut.lines]
         warning = None if self._warned else self._encoding_warning(cut.lines, records, now)
+        journal = None if self._files_only else self._log.journal
+        if journal is not None and journal.usable():
+            hold = hold and not self._final
+            return self._move_to_journal(journal, cut, records, warning, hold=hold)
         written = self._log.encode(records, warning)
         if self._log.file.max_size is None:
             self._write(written, cut.used, skipping=cut.skipping)
         else:
             self._write_in_parts(written, cut.ends(), cut.used, skipping=cut.skipping)
+        self._pass_on(records, cut.lines, warning)
+        return cut.more
+
+    def _move_to_journal(
+        self,
+        journal: NodeJournal,
+        cut: Cut,
+        records: list[LogRecord],
+        warning: LogRecord | None,
+        *,
+        hold: bool,
+    ) -> bool:
+        went = journal.forward(
+            self._stage, cut, records, self._log.passes, unit=self._unit, hold=hold
+        )
+        if went.lines:
+            self._pass_on(records[: went.lines], cut.lines[: went.lines], None)
+        if warning is not None:
+            self._log.say(warning)
+        if went.full and not journal.journal.given_up():
+            self._block(journal.journal)
+            return False
+        if went.held:
+            self._held = self._loop.call_later(HOLD_S, self._release)
+            return False
+        return went.full or cut.more
+
+    def _release(self) -> None:
+        """The rest of the traceback has not come in time."""
+        self._held = None
+        if self._free.is_set() and self._more is None and self._move(hold=False):
+            self._more = self._loop.call_soon(self._go_on)
+
+    def _pass_on(
+        self, records: list[LogRecord], lines: list[bytes], warning: LogRecord | None
+    ) -> None:
         if self._tail is not None:
-            recent = cut.lines[-TAIL_LINES:]
+            recent = lines[-TAIL_LINES:]
             self._tail.extend(line.decode("utf-8", "replace") for line in recent)
         if warning is not None:
             records.append(warning)
-        self._log.deliver(records, cut.lines)
-        return cut.more
+        self._log.deliver(records, lines)
 
     def _write(self, lines: Sequence[bytes], used: int, *, skipping: bool) -> None:
         """Append lines to the file, then let go of the bytes they were made of."""

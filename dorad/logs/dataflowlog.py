@@ -13,6 +13,9 @@ from dorad.logs import about, disk
 from dorad.logs.fileline import encode
 from dorad.logs.history import History
 from dorad.logs.hub import LogHub
+from dorad.logs.journal.entry import DAEMON_STREAM
+from dorad.logs.journal.forward import DaemonJournal, NodeJournal
+from dorad.logs.journal.reader import JournalPast
 from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import Batch, NodeLog
 from dorad.logs.paths import DAEMON, log_folder
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow, Node
     from dorad.logs.hub import Follower
+    from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
     from dorad.logs.selection import Selection
 
 ROOM_S = 60.0
 """Seconds between looks at how much of the disk logs take."""
+SPARE_FILE = 16 << 20
+"""Bytes at which a node's file is rotated that has only what the journal does not take."""
 DAEMON_FILE = 16 << 20
 """Bytes at which the file of what the daemon says is rotated."""
 
@@ -46,13 +52,15 @@ class DataflowLog:
         started_at: float | None = None,
         watch: Sink | None = None,
         route: Callable[[Batch], None] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         """Make a log that has written nothing yet; its files lie beside the dataflow's, or in
         `folder`.
 
         `watch` gets every line that `min_log_level` lets through, and what the daemon says; `route`
         gets every batch of a node's lines, and may raise OSError. `started_at` (seconds since 1970)
-        is now, unless the dataflow was found running.
+        is now, unless the dataflow was found running. With `journal`, which is owned, lines go
+        there, and to files only what it does not take.
 
         Raises:
             ValueError: DORA_LOG_DISK_LIMIT cannot be understood.
@@ -70,6 +78,11 @@ class DataflowLog:
         self._nodes: dict[str, NodeLog] = {}
         self._ids = {node.id for node in dataflow.nodes}
         self._file = LogFile(self.folder, DAEMON, self.trouble, max_size=DAEMON_FILE, max_rotated=1)
+        self._journal = journal
+        self._said: DaemonJournal | None = None
+        if journal is not None:
+            journal.tell = lambda level, text: self.say(level, None, text)
+            self._said = DaemonJournal(journal, dataflow_id, name, time.time_ns() // 1000)
         self._about = about.About(
             uuid=dataflow_id,
             name=name,
@@ -78,6 +91,7 @@ class DataflowLog:
             started_at=time.time() if started_at is None else started_at,
             pid=os.getpid(),
             pid_started=about.own_start(),
+            journal=journal is not None,
         )
 
     @property
@@ -117,6 +131,8 @@ class DataflowLog:
         for log in self._nodes.values():
             log.file.close()
         self._file.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def node(self, node: Node) -> NodeLog:
         """Return the log of a node, the same for all its processes; its settings are taken anew."""
@@ -129,18 +145,23 @@ class DataflowLog:
             self.folder,
             node.id,
             self.trouble,
-            max_size=node.logging.max_log_size,
+            max_size=node.logging.max_log_size or (None if self._journal is None else SPARE_FILE),
             max_rotated=node.logging.max_rotated_files,
             others=self._ids,
         )
-        log = self._nodes[node.id] = NodeLog(node.id, node.logging, file, self._take)
+        journal = None
+        if known is not None:
+            journal = known.journal
+        elif self._journal is not None:
+            of = self._about
+            journal = NodeJournal(self._journal, of.uuid, of.name, node.id, self.say)
+        log = NodeLog(node.id, node.logging, file, self._take, journal, self._record)
+        self._nodes[node.id] = log
         return log
 
     def say(self, level: str, node: str | None, text: str) -> None:
         """Record one sentence of the daemon about the dataflow, or about a node of it."""
-        record = LogRecord(time.time(), level, node, text)
-        self._file.write(encode([record])[0], 1)
-        self._show([record])
+        self._record(LogRecord(time.time(), level, node, text))
 
     def follow(self, selection: Selection) -> tuple[History, Follower]:
         """Return what was logged so far, and a follower that goes on exactly where it ends.
@@ -150,7 +171,27 @@ class DataflowLog:
         Raises:
             OSError: a file cannot be read.
         """
-        return History(self.folder, self.nodes, selection), self.hub.follow(selection)
+        return self.history(selection), self.hub.follow(selection)
+
+    def history(self, selection: Selection) -> History:
+        """Return what was logged so far. It has to be closed. Raises OSError as `follow`."""
+        past = None
+        if self._said is not None:
+            last = {
+                (node, stream): number
+                for node, log in self._nodes.items()
+                if log.journal is not None
+                for stream, number in log.journal.last.items()
+            }
+            last["", DAEMON_STREAM] = self._said.last
+            before = time.time_ns() // 1000
+            past = JournalPast(self._about.uuid, selection, last=last, before=before)
+        return History(self.folder, self.nodes, selection, past)
+
+    def _record(self, record: LogRecord) -> None:
+        if self._said is None or not self._said.say(record):
+            self._file.write(encode([record])[0], 1)
+        self._show([record])
 
     def _tell(self, level: str, text: str) -> None:
         """Show a line about the files, which is not for the files while they cannot be written."""

@@ -51,6 +51,11 @@ class Found(NamedTuple):
         return self.folder.name if self.about is None else self.about.title
 
     @property
+    def journal(self) -> bool:
+        """Whether its lines went to the journal."""
+        return self.about is not None and self.about.journal
+
+    @property
     def running(self) -> bool:
         """Whether more lines may come."""
         known = about.read(self.folder)

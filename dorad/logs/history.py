@@ -1,4 +1,4 @@
-"""What the log files of a dataflow held at one moment, as one sequence of records."""
+"""What was logged of a dataflow up to one moment, in files and journal, as one sequence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from dorad.logs.parts import Part, close_parts, open_parts, records, records_bac
 from dorad.logs.paths import DAEMON, files_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Self
 
+    from dorad.logs.journal.reader import JournalPast
     from dorad.logs.record import LogRecord
     from dorad.logs.selection import Selection
 
@@ -29,13 +30,22 @@ _SLACK_S = 60.0
 class History:
     """The files of some nodes, open, each up to where it reached. Use it as a context manager."""
 
-    def __init__(self, folder: Path, nodes: Iterable[str], selection: Selection) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: Iterable[str],
+        selection: Selection,
+        journal: JournalPast | None = None,
+    ) -> None:
         """Open the files of those of `nodes` that are selected, and the daemon's.
+
+        `journal` is what the journal holds of the dataflow, where it is written to; it is owned.
 
         Raises:
             OSError: a file may not be read.
         """
         self.selection = selection
+        self._journal = journal
         self.parts: dict[str, list[Part]] = {}
         """By node, oldest first."""
         nodes = [*nodes]
@@ -55,11 +65,16 @@ class History:
         for parts in self.parts.values():
             close_parts(parts)
         self.parts.clear()
+        if self._journal is not None:
+            self._journal.close()
 
     def blocks(self, tail: int | None = None) -> Iterator[list[LogRecord]]:
         """Yield the selected records by time, oldest first; with `tail` only the last ones.
 
         The lines of one node stay in the order in which it wrote them, whatever times it says.
+
+        Raises:
+            OSError: a file, or the journal, cannot be read.
         """
         if tail is not None:
             found = self._last(tail)
@@ -75,17 +90,22 @@ class History:
         for parts in self.parts.values():
             recent = [p for p in parts if since is None or p.changed >= since - _SLACK_S]
             sources.append(_rising(records(recent)))
+        if self._journal is not None:
+            sources.append(_rising(self._journal.forwards()))
         return map(itemgetter(1), heapq.merge(*sources, key=itemgetter(0)))
 
     def _last(self, count: int) -> list[LogRecord]:
-        sources = [_falling(self._backwards(parts)) for parts in self.parts.values()]
+        newest = map(records_backwards, self.parts.values())
+        sources = [_falling(self._recent(each)) for each in newest]
+        if self._journal is not None:
+            sources.append(_falling(self._recent(self._journal.backwards())))
         newest_first = heapq.merge(*reversed(sources), key=itemgetter(0), reverse=True)
         selected = filter(self.selection.passes, map(itemgetter(1), newest_first))
         return list(islice(selected, count))[::-1]
 
-    def _backwards(self, parts: Sequence[Part]) -> Iterator[LogRecord]:
+    def _recent(self, newest_first: Iterator[LogRecord]) -> Iterator[LogRecord]:
         since = self.selection.since
-        for record in records_backwards(parts):
+        for record in newest_first:
             if since is not None and record.timestamp < since - _SLACK_S:
                 return
             yield record

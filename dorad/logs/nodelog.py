@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dorad.dataflow.model import Logging
+    from dorad.logs.journal.forward import NodeJournal
     from dorad.logs.logfile import LogFile
     from dorad.logs.record import LogRecord
 
@@ -37,14 +38,25 @@ class NodeLog:
         logging: Logging,
         file: LogFile,
         sink: Callable[[Batch], None],
+        journal: NodeJournal | None = None,
+        say: Callable[[LogRecord], None] = lambda record: None,
     ) -> None:
-        """`sink` must not block."""
+        """`sink` must not block. With `journal`, the file has only what that does not take.
+
+        `say` records what there is to say about the node, where the journal is used.
+        """
         self.node = node
         self.logging = logging
         self.file = file
+        self.journal = journal
+        self.say = say
         self._sink = sink
         level = logging.min_log_level
         self._filter = None if level is None or level == RAW else LogFilter(level)
+
+    def passes(self, record: LogRecord) -> bool:
+        """Whether `min_log_level` lets a record through."""
+        return self._filter is None or self._filter.passes(record)
 
     def encode(self, records: Sequence[LogRecord], extra: LogRecord | None) -> list[bytes]:
         """Return what each record adds to the file, nothing for one that is filtered out.
@@ -62,17 +74,21 @@ class NodeLog:
         return lines
 
     def deliver(self, records: Sequence[LogRecord], raw: Sequence[bytes]) -> None:
-        """Pass on what has just been written to the file."""
+        """Pass on what has just been written."""
         if self._filter is not None:
             records = [record for record in records if self._filter.passes(record)]
         self._sink(Batch(self.node, records, raw))
 
     def last_errors(self, count: int) -> list[str]:
-        """Return the last lines on stderr that the file holds, oldest first."""
+        """Return the last lines on stderr that were written so far, oldest first.
+
+        May be called in another thread.
+        """
         selection = Selection(frozenset([self.node]), stream="stderr")
+        past = None if self.journal is None else self.journal.past(selection)
         try:
-            with History(self.file.path.parent, [self.node], selection) as history:
+            with History(self.file.path.parent, [self.node], selection, past) as history:
                 found = [record for block in history.blocks(count) for record in block]
         except OSError:
-            return []  # the file cannot be read; the report goes without
+            return []  # they cannot be read; the report goes without
         return [record.message for record in found]

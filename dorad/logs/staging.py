@@ -12,12 +12,18 @@ goes. Lines move to the file in three steps: BATCH takes the file's size; the li
 the incomplete rest is copied to the other bank, and that one becomes active with one store of a
 word, which is the commit. After a death in between BATCH tells where to cut the file before the
 same lines are appended again. After a death inside a read, the zeros tell how much was read.
+
+Entries for the journal go one by one. SENDING takes where the next one ends in the bank, and SENT
+after it how far they are gone and how many there were, in one word. After a death in between only
+the journal knows whether it got that one; the number that the entry carries is what it is asked
+for.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import time
 
 from dorad.logs.lines import MAX_LINE
 
@@ -33,10 +39,14 @@ _LARGE = 16 * CHUNK
 
 # Words of a stream, from its place in the page.
 _ACTIVE = 0
+_FIRST = 1  # the number before that of the first entry, microseconds since 1970
 _BANK_WORDS = 8  # of bank 0; those of bank 1 are as far behind
 _FILLED = 0
 _SKIPPING = 1
 _BATCH = 2  # size of the file before the batch, plus 1; 0 is no batch
+_SENT = 3  # where the last entry ends in the bank (24 bits), and entries of this stream so far
+_SENDING = 4  # where the next entry ends, times 2, and whether the rest of its line is dropped
+_END_BITS = 24
 _STREAM_WORDS = 64
 
 
@@ -87,6 +97,8 @@ class Stage:
         self._memory = memory
         self._view = view
         self._offset = offset
+        if not words[_FIRST]:
+            words[_FIRST] = time.time_ns() // 1000
 
     @property
     def filled(self) -> int:
@@ -135,6 +147,8 @@ class Stage:
         self._memory[new : new + rest] = self._memory[old + used : old + filled]
         self._memory[new + rest : new + rest + CHUNK] = _ZEROS
         new_words = (1 + other) * _BANK_WORDS
+        self.words[new_words + _SENT] = self._sent() >> _END_BITS << _END_BITS
+        self.words[new_words + _SENDING] = 0
         self.words[new_words + _FILLED] = rest
         self.words[new_words + _SKIPPING] = int(skipping)
         self.words[new_words + _BATCH] = 0
@@ -154,6 +168,55 @@ class Stage:
         self._grow(filled, len(read))
         batch = self.words[self._bank() + _BATCH]
         return batch - 1 if batch else None
+
+    def forget_batch(self) -> None:
+        """Take note that the file has been cut: what others append to it now is not to be."""
+        self.words[self._bank() + _BATCH] = 0
+
+    # -- the journal -------------------------------------------------------------------------
+
+    @property
+    def number(self) -> int:
+        """The number of the last entry; over all processes of a node they rise."""
+        return int(self.words[_FIRST]) + (self._sent() >> _END_BITS)
+
+    def sending(self, end: int, *, skipping: bool) -> None:
+        """Take note that an entry is about to be sent, made of the bytes up to `end`."""
+        self.words[self._bank() + _SENDING] = end << 1 | skipping
+
+    def sent(self) -> None:
+        """Take note that it was sent."""
+        end = self.words[self._bank() + _SENDING] >> 1
+        count = (self._sent() >> _END_BITS) + 1
+        self.words[self._bank() + _SENT] = count << _END_BITS | end
+
+    def not_sent(self) -> None:
+        """Take note that it was not."""
+        self.words[self._bank() + _SENDING] = 0
+
+    def doubtful(self) -> int | None:
+        """Return the number of the entry that may or may not have been sent before a death."""
+        if self.words[self._bank() + _SENDING] >> 1 > self._sent_end():
+            return self.number + 1
+        return None
+
+    def settle(self, *, arrived: bool) -> None:
+        """Let go of all that was sent before a death; `arrived` is said of what is doubtful."""
+        if self.doubtful() is not None:
+            if arrived:
+                self.sent()
+            else:
+                self.not_sent()
+        end = self._sent_end()
+        if end:
+            last = self.words[self._bank() + _SENDING]
+            self.commit(end, skipping=last >> 1 == end and bool(last & 1))
+
+    def _sent(self) -> int:
+        return int(self.words[self._bank() + _SENT])
+
+    def _sent_end(self) -> int:
+        return self._sent() & ((1 << _END_BITS) - 1)
 
     def _grow(self, filled: int, count: int) -> None:
         """Take note of `count` more bytes; the zeros behind them come first."""

@@ -317,6 +317,7 @@ class SystemdHost:
         unit.process = Process(
             pid, started, lambda _, number: self._signal(unit, number), skipped, refused
         )
+        unit.process.unit = unit.name
         return unit.process
 
     def _signal(self, unit: Unit, number: int) -> None:

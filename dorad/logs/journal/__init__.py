@@ -1,0 +1,1 @@
+"""Lines of nodes in systemd's journal: written, and read again."""

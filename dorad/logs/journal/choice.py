@@ -1,0 +1,46 @@
+"""Whether lines of nodes go to the journal or to files."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.logs.journal.writer import SOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Choice(NamedTuple):
+    """Where lines go."""
+
+    journal: bool
+    note: str | None = None
+    """What the operator should know about it, in one line."""
+
+
+def choose(
+    wanted: bool | None, environ: Mapping[str, str], *, system: bool, path: str = SOCKET
+) -> Choice:
+    """Return where lines go; `wanted` is what the configuration says, None if nothing.
+
+    To the journal go those of the machine's daemon, if systemd runs it; where there is no journal,
+    files are written.
+    """
+    by_systemd = bool(environ.get("NOTIFY_SOCKET") or environ.get("JOURNAL_STREAM"))
+    if wanted is False or (wanted is None and not (system and by_systemd)):
+        return Choice(False)
+    why = _missing(path)
+    if why is None:
+        return Choice(True)
+    return Choice(False, f"there is no journal ({path}: {why}), so log lines go to files")
+
+
+def _missing(path: str) -> str | None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+        try:
+            connection.connect(path)
+        except OSError as error:
+            return error.strerror or os.strerror(error.errno or 0)
+    return None

@@ -1,0 +1,168 @@
+"""From lines in the staging memory to entries of the journal, each exactly once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.logs.journal.budget import Budget
+from dorad.logs.journal.entry import DAEMON_STREAM, Origin, encode
+from dorad.logs.journal.reader import JournalPast, arrived
+from dorad.logs.journal.tracebacks import Span, spans
+from dorad.logs.record import RAW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dorad.logs.journal.writer import Journal
+    from dorad.logs.lines import Cut
+    from dorad.logs.record import LogRecord, Stream
+    from dorad.logs.selection import Selection
+    from dorad.logs.staging import Stage
+
+_GO_ON = "its lines go to files until it prints less, `dora logs` shows them as before"
+HELD_BYTES = 256 << 10
+"""A traceback that is not complete is waited for up to this size."""
+
+
+class Forwarded(NamedTuple):
+    """What became of some lines."""
+
+    lines: int
+    """How many are in the journal; the others are in the staging memory still."""
+    held: bool = False
+    """The next ones may go on: they wait for more."""
+    full: bool = False
+    """The journal took no more."""
+
+
+class NodeJournal:
+    """The journal as one node sees it, over all of its processes."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        dataflow: str,
+        name: str | None,
+        node: str,
+        tell: Callable[[str, str, str], None] = lambda level, node, text: None,
+        arrived: Callable[[str, str, str, int], bool] = arrived,
+    ) -> None:
+        """`tell` gets level, node and sentence when the node has used up its share.
+
+        `arrived` tells whether the journal has the entry of dataflow, node, stream and number.
+        """
+        self.journal = journal
+        self._budget = Budget()
+        self._over = False
+        self._tell = tell
+        self.last: dict[str, int] = {}
+        """The number of the last entry, by stream."""
+        self._dataflow = dataflow
+        self._name = name
+        self._node = node
+        self._arrived = arrived
+        self._origins: dict[tuple[Stream, str | None], Origin] = {}
+
+    def usable(self) -> bool:
+        """Whether the next lines may go to the journal."""
+        over = not self._budget.allows()
+        if over != self._over:
+            self._over = over
+            if over:
+                self._tell("warn", self._node, "has filled its share of the journal; " + _GO_ON)
+            else:
+                self._tell("info", self._node, "its lines go to the journal again")
+        return not over and self.journal.usable()
+
+    def past(self, selection: Selection) -> JournalPast:
+        """Return what the journal holds of what was sent so far."""
+        last = {(self._node, stream): number for stream, number in self.last.items()}
+        return JournalPast(self._dataflow, selection, last=last)
+
+    def settle(self, stage: Stage, stream: Stream) -> None:
+        """Go on after the death of the process that sent what is in `stage`."""
+        number = stage.doubtful()
+        arrived = number is not None and self._arrived(self._dataflow, self._node, stream, number)
+        stage.settle(arrived=arrived)
+        self.last[stream] = stage.number
+
+    def forward(
+        self,
+        stage: Stage,
+        cut: Cut,
+        records: Sequence[LogRecord],
+        wanted: Callable[[LogRecord], bool],
+        *,
+        unit: str | None,
+        hold: bool,
+    ) -> Forwarded:
+        """Send the records of the lines in `cut`, and let go of those that were sent.
+
+        Those that are not `wanted` count as sent. With `hold` a traceback that may go on is kept
+        back, unless it is too large.
+        """
+        ends = cut.ends()
+        stream = records[0].stream
+        origin = self._origin(stream, unit)
+        done = entries = 0
+        held = full = False
+        for span in _spans(records):
+            begun = ends[span.begin - 1] if span.begin else 0
+            if span.open and hold and not cut.more and ends[span.end - 1] - begun < HELD_BYTES:
+                held = True
+                break
+            chosen = [record for record in records[span.begin : span.end] if wanted(record)]
+            last = span.end == len(records)
+            if chosen:
+                entry = encode(origin, chosen, stage.number + 1)
+                stage.sending(ends[span.end - 1], skipping=last and cut.skipping)
+                if not self.journal.send(entry):
+                    stage.not_sent()
+                    full = True
+                    break
+                stage.sent()
+                entries += 1
+            done = span.end
+        if done:
+            every = done == len(records)
+            used = cut.used if every else ends[done - 1]
+            stage.commit(used, skipping=every and cut.skipping)
+        self.last[stream] = stage.number
+        self._budget.take(entries)
+        return Forwarded(done, held, full)
+
+    def _origin(self, stream: Stream, unit: str | None) -> Origin:
+        origin = self._origins.get((stream, unit))
+        if origin is None:
+            self._origins = {key: each for key, each in self._origins.items() if key[1] == unit}
+            origin = Origin(self._dataflow, self._name, self._node, stream, unit)
+            self._origins[stream, unit] = origin
+        return origin
+
+
+def _spans(records: Sequence[LogRecord]) -> list[Span]:
+    """Return which records are one entry; only raw lines of stderr are joined."""
+    if records[0].stream != "stderr":
+        return [Span(at, at + 1) for at in range(len(records))]
+    return spans([record.message if record.level == RAW else "-" for record in records])
+
+
+class DaemonJournal:
+    """The journal as the daemon uses it for what it says about a dataflow."""
+
+    def __init__(self, journal: Journal, dataflow: str, name: str | None, first: int) -> None:
+        """`first` is the number before that of the first entry; microseconds since 1970."""
+        self.last = first
+        self._journal = journal
+        self._dataflow = dataflow
+        self._name = name
+
+    def say(self, record: LogRecord) -> bool:
+        """Send a record; False if the journal does not take it now."""
+        if not self._journal.usable():
+            return False
+        origin = Origin(self._dataflow, self._name, record.node, DAEMON_STREAM)
+        if not self._journal.send(encode(origin, [record], self.last + 1)):
+            return False
+        self.last += 1
+        return True

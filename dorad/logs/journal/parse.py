@@ -1,0 +1,105 @@
+"""Entries of the journal, as `journalctl -o json` prints them, back to records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from dorad.logs.journal.entry import DAEMON_STREAM
+from dorad.logs.paths import DAEMON
+from dorad.logs.record import RAW, LogRecord, parse_level
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FIELDS = (
+    "MESSAGE",
+    "DORA_NODE",
+    "DORA_STREAM",
+    "DORA_LEVEL",
+    "DORA_TARGET",
+    "DORA_TIME",
+    "DORA_SEQ",
+    "DORA_FIELDS",
+    "CODE_FILE",
+    "CODE_LINE",
+    "CODE_FUNC",
+)
+"""What is needed of an entry."""
+
+_decoder = msgspec.json.Decoder(dict[str, Any])
+_fields_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class Entry(NamedTuple):
+    """One entry: the lines that it was made of, and what tells it from others."""
+
+    records: list[LogRecord]
+    node: str
+    stream: str
+    number: int
+    cursor: str
+    """Where it stands in the journal."""
+
+
+def parse(line: bytes) -> Entry | None:
+    """Return the entry of one line of JSON; None if it is none of ours."""
+    try:
+        found = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    node, stream, level, message, micros, number = (
+        _text(found, key)
+        for key in ("DORA_NODE", "DORA_STREAM", "DORA_LEVEL", "MESSAGE", "DORA_TIME", "DORA_SEQ")
+    )
+    if message is None or node is None or stream not in ("stdout", "stderr", DAEMON_STREAM):
+        return None
+    known = RAW if level == RAW else parse_level(level or "")
+    if known is None or not (micros or "").isdecimal() or not (number or "").isdecimal():
+        return None
+    assert micros is not None and number is not None
+    place = _text(found, "CODE_LINE")
+    record = LogRecord(
+        timestamp=int(micros) / 1e6,
+        level=known,
+        node=None if node == DAEMON else node,
+        message=message,
+        stream="stderr" if stream == "stderr" else "stdout",
+        target=_text(found, "DORA_TARGET"),
+        fields=_fields(_text(found, "DORA_FIELDS")),
+        file=_text(found, "CODE_FILE"),
+        line=int(place) if place is not None and place.isdecimal() else None,
+        module_path=_text(found, "CODE_FUNC"),
+    )
+    return Entry(_lines(record), node, stream, int(number), _text(found, "__CURSOR") or "")
+
+
+def _lines(record: LogRecord) -> list[LogRecord]:
+    """Return the lines that were joined: a raw line has no newline in it."""
+    if record.level != RAW or "\n" not in record.message:
+        return [record]
+    lines = record.message.split("\n")
+    return [msgspec.structs.replace(record, message=line) for line in lines]
+
+
+def _text(found: Mapping[str, Any], key: str) -> str | None:
+    """Return a field: text, or the numbers of its bytes where it holds what is not printable."""
+    value = found.get(key)
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        value = value[0]  # said more than once
+    if isinstance(value, list):
+        try:
+            return bytes(value).decode("utf-8", "replace")
+        except (TypeError, ValueError):
+            return None
+    return value if isinstance(value, str) else None
+
+
+def _fields(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        return _fields_decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None

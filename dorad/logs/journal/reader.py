@@ -1,0 +1,218 @@
+"""Reading the journal with systemd's own program, `journalctl`."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from dorad.logs.journal.entry import DAEMON_STREAM
+from dorad.logs.journal.parse import FIELDS, Entry, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from dorad.logs.record import LogRecord
+    from dorad.logs.selection import Selection
+
+PATIENCE_S = 30.0
+"""Seconds without a word after which `journalctl` is given up."""
+SYNC_S = 5.0
+
+_BLOCK = 1 << 18
+_SLACK_S = 60.0
+"""Nodes have clocks of their own: how far their times may be from those of the journal."""
+
+
+class JournalError(OSError):
+    """The journal cannot be read; the text says why."""
+
+
+class JournalPast:
+    """What the journal holds of one dataflow. Made for one reading; `close` ends that."""
+
+    def __init__(
+        self,
+        dataflow: str,
+        selection: Selection,
+        *,
+        last: Mapping[tuple[str, str], int] | None = None,
+        before: int | None = None,
+        program: Sequence[str] = ("journalctl",),
+    ) -> None:
+        """`last` has the numbers of the last entries that count, by node and stream.
+
+        All that the daemon says counts as one node, "". Of others those count that have a number
+        below `before` (microseconds since 1970).
+        """
+        self._dataflow = dataflow
+        self._selection = selection
+        self._last = last or {}
+        self._before = before
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._newest: str | None = None
+
+    def close(self) -> None:
+        """End `journalctl`, if it runs; whoever iterates comes to an end. Idempotent."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+
+    def forwards(self) -> Iterator[LogRecord]:
+        """Yield records, oldest first, of which not all are selected. Raises JournalError."""
+        for entry in self._entries():
+            self._newest = entry.cursor
+            yield from entry.records
+
+    def backwards(self) -> Iterator[LogRecord]:
+        """Yield the same, newest first."""
+        for entry in self._entries("--reverse"):
+            self._newest = self._newest or entry.cursor
+            yield from reversed(entry.records)
+
+    def follow(
+        self, running: Callable[[], bool], *, skip: bool = False
+    ) -> Iterator[list[LogRecord]]:
+        """Yield what comes after all that was read, until the dataflow no longer runs.
+
+        With `skip`, nothing was read because nothing of what there was is wanted. An empty list
+        says twice a second that there is nothing new.
+        """
+        options = ["--follow", "--lines=0" if skip else "--no-tail"]
+        if self._newest is not None:
+            options.append(f"--after-cursor={self._newest}")
+        was_running = True
+        for lines in self._blocks(options, wait=0.5):
+            entries = [entry for entry in map(parse, lines) if entry is not None]
+            if not entries and not was_running:
+                return
+            was_running = running()
+            yield [record for entry in entries for record in entry.records]
+
+    def _entries(self, *options: str) -> Iterator[Entry]:
+        sync(self._program)
+        for lines in self._blocks(options):
+            for line in lines:
+                entry = parse(line)
+                if entry is not None and self._counts(entry):
+                    yield entry
+
+    def _counts(self, entry: Entry) -> bool:
+        node = "" if entry.stream == DAEMON_STREAM else entry.node
+        last = self._last.get((node, entry.stream))
+        if last is not None:
+            return entry.number <= last
+        return self._before is None or entry.number < self._before
+
+    def _command(self, options: Sequence[str]) -> list[str]:
+        matches = [f"DORA_DATAFLOW={self._dataflow}"]
+        matches += [f"DORA_NODE={node}" for node in sorted(self._selection.nodes)]
+        if self._selection.stream is not None:
+            matches.append(f"DORA_STREAM={self._selection.stream}")
+        since = self._selection.since
+        times = [] if since is None else [f"--since=@{since - _SLACK_S:.0f}"]
+        return [*_base(self._program), *options, *times, *matches]
+
+    def _blocks(
+        self, options: Sequence[str], *, wait: float | None = None
+    ) -> Iterator[list[bytes]]:
+        """Yield whole lines as they come; with `wait`, an empty list after as many seconds."""
+        command = self._command(options)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"},
+            )
+        except OSError as error:
+            raise JournalError(f"{command[0]} cannot be run: {error.strerror}") from error
+        assert process.stdout is not None and process.stderr is not None
+        self._process = process
+        with process:
+            try:
+                if self._closed:
+                    return
+                yield from _lines(process.stdout.fileno(), wait)
+                if process.wait(PATIENCE_S) > 0 and not self._closed:
+                    said = process.stderr.read().decode("utf-8", "replace").strip()
+                    raise JournalError(f"the journal cannot be read: {said or 'journalctl failed'}")
+            finally:
+                process.kill()
+
+
+def _lines(pipe: int, wait: float | None) -> Iterator[list[bytes]]:
+    rest = b""
+    heard = time.monotonic()
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    while True:
+        if not poll.poll(1000 * (PATIENCE_S if wait is None else wait)):
+            if wait is None:
+                silent = time.monotonic() - heard
+                raise JournalError(f"the journal cannot be read: no answer in {silent:.0f} s")
+            yield []
+            continue
+        heard = time.monotonic()
+        block = os.read(pipe, _BLOCK)
+        if not block:
+            return
+        *lines, rest = (rest + block).split(b"\n")
+        if lines:
+            yield lines
+
+
+def arrived(
+    dataflow: str,
+    node: str,
+    stream: str,
+    number: int,
+    program: Sequence[str] = ("journalctl",),
+) -> bool:
+    """Tell whether the journal has this entry. Waits for it to write what it got, and answers
+    False where it cannot be asked: rather twice than never.
+    """
+    sync(program)
+    matches = (
+        f"DORA_DATAFLOW={dataflow}",
+        f"DORA_NODE={node}",
+        f"DORA_STREAM={stream}",
+        f"DORA_SEQ={number}",
+    )
+    try:
+        done = subprocess.run(
+            [*_base(program), "--lines=1", *matches],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=SYNC_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return bool(done.stdout.strip())
+
+
+def sync(program: Sequence[str] = ("journalctl",)) -> None:
+    """Wait until the journal has written what it got; not where that is not allowed."""
+    try:
+        subprocess.run(
+            [*program, "--sync"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=SYNC_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return  # then what came last may be missing
+
+
+def _base(program: Sequence[str]) -> list[str]:
+    options = ("--output=json", "--all", "--no-pager", "--quiet")
+    return [*program, *options, f"--output-fields={','.join(FIELDS)}"]
