@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 
-.PHONY: help demo test lint hub bench torture faults model clean
+.PHONY: help demo test lint hub bench bench-rt torture faults model clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 demo: $(VENV)/.demo ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
@@ -29,6 +29,9 @@ hub: $(VENV)/.dev ## Run third-party nodes from PyPI, unmodified
 
 bench: $(VENV)/.dev ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
 	$(BIN)/python -m hwtests.bench
+
+bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
+	$(BIN)/python -m hwtests.realtime
 
 torture: $(VENV)/.dev ## Kill nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
