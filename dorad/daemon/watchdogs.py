@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 SAMPLE_S = 0.05
 """Seconds between looks at words that announce nothing when they change."""
 
+HEAR_S = 1.0
+"""Seconds that a daemon which takes over has for hearing what was said while none was there: a node
+may have called `Node()` long ago."""
+
 STALL_S = 0.5
 """A look that comes so much too late means that this process did not run; nor need the others
 have. Such a time counts for nobody's silence."""
@@ -45,12 +49,15 @@ class Watchdogs:
         self._health: dict[str, Health] = {}
         self._pinged: dict[str, float] = {}
         self._breakers: dict[tuple[str, str], Breaker] = {}
+        self._begun = -math.inf
+        """When the watch began."""
         self._stalled = 0.0
         """Seconds that this process did not run for; `now` below is without them."""
 
     async def run(self) -> None:
         """Watch until cancelled."""
         loop = asyncio.get_running_loop()
+        self._begun = loop.time()
         while True:
             begun = loop.time()
             wait = self.look(begun - self._stalled)
@@ -80,7 +87,10 @@ class Watchdogs:
             return
         if self._spawned.get(name, (0, 0.0))[0] != run.lives:
             self._spawned[name] = (run.lives, run.spawned - self._stalled)
-        due = self._spawned[name][1] + timeout
+        spawned = self._spawned[name][1]
+        due = spawned + timeout
+        if spawned < self._begun:
+            due = max(due, self._begun + HEAR_S)
         if now < due:
             yield due
         else:

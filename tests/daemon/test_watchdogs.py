@@ -8,7 +8,7 @@ import pytest
 from dorad.daemon.lifecycle import Lifecycle
 from dorad.daemon.noderun import NodeRun
 from dorad.daemon.shared import Shared
-from dorad.daemon.watchdogs import SAMPLE_S, Watchdogs
+from dorad.daemon.watchdogs import HEAR_S, SAMPLE_S, Watchdogs
 from dorad.dataflow.model import Node
 from tests.daemon.fakes import Edge, FakeBroker, FakeProcess, Vitals, until
 from tests.daemon.flows import dataflow, node
@@ -89,6 +89,21 @@ async def test_every_life_has_its_own_time_to_start() -> None:
     scene.runs["a"].born(scene.processes["a"], 1.5, 0.0)
     assert scene.look(2.5) == 1.0
     assert not scene.killed("a")
+
+
+@pytest.mark.parametrize("has_called", [True, False])
+async def test_a_daemon_that_takes_over_first_hears_who_called_node_meanwhile(
+    has_called: bool,
+) -> None:
+    scene = Scene(checked(startup_timeout=2.0), connected=False)
+    watching = asyncio.create_task(scene.dogs.run())
+    await asyncio.sleep(0)
+    watching.cancel()
+    assert not scene.killed("a")
+    if has_called:
+        scene.connect("a")
+    scene.look(asyncio.get_running_loop().time() + HEAR_S)
+    assert scene.killed("a") is not has_called
 
 
 async def test_a_node_that_does_not_come_back_is_killed_once() -> None:
