@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
@@ -172,6 +173,14 @@ async def test_a_cancelled_reader_leaves_nothing(on: Stage, taps: Taps) -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert _tap_processes() == []
+
+
+def test_a_tap_whose_daemon_was_killed_before_it_began_ends_without_a_word() -> None:
+    orphan = ["-m", "dorad.daemon.tap.process", "1", "echo", "10"]
+    done = subprocess.run(
+        [sys.executable, *orphan], capture_output=True, timeout=DEADLINE_S, stdin=subprocess.DEVNULL
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 async def test_a_tap_ends_with_the_dataflow(taps: Taps) -> None:

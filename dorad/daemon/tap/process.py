@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 def main(parent: int, task: str, queue_size: int) -> None:
     """Serve until there is nothing left to do."""
-    die_with_parent(parent)
+    try:
+        die_with_parent(parent)
+    except ProcessLookupError:
+        return  # the daemon has been killed already
     # What a library prints must not come between frames.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
