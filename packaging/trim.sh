@@ -28,6 +28,3 @@ rm -rf numpy/f2py numpy/_core/include numpy/_core/lib numpy/random/lib numpy/_py
 
 # SQLite's own programs.
 rm -rf apsw/sqlite_extra_binaries
-
-# Modules are imported; none is a command.
-find . -name '*.py' -perm /111 -exec chmod a-x {} +
