@@ -5,6 +5,7 @@ A node's process pays for these imports: only the standard library.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 
@@ -27,12 +28,14 @@ def lock() -> str | None:
     """
     limit, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit != most:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
-    free = most == resource.RLIM_INFINITY or has_capability(CAP_IPC_LOCK)
+        with contextlib.suppress(OSError, ValueError):  # forbidden by a sandbox
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+        limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    free = limit == resource.RLIM_INFINITY or has_capability(CAP_IPC_LOCK)
     code = _mlockall(_MCL_CURRENT | _MCL_ONFAULT | (_MCL_FUTURE if free else 0))
     if code == 0 and free:
         return None
-    found = f"its limit is {most >> 10} KiB" if not free else os.strerror(code)
+    found = f"its limit is {limit >> 10} KiB" if not free else os.strerror(code)
     if code == 0:
         return f"lock_memory: only what it has now is locked: {found}; {_HINT}"
     return f"lock_memory: the memory of the process is not locked: {found}; {_HINT}"

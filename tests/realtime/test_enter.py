@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from dorad.realtime.enter import entering
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
 from tests.realtime.test_processes import may
@@ -33,3 +35,17 @@ def test_a_deadline_that_is_refused_is_told() -> None:
     said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert int(said.stdout) == os.SCHED_OTHER
     assert said.stderr.startswith("realtime: runs without `deadline (5 ms within 1 ms, every 1 ms)")
+
+
+def test_the_right_to_it_is_not_the_commands() -> None:
+    may(DEADLINE)
+    caps = ("--inh-caps=+sys_nice", "--ambient-caps=+sys_nice", "--bounding-set=-all,+sys_nice")
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps)
+    says = "import os; print(os.sched_getscheduler(0), open('/proc/self/status').read())"
+    # The interpreter of these tests may lie where another user cannot look.
+    argv = [*user, *entering(DEADLINE, ("/usr/bin/python3", "-S", "-c", says))]
+    if os.geteuid() != 0 or subprocess.run([*user, sys.executable, "-V"], check=False).returncode:
+        pytest.skip("becoming another user takes root, and an interpreter that all may run")
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.split()[0] == str(SCHED_DEADLINE | os.SCHED_RESET_ON_FORK)
+    assert "CapEff:\t0000000000000000" in said

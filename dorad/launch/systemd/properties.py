@@ -7,6 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dorad.realtime.enter import entering
+from dorad.realtime.refusal import CAP_SYS_NICE
+from dorad.realtime.schedule import SCHED_DEADLINE
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -48,7 +52,8 @@ def properties(
     """
     dataflow_id, node, _ = [*tag.split("/", 2), "", ""][:3]
     flow = command.dataflow_name or dataflow_id
-    argv = _argv(command)
+    # A unit has no property for the policy `deadline`.
+    argv = entering(command.schedule, command.argv)
     found: Properties = [
         ("Description", "s", f"Node {node} of dataflow {flow}"),
         ("Slice", "s", SLICE),
@@ -99,20 +104,6 @@ def tag_of(fields: Collection[bytes]) -> str | None:
     return None
 
 
-def _argv(command: Command) -> list[str]:
-    schedule = command.schedule
-    if schedule is None or not schedule.deadline_ns:
-        return list(command.argv)
-    # A unit has no property for this policy.
-    times = {
-        "runtime": schedule.runtime_ns,
-        "deadline": schedule.deadline_ns,
-        "period": schedule.period_ns,
-    }
-    options = [f"--sched-{name}={time}" for name, time in times.items()]
-    return ["/usr/bin/chrt", "--deadline", "--reset-on-fork", *options, "0", *command.argv]
-
-
 def _environment(command: Command, own: Mapping[str, str]) -> list[str]:
     left = {name: value for name, value in command.env.items() if not _OWN.fullmatch(name)}
     if command.user:
@@ -137,6 +128,9 @@ def _schedule(schedule: Schedule) -> Properties:
     found: Properties = []
     if schedule.lock_memory:
         found.append(("LimitMEMLOCK", "t", _INFINITY))
+    if schedule.policy == SCHED_DEADLINE:
+        # Used, and given away, by the words before the command.
+        found.append(("AmbientCapabilities", "t", 1 << CAP_SYS_NICE))
     if schedule.policy in (os.SCHED_FIFO, os.SCHED_RR):
         found += [
             ("CPUSchedulingPolicy", "i", schedule.policy),
