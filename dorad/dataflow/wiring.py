@@ -44,7 +44,9 @@ def connect(
             )
         elif node.id:
             by_id[node.id] = node
-    resolved = tuple(_resolve(node, by_id) for node in nodes)
+    resolved = tuple(nodes)
+    if any(node.lone_operator for node in by_id.values()):
+        resolved = tuple(_resolve(node, by_id) for node in nodes)
     edges = [edge for node in resolved for edge in _edges(node)]
     for edge in edges:
         _check_source(edge, by_id, places, problems)
@@ -65,8 +67,6 @@ def _resolve(node: Node, by_id: Mapping[str, Node]) -> Node:
     def resolved(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
         return tuple(replace(i, source=_full_source(i.source, by_id)) for i in inputs)
 
-    if not any(other.lone_operator for other in by_id.values()):
-        return node
     operators = tuple(replace(op, inputs=resolved(op.inputs)) for op in node.operators)
     return replace(node, inputs=resolved(node.inputs), operators=operators)
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from dorad.launch.model import Command
 
-_ANSWER_SECONDS = 30.0
+_SILENCE_SECONDS = 30.0
+"""For so long a parent that is to start processes may say nothing at all."""
 _AT_ONCE = 64
 """Packets read before others get their turn on the event loop."""
 
@@ -57,6 +58,8 @@ class Link:
         self._forget = forget
         self._unwanted: set[int] = set()
         self._requests = 0
+        self._heard = 0
+        """Packets of the parent so far."""
         self._pending: dict[int, asyncio.Future[Process]] = {}
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._emptied = asyncio.Event()
@@ -85,8 +88,7 @@ class Link:
             self._request_spawn(self._requests, command, stdout_fd, stderr_fd, tag)
             answer: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
             self._pending[self._requests] = answer
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                process = await answer
+            process = await self._answered(answer)
             wanted = {"user": command.user, "resources": command.resources}
             process.left_out = tuple(key for key, value in wanted.items() if value)
             return process
@@ -98,6 +100,22 @@ class Link:
             raise LaunchError(
                 f"cannot start {command.argv[0]} through the {self._parent}: {why}"
             ) from error
+
+    async def _answered(self, answer: asyncio.Future[Process]) -> Process:
+        """Return the answer; of hundreds of processes the last may well take a minute to start.
+
+        Raises:
+            TimeoutError: the parent has fallen silent.
+        """
+        try:
+            while not answer.done():
+                heard = self._heard
+                await asyncio.wait([answer], timeout=_SILENCE_SECONDS)
+                if self._heard == heard and not answer.done():
+                    raise TimeoutError
+            return answer.result()
+        finally:
+            answer.cancel()
 
     def send(self, packet: bytes, fds: Sequence[int] = ()) -> None:
         """Send now or, with duplicates of the descriptors, as soon as the parent takes it.
@@ -227,6 +245,7 @@ class Link:
             return False
         except ConnectionError:
             packet, fds = b"", []
+        self._heard += 1
         match packet.split():
             case []:
                 self.deafen()
