@@ -145,7 +145,8 @@ class DataflowLog:
             self.folder,
             node.id,
             self.trouble,
-            max_size=node.logging.max_log_size or (None if self._journal is None else SPARE_FILE),
+            max_size=node.logging.max_log_size
+            or (disk.share(self._limit) if self._journal is None else SPARE_FILE),
             max_rotated=node.logging.max_rotated_files,
             others=self._ids,
         )

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 VARIABLE = "DORA_LOG_DISK_LIMIT"
 DEFAULT_LIMIT = 1 << 30
+SHARE = 8
+"""A file that has no limit of its own may take the limit divided by this,"""
+SMALLEST = 64 << 10
+"""or so many bytes, if that is more."""
 LEFT_ALONE_S = 600.0
 """A dataflow that is not known to have ended may be taken over by another daemon. Its folder counts
 as finished when nothing was written to it for as long as this."""
@@ -68,6 +72,14 @@ def limit(environ: Mapping[str, str]) -> int | None:
         return parse_size(text)
     except TextError as error:
         raise ValueError(f"{VARIABLE}: {error}; or write `off`") from error
+
+
+def share(limit: int | None) -> int | None:
+    """Return the bytes at which a file is rotated that has no limit of its own; None is never.
+
+    With the usual number of rotated files a node alone keeps below the whole limit.
+    """
+    return None if limit is None else max(limit // SHARE, SMALLEST)
 
 
 def prepare(folder: Path) -> None:

@@ -132,6 +132,21 @@ def test_a_limit_of_the_disk_that_is_none_is_refused_at_once(
         made(tmp_path)
 
 
+async def test_a_node_that_prints_without_end_keeps_below_the_limit_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DORA_LOG_DISK_LIMIT", "1MB")
+    log = made(tmp_path)
+    log.begin()
+    file = node_log(log, tmp_path, "cam").file
+    for _ in range(500):
+        file.write(b"x" * 9_999 + b"\n", 1)
+    log.end("finished")
+    kept = [path.stat().st_size for path in log.folder.glob("log_cam*")]
+    assert len(kept) == 6
+    assert sum(kept) < 1 << 20
+
+
 async def test_who_follows_one_node_gets_its_lines_and_what_the_daemon_says_about_it(
     tmp_path: Path,
 ) -> None:
