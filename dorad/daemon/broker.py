@@ -52,9 +52,13 @@ class Broker(Telling, Seeing):
         listener: BrokerListener,
         *,
         store: FdStore | None = None,
+        admits: Callable[[int], bool] | None = None,
         hello_deadline: float = HELLO_DEADLINE_S,
     ) -> None:
-        """Make a broker that has not made anything yet; `store` keeps what is to outlive it."""
+        """Make a broker that has not made anything yet; `store` keeps what is to outlive it.
+
+        `admits` is as `Lobby`'s.
+        """
         self.on_change: Callable[[], None] = lambda: None
         """Called when `snapshot` would return something else than before."""
         self.on_note: Callable[[str, str], None] = lambda _node, _text: None
@@ -80,7 +84,7 @@ class Broker(Telling, Seeing):
         )
         members = self._members
         self._lobby = Lobby(
-            socket_path, hello_deadline, members.hello, members.heard, members.ended
+            socket_path, hello_deadline, members.hello, members.heard, members.ended, admits
         )
 
     def _changed(self) -> None:

@@ -28,12 +28,15 @@ class Lobby:
         on_hello: Callable[[Connection, Packet], None],
         on_packet: Callable[[Connection, Packet], None],
         on_end: Callable[[Connection], None],
+        admits: Callable[[int], bool] | None = None,
     ) -> None:
+        """`admits` tells whether nodes may run as a user id other than ours; None: none may."""
         self._path = path
         self._deadline = deadline
         self._on_hello = on_hello
         self._on_packet = on_packet
         self._on_end = on_end
+        self._admits = admits
         self._strangers: dict[Connection, asyncio.TimerHandle] = {}
         self._server: socket.socket | None = None
 
@@ -48,7 +51,7 @@ class Lobby:
             self._server = server
             self._path.unlink(missing_ok=True)
             server.bind(os.fspath(self._path))
-            self._path.chmod(0o600)
+            self._path.chmod(0o600 if self._admits is None else 0o666)
             server.listen(128)
         else:
             self._server = server = socket.socket(fileno=kept)
@@ -82,7 +85,8 @@ class Lobby:
             return
         sock.setblocking(False)
         connection = Connection(sock, self._heard, self._ended)
-        if connection.uid not in (0, os.getuid()):
+        uid = connection.uid
+        if uid not in (0, os.getuid()) and not (self._admits and self._admits(uid)):
             connection.close("another user's process")
             return
         loop = asyncio.get_running_loop()

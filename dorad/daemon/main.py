@@ -21,7 +21,8 @@ Examples:
 
 \b
 SIGTERM and SIGINT stop all dataflows and then the daemon; a second one kills the nodes at once.
-After SIGKILL the nodes run on, and the next dorad takes them over.
+After SIGKILL the nodes run on, and the next dorad takes them over. Where systemd runs it they do
+so in any case, but at shutdown. SIGHUP reads the configuration again.
 """
 
 
@@ -41,6 +42,11 @@ After SIGKILL the nodes run on, and the next dorad takes them over.
     help="Keep the state here instead.",
 )
 @click.option("--group", metavar="NAME", help="Whose members may use the control socket, too.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration; with --system it is /etc/dorad/dorad.toml if there is one.",
+)
 @click.option("--rt", is_flag=True, help="Run in real time: urgent, with all memory locked.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.version_option(__version__, "-V", "--version", message="dorad %(version)s")
@@ -50,12 +56,13 @@ def command(
     runtime_dir: Path | None,
     state_dir: Path | None,
     group: str | None,
+    config: Path | None,
     rt: bool,
     verbose: bool,
 ) -> int:
     """Supervise dataflows in the background of this machine."""
+    from dorad.daemon.config import SYSTEM_FILE
     from dorad.daemon.service import Service, ServiceError
-    from dorad.realtime.settings import RealtimeSettings
 
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
@@ -73,7 +80,13 @@ def command(
             chosen.logs if state_dir is None or chosen.logs is None else state_dir.absolute(),
         )
         return asyncio.run(
-            Service(places, system=system, group=group, realtime=RealtimeSettings(enabled=rt)).run()
+            Service(
+                places,
+                system=system,
+                group=group,
+                config=config or (SYSTEM_FILE if system else None),
+                realtime=rt,
+            ).run()
         )
     except (OSError, ServiceError) as error:
         raise click.ClickException(str(error)) from error

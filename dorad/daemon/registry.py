@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import pwd
 import signal
 import time
 import uuid
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
 from dorad.daemon.autostart import due, first_since_boot
+from dorad.daemon.config import NodeSettings
 from dorad.daemon.happenings import Happenings
 from dorad.daemon.naming import check_name, find
 from dorad.daemon.record import Record, stored_failure, stored_result
@@ -65,6 +67,8 @@ class Registry:
         self.happenings = Happenings()
         self.adopted = 0
         """Node processes that were found running."""
+        self.node_settings = NodeSettings(user="")
+        """Who nodes run as."""
         self._state = state
         self._host = host
         self._places = places
@@ -248,6 +252,8 @@ class Registry:
             uv=row.options.uv,
             allow_shell=row.options.allow_shell,
             dataflow_name=row.name or "",
+            default_user=self.node_settings.user if self._host.units else "",
+            allows_user=lambda user: self.node_settings.allows(user),
         )
         try:
             return DataflowRun(
@@ -259,6 +265,7 @@ class Registry:
                 log_dir=Path(row.log_dir),
                 journal=Journal() if self._journal else None,
                 store=self._host,
+                admits=self._admits if self._host.units else None,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 params={node.id: self.params_of(record, node) for node in dataflow.nodes},
@@ -303,6 +310,13 @@ class Registry:
         self.happenings.tell(record.uuid, "dataflow-ended", text=record.row.status)
         record.bell.ring()
         self._forget_oldest()
+
+    def _admits(self, uid: int) -> bool:
+        """Whether nodes may run as this user, and so attach."""
+        try:
+            return self.node_settings.allows(pwd.getpwuid(uid).pw_name)
+        except KeyError:
+            return False
 
     def _mark(self, uuid: str) -> str:
         """What the processes of one dataflow carry; see `orphans`."""

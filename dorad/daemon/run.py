@@ -87,6 +87,7 @@ class DataflowRun:
         watch: Sink | None = None,
         store: FdStore | None = None,
         marker: str | None = None,
+        admits: Callable[[int], bool] | None = None,
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
         params: Mapping[str, dict[str, Any]] | None = None,
@@ -103,7 +104,8 @@ class DataflowRun:
         `stop_after` is in seconds from the opening of the start barrier; a start that takes as
         long as that is stopped, too. `params` are the values that each node starts with.
 
-        For a daemon: `store` keeps descriptors and `marker` marks processes for the next daemon;
+        For a daemon: `admits` tells which other users' nodes may attach; `store` keeps
+        descriptors and `marker` marks processes for the next daemon;
         `on_change` is called when `snapshot()` would differ, and `forget` with the pid of an ended
         process after that. `inherited` is what an earlier daemon left, and its snapshot.
 
@@ -124,6 +126,7 @@ class DataflowRun:
         self._inherited = inherited
         self._on_change = on_change
         self._forget = forget
+        self._admits = admits
         self.notes: dict[str, list[str]] = {}
         """What the processes of nodes lack of what they were to have, one line each."""
         if inherited is not None:
@@ -364,7 +367,12 @@ class DataflowRun:
 
     def _make_broker(self, listener: Supervisor) -> Broker:
         self.broker = Broker(
-            self._context.dataflow, self.dataflow_id, self._socket, listener, store=self._store
+            self._context.dataflow,
+            self.dataflow_id,
+            self._socket,
+            listener,
+            store=self._store,
+            admits=self._admits,
         )
         self.broker.on_change = self._changed
         self.broker.on_note = self._note

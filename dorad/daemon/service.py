@@ -6,15 +6,18 @@ import asyncio
 import grp
 import logging
 import os
+import pwd
 import signal
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad import __version__
 from dorad.control.errors import ControlError
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
+from dorad.daemon.config import ConfigError, Settings, load
 from dorad.daemon.hosting import attach_host
 from dorad.daemon.measure import Measure
 from dorad.daemon.network import NetworkWatch
@@ -25,9 +28,9 @@ from dorad.daemon.watchdog import watch
 from dorad.launch.model import LaunchError
 from dorad.logs.journal.choice import choose
 from dorad.realtime import own
-from dorad.realtime.settings import RealtimeSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import NoReturn
 
     from dorad.daemon.places import Places
@@ -55,16 +58,20 @@ class Service:
         *,
         system: bool = False,
         group: str | None = None,
-        realtime: RealtimeSettings | None = None,
+        config: Path | None = None,
+        realtime: bool = False,
         journal: bool | None = None,
     ) -> None:
         """Prepare a daemon; with `system` it is the one of the machine, which systemd may host.
 
-        `journal` says whether lines of nodes go to the journal; None: if systemd hosts it.
+        `config` is read at the start and at SIGHUP; with `realtime` the daemon runs in real time
+        whatever it says. `journal` says whether lines of nodes go to the journal; None: if systemd
+        hosts it.
         """
         self._places = places
         self._system = system
-        self._realtime = realtime or RealtimeSettings()
+        self._config = config
+        self._realtime = realtime
         self._group = group
         self._journal = journal
         self._ending = asyncio.Event()
@@ -82,6 +89,8 @@ class Service:
         Raises:
             ServiceError: another daemon runs in these places, or they cannot be used.
         """
+        settings = self._load()
+        group = self._group_id()
         self._prepare()
         async with AsyncExitStack() as stack:
             try:
@@ -95,7 +104,10 @@ class Service:
             host.on_died = self._on_host_died
             host.on_problem = self._notice
             # Only now: nodes must not be bound to the daemon's cores.
-            for line in own.apply(self._realtime):
+            realtime = settings.realtime
+            if self._realtime:
+                realtime = replace(realtime, enabled=True)
+            for line in own.apply(realtime):
                 self._notice(f"dorad itself: {line}")
             stack.push_async_callback(host.end)
             try:
@@ -110,45 +122,68 @@ class Service:
                 self._notice(logs.note)
             registry = Registry(state, host, self._places, self._notice, journal=logs.journal)
             stack.push_async_callback(registry.close)
-            self._listen_to_signals(registry)
-            await registry.adopt()
-            if self._system:
-                registry.autostart()
-            network = NetworkWatch(registry.happenings.network_changed)
-            knowing = asyncio.create_task(network.run(), name="network")
-            stack.callback(knowing.cancel)
-            measure = Measure(registry, network)
-            measuring = asyncio.create_task(measure.run(), name="measuring")
-            stack.callback(measuring.cancel)
-            server = ControlServer(handlers(self, registry, measure), version=__version__)
+            self._apply(settings, registry, host)
+            self._listen_to_signals(registry, host, notices)
             try:
-                await server.serve(self._places.control, group=self._group_id())
-            except ControlError as error:
-                raise ServiceError(str(error)) from error
-            stack.push_async_callback(server.close)
-            _log.info("ready at %s (dorad %s)", self._places.control, __version__)
-            notices.ready(registry.summary())
-            watching = asyncio.create_task(
-                watch(notices, registry.fault, registry.summary), name="watchdog"
-            )
-            stack.callback(watching.cancel)
-            syncing = asyncio.create_task(self._sync(state), name="sync of the state")
-            stack.callback(syncing.cancel)
-            await self._ending.wait()
-            if self._told and await host.stays():
-                notices.stopping("nodes go on")
-                await self._leave(host, registry, state)
+                await self._serve(stack, host, registry, state, notices, group)
+            except Exception:
+                if await host.stays():
+                    _log.exception("the daemon cannot go on")
+                    await self._leave(host, registry, state, code=1)
+                raise
             self._stopping = True
             _log.info("ending")
             notices.stopping("stopping all dataflows")
         _log.info("ended")
         return self._code
 
+    async def _serve(
+        self,
+        stack: AsyncExitStack,
+        host: Host,
+        registry: Registry,
+        state: State,
+        notices: Notices,
+        group: int | None,
+    ) -> None:
+        """Take over what there is and be there for everybody, until asked to end.
+
+        Raises:
+            ServiceError: the control socket cannot be made.
+        """
+        await registry.adopt()
+        if self._system:
+            registry.autostart()
+        network = NetworkWatch(registry.happenings.network_changed)
+        knowing = asyncio.create_task(network.run(), name="network")
+        stack.callback(knowing.cancel)
+        measure = Measure(registry, network)
+        measuring = asyncio.create_task(measure.run(), name="measuring")
+        stack.callback(measuring.cancel)
+        server = ControlServer(handlers(self, registry, measure), version=__version__)
+        try:
+            await server.serve(self._places.control, group=group)
+        except ControlError as error:
+            raise ServiceError(str(error)) from error
+        stack.push_async_callback(server.close)
+        _log.info("ready at %s (dorad %s)", self._places.control, __version__)
+        notices.ready(registry.summary())
+        watching = asyncio.create_task(
+            watch(notices, registry.fault, registry.summary), name="watchdog"
+        )
+        stack.callback(watching.cancel)
+        syncing = asyncio.create_task(self._sync(state), name="sync of the state")
+        stack.callback(syncing.cancel)
+        await self._ending.wait()
+        if self._told and await host.stays():
+            notices.stopping("nodes go on")
+            await self._leave(host, registry, state)
+
     def end(self) -> None:
         """Stop all dataflows, then end."""
         self._ending.set()
 
-    async def _leave(self, host: Host, registry: Registry, state: State) -> NoReturn:
+    async def _leave(self, host: Host, registry: Registry, state: State, code: int = 0) -> NoReturn:
         """End here and now, so that nodes and the next daemon find all as it is.
 
         As after SIGKILL, but what is written down is on the disk. Nothing is closed and nobody is
@@ -166,7 +201,7 @@ class Service:
         finally:
             _log.info("ended; nodes go on")
             logging.shutdown()
-            os._exit(0)
+            os._exit(code)
 
     def _on_host_died(self) -> None:
         """End, too: every node has, and none can be started any more."""
@@ -191,7 +226,45 @@ class Service:
                 f"there is no group {self._group!r}; make it with `groupadd {self._group}`"
             ) from None
 
-    def _listen_to_signals(self, registry: Registry) -> None:
+    def _load(self) -> Settings:
+        if self._config is None:
+            return Settings()
+        try:
+            return load(self._config)
+        except ConfigError as error:
+            raise ServiceError(str(error)) from error
+
+    def _apply(self, settings: Settings, registry: Registry, host: Host) -> None:
+        """Do what can be done at any time of what the configuration says."""
+        if self._config is not None:
+            _log.setLevel(settings.log_level.upper())
+        nodes = settings.nodes
+        if host.units:
+            try:
+                pwd.getpwnam(nodes.user)
+            except KeyError:
+                self._notice(
+                    f"there is no user {nodes.user}, so nodes run as the daemon does;"
+                    f" `user` in the section [nodes] of {self._config} names another"
+                )
+                nodes = replace(nodes, user="")
+        registry.node_settings = nodes
+
+    def _reload(self, registry: Registry, host: Host, notices: Notices) -> None:
+        """Read the configuration again; one that cannot be used changes nothing."""
+        notices.reloading()
+        status = registry.summary()
+        try:
+            self._apply(self._load(), registry, host)
+            _log.info("the configuration was read again")
+        except ServiceError as error:
+            status = f"{status}; the configuration is the old one: {error}"
+            self._notice(f"the configuration stays the old one: {error}")
+        finally:
+            # Without this, whoever asked for it would wait for ever.
+            notices.ready(status)
+
+    def _listen_to_signals(self, registry: Registry, host: Host, notices: Notices) -> None:
         loop = asyncio.get_running_loop()
 
         def asked(number: int) -> None:
@@ -203,7 +276,7 @@ class Service:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked, number)
-        loop.add_signal_handler(signal.SIGHUP, lambda: _log.info("SIGHUP: nothing to reload"))
+        loop.add_signal_handler(signal.SIGHUP, self._reload, registry, host, notices)
 
     def _notice(self, text: str) -> None:
         _log.warning("%s", text)

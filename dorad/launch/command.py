@@ -17,7 +17,7 @@ from dorad.launch.model import Command, LaunchError
 from dorad.realtime.schedule import schedule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dorad.dataflow.model import Dataflow, Node
 
@@ -45,6 +45,8 @@ class LaunchContext:
     """What people call the dataflow, if they do."""
     default_user: str = ""
     """Who nodes run as that do not say so; empty is whoever starts them."""
+    allows_user: Callable[[str], bool] = lambda _: True
+    """Whether a node may name this user."""
     own_environment: Path | None = field(default_factory=programs.own_environment)
     """`bin` of the virtual environment that dora runs from."""
 
@@ -62,6 +64,11 @@ def command_for(
     env = environment.layered_environment(
         context.environ, context.dataflow.env, context.run_env, node.own_env
     )
+    if node.user is not None and not context.allows_user(node.user):
+        raise LaunchError(
+            f"it may not run as user `{node.user}`; whoever administers this machine allows it"
+            " with `users` in the section [nodes] of /etc/dorad/dorad.toml"
+        )
     warnings = environment.left_out(context.run_env)
     folder = context.dataflow.base_dir
     args = shlex.split(node.args or "")

@@ -42,6 +42,8 @@ class Host(Protocol):
     kept: list[KeptProcess]
     """The processes it had when we came, also those that have ended since it was last told to
     forget one."""
+    units: bool
+    """Whether processes are units of systemd's, which have users and limits of their own."""
     died: bool
     """Whether it ended without having been told to, and every process with it."""
     on_died: Callable[[], None]

@@ -41,6 +41,9 @@ class Keeper:
     `attach`; a `Host`.
     """
 
+    units = False
+    """They are plain processes."""
+
     def __init__(self, sock: socket.socket) -> None:
         self.pid = 0
         self.entries: dict[str, tuple[int, ...]] = {}

@@ -45,6 +45,9 @@ _log = logging.getLogger(__name__)
 class SystemdHost:
     """A `Host`. Made by `attach`; belongs to one event loop."""
 
+    units = True
+    """They are."""
+
     def __init__(self, bus: Bus, notifier: Notifier, store: SystemdStore) -> None:
         self.kept: list[KeptProcess] = []
         """The processes that were found, also those that ended while no daemon was there."""
@@ -152,7 +155,9 @@ class SystemdHost:
         """End every process that is left, and keep nothing, as `Host.end`."""
         if self._closed:
             return
-        await asyncio.gather(*(self._release(unit) for unit in list(self._units.values())))
+        # When the whole machine ends, systemd stops the units itself, after the daemon.
+        finish = self._release if await self.stays() else self._put_to_death
+        await asyncio.gather(*(finish(unit) for unit in list(self._units.values())))
         self._store.drop_all()
         await self.detach()
 
@@ -347,6 +352,9 @@ class SystemdHost:
         process.set_exit(how)
         if unit.forgotten:
             await self._release(unit)
+
+    async def _put_to_death(self, unit: Unit) -> None:
+        await self._kill(unit, signal.SIGKILL)
 
     async def _release(self, unit: Unit) -> None:
         """End what is left of a unit, and let systemd forget it."""

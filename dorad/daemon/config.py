@@ -1,0 +1,198 @@
+"""The daemon's configuration file, /etc/dorad/dorad.toml, as plain typed values.
+
+All of it may be left out. A key or section that is not known is an error, so that a slip of the
+pen does not pass for a setting.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dorad.realtime.settings import RealtimeSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    _T = TypeVar("_T")
+
+SYSTEM_FILE = Path("/etc/dorad/dorad.toml")
+LEVELS = ("debug", "info", "warning", "error")
+ANYBODY = "*"
+
+_SECTION = re.compile(r"\s*\[\s*([\w.-]+)\s*\]")
+_KEY = re.compile(r"\s*([\w-]+)\s*=")
+_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
+
+
+class ConfigError(Exception):
+    """The file cannot be used; `str()` is one line with file, line and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Who nodes run as where systemd starts them."""
+
+    user: str = "dorad-node"
+    """Of nodes that name none."""
+    users: tuple[str, ...] = ()
+    """Whom else nodes may name as their `user`; `*` is anybody, root too."""
+
+    def allows(self, user: str) -> bool:
+        """Whether a node may run as this user."""
+        return user == self.user or user in self.users or ANYBODY in self.users
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that can be configured."""
+
+    log_level: str = "info"
+    nodes: NodeSettings = field(default_factory=NodeSettings)
+    realtime: RealtimeSettings = field(default_factory=RealtimeSettings)
+
+
+def load(path: Path) -> Settings:
+    """Read the file; one that does not exist says nothing.
+
+    Raises:
+        ConfigError: it cannot be read, or something in it is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> Settings:
+    """Read the text of the file called `name`. Raises ConfigError."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        words = str(error)
+        place = _PLACE.search(words)
+        if place is None:
+            raise ConfigError(f"{name}: {words}") from None
+        raise ConfigError(f"{name}:{place[1]}:{place[2]}: {words[: place.start()]}") from None
+    top = _Section(name, text, "", content)
+    daemon = top.section("daemon")
+    nodes = top.section("nodes")
+    realtime = top.section("realtime")
+    top.finish()
+    settings = Settings(
+        log_level=daemon.choice("log_level", LEVELS, "info"),
+        nodes=NodeSettings(
+            user=nodes.user("user", NodeSettings().user),
+            users=nodes.users("users"),
+        ),
+        realtime=_realtime(realtime),
+    )
+    for section in (daemon, nodes, realtime):
+        section.finish()
+    return settings
+
+
+def _realtime(section: _Section) -> RealtimeSettings:
+    default = RealtimeSettings()
+    return RealtimeSettings(
+        enabled=section.value("enabled", bool, default.enabled),
+        policy=section.choice("policy", ("fifo", "rr", "other"), default.policy),
+        priority=section.number("priority", 1, 99, default.priority),
+        lock_memory=section.value("lock_memory", bool, default.lock_memory),
+        cpu_affinity=section.numbers("cpu_affinity", 0, 8191),
+    )
+
+
+_WORDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    str: "text",
+    list: "a list",
+    dict: "a section",
+}
+
+
+class _Section:
+    """One table of the file: getters that check. Each raises ConfigError."""
+
+    def __init__(self, name: str, text: str, title: str, content: Mapping[str, Any]) -> None:
+        self._name = name
+        self._text = text
+        self._title = title
+        self._content = content
+        self._asked: list[str] = []
+
+    def section(self, key: str) -> _Section:
+        return _Section(self._name, self._text, key, self.value(key, dict, {}))
+
+    def value(self, key: str, kind: type[_T], default: _T) -> _T:
+        self._asked.append(key)
+        value = self._content.get(key, default)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.error(key, f"must be {_WORDS[kind]}, not {value!r}")
+        return value
+
+    def choice(self, key: str, words: Collection[str], default: str) -> str:
+        value = self.value(key, str, default)
+        if value not in words:
+            raise self.error(key, f"must be one of {', '.join(words)}, not {value!r}")
+        return value
+
+    def number(self, key: str, least: int, most: int, default: int) -> int:
+        value = self.value(key, int, default)
+        if not least <= value <= most:
+            raise self.error(key, f"must be from {least} to {most}, not {value}")
+        return value
+
+    def numbers(self, key: str, least: int, most: int) -> tuple[int, ...]:
+        values: list[Any] = self.value(key, list, [])
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise self.error(key, f"must be numbers from {least} to {most}, not {value!r}")
+        return tuple(values)
+
+    def user(self, key: str, default: str) -> str:
+        value = self.value(key, str, default)
+        if not _USER.fullmatch(value):
+            raise self.error(key, f"{value!r} is no name of a user")
+        return value
+
+    def users(self, key: str) -> tuple[str, ...]:
+        values: list[Any] = self.value(key, list, [])
+        for value in values:
+            if value != ANYBODY and not (isinstance(value, str) and _USER.fullmatch(value)):
+                raise self.error(key, f"{value!r} is no name of a user")
+        return tuple(values)
+
+    def finish(self) -> None:
+        """Complain of the first key that nobody has asked for."""
+        for key in self._content:
+            if key not in self._asked:
+                what = "key" if self._title else "section"
+                known = ", ".join(self._asked)
+                raise self.error(key, f"unknown {what} (known here: {known})")
+
+    def error(self, key: str, text: str) -> ConfigError:
+        full = f"{self._title}.{key}" if self._title else key
+        return ConfigError(f"{self._name}:{self._line(key)}: {full}: {text}")
+
+    def _line(self, key: str) -> int:
+        """Return the line that a key of this section, or a section, is written in."""
+        title = ""
+        for number, line in enumerate(self._text.splitlines(), 1):
+            if match := _SECTION.match(line):
+                title = match[1]
+                if not self._title and title.split(".")[0] == key:
+                    return number
+            elif title == self._title and (match := _KEY.match(line)) and match[1] == key:
+                return number
+        return 1
