@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 
-.PHONY: help demo test lint hub bench bench-rt torture faults model clean
+.PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
