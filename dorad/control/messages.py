@@ -307,7 +307,7 @@ class NodeAdd(Struct):
     """Add a node to a running dataflow."""
 
     definition: dict[str, Any]
-    """One entry of `nodes`, `env` expanded."""
+    """One entry of `nodes`, `env` expanded; relative paths start where those of the file do."""
     dataflow: str | None = None
 
 
@@ -316,8 +316,10 @@ class NodeReplace(Struct):
 
     node: str
     definition: dict[str, Any]
+    """As of `node.add`, with the same `id` and the same inputs."""
     dataflow: str | None = None
     grace: float | None = None
+    """Seconds that the old process has until SIGTERM. null: 10."""
 
 
 class NodeStop(Struct):
@@ -326,6 +328,7 @@ class NodeStop(Struct):
     node: str
     dataflow: str | None = None
     grace: float | None = None
+    """Seconds until SIGTERM; SIGKILL follows after half as many more. null: 10, for a restart 5."""
 
 
 class EdgeRef(Struct):
@@ -402,6 +405,7 @@ class TopicInfo(Struct):
     output: str
     subscribers: list[Subscriber]
     type: str | None = None
+    """As the file declares it; null if it does not."""
 
 
 class TopicList(Struct):
@@ -464,6 +468,8 @@ class TopicHeader(Struct):
     dropped: int
     """Messages of this topic that were displaced so far."""
     metadata: dict[str, Any]
+    """As sent, with `timestamp`, when that was. Times are text in ISO 8601; a number that JSON has
+    no word for is null."""
 
 
 class TopicPublish(Struct):
@@ -471,8 +477,11 @@ class TopicPublish(Struct):
 
     topic: str
     data: list[Any]
+    """A list becomes an Arrow array, anything else an array of one element. Numbers become int64 or
+    float64, objects structs; the elements of a list must fit one type."""
     dataflow: str | None = None
     metadata: dict[str, Any] = {}
+    """Of each message: numbers, text, true and false, and lists of one of these kinds."""
 
 
 class Published(Struct):
@@ -585,7 +594,11 @@ class Happening(Struct):
     `topology-changed`, `network-changed` (of no dataflow), and others later."""
     node: str | None = None
     text: str = ""
+    """For people: why, how; may be empty."""
     data: dict[str, Any] = {}
+    """For programs: `pid` and `restarts` of `node-started`; `code` and `signal` of `node-exited`;
+    `after`, in seconds, of `node-restarting`; `input` and `source` of `input-broken` and
+    `input-recovered`; `key` and `value` of `param-changed`; `change` of `topology-changed`."""
 
 
 # -- the table of methods ----------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import unix_connect
 
+from dorad.control import messages as m
 from dorad.control.client import Client, ControlError
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, seen
@@ -141,3 +142,12 @@ def test_a_daemon_that_is_stopped_is_reported_in_time(dorad: Daemon, flow: Path)
     assert caught.value.code == "deadline"
     assert waited >= 1.5, "a busy daemon is not hung"
     assert "dora up" in str(caught.value.hint)
+
+
+def test_a_dataflow_of_too_many_nodes_is_refused_at_once(dorad: Daemon, flow: Path) -> None:
+    nodes = [{"id": f"n{number}", "path": "sink.py"} for number in range(20_000)]
+    start = m.Start(descriptor={"nodes": nodes}, path=str(flow / "dataflow.yml"))
+    with dorad.client() as client:
+        with pytest.raises(ControlError, match="20000 nodes are too many"):
+            client.call("dataflow.start", start, m.Started)
+        assert client.status().dataflows == 1

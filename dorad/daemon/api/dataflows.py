@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from dorad.daemon.registry import Registry
     from dorad.daemon.service import Service
 
+MOST_NODES = 1000
+"""Nodes of one dataflow; more would keep the event loop busy with that one for too long."""
+
 END_SLACK_S = 5.0
 """Seconds that the end of a dataflow may take beyond its stop ladder."""
 
@@ -64,6 +67,13 @@ class DataflowMethods:
 
     async def start(self, _call: Call, params: m.Start) -> m.Started:
         """Start a dataflow."""
+        nodes = params.descriptor.get("nodes")
+        if isinstance(nodes, list) and len(nodes) > MOST_NODES:
+            raise ControlError(
+                "refused",
+                f"{len(nodes)} nodes are too many for one dataflow; it may have {MOST_NODES}",
+                "make several of it",
+            )
         record = self._registry.start(params)
         await self._registry.sync()
         return m.Started(uuid=record.uuid, name=record.name)
