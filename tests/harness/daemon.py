@@ -147,9 +147,9 @@ class Daemon:
         for process in psutil.process_iter():
             try:
                 ours = process.environ().get(MARKER) == self.token
-                if ours or any(str(self.folder) in word for word in process.cmdline()):
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        found.append(process)
+                ours = ours or any(str(self.folder) in word for word in process.cmdline())
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
             except psutil.Error:
                 continue
         return found
