@@ -20,7 +20,7 @@ from dorad.daemon.happenings import Happenings
 from dorad.daemon.naming import check_name, find
 from dorad.daemon.record import Record, stored_failure, stored_result
 from dorad.daemon.report import failure_report
-from dorad.daemon.run import DataflowRun, Inheritance
+from dorad.daemon.run import FORMAT, DataflowRun, Inheritance
 from dorad.daemon.sockets import SOCKETS, daemon_socket
 from dorad.daemon.state import Options, Row, StateError
 from dorad.dataflow import params
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 KEPT_ENDED = 200
 """Dataflows that have ended and are still listed; the oldest are forgotten. As in dora 1.x."""
+
+ANEW_GRACE_S = 5.0
+"""Seconds until SIGKILL for nodes of another version."""
 
 _log = logging.getLogger("dorad")
 
@@ -482,6 +485,11 @@ class Registry:
             if not descriptors or not row.snapshot:
                 raise ControlError("refused", "its nodes have ended with what kept them")
             record.dataflow = _checked(row.descriptor, row.path)
+            if row.snapshot.get("format") != FORMAT:
+                record.run = self._make_run(record, record.dataflow, None)
+                self._let_go(descriptors)
+                record.task = asyncio.create_task(self._start_anew(record, processes))
+                return
             inherited = Inheritance(descriptors, tuple(processes), row.snapshot, row.started_at)
             record.run = self._make_run(record, record.dataflow, inherited)
         except ControlError as error:
@@ -497,6 +505,23 @@ class Registry:
             return
         self.adopted += living
         self._go(record)
+
+    async def _start_anew(self, record: Record, processes: list[KeptProcess]) -> None:
+        """Start a dataflow again whose nodes speak as an earlier version did."""
+        self._notice(
+            f"dataflow {record.name or record.uuid}: this version of dora has another format of"
+            " shared memory, so its nodes are started again"
+        )
+        record.row.status = "starting"
+        living = [asyncio.ensure_future(found.process.wait()) for found in processes]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for found in processes:
+                found.process.signal(number)
+            if living:
+                await asyncio.wait(living, timeout=ANEW_GRACE_S)
+        for found in processes:
+            self._host.forget(found.pid)
+        await self._live(record)
 
     def _let_go(self, kept: Mapping[str, tuple[int, ...]]) -> None:
         """Keep these descriptors no longer."""

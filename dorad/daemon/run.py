@@ -21,6 +21,8 @@ from dorad.dataflow.errors import DataflowError
 from dorad.launch.fdstore import NoStore
 from dorad.launch.model import LaunchError
 from dorad.logs.dataflowlog import DataflowLog
+from dorad.node import protocol
+from dorad.shm import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from dorad.launch.spawner import Spawner
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
+
+
+FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}"
+"""Of shared memory and packets: nodes of another one cannot be gone on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +234,7 @@ class DataflowRun:
     def snapshot(self) -> dict[str, Any]:
         """Return what the next daemon needs to go on, as JSON-able values."""
         return {
+            "format": FORMAT,
             "supervisor": self._supervisor.snapshot(),
             "broker": self.broker.snapshot(),
             "notes": self.notes,

@@ -68,7 +68,7 @@ def properties(
         ("CollectMode", "s", "inactive"),
         ("OOMPolicy", "s", "kill"),
         ("IgnoreSIGPIPE", "b", False),
-        ("LogExtraFields", "aay", _fields(DORA_DATAFLOW=flow, DORA_NODE=node, **{TAG: tag})),
+        ("LogExtraFields", "aay", _fields(command.dataflow_name, dataflow_id, node, tag)),
     ]
     if own_unit:
         # At shutdown the daemon ends first, and with it the dataflows in an orderly way.
@@ -113,8 +113,12 @@ def _environment(command: Command, own: Mapping[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in left.items()]
 
 
-def _fields(**values: str) -> list[bytes]:
-    return [f"{name}={value}".encode() for name, value in values.items()]
+def _fields(name: str, dataflow_id: str, node: str, tag: str) -> list[bytes]:
+    """What systemd says of the unit in the journal is found by what finds the node's own lines."""
+    fields = {"DORA_DATAFLOW": dataflow_id, "DORA_NODE": node, TAG: tag}
+    if name:
+        fields["DORA_DATAFLOW_NAME"] = name
+    return [f"{field}={value}".encode() for field, value in fields.items()]
 
 
 def _mask(cores: Collection[int]) -> bytes:

@@ -1,0 +1,77 @@
+"""Dataflows that are enabled run after a boot, however the machine went down."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from hwtests.robots.shell import wait_until
+from hwtests.systemd import load
+from hwtests.systemd.test_units import FLOW
+
+if TYPE_CHECKING:
+    from hwtests.robots import Robot
+
+CUTS = int(os.environ.get("HWTEST_POWER_CUTS", "10"))
+
+
+@pytest.fixture
+def enabled(robot: Robot) -> Robot:
+    robot.exec("systemctl", "enable", "--now", "dorad")
+    load.install(robot, FLOW)
+    robot.exec("dora", "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach", "--enable")
+    return robot
+
+
+def first_line(robot: Robot) -> float:
+    """Wait for the talker's first line in this boot; return seconds since dorad was started."""
+    wait_until(
+        lambda: "line 0" in robot.attempt("journalctl", "-b", "DORA_NODE=talker").stdout,
+        "the dataflow runs",
+    )
+    began = robot.exec("systemctl", "show", "-P", "ExecMainStartTimestampMonotonic", "dorad")
+    line = robot.exec(
+        "journalctl", "-b", "DORA_NODE=talker", "-o", "json", "-n", "1", "--grep=line 0$"
+    )
+    stamp = line.partition('"__MONOTONIC_TIMESTAMP":"')[2].partition('"')[0]
+    return (int(stamp) - int(began)) / 1e6
+
+
+def test_it_runs_again_after_every_power_cut(enabled: Robot) -> None:
+    chance = random.Random(1)
+    times = []
+    for _ in range(CUTS):
+        time.sleep(chance.uniform(0.0, 3.0))
+        enabled.power_cut()
+        enabled.start()
+        times.append(first_line(enabled))
+        journal = enabled.exec("journalctl", "-b", "-u", "dorad", "--no-pager")
+        assert "could not be used" not in journal
+        assert enabled.exec("dora", "list").count("Running") == 1
+    print(
+        f"{CUTS} power cuts; from the start of dorad to the first message:"
+        f" median {np.median(times):.2f} s, longest {max(times):.2f} s"
+    )
+
+
+def test_it_runs_again_after_an_orderly_reboot_which_it_does_not_delay(enabled: Robot) -> None:
+    begun = time.monotonic()
+    enabled.reboot()
+    print(f"a reboot takes {time.monotonic() - begun:.1f} s")
+    first_line(enabled)
+    assert "timed out" not in enabled.exec("journalctl", "-b", "-1", "-u", "dorad", "--no-pager")
+
+
+def test_what_was_disabled_or_stopped_is_not_started(enabled: Robot) -> None:
+    enabled.exec("dora", "stop", "load")
+    enabled.exec("systemctl", "restart", "dorad")
+    assert "Running" not in enabled.exec("dora", "list")
+    enabled.exec("dora", "disable", "load")
+    enabled.reboot()
+    wait_until(lambda: enabled.attempt("dora", "status").returncode == 0, "dorad is there")
+    assert "Running" not in enabled.exec("dora", "list")

@@ -1,0 +1,89 @@
+"""The daemon is restarted, killed, stopped and upgraded under a dataflow that shows any loss."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.robots.shell import wait_until
+from hwtests.systemd import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hwtests.robots import Robot
+
+BEFORE_S = 8.0
+AFTER_S = 4.0
+
+
+def ready(robot: Robot) -> bool:
+    return robot.attempt("systemctl", "is-active", "dorad").stdout.strip() == "active"
+
+
+def restart(robot: Robot) -> None:
+    robot.exec("systemctl", "restart", "dorad")
+
+
+def kill(robot: Robot) -> None:
+    robot.exec("systemctl", "kill", "--signal=KILL", "dorad")
+
+
+def stop(robot: Robot) -> None:
+    robot.sh("systemctl stop dorad; sleep 5; systemctl start dorad")
+
+
+@pytest.fixture
+def loaded(robot: Robot) -> Robot:
+    """A robot whose dataflow has run for a while."""
+    robot.exec("systemctl", "enable", "--now", "dorad")
+    load.install(robot)
+    load.start(robot)
+    return robot
+
+
+def prove(robot: Robot, title: str, disturb: Callable[[], None], times: int = 1) -> None:
+    """Disturb the daemon, and see that nobody else has noticed."""
+    pids = robot.sh(load.PIDS)
+    assert pids.count("ExecMainPID") == 5
+    time.sleep(BEFORE_S)
+    begun = time.time()
+    for _ in range(times):
+        disturb()
+        wait_until(lambda: ready(robot), "dorad is there again")
+        time.sleep(AFTER_S)
+    ended = time.time()
+    assert robot.sh(load.PIDS) == pids
+    for sink in ("counter", "viewer"):
+        before = load.passed(robot, sink, begun - BEFORE_S, begun)
+        during = load.passed(robot, sink, begun, ended)
+        print(load.explain(f"{title}: {sink}", before, during))
+        assert (during.missing, during.broken) == (0, 0)
+        assert before.pids == during.pids
+    robot.exec("dora", "stop", load.NAME)
+    numbers = load.lines(robot)
+    print(f"  {len(numbers)} lines")
+    assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("disturb", [restart, kill, stop])
+def test_nothing_is_lost_while_the_daemon_is_away(
+    loaded: Robot, disturb: Callable[[Robot], None]
+) -> None:
+    prove(loaded, disturb.__name__, lambda: disturb(loaded), times=1 if disturb is stop else 5)
+
+
+def test_nothing_is_lost_by_an_upgrade(loaded: Robot, newer_deb: Path) -> None:
+    loaded.push(newer_deb, "/root/newer.deb")
+    prove(
+        loaded,
+        "upgrade",
+        lambda: loaded.exec("apt-get", "-qq", "install", "-y", "/root/newer.deb", timeout=300),
+    )
+
+
+def test_nothing_is_lost_when_dbus_or_systemd_start_anew(loaded: Robot) -> None:
+    prove(loaded, "daemon-reexec", lambda: loaded.exec("systemctl", "daemon-reexec"))
