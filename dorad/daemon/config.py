@@ -54,6 +54,8 @@ class Settings:
     log_level: str = "info"
     nodes: NodeSettings = field(default_factory=NodeSettings)
     realtime: RealtimeSettings = field(default_factory=RealtimeSettings)
+    journal: bool | None = None
+    """Whether lines of nodes go to systemd's journal; None: if systemd runs the daemon."""
 
 
 def load(path: Path) -> Settings:
@@ -87,6 +89,7 @@ def parse(text: str, name: str) -> Settings:
     daemon = top.section("daemon")
     nodes = top.section("nodes")
     realtime = top.section("realtime")
+    logs = top.section("logs")
     top.finish()
     settings = Settings(
         log_level=daemon.choice("log_level", LEVELS, "info"),
@@ -95,8 +98,9 @@ def parse(text: str, name: str) -> Settings:
             users=nodes.users("users"),
         ),
         realtime=_realtime(realtime),
+        journal=logs.value("journal", bool, False) if logs.has("journal") else None,
     )
-    for section in (daemon, nodes, realtime):
+    for section in (daemon, nodes, realtime, logs):
         section.finish()
     return settings
 
@@ -133,6 +137,9 @@ class _Section:
 
     def section(self, key: str) -> _Section:
         return _Section(self._name, self._text, key, self.value(key, dict, {}))
+
+    def has(self, key: str) -> bool:
+        return key in self._content
 
     def value(self, key: str, kind: type[_T], default: _T) -> _T:
         self._asked.append(key)

@@ -60,20 +60,17 @@ class Service:
         group: str | None = None,
         config: Path | None = None,
         realtime: bool = False,
-        journal: bool | None = None,
     ) -> None:
         """Prepare a daemon; with `system` it is the one of the machine, which systemd may host.
 
         `config` is read at the start and at SIGHUP; with `realtime` the daemon runs in real time
-        whatever it says. `journal` says whether lines of nodes go to the journal; None: if systemd
-        hosts it.
+        whatever it says.
         """
         self._places = places
         self._system = system
         self._config = config
         self._realtime = realtime
         self._group = group
-        self._journal = journal
         self._ending = asyncio.Event()
         self._told = False
         """Whether it was a signal that told it to end, so that nodes may go on."""
@@ -117,7 +114,7 @@ class Service:
                 stack.pop_all()
                 raise ServiceError(str(error)) from error
             stack.callback(state.close)
-            logs = choose(self._journal, os.environ, system=self._system)
+            logs = choose(settings.journal, os.environ, system=self._system)
             if logs.note is not None:
                 self._notice(logs.note)
             registry = Registry(state, host, self._places, self._notice, journal=logs.journal)

@@ -142,6 +142,8 @@ class _Reader:
         self._free.set()
         self._held: asyncio.TimerHandle | None = None
         """Set while the beginning of a traceback waits for the rest of it."""
+        if log.journal is not None:
+            log.journal.note(stage, stream)
         self._loop = asyncio.get_running_loop()
         os.set_blocking(pipe, False)
         self._loop.add_reader(pipe, self._read_once)

@@ -1,7 +1,7 @@
-"""Die at every line of code between a pipe and the log file, and look at what the next one makes.
+"""Die at every line of code between a pipe and the log, and look at what the next one makes.
 
-`python -m tests.logs.dying FOLDER MAX_LOG_SIZE` prints how many deaths there were. A process that
-has no threads of its own is needed, for it forks.
+`python -m tests.logs.dying FOLDER MAX_LOG_SIZE|journal` prints how many deaths there were. A
+process that has no threads of its own is needed, for it forks.
 """
 
 from __future__ import annotations
@@ -15,30 +15,42 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.model import Logging
 from dorad.logs import capture, logfile, staging
+from dorad.logs.journal import forward, writer
+from dorad.logs.journal.forward import NodeJournal
+from dorad.logs.journal.writer import Journal
 from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import NodeLog
 from tests.logs.captured import in_files
+from tests.logs.journald import Journald
 
 if TYPE_CHECKING:
     from types import FrameType
 
-WATCHED = {module.__file__ for module in (capture, logfile, staging)}
+WATCHED = {module.__file__ for module in (capture, forward, logfile, staging, writer)}
 FIRST = b"".join(b"first %d\n" % number for number in range(7)) + b"begun"
 SECOND = b", ended\nlast"
 ERRORS = b"error 0\nerror 1\n"
 
+Goal = int | Journald | None
+"""The size at which files are rotated, or the journal that lines go to."""
 
-def main(folder: Path, max_size: int | None) -> int:
+
+def main(folder: Path, max_size: int | None, *, journal: bool) -> int:
     deaths = 0
     while True:
         run = folder / str(deaths)
         run.mkdir()
-        if not _die_once(run, max_size, deaths):
+        if journal:
+            with Journald(run / "journald") as journald:
+                died = _die_once(run, journald, deaths)
+        else:
+            died = _die_once(run, max_size, deaths)
+        if not died:
             return deaths
         deaths += 1
 
 
-def _die_once(folder: Path, max_size: int | None, moment: int) -> bool:
+def _die_once(folder: Path, goal: Goal, moment: int) -> bool:
     """Return whether the reader died; what its successor makes of it must be whole anyway."""
     out_read, out = os.pipe()
     err_read, err = os.pipe()
@@ -46,29 +58,33 @@ def _die_once(folder: Path, max_size: int | None, moment: int) -> bool:
     os.write(out, FIRST)
     os.write(err, ERRORS)
     descriptors = (out_read, err_read, memory)
-    status = _fork(folder, max_size, descriptors, moment)
+    status = _fork(folder, goal, descriptors, moment)
+    if isinstance(goal, Journald):
+        goal.take()
     os.write(out, SECOND)
     for end in (out, err):
         os.close(end)
-    assert _fork(folder, max_size, descriptors, None) == 0
+    assert _fork(folder, goal, descriptors, None) == 0
     for descriptor in descriptors:
         os.close(descriptor)
-    records = in_files(folder)
-    lines = [record.message for record in records if record.stream == "stdout"]
+    if isinstance(goal, Journald):
+        assert not in_files(folder)
+        found = [(entry["DORA_STREAM"], entry["MESSAGE"]) for entry in goal.take()]
+    else:
+        found = [(record.stream, record.message) for record in in_files(folder)]
+    lines = [message for stream, message in found if stream == "stdout"]
     assert lines == (FIRST + SECOND).decode().split("\n"), f"at {moment}: {lines}"
-    errors = [record.message for record in records if record.stream == "stderr"]
+    errors = [message for stream, message in found if stream == "stderr"]
     assert errors == ["error 0", "error 1"], f"at {moment}: {errors}"
     return status != 0
 
 
-def _fork(
-    folder: Path, max_size: int | None, descriptors: tuple[int, int, int], moment: int | None
-) -> int:
+def _fork(folder: Path, goal: Goal, descriptors: tuple[int, int, int], moment: int | None) -> int:
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            asyncio.run(_read(folder, max_size, descriptors, moment))
+            asyncio.run(_read(folder, goal, descriptors, moment))
             code = 0
         finally:
             os._exit(code)
@@ -76,10 +92,21 @@ def _fork(
 
 
 async def _read(
-    folder: Path, max_size: int | None, descriptors: tuple[int, int, int], moment: int | None
+    folder: Path, goal: Goal, descriptors: tuple[int, int, int], moment: int | None
 ) -> None:
+    max_size = None if isinstance(goal, Journald) else goal
     file = LogFile(folder, "cam", Trouble(lambda *_: None), max_size=max_size, max_rotated=100)
-    log = NodeLog("cam", Logging(), file, lambda _: None)
+    journal = None
+    if isinstance(goal, Journald):
+        known = {(entry["DORA_STREAM"], int(entry["DORA_SEQ"])) for entry in goal.entries}
+        journal = NodeJournal(
+            Journal(goal.path),
+            "u",
+            None,
+            "cam",
+            arrived=lambda _, __, stream, number: (stream, number) in known,
+        )
+    log = NodeLog("cam", Logging(), file, lambda _: None, journal)
     out, err, memory = descriptors
     if moment is not None:
         _kill_at(moment)
@@ -110,5 +137,6 @@ def _kill_at(moment: int) -> None:
 
 
 if __name__ == "__main__":
-    size = int(sys.argv[2])
-    print(main(Path(sys.argv[1]), size or None))
+    to_journal = sys.argv[2] == "journal"
+    size = 0 if to_journal else int(sys.argv[2])
+    print(main(Path(sys.argv[1]), size or None, journal=to_journal))

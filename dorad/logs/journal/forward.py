@@ -84,7 +84,10 @@ class NodeJournal:
         number = stage.doubtful()
         arrived = number is not None and self._arrived(self._dataflow, self._node, stream, number)
         stage.settle(arrived=arrived)
-        self.last[stream] = stage.number
+
+    def note(self, stage: Stage, stream: Stream) -> None:
+        """Take note of the number of the last entry that came out of `stage`."""
+        self.last[stream] = max(self.last.get(stream, 0), stage.number)
 
     def forward(
         self,
@@ -127,7 +130,7 @@ class NodeJournal:
             every = done == len(records)
             used = cut.used if every else ends[done - 1]
             stage.commit(used, skipping=every and cut.skipping)
-        self.last[stream] = stage.number
+        self.note(stage, stream)
         self._budget.take(entries)
         return Forwarded(done, held, full)
 

@@ -1,0 +1,101 @@
+"""A journal for tests: takes entries at a socket, and understands its native protocol."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+CLIENT = """\
+#!{python}
+import json, sys
+arguments = sys.argv[1:]
+if "--sync" in arguments:
+    sys.exit()
+entries = [json.loads(line) for line in open({file!r})]
+wanted = {{}}
+for argument in arguments:
+    if not argument.startswith("-"):
+        key, _, value = argument.partition("=")
+        wanted.setdefault(key, []).append(value)
+entries = [e for e in entries if all(e.get(k) in v for k, v in wanted.items())]
+if "--reverse" in arguments:
+    entries.reverse()
+if "--lines=1" in arguments:
+    del entries[1:]
+for entry in entries:
+    print(json.dumps(entry))
+"""
+
+
+class Journald:
+    """Use it as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = str(folder / "socket")
+        self.entries: list[dict[str, str]] = []
+        self.memories = 0
+        """How many entries came as memory."""
+        self._file = folder / "entries"
+        self._file.touch()
+        self.client = folder / "journalctl"
+        self.client.write_text(CLIENT.format(python=sys.executable, file=str(self._file)))
+        self.client.chmod(0o755)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+        self._socket.setblocking(False)
+
+    def __enter__(self) -> Journald:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def stop(self) -> None:
+        """Be gone, socket and all."""
+        self._socket.close()
+        Path(self.path).unlink()
+
+    def take(self) -> list[dict[str, str]]:
+        """Take what has been sent, and return all entries so far."""
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(1 << 20, socket.CMSG_SPACE(4))
+            except BlockingIOError:
+                break
+            for _, _, payload in ancillary:
+                (descriptor,) = array.array("i", payload)
+                assert stat.S_ISREG(os.fstat(descriptor).st_mode)
+                data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+                os.close(descriptor)
+                self.memories += 1
+            self.entries.append(fields(data))
+        with self._file.open("w") as file:
+            for entry in self.entries:
+                file.write(json.dumps({"__CURSOR": str(id(entry)), **entry}) + "\n")
+        return self.entries
+
+    @property
+    def messages(self) -> list[str]:
+        return [entry["MESSAGE"] for entry in self.take()]
+
+
+def fields(data: bytes) -> dict[str, str]:
+    """What an entry holds."""
+    found = {}
+    while data:
+        line, _, rest = data.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            size = int.from_bytes(rest[:8], "little")
+            value, rest = rest[8 : 8 + size], rest[8 + size :]
+            assert rest[:1] == b"\n"
+            rest = rest[1:]
+        found[name.decode()] = value.decode()
+        data = rest
+    return found

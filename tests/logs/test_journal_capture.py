@@ -1,0 +1,301 @@
+"""What a node prints, in the journal: each line once, whatever the journal and the daemon do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.dataflow.load import load
+from dorad.dataflow.model import Logging
+from dorad.logs import about, staging
+from dorad.logs.capture import Capture
+from dorad.logs.dataflowlog import DataflowLog
+from dorad.logs.journal import budget, reader, writer
+from dorad.logs.journal.reader import JournalError, JournalPast
+from dorad.logs.journal.writer import Journal
+from dorad.logs.nodelog import NodeLog
+from dorad.logs.selection import Selection, select
+from dorad.logs.staging import Staging
+from tests.logs.captured import DEADLINE_S, in_files
+from tests.logs.journald import Journald
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from dorad.logs.record import LogRecord
+
+ID = "00000000-0000-4000-8000-000000000000"
+YAML = "nodes: [{id: cam, path: a.py}, {id: imu, path: b.py}]"
+TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n    x\nE: y'
+
+
+class Robot:
+    """A dataflow's log that goes to a journal."""
+
+    def __init__(self, folder: Path, journald: Journald, **logging: object) -> None:
+        (folder / "dataflow.yml").write_text(YAML)
+        self.shown: list[LogRecord] = []
+        self.journal = Journal(journald.path)
+        self.log = DataflowLog(
+            ID,
+            load(folder / "dataflow.yml"),
+            name="robot",
+            watch=self.shown.extend,
+            journal=self.journal,
+        )
+        self.log.begin()
+        node = load(folder / "dataflow.yml").node("cam")
+        self.node = self.log.node(node)
+        assert self.node.journal is not None
+        if logging:
+            settings = Logging(**logging)  # type: ignore[arg-type]
+            self.node = NodeLog("cam", settings, self.node.file, self.log._take, self.node.journal)
+        out, self.out = os.pipe()
+        err, self.err = os.pipe()
+        self.memory = staging.create()
+        self.capture = Capture(out, err, Staging(self.memory), self.node)
+
+    def close(self) -> None:
+        for end in {self.out, self.err} - {-1}:
+            os.close(end)
+        self.out = self.err = -1
+
+    async def drained(self) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await self.capture.drain()
+        self.close()
+
+    def end(self) -> None:
+        self.close()
+        self.capture.finish()
+        self.log.end("finished")
+        os.close(self.memory)
+
+    @property
+    def messages(self) -> list[str]:
+        return [record.message for record in self.shown]
+
+
+@pytest.fixture
+def journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journald]:
+    with Journald(tmp_path / "journald") as made:
+        monkeypatch.setenv("PATH", f"{made.client.parent}:{os.environ['PATH']}")
+        yield made
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def taken(journald: Journald, count: int) -> list[str]:
+    await until(lambda: len(journald.messages) >= count)
+    return journald.messages
+
+
+async def test_lines_go_to_the_journal_and_no_file_is_made(
+    tmp_path: Path, journald: Journald
+) -> None:
+    robot = Robot(tmp_path, journald)
+    os.write(robot.out, b"one\ntwo\nrest")
+    await robot.drained()
+    assert journald.messages == ["one", "two", "rest"]
+    first, second, _ = journald.entries
+    assert (first["DORA_NODE"], first["DORA_DATAFLOW_NAME"]) == ("cam", "robot")
+    assert int(second["DORA_SEQ"]) == int(first["DORA_SEQ"]) + 1
+    assert robot.messages == ["one", "two", "rest"]
+    assert in_files(robot.log.folder) == []
+    robot.end()
+    found = about.read(robot.log.folder)
+    assert found is not None and found.journal
+
+
+async def test_a_traceback_that_comes_in_pieces_is_one_entry(
+    tmp_path: Path, journald: Journald
+) -> None:
+    robot = Robot(tmp_path, journald)
+    for line in f"before\n{TRACEBACK}\nafter\n".splitlines(keepends=True):
+        os.write(robot.err, line.encode())
+        await asyncio.sleep(0)
+    assert await taken(journald, 3) == ["before", TRACEBACK, "after"]
+    assert robot.messages == ["before", *TRACEBACK.split("\n"), "after"]
+    assert list(robot.capture.tail) == robot.messages
+    robot.end()
+
+
+async def test_half_a_traceback_is_waited_for_but_not_for_ever(
+    tmp_path: Path, journald: Journald
+) -> None:
+    robot = Robot(tmp_path, journald)
+    half = TRACEBACK.rpartition("\n")[0]
+    os.write(robot.err, half.encode() + b"\n")
+    assert await taken(journald, 1) == [half]
+    robot.end()
+
+
+async def test_a_full_journal_holds_up_the_node_and_nobody_else(
+    tmp_path: Path, journald: Journald
+) -> None:
+    robot = Robot(tmp_path, journald)
+    lines = [f"line {number}" for number in range(3000)]
+    os.write(robot.out, "".join(f"{line}\n" for line in lines).encode())
+    for _ in range(20):
+        await asyncio.sleep(0)  # the journal takes nothing: it is full soon
+    assert len(robot.shown) < len(lines)
+    assert await taken(journald, len(lines)) == lines
+    assert robot.messages == lines
+    robot.end()
+
+
+async def test_lines_go_to_files_while_there_is_no_journal(
+    tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(writer, "RETRY_S", 0.1)
+    robot = Robot(tmp_path, journald)
+    os.write(robot.out, b"one\n")
+    await taken(journald, 1)
+    journald.stop()
+    os.write(robot.out, b"two\n")
+    await until(lambda: "two" in robot.messages)
+    assert "the journal takes no lines" in " ".join(robot.messages)
+    assert [record.message for record in in_files(robot.log.folder)] == ["two"]
+    with Journald(tmp_path / "journald") as again:
+        count = 2
+        async with asyncio.timeout(DEADLINE_S):
+            while "the journal takes lines again" not in again.messages:
+                os.write(robot.out, b"more\n")
+                count += 1
+                await asyncio.sleep(0.05)
+        assert "more" in again.messages
+        again.entries[:0] = journald.entries
+        again.take()
+        await robot.drained()
+        with robot.log.history(select(["cam"])) as history:
+            read = [r.message for block in history.blocks() for r in block if r.node]
+        assert read == ["one", "two"] + ["more"] * (count - 2)
+    robot.end()
+
+
+async def test_a_node_that_never_stops_printing_fills_its_share_and_goes_on_in_files(
+    tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget.Budget.__init__, "__defaults__", (3, 0.0, lambda: 0.0))
+    robot = Robot(tmp_path, journald)
+    for number in range(6):
+        os.write(robot.out, b"line %d\n" % number)
+        text = f"line {number}"
+        await until(lambda text=text: text in robot.messages)  # type: ignore[misc]
+    *lines, said = [m for m in journald.messages if m]
+    assert lines == ["line 0", "line 1", "line 2"]
+    assert said.startswith("has filled its share of the journal")
+    assert [record.message for record in in_files(robot.log.folder)] == [
+        "line 3",
+        "line 4",
+        "line 5",
+    ]
+    robot.end()
+
+
+def test_a_share_comes_back_slowly() -> None:
+    now = 0.0
+    share = budget.Budget(burst=100, per_second=2.0, clock=lambda: now)
+    share.take(100)
+    assert not share.allows()
+    now = 4.0
+    assert not share.allows()
+    now = 5.0
+    assert share.allows()
+    now = 1e6
+    assert share.allows()
+    share.take(100)
+    assert not share.allows()
+
+
+async def test_a_large_entry_goes_as_memory(tmp_path: Path, journald: Journald) -> None:
+    robot = Robot(tmp_path, journald)
+    large = "x" * 20_000_000
+    robot.log.say("warn", None, large)
+    assert journald.messages == [large]
+    assert journald.memories == 1
+    robot.end()
+
+
+async def test_min_log_level_holds_for_the_journal(tmp_path: Path, journald: Journald) -> None:
+    robot = Robot(tmp_path, journald, min_log_level="warn")
+    os.write(robot.out, b"INFO:a:one\nWARNING:a:two\nINFO:a:three\n")
+    await robot.drained()
+    assert journald.messages == ["two"]
+    robot.end()
+
+
+async def test_the_history_ends_where_following_begins(tmp_path: Path, journald: Journald) -> None:
+    robot = Robot(tmp_path, journald)
+    os.write(robot.out, b"one\n")
+    robot.log.say("info", None, "said one")
+    await taken(journald, 2)
+    history, follower = robot.log.follow(Selection())
+    os.write(robot.out, b"two\n")
+    os.write(robot.err, b"error\n")
+    robot.log.say("info", "imu", "said two")
+    await taken(journald, 5)
+    with history:
+        assert {r.message for block in history.blocks() for r in block} == {"one", "said one"}
+    with robot.log.history(Selection()) as history:
+        last = [[r.message for r in block] for block in history.blocks(2)]
+        assert len(last[0]) == 2
+    robot.end()
+    live = {record.message async for lines in follower for record in lines.records}
+    assert live == {"two", "error", "said two"}
+
+
+async def test_the_last_words_are_known_to_the_next_daemon(
+    tmp_path: Path, journald: Journald
+) -> None:
+    robot = Robot(tmp_path, journald)
+    os.write(robot.err, f"{TRACEBACK}\nlast\n".encode())
+    await robot.drained()
+    journald.take()
+    robot.node.journal.settle(Staging(robot.memory).stderr, "stderr")  # type: ignore[union-attr]
+    assert robot.node.last_errors(2) == ["E: y", "last"]
+    robot.end()
+
+
+def test_a_reader_that_fails_says_why(tmp_path: Path) -> None:
+    program = (sys.executable, "-c", "import sys; sys.exit('no such boot')")
+    past = JournalPast(ID, Selection(), program=program)
+    with pytest.raises(JournalError, match="the journal cannot be read: no such boot"):
+        list(past.forwards())
+    gone = JournalPast(ID, Selection(), program=(str(tmp_path / "none"),))
+    with pytest.raises(JournalError, match="cannot be run: No such file"):
+        list(gone.forwards())
+
+
+def test_a_reader_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(reader, "SYNC_S", 0.1)
+    program = (sys.executable, "-c", "import signal; signal.pause()")
+    past = JournalPast(ID, Selection(), program=program)
+    with pytest.raises(JournalError, match="no answer"):
+        list(past.forwards())
+
+
+@pytest.mark.timeout(300)
+def test_whoever_dies_at_any_moment_leaves_each_line_once(tmp_path: Path) -> None:
+    """Between pipe and journal, at every line of code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.logs.dying", str(tmp_path), "journal"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
