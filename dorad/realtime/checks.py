@@ -147,6 +147,8 @@ def locked_memory(facts: Facts) -> Finding:
     if facts.locked_limit is None:
         return Finding("WARN", name, "limit not known")
     text = f"at most {facts.locked_limit >> 10} KiB a process: `lock_memory` is refused"
+    if facts.is_service:
+        text = f"systemd gives it to nodes, but to dorad itself {facts.locked_limit >> 10} KiB"
     return Finding("WARN", name, text, _raise(facts, "LimitMEMLOCK=infinity", "memlock unlimited"))
 
 
@@ -160,6 +162,13 @@ def priority(facts: Facts) -> Finding:
     if facts.priority_limit >= 99:
         return Finding("PASS", name, "up to 99; policy `deadline` needs CAP_SYS_NICE")
     mend = _raise(facts, "LimitRTPRIO=99", "rtprio 99")
+    if facts.is_service:
+        limit = facts.priority_limit
+        if limit:
+            return Finding(
+                "PASS", name, f"systemd gives it to nodes; dorad itself has up to {limit}"
+            )
+        return Finding("WARN", name, "systemd gives it to nodes, but none to dorad itself", mend)
     if facts.priority_limit == 0:
         return Finding("FAIL", name, "none: nodes run without their `realtime`", mend)
     return Finding("WARN", name, f"up to {facts.priority_limit}", mend)

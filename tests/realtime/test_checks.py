@@ -128,14 +128,25 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
         (
             checks.priority,
             {"priority_limit": 0, "is_service": True},
-            "FAIL",
-            "none: nodes run without their `realtime`",
+            "WARN",
+            "none to dorad itself",
             (
                 r"printf '[Service]\nLimitRTPRIO=99\n' | sudo install -D -m 644 /dev/stdin"
                 " /etc/systemd/system/dorad.service.d/rtprio.conf"
                 " && sudo systemctl daemon-reload && sudo systemctl restart dorad.service"
             ),
         ),
+        (
+            checks.priority,
+            {"priority_limit": 0},
+            "FAIL",
+            "none: nodes run without their `realtime`",
+            (
+                'echo "$USER - rtprio 99" | sudo tee /etc/security/limits.d/dorad-rtprio.conf'
+                "  # then log in again, and restart dorad"
+            ),
+        ),
+        (checks.priority, {"priority_limit": 95, "is_service": True}, "PASS", "up to 95", None),
         (checks.priority, {"priority_limit": 0, "may_prioritise": True}, "PASS", "NICE", None),
         (checks.swap, {"swaps": ("/dev/zram0",)}, "WARN", "/dev/zram0", "sudo swapoff -a"),
         (

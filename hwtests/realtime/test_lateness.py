@@ -1,0 +1,36 @@
+"""Real time does what it is for: under load a node is late less than without."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.bench.process import MeasurementError
+from hwtests.realtime.bench import Case, gain, measure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECONDS = 4.0
+ROUNDS = 3
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_under_load_a_node_with_real_time_is_less_late(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("real time takes root, or limits that allow it")
+    cases = (Case(busy=True, realtime=False), Case(busy=True, realtime=True))
+    found: dict[Case, list[list[float]]] = {case: [] for case in cases}
+    try:
+        for _ in range(ROUNDS):
+            for case in reversed(cases):
+                found[case].append(measure(case, SECONDS, tmp_path))
+    except MeasurementError as error:
+        if "runs without" in str(error):
+            pytest.skip(str(error))
+        raise
+    # How much less depends on the machine; `make bench-rt` tells.
+    assert gain(found) > 1.5
