@@ -52,6 +52,7 @@ class Commands:
                 )
             lives = run.lives
             run.again = True
+            run.grace = grace
             run.wake.set()
             self._shared.on_change()
             if run.process is not None:
@@ -186,7 +187,8 @@ class Commands:
         """End the process of a node that an earlier daemon was about to stop or to restart."""
         await self._shared.bell.until(lambda: run.process is not None or run.result is not None)
         if run.process is not None:
-            await self._climb(run, run.process, GRACE_S if run.stopped else RESTART_GRACE_S)
+            usual = GRACE_S if run.stopped else RESTART_GRACE_S
+            await self._climb(run, run.process, usual if run.grace is None else run.grace)
 
     # -- edges -------------------------------------------------------------------------------
 
@@ -257,6 +259,7 @@ class Commands:
         """See to it that a node ends for good."""
         shared, name = self._shared, run.node.id
         run.stopped = True
+        run.grace = grace
         run.wake.set()
         shared.on_change()
         if run.node.is_dynamic:

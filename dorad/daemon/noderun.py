@@ -61,6 +61,8 @@ class NodeRun:
     """Somebody asked for its restart, whatever its policy."""
     hopeless: bool = False
     """Nothing can start a process for it any more."""
+    grace: float | None = None
+    """That of the stop ladder, in seconds, if somebody asked for its end or its restart."""
     forced: str = ""
     """Why its end by a signal of ours counts against it."""
     killed: str = ""
@@ -149,6 +151,7 @@ class NodeRun:
             "stopped": self.stopped,
             "apart": self.apart,
             "again": self.again,
+            "grace": self.grace,
             "forced": self.forced,
             "killed": self.killed,
             "last_exit": self.last_exit,
@@ -172,6 +175,7 @@ class NodeRun:
             "stopped",
             "apart",
             "again",
+            "grace",
             "forced",
             "killed",
             "last_exit",

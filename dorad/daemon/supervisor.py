@@ -74,6 +74,7 @@ class Supervisor:
         self._life = life
         self._nodes = self._shared.nodes
         self._grace = grace
+        """Of the stop ladder, in seconds: the one that was asked for, once a stop has been."""
         self._finish_grace = finish_grace
         self._ladder = StopLadder(self._shared, self.kill)
         self._commands: Commands | None = None
@@ -109,6 +110,7 @@ class Supervisor:
             "life": self._life.snapshot(),
             "opened_at": self.opened_at,
             "killing": self._shared.killing,
+            "grace": self._grace,
             "nodes": {name: run.snapshot() for name, run in self._nodes.items()},
             "results": [result.to_json() for result in self.results],
         }
@@ -117,6 +119,8 @@ class Supervisor:
         self._life.restore(kept["life"])
         self.opened_at = kept["opened_at"]
         self._shared.killing = kept["killing"]
+        if self._life.stopping:
+            self._grace = kept["grace"]
         self.results.extend(Result.from_json(each) for each in kept["results"])
         for name, run in self._nodes.items():
             if name in kept["nodes"]:
@@ -193,8 +197,11 @@ class Supervisor:
         if force:
             self.kill("was killed on request")
             return
+        if grace is not None and (not self._life.stopping or grace < self._grace):
+            self._grace = grace
         self._carry_out(self._life.stop())
-        self._ladder.begin(self._grace if grace is None else grace)
+        self._ladder.begin(self._grace)
+        self._shared.on_change()
 
     def kill(self, why: str) -> None:
         """Kill every node at once; `why` goes on after a node's name: `was killed, because ...`."""

@@ -130,6 +130,18 @@ async def test_a_stop_sends_the_event_to_all_and_waits() -> None:
     assert all(result.ok for result in task.result())
 
 
+async def test_a_stop_may_ask_for_more_grace_than_usual() -> None:
+    stage = Stage(chain("a"), grace=0.0)
+    async with running(stage):
+        stage.connect("a")
+        stage.supervisor.stop(grace=600)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert stage.processes["a"].signals == []
+        stage.supervisor.stop(grace=0)
+    assert signal.SIGTERM in stage.processes["a"].signals
+
+
 async def test_sigterm_after_the_grace_is_a_good_end() -> None:
     stage = Stage(chain("a"), grace=0.05)
     async with running(stage) as task:

@@ -129,11 +129,11 @@ async def test_a_process_that_was_started_when_it_could_not_be_noted_is_counted(
         stage.supervisor.kill("was killed")
 
 
-async def test_a_stop_in_progress_goes_on_with_a_fresh_ladder() -> None:
-    before = Stage(chain("a", "b"), grace=0.05)
+async def test_a_stop_in_progress_goes_on_with_a_fresh_ladder_of_the_same_grace() -> None:
+    before = Stage(chain("a", "b"), grace=600)
     async with lost(before) as stage:
         before.connect("a", "b")
-        before.supervisor.stop(grace=60)
+        before.supervisor.stop(grace=0.05)
     async with running(stage, kept(stage, "a", "b")) as task:
         await stage.called("stop", "a", "MANUAL")
     assert stage.processes["a"].signals == [signal.SIGTERM]
