@@ -137,6 +137,7 @@ def _kill_at(moment: int) -> None:
 
 
 if __name__ == "__main__":
+    os.environ["PATH"] = ""  # nobody is to ask the journal of this machine
     to_journal = sys.argv[2] == "journal"
     size = 0 if to_journal else int(sys.argv[2])
     print(main(Path(sys.argv[1]), size or None, journal=to_journal))
