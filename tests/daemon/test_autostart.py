@@ -1,0 +1,67 @@
+"""Which dataflows are started without being asked for, and when systemd is told all is well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.daemon.autostart import due, first_since_boot
+from dorad.daemon.record import Record
+from dorad.daemon.state import Options, Row
+from dorad.daemon.watchdog import Beat, verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def record(uuid: str, *, enabled: bool, ended: bool) -> Record:
+    return Record(
+        Row(
+            uuid=uuid,
+            name=uuid,
+            path="/x",
+            original={},
+            descriptor={},
+            options=Options(),
+            log_dir="/x",
+            status="finished" if ended else "running",
+            started_at=0.0,
+            ended_at=1.0 if ended else None,
+            enabled=enabled,
+        )
+    )
+
+
+RECORDS = [
+    record("stopped", enabled=True, ended=True),
+    record("lost", enabled=True, ended=True),
+    record("running", enabled=True, ended=False),
+    record("disabled", enabled=False, ended=True),
+]
+
+
+def test_all_that_is_enabled_starts_with_the_machine() -> None:
+    assert [each.uuid for each in due(RECORDS, {"lost"}, boot=True)] == ["stopped", "lost"]
+
+
+def test_later_only_what_was_lost_starts() -> None:
+    assert [each.uuid for each in due(RECORDS, {"lost", "disabled"}, boot=False)] == ["lost"]
+
+
+def test_a_boot_is_told_by_an_empty_folder(tmp_path: Path) -> None:
+    assert first_since_boot(tmp_path)
+    assert not first_since_boot(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("beat", "fed"),
+    [
+        (Beat(0.01, None), True),
+        (Beat(2.4, None), True),
+        (Beat(2.6, None), False),
+        (Beat(0.01, "nobody looks after it"), False),
+    ],
+)
+def test_the_watchdog_is_fed_only_while_all_is_well(beat: Beat, *, fed: bool) -> None:
+    assert (verdict(beat, 5.0) is None) is fed

@@ -1,0 +1,77 @@
+"""dorad.toml: what it says, and where it is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.daemon.config import ConfigError, NodeSettings, Settings, load, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FULL = """
+[daemon]
+log_level = "debug"
+
+[nodes]
+user = "robot"
+users = ["camera", "root"]
+
+[realtime]
+enabled = true
+priority = 20
+cpu_affinity = [2, 3]
+"""
+
+
+def test_everything_may_be_left_out(tmp_path: Path) -> None:
+    assert parse("", "x") == Settings()
+    assert load(tmp_path / "missing.toml") == Settings()
+
+
+def test_everything_can_be_said() -> None:
+    settings = parse(FULL, "x")
+    assert settings.log_level == "debug"
+    assert settings.nodes == NodeSettings("robot", ("camera", "root"))
+    assert settings.realtime.enabled
+    assert settings.realtime.cpu_affinity == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[daemon\n", r"x:1:8: "),
+        ('\n[daemon]\n\nlog_level = "lots"\n', r"x:4: daemon\.log_level: must be one of"),
+        ("[nodes]\nuser = 3\n", r"x:2: nodes\.user: must be text, not 3"),
+        ('[nodes]\nuser = "a b"\n', r"x:2: nodes\.user: 'a b' is no name"),
+        ("[nodes]\nusers = [1]\n", r"x:2: nodes\.users"),
+        ("[realtime]\npriority = true\n", r"x:2: realtime\.priority: must be a whole number"),
+        (
+            "[realtime]\nenabled = true\npriority = 100\n",
+            r"x:3: realtime\.priority: must be from 1",
+        ),
+        ("[realtime]\ncpu_affinity = [0, -1]\n", r"x:2: realtime\.cpu_affinity"),
+        ("[nodes]\n[realtime]\nenable = true\n", r"x:3: realtime\.enable: unknown key"),
+        ("\n[deamon]\n", r"x:2: deamon: unknown section"),
+        ("daemon = 3\n", r"x:1: daemon: must be a section"),
+    ],
+)
+def test_a_mistake_is_told_with_line_and_key(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse(text, "x")
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        load(tmp_path / "binary")
+    with pytest.raises(ConfigError, match="directory"):
+        load(tmp_path)
+
+
+def test_nodes_may_run_only_as_users_that_are_listed() -> None:
+    settings = NodeSettings("robot", ("camera",))
+    assert [settings.allows(user) for user in ("robot", "camera", "root")] == [True, True, False]
+    assert NodeSettings("robot", ("*",)).allows("root")

@@ -1,0 +1,47 @@
+"""The `resources` block of a node, and `user`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.model import Resources
+from dorad.dataflow.nodes import read_one
+
+
+def read(**keys: Any) -> Any:
+    return read_one({"id": "n", "path": "n.py", **keys})
+
+
+def test_sizes_and_shares_are_read() -> None:
+    block = {"memory_max": "1.5GB", "memory_high": 1 << 30, "cpu_quota": "150%", "tasks_max": 9}
+    assert read(resources=block).resources == Resources(
+        memory_max=3 << 29, memory_high=1 << 30, cpu_quota=1.5, tasks_max=9
+    )
+    assert read(resources={"cpu_quota": 0.5}).resources.cpu_quota == 0.5
+    assert read().resources is None
+
+
+@pytest.mark.parametrize(
+    ("block", "complaint"),
+    [
+        ({"memory_max": "12XB"}, "unknown unit"),
+        ({"memory_max": 1000}, "less than 1 MB"),
+        ({"cpu_quota": "lots"}, "no share of the cores"),
+        ({"cpu_quota": 0}, "no share of the cores"),
+        ({"cpu_weight": 0}, "from 1 to 10000"),
+        ({"memory_max": "1MB", "memory_high": "2MB"}, "more than `memory_max`"),
+        ({"memory": "1MB"}, "write `memory_max`"),
+    ],
+)
+def test_what_is_wrong_is_told(block: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DataflowError, match=complaint):
+        read(resources=block)
+
+
+def test_a_user_is_a_name() -> None:
+    assert read(user="robot").user == "robot"
+    with pytest.raises(DataflowError, match="no name of a user"):
+        read(user="a b")

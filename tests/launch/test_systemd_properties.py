@@ -1,0 +1,108 @@
+"""What systemd is asked for, and what it says, as plain values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dorad.dataflow.model import Resources
+from dorad.launch.model import Command, Exit
+from dorad.launch.systemd import names
+from dorad.launch.systemd.exits import exit_of, why_not_started
+from dorad.launch.systemd.properties import properties, tag_of, without_schedule
+from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
+
+TAG = "0b5e1d4e-0000-0000-0000-000000000000/camera/0"
+
+
+def asked(command: Command, **options: Any) -> dict[str, Any]:
+    found = properties(command, TAG, **options)
+    assert len({name for name, _, _ in found}) == len(found)
+    return {name: value for name, _, value in found}
+
+
+def command(**fields: Any) -> Command:
+    return Command(("/bin/node", "$HOME", "%n"), Path("/srv"), **fields)
+
+
+def test_arguments_reach_the_program_as_they_are() -> None:
+    values = asked(command())
+    assert values["ExecStartEx"] == [
+        ["/bin/node", ["/bin/node", "$HOME", "%n"], ["no-env-expand"]],
+    ]
+
+
+def test_people_and_the_next_daemon_can_tell_whose_it_is() -> None:
+    values = asked(command(dataflow_name="nav"))
+    assert values["Description"] == "Node camera of dataflow nav"
+    assert tag_of(values["LogExtraFields"]) == TAG
+    assert b"DORA_NODE=camera" in values["LogExtraFields"]
+    assert tag_of([b"DORA_NODE=camera"]) is None
+
+
+def test_what_systemd_says_to_the_daemon_is_not_passed_on() -> None:
+    env = {"NOTIFY_SOCKET": "x", "LISTEN_FDS": "1", "HOME": "/root", "USER": "root", "A": "b"}
+    own = {"HOME": "/root", "USER": "other"}
+    values = asked(command(env=env, user="dorad-node"), own_environ=own)
+    assert values["Environment"] == ["USER=root", "A=b"]
+    assert values["User"] == "dorad-node"
+    assert "HOME=/root" in asked(command(env=env), own_environ=own)["Environment"]
+
+
+def test_cores_are_a_mask() -> None:
+    assert asked(command(), cores=(0, 3, 9))["CPUAffinity"] == bytes([0b1001, 0b10])
+
+
+def test_resources_are_limits() -> None:
+    wanted = Resources(memory_max=1 << 20, cpu_quota=1.5, tasks_max=7, io_weight=10)
+    values = asked(command(resources=wanted))
+    assert values["MemoryMax"] == 1 << 20
+    assert values["CPUQuotaPerSecUSec"] == 1_500_000
+    assert values["TasksMax"] == 7
+    assert values["IOWeight"] == 10
+    assert "MemoryHigh" not in values
+
+
+def test_a_real_time_policy_can_be_left_out_again() -> None:
+    found = properties(command(schedule=Schedule(os.SCHED_FIFO, 30, 1)), TAG)
+    values = {name: value for name, _, value in found}
+    assert (values["CPUSchedulingPolicy"], values["CPUSchedulingPriority"]) == (os.SCHED_FIFO, 30)
+    assert values["LimitMEMLOCK"] == 2**64 - 1
+    assert not [n for n, _, _ in without_schedule(found) if n.startswith("CPUScheduling")]
+
+
+def test_a_deadline_is_set_by_a_program_that_executes_the_node() -> None:
+    wanted = Schedule(SCHED_DEADLINE, runtime_ns=1, deadline_ns=2, period_ns=3)
+    _, argv, _ = asked(command(schedule=wanted))["ExecStartEx"][0]
+    assert argv[-3:] == ["/bin/node", "$HOME", "%n"]
+    assert len(argv) > 3
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"ExecMainCode": 0, "ExecMainStatus": 0}, None),
+        ({"ExecMainCode": 1, "ExecMainStatus": 3}, Exit(code=3)),
+        ({"ExecMainCode": 2, "ExecMainStatus": 9}, Exit(signal=9)),
+        ({"ExecMainCode": 3, "ExecMainStatus": 11}, Exit(signal=11)),
+    ],
+)
+def test_an_exit_is_read(values: dict[str, int], expected: Exit | None) -> None:
+    assert exit_of(values) == expected
+
+
+def test_why_something_was_not_started_is_said_in_words() -> None:
+    assert "executed" in why_not_started({"ExecMainCode": 1, "ExecMainStatus": 203})
+    assert "timeout" in why_not_started({"Result": "timeout"})
+
+
+def test_names_of_units_have_only_letters_that_units_may_have() -> None:
+    name = names.unit_name("nav", "cam@ära/x", 12)
+    assert name == "dorad-nav-cam\\x40\\xc3\\xa4ra\\x2fx-12.service"
+    assert names.number_of(name) == 12
+    assert names.number_of("dorad-x.service") == 0
+    assert len(names.unit_name("d" * 500, "@" * 500, 1)) < 255
+    assert names.object_path("dorad-a.service").endswith("/dorad_2da_2eservice")
