@@ -1,0 +1,356 @@
+"""Units of systemd as the daemon's processes; the fake is what systemd says over D-Bus."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.launch.model import Command, Exit, LaunchError
+from dorad.launch.systemd import names
+from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE, BusError
+from dorad.launch.systemd.exits import SCHEDULER
+from dorad.launch.systemd.host import SystemdHost
+from dorad.realtime.schedule import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FLOW = "0b5e1d4e-0000-0000-0000-000000000000"
+NO_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
+
+
+class Store:
+    """Keeps nothing."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, tuple[int, ...]] = {}
+        self.count = 1
+        self.dropped = False
+
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        self.count += len(fds)
+
+    def drop(self, name: str) -> None:
+        return
+
+    def drop_all(self) -> None:
+        self.dropped = True
+
+    def close(self) -> None:
+        return
+
+
+class Notifier:
+    """Systemd has always done everything already."""
+
+    async def flushed(self) -> None:
+        return
+
+    async def barrier(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class Systemd:
+    """Answers as systemd does, as far as the host asks."""
+
+    def __init__(self) -> None:
+        self.on_signal: Callable[[str, str, list[Any]], None] = lambda path, member, values: None
+        self.on_back: Callable[[], None] = lambda: None
+        self.units: dict[str, dict[str, Any]] = {}
+        self.asked: list[tuple[str, list[Any]]] = []
+        self.state = "running"
+        self.refusal: BusError | None = None
+        self.first_fails_with: int | None = None
+        self.kept = 1
+        self._pid = 4_000_000  # more than a machine has, so that none is there
+
+    async def call(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: Sequence[Any] = (),
+        fds: Sequence[int] = (),
+    ) -> list[Any]:
+        await asyncio.sleep(0)
+        self.asked.append((member, list(body)))
+        if path != MANAGER_PATH:
+            return [self._properties(path, member)]
+        match member, list(body):
+            case "Get", _:
+                return [self.state]
+            case "GetUnitByPID", _:
+                return [names.object_path("dorad.service")]
+            case "ListUnitsByPatterns", _:
+                return [[[name] for name in self.units]]
+            case "StartTransientUnit", [name, _, properties, _]:
+                assert len(fds) == 2
+                return self._start(name, {key: value.value for key, value in properties})
+            case "KillUnit", [name, "all", _]:
+                self._known(name)
+                return []
+            case "StopUnit", [name, _]:
+                self._known(name)
+                self._say("JobRemoved", [0, "/", name, "done"])
+                if not self.units[name]["failed"]:
+                    self.vanish(name)
+                return ["/"]
+            case "ResetFailedUnit", [name]:
+                self._known(name)
+                self.vanish(name)
+                return []
+        raise AssertionError(member)
+
+    async def close(self) -> None:
+        return
+
+    def _properties(self, path: str, member: str) -> Any:
+        if path == names.object_path("dorad.service"):
+            kept = {"NFileDescriptorStore": self.kept, "FileDescriptorStoreMax": 7}
+            return "dorad.service" if member == "Get" else kept
+        for name, values in self.units.items():
+            if names.object_path(name) == path:
+                return dict(values)
+        raise BusError("org.freedesktop.DBus.Error.UnknownObject", "gone")
+
+    def _known(self, name: str) -> None:
+        if name not in self.units:
+            raise BusError(NO_UNIT, f"Unit {name} not loaded.")
+
+    def _start(self, name: str, properties: dict[str, Any]) -> list[Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        assert name not in self.units
+        self._pid += 1
+        failed, self.first_fails_with = self.first_fails_with, None
+        self.units[name] = {
+            "ExecMainPID": self._pid,
+            "ExecMainCode": 0 if failed is None else 1,
+            "ExecMainStatus": failed or 0,
+            "ExecMainStartTimestampMonotonic": 1,
+            "LogExtraFields": properties["LogExtraFields"],
+            "properties": properties,
+            "failed": failed is not None,
+        }
+        result = "done" if failed is None else "failed"
+        asyncio.get_running_loop().call_soon(self._say, "JobRemoved", [1, "/", name, result])
+        return ["/"]
+
+    def end(self, name: str, code: int, status: int) -> None:
+        """A main process ends, and systemd says so."""
+        self.end_silently(name, code, status)
+        changed = {"ExecMainCode": code, "ExecMainStatus": status}
+        self.on_signal(names.object_path(name), "PropertiesChanged", [SERVICE, changed, []])
+
+    def end_silently(self, name: str, code: int, status: int) -> None:
+        self.units[name] |= {"ExecMainCode": code, "ExecMainStatus": status}
+        self.units[name]["failed"] = (code, status) != (1, 0)
+
+    def vanish(self, name: str) -> None:
+        """A unit is forgotten."""
+        del self.units[name]
+        self._say("UnitRemoved", [name, names.object_path(name)])
+
+    def _say(self, member: str, values: list[Any]) -> None:
+        self.on_signal(MANAGER_PATH, member, values)
+
+    def killed(self, name: str) -> list[int]:
+        """Signals that were sent to all of a unit."""
+        return [body[2] for member, body in self.asked if member == "KillUnit" and body[0] == name]
+
+
+@pytest.fixture
+def systemd() -> Systemd:
+    return Systemd()
+
+
+async def attach(systemd: Systemd, store: Store | None = None) -> SystemdHost:
+    kept = store or Store()
+    return await SystemdHost.attach(systemd, Notifier(), kept)  # type: ignore[arg-type]
+
+
+def command(**fields: Any) -> Command:
+    return Command(("/bin/node",), Path("/"), dataflow_name="nav", **fields)
+
+
+async def spawn(host: SystemdHost, node: str = "camera", **fields: Any) -> Any:
+    return await host.spawn(command(**fields), 1, 2, tag=f"{FLOW}/{node}/0")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - systemd has no event for it
+            await asyncio.sleep(0)
+
+
+async def test_a_node_is_a_unit_of_its_own(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    first, second = await spawn(host), await spawn(host)
+    assert list(systemd.units) == ["dorad-nav-camera-1.service", "dorad-nav-camera-2.service"]
+    assert first.pid != second.pid
+    assert systemd.units["dorad-nav-camera-1.service"]["properties"]["Before"] == ["dorad.service"]
+    await host.detach()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [(1, 0, Exit(code=0)), (1, 3, Exit(code=3)), (2, 9, Exit(signal=9))],
+)
+async def test_the_end_of_a_node_is_the_end_of_all_it_left_behind(
+    systemd: Systemd, code: int, status: int, expected: Exit
+) -> None:
+    host = await attach(systemd)
+    process = await spawn(host)
+    (name,) = systemd.units
+    systemd.end(name, code, status)
+    assert await process.wait() == expected
+    assert systemd.killed(name) == [signal.SIGKILL]
+    # It stays readable until it is written down.
+    assert name in systemd.units
+    host.forget(process.pid)
+    await until(lambda: not systemd.units)
+    await host.detach()
+
+
+async def test_a_signal_goes_to_every_process_of_a_node(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    process = await spawn(host)
+    process.signal(signal.SIGTERM)
+    (name,) = systemd.units
+    await until(lambda: systemd.killed(name) == [signal.SIGTERM])
+    await host.detach()
+
+
+async def test_a_unit_that_systemd_refuses_is_told_with_its_reason(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    systemd.refusal = BusError("x", "Invalid environment assignments")
+    with pytest.raises(LaunchError, match=r"dorad-nav-camera-1\.service: Invalid environment"):
+        await spawn(host)
+    await host.detach()
+
+
+async def test_a_program_that_cannot_be_executed_is_told(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    systemd.first_fails_with = 203
+    with pytest.raises(LaunchError, match="/bin/node: it cannot be executed"):
+        await spawn(host)
+    await until(lambda: not systemd.units)
+    await host.detach()
+
+
+async def test_a_policy_that_is_refused_is_left_out(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    systemd.first_fails_with = SCHEDULER
+    process = await spawn(host, schedule=Schedule(1, 50))
+    assert process.refused
+    (unit,) = systemd.units.values()
+    assert "CPUSchedulingPolicy" not in unit["properties"]
+    await host.detach()
+
+
+async def test_the_next_daemon_finds_what_runs_and_what_has_ended(systemd: Systemd) -> None:
+    first = await attach(systemd)
+    for node in ("runs", "done", "crashed"):
+        await spawn(first, node)
+    await first.detach()
+    systemd.end_silently("dorad-nav-done-2.service", 1, 0)
+    systemd.end_silently("dorad-nav-crashed-3.service", 3, 11)
+    systemd.units["dorad-admins-own.service"] = {"LogExtraFields": [], "ExecMainPID": 1}
+
+    second = await attach(systemd)
+    found = {kept.tag: kept.exit for kept in second.kept}
+    assert found == {
+        f"{FLOW}/runs/0": None,
+        f"{FLOW}/done/0": Exit(code=0),
+        f"{FLOW}/crashed/0": Exit(signal=11),
+    }
+    # Whatever they have left behind is ended.
+    assert systemd.killed("dorad-nav-done-2.service") == [signal.SIGKILL]
+    for kept in second.kept:
+        if kept.exit is not None:
+            second.forget(kept.pid)
+    await until(lambda: len(systemd.units) == 2)
+    # Names go on from there.
+    await spawn(second)
+    assert "dorad-nav-camera-4.service" in systemd.units
+    await second.detach()
+
+
+async def test_an_adopted_node_that_ends_is_noticed(systemd: Systemd) -> None:
+    first = await attach(systemd)
+    await spawn(first)
+    await first.detach()
+    second = await attach(systemd)
+    systemd.end("dorad-nav-camera-1.service", 1, 5)
+    assert await second.kept[0].process.wait() == Exit(code=5)
+    await second.detach()
+
+
+async def test_a_unit_that_an_administrator_removes_has_ended(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    process = await spawn(host)
+    systemd.vanish("dorad-nav-camera-1.service")
+    assert await process.wait() == Exit(signal=signal.SIGKILL)
+    await host.detach()
+
+
+async def test_ends_that_happened_while_dbus_was_gone_are_found(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    ended, gone, living = [await spawn(host, node) for node in ("ended", "gone", "living")]
+    systemd.end_silently("dorad-nav-ended-1.service", 1, 4)
+    del systemd.units["dorad-nav-gone-2.service"]
+    systemd.on_back()
+    assert await ended.wait() == Exit(code=4)
+    assert await gone.wait() == Exit(signal=signal.SIGKILL)
+    assert living.exit is None
+    await host.detach()
+
+
+async def test_descriptors_that_systemd_did_not_take_are_a_problem(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    problems: list[str] = []
+    host.store("a", (0, 1, 2))
+    told = asyncio.Event()
+    host.on_problem = lambda text: (problems.append(text), told.set())[1]
+    async with asyncio.timeout(10):
+        await told.wait()
+    assert problems[0].startswith("systemd keeps 1 of 4 descriptors")
+    assert "FileDescriptorStoreMax=7 of dorad.service" in problems[0]
+    await host.detach()
+
+
+async def test_nodes_go_on_without_the_daemon_but_not_without_the_machine(
+    systemd: Systemd,
+) -> None:
+    host = await attach(systemd)
+    assert await host.stays()
+    systemd.state = "stopping"
+    assert not await host.stays()
+    await host.detach()
+
+
+async def test_an_end_leaves_neither_units_nor_descriptors(systemd: Systemd) -> None:
+    store = Store()
+    host = await attach(systemd, store)
+    await spawn(host)
+    await host.end()
+    assert not systemd.units
+    assert store.dropped
+
+
+async def test_at_shutdown_nobody_waits_for_units_that_systemd_stops_later(
+    systemd: Systemd,
+) -> None:
+    host = await attach(systemd)
+    await spawn(host)
+    systemd.state = "stopping"
+    await host.end()
+    assert not [member for member, _ in systemd.asked if member == "StopUnit"]
