@@ -187,7 +187,7 @@ async def test_lines_go_to_files_while_there_is_no_journal(
 async def test_a_node_that_never_stops_printing_fills_its_share_and_goes_on_in_files(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget.Budget.__init__, "__defaults__", (3, 0.0, lambda: 0.0))
+    monkeypatch.setattr(budget, "share", lambda: 2000)
     robot = Robot(tmp_path, journald)
     for number in range(6):
         os.write(robot.out, b"line %d\n" % number)
@@ -206,17 +206,23 @@ async def test_a_node_that_never_stops_printing_fills_its_share_and_goes_on_in_f
 
 def test_a_share_comes_back_slowly() -> None:
     now = 0.0
-    share = budget.Budget(burst=100, per_second=2.0, clock=lambda: now)
-    share.take(100)
-    assert not share.allows()
-    now = 4.0
-    assert not share.allows()
-    now = 5.0
-    assert share.allows()
-    now = 1e6
-    assert share.allows()
-    share.take(100)
-    assert not share.allows()
+    share = budget.Budget(86400, clock=lambda: now)
+    for _ in range(2):
+        share.take(86400 - budget.ENTRY_BYTES)
+        assert not share.allows()
+        now += 8639
+        assert not share.allows()
+        now += 1
+        assert share.allows()
+        now += 1e6
+        assert share.allows()
+
+
+@pytest.mark.parametrize(
+    ("disk", "expected"), [(1 << 40, 1 << 30), (20 << 30, 512 << 20), (1 << 20, 32 << 20)]
+)
+def test_a_share_is_a_quarter_of_the_journal(disk: int, expected: int) -> None:
+    assert budget.share_of(disk) == expected
 
 
 async def test_a_large_entry_goes_as_memory(tmp_path: Path, journald: Journald) -> None:

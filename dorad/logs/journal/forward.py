@@ -107,7 +107,7 @@ class NodeJournal:
         ends = cut.ends()
         stream = records[0].stream
         origin = self._origin(stream, unit)
-        done = entries = 0
+        done = 0
         held = full = False
         for span in _spans(records):
             begun = ends[span.begin - 1] if span.begin else 0
@@ -124,14 +124,13 @@ class NodeJournal:
                     full = True
                     break
                 stage.sent()
-                entries += 1
+                self._budget.take(len(entry))
             done = span.end
         if done:
             every = done == len(records)
             used = cut.used if every else ends[done - 1]
             stage.commit(used, skipping=every and cut.skipping)
         self.note(stage, stream)
-        self._budget.take(entries)
         return Forwarded(done, held, full)
 
     def _origin(self, stream: Stream, unit: str | None) -> Origin:
