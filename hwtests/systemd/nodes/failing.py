@@ -1,0 +1,16 @@
+"""Says something, warns in the way of `logging`, and fails with two tracebacks in a chain."""
+
+from __future__ import annotations
+
+import logging
+
+from dora import Node
+
+logging.basicConfig(level=logging.INFO)
+node = Node()
+print("plain text")
+node.log("warn", "lens is hot", target="lens", fields={"degrees": 71})
+try:
+    node.param("nothing")
+except KeyError as error:
+    raise RuntimeError("no camera") from error
