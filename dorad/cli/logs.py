@@ -32,7 +32,8 @@ Examples:
 
 \b
 Without a daemon, or for a dataflow that it does not know, lines come from the log files in
-./out/<uuid>; of several runs the newest is shown. Lines without a severity count as `info` on
+./out/<uuid>, else from what the machine's daemon has written (on a robot, the journal); of several
+runs the newest is shown. Lines without a severity count as `info` on
 stdout and as `warn` on stderr. With -f it ends with the dataflow, or with Ctrl-C.
 """
 
@@ -75,7 +76,7 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 @click.option("--all-nodes", is_flag=True, help="All nodes, by time; the same as no --node.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on.")
-@click.option("--local", is_flag=True, help="Read the files in ./out, daemon or not.")
+@click.option("--local", is_flag=True, help="Read files or journal, daemon or not.")
 @click.option("--since", type=Duration(), metavar="DURATION", help="Lines of the last 10m, 1h30m.")
 @click.option("--until", type=Duration(), metavar="DURATION", help="Lines older than that.")
 @click.option("--level", metavar="LEVEL", envvar="DORA_LOG_LEVEL", help="Least severity to show.")
