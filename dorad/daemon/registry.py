@@ -101,7 +101,8 @@ class Registry:
             for view in record.run.statuses().values()
         )
         flows = "1 dataflow" if len(running) == 1 else f"{len(running)} dataflows"
-        return f"{flows}, {nodes} node process{'' if nodes == 1 else 'es'}"
+        plain = "" if self._host.units else ", not units of systemd"
+        return f"{flows}, {nodes} node process{'' if nodes == 1 else 'es'}{plain}"
 
     def fault(self) -> str | None:
         """Return what is wrong with the daemon itself, if anything is."""

@@ -90,7 +90,7 @@ class Systemd:
             case "GetUnitByPID", _:
                 return [names.object_path("dorad.service")]
             case "ListUnitsByPatterns", _:
-                return [[[name] for name in self.units]]
+                return [[[n, v.get("description", "")] for n, v in self.units.items()]]
             case "StartTransientUnit", [name, _, properties, _]:
                 assert len(fds) == 2
                 return self._start(name, {key: value.value for key, value in properties})
@@ -103,6 +103,10 @@ class Systemd:
                 if not self.units[name]["failed"]:
                     self.vanish(name)
                 return ["/"]
+            case "SetUnitProperties", [name, True, [["Description", value]]]:
+                self._known(name)
+                self.units[name]["description"] = value.value
+                return []
             case "ResetFailedUnit", [name]:
                 self._known(name)
                 self.vanish(name)
@@ -216,8 +220,26 @@ async def test_the_end_of_a_node_is_the_end_of_all_it_left_behind(
     # It stays readable until it is written down.
     assert name in systemd.units
     host.forget(process.pid)
-    await until(lambda: not systemd.units)
+    if expected.ok:
+        await until(lambda: not systemd.units)
     await host.detach()
+
+
+async def test_a_failed_unit_is_seen_until_its_node_is_started_again(systemd: Systemd) -> None:
+    first = await attach(systemd)
+    process = await spawn(first)
+    systemd.end("dorad-nav-camera-1.service", 1, 3)
+    await process.wait()
+    first.forget(process.pid)
+    await until(lambda: "description" in systemd.units["dorad-nav-camera-1.service"])
+    await first.detach()
+
+    second = await attach(systemd)
+    assert second.kept == []
+    assert "dorad-nav-camera-1.service" in systemd.units
+    await spawn(second)
+    await until(lambda: list(systemd.units) == ["dorad-nav-camera-2.service"])
+    await second.detach()
 
 
 async def test_a_signal_goes_to_every_process_of_a_node(systemd: Systemd) -> None:
@@ -277,7 +299,7 @@ async def test_the_next_daemon_finds_what_runs_and_what_has_ended(systemd: Syste
     for kept in second.kept:
         if kept.exit is not None:
             second.forget(kept.pid)
-    await until(lambda: len(systemd.units) == 2)
+    await until(lambda: "dorad-nav-done-2.service" not in systemd.units)
     # Names go on from there.
     await spawn(second)
     assert "dorad-nav-camera-4.service" in systemd.units

@@ -9,15 +9,15 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from dbus_fast import Variant
-
 from dorad.launch.host import KeptProcess
 from dorad.launch.model import Exit, LaunchError
 from dorad.launch.spawner import Process
 from dorad.launch.stat import start_time
-from dorad.launch.systemd import names
-from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SERVICE, BusError
+from dorad.launch.systemd import failed, names
+from dorad.launch.systemd.bus import SERVICE, BusError
 from dorad.launch.systemd.exits import SCHEDULER, exit_of, why_not_started
+from dorad.launch.systemd.failed import FailedUnits
+from dorad.launch.systemd.manager import Manager
 from dorad.launch.systemd.properties import properties, tag_of, usable, without_schedule
 from dorad.launch.systemd.unit import Unit
 
@@ -34,11 +34,7 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _CHECK_SECONDS = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
-_NOTHING_TO_DO = (
-    "org.freedesktop.systemd1.NoSuchUnit",
-    "org.freedesktop.systemd1.NoSuchProcess",
-    "org.freedesktop.DBus.Error.UnknownObject",
-)
+_KILL = signal.SIGKILL
 _log = logging.getLogger(__name__)
 
 
@@ -56,12 +52,14 @@ class SystemdHost:
         """Never called: without systemd there is no machine."""
         self.on_problem: Callable[[str], None] = _log.warning
         self._bus = bus
+        self._manager = Manager(bus)
         self._notifier = notifier
         self._store = store
         self._own_unit = ""
         self._number = 0
         self._units: dict[str, Unit] = {}
         self._paths: dict[str, Unit] = {}
+        self._failed = FailedUnits(lambda unit: self._in_background(self._release(unit)))
         self._work: set[asyncio.Task[None]] = set()
         self._check: asyncio.TimerHandle | None = None
         self._closed = False
@@ -117,7 +115,7 @@ class SystemdHost:
             if unit.process is not None and unit.process.pid == pid and not unit.forgotten:
                 unit.forgotten = True
                 if unit.process.exit is not None:
-                    self._in_background(self._release(unit))
+                    self._in_background(self._dismiss(unit))
                 return
 
     async def end_marked(self, mark: str, *, below_too: bool) -> int:
@@ -128,12 +126,9 @@ class SystemdHost:
     async def stays(self) -> bool:
         """Return whether nodes go on: always but at the end of the whole machine."""
         try:
-            (state,) = await self._bus.call(
-                MANAGER_PATH, PROPERTIES, "Get", "ss", [MANAGER, "SystemState"]
-            )
+            return not await self._manager.ending()
         except BusError:
             return True
-        return bool(state != "stopping")
 
     async def detach(self) -> None:
         """Let go, as `Host.detach`."""
@@ -156,8 +151,11 @@ class SystemdHost:
         if self._closed:
             return
         # When the whole machine ends, systemd stops the units itself, after the daemon.
-        finish = self._release if await self.stays() else self._put_to_death
-        await asyncio.gather(*(finish(unit) for unit in list(self._units.values())))
+        stays = await self.stays()
+        units = list(self._units.values())
+        await asyncio.gather(
+            *(self._release(u) if stays else self._manager.kill(u.name, _KILL) for u in units)
+        )
         self._store.drop_all()
         await self.detach()
 
@@ -195,10 +193,9 @@ class SystemdHost:
         """Compare: systemd says nothing of a descriptor that it does not take."""
         self._check = None
         expected = self._store.count
-        path = names.object_path(self._own_unit)
         try:
             await self._notifier.barrier()
-            values = await self._values(path)
+            values = await self._manager.values(self._own_unit)
         except (BusError, OSError) as error:
             _log.warning("it cannot be told what systemd has kept: %s", error)
             return
@@ -215,13 +212,9 @@ class SystemdHost:
 
     async def _find(self) -> None:
         """Take over the units of an earlier daemon."""
-        (path,) = await self._ask("GetUnitByPID", "u", [os.getpid()])
-        (own,) = await self._bus.call(
-            path, PROPERTIES, "Get", "ss", ["org.freedesktop.systemd1.Unit", "Id"]
-        )
-        self._own_unit = own
-        for name in await self._listed():
-            values = await self._values(names.object_path(name))
+        self._own_unit = await self._manager.unit_of(os.getpid())
+        for name, description in (await self._manager.listed()).items():
+            values = await self._manager.values(name)
             tag = tag_of(values.get("LogExtraFields", ()))
             if tag is None:
                 continue
@@ -233,40 +226,32 @@ class SystemdHost:
                 continue
             process = self._process(unit, values)
             ended = unit.exit or exit_of(values)
+            if ended is not None and failed.is_one(description):
+                unit.exit, unit.buried, unit.forgotten = ended, True, True
+                process.set_exit(ended)
+                self._failed.add(unit)
+                continue
             if ended is not None:
                 # Ended for good before anybody is told of it.
                 unit.exit, unit.buried = ended, True
-                await self._kill(unit, signal.SIGKILL)
+                await self._manager.kill(unit.name, _KILL)
                 process.set_exit(ended)
             self.kept.append(KeptProcess(tag, process))
 
     async def _look_again(self) -> None:
         """Find out what was missed while there was no connection to D-Bus."""
         try:
-            there = await self._listed()
+            there = await self._manager.listed()
             for unit in list(self._units.values()):
                 if unit.process is None or unit.exit is not None:
                     continue
                 if unit.name not in there:
                     self._note_exit(unit, Exit(signal=signal.SIGKILL))
                 else:
-                    values = await self._values(names.object_path(unit.name))
+                    values = await self._manager.values(unit.name)
                     self._note_exit(unit, exit_of(values))
         except BusError as error:
             self.on_problem(f"systemd does not say how nodes are: {error}")
-
-    async def _listed(self) -> set[str]:
-        (found,) = await self._ask("ListUnitsByPatterns", "asas", [[], [names.PATTERN]])
-        return {entry[0] for entry in found}
-
-    async def _values(self, path: str) -> dict[str, Any]:
-        (values,) = await self._bus.call(path, PROPERTIES, "GetAll", "s", [SERVICE])
-        return dict(values)
-
-    async def _ask(
-        self, method: str, signature: str, body: Sequence[Any], fds: Sequence[int] = ()
-    ) -> list[Any]:
-        return await self._bus.call(MANAGER_PATH, MANAGER, method, signature, body, fds)
 
     # -- the life of a unit ------------------------------------------------------------------
 
@@ -275,18 +260,12 @@ class SystemdHost:
     ) -> tuple[Unit, dict[str, Any]]:
         """Start a unit; return it and the properties of its service. Raises LaunchError."""
         unit = self._made(self._free_name(command, tag), tag)
-        named = [[name, Variant(kind, value)] for name, kind, value in wanted]
-        named += [
-            ["StandardOutputFileDescriptor", Variant("h", 0)],
-            ["StandardErrorFileDescriptor", Variant("h", 1)],
-        ]
+        self._failed.replaced(unit.name)
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await self._ask(
-                    "StartTransientUnit", "ssa(sv)a(sa(sv))", [unit.name, "fail", named, []], fds
-                )
+                await self._manager.start(unit.name, wanted, *fds)
                 await unit.started.wait()
-                return unit, await self._values(names.object_path(unit.name))
+                return unit, await self._manager.values(unit.name)
         except (BusError, TimeoutError) as error:
             self._in_background(self._release(unit))
             why = "it does not come up" if isinstance(error, TimeoutError) else error
@@ -327,15 +306,7 @@ class SystemdHost:
 
     def _signal(self, unit: Unit, number: int) -> None:
         if not self._closed:
-            self._in_background(self._kill(unit, number))
-
-    async def _kill(self, unit: Unit, number: int) -> None:
-        """Send a signal to every process of the unit."""
-        try:
-            await self._ask("KillUnit", "ssi", [unit.name, "all", int(number)])
-        except BusError as error:
-            if error.name not in _NOTHING_TO_DO:
-                _log.debug("signal %d to %s: %s", number, unit.name, error)
+            self._in_background(self._manager.kill(unit.name, number))
 
     def _note_exit(self, unit: Unit, how: Exit | None) -> None:
         """Take note of the end of the main process; the rest of the unit ends with it."""
@@ -348,26 +319,37 @@ class SystemdHost:
             self._in_background(self._bury(unit, unit.process, unit.exit))
 
     async def _bury(self, unit: Unit, process: Process, how: Exit) -> None:
-        await self._kill(unit, signal.SIGKILL)
+        await self._manager.kill(unit.name, _KILL)
         process.set_exit(how)
         if unit.forgotten:
-            await self._release(unit)
+            await self._dismiss(unit)
 
-    async def _put_to_death(self, unit: Unit) -> None:
-        await self._kill(unit, signal.SIGKILL)
+    async def _dismiss(self, unit: Unit) -> None:
+        """Release a unit whose end is written down, unless it is to be seen as failed.
+
+        Those who know only systemd find there what failed, until the node is started again.
+        """
+        if unit.exit is None or unit.exit.ok or unit.exit.signal == signal.SIGTERM:
+            await self._release(unit)
+            return
+        try:
+            if await self._manager.describe(unit.name, failed.description(unit.tag)):
+                self._failed.add(unit)
+        except BusError as error:
+            _log.warning("%s is not shown as failed: %s", unit.name, error)
+            await self._release(unit)
 
     async def _release(self, unit: Unit) -> None:
         """End what is left of a unit, and let systemd forget it."""
-        await self._kill(unit, signal.SIGKILL)
+        await self._manager.kill(unit.name, _KILL)
         try:
             async with asyncio.timeout(_STOP_SECONDS):
                 unit.stopped.clear()
-                await self._ask("StopUnit", "ss", [unit.name, "replace"])
-                await unit.stopped.wait()
-            await self._ask("ResetFailedUnit", "s", [unit.name])
+                if await self._manager.stop(unit.name):
+                    await unit.stopped.wait()
+            await self._manager.reset(unit.name)
         except BusError as error:
-            if error.name not in _NOTHING_TO_DO:
-                _log.warning("%s is not released: %s", unit.name, error)
+            _log.warning("%s is not released: %s", unit.name, error)
         except TimeoutError:
             _log.warning("%s is not released: it does not stop", unit.name)
         self._removed(unit)
@@ -376,6 +358,7 @@ class SystemdHost:
         """Take note that systemd has no such unit any more."""
         if unit.process is not None and unit.exit is None:
             self._note_exit(unit, Exit(signal=signal.SIGKILL))
+        self._failed.remove(unit)
         if self._units.get(unit.name) is unit:
             del self._units[unit.name]
             del self._paths[names.object_path(unit.name)]

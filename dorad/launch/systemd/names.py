@@ -17,6 +17,11 @@ def unit_name(dataflow: str, node: str, number: int) -> str:
     return f"{PREFIX}{_escape(dataflow)}-{_escape(node)}-{number}{SUFFIX}"
 
 
+def without_number(name: str) -> str:
+    """Return what the names of all units of one node of one dataflow begin with."""
+    return name.rpartition("-")[0]
+
+
 def number_of(name: str) -> int:
     """Return the number at the end of a unit's name, 0 if there is none."""
     match = re.fullmatch(r".*-(\d+)\.service", name)
