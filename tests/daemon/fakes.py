@@ -12,7 +12,7 @@ from dorad.daemon.supervisor import Supervisor
 from dorad.dataflow.model import Dataflow, Input, Node
 from dorad.launch.model import Exit, LaunchError
 
-DEADLINE_S = 5.0
+DEADLINE_S = 20.0
 
 
 @dataclass
