@@ -11,7 +11,7 @@ from tests.harness.process import Outcome
 from .conftest import Case
 from .tap import Tap
 
-SECONDS = 8
+SECONDS = 16
 ANSWERS = range(5)
 
 

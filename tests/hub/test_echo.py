@@ -7,24 +7,26 @@ from tests.harness.process import Outcome
 from .conftest import Case
 
 FAILURE = ("fail", "exited with code", "killed", "signal")
+SECONDS = 20
+"""When a run is stopped that does not end by itself."""
 
 
 @pytest.fixture(scope="module")
 def good(run_case: Case) -> Outcome:
-    return run_case("echo", "good.yml", stop_after=20)
+    return run_case("echo", "good.yml", stop_after=SECONDS)
 
 
 @pytest.fixture(scope="module")
 def bad(run_case: Case) -> Outcome:
-    return run_case("echo", "bad.yml", stop_after=20)
+    return run_case("echo", "bad.yml", stop_after=SECONDS)
 
 
 def test_the_good_dataflow_ends_with_0(good: Outcome) -> None:
     good.expect(0)
 
 
-def test_the_good_dataflow_ends_by_itself_within_5_seconds(good: Outcome) -> None:
-    assert good.seconds < 5, f"took {good.seconds:.1f} s; it printed:\n{good.output}"
+def test_the_good_dataflow_ends_by_itself(good: Outcome) -> None:
+    assert good.seconds < SECONDS, f"took {good.seconds:.1f} s; it printed:\n{good.output}"
 
 
 @pytest.mark.parametrize("node", ["numbers", "words", "echo", "check-n", "check-w"])
@@ -36,8 +38,8 @@ def test_the_bad_dataflow_ends_with_1(bad: Outcome) -> None:
     bad.expect(1)
 
 
-def test_the_bad_dataflow_ends_by_itself_within_5_seconds(bad: Outcome) -> None:
-    assert bad.seconds < 5, f"took {bad.seconds:.1f} s; it printed:\n{bad.output}"
+def test_the_bad_dataflow_ends_by_itself(bad: Outcome) -> None:
+    assert bad.seconds < SECONDS, f"took {bad.seconds:.1f} s; it printed:\n{bad.output}"
 
 
 def test_the_output_says_that_check_exited_with_code_1(bad: Outcome) -> None:

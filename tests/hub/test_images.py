@@ -11,7 +11,7 @@ from tests.harness.process import Outcome
 from .conftest import Case
 from .tap import Tap
 
-SECONDS = 5
+SECONDS = 10
 RAW = {"encoding": "rgb8", "width": 64, "height": 48, "timestamp": "AUTO"}
 
 

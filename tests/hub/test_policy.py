@@ -11,7 +11,7 @@ from tests.harness.process import Outcome
 from .conftest import Case
 from .tap import Event, Tap
 
-SECONDS = 4
+SECONDS = 10
 STRUCT = "struct<new_position: float, other_arm_position: float>"
 
 Halves = tuple[bytes, bytes]

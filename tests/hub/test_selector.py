@@ -9,7 +9,7 @@ from tests.harness.process import Outcome
 from .conftest import Case
 from .tap import Tap
 
-SECONDS = 4
+SECONDS = 10
 
 
 @pytest.fixture(scope="module")
