@@ -87,8 +87,8 @@ def test_a_deadline_is_its_own_period_without_a_timer() -> None:
         (
             "realtime: {policy: deadline}\ninputs: {t: dora/timer/secs/5}",
             (
-                "realtime.policy: the kernel takes periods from 0.1 to 4000 ms, and the node's fastest"
-                " timer has 5000 ms (write `fifo`)"
+                "realtime.policy: the kernel takes periods from 0.1 to 4000 ms, and the node's"
+                " fastest timer has 5000 ms (write `fifo`)"
             ),
         ),
         (
