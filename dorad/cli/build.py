@@ -15,7 +15,7 @@ Examples:
 Each line of `build:` is one command. No shell runs it: no pipes, `&&` or globs.
 """
 
-NOT_YET = ("git", "hub", "module")
+NOT_YET = ("git", "hub")
 """Kinds of source that cannot be fetched yet; building around them would build the wrong thing."""
 
 

@@ -18,6 +18,7 @@ from yaml.reader import ReaderError
 from dorad.dataflow.syntax import explain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from yaml.nodes import Node as YamlNode
@@ -81,6 +82,17 @@ class Value:
             case str():
                 return f"`{shorten(self.data)}`" if self.data else "empty text"
         return shorten(self.text)
+
+
+def walk(value: Value) -> Iterator[Value]:
+    """A value and all within it."""
+    yield value
+    if isinstance(value.data, dict):
+        for child in value.data.values():
+            yield from walk(child)
+    elif isinstance(value.data, list):
+        for child in value.data:
+            yield from walk(child)
 
 
 def shorten(text: str, limit: int = 60) -> str:

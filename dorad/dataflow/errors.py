@@ -22,12 +22,15 @@ class Problem:
     """Path of the key, such as `nodes[2].inputs.image.queue_size`; empty for the whole file."""
     message: str
     hint: str | None = None
+    via: tuple[str, ...] = ()
+    """For a module's file, the nodes that led there, innermost first: "`nav` in flow.yml:4"."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
         key = f"{self.key}: " if self.key else ""
-        hint = f" ({self.hint})" if self.hint else ""
-        return _one_line(f"{place}{key}{self.message}{hint}")
+        used = f"used by {', '.join(self.via)}" if self.via else None
+        notes = "; ".join(note for note in (self.hint, used) if note)
+        return _one_line(f"{place}{key}{self.message}" + (f" ({notes})" if notes else ""))
 
 
 def _one_line(text: str) -> str:

@@ -8,28 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.deploy import read_deploy
-from dorad.dataflow.document import Value, read_document
+from dorad.dataflow.document import Value, read_document, walk
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.fields import Fields
-from dorad.dataflow.model import Dataflow, TypeRule
-from dorad.dataflow.nodes import read_lone_node, read_node
+from dorad.dataflow.model import Dataflow, NodeKind, TypeRule
+from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.text import read_text
 from dorad.dataflow.wiring import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
-LARGEST_FILE = 8 << 20
-"""Bytes."""
+    from dorad.dataflow.model import ModuleUse, Node
 
 _DEFAULT_HEALTH_CHECK_INTERVAL = 5.0
 _INSTEAD = {
     "communication": "remove it: how nodes talk is not for the dataflow to say",
     "_unstable_deploy": "write `deploy`",
     "_unstable_debug": "write `debug`",
+    "module": "a module's file: a node with `module` uses it, `dora expand --module` checks it",
 }
 
 
@@ -41,7 +42,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataf
     missing, a directory, unreadable, too large or not UTF-8.
     """
     problems = Problems(str(path))
-    text = _read_text(Path(path), problems)
+    text = read_text(Path(path), problems)
     if text is None:
         raise DataflowError(problems.errors)
     return parse(text, path=Path(path), environ=environ)
@@ -74,7 +75,7 @@ def load_node(path: str | Path, *, environ: Mapping[str, str] | None = None) -> 
     Raises DataflowError as `load` does.
     """
     problems = Problems(str(path))
-    text = _read_text(Path(path), problems, "a YAML file with one node")
+    text = read_text(Path(path), problems, "a YAML file with one node")
     root = None if text is None else read_document(text, problems)
     if root is not None:
         read_lone_node(root, os.environ if environ is None else environ, problems)
@@ -82,37 +83,6 @@ def load_node(path: str | Path, *, environ: Mapping[str, str] | None = None) -> 
         raise DataflowError(in_order(problems.errors))
     node: dict[str, Any] = root.plain()
     return node
-
-
-def _read_text(path: Path, problems: Problems, what: str = "a dataflow's YAML file") -> str | None:
-    try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        problems.at(0, 0, "no such file", f"give the path of {what}")
-        return None
-    except IsADirectoryError:
-        problems.at(0, 0, "is a directory", f"give the path of {what}")
-        return None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problems.at(0, 0, f"cannot be read: {reason}")
-        return None
-    if len(data) > LARGEST_FILE:
-        problems.at(0, 0, f"is larger than {LARGEST_FILE >> 20} MB", f"is it {what}?")
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode()
-        column = len(before) - before.rfind("\n")
-        problems.at(
-            before.count("\n") + 1,
-            column,
-            f"the byte 0x{data[error.start]:02x} is not UTF-8",
-            "save the file as UTF-8",
-        )
-        return None
 
 
 def _read_dataflow(
@@ -126,17 +96,25 @@ def _read_dataflow(
         raise DataflowError(problems.errors)
     fields = Fields(root, problems)
     env = read_env(fields.take("env"), environ, problems)
-    found = [read_node(item, env, environ, problems) for item in fields.items("nodes")]
-    places = {value.key: value for value in _walk(root)}
+    read = [(read_node(item, env, environ, problems), item) for item in fields.items("nodes")]
+    members = [(node, item) for node, item in read if node is not None]
     interval = fields.seconds("health_check_interval", zero=False)
+    strict_types = fields.flag("strict_types") or False
+    modules: tuple[ModuleUse, ...] = ()
+    if any(node.kind is NodeKind.MODULE for node, _ in members):
+        nodes, modules = _expand(root, members, env, path, environ, strict_types, problems)
+        places = {value.key: value for value in walk(root)}
+    else:
+        places = {value.key: value for value in walk(root)}
+        nodes = connect([node for node, _ in members], places, problems)
     dataflow = Dataflow(
-        nodes=connect([node for node in found if node is not None], places, problems),
+        nodes=nodes,
         path=path,
         base_dir=path.absolute().parent,
         env=env,
         exit_when_nodes_finish=fields.flag("exit_when_nodes_finish"),
         health_check_interval=_DEFAULT_HEALTH_CHECK_INTERVAL if interval is None else interval,
-        strict_types=fields.flag("strict_types") or False,
+        strict_types=strict_types,
         type_rules=_read_type_rules(fields),
         debug=_read_debug(fields),
         deploy=read_deploy(fields),
@@ -146,6 +124,7 @@ def _read_dataflow(
             for key, value in places.items()
             if value.name_line
         },
+        modules=modules,
     )
     if "nodes" not in fields.finish(_INSTEAD) and not fields.has("nodes"):
         problems.error_in_name(root, "needs `nodes`", "a list of the programs to run")
@@ -153,6 +132,34 @@ def _read_dataflow(
         raise DataflowError(in_order(problems.errors))
     # last, because reading makes text of what stands where text belongs
     return replace(dataflow, descriptor=root.plain())
+
+
+def _expand(
+    root: Value,
+    members: list[tuple[Node, Value]],
+    env: Mapping[str, str],
+    path: Path,
+    environ: Mapping[str, str] | None,
+    strict_types: bool,
+    problems: Problems,
+) -> tuple[tuple[Node, ...], tuple[ModuleUse, ...]]:
+    """The nodes with those of modules in the modules' places; `root` is changed alike."""
+    if environ is None:  # a descriptor: its modules' files may be on another machine
+        for node, value in members:
+            if node.kind is NodeKind.MODULE and isinstance(value.data, dict):
+                refuse_module(value.data["module"], problems)
+        return tuple(node for node, _ in members), ()
+    from dorad.dataflow.modules.expansion import expand  # most dataflows have none
+
+    return expand(
+        root,
+        members,
+        env,
+        path=path,
+        environ=environ,
+        strict_types=strict_types,
+        problems=problems,
+    )
 
 
 def _read_debug(fields: Fields) -> bool:
@@ -171,13 +178,3 @@ def _read_type_rules(fields: Fields) -> tuple[TypeRule, ...]:
         rules.append(TypeRule(block.required_text("from"), block.required_text("to")))
         block.finish()
     return tuple(rules)
-
-
-def _walk(value: Value) -> Iterator[Value]:
-    yield value
-    if isinstance(value.data, dict):
-        for child in value.data.values():
-            yield from _walk(child)
-    elif isinstance(value.data, list):
-        for child in value.data:
-            yield from _walk(child)

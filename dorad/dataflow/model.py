@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -368,6 +368,28 @@ class TypeRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ModuleUse:
+    """A node of the file that was a module, and whose place the module's nodes have taken."""
+
+    id: str
+    """As the nodes in it begin: those of `nav` are called `nav.…`."""
+    name: str
+    """What the module calls itself."""
+    file: str
+    """The module's file as people see it."""
+    key: str
+    """Where it stands: keys that go on with `.nodes` are in the module's file."""
+    via: tuple[str, ...]
+    """The nodes that led to the file, innermost first."""
+
+
+def module_of(modules: Iterable[ModuleUse], key: str) -> ModuleUse | None:
+    """The innermost module in whose file a key is."""
+    within = (use for use in modules if key.startswith(f"{use.key}.nodes["))
+    return max(within, key=lambda use: len(use.key), default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Dataflow:
     """A whole checked dataflow: every input's source exists, every id is unique."""
 
@@ -391,11 +413,17 @@ class Dataflow:
     """What is accepted but will not do what the file hopes for."""
     positions: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
     """Key path to (line, column) in the file, both from 1."""
+    modules: tuple[ModuleUse, ...] = field(default=(), compare=False)
+    """What were modules in the file, outer ones first; `nodes` has their nodes instead."""
 
     def problem(self, key: str, message: str, hint: str | None = None) -> Problem:
-        """Something about one key of the file, at its place there."""
+        """Something about one key of the file, or of a module's file, at its place there."""
         line, column = self.positions.get(key, (0, 0))
-        return Problem(str(self.path), line, column, key, message, hint)
+        use = module_of(self.modules, key)
+        if use is None:
+            return Problem(str(self.path), line, column, key, message, hint)
+        own = key.removeprefix(f"{use.key}.")
+        return Problem(use.file, line, column, own, message, hint, use.via)
 
     def node(self, node_id: str) -> Node:
         """The node called `node_id`; raises KeyError."""

@@ -129,7 +129,19 @@ def read_lone_node(
     if isinstance(root.data, list) and len(root.data) == 1:
         problems.error(root, "must be the mapping of one node, not a list", "leave out the `-`")
         return None
-    return read_node(root, {}, environ, problems)
+    node = read_node(root, {}, environ, problems)
+    if node is not None and node.kind is NodeKind.MODULE and isinstance(root.data, dict):
+        refuse_module(root.data["module"], problems)
+    return node
+
+
+def refuse_module(place: Value, problems: Problems) -> None:
+    """Report a module where only the nodes of modules can be."""
+    problems.error_in_name(
+        place,
+        "a module cannot be used here, only the nodes of one",
+        "`dora expand` prints a dataflow with the nodes of its modules",
+    )
 
 
 def _report_no_mapping(value: Value, problems: Problems) -> None:
@@ -189,7 +201,9 @@ def _check_hub(text: str) -> str:
 def _check_module(text: str) -> str:
     if not text:
         raise TextError("cannot be empty")
-    if os.path.isabs(text) or os.path.normpath(text).split("/")[0] == "..":  # noqa: PTH117
+    if "\0" in text:
+        raise TextError("contains a NUL character")
+    if os.path.isabs(text):  # noqa: PTH117
         raise TextError(f"`{text}` leaves the directory of the dataflow", "write a relative path")
     return text
 

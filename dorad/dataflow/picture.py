@@ -133,8 +133,6 @@ def _node_box(node: Node) -> Box:
             subtitle = ", ".join(operator.id for operator in node.operators)
         case NodeKind.SHELL:
             subtitle = "shell"
-        case NodeKind.MODULE:
-            subtitle = node.module or ""
         case NodeKind.HUB:
             subtitle = node.hub or ""
         case NodeKind.ROS2:

@@ -17,10 +17,11 @@ _FEW = 16
 
 
 class Problems:
-    """The errors and warnings of one file."""
+    """The errors and warnings of one file; of a module's file with the nodes that led there."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, via: tuple[str, ...] = ()) -> None:
         self.file = file
+        self.via = via
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
 
@@ -28,7 +29,7 @@ class Problems:
         self, line: int, column: int, message: str, hint: str | None = None, *, key: str = ""
     ) -> None:
         """An error at a place that belongs to no value."""
-        self.errors.append(Problem(self.file, line, column, key, message, hint))
+        self.errors.append(Problem(self.file, line, column, key, message, hint, self.via))
 
     def error(self, value: Value, message: str, hint: str | None = None) -> None:
         """An error in what a value says."""
@@ -45,7 +46,9 @@ class Problems:
     def warn(self, value: Value, message: str, hint: str | None = None) -> None:
         """Something that is accepted but will not do what it seems to say."""
         self.warnings.append(
-            Problem(self.file, value.name_line, value.name_column, value.key, message, hint)
+            Problem(
+                self.file, value.name_line, value.name_column, value.key, message, hint, self.via
+            )
         )
 
     def unknown(self, value: Value, name: str, known: Iterable[str], what: str = "key") -> None:
@@ -58,5 +61,16 @@ class Problems:
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """By their place in the file."""
-    return tuple(sorted(problems, key=lambda problem: (problem.line, problem.column, problem.key)))
+    """By their place in the file; those in the files of modules come last."""
+    return tuple(
+        sorted(
+            problems,
+            key=lambda problem: (
+                problem.via != (),
+                problem.file,
+                problem.line,
+                problem.column,
+                problem.key,
+            ),
+        )
+    )

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _KINDS = {
     NodeKind.OPERATORS: ("operator", "run it as a node of its own"),
-    NodeKind.MODULE: ("module", "write its nodes into this file"),
     NodeKind.ROS2: ("ros2", "use a node that speaks ROS 2"),
     NodeKind.HUB: ("hub", "install the package and name its program with `path`"),
 }

@@ -34,6 +34,22 @@ def connect(
 
     A source `node/output` whose node has a single `operator` becomes `node/<operator>/output`.
     """
+    resolved, edges = _resolve_sources(nodes, places, problems)
+    _check_cycles(edges, places, problems)
+    return resolved
+
+
+def check_sources(nodes: Sequence[Node], places: Mapping[str, Value], problems: Problems) -> None:
+    """Report ids that are not unique and sources that do not exist, as `connect` does.
+
+    For nodes of which some stand for more than one, whose ways through them are not known.
+    """
+    _resolve_sources(nodes, places, problems)
+
+
+def _resolve_sources(
+    nodes: Sequence[Node], places: Mapping[str, Value], problems: Problems
+) -> tuple[tuple[Node, ...], list[_Edge]]:
     by_id: dict[str, Node] = {}
     for node in nodes:
         if node.id in by_id:
@@ -50,8 +66,7 @@ def connect(
     edges = [edge for node in resolved for edge in _edges(node)]
     for edge in edges:
         _check_source(edge, by_id, places, problems)
-    _check_cycles(edges, places, problems)
-    return resolved
+    return resolved, edges
 
 
 def _edges(node: Node) -> Iterator[_Edge]:

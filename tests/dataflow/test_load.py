@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.errors import DataflowError, Problem
-from dorad.dataflow.load import LARGEST_FILE, load
+from dorad.dataflow.load import load
+from dorad.dataflow.text import LARGEST_FILE
 from dorad.dataflow.model import Deploy, TypeRule
 from tests.dataflow.reading import problem, problems, read
 

@@ -1,0 +1,192 @@
+"""What must fit together in one file that has modules, or is one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.model import LogSource, Node, NodeKind, NodeOutput
+from dorad.dataflow.modules.module import PORTS, Route
+from dorad.dataflow.modules.paths import programs
+from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.wiring import check_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.model import Input
+    from dorad.dataflow.modules.header import Header
+    from dorad.dataflow.modules.module import Level, Member
+    from dorad.dataflow.modules.project import Project
+    from dorad.dataflow.problems import Problems
+
+
+def check_bindings(
+    node: Node, module: Level, places: Mapping[str, Value], problems: Problems
+) -> None:
+    """Report ports that the node leaves open, and inputs that are no ports."""
+    ports = module.header.inputs
+    given = _names(places, f"{node.key}.inputs")
+    for name, value in given.items():
+        if name not in ports:
+            hint = did_you_mean(name, ports) or _known("its inputs are", ports)
+            problems.error_in_name(value, f"{module.file} has no input `{name}`", hint)
+    for port in ports.values():
+        if not port.optional and port.name not in given:
+            where = port.place.where().removeprefix("in ")
+            problems.error_in_name(
+                places.get(f"{node.key}.inputs") or places[node.key],
+                f"needs the input `{port.name}` ({module.file}, {where})",
+                f"add `{port.name}: node/output`",
+            )
+
+
+def check_members(
+    members: Sequence[Member],
+    modules: Mapping[str, Level],
+    header: Header | None,
+    places: Mapping[str, Value],
+    problems: Problems,
+) -> None:
+    """Report ids that are not unique, and inputs whose source is not to be seen in this file.
+
+    What a module's nodes are called from outside can be named, too. Without `header` the file is
+    the dataflow itself.
+    """
+    used: set[str] = set()
+    nodes: list[Node] = []
+    for node, value in members:
+        if header is not None and node.id == PORTS:
+            problems.error_in_name(value, f"the node id `{PORTS}` is reserved", "rename the node")
+        used.update(_check_inputs(node, modules, header, places, problems))
+        nodes.append(_stand_in(node, modules.get(node.id), in_module=header is not None))
+        inside = modules[node.id].flat(f"{node.id}.") if node.id in modules else ()
+        nodes += (Node(name, NodeKind.PATH, node.key, outputs=_sent(n)) for name, n in inside)
+    check_sources(nodes, places, problems)
+    for port in header.inputs.values() if header else ():
+        if port.name not in used:
+            problems.warn(port.place, f"no node of the module listens to `{port.name}`")
+
+
+def read_routes(
+    header: Header,
+    members: Sequence[Member],
+    modules: Mapping[str, Level],
+    problems: Problems,
+) -> dict[str, Route]:
+    """Where each output port gets its data; reports ports with no source and with several."""
+    senders: dict[str, list[Route]] = {}
+    unknown = False
+    for node, _ in members:
+        module = modules.get(node.id)
+        unknown = unknown or (module is None and node.kind is NodeKind.MODULE)
+        outputs = ((o, o) for o in module.header.outputs) if module else _named(node)
+        for name, output in outputs:
+            senders.setdefault(name, []).append(Route(node.id, output))
+    routes: dict[str, Route] = {}
+    for port in header.outputs.values():
+        found = senders.get(port.name, [])
+        if len(found) > 1:
+            ids = " and ".join(f"`{route.member}`" for route in found)
+            problems.error(
+                port.place,
+                f"`{port.name}` is an output of {ids}; it must be of one node",
+                "rename all but one",
+            )
+        elif found:
+            routes[port.name] = found[0]
+        elif not unknown:
+            hint = did_you_mean(port.name, senders) or _known("they send", senders)
+            problems.error(port.place, f"no node of the module has the output `{port.name}`", hint)
+    return routes
+
+
+def check_paths(
+    node: Node, value: Value, project: Project, folder: Path, problems: Problems
+) -> None:
+    """Report programs that are not in the project."""
+    for path in programs(node, value):
+        try:
+            project.rebase(str(path.data), folder)
+        except TextError as error:
+            problems.text_error(path, error)
+
+
+def _check_inputs(
+    node: Node,
+    modules: Mapping[str, Level],
+    header: Header | None,
+    places: Mapping[str, Value],
+    problems: Problems,
+) -> Iterator[str]:
+    """Report ports that the module does not have, and logs of modules; gives the ports used."""
+    for body, found in _inputs(node):
+        key = f"{body}.inputs.{found.id}"
+        place = places.get(f"{key}.source") or places[key]
+        source = found.source
+        if isinstance(source, LogSource) and source.node and source.node in modules:
+            inner = [name for name, _ in modules[source.node].flat(f"{source.node}.")]
+            problems.error(
+                place,
+                f"`{source.node}` is a module, of which each node has its own log",
+                f"name one of them, such as `{inner[0]}`" if inner else None,
+            )
+        if header and isinstance(source, NodeOutput) and source.node == PORTS:
+            yield source.output
+            if source.output not in header.inputs:
+                hint = did_you_mean(source.output, header.inputs)
+                problems.error(
+                    place,
+                    f"the module has no input `{source.output}`",
+                    hint or "add it to `inputs` or `inputs_optional` of the module",
+                )
+
+
+def _inputs(node: Node) -> Iterator[tuple[str, Input]]:
+    """All inputs, each with the key of what holds them."""
+    yield from ((node.key, found) for found in node.inputs)
+    for index, operator in enumerate(node.operators):
+        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        yield from ((body, found) for found in operator.inputs)
+
+
+def _stand_in(node: Node, module: Level | None, *, in_module: bool) -> Node:
+    """The node without inputs from ports; a module as a program that sends its outputs."""
+
+    def wired(inputs: Iterable[Input]) -> tuple[Input, ...]:
+        return tuple(
+            found
+            for found in inputs
+            if not (isinstance(found.source, NodeOutput) and found.source.node == PORTS)
+        )
+
+    if in_module:
+        operators = tuple(replace(op, inputs=wired(op.inputs)) for op in node.operators)
+        node = replace(node, inputs=wired(node.inputs), operators=operators)
+    if module is None:
+        return node
+    return replace(node, kind=NodeKind.PATH, outputs=tuple(module.header.outputs))
+
+
+def _named(node: Node) -> Iterator[tuple[str, str]]:
+    """The outputs of a node under all their names, each with the one that the dataflow needs."""
+    yield from ((output, output) for output in node.all_outputs)
+    for operator in node.operators:
+        yield from ((output, f"{operator.id}/{output}") for output in operator.outputs)
+
+
+def _sent(node: Node) -> tuple[str, ...]:
+    return tuple(dict(_named(node)))
+
+
+def _names(places: Mapping[str, Value], key: str) -> dict[str, Value]:
+    value = places.get(key)
+    return value.data if value is not None and isinstance(value.data, dict) else {}
+
+
+def _known(what: str, names: Iterable[str]) -> str | None:
+    listing = ", ".join(names)
+    return f"{what} {listing}" if listing else None

@@ -1,0 +1,152 @@
+"""From the nodes of a dataflow's file to those that run: modules are replaced by their nodes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.dataflow.document import walk
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.model import ModuleUse, module_of
+from dorad.dataflow.modules.flatten import Flattening
+from dorad.dataflow.modules.module import Level, Member
+from dorad.dataflow.modules.project import Project
+from dorad.dataflow.modules.reader import Reader
+from dorad.dataflow.nodes import read_node
+from dorad.dataflow.plain import plain_tree
+from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.wiring import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.errors import Problem
+    from dorad.dataflow.model import Node
+
+
+class Expanded(NamedTuple):
+    """What has taken the place of the modules."""
+
+    nodes: tuple[Node, ...]
+    modules: tuple[ModuleUse, ...]
+
+
+def expand(
+    root: Value,
+    members: Sequence[tuple[Node, Value]],
+    env: Mapping[str, str],
+    *,
+    path: Path,
+    environ: Mapping[str, str],
+    strict_types: bool,
+    problems: Problems,
+) -> Expanded:
+    """The nodes of a dataflow with those of its modules; `root` is changed to hold them, too.
+
+    `members` are what was read of `root`. What is wrong, in any of the files, goes to `problems`;
+    then nothing is expanded.
+    """
+    project = Project(path.absolute().parent, path.parent)
+    reader = Reader(project, environ)
+    file = project.folder / path.name
+    level = reader.level(
+        file, tuple(Member(*member) for member in members), root, problems, within=(file,)
+    )
+    for found in reader.problems:
+        problems.errors += found.errors
+        problems.warnings += found.warnings
+    if problems.errors:
+        return Expanded(tuple(node for node, _ in members), ())
+    return _flat(level, root, env, project, problems, strict_types=strict_types)
+
+
+def check_module(path: Path, *, environ: Mapping[str, str]) -> tuple[Level, tuple[Problem, ...]]:
+    """Read and check a module's file by itself; gives the module, and warnings.
+
+    Its folder is the project, or the current folder if that holds it. Raises DataflowError with
+    every problem found.
+    """
+    here = Path(os.path.realpath(path))
+    folder = Path.cwd() if here.is_relative_to(Path.cwd()) else here.parent
+    shown = path.parent if folder == here.parent else Path(os.path.relpath(folder))
+    project = Project(folder, shown)
+    reader = Reader(project, environ)
+    # what stands for the dataflow's file is no module's
+    level = reader.module(here, (), (project.folder,))
+    errors = [problem for found in reader.problems for problem in found.errors]
+    warnings = [problem for found in reader.problems for problem in found.warnings]
+    if level is not None and not errors:
+        for optional in (True, False):
+            found = _used_once(level, project, optional=optional)
+            errors += [problem for problem in found.errors if problem not in errors]
+            warnings += [problem for problem in found.warnings if problem not in warnings]
+    if level is None or errors:
+        raise DataflowError(in_order(errors))
+    return level, in_order(warnings)
+
+
+def _used_once(module: Level, project: Project, *, optional: bool) -> Problems:
+    """What is wrong with a module when it is used, with or without its optional inputs."""
+    problems = Problems("")
+    ports = [port.name for port in module.header.inputs.values() if optional or not port.optional]
+    nodes = [
+        {"id": "outside", "path": "dynamic", "outputs": ports},
+        {"id": "m", "module": "m", "inputs": {port: f"outside/{port}" for port in ports}},
+    ]
+    root = plain_tree({"nodes": nodes}, problems)
+    assert root is not None
+    assert isinstance(root.data, dict)
+    values = root.data["nodes"].data
+    assert isinstance(values, list)
+    members = [
+        Member(node, value)
+        for value in values
+        if (node := read_node(value, {}, None, problems)) is not None
+    ]
+    level = Level("", project.folder, tuple(members), {"m": module})
+    _flat(level, root, {}, project, problems, strict_types=False)
+    for found in (problems.errors, problems.warnings):
+        found[:] = [replace(problem, via=problem.via[:-1]) for problem in found]
+    return problems
+
+
+def _flat(
+    level: Level,
+    root: Value,
+    env: Mapping[str, str],
+    project: Project,
+    problems: Problems,
+    *,
+    strict_types: bool,
+) -> Expanded:
+    found = Problems(problems.file)
+    flattening = Flattening(project, found, strict_types=strict_types)
+    values = flattening.nodes(level)
+    assert isinstance(root.data, dict)
+    root.data["nodes"].data = values
+    read = [read_node(value, env, None, found) for value in values]
+    places = {value.key: value for value in walk(root)}
+    nodes = connect([node for node in read if node is not None], places, found)
+    modules = tuple(flattening.uses)
+    problems.errors += (_in_its_file(problem, modules) for problem in found.errors)
+    known = {_place(problem) for problem in problems.warnings}
+    for warning in found.warnings:
+        problem = _in_its_file(warning, modules)
+        if _place(problem) not in known:  # the files have been read once before
+            problems.warnings.append(problem)
+    return Expanded(nodes, modules)
+
+
+def _in_its_file(problem: Problem, modules: Iterable[ModuleUse]) -> Problem:
+    """The problem as it is in the file of the innermost module that its key is in."""
+    use = module_of(modules, problem.key)
+    if use is None:
+        return problem
+    return replace(problem, file=use.file, key=problem.key.removeprefix(f"{use.key}."), via=use.via)
+
+
+def _place(problem: Problem) -> tuple[object, ...]:
+    return problem.file, problem.line, problem.column, problem.message

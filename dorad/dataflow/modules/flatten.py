@@ -1,0 +1,261 @@
+"""Puts the nodes of modules into the dataflow: their ids, sources, paths, and what they inherit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.model import LogSource, ModuleUse, NodeKind, NodeOutput
+from dorad.dataflow.modules.agreement import PortType, carry
+from dorad.dataflow.modules.module import PORTS
+from dorad.dataflow.modules.params import substitute, variables
+from dorad.dataflow.modules.paths import bodies, programs
+from dorad.dataflow.modules.rewrite import copied, entries, placed, set_entries, text
+from dorad.dataflow.sources import parse_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.model import Node, Source
+    from dorad.dataflow.modules.header import Port
+    from dorad.dataflow.modules.module import Level
+    from dorad.dataflow.modules.project import Project
+    from dorad.dataflow.problems import Problems
+
+_MAY_BUILD = (NodeKind.PATH, NodeKind.DYNAMIC, NodeKind.SHELL, NodeKind.URL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    """What is wired to an input port: a source, or a mapping with its options."""
+
+    value: Value
+    types: tuple[PortType, ...] = ()
+    """Of the port and of the ports outside that lead to it, innermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """One use of a file, and what its nodes get from outside."""
+
+    level: Level
+    key: str = ""
+    """Of the node that is the module; empty for the dataflow itself."""
+    prefix: str = ""
+    """Of the ids: `nav.`."""
+    bindings: Mapping[str, _Binding] = field(default_factory=dict)
+    wanted: Mapping[tuple[str, str], tuple[PortType, ...]] = field(default_factory=dict)
+    """What the ports say of the outputs of the members, innermost first."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, Value] = field(default_factory=dict)
+    deploy: Value | None = None
+    build: tuple[str, ...] = ()
+    via: tuple[str, ...] = ()
+
+
+class Flattening:
+    """The nodes of a dataflow and of its modules, as one list."""
+
+    def __init__(self, project: Project, problems: Problems, *, strict_types: bool) -> None:
+        self.uses: list[ModuleUse] = []
+        """Outer ones first."""
+        self._project = project
+        self._problems = problems
+        self._strict_types = strict_types
+
+    def nodes(self, level: Level) -> list[Value]:
+        """All nodes of the dataflow; what is wrong goes to `problems` under their keys."""
+        return list(self._members(_Use(level)))
+
+    def _members(self, use: _Use) -> Iterator[Value]:
+        for node, value in use.level.members:
+            if use.key:
+                value = copied(value, f"{use.key}.{value.key}")
+                _rename(value, f"{use.prefix}{node.id}")
+            named = dict(entries(value, "inputs"))
+            fed = [(body, self._wire(use, body)) for body in bodies(value)]
+            env = _environment(use, value)
+            module = use.level.modules.get(node.id)
+            if module is None:
+                self._inherit(use, node, value, env)
+                self._take_types(use, node, value, fed)
+                yield value
+            else:
+                self._check_wired(module, value, named)
+                yield from self._members(self._inner(use, node, value, module, fed[0][1], env))
+
+    def _inner(
+        self,
+        use: _Use,
+        node: Node,
+        value: Value,
+        module: Level,
+        fed: Mapping[str, str],
+        env: Mapping[str, Value],
+    ) -> _Use:
+        """The use of a module by one member; `fed` says which of its inputs have which port."""
+        assert isinstance(value.data, dict)
+        via = (f"`{node.id}` in {use.level.file}:{value.line}", *use.via)
+        name = f"{use.prefix}{node.id}"
+        self.uses.append(ModuleUse(name, module.header.name, module.file, value.key, via))
+        bindings = {}
+        for port, source in entries(value, "inputs").items():
+            outer = use.bindings[fed[port]].types if port in fed else ()
+            own = _type_of(module.header.inputs[port], "input", module)
+            bindings[port] = _Binding(source, (*own, *outer))
+        wanted: dict[tuple[str, str], tuple[PortType, ...]] = {}
+        for port, route in module.routes.items():
+            outer = use.wanted.get((node.id, port), ())
+            own = _type_of(module.header.outputs[port], "output", module)
+            wanted[route] = (*wanted.get(route, ()), *own, *outer)
+        return _Use(
+            module,
+            value.key,
+            f"{name}.",
+            bindings,
+            wanted,
+            {key: substitute(given, use.params) for key, given in node.params.items()},
+            env,
+            _given(value, "deploy") or use.deploy,
+            (*use.build, *node.build, *module.build),
+            via,
+        )
+
+    def _wire(self, use: _Use, body: Value) -> dict[str, str]:
+        """Give the inputs their sources in the dataflow; says which come from which port.
+
+        One from a port that nothing is wired to is removed.
+        """
+        inputs = entries(body, "inputs")
+        fed: dict[str, str] = {}
+        for name, value in list(inputs.items()):
+            long = value.data if isinstance(value.data, dict) else {}
+            source = parse_source(str((long["source"] if long else value).data))
+            if use.key and isinstance(source, NodeOutput) and source.node == PORTS:
+                binding = use.bindings.get(source.output)
+                if binding is None:
+                    del inputs[name]
+                    entries(body, "input_types").pop(name, None)
+                    continue
+                fed[name] = source.output
+                inputs[name] = _bound(value, binding.value)
+            else:
+                place = long["source"] if long else value
+                place.data = place.text = _flat_source(use, source)
+        return fed
+
+    def _check_wired(self, module: Level, value: Value, named: Mapping[str, Value]) -> None:
+        """Report ports that are required and come from an optional one that is not wired."""
+        wired = entries(value, "inputs")
+        for port in module.header.inputs.values():
+            if not port.optional and port.name not in wired and port.name in named:
+                self._problems.error(
+                    named[port.name],
+                    f"{module.file} needs the input `{port.name}`, and here it comes from"
+                    " an optional one that is not wired",
+                    "wire that, or make this one optional, too",
+                )
+
+    def _inherit(self, use: _Use, node: Node, value: Value, env: Mapping[str, Value]) -> None:
+        """Give a program what the nodes that are modules say for it."""
+        if not use.key:
+            return
+        assert isinstance(value.data, dict)
+        if env:
+            set_entries(value, "env", env)
+        args = value.data.get("args")
+        if args is not None and isinstance(args.data, str):
+            args.data = args.text = substitute(args.data, use.params)
+        for path in programs(node, value):
+            path.data = path.text = self._project.rebase(str(path.data), use.level.folder)
+        if use.deploy is not None and _given(value, "deploy") is None:
+            value.data["deploy"] = placed(use.deploy, f"{value.key}.deploy", value)
+        body = next((b for b in bodies(value) if b is not value), value)
+        if use.build and (body is not value or node.kind in _MAY_BUILD):
+            assert isinstance(body.data, dict)
+            own = _given(body, "build")
+            place = own or text("", f"{body.key}.build", body)
+            place.data = place.text = "\n".join((*use.build, *((own.text,) if own else ())))
+            body.data["build"] = place
+
+    def _take_types(
+        self, use: _Use, node: Node, value: Value, fed: list[tuple[Value, dict[str, str]]]
+    ) -> None:
+        """Give the inputs and outputs of a program the types of the ports they belong to."""
+        for body, names in fed:
+            for name, port in names.items():
+                types = use.bindings[port].types
+                carry(body, "input_types", name, types, inwards=True, report=self._disagree)
+        for (member, output), types in use.wanted.items():
+            if member == node.id:
+                body, name = _sender(node, value, output)
+                carry(body, "output_types", name, types, inwards=False, report=self._disagree)
+
+    def _disagree(self, place: Value, message: str) -> None:
+        if self._strict_types:
+            self._problems.error(place, message)
+        else:
+            self._problems.warn(place, message)
+
+
+def _rename(value: Value, name: str) -> None:
+    assert isinstance(value.data, dict)
+    value.data["id"].data = value.data["id"].text = name
+
+
+def _given(value: Value, name: str) -> Value | None:
+    assert isinstance(value.data, dict)
+    found = value.data.get(name)
+    return None if found is None or found.data is None else found
+
+
+def _environment(use: _Use, value: Value) -> dict[str, Value]:
+    """The `env` of a node: its own, what it lacks from outside, and above all the parameters."""
+    env = {name: placed(found, f"{value.key}.env.{name}", value) for name, found in use.env.items()}
+    env |= entries(value, "env")
+    for name, found in variables(use.params).items():
+        env[name] = text(found, f"{value.key}.env.{name}", value)
+    return env
+
+
+def _bound(value: Value, outer: Value) -> Value:
+    """An input from a port with the port's source; its own options win over those of the port."""
+    own, given = (v.data if isinstance(v.data, dict) else {} for v in (value, outer))
+    source = str((given["source"] if given else outer).data)
+    options = {name: placed(v, f"{value.key}.{name}", value) for name, v in given.items()}
+    options |= {name: v for name, v in own.items() if v.data is not None}
+    options["source"] = text(source, f"{value.key}.source", own.get("source", value))
+    if len(options) == 1:
+        return replace(value, data=source, text=source)
+    return replace(value, data=options, text="")
+
+
+def _flat_source(use: _Use, source: Source) -> str:
+    match source:
+        case NodeOutput(node, output):
+            module = use.level.modules.get(node)
+            if module is not None:
+                inner = module.origin(output)
+                node, output = f"{node}.{inner.member}", inner.output
+            elif not use.prefix:
+                return source.text
+            return f"{use.prefix}{node}/{output}"
+        case LogSource(level, str(node)):
+            return f"dora/logs/{level or ''}/{use.prefix}{node}"
+    return source.text
+
+
+def _type_of(port: Port, what: str, module: Level) -> tuple[PortType, ...]:
+    if port.type is None:
+        return ()
+    return (PortType(port.type, f"the {what} `{port.name}` of {module.file}"),)
+
+
+def _sender(node: Node, value: Value, output: str) -> tuple[Value, str]:
+    """What declares an output of a node, and its name there."""
+    if not node.operators:
+        return value, output
+    operator, _, name = output.partition("/")
+    index = [found.id for found in node.operators].index(operator)
+    return [body for body in bodies(value) if body is not value][index], name

@@ -1,0 +1,86 @@
+"""The `module` block of a module's file: its name and its ports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.fields import Fields, scalar_text
+from dorad.dataflow.ids import check_data_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.problems import Problems
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """What goes into a module or comes out of it."""
+
+    name: str
+    place: Value
+    """Its entry in the list of ports."""
+    type: str | None = None
+    """The URN of what goes through it, if the file says so."""
+    optional: bool = False
+    """Whether an input may stay without a source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a module says of itself; ports by their names, in the order of the file."""
+
+    name: str = ""
+    inputs: Mapping[str, Port] = field(default_factory=dict)
+    outputs: Mapping[str, Port] = field(default_factory=dict)
+
+
+def read_header(file: Fields) -> Header:
+    """The block `module` of a file; reports what is wrong with it."""
+    value = file.take("module")
+    if value is None:
+        return Header()
+    block = Fields(value, file.problems, "a mapping with `name`, `inputs` and `outputs`")
+    name = block.required_text("name")
+    inputs = _read_ports(block, "inputs")
+    for port in _read_ports(block, "inputs_optional", optional=True).values():
+        if port.name in inputs:
+            first = inputs[port.name].place.where()
+            file.problems.error(
+                port.place,
+                f"the input `{port.name}` cannot be optional: it is required {first}",
+                "leave it in one of the two lists",
+            )
+        inputs.setdefault(port.name, port)
+    outputs = _read_ports(block, "outputs")
+    block.finish()
+    return Header(name, inputs, outputs)
+
+
+def _read_ports(block: Fields, key: str, *, optional: bool = False) -> dict[str, Port]:
+    ports: dict[str, Port] = {}
+    for item in block.items(key):
+        port = _read_port(item, block.problems, optional=optional)
+        if port is None:
+            continue
+        if port.name in ports:
+            first = ports[port.name].place.where()
+            block.problems.warn(item, f"`{port.name}` is listed twice, first {first}")
+        ports.setdefault(port.name, port)
+    return ports
+
+
+def _read_port(item: Value, problems: Problems, *, optional: bool) -> Port | None:
+    """A port from its name, or from a mapping with `name` and `type`."""
+    if not isinstance(item.data, dict):
+        name = scalar_text(item, problems, check_data_id)
+        return None if name is None else Port(name, item, None, optional)
+    entry = Fields(item, problems)
+    name = entry.required_text("name", "`{name: image, type: std/media/v1/Image}`")
+    if name:
+        entry.checked("name", check_data_id, None)
+    urn = entry.text("type")
+    entry.finish()
+    return Port(name, item, urn, optional) if name else None

@@ -1,0 +1,41 @@
+"""Where the nodes of a module's file say which program to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.model import NodeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.model import Node
+
+_FILES = ("python", "shared-library", "wasm")
+
+
+def bodies(node: Value) -> Iterator[Value]:
+    """The mappings that can hold `inputs`: the node itself, its operator, its operators."""
+    yield node
+    assert isinstance(node.data, dict)
+    lone, several = node.data.get("operator"), node.data.get("operators")
+    if lone is not None and isinstance(lone.data, dict):
+        yield lone
+    if several is not None and isinstance(several.data, list):
+        yield from (item for item in several.data if isinstance(item.data, dict))
+
+
+def programs(node: Node, value: Value) -> Iterator[Value]:
+    """The values that are paths from the folder of the file; those of a clone are none."""
+    for body in bodies(value):
+        assert isinstance(body.data, dict)
+        names: tuple[str, ...] = _FILES
+        if body is value:
+            names = ("path",) if node.kind is NodeKind.PATH and node.git is None else ()
+        for name in names:
+            found = body.data.get(name)
+            if found is not None and isinstance(found.data, dict):
+                found = found.data.get("source")
+            if found is not None and isinstance(found.data, str):
+                yield found

@@ -1,0 +1,166 @@
+"""Reads the files of modules, and the files of the modules in them, each once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.document import MAX_VALUES, read_document, walk
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.fields import Fields
+from dorad.dataflow.model import NodeKind
+from dorad.dataflow.modules.checks import (
+    check_bindings,
+    check_members,
+    check_paths,
+    read_routes,
+)
+from dorad.dataflow.modules.header import Header, read_header
+from dorad.dataflow.modules.module import Level, Member
+from dorad.dataflow.nodes import read_node
+from dorad.dataflow.ports import read_build
+from dorad.dataflow.problems import Problems
+from dorad.dataflow.text import read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.model import Node
+    from dorad.dataflow.modules.project import Project
+
+LARGEST_FILE = 1 << 20
+"""Bytes; as in dora 1.x."""
+MOST_NESTED = 8
+"""Modules within each other; as in dora 1.x."""
+
+
+class Reader:
+    """The modules of one dataflow. A file that is used twice is read, and complained of, once."""
+
+    def __init__(self, project: Project, environ: Mapping[str, str]) -> None:
+        self.project = project
+        self.problems: list[Problems] = []
+        """Of each file, in the order in which they were read."""
+        self._environ = environ
+        self._known: dict[Path, Level | None] = {}
+
+    def level(
+        self,
+        file: Path,
+        members: tuple[Member, ...],
+        root: Value,
+        problems: Problems,
+        *,
+        header: Header | None = None,
+        build: tuple[str, ...] = (),
+        within: tuple[Path, ...] = (),
+    ) -> Level:
+        """The nodes of one file with the modules they name; reports what does not fit together.
+
+        Without `header` they are those of the dataflow itself. `within` are the files that lead
+        here, outermost first, with `file` as the last.
+        """
+        places = {value.key: value for value in walk(root)}
+        modules: dict[str, Level] = {}
+        for node, value in members:
+            if node.kind is NodeKind.MODULE and node.module is not None:
+                module = self._module(node, value, file.parent, within, problems)
+                if module is not None:
+                    modules[node.id] = module
+                    check_bindings(node, module, places, problems)
+        check_members(members, modules, header, places, problems)
+        if header is None:
+            header = Header()
+        else:
+            for node, value in members:
+                check_paths(node, value, self.project, file.parent, problems)
+        return Level(
+            problems.file,
+            file.parent,
+            members,
+            modules,
+            header,
+            read_routes(header, members, modules, problems),
+            build,
+            1 + max((module.height for module in modules.values()), default=0),
+            len(places) + sum(modules[node.id].size for node, _ in members if node.id in modules),
+        )
+
+    def module(self, file: Path, via: tuple[str, ...], within: tuple[Path, ...]) -> Level | None:
+        """The module of a file of the project; None (reported) for one that cannot be read."""
+        if file not in self._known:
+            self._known[file] = None
+            problems = Problems(self.project.shown(file), via)
+            self.problems.append(problems)
+            self._known[file] = self._read(file, problems, (*within, file))
+        return self._known[file]
+
+    def _module(
+        self,
+        node: Node,
+        value: Value,
+        folder: Path,
+        within: tuple[Path, ...],
+        problems: Problems,
+    ) -> Level | None:
+        assert isinstance(value.data, dict)
+        place = value.data["module"]
+        try:
+            file = self.project.find_module(node.module or "", folder)
+        except TextError as error:
+            problems.text_error(place, error)
+            return None
+        if file in within:
+            circle = [*within[within.index(file) :], file]
+            names = " -> ".join(self.project.shown(one) for one in circle)
+            problems.error(place, f"the module would contain itself: {names}")
+            return None
+        # the dataflow's own file is the first
+        depth = len(within) - 1
+        if depth >= MOST_NESTED:
+            problems.error(place, f"modules are nested more than {MOST_NESTED} deep")
+            return None
+        module = self.module(file, (used_by(node, value, problems), *problems.via), within)
+        if module is None:
+            return None
+        if depth + module.height > MOST_NESTED:
+            problems.error(
+                place,
+                f"modules are nested more than {MOST_NESTED} deep: {module.height} in this one,"
+                f" which is within {depth}",
+            )
+            return None
+        if module.size > MAX_VALUES:
+            problems.error(place, f"more than {MAX_VALUES} values once modules are expanded")
+            return None
+        return module
+
+    def _read(self, file: Path, problems: Problems, within: tuple[Path, ...]) -> Level | None:
+        text = read_text(file, problems, "a module's YAML file", largest=LARGEST_FILE)
+        root = None if text is None else read_document(text, problems)
+        if root is None:
+            return None
+        if not isinstance(root.data, dict):
+            problems.error(
+                root, f"a module is a mapping with `module` and `nodes`, not {root.describe()}"
+            )
+            return None
+        fields = Fields(root, problems)
+        header = read_header(fields)
+        build = read_build(fields)
+        nodes = ((read_node(i, {}, self._environ, problems), i) for i in fields.items("nodes"))
+        members = tuple(Member(node, value) for node, value in nodes if node is not None)
+        meant = fields.finish({"env": "a module has none; set it in the node that uses the module"})
+        if "nodes" not in meant and not fields.has("nodes"):
+            problems.error_in_name(root, "needs `nodes`", "a list of the module's programs")
+        if "module" not in meant and not fields.has("module"):
+            problems.error_in_name(
+                root, "needs `module`", "a module's file starts with its name and its ports"
+            )
+        return self.level(file, members, root, problems, header=header, build=build, within=within)
+
+
+def used_by(node: Node, value: Value, problems: Problems) -> str:
+    """Where a module is used, in words."""
+    return f"`{node.id}` in {problems.file}:{value.line}"

@@ -1,0 +1,54 @@
+"""The text of a file that a user names, or what is wrong with the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.dataflow.problems import Problems
+
+LARGEST_FILE = 8 << 20
+"""Bytes."""
+
+
+def read_text(
+    path: Path,
+    problems: Problems,
+    what: str = "a dataflow's YAML file",
+    *,
+    largest: int = LARGEST_FILE,
+) -> str | None:
+    """The text of the file at `path`; None (reported) for what is no such file.
+
+    `what` says what is looked for; `largest` is in bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except FileNotFoundError:
+        problems.at(0, 0, "no such file", f"give the path of {what}")
+        return None
+    except IsADirectoryError:
+        problems.at(0, 0, "is a directory", f"give the path of {what}")
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problems.at(0, 0, f"cannot be read: {reason}")
+        return None
+    if len(data) > largest:
+        problems.at(0, 0, f"is larger than {largest >> 20} MB", f"is it {what}?")
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        column = len(before) - before.rfind("\n")
+        problems.at(
+            before.count("\n") + 1,
+            column,
+            f"the byte 0x{data[error.start]:02x} is not UTF-8",
+            "save the file as UTF-8",
+        )
+        return None
