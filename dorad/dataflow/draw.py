@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.picture import BoxKind, picture
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from dorad.dataflow.model import Dataflow
-    from dorad.dataflow.picture import Box, Bundle
+    from dorad.dataflow.picture import Box, Bundle, Group
 
 SHAPES = {
     BoxKind.NODE: ('["', '"]'),
@@ -29,12 +32,19 @@ CLASSES = """\
 def mermaid(dataflow: Dataflow) -> str:
     """Return a `flowchart TB`: one box a node, timer or log stream, one arrow an input.
 
+    What were modules in the file are subgraphs.
+
     Boxes get names of our own (`n0`, `n1`, …), so that no id can be mistaken for Mermaid syntax.
     """
     drawing = picture(dataflow)
     names = {box.key: f"n{index}" for index, box in enumerate(drawing.boxes)}
     lines = ["flowchart TB"]
-    lines += [f"  {names[box.key]}{_shape(box)}" for box in drawing.boxes]
+    shapes = {box.key: f"{names[box.key]}{_shape(box)}" for box in drawing.boxes}
+    framed = {key for group in drawing.groups for key in group.all_boxes}
+    lines += [f"  {shape}" for key, shape in shapes.items() if key not in framed]
+    numbers = count()
+    for group in drawing.groups:
+        lines += _subgraph(group, shapes, numbers, "  ")
     for bundle in drawing.bundles:
         lines += _arrows(bundle, names)
     for kind in (BoxKind.TIMER, BoxKind.DYNAMIC):
@@ -42,6 +52,17 @@ def mermaid(dataflow: Dataflow) -> str:
         if members:
             lines.append(f"  class {','.join(members)} {kind}")
     return "\n".join([*lines, CLASSES]) + "\n"
+
+
+def _subgraph(
+    group: Group, shapes: Mapping[str, str], numbers: Iterator[int], margin: str
+) -> Iterator[str]:
+    yield f'{margin}subgraph m{next(numbers)}["{_text(group.title)}"]'
+    for key in group.boxes:
+        yield f"{margin}  {shapes[key]}"
+    for inner in group.groups:
+        yield from _subgraph(inner, shapes, numbers, f"{margin}  ")
+    yield f"{margin}end"
 
 
 def _shape(box: Box) -> str:

@@ -11,12 +11,14 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.columns import Size
+from dorad.dataflow.frames import PADDING, TITLE_HEIGHT, frames
 from dorad.dataflow.layout import LOOP_WIDTH, Edge, layout
 from dorad.dataflow.picture import BoxKind, picture, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dorad.dataflow.frames import Frame
     from dorad.dataflow.layout import Layout, Point, Route
     from dorad.dataflow.model import Dataflow
     from dorad.dataflow.picture import Box, Bundle, Picture, Wire
@@ -114,15 +116,21 @@ def _legend(drawing: Picture, placed: Layout) -> str:
 
 def _svg(drawing: Picture, placed: Layout) -> str:
     kinds = {box.key: box.kind for box in drawing.boxes}
-    width, height = placed.width + 2 * MARGIN, placed.height + 2 * MARGIN
+    sizes = {box.key: _box_size(box) for box in drawing.boxes}
+    around = frames(drawing.groups, placed.centres, sizes)
+    left = min([0.0, *(frame.left for frame in around)]) - MARGIN
+    top = min([0.0, *(frame.top for frame in around)]) - MARGIN
+    width = max([placed.width, *(frame.right for frame in around)]) + MARGIN - left
+    height = max([placed.height, *(frame.bottom for frame in around)]) + MARGIN - top
     parts = [
         (
             f'<svg width="{width:.0f}" height="{height:.0f}" role="group" aria-label="dataflow" '
-            f'viewBox="{-MARGIN:g} {-MARGIN:g} {width:.1f} {height:.1f}">'
+            f'viewBox="{left:g} {top:g} {width:.1f} {height:.1f}">'
         ),
         "<defs>",
         *(_marker(name) for name in ("tip", "tip-timer", "tip-back", "tip-hot")),
         "</defs>",
+        *(_frame(frame) for frame in around),
         *(
             _edge(bundle, route, kinds[bundle.source])
             for bundle, route in zip(drawing.bundles, placed.routes, strict=True)
@@ -214,6 +222,17 @@ def _box(box: Box, centre: Point) -> str:
         f'<g class="box {box.kind}" data-box="{escape(box.key)}" tabindex="0" '
         f'aria-label="{escape(box.title)}"><title>{escape(box.tooltip)}</title>'
         f"{''.join(parts)}</g>"
+    )
+
+
+def _frame(frame: Frame) -> str:
+    width, height = frame.right - frame.left, frame.bottom - frame.top
+    x, y = frame.left + PADDING, frame.top + PADDING / 2 + TITLE_HEIGHT / 2
+    return (
+        f'<g class="frame"><title>{escape(frame.group.tooltip)}</title>'
+        f'<rect x="{frame.left:.1f}" y="{frame.top:.1f}" width="{width:.1f}" '
+        f'height="{height:.1f}" rx="12"/>'
+        f'<text x="{x:.1f}" y="{y:.1f}">{escape(_cut(frame.group.title))}</text></g>'
     )
 
 

@@ -30,7 +30,6 @@ _INSTEAD = {
     "communication": "remove it: how nodes talk is not for the dataflow to say",
     "_unstable_deploy": "write `deploy`",
     "_unstable_debug": "write `debug`",
-    "module": "a module's file: a node with `module` uses it, `dora expand --module` checks it",
 }
 
 
@@ -95,6 +94,13 @@ def _read_dataflow(
         problems.error(root, f"a dataflow is a mapping with `nodes`, not {root.describe()}")
         raise DataflowError(problems.errors)
     fields = Fields(root, problems)
+    if fields.has("module"):
+        problems.error_in_name(
+            root.data["module"],
+            "this is the file of a module, not a dataflow",
+            "name it in a node's `module`, or check it with `dora expand --module`",
+        )
+        raise DataflowError(problems.errors)
     env = read_env(fields.take("env"), environ, problems)
     read = [(read_node(item, env, environ, problems), item) for item in fields.items("nodes")]
     members = [(node, item) for node, item in read if node is not None]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, QueuePolicy, Timer
+from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, QueuePolicy, Timer, module_of
 
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, Input, Node
+    from dorad.dataflow.model import Dataflow, Input, ModuleUse, Node
 
 
 class BoxKind(StrEnum):
@@ -56,11 +56,29 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """What was a module in the file: a frame around boxes."""
+
+    title: str
+    tooltip: str
+    boxes: tuple[str, ...]
+    """Keys of the boxes right in it."""
+    groups: tuple[Group, ...]
+    """Modules in the module."""
+
+    @property
+    def all_boxes(self) -> tuple[str, ...]:
+        """Keys of all boxes in it, of modules in the module too."""
+        return (*self.boxes, *(key for group in self.groups for key in group.all_boxes))
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """The whole drawing, before anything has a position."""
 
     boxes: tuple[Box, ...]
     bundles: tuple[Bundle, ...]
+    groups: tuple[Group, ...] = ()
 
 
 def picture(dataflow: Dataflow) -> Picture:
@@ -82,6 +100,7 @@ def picture(dataflow: Dataflow) -> Picture:
     return Picture(
         (*outside.values(), *(_node_box(node) for node in dataflow.nodes)),
         tuple(Bundle(source, target, tuple(ws)) for (source, target), ws in wires.items()),
+        _groups(dataflow, None) if dataflow.modules else (),
     )
 
 
@@ -109,6 +128,20 @@ def interval(nanoseconds: int) -> str:
         if nanoseconds >= size:
             return f"every {nanoseconds / size:.4g} {unit}"
     return f"every {nanoseconds} ns"
+
+
+def _groups(dataflow: Dataflow, within: ModuleUse | None) -> tuple[Group, ...]:
+    """The modules that are right in a module, or in the dataflow itself."""
+    return tuple(
+        Group(
+            use.id,
+            f"{use.id}: {use.name} ({use.file})",
+            tuple(n.id for n in dataflow.nodes if module_of(dataflow.modules, n.key) is use),
+            _groups(dataflow, use),
+        )
+        for use in dataflow.modules
+        if module_of(dataflow.modules, use.key) is within
+    )
 
 
 def _timer_box(timer: Timer) -> Box:

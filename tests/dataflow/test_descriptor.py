@@ -37,8 +37,7 @@ nodes:
   inputs: {tick: dora/timer/hz/30, log: {source: dora/logs, queue_size: 0}}
 - {id: ops, operators: [{id: 1, python: {source: x.py, conda_env: 3.10}, outputs: [y]}]}
 - {id: one, operator: {wasm: w, inputs: {y: ops/1/y}, outputs: [z]}}
-- {id: m, module: m.yml, params: {A: 1.0}, inputs: {z: one/z}}
-- {id: ros, ros2: {topic: /t, message_type: a/B, direction: publish}, inputs: {a: m/any}}
+- {id: ros, ros2: {topic: /t, message_type: a/B, direction: publish}, inputs: {a: one/z}}
 """
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.dataflow.load import load
-from dorad.dataflow.text import LARGEST_FILE
 from dorad.dataflow.model import Deploy, TypeRule
+from dorad.dataflow.text import LARGEST_FILE
 from tests.dataflow.reading import problem, problems, read
 
 

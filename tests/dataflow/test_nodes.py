@@ -112,7 +112,6 @@ def test_every_key_of_a_path_node() -> None:
         ("path: HTTP://example.org/x", NodeKind.PATH),
         ("operator: {python: x.py}", NodeKind.OPERATORS),
         ("operators: []", NodeKind.OPERATORS),
-        ("module: x.yml", NodeKind.MODULE),
         ("hub: ns/x@^1.2", NodeKind.HUB),
         ("ros2: {topic: /x, message_type: a/B}\noutputs: [o]", NodeKind.ROS2),
     ],
@@ -201,11 +200,8 @@ def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
         ("path: shell", "nodes[0].path: a shell node needs its command (write it as `args`)"),
         ("path: dynamic\nstartup_timeout: 1", "nodes[0].startup_timeout: a dynamic node is not"),
         ("path: x\noperator: {python: y}", "nodes[0].operator: `path` and `operator` exclude each"),
-        ("module: x\npath: y", "nodes[0].path: `module` and `path` exclude each other"),
         ("module: /x.yml", "nodes[0].module: `/x.yml` leaves the directory of the dataflow"),
         ("module: a/../../x.yml", "nodes[0].module: `a/../../x.yml` leaves the directory"),
-        ("module: x.yml\nparams: {A: 1, a: 2}", "nodes[0].params.a: `a` differs only in case"),
-        ("module: x.yml\nparams: {a-b: 1}", "nodes[0].params.a-b: `a-b` cannot name a parameter"),
         ("hub: x", "nodes[0].hub: `x` is not a package (write `name@1.2`"),
     ],
 )
@@ -216,9 +212,6 @@ def test_mistakes_in_what_a_node_is(keys: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "key", "hint"),
     [
-        ("module: x.yml\nargs: a", "args", None),
-        ("module: x.yml\noutputs: [o]", "outputs", None),
-        ("module: x.yml\ncpu_affinity: [0]", "cpu_affinity", None),
         ("hub: x@1\nbuild: make", "build", None),
         ("operator: {python: x}\nargs: a", "args", None),
         ("operator: {python: x}\nrestart_policy: always", "restart_policy", None),
@@ -241,11 +234,6 @@ def test_a_key_at_its_default_counts_as_not_there() -> None:
         "operator: {python: x}\nrestart_policy: never\nmax_restarts: 0\noutputs: []\nargs:\nenv: {}"
     )
     assert found.kind is NodeKind.OPERATORS
-
-
-def test_a_module_takes_inputs_params_and_build() -> None:
-    found = node("module: m/x.yml\ninputs: {i: dora/timer/secs/1}\nparams: {A: 1}\nbuild: make")
-    assert (found.module, found.params, found.build) == ("m/x.yml", {"A": "1"}, ("make",))
 
 
 def test_an_output_listed_twice_is_kept_once_with_a_warning() -> None:

@@ -61,11 +61,6 @@ def test_every_kind_of_program_declares_them(path: str) -> None:
     assert found.params == {}
 
 
-def test_those_of_a_module_are_texts() -> None:
-    found = node("module: m.yml\nparams: {A: 1.0}")
-    assert (found.params, found.declared) == ({"A": "1.0"}, {})
-
-
 def test_a_descriptor_keeps_them() -> None:
     first = read(path_node_text(_MIXED))
     wire = msgspec.json.decode(msgspec.json.encode(first.descriptor))

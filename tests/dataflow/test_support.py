@@ -40,7 +40,6 @@ def test_the_line_reads_well() -> None:
     [
         ("operator: {python: x}", "operator"),
         ("operators: [{id: x, python: x}]", "operators"),
-        ("module: x.yml", "module"),
         ("hub: x@1", "hub"),
         ("ros2: {topic: a, message_type: x/A}\noutputs: [o]", "ros2"),
     ],
@@ -94,7 +93,7 @@ def test_everything_that_works_is_supported() -> None:
 
 def test_all_of_it_at_once_in_the_order_of_the_file() -> None:
     flow = read(
-        "nodes:\n- {id: a, module: x.yml}\n- id: b\n  path: y\n  deploy: {machine: m}\n"
+        "nodes:\n- {id: a, operator: {python: x.py}}\n- id: b\n  path: y\n  deploy: {machine: m}\n"
         "strict_types: true"
     )
     assert [one.line for one in unsupported(flow)] == [2, 5, 6]

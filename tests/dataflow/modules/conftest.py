@@ -1,0 +1,63 @@
+"""A folder with the files of a dataflow and of its modules."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.dataflow.errors import DataflowError, Problem
+from dorad.dataflow.load import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.dataflow.model import Dataflow, Node
+
+
+class Project:
+    """Files, written as texts, and what is read of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(text))
+        return path
+
+    def load(self, **environ: str) -> Dataflow:
+        return load("flow.yml", environ=environ)
+
+    def flow(self, text: str, **environ: str) -> Dataflow:
+        self.write("flow.yml", text)
+        return self.load(**environ)
+
+    def node(self, text: str, node_id: str, **environ: str) -> Node:
+        return self.flow(text, **environ).node(node_id)
+
+    def problems(self, text: str | None = None) -> tuple[Problem, ...]:
+        if text is not None:
+            self.write("flow.yml", text)
+        with pytest.raises(DataflowError) as caught:
+            self.load()
+        return caught.value.problems
+
+    def complaints(self, text: str | None = None) -> list[str]:
+        return [str(problem) for problem in self.problems(text)]
+
+    def complaint(self, text: str | None = None) -> str:
+        found = self.complaints(text)
+        assert len(found) == 1, found
+        return found[0]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty folder, which is the current one, so that files are named as people name them."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return Project(folder)
