@@ -83,3 +83,50 @@ def test_expand_names_the_variable_that_is_not_set(folder):
     assert result.returncode == 1
     assert result.stderr.startswith("error: flows/robot.yml:4:")
     assert "NOT_SET_ANYWHERE" in result.stderr
+
+
+MODULE = """\
+module: {name: part, inputs: [image], inputs_optional: [light], outputs: [seen]}
+nodes:
+  - {id: look, path: dynamic, inputs: {image: _mod/image, light: _mod/light}, outputs: [seen]}
+"""
+
+
+def test_expand_prints_the_nodes_of_modules(folder):
+    (folder / "flows" / "part.yml").write_text(MODULE)
+    with (folder / "flows" / "robot.yml").open("a") as file:
+        file.write("  - {id: eye, module: part.yml, inputs: {image: camera/image}}\n")
+    result = dora("expand", "flows/robot.yml", cwd=folder, env=SPEED)
+    assert result.returncode == 0
+    (folder / "flows" / "part.yml").unlink()
+    flat = folder / "flat.yml"
+    flat.write_text(result.stdout)
+    ids = [node.id for node in load(flat, environ={}).nodes]
+    assert ids == ["camera", "viewer", "eye.look"]
+
+
+def test_expand_checks_a_module_by_itself(folder):
+    (folder / "flows" / "part.yml").write_text(MODULE)
+    result = dora("expand", "--module", "flows/part.yml", cwd=folder)
+    assert result.returncode == 0
+    assert result.stdout == (
+        "flows/part.yml: ok, module `part`; 1 node; inputs: image, light?; outputs: seen\n"
+    )
+
+
+def test_expand_tells_all_that_is_wrong_with_a_module(folder):
+    text = MODULE.replace("light: _mod/", "light: mod/").replace(
+        "image: _mod/image", "image: _mod/im"
+    )
+    (folder / "flows" / "part.yml").write_text(text)
+    result = dora("expand", "--module", "flows/part.yml", cwd=folder)
+    assert result.returncode == 1
+    image, light = result.stderr.splitlines()
+    assert image.startswith("error: flows/part.yml:3:47: nodes[0].inputs.image: the module has no")
+    assert light.startswith("error: flows/part.yml:3:63: nodes[0].inputs.light: there is no node")
+
+
+def test_expand_of_a_dataflow_as_a_module_says_what_it_lacks(folder):
+    result = dora("expand", "--module", "flows/robot.yml", cwd=folder, env=SPEED)
+    assert result.returncode == 1
+    assert "needs `module`" in result.stderr

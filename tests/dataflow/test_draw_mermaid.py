@@ -56,3 +56,27 @@ def test_an_id_cannot_be_mistaken_for_a_keyword():
 
 def test_an_empty_dataflow_is_a_valid_chart():
     assert draw("nodes: []\n")[0] == "flowchart TB"
+
+
+def test_what_were_modules_are_subgraphs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("inner.yml").write_text("module: {name: i}\nnodes: [{id: a, path: a}, {id: b, path: b}]")
+    Path("outer.yml").write_text("module: {name: o}\nnodes: [{id: in, module: inner.yml}]")
+    lines = draw(
+        "nodes: [{id: one, path: x}, {id: out, module: outer.yml}, {id: in, module: inner.yml}]"
+    )
+    assert lines[1:14] == [
+        '  n0["one"]',
+        '  subgraph m0["out"]',
+        '    subgraph m1["out.in"]',
+        '      n1["out.in.a"]',
+        '      n2["out.in.b"]',
+        "    end",
+        "  end",
+        '  subgraph m2["in"]',
+        '    n3["in.a"]',
+        '    n4["in.b"]',
+        "  end",
+        "  classDef timer stroke:#b7791f",
+        "  classDef dynamic stroke-dasharray:5 4",
+    ]

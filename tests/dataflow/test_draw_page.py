@@ -155,3 +155,49 @@ def test_a_dataflow_is_summed_up():
 )
 def test_intervals_read_as_a_person_would_say_them(nanoseconds, text):
     assert interval(nanoseconds) == text
+
+
+MODULE = """\
+module: {name: chain, inputs: [i], outputs: [o]}
+nodes:
+- {id: a, path: a, inputs: {i: _mod/i}, outputs: [x]}
+- {id: b, path: b, inputs: {i: a/x}, outputs: [o]}
+"""
+CHAIN = """\
+nodes:
+- {id: s, path: s, outputs: [o]}
+- {id: m, module: chain.yml, inputs: {i: s/o}}
+- {id: t, path: t, inputs: {i: m/o}}
+"""
+
+
+def test_a_module_whose_boxes_stand_together_has_a_frame(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("flows").mkdir()
+    Path("flows/chain.yml").write_text(MODULE)
+    elements = Elements(page(flow(CHAIN)))
+    assert len(elements.of_class("frame")) == 1
+    assert "m: chain (flows/chain.yml)" in page(flow(CHAIN))
+    (svg,) = (attributes for tag, attributes in elements.found if tag == "svg")
+    left, top, width, height = map(float, svg["viewbox"].split())
+    (rect,) = (r for r in elements.found if r[0] == "rect" and r[1].get("rx") == "12")
+    x, y, w, h = (float(rect[1][name]) for name in ("x", "y", "width", "height"))
+    assert left <= x
+    assert top <= y
+    assert x + w <= left + width
+    assert y + h <= top + height
+
+
+def test_a_module_that_stands_around_others_has_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("flows").mkdir()
+    Path("flows/ends.yml").write_text(
+        "module: {name: e, inputs: [i], outputs: [o]}\nnodes:\n"
+        "- {id: a, path: a, outputs: [o]}\n- {id: b, path: b, inputs: {i: _mod/i}}\n"
+    )
+    text = """\
+nodes:
+- {id: m, module: ends.yml, inputs: {i: t/o}}
+- {id: t, path: t, inputs: {i: m/o}, outputs: [o]}
+"""
+    assert Elements(page(flow(text))).of_class("frame") == []

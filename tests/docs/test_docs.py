@@ -15,7 +15,8 @@ import yaml
 
 from dorad.cli.main import cli
 from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.load import parse
+from dorad.dataflow.load import load
+from dorad.dataflow.modules.expansion import check_module
 from tests.harness.dataflow import clean_environment
 
 from .markdown import PAGES, ROOT, Command, Section, anchors, links, prose, sections
@@ -105,7 +106,8 @@ def follow(section: Section, folder: Path, env: dict[str, str]) -> None:
     write(section, folder)
     for block in section.blocks:
         if block.name and block.language == "yaml" and not block.broken and "nodes:" in block.text:
-            code, text = execute(f"dora validate {block.name}", folder, env)
+            how = "expand --module" if block.text.startswith("module:") else "validate"
+            code, text = execute(f"dora {how} {block.name}", folder, env)
             assert code == 0, text
             assert "warning:" not in text, text
     for command in section.sessions:
@@ -143,7 +145,8 @@ def test_the_first_dataflow_of_the_readme_prints_temperatures(
 
 
 @pytest.mark.parametrize("section", [s for s in SECTIONS if s.blocks], ids=str)
-def test_every_block_of_code_is_whole(section: Section) -> None:
+def test_every_block_of_code_is_whole(section: Section, tmp_path: Path) -> None:
+    write(section, tmp_path)
     for block in section.blocks:
         where = f"{section.page.relative_to(ROOT)}:{block.line}"
         if block.language == "python":
@@ -151,10 +154,16 @@ def test_every_block_of_code_is_whole(section: Section) -> None:
         elif block.language == "yaml" and not block.broken:
             content = yaml.safe_load(block.text)
             if isinstance(content, dict) and "nodes" in content:
+                file = tmp_path / (block.name or "dataflow.yml")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(block.text)
                 try:
-                    parse(block.text, path=Path(where), environ={"HOME": "/home/robot"})
+                    if "module" in content:
+                        check_module(file, environ={})
+                    else:
+                        load(file, environ={"HOME": "/home/robot"})
                 except DataflowError as error:
-                    pytest.fail(str(error))
+                    pytest.fail(f"{where}: {error}")
 
 
 # -- what is named ---------------------------------------------------------------------------------

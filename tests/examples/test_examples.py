@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from .conftest import EXAMPLES, Example, finish
+from .conftest import BIN, EXAMPLES, Example, finish
 
 Copy = Callable[[str], Example]
 FOLDERS = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
@@ -122,6 +122,28 @@ def test_nothing_is_lost_in_a_chain_that_sends_from_its_first_moment(example: Co
     output = example("chain").run()
     assert output.code == 0, output.text
     assert "arrived 20 of 20, in order" in output.printed("sink")
+
+
+def test_a_module_is_used_twice_with_its_own_parameters_and_inputs(example: Copy) -> None:
+    modules = example("modules")
+    output = modules.run()
+    assert output.code == 0, output.text
+    lines = ["double: [2, 4, 6, 8, 10]", "tenfold: [110, 120, 130, 140, 150]"]
+    assert output.printed("printer") == lines
+    flat = subprocess.run(
+        [BIN / "dora", "expand", "dataflow.yml"],
+        cwd=modules.folder,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    (modules.folder / "dataflow.yml").write_text(flat.stdout)
+    for file in modules.folder.glob("modules/**/*.yml"):
+        file.unlink()
+    output = modules.run()
+    assert output.code == 0, output.text
+    assert output.printed("printer") == lines
 
 
 def test_timers_of_all_units_tick(example: Copy) -> None:

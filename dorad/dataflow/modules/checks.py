@@ -63,8 +63,11 @@ def check_members(
             problems.error_in_name(value, f"the node id `{PORTS}` is reserved", "rename the node")
         used.update(_check_inputs(node, modules, header, places, problems))
         nodes.append(_stand_in(node, modules.get(node.id), in_module=header is not None))
-        inside = modules[node.id].flat(f"{node.id}.") if node.id in modules else ()
-        nodes += (Node(name, NodeKind.PATH, node.key, outputs=_sent(n)) for name, n in inside)
+        inside = dict(modules[node.id].flat(f"{node.id}.") if node.id in modules else ())
+        nodes += (
+            Node(name, NodeKind.PATH, node.key, outputs=_sent(found))
+            for name, found in inside.items()
+        )
     check_sources(nodes, places, problems)
     for port in header.inputs.values() if header else ():
         if port.name not in used:

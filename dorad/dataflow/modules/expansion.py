@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.dataflow.document import walk
-from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.errors import DataflowError, TextError
+from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.model import ModuleUse, module_of
 from dorad.dataflow.modules.flatten import Flattening
 from dorad.dataflow.modules.module import Level, Member
@@ -92,9 +93,15 @@ def _used_once(module: Level, project: Project, *, optional: bool) -> Problems:
     """What is wrong with a module when it is used, with or without its optional inputs."""
     problems = Problems("")
     ports = [port.name for port in module.header.inputs.values() if optional or not port.optional]
+    name = module.header.name
+    try:
+        check_node_id(name)
+    except TextError:  # which is no mistake: it names nothing
+        name = "module"
+    outside = f"{name}-outside"
     nodes = [
-        {"id": "outside", "path": "dynamic", "outputs": ports},
-        {"id": "m", "module": "m", "inputs": {port: f"outside/{port}" for port in ports}},
+        {"id": outside, "path": "dynamic", "outputs": ports},
+        {"id": name, "module": "m", "inputs": {port: f"{outside}/{port}" for port in ports}},
     ]
     root = plain_tree({"nodes": nodes}, problems)
     assert root is not None
@@ -106,7 +113,7 @@ def _used_once(module: Level, project: Project, *, optional: bool) -> Problems:
         for value in values
         if (node := read_node(value, {}, None, problems)) is not None
     ]
-    level = Level("", project.folder, tuple(members), {"m": module})
+    level = Level("", project.folder, tuple(members), {name: module})
     _flat(level, root, {}, project, problems, strict_types=False)
     for found in (problems.errors, problems.warnings):
         found[:] = [replace(problem, via=problem.via[:-1]) for problem in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from dorad.dataflow.env import is_reserved
 from dorad.dataflow.model import LogSource, ModuleUse, NodeKind, NodeOutput
 from dorad.dataflow.modules.agreement import PortType, carry
 from dorad.dataflow.modules.module import PORTS
@@ -212,7 +213,11 @@ def _given(value: Value, name: str) -> Value | None:
 
 def _environment(use: _Use, value: Value) -> dict[str, Value]:
     """The `env` of a node: its own, what it lacks from outside, and above all the parameters."""
-    env = {name: placed(found, f"{value.key}.env.{name}", value) for name, found in use.env.items()}
+    env = {
+        name: placed(found, f"{value.key}.env.{name}", value)
+        for name, found in use.env.items()
+        if not is_reserved(name)  # told of where it stands
+    }
     env |= entries(value, "env")
     for name, found in variables(use.params).items():
         env[name] = text(found, f"{value.key}.env.{name}", value)

@@ -37,11 +37,14 @@ class Header:
     outputs: Mapping[str, Port] = field(default_factory=dict)
 
 
-def read_header(file: Fields) -> Header:
-    """The block `module` of a file; reports what is wrong with it."""
+def read_header(file: Fields) -> Header | None:
+    """The block `module` of a file; reports what is wrong with it.
+
+    None if it does not say what ports there are, because it lacks or a key is misspelt.
+    """
     value = file.take("module")
     if value is None:
-        return Header()
+        return None
     block = Fields(value, file.problems, "a mapping with `name`, `inputs` and `outputs`")
     name = block.required_text("name")
     inputs = _read_ports(block, "inputs")
@@ -55,8 +58,10 @@ def read_header(file: Fields) -> Header:
             )
         inputs.setdefault(port.name, port)
     outputs = _read_ports(block, "outputs")
-    block.finish()
-    return Header(name, inputs, outputs)
+    meant = block.finish()
+    return (
+        None if meant & {"inputs", "inputs_optional", "outputs"} else Header(name, inputs, outputs)
+    )
 
 
 def _read_ports(block: Fields, key: str, *, optional: bool = False) -> dict[str, Port]:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
+from dorad.dataflow.model import NodeKind
+
+_WORDS = (NodeKind.DYNAMIC.value, NodeKind.SHELL.value)
+"""Paths that name no file."""
 
 
 class Project:
@@ -59,7 +63,8 @@ class Project:
                 f"`{shorten(text)}` leaves the directory of the dataflow by a symbolic link",
                 "copy the program, or write its absolute path",
             )
-        return str(written.relative_to(self.folder))
+        path = str(written.relative_to(self.folder))
+        return f"./{path}" if path in _WORDS else path
 
     def _inside(self, text: str, folder: Path) -> Path:
         written = Path(os.path.normpath(folder / text))

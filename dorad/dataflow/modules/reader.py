@@ -158,6 +158,8 @@ class Reader:
             problems.error_in_name(
                 root, "needs `module`", "a module's file starts with its name and its ports"
             )
+        if header is None:
+            return None
         return self.level(file, members, root, problems, header=header, build=build, within=within)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.expand import flat_yaml
 from dorad.dataflow.load import from_descriptor, parse
 from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, QueuePolicy
 
-from .conftest import Project
+if TYPE_CHECKING:
+    from .conftest import Project
 
 FLOW = """\
 nodes:
@@ -245,6 +248,19 @@ def test_a_descriptor_needs_no_files(nav: Project) -> None:
         file.unlink()
     wire = json.loads(json.dumps(first.descriptor))
     assert from_descriptor(wire, path=first.path) == first
+
+
+def test_a_descriptor_cannot_have_modules(nav: Project) -> None:
+    nav.write("flow.yml", FLOW)
+    nodes = [{"id": "nav", "module": "modules/nav.yml"}]
+    with pytest.raises(DataflowError, match="a module cannot be used here, only the nodes of one"):
+        from_descriptor({"nodes": nodes}, path=nav.folder / "flow.yml")
+
+
+def test_variables_of_the_loader_are_not_inherited(nav: Project) -> None:
+    flow = nav.flow(_use("env: {LD_PRELOAD: x, A: 1}"))
+    assert flow.node("nav.look").own_env == {"A": "1"}
+    assert [warning.line for warning in flow.warnings] == [8]
 
 
 def test_modules_are_told_apart_from_nodes_in_drawings(nav: Project) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from dorad.dataflow.modules.params import substitute
 from tests.dataflow.reading import unhurried
 
-from .conftest import Project
+if TYPE_CHECKING:
+    from .conftest import Project
 
 
 @pytest.mark.parametrize(
