@@ -48,13 +48,15 @@ def check_members(
     members: Sequence[Member],
     modules: Mapping[str, Level],
     header: Header | None,
+    outside: Mapping[str, Node],
     places: Mapping[str, Value],
     problems: Problems,
-) -> None:
+) -> frozenset[str]:
     """Report ids that are not unique, and inputs whose source is not to be seen in this file.
 
     What a module's nodes are called from outside can be named, too. Without `header` the file is
-    the dataflow itself.
+    the dataflow itself. `outside` are nodes of the dataflow, to which a module's nodes may listen
+    as well, with a warning; gives those that are listened to.
     """
     used: set[str] = set()
     nodes: list[Node] = []
@@ -68,10 +70,13 @@ def check_members(
             Node(name, NodeKind.PATH, node.key, outputs=_sent(found))
             for name, found in inside.items()
         )
+    listened = _listened_outside(members, nodes, outside, places, problems)
+    nodes += (replace(_stand_alone(outside[name]), key=members[0].node.key) for name in listened)
     check_sources(nodes, places, problems)
     for port in header.inputs.values() if header else ():
         if port.name not in used:
             problems.warn(port.place, f"no node of the module listens to `{port.name}`")
+    return listened
 
 
 def read_routes(
@@ -148,6 +153,30 @@ def _check_inputs(
                 )
 
 
+def _listened_outside(
+    members: Sequence[Member],
+    inside: Iterable[Node],
+    outside: Mapping[str, Node],
+    places: Mapping[str, Value],
+    problems: Problems,
+) -> frozenset[str]:
+    """The nodes outside that a module's nodes listen to by name; warns of it."""
+    names = {node.id for node in inside}
+    listened: set[str] = set()
+    for node, _ in members:
+        for body, found in _inputs(node):
+            source = found.source
+            name = source.node if isinstance(source, NodeOutput | LogSource) else None
+            if name is not None and name in outside and name not in names:
+                listened.add(name)
+                problems.warn(
+                    places[f"{body}.inputs.{found.id}"],
+                    f"`{name}` is a node of the dataflow, not of the module",
+                    "take its output in by a port, so that the module can be used elsewhere",
+                )
+    return frozenset(listened)
+
+
 def _inputs(node: Node) -> Iterator[tuple[str, Input]]:
     """All inputs, each with the key of what holds them."""
     yield from ((node.key, found) for found in node.inputs)
@@ -172,6 +201,10 @@ def _stand_in(node: Node, module: Level | None, *, in_module: bool) -> Node:
     if module is None:
         return node
     return replace(node, kind=NodeKind.PATH, outputs=tuple(module.header.outputs))
+
+
+def _stand_alone(node: Node) -> Node:
+    return Node(node.id, node.kind, outputs=_sent(node))
 
 
 def _named(node: Node) -> Iterator[tuple[str, str]]:

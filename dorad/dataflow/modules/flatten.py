@@ -238,6 +238,8 @@ def _bound(value: Value, outer: Value) -> Value:
 
 def _flat_source(use: _Use, source: Source) -> str:
     match source:
+        case NodeOutput(node) | LogSource(node=str(node)) if node in use.level.outside:
+            return source.text
         case NodeOutput(node, output):
             module = use.level.modules.get(node)
             if module is not None:

@@ -51,6 +51,8 @@ class Level:
 
     height: int = 1
     """How many modules are nested here, with itself."""
+    outside: frozenset[str] = frozenset()
+    """Nodes of the dataflow itself that the members of a module listen to by their names."""
     size: int = 0
     """Values of the file and of the modules in it, each as often as it is used."""
 

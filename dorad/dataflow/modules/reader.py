@@ -43,6 +43,7 @@ class Reader:
         self.problems: list[Problems] = []
         """Of each file, in the order in which they were read."""
         self._environ = environ
+        self._outside: dict[str, Node] = {}
         self._known: dict[Path, Level | None] = {}
 
     def level(
@@ -62,6 +63,8 @@ class Reader:
         here, outermost first, with `file` as the last.
         """
         places = {value.key: value for value in walk(root)}
+        if header is None:
+            self._outside = {n.id: n for n, _ in members if n.kind is not NodeKind.MODULE}
         modules: dict[str, Level] = {}
         for node, value in members:
             if node.kind is NodeKind.MODULE and node.module is not None:
@@ -69,10 +72,12 @@ class Reader:
                 if module is not None:
                     modules[node.id] = module
                     check_bindings(node, module, places, problems)
-        check_members(members, modules, header, places, problems)
+        outside: frozenset[str] = frozenset()
         if header is None:
+            check_members(members, modules, None, {}, places, problems)
             header = Header()
         else:
+            outside = check_members(members, modules, header, self._outside, places, problems)
             for node, value in members:
                 check_paths(node, value, self.project, file.parent, problems)
         return Level(
@@ -84,6 +89,7 @@ class Reader:
             read_routes(header, members, modules, problems),
             build,
             1 + max((module.height for module in modules.values()), default=0),
+            outside,
             len(places) + sum(modules[node.id].size for node, _ in members if node.id in modules),
         )
 

@@ -263,6 +263,28 @@ def test_variables_of_the_loader_are_not_inherited(nav: Project) -> None:
     assert [warning.line for warning in flow.warnings] == [8]
 
 
+def test_a_node_of_the_dataflow_can_be_named_in_a_module_with_a_warning(project: Project) -> None:
+    inputs = "goal: look/goal, raw: camera/image, log: dora/logs/info/camera"
+    project.write("modules/nav.yml", NAV.replace("goal: look/goal", inputs))
+    flow = project.flow(FLOW)
+    _, raw, log, _ = flow.node("nav.plan").inputs
+    assert raw.source == NodeOutput("camera", "image")
+    assert log.source.text == "dora/logs/info/camera"
+    assert [str(warning) for warning in flow.warnings] == [
+        f"modules/nav.yml:13:{column}: nodes[1].inputs.{name}: `camera` is a node of the dataflow,"
+        " not of the module (take its output in by a port, so that the module can be used"
+        " elsewhere; used by `nav` in flow.yml:5)"
+        for column, name in ((31, "raw"), (50, "log"))
+    ]
+
+
+def test_a_neighbour_goes_before_a_node_of_the_dataflow(project: Project) -> None:
+    project.write("modules/nav.yml", NAV.replace("look", "camera").replace("goal", "image"))
+    flow = project.flow(FLOW)
+    assert flow.node("nav.plan").inputs[0].source == NodeOutput("nav.camera", "image")
+    assert flow.warnings == ()
+
+
 def test_modules_are_told_apart_from_nodes_in_drawings(nav: Project) -> None:
     (use,) = nav.flow(FLOW).modules
     assert (use.id, use.name, use.file) == ("nav", "navigation", "modules/nav.yml")

@@ -75,8 +75,8 @@ GOOD = _module("- {id: a, path: a.py, inputs: {i: _mod/i}}")
             "m.yml:3:46: nodes[0].inputs.j: there is no node `b` (",
         ),
         (
-            _module("- {id: a, path: a.py, inputs: {i: _mod/i, j: s/x}}"),
-            "m.yml:3:46: nodes[0].inputs.j: there is no node `s` (",
+            _module("- {id: a, path: a.py, inputs: {i: _mod/i, j: s/y}}"),
+            "m.yml:3:46: nodes[0].inputs.j: `s` has no output `y`; it has x (",
         ),
         (
             _module("- {id: a, path: a.py, inputs: {i: _mod/i}}\n- {id: a, path: b.py}"),
