@@ -59,7 +59,9 @@ def read_env(
         return {}
     env: dict[str, str] = {}
     for name, item in value.data.items():
-        if not name or any(bad in name for bad in "=\0") or any(map(str.isspace, name)):
+        if name == "<<":
+            problems.merge_key(item)
+        elif not name or any(bad in name for bad in "=\0") or any(map(str.isspace, name)):
             problems.error_in_name(item, f"`{shorten(name)}` cannot name a variable")
         elif (text := _text(item, environ, problems)) is None:
             continue

@@ -85,7 +85,11 @@ class Fields:
         if not isinstance(value.data, dict):
             self.problems.error(value, f"must be a mapping, not {value.describe()}")
             return {}
-        return value.data
+        merged = value.data.get("<<")
+        if merged is None:
+            return value.data
+        self.problems.merge_key(merged)
+        return {key: entry for key, entry in value.data.items() if entry is not merged}
 
     def text(self, name: str) -> str | None:
         """Text; a number or truth value reads as the file spells it."""
@@ -212,9 +216,7 @@ class Fields:
             if instead and name in instead:
                 self.problems.error_in_name(value, f"unknown key `{name}`", instead[name])
             elif name == "<<":
-                self.problems.error_in_name(
-                    value, "merge keys are not part of YAML 1.2", "write the keys out"
-                )
+                self.problems.merge_key(value)
                 meant.update(self._asked)
             else:
                 self.problems.unknown(value, name, self._asked)

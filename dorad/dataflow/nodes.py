@@ -18,7 +18,7 @@ from dorad.dataflow.model import Git, Node, NodeKind, Restart, RestartPolicy
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
-from dorad.dataflow.words import split_args
+from dorad.dataflow.words import no_nul, split_args
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,9 +157,7 @@ def _report_no_mapping(value: Value, problems: Problems) -> None:
 def _check_path(text: str) -> str:
     if not text.strip():
         raise TextError("cannot be empty", "name a program or a `.py` file")
-    if "\0" in text:
-        raise TextError("contains a NUL character")
-    return text
+    return no_nul(text)
 
 
 def _read_args(fields: Fields, kind: NodeKind) -> str | None:
@@ -168,12 +166,12 @@ def _read_args(fields: Fields, kind: NodeKind) -> str | None:
             fields.problems.error_in_name(
                 fields.name_of("path"), "a shell node needs its command", "write it as `args`"
             )
-        return fields.text("args")
+        return fields.checked("args", no_nul, None)
     return fields.checked("args", _check_args, None)
 
 
 def _check_args(text: str) -> str:
-    split_args(text)
+    split_args(no_nul(text))
     return text
 
 

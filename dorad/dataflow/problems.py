@@ -51,6 +51,10 @@ class Problems:
             )
         )
 
+    def merge_key(self, value: Value) -> None:
+        """A `<<`, which other YAML readers replace by what it names."""
+        self.error_in_name(value, "merge keys are not part of YAML 1.2", "write the keys out")
+
     def unknown(self, value: Value, name: str, known: Iterable[str], what: str = "key") -> None:
         """A name that does not exist where it stands; says the nearest one that does."""
         names = list(known)

@@ -24,8 +24,15 @@ def build_commands(text: str) -> tuple[str, ...]:
     """The commands of `build`: its lines without the blank ones. Raises TextError."""
     commands = tuple(line.strip() for line in text.splitlines() if line.strip())
     for command in commands:
-        split_command(command)
+        split_command(no_nul(command))
     return commands
+
+
+def no_nul(text: str) -> str:
+    """The text, which can be an argument of a program. Raises TextError if it cannot."""
+    if "\0" in text:
+        raise TextError("contains a NUL character")
+    return text
 
 
 def split_command(command: str) -> tuple[str, ...]:

@@ -141,6 +141,13 @@ def test_a_merge_key_is_refused_once() -> None:
     assert found.message == "merge keys are not part of YAML 1.2"
 
 
+@pytest.mark.parametrize("owner", ["env", "inputs", "output_types"])
+def test_a_merge_key_is_refused_as_such_among_names_of_the_user(owner: str) -> None:
+    found = problem(f"nodes:\n- id: a\n  path: x\n  {owner}:\n    <<: {{A: b/c}}")
+    assert found.message == "merge keys are not part of YAML 1.2"
+    assert (found.line, found.column, found.key) == (5, 5, f"nodes[0].{owner}.<<")
+
+
 def test_aliases_cannot_grow_without_bound() -> None:
     lines = ["a: &l0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"b{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 10)]

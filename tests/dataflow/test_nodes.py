@@ -181,6 +181,8 @@ def test_a_url_may_have_a_checksum() -> None:
         ("deploy: m", "deploy: must be a mapping, not `m`"),
         ("deploy: {machin: m}", "deploy.machin: unknown key `machin` (did you mean `machine`?)"),
         ("queue_size: 1", "queue_size: unknown key `queue_size` (it is an option of an input"),
+        ('args: "a\\0b"', "args: contains a NUL character"),
+        ('build: "a \\"b\\0\\""', "build: contains a NUL character"),
         ("_unstable_deploy: {}", "_unstable_deploy: unknown key `_unstable_deploy` (write `depl"),
     ],
 )
