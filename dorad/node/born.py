@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pyarrow as pa
     from numpy.typing import DTypeLike, NDArray
 
@@ -45,11 +48,14 @@ class BornArrays:
     def __bool__(self) -> bool:
         return bool(self._by_address)
 
-    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    def empty(
+        self, shape: SupportsIndex | Iterable[SupportsIndex], dtype: DTypeLike
+    ) -> NDArray[Any]:
         """Return an uninitialised C-ordered array in shared memory.
 
         Raises:
-            ValueError: the dtype has no Arrow type of the same bytes.
+            ValueError: the dtype has no Arrow type of the same bytes, or the shape is negative.
+            TypeError: the shape is neither an integer nor integers.
             RuntimeError: /dev/shm is full.
         """
         import numpy as np
@@ -62,7 +68,7 @@ class BornArrays:
                 f"node.empty() makes native integer and float arrays, not {kind}; "
                 "view such an array for anything else"
             )
-        extent = (shape,) if isinstance(shape, int) else tuple(shape)
+        extent = _extent(shape)
         length = math.prod(extent)
         size = length * kind.itemsize
         try:
@@ -107,6 +113,18 @@ class BornArrays:
             return None
         born = self._by_address.get(interface["data"][0])
         return None if born is None else (born, arrow.encode(flat(data)))
+
+
+def _extent(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:
+    """Return a shape as plain integers. numpy would take a -1 for whatever the segment holds."""
+    extent: tuple[int, ...]
+    try:
+        extent = (operator.index(shape),)  # type: ignore[arg-type]  # this finds out
+    except TypeError:
+        extent = tuple(map(operator.index, shape))  # type: ignore[arg-type]  # raises again
+    if any(length < 0 for length in extent):
+        raise ValueError(f"negative dimensions are not allowed: {extent}")
+    return extent
 
 
 def flat(data: NDArray[Any] | pa.Array) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,16 @@ class SampleHandler:
         length: int,
         metadata: dict[str, Any] | None,
     ) -> None:
-        """Take a sample. The `attachment` of the node lives at least as long as this handler."""
+        """Take a sample. The `attachment` of the node lives at least as long as this handler.
+
+        Raises:
+            TypeError: `length` is no integer.
+            OverflowError: it is negative.
+            RuntimeError: /dev/shm is full.
+        """
+        length = operator.index(length)
+        if length < 0:
+            raise OverflowError(f"a buffer cannot be {length} bytes long")
         self._attachment = attachment
         self._sender = sender
         self._output = output

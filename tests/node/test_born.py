@@ -78,6 +78,20 @@ def test_shapes_are_numpys(bed: Bed, shape: Any, expected: tuple[int, ...]) -> N
     assert bed.born.empty(shape, "uint8").shape == expected
 
 
+@pytest.mark.parametrize("shape", [np.int64(3), (np.int32(3),), [3], iter([3])])
+def test_shapes_may_be_numpys_own_integers(bed: Bed, shape: Any) -> None:
+    assert bed.born.empty(shape, "uint8").shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [(-1, ValueError), ((2, -1), ValueError), (1.5, TypeError), ((2.0,), TypeError)],
+)
+def test_what_is_no_shape_is_refused(bed: Bed, shape: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        bed.born.empty(shape, "uint8")
+
+
 def test_the_array_itself_is_recognised(bed: Bed) -> None:
     array = bed.born.empty((10, 10), "float32")
     array[:] = np.arange(100).reshape(10, 10)

@@ -116,6 +116,12 @@ def test_a_buffer_of_no_bytes_is_sent(bench: Bench) -> None:
     assert bench.sent() == [b""]
 
 
+@pytest.mark.parametrize(("length", "error"), [(-1, OverflowError), (1.5, TypeError)])
+def test_what_is_no_length_is_refused(bench: Bench, length: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        bench.handler(length)
+
+
 def test_buffers_are_used_again_whether_they_were_sent_or_not(bench: Bench) -> None:
     for number in range(200):
         handler = bench.handler(100_000)
