@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dorad.daemon.samples import Samples
     from dorad.daemon.topology import Topology
 
-MAX_SEGMENT = 1 << 40
 MAX_NOTE = 1000
 """Characters of what a node wants the user to know."""
 
@@ -145,8 +144,8 @@ class Members:
                 self._ready(node_id, connection)
             case "grow":
                 size = packet.number("size")
-                if not 0 < size <= MAX_SEGMENT:
-                    raise ProtocolError(f"a segment of {size} bytes")
+                if size == 0:
+                    raise ProtocolError("a segment of no bytes")
                 self._samples.grow(node_id, size, packet.fields.get("ask"))
             case "retire":
                 self._samples.retire(node_id, packet.number("segment"))

@@ -266,7 +266,10 @@ class Session:
             self._asked += 1
             self._answer = None
             question = (kind, {**fields, "ask": self._asked}, list(fds))
-            protocol.send(self._socket, *question)
+            try:
+                protocol.send(self._socket, *question)
+            except (BrokenPipeError, ConnectionResetError):
+                raise ConnectionError("the daemon is gone") from None
             self._question = question
             try:
                 while self._answer is None:

@@ -56,7 +56,7 @@ def extend(segment: int, offset: int, size: int) -> None:
     """
     try:
         os.posix_fallocate(segment, offset, size)
-    except OSError:
+    except (OSError, OverflowError):
         usage = os.statvfs("/dev/shm")
         free = usage.f_bavail * usage.f_frsize
         if free < size:
