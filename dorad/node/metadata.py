@@ -11,7 +11,7 @@ import json
 import json.encoder
 import json.scanner
 import warnings
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 _INT_MIN = -(1 << 63)
@@ -48,7 +48,9 @@ def encode(metadata: dict[str, Any]) -> bytes:
     parts = []
     for key, value in metadata.items():
         if type(key) is not str:
-            raise RuntimeError(f"metadata keys must be strings, got {key!r}")
+            if not isinstance(key, str):
+                raise RuntimeError(f"metadata keys must be strings, got {key!r}")
+            key = str.__str__(key)
         kind = type(value)
         if kind is str:
             parts.append(_prefix(key) + _quote(value))
@@ -64,9 +66,9 @@ def encode(metadata: dict[str, Any]) -> bytes:
 def _convert(key: str, value: Any) -> Any:
     if isinstance(value, bool | str | float):
         # Subclasses (numpy.float64, enums of str) travel as what they are made of.
-        return (
-            value if isinstance(value, bool) else (str if isinstance(value, str) else float)(value)
-        )
+        if isinstance(value, bool):
+            return value
+        return str.__str__(value) if isinstance(value, str) else float(value)
     if isinstance(value, int):
         return _checked_int(key, int(value))
     if isinstance(value, datetime):
@@ -118,5 +120,5 @@ def decode(data: bytes) -> dict[str, Any]:
     if _TIME_MARK in data:
         for key, value in metadata.items():
             if type(value) is dict:
-                metadata[key] = datetime.fromtimestamp(value[_TIME] / 1e6, UTC)
+                metadata[key] = _EPOCH + timedelta(microseconds=value[_TIME])
     return metadata

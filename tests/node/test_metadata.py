@@ -1,7 +1,7 @@
 import math
 import warnings
 from datetime import UTC, datetime, timedelta, timezone
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,26 @@ def test_a_datetime_arrives_as_utc() -> None:
     assert decode(encode({"t": sent}))["t"].tzinfo is UTC
 
 
+@pytest.mark.parametrize(
+    "sent", [datetime.min, datetime.max, datetime(2500, 1, 1, 0, 0, 0, 123457)]
+)
+def test_every_datetime_arrives_exactly(sent: datetime) -> None:
+    sent = sent.replace(tzinfo=UTC)
+    assert decode(encode({"t": sent})) == {"t": sent}
+
+
 def test_subclasses_arrive_as_what_they_are_made_of() -> None:
     class Colour(StrEnum):
         RED = "red"
 
-    arrived = decode(encode({"c": Colour.RED, "f": np.float64(1.5)}))
-    assert {key: type(value) for key, value in arrived.items()} == {"c": str, "f": float}
+    class Mixed(str, Enum):  # noqa: UP042 - its str() is not its text
+        BLUE = "blue"
+
+    sent = {"c": Colour.RED, "m": Mixed.BLUE, "f": np.float64(1.5), np.str_("k"): 1}
+    arrived = decode(encode(sent))
+    assert arrived == {"c": "red", "m": "blue", "f": 1.5, "k": 1}
+    assert {type(value) for value in arrived.values()} == {str, float, int}
+    assert {type(key) for key in arrived} == {str}
 
 
 @pytest.mark.parametrize(
