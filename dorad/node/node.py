@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dorad.node import attach, forking, inputs, logbridge
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import DaemonTable, Extended
-from dorad.node.identifiers import uuid7
+from dorad.node.identifiers import uuid7, well_formed
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.neighbours import ring_at
 from dorad.node.params import Parameterised
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
     from dorad.node.session import Session
+
+_LONGEST_TIMEOUT_S = 1e12
 
 SPIN_US = 100
 """How long a receiver looks before it blocks, at most, unless `spin_us` says otherwise."""
@@ -244,7 +246,7 @@ class Node(Extended, Parameterised, Speaking):
         Raises:
             RuntimeError: the data is of no accepted type, the id is malformed, a metadata key is no
                 string, or /dev/shm is full.
-            TypeError, OverflowError: a metadata value cannot be sent.
+            TypeError, OverflowError: a metadata value cannot be sent, or the id is no text.
         """
         if output_id in self._outputs:
             self._sender.send(output_id, data, metadata)
@@ -258,6 +260,7 @@ class Node(Extended, Parameterised, Speaking):
 
         Raises:
             RuntimeError: the output is not declared, or /dev/shm is full.
+            TypeError, OverflowError: the length is no integer, or negative.
         """
         if output_id not in self._outputs:
             self._undeclared(output_id)
@@ -272,18 +275,19 @@ class Node(Extended, Parameterised, Speaking):
         its memory is used again when nobody does.
 
         Raises:
-            ValueError: the dtype is no native integer or float.
+            ValueError: the dtype is no native integer or float, or the shape is negative.
             RuntimeError: /dev/shm is full.
         """
         array: NDArray[Any] = self._sender.empty(shape, dtype)
         return array
 
     def _undeclared(self, output_id: str) -> None:
-        if not output_id or not all(
-            c.isascii() and (c.isalnum() or c in "_.-/") for c in output_id
-        ):
+        if not isinstance(output_id, str):
+            raise TypeError(f"output_id must be a str, got {type(output_id).__name__}")
+        if not well_formed(output_id):
             raise RuntimeError(
-                f"invalid output_id {output_id!r}: only letters, digits and _ . - / are allowed"
+                f"invalid output_id {output_id!r}: letters, digits and _ . - are allowed, "
+                "and / between two of them"
             )
         if output_id not in self._warned:
             self._warned.add(output_id)
@@ -356,4 +360,4 @@ def _checked_timeout(timeout: float) -> float:
         raise ValueError(
             f"invalid timeout of {timeout} seconds: it must be finite and not negative"
         )
-    return timeout
+    return min(float(timeout), _LONGEST_TIMEOUT_S)

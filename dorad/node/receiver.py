@@ -152,7 +152,7 @@ class Receiver:
         deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
         if timeout is None:
             self._lock.acquire()
-        elif not self._lock.acquire(timeout=timeout):
+        elif not self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             return events.timed_out(timeout)
         try:
             while True:

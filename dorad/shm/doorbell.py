@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _NANOS = 1_000_000_000
+_LONGEST = 1 << 50
+"""Nanoseconds, 13 days: about half of what the system calls can be told."""
 
 
 def create() -> int:
@@ -67,15 +69,17 @@ class Waiter:
     def wait(self, nanos: int | None, *, fine: bool = False) -> list[int]:
         """Wait up to `nanos`, or for ever; return the descriptors that are ready.
 
-        There are none when the time is over or a signal came. The time is kept to a millisecond,
-        or, if `fine`, as well as the machine can, which a timer needs and which costs a little.
+        There are none when the time, or 13 days, are over or a signal came. The time is kept to a
+        millisecond, or, if `fine`, as well as the machine can, which a timer needs and which costs
+        a little.
         """
         if nanos is None:
             ready = self._epoll.poll()
         elif fine:
-            self._timeout.seconds, self._timeout.nanos = divmod(max(nanos, 0), _NANOS)
+            nanos = min(max(nanos, 0), _LONGEST)
+            self._timeout.seconds, self._timeout.nanos = divmod(nanos, _NANOS)
             _ppoll(self._fds, 1, self._timeout_ref, None)
             ready = self._epoll.poll(0)
         else:
-            ready = self._epoll.poll(max(nanos, 0) / _NANOS)
+            ready = self._epoll.poll(min(max(nanos, 0), _LONGEST) / _NANOS)
         return [descriptor for descriptor, _ in ready]

@@ -113,10 +113,10 @@ def test_every_way_of_sending_is_written(tmp_path: Path) -> None:
         node.send_output("born", array)
         print(array.flags.writeable)
         node.send_output("path/like-this_1.x", pa.array([1]))
-        for bad in ("bad id", "", "ä"):
+        for bad in ("bad id", "", "ä", "a//b", None):
             try:
                 node.send_output(bad, pa.array([1]))
-            except RuntimeError as error:
+            except (RuntimeError, TypeError) as error:
                 print(error)
         """,
         [],
@@ -130,6 +130,7 @@ def test_every_way_of_sending_is_written(tmp_path: Path) -> None:
     assert len(ran.outputs) == 5
     assert ran.printed[0] == "False"
     refused = ["invalid output_id 'bad id'", "invalid output_id ''", "invalid output_id 'ä'"]
+    refused += ["invalid output_id 'a//b'", "output_id must be a str, got NoneType"]
     assert [line.partition(":")[0] for line in ran.printed[1:]] == refused
 
 

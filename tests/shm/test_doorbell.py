@@ -32,6 +32,13 @@ def test_a_ring_before_there_was_a_waiter_is_not_lost(bell: int) -> None:
     assert doorbell.Waiter(bell).wait(None) == [bell]
 
 
+@pytest.mark.parametrize("fine", [False, True])
+def test_a_wait_may_be_for_ages(bell: int, fine: bool) -> None:
+    waiter = doorbell.Waiter(bell)
+    doorbell.ring(bell)
+    assert waiter.wait(10**30, fine=fine) == [bell]
+
+
 def test_every_ring_ends_a_wait_although_nobody_reads_the_bell(bell: int) -> None:
     waiter = doorbell.Waiter(bell)
     for _ in range(3):

@@ -19,6 +19,7 @@ from dorad.node import metadata as metadata_codec
 from dorad.node.born import BornArrays, flat
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
+from dorad.node.identifiers import well_formed
 from dorad.node.offline import testfile
 from dorad.node.params import Params
 from dorad.shm.mapping import Mapping
@@ -81,9 +82,7 @@ class WellFormed:
     """All output ids that a dataflow could declare: a test file declares none."""
 
     def __contains__(self, output_id: object) -> bool:
-        return isinstance(output_id, str) and all(
-            c.isascii() and (c.isalnum() or c in "_.-/") for c in output_id or " "
-        )
+        return isinstance(output_id, str) and well_formed(output_id)
 
 
 class FileReceiver:
