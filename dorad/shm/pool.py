@@ -129,10 +129,17 @@ class Pool:
             self.sent(sample, marks)
 
     def _reclaim(self, order: int) -> Sample | None:
-        flying = self._flying.get(order, ())
+        flying = self._flying.get(order)
+        if not flying:
+            return None
+        if not flying[0].reachable():
+            # Samples nearly always come back in the order in which they went.
+            sample = flying.popleft()
+            sample.marks = []
+            return sample
         for position, sample in enumerate(flying):
             if not sample.reachable():
-                del self._flying[order][position]
+                del flying[position]
                 sample.marks = []
                 return sample
         return None
