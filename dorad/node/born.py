@@ -93,8 +93,12 @@ class BornArrays:
                 del self._by_id[key]
             self._pool.give_back(born.sample)
 
-    def find(self, data: Any) -> tuple[Born, Encoded] | None:
-        """Return the born array that data is, or is a view from the start of, and its encoding."""
+    def find(self, data: Any) -> tuple[Born | None, Encoded] | None:
+        """Return the born array that data is, or is a view from the start of, and its encoding.
+
+        Without the array if the bytes of the view's type are others in a message: it is copied.
+        None if data has nothing to do with a born array, or its type cannot be sent at all.
+        """
         born = self._by_id.get(id(data))
         if born is not None and born() is data:
             return born, born.encoded
@@ -107,12 +111,26 @@ class BornArrays:
             if len(buffers) != 2 or buffers[1] is None or data.offset or data.null_count:
                 return None
             born = self._by_address.get(buffers[1].address)
-            return None if born is None else (born, arrow.encode(data))
+            return None if born is None else _as_it_lies(born, arrow.encode(data))
         interface = getattr(data, "__array_interface__", None)
         if interface is None or not data.flags.c_contiguous:
             return None
         born = self._by_address.get(interface["data"][0])
-        return None if born is None else (born, arrow.encode(flat(data)))
+        if born is None:
+            return None
+        try:
+            array = flat(data)
+        except pa.ArrowException:
+            return None
+        return _as_it_lies(born, arrow.encode(array))
+
+
+def _as_it_lies(born: Born, encoded: Encoded) -> tuple[Born | None, Encoded]:
+    """Return the array with an encoding of a view of it if the payload is what lies there."""
+    parts = encoded[4]
+    if len(parts) == 1 and getattr(parts[0][1], "address", None) == born.address:
+        return born, encoded
+    return None, encoded
 
 
 def _extent(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:

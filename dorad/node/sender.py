@@ -67,8 +67,9 @@ class Sender:
             else:
                 array, encoded = found
                 if outlets:
-                    self._push(outlets, encoded, meta, array.sample)
-                array.freeze()
+                    self._push(outlets, encoded, meta, None if array is None else array.sample)
+                if array is not None:
+                    array.freeze()
         finally:
             self._lock.release()
 

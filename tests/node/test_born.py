@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dorad.node.born import BornArrays, flat
+from dorad.shm.arrow import decode
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool
 from tests.harness.dataflow import Flow
@@ -36,7 +37,8 @@ class Bed:
         self.born = BornArrays(self.pool)
 
     def finds(self, data: Any) -> bool:
-        return self.born.find(data) is not None
+        found = self.born.find(data)
+        return found is not None and found[0] is not None
 
 
 @pytest.fixture
@@ -112,6 +114,36 @@ def test_an_arrow_array_over_it_is_recognised(bed: Bed) -> None:
     array = bed.born.empty(100, "uint8")
     assert bed.finds(pa.array(array))
     assert bed.finds(pa.array(array)[:50])
+
+
+@pytest.mark.parametrize(
+    "derive",
+    [
+        lambda array: array.view(bool),
+        lambda array: array.view("datetime64[ns]"),
+        lambda array: array.view("S4"),
+        lambda array: pa.array(array.view("int64")).view(pa.timestamp("ns")),
+        lambda array: pa.Array.from_buffers(pa.binary(8), 9, [None, pa.array(array).buffers()[1]]),
+        lambda array: pa.DictionaryArray.from_arrays(pa.array(array), pa.array(["a", "b"])),
+    ],
+)
+def test_a_view_of_a_type_with_other_bytes_is_copied(bed: Bed, derive: Any) -> None:
+    array = bed.born.empty(80, "uint8")
+    array[:] = np.arange(80) % 2
+    view = derive(array)
+    found = bed.born.find(view)
+    assert found is not None
+    born, (code, length, nulls, size, parts) = found
+    assert born is None
+    payload = bytearray(size)
+    for at, part in parts:
+        payload[at : at + len(part)] = part
+    assert decode(code, length, nulls, pa.py_buffer(bytes(payload))).equals(flat(view))
+
+
+@pytest.mark.parametrize("dtype", [">i4", "complex64", "i4,f4"])
+def test_a_view_of_a_type_that_arrow_lacks_is_not_recognised(bed: Bed, dtype: str) -> None:
+    assert not bed.finds(bed.born.empty(80, "uint8").view(dtype))
 
 
 def test_other_memory_is_not_recognised(bed: Bed) -> None:

@@ -202,7 +202,7 @@ class LocalSender:
         with self._lock:
             found = self.born.find(data) if self.born else None
             self._put(output, as_array(data) if found is None else flat(data))
-            if found is not None:
+            if found is not None and found[0] is not None:
                 found[0].freeze()
 
     def _put(self, output: str, array: Any) -> None:
