@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
 from dorad.node.clock import Clock, as_datetime
-from dorad.node.events import Event, tick
+from dorad.node.events import Event, error, tick
 from dorad.shm.layout import (
     RING_HEAD,
     RING_LAST,
@@ -75,7 +75,10 @@ class RingInput:
         return self.inlet.ready()
 
     def take(self) -> Event | None:
-        """Return the next event, or None."""
+        """Return the next event, or None.
+
+        A message that cannot be read is an ERROR: an extension type's own code may refuse it.
+        """
         taken = self.inlet.take()
         if taken is None:
             return None
@@ -84,11 +87,15 @@ class RingInput:
         metadata = metadata_codec.decode(taken[-1]) if taken[-1] else {}
         if "timestamp" not in metadata:
             metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
+        try:
+            value = self._build(taken)
+        except Exception as failure:  # noqa: BLE001 - the code of extension types is anybody's
+            return error(f"a message on input {self.id!r} cannot be read: {failure}")
         return {
             "kind": "dora",
             "type": "INPUT",
             "id": self.id,
-            "value": self._build(taken),
+            "value": value,
             "metadata": metadata,
         }
 
