@@ -71,6 +71,7 @@ def run_session(
         DataflowError: a node's program is missing, or it may not be run.
     """
     import asyncio
+    import resource
 
     from dorad.daemon.run import DataflowRun, new_dataflow_id
     from dorad.daemon.sockets import own_socket
@@ -101,6 +102,9 @@ def run_session(
         live.on_broken = from_thread(loop, run.stop)
         with live:
             async with guard:
+                # Only now, because what the guard starts gets the guard's limit.
+                _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
                 ended = await run.run()
                 if guard.died:
                     run.log.say("error", None, "the guard process ended, and every node with it")

@@ -140,8 +140,13 @@ def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
         packet.close()
         return None
     try:
-        if received & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(data) > MAX_PACKET:
+        if received & socket.MSG_TRUNC or len(data) > MAX_PACKET:
             raise ProtocolError("a packet is too large")
+        if received & socket.MSG_CTRUNC:
+            raise ProtocolError(
+                "descriptors were lost on their way: too many beside one packet, or this process "
+                "has too many files open (see `ulimit -n`)"
+            )
         try:
             content = json.loads(data)
         except (ValueError, RecursionError) as error:

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import subprocess
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -337,3 +338,21 @@ def test_sockets_of_runs_that_crashed_are_removed(tmp_path: Path) -> None:
         with dora(tmp_path, "dataflow.yml", "--stop-after", "1s", env=again) as second:
             second.end(0)
         assert run.sockets == []
+
+
+def test_a_dataflow_may_need_more_descriptors_than_programs_may_open(tmp_path: Path) -> None:
+    nodes = [{"id": "limited", "path": "limited.py"}]
+    nodes += [{"id": f"n{i}", "path": "dynamic"} for i in range(60)]  # each takes three
+    limited = """
+        import resource
+        print("may open", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    """
+    write(tmp_path, json.dumps({"nodes": nodes}), limited=limited)
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (150, most))
+    try:
+        with dora(tmp_path, "dataflow.yml") as run:
+            run.end(0)
+            assert said(run.out, "limited") == ["may open 150"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
