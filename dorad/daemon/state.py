@@ -8,6 +8,8 @@ is followed by `sync`, in a thread.
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,10 @@ CREATE TABLE param (
 
 _UPGRADES = {1: "ALTER TABLE dataflow ADD COLUMN enabled INTEGER NOT NULL DEFAULT 0"}
 """What makes the next version of a file of this one."""
+
+LARGEST_LOG = 16 << 20
+"""Bytes of the write-ahead log at which it is emptied. The commit after that waits for the disk, so
+it should be rare."""
 
 KEPT_RESTARTS = 1000
 """Rows of restart history that are kept for each dataflow."""
@@ -103,6 +109,7 @@ class State:
             StateError: there is no file and none can be made.
         """
         self.path = path
+        self._syncing = threading.Lock()
         try:
             self._open()
         except (apsw.Error, _UnusableError) as error:
@@ -112,7 +119,7 @@ class State:
             set_aside(f"{path} could not be used ({error}); it is kept as {kept.name}")
             try:
                 self._open()
-            except apsw.Error as second:
+            except (apsw.Error, _UnusableError) as second:
                 raise StateError(f"{path}: {second}") from second
 
     def _open(self) -> None:
@@ -123,6 +130,7 @@ class State:
                 database.execute(f"PRAGMA {pragma}").fetchall()
             # A checkpoint waits for the disk: `sync` makes them, never a commit.
             database.wal_autocheckpoint(0)
+            database.execute("PRAGMA journal_size_limit = 0").fetchall()
             version = database.pragma("user_version")
             if version == 0 and not database.execute("SELECT 1 FROM sqlite_schema").fetchall():
                 with database:
@@ -138,16 +146,23 @@ class State:
             found = database.execute("PRAGMA quick_check(1)").fetchall()
             if found != [("ok",)]:
                 raise _UnusableError(f"it is damaged: {found[0][0]}")
-            for column in _JSON_COLUMNS:
-                bad = database.execute(
-                    f"SELECT uuid FROM dataflow WHERE NOT json_valid({column}) LIMIT 1"  # noqa: S608 - our own column names
-                ).fetchall()
-                if bad:
-                    raise _UnusableError(f"{column} of {bad[0][0]} is damaged")
+            self._database = database
+            self._check()
         except BaseException:
             database.close(True)
             raise
-        self._database = database
+
+    def _check(self) -> None:
+        """Read everything once: a damaged page may look sound to SQLite.
+
+        Raises:
+            _UnusableError: what is stored is not what this daemon stores.
+        """
+        try:
+            for row in self.rows():
+                self.params(row.uuid)
+        except (StateError, msgspec.MsgspecError, UnicodeError) as error:
+            raise _UnusableError(f"it is damaged: {error}") from error
 
     def _move_away(self) -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -170,14 +185,27 @@ class State:
         """Bring everything to the disk. Waits for it: call it in a thread.
 
         Raises:
-            StateError: the disk is full or broken.
+            StateError: the disk is full or broken, or the file is gone.
         """
-        try:
-            with contextlib.closing(apsw.Connection(str(self.path))) as database:
-                database.set_busy_timeout(2000)
-                database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
-        except apsw.Error as error:
-            raise StateError(f"{self.path}: {error}") from error
+        log = self.path.with_name(f"{self.path.name}-wal")
+        with self._syncing:
+            try:
+                if not self.path.exists():
+                    raise StateError(f"{self.path} has been removed")
+                size = _to_disk(log)
+                if size > LARGEST_LOG:
+                    self._empty_log()
+            except OSError as error:
+                raise StateError(f"{log}: {error.strerror}") from error
+            except apsw.Error as error:
+                raise StateError(f"{self.path}: {error}") from error
+
+    def _empty_log(self) -> None:
+        """Move what is in the write-ahead log to where it belongs; commits go on meanwhile."""
+        with contextlib.closing(apsw.Connection(str(self.path))) as database:
+            # A connection that has read nothing does not know that there is a log.
+            database.execute("SELECT 1 FROM sqlite_schema").fetchall()
+            database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     # -- dataflows ---------------------------------------------------------------------------
 
@@ -290,6 +318,19 @@ class State:
         except apsw.Error as error:
             raise StateError(f"{self.path}: {error}") from error
         return found
+
+
+def _to_disk(log: Path) -> int:
+    """Wait until a file is on the disk; return its size, 0 if there is none. Raises OSError."""
+    try:
+        descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        os.fdatasync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 class _UnusableError(Exception):

@@ -1,6 +1,7 @@
 """The state file: what is stored comes back, whatever happens to the process or to the file."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from dorad.daemon import state as state_module
 from dorad.daemon.state import KEPT_RESTARTS, Options, Row, State, StateError
 
 
@@ -67,6 +69,58 @@ os.kill(os.getpid(), 9)
     state.close()
 
 
+def test_sync_brings_what_was_stored_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk: list[str] = []
+
+    def fdatasync(descriptor: int) -> None:
+        on_disk.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    state.sync()
+    state.close()
+    assert on_disk == [str(tmp_path / "state.db-wal")]
+
+
+def test_what_is_written_again_and_again_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "LARGEST_LOG", 100_000)
+    path = tmp_path / "state.db"
+    log = path.with_name("state.db-wal")
+    state = State(path, never)
+    state.put(row())
+    sizes = []
+    for number in range(300):
+        state.put_snapshot("u1", {"number": number, "text": "x" * 2000})
+        if number % 10 == 9:
+            state.sync()
+            sizes.append(log.stat().st_size)
+    assert max(sizes) < 300_000
+    assert min(sizes[1:]) < 100_000
+    # As after a crash: from the two files as they are, not put in order by anybody.
+    for file in (path, log):
+        shutil.copy(file, tmp_path / file.name.replace("state", "copy"))
+    copy = State(tmp_path / "copy.db", never)
+    assert copy.rows()[0].snapshot["number"] == 299
+    copy.close()
+    state.close()
+
+
+def test_sync_says_that_the_file_has_been_removed(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(StateError, match="has been removed"):
+        state.sync()
+    assert list(tmp_path.iterdir()) == []
+    state.close()
+
+
 def test_forgetting_a_dataflow_forgets_its_params_and_restarts(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
@@ -101,7 +155,7 @@ def test_the_restart_history_is_bounded(tmp_path: Path) -> None:
     state.close()
 
 
-@pytest.mark.parametrize("damage", ["garbage", "half", "version", "json"])
+@pytest.mark.parametrize("damage", ["garbage", "half", "version", "json", "shape", "utf8", "other"])
 def test_a_file_that_cannot_be_used_is_set_aside_and_told_of(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "state.db"
     state = State(path, never)
@@ -121,6 +175,18 @@ def test_a_file_that_cannot_be_used_is_set_aside_and_told_of(tmp_path: Path, dam
         case "json":
             database = apsw.Connection(str(path))
             database.execute("UPDATE dataflow SET snapshot = '{'")
+            database.close()
+        case "shape":
+            database = apsw.Connection(str(path))
+            database.execute("UPDATE dataflow SET options = '[]' WHERE uuid = 'u7'")
+            database.close()
+        case "utf8":
+            data = path.read_bytes()
+            path.write_bytes(data.replace(b"/robot/out/u1", b"/robot/out/\xff1"))
+        case "other":
+            path.unlink()
+            database = apsw.Connection(str(path))
+            database.execute("CREATE TABLE notes (text)")
             database.close()
     told: list[str] = []
     state = State(path, told.append)
