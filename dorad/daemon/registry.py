@@ -494,18 +494,34 @@ class Registry:
             inherited = Inheritance(descriptors, tuple(processes), row.snapshot, row.started_at)
             record.run = self._make_run(record, record.dataflow, inherited)
         except ControlError as error:
-            self._let_go(descriptors)
-            self._end(processes)
-            self._lost.add(row.uuid)
-            row.status = "failed"
-            row.ended_at = time.time()
-            row.failures = [{"headline": f"could not be taken over: {error.message}", "lines": []}]
-            row.snapshot = {}
-            self._store(record)
-            _log.warning("dataflow %s could not be taken over: %s", row.uuid, error.message)
+            self._not_taken_over(record, processes, descriptors, error.message)
+            return
+        except Exception as error:  # noqa: BLE001 - what is wrong with one must not end the others
+            _log.exception("dataflow %s", row.uuid)
+            why = f"what is known of it cannot be used: {error!r}"
+            self._not_taken_over(record, processes, descriptors, why)
             return
         self.adopted += living
         self._go(record)
+
+    def _not_taken_over(
+        self,
+        record: Record,
+        processes: list[KeptProcess],
+        descriptors: Mapping[str, tuple[int, ...]],
+        why: str,
+    ) -> None:
+        """End what is left of a dataflow that cannot be gone on with."""
+        self._let_go(descriptors)
+        self._end(processes)
+        row = record.row
+        self._lost.add(row.uuid)
+        row.status = "failed"
+        row.ended_at = time.time()
+        row.failures = [{"headline": f"could not be taken over: {why}", "lines": []}]
+        row.snapshot = {}
+        self._store(record)
+        _log.warning("dataflow %s could not be taken over: %s", row.uuid, why)
 
     async def _start_anew(self, record: Record, processes: list[KeptProcess]) -> None:
         """Start a dataflow again whose nodes speak as an earlier version did."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.broker import Broker
 from dorad.daemon.processes import Launcher, broken_commands, log_name
-from dorad.daemon.restore import Kept
+from dorad.daemon.restore import Kept, close_all
 from dorad.daemon.routing import Router
 from dorad.daemon.stragglers import default_grace
 from dorad.daemon.supervisor import Supervisor
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore
     from dorad.launch.host import KeptProcess
-    from dorad.launch.spawner import Spawner
+    from dorad.launch.spawner import Process, Spawner
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
 
@@ -189,6 +189,7 @@ class DataflowRun:
         async with AsyncExitStack() as stack:
             stack.callback(self.log.close)
             self.log.begin()
+            stack.callback(self._end_what_is_left)
             stack.push_async_callback(self.broker.close)
             stack.push_async_callback(self.taps.close)
             await self.broker.open(
@@ -357,6 +358,20 @@ class DataflowRun:
                 other.signal(signal.SIGKILL)
             adopted[node_id] = process
         return adopted
+
+    def _end_what_is_left(self) -> None:
+        """End processes and close descriptors that a fault of ours has left to nobody."""
+        kept = self._inherited
+        left: dict[int, Process | NodeProcess] = {}
+        if kept is not None:
+            left = {found.pid: found.process for found in kept.processes if found.exit is None}
+            for name, descriptors in kept.descriptors.items():
+                self._store.drop(name)
+                close_all(descriptors)
+        left |= {pid: process for pid, process in self._living.items() if not process.ended}
+        for pid, process in left.items():
+            process.signal(signal.SIGKILL)
+            self._forget(pid)
 
     def _note(self, node_id: str, text: str) -> None:
         """Tell the user now, and whoever asks for the node later."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import psutil
 import pytest
 
@@ -151,6 +152,30 @@ def test_a_damaged_state_file_is_set_aside_and_said(dorad: Daemon) -> None:
     with dorad.client() as client:
         assert any("unusable" in notice for notice in client.status().notices)
     assert list(dorad.places.state.glob("state.db.unusable-*"))
+
+
+@pytest.mark.parametrize("damage", ["$.supervisor.life", "$.broker.boxes.source.rings"])
+def test_what_is_wrong_with_one_dataflow_ends_that_one_alone(
+    dorad: Daemon, tmp_path: Path, damage: str
+) -> None:
+    for name in ("damaged", "sound"):
+        dorad.dora_ok("start", counting(tmp_path / name), "--detach", "--name", name)
+        dorad.until(lambda name=name: len(seen(tmp_path / name)) > 5)  # type: ignore[misc]
+    nodes = [pid for pid in pids(dorad).values() if pid]
+    dorad.kill()
+    database = apsw.Connection(str(dorad.places.database))
+    database.execute(
+        "UPDATE dataflow SET snapshot = json_remove(snapshot, ?) WHERE name = 'damaged'", (damage,)
+    )
+    database.close()
+    dorad.start()
+    dorad.until(lambda: [alive(pid) for pid in nodes] == [False, False, True, True])
+    with dorad.client() as client:
+        dorad.until(lambda: [flow.status for flow in client.list()] == ["failed", "running"])
+        (failure,) = client.wait("damaged").failures
+    assert "taken over" in failure.headline or "error of the daemon" in failure.headline
+    mark = len(seen(tmp_path / "sound"))
+    dorad.until(lambda: len(seen(tmp_path / "sound")) > mark + 10)
 
 
 def test_when_keeper_and_daemon_are_killed_nothing_is_left_running(
