@@ -15,7 +15,14 @@ from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
 from dorad.control.asyncmethods import AsyncMethods
-from dorad.control.connecting import CALL_S, CONNECT_S, OPTIONS, SILENCE_S, open_socket
+from dorad.control.connecting import (
+    ANSWER_S,
+    CALL_S,
+    CONNECT_S,
+    OPTIONS,
+    SILENCE_S,
+    open_socket,
+)
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.exchange import END, Exchange, check_welcome, exactly, hello
 from dorad.control.limits import time_allowed
@@ -61,6 +68,9 @@ class AsyncClient(AsyncMethods):
         self._reading = False
         self._moved = asyncio.Event()
         self._broken: ControlError | None = None
+        self._since = time.monotonic()
+        """When the last frame came, or the ping was sent that is not answered yet."""
+        self._ping: asyncio.Future[float] | None = None
         self._connection: ClientConnection
         self.path: Path
         """The daemon's socket, once connected."""
@@ -202,16 +212,25 @@ class AsyncClient(AsyncMethods):
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE_S):
-                    return await self._connection.recv()
-            answered = cast("asyncio.Future[float]", await self._connection.ping())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SILENCE_S):
-                    return await self._connection.recv()
+                    frame = await self._connection.recv()
+                self._heard()
+                return frame
+            if self._ping is None:
+                if time.monotonic() - self._since >= SILENCE_S:
+                    answered = await self._connection.ping()
+                    self._ping = cast("asyncio.Future[float]", answered)
+                    self._since = time.monotonic()
+                return None
         except ConnectionClosed as error:
             raise faults.closed(error) from None
-        if not answered.done():
-            raise faults.hung(self.path, self._pid, 2 * SILENCE_S)
+        if self._ping.done():
+            self._heard()
+        elif time.monotonic() - self._since >= ANSWER_S:
+            raise faults.hung(self.path, self._pid, ANSWER_S)
         return None
+
+    def _heard(self) -> None:
+        self._ping, self._since = None, time.monotonic()
 
 
 class AsyncStream(Generic[T]):

@@ -14,7 +14,14 @@ from websockets.sync.client import unix_connect
 from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
-from dorad.control.connecting import CALL_S, CONNECT_S, OPTIONS, SILENCE_S, open_socket
+from dorad.control.connecting import (
+    ANSWER_S,
+    CALL_S,
+    CONNECT_S,
+    OPTIONS,
+    SILENCE_S,
+    open_socket,
+)
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.exchange import END, Exchange, check_welcome, exactly, hello
 from dorad.control.limits import time_allowed
@@ -64,6 +71,10 @@ class Client(Methods):
         self._turn = threading.Condition()
         self._reading = False
         self._broken: ControlError | None = None
+        self._since = time.monotonic()
+        """When the last frame came, or the ping was sent that is not answered yet."""
+        self._ping: threading.Event | None = None
+        """Set when it is answered."""
         self.path, self._pid, sock = open_socket(places() if path is None else (Path(path),))
         """The daemon's socket."""
         give_up = time.monotonic() + CONNECT_S
@@ -206,20 +217,26 @@ class Client(Methods):
             ControlError: there will be none.
         """
         try:
-            if seconds is not None and seconds <= 2 * SILENCE_S:
-                with suppress(TimeoutError):
-                    return self._connection.recv(seconds)
+            with suppress(TimeoutError):
+                frame = self._connection.recv(
+                    SILENCE_S if seconds is None else min(seconds, SILENCE_S)
+                )
+                self._heard()
+                return frame
+            if self._ping is None:
+                if time.monotonic() - self._since >= SILENCE_S:
+                    self._ping, self._since = self._connection.ping(), time.monotonic()
                 return None
-            with suppress(TimeoutError):
-                return self._connection.recv(SILENCE_S)
-            answered = self._connection.ping()
-            with suppress(TimeoutError):
-                return self._connection.recv(SILENCE_S)
         except ConnectionClosed as error:
             raise faults.closed(error) from None
-        if not answered.is_set():
-            raise faults.hung(self.path, self._pid, 2 * SILENCE_S)
+        if self._ping.is_set():
+            self._heard()
+        elif time.monotonic() - self._since >= ANSWER_S:
+            raise faults.hung(self.path, self._pid, ANSWER_S)
         return None
+
+    def _heard(self) -> None:
+        self._ping, self._since = None, time.monotonic()
 
 
 class Stream(Generic[T]):

@@ -21,8 +21,12 @@ CONNECT_S = 2.0
 CALL_S = 30.0
 """Seconds for a call that does not itself ask for more, and for sending a request."""
 
-SILENCE_S = 15.0
-"""Seconds without a frame while one is awaited; then the daemon has as long to answer a ping."""
+SILENCE_S = 0.3
+"""Seconds without a frame while one is awaited; then the daemon is sent a ping, and so often is
+looked whether it has answered."""
+
+ANSWER_S = 2.0
+"""Seconds that it has for an answer, or for any other frame."""
 
 OPTIONS: Final[dict[str, Any]] = {
     "compression": None,

@@ -127,6 +127,7 @@ async def test_a_daemon_that_works_long_is_not_taken_for_hung(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asyncclient, "SILENCE_S", 0.05)
+    monkeypatch.setattr(asyncclient, "ANSWER_S", 0.2)
     endless = Endless()
     async with serving(tmp_path, endless.handlers) as path, AsyncClient(path) as client:
         async with client.watch() as events:

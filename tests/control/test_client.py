@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,9 +25,10 @@ from dorad.dataflow.errors import DataflowError
 from .serving import DEADLINE_S, VERSION, Endless, happening, serving_beside, status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
+    from dorad.control.client import Stream
     from dorad.control.server import Call
 
 HANDLERS = {"daemon.status": status}
@@ -244,14 +245,32 @@ def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
     client.close()
 
 
-def test_a_daemon_that_falls_silent_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.wait("x"),
+        lambda client: client.list(),
+        lambda client: next(client.watch()),
+        lambda client: _look_again_and_again(client.watch()),
+    ],
+    ids=["a call without a deadline", "a call", "a stream", "a stream with timeouts"],
+)
+def test_a_daemon_that_falls_silent_is_noticed_within_3_s(
+    tmp_path: Path, ask: Callable[[Client], object]
 ) -> None:
-    """A call without a deadline, and a daemon that no longer answers pings."""
-    monkeypatch.setattr(client_module, "SILENCE_S", 0.1)
+    assert client_module.SILENCE_S + client_module.ANSWER_S < 3
     with _silent_after_welcome(tmp_path / "s"), Client(tmp_path / "s") as client:
-        with pytest.raises(ControlError, match="has not answered"):
-            client.wait("x")
+        begun = time.monotonic()
+        with pytest.raises(ControlError, match="has not answered") as caught:
+            ask(client)
+        assert time.monotonic() - begun < client_module.CALL_S / 2
+    assert caught.value.code == "deadline"
+
+
+def _look_again_and_again(stream: Stream[m.Happening]) -> None:
+    while True:
+        with suppress(TimeoutError):
+            stream.next(timeout=0.3)
 
 
 SILENT = """
@@ -289,6 +308,7 @@ def test_a_daemon_that_works_long_is_not_taken_for_hung(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "SILENCE_S", 0.05)
+    monkeypatch.setattr(client_module, "ANSWER_S", 0.2)
     endless = Endless()
     with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
         with client.watch() as events:
