@@ -20,6 +20,7 @@ CANCEL = Method(Cancel, Nothing, "End a running call or stream.")
 
 _PLACE = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
+_SECONDS = ("grace", "timeout")
 _ALIGNMENT = 8
 """Arrow data starts at multiples of so many bytes from the start of a frame."""
 
@@ -128,7 +129,15 @@ def decode_params(name: str, method: Method, params: msgspec.Raw) -> Struct:
             raise ControlError(
                 "bad-request", f"`{name}` has no parameter `{key}`", _suggestion(key, known)
             )
-    return decode(params, method.params, f"`params` of `{name}`")
+    decoded: Struct = decode(params, method.params, f"`params` of `{name}`")
+    for key in _SECONDS:
+        seconds = getattr(decoded, key, None)
+        if seconds is not None and seconds < 0:
+            raise ControlError(
+                "bad-request",
+                f"`{key}` in `params` of `{name}` is {seconds:g}; time is not negative",
+            )
+    return decoded
 
 
 def unknown_method(name: str) -> ControlError:

@@ -53,6 +53,19 @@ def test_params_that_are_not_known_are_refused() -> None:
     assert caught.value.hint == "it takes none"
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("dataflow.stop", b'{"grace":-1}'),
+        ("node.restart", b'{"node":"a","grace":-0.5}'),
+        ("dataflow.wait", b'{"dataflow":"a","timeout":-1}'),
+    ],
+)
+def test_negative_times_are_refused(method: str, params: bytes) -> None:
+    with pytest.raises(ControlError, match="time is not negative"):
+        codec.decode_params(method, m.METHODS[method], msgspec.Raw(params))
+
+
 def test_data_comes_back_as_it_was_sent() -> None:
     header = m.TopicHeader(stream=1, topic="a/b", sequence=2, dropped=3, metadata={"k": 1.5})
     found, data = codec.decode_data(codec.encode_data(header, b"12345678"))
