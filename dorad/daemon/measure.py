@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorad.control.errors import ControlError
 from dorad.daemon.ifrates import InterfaceMeter
 from dorad.daemon.lateness import TickHistory
 from dorad.daemon.metrics import NodeMeter
@@ -107,14 +108,16 @@ class Measure:
 
     def nodes(self, record: Record) -> list[m.NodeInfo]:
         """Return all nodes of a running dataflow."""
-        if record.run is None or record.dataflow is None:
+        if record.run is None:
             return []
-        return [self.node(record, node) for node in record.dataflow.nodes]
+        return [self.node(record, node) for node in record.run.dataflow.nodes]
 
     def node(self, record: Record, node: Node) -> m.NodeInfo:
-        """Return one node of a running dataflow."""
+        """Return one node of a running dataflow. Raises ControlError if it was just removed."""
         assert record.run is not None
-        view = record.run.statuses()[node.id]
+        view = record.run.status(node.id)
+        if view is None:
+            raise ControlError("not-found", f"node {node.id} has just been removed")
         history = self._ticks.get(record.uuid)
         ticks = None if history is None else history.of(node.id)
         return m.NodeInfo(

@@ -339,6 +339,9 @@ class Registry:
         """Take note that a running dataflow is another one now."""
         record.dataflow = dataflow
         record.row.descriptor = dataflow.descriptor
+        if record.run is not None:
+            # Together: a snapshot is one of this description of the dataflow.
+            record.row.snapshot = record.run.snapshot()
         self._store(record)
 
     def params_of(self, record: Record, node: Node) -> dict[str, Any]:
@@ -419,11 +422,10 @@ class Registry:
             record.row.status = "running"
             self.happenings.tell(record.uuid, "dataflow-running")
             self._store(record)
-        record.row.snapshot = run.snapshot()
         if run.dataflow is record.dataflow:
+            record.row.snapshot = run.snapshot()
             self._guarded(lambda: self._state.put_snapshot(record.uuid, record.row.snapshot))
         else:
-            # Together: a snapshot is one of this description of the dataflow.
             self.store_change(record, run.dataflow)
         record.bell.ring()
 
@@ -435,7 +437,7 @@ class Registry:
             return
         if what == "node-restarting":
             self._guarded(lambda: self._state.add_restart(record.uuid, node, time.time(), text))
-        view = record.run.statuses().get(node)
+        view = record.run.status(node)
         if view is not None:
             self._guarded(
                 lambda: self._state.put_node(

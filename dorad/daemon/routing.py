@@ -13,7 +13,7 @@ from dorad.logs.filter import LogFilter
 from dorad.logs.format import log_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dorad.dataflow.model import Dataflow, Node
     from dorad.logs.nodelog import Batch
@@ -53,26 +53,39 @@ def routes_of(dataflow: Dataflow) -> dict[str, Routes]:
 
     A `dora/logs` input never gets the lines of its own node, whatever it asks for.
     """
-    found = {node.id: _routes(node, dataflow) for node in dataflow.nodes}
+    outputs = {
+        (node.id, output)
+        for node in dataflow.nodes
+        for output in (node.logging.send_stdout_as, node.logging.send_logs_as)
+    }
+    listening = [
+        (Place(node.id, entry.id), entry.source)
+        for node in dataflow.nodes
+        for entry in node.all_inputs
+        if isinstance(entry.source, LogSource)
+        or (
+            isinstance(entry.source, NodeOutput)
+            and (entry.source.node, entry.source.output) in outputs
+        )
+    ]
+    found = {node.id: _routes(node, listening) for node in dataflow.nodes}
     return {node: routes for node, routes in found.items() if routes}
 
 
-def _routes(source: Node, dataflow: Dataflow) -> Routes:
+def _routes(source: Node, listening: Iterable[tuple[Place, object]]) -> Routes:
     raw: list[Place] = []
     logs: list[Place] = []
     watchers: list[Watcher] = []
-    for node in dataflow.nodes:
-        for entry in node.all_inputs:
-            place = Place(node.id, entry.id)
-            match entry.source:
-                case NodeOutput(source.id, output):
-                    if output == source.logging.send_stdout_as:
-                        raw.append(place)
-                    if output == source.logging.send_logs_as:
-                        logs.append(place)
-                case LogSource(level, wanted):
-                    if node.id != source.id and wanted in (None, source.id):
-                        watchers.append(Watcher(place, LogFilter(level) if level else LogFilter()))
+    for place, origin in listening:
+        match origin:
+            case NodeOutput(source.id, output):
+                if output == source.logging.send_stdout_as:
+                    raw.append(place)
+                if output == source.logging.send_logs_as:
+                    logs.append(place)
+            case LogSource(level, wanted):
+                if place.node != source.id and wanted in (None, source.id):
+                    watchers.append(Watcher(place, LogFilter(level) if level else LogFilter()))
     return Routes(tuple(raw), tuple(logs), tuple(watchers))
 
 

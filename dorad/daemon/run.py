@@ -45,6 +45,11 @@ FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}"
 """Of shared memory and packets: nodes of another one cannot be gone on with."""
 
 
+STORING_SHARE = 4
+"""Storing how far a large dataflow is takes milliseconds, and a burst of changes comes with each
+start and stop; so many times as long as it took passes until it is stored again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What is known of a dataflow when it is over."""
@@ -131,6 +136,10 @@ class DataflowRun:
         self._stop_after = stop_after
         self._inherited = inherited
         self._on_change = on_change
+        self._store_from = 0.0
+        """When a change may be stored again, on the loop's clock."""
+        self._storing: asyncio.TimerHandle | None = None
+        """Set while changes wait for that."""
         self._forget = forget
         self._admits = admits
         self.notes: dict[str, list[str]] = {}
@@ -192,6 +201,7 @@ class DataflowRun:
             stack.callback(self._end_what_is_left)
             stack.push_async_callback(self.broker.close)
             stack.push_async_callback(self.taps.close)
+            stack.callback(self._write_down)
             await self.broker.open(
                 None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
             )
@@ -231,6 +241,10 @@ class DataflowRun:
     def statuses(self) -> dict[str, NodeView]:
         """Return how every node is doing."""
         return self._supervisor.statuses()
+
+    def status(self, node_id: str) -> NodeView | None:
+        """Return how one node is doing; None if there is no such node."""
+        return self._supervisor.status(node_id)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the next daemon needs to go on, as JSON-able values."""
@@ -377,10 +391,25 @@ class DataflowRun:
         """Tell the user now, and whoever asks for the node later."""
         self.log.say("warn", node_id, text)
         self.notes.setdefault(node_id, []).append(text)
-        self._on_change()
+        self._changed()
 
     def _changed(self) -> None:
+        """Have it stored how far this is: at once, unless a burst of changes took long to store."""
+        if self._storing is None:
+            if time.monotonic() >= self._store_from:
+                self._write_down()
+            else:
+                loop = asyncio.get_running_loop()
+                self._storing = loop.call_at(self._store_from, self._write_down)
+
+    def _write_down(self) -> None:
+        if self._storing is not None:
+            self._storing.cancel()
+            self._storing = None
+        begun = time.monotonic()
         self._on_change()
+        ended = time.monotonic()
+        self._store_from = ended + STORING_SHARE * (ended - begun)
         current = {view.pid for view in self.statuses().values()}
         for pid, process in list(self._living.items()):
             if process.ended and pid not in current:

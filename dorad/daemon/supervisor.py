@@ -101,6 +101,11 @@ class Supervisor:
         """Return how every node is doing, in the order of the dataflow."""
         return {name: run.view for name, run in self._nodes.items()}
 
+    def status(self, node_id: str) -> NodeView | None:
+        """Return how one node is doing; None if there is no such node."""
+        run = self._nodes.get(node_id)
+        return None if run is None else run.view
+
     def snapshot(self) -> dict[str, Any]:
         """Return what a daemon that takes over has to know, as JSON-able values.
 
