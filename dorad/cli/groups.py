@@ -37,8 +37,12 @@ class Group(click.Group):
         name = args[0]
         names = self.list_commands(ctx)
         if not name.startswith("-") and name not in names and self.get_command(ctx, name) is None:
-            raise click.UsageError(f"no command named '{name}'{_suggestion(name, names)}", ctx)
+            raise click.UsageError(self.unknown(name, names), ctx)
         return super().resolve_command(ctx, args)
+
+    def unknown(self, name: str, names: list[str]) -> str:
+        """Return what to say of a name that is none of ours."""
+        return f"no command named '{name}'{_suggestion(name, names)}"
 
 
 class LazyGroup(Group):

@@ -60,6 +60,14 @@ class Cli(LazyGroup):
 
     table: ClassVar[dict[str, Entry]] = COMMANDS
 
+    def unknown(self, name: str, names: list[str]) -> str:
+        """Say of a command of dora 1.x what takes its place."""
+        from dorad.cli.elsewhere import HINTS
+
+        if name in HINTS:
+            return f"`dora {name}` {HINTS[name]}"
+        return super().unknown(name, names)
+
 
 EPILOG = """\b
 Examples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import json
 import math
@@ -65,6 +66,8 @@ def echo(
         client.echo(topics, dataflow=select(client, dataflow)) as stream,
         contextlib.suppress(KeyboardInterrupt),  # the usual way to end it
     ):
+        # Meanwhile the daemon starts the process that receives; both take as long.
+        importlib.import_module("pyarrow")
         for header, data in itertools.islice(until(stream, end), count):
             displaced[header.topic] = header.dropped
             click.echo(_line(header, data, style))

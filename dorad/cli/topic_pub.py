@@ -51,7 +51,9 @@ def pub(
     """Send JSON on TOPIC, which is `node/output`, as if the node did."""
     if (data is None) == (file is None):
         raise click.UsageError("give the message as JSON, or a file with --file")
-    value = parse_json(data, "JSON") if data is not None else parse_json(_read(file), str(file))
+    value = (
+        parse_json(data, "the message") if data is not None else parse_json(_read(file), str(file))
+    )
     extra = {} if metadata is None else parse_json(metadata, "--metadata")
     if not isinstance(extra, dict):
         raise click.UsageError("--metadata must be an object, such as '{\"key\": 1}'")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConcurrencyError, ConnectionClosed, WebSocketException
 from websockets.sync.client import unix_connect
 
 from dorad import __version__
@@ -43,6 +43,9 @@ __all__ = ["Arrays", "Client", "ControlError", "NoDaemonError", "Stream"]
 
 R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
+
+FAREWELL_S = 0.02
+"""Seconds between looks whether the connection has been closed."""
 
 NAME = f"dorad-client {__version__}"
 
@@ -101,7 +104,14 @@ class Client(Methods):
 
     def close(self) -> None:
         """End the connection, and with it all calls and streams."""
-        self._connection.close()
+        closing = threading.Thread(target=self._connection.close)
+        closing.start()
+        # Frames that nobody reads would keep the daemon's farewell from being read.
+        with suppress(ConnectionClosed, ConcurrencyError):
+            while closing.is_alive():
+                with suppress(TimeoutError):
+                    self._connection.recv(FAREWELL_S)
+        closing.join()
 
     def call(self, method: str, params: Struct, kind: type[R]) -> R:
         """Return the result of a method, which is of this type.

@@ -99,6 +99,14 @@ def test_an_unknown_command_gets_the_nearest_suggested():
     )
 
 
+@pytest.mark.parametrize(("name", "said"), [("coordinator", "`dora up`"), ("ps", "`dora list`")])
+def test_a_command_of_dora_that_is_not_here_is_explained(name: str, said: str) -> None:
+    result = dora(name)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: `dora {name}` ")
+    assert said in result.stderr
+
+
 def test_an_unknown_option_is_a_usage_error_on_one_line():
     result = dora("graph", "x.yml", "--mermiad")
     assert result.returncode == 2

@@ -317,6 +317,23 @@ def test_a_daemon_that_works_long_is_not_taken_for_hung(
                 events.next(timeout=0.5)
 
 
+def test_closing_does_not_wait_for_what_nobody_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def chatter(call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+        while True:
+            yield happening(0)
+
+    monkeypatch.setitem(connecting.OPTIONS, "close_timeout", DEADLINE_S)
+    with serving_beside(tmp_path, {"watch": chatter}) as path:
+        client = Client(path)
+        events = client.watch()
+        next(events)
+        begun = time.monotonic()
+        client.close()
+        assert time.monotonic() - begun < DEADLINE_S / 2
+
+
 def test_more_clients_than_allowed(tmp_path: Path) -> None:
     with serving_beside(tmp_path, HANDLERS, Limits(connections=1)) as path, Client(path):
         with pytest.raises(ControlError, match="has 1 clients") as caught:
