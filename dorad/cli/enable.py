@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from dorad.cli.select import connect, dataflow_name
+from dorad.cli.session import tell
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EPILOG = """\b
 Examples:
@@ -36,6 +42,28 @@ def set_enabled(dataflow: str | None, *, enabled: bool) -> None:
     """Have a dataflow started at boot, or no longer, and say so."""
     with connect() as client:
         info = client.enable(dataflow, enabled=enabled)
+        path = client.path
     click.echo(
         f"{info.name} is {'enabled: it is' if enabled else 'disabled: it is not'} started at boot"
     )
+    if enabled:
+        warn_unless_of_machine(path)
+
+
+def warn_unless_of_machine(path: Path) -> None:
+    """Say that a daemon is one that nothing starts at boot, if it is the user's own.
+
+    `path` is that of its socket.
+    """
+    from dorad.shm.rendezvous import runtime_dir
+
+    try:
+        of_user = path.parent == runtime_dir()
+    except PermissionError:  # whose commands go to a daemon elsewhere
+        return
+    if of_user:
+        tell(
+            "note:",
+            "cyan",
+            "this daemon is one of `dora up`, which nothing starts at boot (`dorad --system` is)",
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.cli.enable import warn_unless_of_machine
 from dorad.cli.files import dataflow_argument, load_dataflow
 from dorad.cli.launching import (
     LaunchCommand,
@@ -89,6 +90,7 @@ def start(
         click.echo(f"dataflow start triggered: {started.uuid}")
         if enable:
             client.enable(started.uuid)
+            warn_unless_of_machine(client.path)
         sys.stdout.flush()
         if not attach:
             state = client.wait(started.uuid, until="spawned")

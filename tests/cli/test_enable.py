@@ -27,6 +27,19 @@ def test_a_dataflow_is_enabled_and_disabled(daemon):
     assert daemon.dora("disable", "nav").stdout == "nav is disabled: it is not started at boot\n"
 
 
+def test_a_daemon_that_nothing_starts_at_boot_is_told_of(daemon, tmp_path):
+    daemon.answers["dataflow.enable"] = info(enabled=True)
+    folder = tmp_path / "dora"
+    folder.mkdir(mode=0o700)
+    own = folder / "control.sock"
+    own.symlink_to(daemon.socket)
+    env = {"DORA_SOCKET": str(own), "XDG_RUNTIME_DIR": str(tmp_path)}
+    result = daemon.dora("enable", "nav", env=env)
+    assert result.returncode == 0
+    assert "nothing starts at boot" in result.stderr
+    assert daemon.dora("enable", "nav").stderr == ""
+
+
 def test_a_start_with_enable_needs_a_name(daemon, tmp_path):
     file = tmp_path / "flow.yml"
     file.write_text("nodes:\n  - id: a\n    path: dynamic\n")
