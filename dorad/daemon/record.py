@@ -36,6 +36,8 @@ class Record:
     """What was set at run time, by node and key."""
     bell: Bell = field(default_factory=Bell)
     """Rings at every change of what follows from this record."""
+    restarting: bool = False
+    """Whether it is being stopped in order to be started again."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the topology changes: one change at a time."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dorad.control.errors import ControlError
 from tests.harness.daemon import Daemon, alive, daemon
 from tests.harness.flows import counting, seen, write_flow
 
@@ -69,6 +70,26 @@ def test_restart_runs_the_same_dataflow_under_a_new_uuid(dorad: Daemon, tmp_path
         old, new = client.list()
     assert (old.status, new.name, old.uuid != new.uuid) == ("finished", "flow", True)
     dorad.until(lambda: seen(tmp_path).count(0) == 2)
+
+
+def test_two_restarts_at_once_start_one_dataflow(dorad: Daemon, tmp_path: Path) -> None:
+    stubborn = """
+        import signal, time
+        from dora import Node
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        node = Node()
+        time.sleep(60)
+    """
+    node = {"id": "stubborn", "path": "stubborn.py", "inputs": {"tick": "dora/timer/secs/1"}}
+    out = dorad.dora_ok("start", write_flow(tmp_path, [node], stubborn=stubborn), "--detach")
+    uuid = out.split()[-1]
+    first = dorad.begin("restart", uuid, "--grace-duration", "2s")
+    with dorad.client() as client:
+        dorad.until(lambda: [flow.status for flow in client.list()] == ["stopping"])
+        with pytest.raises(ControlError, match="is being restarted"):
+            client.restart(uuid)
+        assert first.wait(30) == 0
+        assert len(client.list()) == 2
 
 
 def test_down_refuses_while_something_runs_and_force_stops_it(

@@ -104,8 +104,14 @@ class DataflowMethods:
     async def restart(self, _call: Call, params: m.Stop) -> m.Restarted:
         """Stop a dataflow and start it again as it was at last."""
         record = self._registry.find(params.dataflow)
-        await self._stop(record, params)
-        again = self._registry.start_again(record)
+        if record.restarting:
+            raise ControlError("busy", f"dataflow {record.name or record.uuid} is being restarted")
+        record.restarting = True
+        try:
+            await self._stop(record, params)
+            again = self._registry.start_again(record)
+        finally:
+            record.restarting = False
         await self._registry.sync()
         return m.Restarted(
             old=record.uuid,
