@@ -1,4 +1,4 @@
-"""Which dataflows a daemon starts by itself."""
+"""Which dataflows a daemon starts by itself, and which it forgets."""
 
 from __future__ import annotations
 
@@ -34,3 +34,12 @@ def due(records: Sequence[Record], lost: Collection[str], *, boot: bool) -> list
         for record in records
         if record.row.enabled and not record.running and (boot or record.uuid in lost)
     ]
+
+
+def forgettable(records: Sequence[Record], most: int) -> list[Record]:
+    """Return the oldest dataflows that have ended, if there are more than `most` of them.
+
+    Those that are enabled are to be started again, and stay.
+    """
+    ended = [record for record in records if not (record.running or record.row.enabled)]
+    return ended[: max(0, len(ended) - most)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
-from dorad.daemon.autostart import due, first_since_boot
+from dorad.daemon.autostart import due, first_since_boot, forgettable
 from dorad.daemon.config import NodeSettings
 from dorad.daemon.happenings import Happenings
 from dorad.daemon.naming import check_name, find
@@ -408,8 +408,7 @@ class Registry:
         return gone
 
     def _forget_oldest(self) -> None:
-        ended = [record for record in self._records if not record.running]
-        for record in ended[: max(0, len(ended) - KEPT_ENDED)]:
+        for record in forgettable(self._records, KEPT_ENDED):
             self._records.remove(record)
             self._guarded(lambda: self._state.forget([record.uuid]))  # noqa: B023 - called at once
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.daemon.autostart import due, first_since_boot
+from dorad.daemon.autostart import due, first_since_boot, forgettable
 from dorad.daemon.record import Record
 from dorad.daemon.state import Options, Row
 from dorad.daemon.watchdog import Beat, verdict
@@ -47,6 +47,14 @@ def test_all_that_is_enabled_starts_with_the_machine() -> None:
 
 def test_later_only_what_was_lost_starts() -> None:
     assert [each.uuid for each in due(RECORDS, {"lost", "disabled"}, boot=False)] == ["lost"]
+
+
+@pytest.mark.parametrize(("most", "forgotten"), [(5, []), (2, []), (1, ["a"]), (0, ["a", "b"])])
+def test_the_oldest_that_have_ended_are_forgotten_but_no_enabled_ones(
+    most: int, forgotten: list[str]
+) -> None:
+    records = [*RECORDS[:3], *(record(uuid, enabled=False, ended=True) for uuid in "ab")]
+    assert [each.uuid for each in forgettable(records, most)] == forgotten
 
 
 def test_a_boot_is_told_by_an_empty_folder(tmp_path: Path) -> None:
