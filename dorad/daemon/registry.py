@@ -484,7 +484,9 @@ class Registry:
         descriptors = self._host.take(f"{row.uuid}/")
         living = sum(process.exit is None for process in processes)
         try:
-            if not descriptors or not row.snapshot:
+            if not row.snapshot:
+                raise ControlError("refused", "its nodes had not been started when dorad ended")
+            if not descriptors:
                 raise ControlError("refused", "its nodes have ended with what kept them")
             record.dataflow = _checked(row.descriptor, row.path)
             if row.snapshot.get("format") != FORMAT:
