@@ -1,6 +1,7 @@
 import asyncio
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
@@ -153,3 +154,28 @@ async def test_many_lines_of_a_node_that_ends_at_once_are_all_read(
 
     await DataflowRun("id", context(tmp_path), guard, own_socket(), watch=take).run()
     assert [record.message for record in records] == [f"line {n}" for n in range(20000)]
+
+
+async def test_a_burst_of_changes_is_written_down_a_few_times_and_so_is_the_last(
+    tmp_path: Path, guard: Guard
+) -> None:
+    write(tmp_path, YAML, source=SOURCE, sink=SINK)
+    written: list[int] = []
+    last = asyncio.Event()
+
+    def write_down() -> None:
+        """Take long, as with a large dataflow."""
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:
+            pass
+        written.append(run.snapshot()["broker"]["params"]["sink"]["number"])
+        if written[-1] == 199:
+            last.set()
+
+    run = DataflowRun("id", context(tmp_path), guard, own_socket(), on_change=write_down)
+    for number in range(200):
+        run.set_params("sink", {"number": number})
+    assert written[0] == 0
+    assert len(written) < 100
+    async with asyncio.timeout(10):
+        await last.wait()
