@@ -63,13 +63,27 @@ finish_option = click.option(
 
 
 def refuse_unsupported(dataflow: Dataflow) -> None:
-    """Raise DataflowError if the dataflow asks for what does not exist yet."""
+    """Raise DataflowError if the dataflow asks for what does not exist yet, or for fitting types.
+
+    The latter only where it has `strict_types` and they do not fit.
+    """
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.support import unsupported
+    from dorad.dataflow.types.check import type_problems
 
-    problems = unsupported(dataflow)
+    problems = (*unsupported(dataflow), *type_problems(dataflow))
     if problems:
         raise DataflowError(problems)
+
+
+def tell_warnings(dataflow: Dataflow) -> None:
+    """Say on standard error what will not do what the file hopes for."""
+    from dorad.cli.session import tell
+    from dorad.dataflow.problems import in_order
+    from dorad.dataflow.types.check import check_types
+
+    for warning in in_order((*dataflow.warnings, *check_types(dataflow).warnings)):
+        tell("warning:", "yellow", str(warning))
 
 
 def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:

@@ -17,9 +17,10 @@ from dorad.cli.launching import (
     finish_option,
     refuse_unsupported,
     shell_nodes_option,
+    tell_warnings,
     uv_option,
 )
-from dorad.cli.session import early_guard, report, run_session, tell
+from dorad.cli.session import early_guard, report, run_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,8 +100,7 @@ def run(
 
         dataflow = load_dataflow(path)
         refuse_unsupported(dataflow)
-        for warning in dataflow.warnings:
-            tell("warning:", "yellow", str(warning))
+        tell_warnings(dataflow)
         build_first(dataflow, uv=uv, env=env)
         context = LaunchContext(
             dataflow,

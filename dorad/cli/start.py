@@ -17,10 +17,10 @@ from dorad.cli.launching import (
     finish_option,
     refuse_unsupported,
     shell_nodes_option,
+    tell_warnings,
     uv_option,
 )
 from dorad.cli.select import connect
-from dorad.cli.session import tell
 from dorad.cli.stop import report_end
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def start(
         raise click.UsageError("--enable needs --name: that is what it has after a boot")
     dataflow = load_dataflow(path)
     refuse_unsupported(dataflow)
-    for warning in dataflow.warnings:
-        tell("warning:", "yellow", str(warning))
+    tell_warnings(dataflow)
     if attach is None:
         attach = sys.stdout.isatty()
     with connect() as client:  # before a long build, so that a missing daemon is told at once

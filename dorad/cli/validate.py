@@ -27,7 +27,7 @@ Exit code 0: the file is good. 1: it has problems, they are on standard error.
 
 @click.command(epilog=EPILOG)
 @dataflow_argument(required=False)
-@click.option("--strict-types", is_flag=True, help="Warnings about types fail the check.")
+@click.option("--strict-types", is_flag=True, help="What is said of types fails the check.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def validate(path: Path | None, *, strict_types: bool, as_json: bool) -> int:
     """Check the dataflow PATH and list everything that is wrong with it at once."""
@@ -36,21 +36,26 @@ def validate(path: Path | None, *, strict_types: bool, as_json: bool) -> int:
     path = path or default_dataflow()
     try:
         dataflow = load_dataflow(path)
+        return _check(path, dataflow, strict_types=strict_types, as_json=as_json)
     except DataflowError as error:
         return _report(path, None, error.problems, (), (), as_json=as_json)
-    return _check(path, dataflow, strict_types=strict_types, as_json=as_json)
 
 
 def _check(path: Path, dataflow: "Dataflow", *, strict_types: bool, as_json: bool) -> int:
+    from dorad.dataflow.problems import in_order
     from dorad.dataflow.support import unsupported
+    from dorad.dataflow.types.check import check_types, type_problems
+    from dorad.dataflow.types.user import read_user_types
 
-    notes = unsupported(dataflow)
-    warnings = (*dataflow.warnings, *missing_programs(dataflow, os.environ))
-    problems: tuple[Problem, ...] = ()
-    if strict_types:
-        problems = tuple(note for note in notes if _is_about_types(note))
-        notes = tuple(note for note in notes if note not in problems)
-    return _report(path, dataflow, problems, warnings, notes, as_json=as_json)
+    read_user_types(path.parent)  # also where no port has a type, and nothing else looks
+    types = check_types(dataflow)
+    problems = type_problems(dataflow, strict=strict_types)
+    warnings = in_order(
+        warning for warning in (*dataflow.warnings, *types.warnings) if warning not in problems
+    )
+    notes = (*unsupported(dataflow), *types.inferred)
+    programs = missing_programs(dataflow, os.environ)
+    return _report(path, dataflow, problems, (*warnings, *programs), notes, as_json=as_json)
 
 
 def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple["Problem", ...]:
@@ -71,11 +76,6 @@ def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple[
             except LaunchError as error:
                 found.append(dataflow.problem(f"{node.key}.path", str(error)))
     return tuple(found)
-
-
-def _is_about_types(problem: "Problem") -> bool:
-    last = problem.key.rpartition("]")[2].strip(".").split(".")[0]
-    return last in {"input_types", "output_types", "type_rules", "strict_types", "pattern"}
 
 
 def _report(

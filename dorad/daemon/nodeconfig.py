@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.model import QueuePolicy
+from dorad.dataflow.types.ports import bodies_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +61,10 @@ def configuration(
         "deadline_ns": None if node.realtime is None else node.realtime.deadline_ns,
         "keep_bytes": node.shared_memory_pool_size,
     }
+    if any(body.types.inputs or body.types.outputs for body in bodies_of(node)):
+        from dorad.dataflow.types.runtime import port_types  # most nodes have no types
+
+        content["types"] = port_types(dataflow, node)
     return json.dumps(content).encode()
 
 

@@ -27,6 +27,7 @@ from dorad.dataflow import params
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
 from dorad.dataflow.support import unsupported
+from dorad.dataflow.types.check import type_problems
 from dorad.dataflow.topology import changes
 from dorad.launch.command import LaunchContext
 from dorad.launch.model import LaunchError
@@ -594,7 +595,7 @@ class Registry:
 def _checked(descriptor: dict[str, Any], path: str) -> Dataflow:
     try:
         dataflow = from_descriptor(descriptor, path=Path(path))
-        problems = unsupported(dataflow)
+        problems = (*unsupported(dataflow), *type_problems(dataflow))
     except DataflowError as error:
         raise _refused(error) from error
     if problems:

@@ -89,9 +89,9 @@ def _box_size(box: Box) -> Size:
 
 def _labels(bundle: Bundle) -> list[tuple[Wire, str]]:
     return [
-        (wire, (WAIT_MARK if wire.backpressure else "") + _cut(wire.label))
+        (wire, (WAIT_MARK if wire.backpressure else "") + _cut(text))
         for wire in bundle.wires
-        if wire.label
+        if (text := f"{wire.label} [{wire.type}]" if wire.type else wire.label)
     ]
 
 

@@ -17,6 +17,7 @@ from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.text import read_text
+from dorad.dataflow.types.ports import is_typed
 from dorad.dataflow.wiring import connect
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.dataflow.model import ModuleUse, Node
+    from dorad.dataflow.types.model import TypeDef
 
 _DEFAULT_HEALTH_CHECK_INTERVAL = 5.0
 _INSTEAD = {
@@ -37,6 +39,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataf
     """Read and check the file at `path`.
 
     `environ` is what `$NAME` in `env` values refers to (None: this process's environment).
+    The types in the files beside it belong to it, if any of its ports has a type.
     Raises DataflowError with every problem found, sorted by position; also for a file that is
     missing, a directory, unreadable, too large or not UTF-8.
     """
@@ -44,7 +47,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataf
     text = read_text(Path(path), problems)
     if text is None:
         raise DataflowError(problems.errors)
-    return parse(text, path=Path(path), environ=environ)
+    return _with_user_types(parse(text, path=Path(path), environ=environ))
 
 
 def parse(text: str, *, path: Path, environ: Mapping[str, str] | None = None) -> Dataflow:
@@ -122,6 +125,7 @@ def _read_dataflow(
         health_check_interval=_DEFAULT_HEALTH_CHECK_INTERVAL if interval is None else interval,
         strict_types=strict_types,
         type_rules=_read_type_rules(fields),
+        own_types=_read_own_types(fields),
         debug=_read_debug(fields),
         deploy=read_deploy(fields),
         warnings=in_order(problems.warnings),
@@ -166,6 +170,23 @@ def _expand(
         strict_types=strict_types,
         problems=problems,
     )
+
+
+def _with_user_types(dataflow: Dataflow) -> Dataflow:
+    if not is_typed(dataflow):
+        return dataflow
+    from dorad.dataflow.types.user import with_user_types  # most dataflows have no types
+
+    return with_user_types(dataflow)
+
+
+def _read_own_types(fields: Fields) -> tuple[TypeDef, ...]:
+    if not fields.has("types"):
+        fields.ignore("types")
+        return ()
+    from dorad.dataflow.types.user import read_inline  # most dataflows define none
+
+    return read_inline(fields)
 
 
 def _read_debug(fields: Fields) -> bool:

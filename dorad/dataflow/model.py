@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.dataflow.ros2 import Ros2Bridge
+    from dorad.dataflow.types.model import TypeDef
 
 
 class QueuePolicy(StrEnum):
@@ -406,6 +407,8 @@ class Dataflow:
     """Seconds, > 0."""
     strict_types: bool = False
     type_rules: tuple[TypeRule, ...] = ()
+    own_types: tuple[TypeDef, ...] = ()
+    """The user's types that its ports may name, by URN; in the descriptor they are `types`."""
     debug: bool = False
     """`debug.enable_debug_inspection`; accepted, inspection works without it."""
     deploy: Deploy | None = None

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, QueuePolicy, Timer, module_of
+from dorad.dataflow.types.ports import output_types
 
 if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Input, ModuleUse, Node
@@ -42,7 +43,7 @@ class Wire:
     """`image` when both ends call it that, else `image → frame`; empty for a timer's `tick`."""
     tooltip: str
     type: str = ""
-    """The type URN the output is annotated with, if any."""
+    """The last word of the type that the output is annotated with, if any: `Image`."""
     backpressure: bool = False
 
 
@@ -196,7 +197,7 @@ def _wire(dataflow: Dataflow, node: Node, entry: Input) -> Wire:
     match entry.source:
         case NodeOutput(node=source, output=output):
             label = output if output == entry.id else f"{output} → {entry.id}"
-            urn = dataflow.node(source).types.outputs.get(output, "")
+            urn = output_types(dataflow.node(source)).get(output, "")
         case Timer():
             label = "" if entry.id == "tick" else entry.id
         case LogSource():
@@ -206,6 +207,6 @@ def _wire(dataflow: Dataflow, node: Node, entry: Input) -> Wire:
     return Wire(
         label,
         f"{tooltip}\n{' · '.join(facts)}",
-        urn,
+        urn.partition("[")[0].rpartition("/")[2],
         entry.queue_policy is QueuePolicy.BACKPRESSURE,
     )

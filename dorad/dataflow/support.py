@@ -45,10 +45,6 @@ def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
 def _of_dataflow(dataflow: Dataflow) -> Iterator[_Asked]:
     if dataflow.deploy is not None:
         yield _Asked("deploy", "remove it; every node runs on this machine")
-    if dataflow.strict_types:
-        yield _Asked("strict_types", "remove it or set it to false")
-    if dataflow.type_rules:
-        yield _Asked("type_rules", "remove it")
 
 
 def _of_node(node: Node) -> Iterator[_Asked]:
@@ -66,14 +62,8 @@ def _of_node(node: Node) -> Iterator[_Asked]:
 
 
 def _of_types(key: str, types: Types) -> Iterator[_Asked]:
-    for name, value in (
-        ("input_types", types.inputs),
-        ("output_types", types.outputs),
-        ("output_metadata", types.metadata),
-        ("pattern", types.pattern),
-    ):
-        if value:
-            yield _Asked(f"{key}.{name}", "remove it")
+    if types.pattern:
+        yield _Asked(f"{key}.pattern", "remove it")
 
 
 def _operator_key(node: Node) -> str:

@@ -109,13 +109,67 @@ def test_what_cannot_run_yet_is_a_note_and_no_failure(tmp_path):
     assert result.stderr.startswith("note: dataflow.yml:4:5: nodes[0].deploy: ")
 
 
-def test_strict_types_refuses_annotations_that_nothing_checks_yet(tmp_path):
-    text = (
-        "nodes:\n  - id: a\n    path: dynamic\n    outputs: [x]\n"
-        "    output_types: {x: std/core/v1/Bool}\n"
+TYPED = """\
+nodes:
+  - id: a
+    path: dynamic
+    outputs: [x, y]
+    output_types: {x: std/core/v1/Bool}
+  - id: b
+    path: dynamic
+    inputs: {x: a/x, y: a/y, z: a/x}
+    input_types: {x: std/core/v1/String, y: std/core/v1/String}
+"""
+
+
+def test_types_that_do_not_fit_are_warnings_and_with_strict_types_errors(tmp_path):
+    (tmp_path / "dataflow.yml").write_text(TYPED)
+    result = dora("validate", cwd=tmp_path)
+    assert result.returncode == 0
+    warning, note = result.stderr.splitlines()
+    assert warning == (
+        "warning: dataflow.yml:9:19: nodes[1].input_types.x: "
+        "`a/x` gives `std/core/v1/Bool`, but `std/core/v1/String` is expected"
     )
-    (tmp_path / "dataflow.yml").write_text(text)
-    assert dora("validate", cwd=tmp_path).returncode == 0
-    result = dora("validate", "--strict-types", cwd=tmp_path)
+    assert note.startswith("note: dataflow.yml:8:30: nodes[1].inputs.z: is taken to be ")
+    assert "`std/core/v1/Bool`, from `a/x`" in note
+    strict = dora("validate", "--strict-types", "--json", cwd=tmp_path)
+    assert strict.returncode == 1
+    found = json.loads(strict.stdout)
+    assert [problem["key"] for problem in found["problems"]] == [
+        "nodes[1].input_types.x",
+        "nodes[1].input_types.y",
+    ]
+    assert found["warnings"] == []
+    assert [note["key"] for note in found["notes"]] == ["nodes[1].inputs.z"]
+
+
+def test_a_file_that_asks_for_strict_types_is_not_run_unless_they_fit(tmp_path):
+    (tmp_path / "dataflow.yml").write_text(f"strict_types: true\n{TYPED}")
+    for command in ("validate", "build", "run"):
+        result = dora(command, "dataflow.yml", cwd=tmp_path)
+        assert result.returncode == 1, command
+        assert "but `std/core/v1/String` is expected" in result.stderr
+
+
+def test_build_warns_of_types_and_with_strict_types_builds_nothing(tmp_path):
+    built = TYPED.replace("    outputs", "    build: touch built\n    outputs")
+    (tmp_path / "dataflow.yml").write_text(built)
+    result = dora("build", "--strict-types", "dataflow.yml", cwd=tmp_path)
     assert result.returncode == 1
-    assert "output_types" in result.stderr
+    assert not (tmp_path / "built").exists()
+    result = dora("build", "dataflow.yml", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "warning: dataflow.yml:10:19" in result.stderr
+    assert (tmp_path / "built").exists()
+
+
+def test_what_is_wrong_in_a_file_of_types_fails_the_check(good):
+    (good / "types" / "acme").mkdir(parents=True)
+    (good / "types" / "acme" / "v1.yml").write_text("types:\n  X: {arrow: Flaot32}\n")
+    result = dora("validate", cwd=good)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "types/acme/v1.yml:2:14: types.X.arrow: there is no type `Flaot32` "
+        "(did you mean `Float32`?)\n"
+    )

@@ -41,7 +41,7 @@ def test_timers_nodes_and_dynamic_nodes_have_shapes_of_their_own():
 def test_an_arrow_is_labelled_with_output_and_input_where_they_differ_and_with_the_type():
     lines = draw(FLOW)
     assert '  n2 ==>|"image → frame"| n3' in lines
-    assert '  n2 -->|"info #91;std/core/v1/String#93;"| n3' in lines
+    assert '  n2 -->|"info #91;String#93;"| n3' in lines
 
 
 def test_the_usual_timer_input_needs_no_label():

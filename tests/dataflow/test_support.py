@@ -13,9 +13,6 @@ from tests.dataflow.reading import node_text, path_node_text, read
     [
         ("deploy: {machine: m}", "deploy"),
         ("git: https://example.org/x", "git"),
-        ("outputs: [o]\noutput_types: {o: x}", "output_types"),
-        ("inputs: {i: dora/timer/secs/1}\ninput_types: {i: x}", "input_types"),
-        ("outputs: [o]\noutput_metadata: {o: [x]}", "output_metadata"),
         ("pattern: service-server", "pattern"),
     ],
 )
@@ -48,9 +45,8 @@ def test_kinds_without_behaviour(keys: str, key: str) -> None:
     assert [one.key for one in unsupported(read(node_text(keys)))] == [f"nodes[0].{key}"]
 
 
-@pytest.mark.parametrize("key", ["deploy: {machine: m}", "strict_types: true"])
-def test_top_level_keys_without_behaviour(key: str) -> None:
-    assert [one.line for one in unsupported(read(f"nodes: []\n{key}"))] == [2]
+def test_top_level_keys_without_behaviour() -> None:
+    assert [one.line for one in unsupported(read("nodes: []\ndeploy: {machine: m}"))] == [2]
     assert unsupported(read("nodes: []\nstrict_types: false\ndeploy:\ntype_rules: []")) == ()
 
 
@@ -60,6 +56,8 @@ def test_everything_that_works_is_supported() -> None:
         env: {A: 1}
         debug: {enable_debug_inspection: true}
         health_check_interval: 1
+        strict_types: true
+        type_rules: [{from: std/core/v1/Float64, to: std/core/v1/Float32}]
         exit_when_nodes_finish: true
         nodes:
           - id: a
@@ -74,6 +72,9 @@ def test_everything_that_works_is_supported() -> None:
               b: {source: b/o, queue_size: 1, queue_policy: backpressure, input_timeout: 1}
             outputs: [o]
             output_framing: {o: raw}
+            output_types: {o: std/core/v1/Float64}
+            input_types: {b: std/core/v1/Float64}
+            output_metadata: {o: [x]}
             cpu_affinity: [0]
             spin_us: 0
             shared_memory_pool_size: 1MB
@@ -83,7 +84,7 @@ def test_everything_that_works_is_supported() -> None:
             health_check_timeout: 5
             startup_timeout: 10
             finish_grace_secs: 1
-          - {id: b, path: dynamic, outputs: [o]}
+          - {id: b, path: dynamic, outputs: [o], output_types: {o: std/core/v1/Float64}}
           - {id: c, path: shell, args: 'true'}
           - {id: d, path: "https://example.org/x"}
         """
@@ -94,6 +95,6 @@ def test_everything_that_works_is_supported() -> None:
 def test_all_of_it_at_once_in_the_order_of_the_file() -> None:
     flow = read(
         "nodes:\n- {id: a, operator: {python: x.py}}\n- id: b\n  path: y\n  deploy: {machine: m}\n"
-        "strict_types: true"
+        "deploy: {machine: m}"
     )
     assert [one.line for one in unsupported(flow)] == [2, 5, 6]

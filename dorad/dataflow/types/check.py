@@ -1,0 +1,166 @@
+"""Checks of types between nodes: do the annotations name types, and do both ends of an edge fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.model import NodeOutput, Timer
+from dorad.dataflow.problems import in_order
+from dorad.dataflow.types.compatible import detail, fits
+from dorad.dataflow.types.distance import near
+from dorad.dataflow.types.library import Library
+from dorad.dataflow.types.ports import bodies, is_typed, output_types
+from dorad.dataflow.types.standard import TIMER
+from dorad.dataflow.types.urn import Urn, parse_urn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.dataflow.errors import Problem
+    from dorad.dataflow.model import Dataflow, Input
+    from dorad.dataflow.types.compatible import Rule
+    from dorad.dataflow.types.ports import Body
+
+KEYS = frozenset(
+    ("input_types", "output_types", "output_metadata", "pattern", "type_rules", "strict_types")
+)
+"""The keys whose warnings are about types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What there is to say of the types of a dataflow, each in the order of the file."""
+
+    warnings: tuple[Problem, ...] = ()
+    lacking: tuple[Problem, ...] = ()
+    """Inputs with a type whose source has none: nothing is wrong, but nothing is known either."""
+    inferred: tuple[Problem, ...] = ()
+    """Inputs without a type whose source has one."""
+
+
+def check_types(dataflow: Dataflow) -> Findings:
+    """Look at every annotation and every edge."""
+    return _Check(dataflow).run() if is_typed(dataflow) else Findings()
+
+
+def type_problems(dataflow: Dataflow, *, strict: bool = False) -> tuple[Problem, ...]:
+    """What makes the dataflow unfit to run: all findings if it is, or asks to be, strict."""
+    if not strict and not dataflow.strict_types:
+        return ()
+    found = check_types(dataflow)
+    named = (warning for warning in dataflow.warnings if about_types(warning))
+    return in_order((*named, *found.warnings, *found.lacking))
+
+
+def about_types(problem: Problem) -> bool:
+    """Whether a warning that was made while the file was read is about types."""
+    return not KEYS.isdisjoint(problem.key.replace("[", ".").split("."))
+
+
+class _Check:
+    def __init__(self, dataflow: Dataflow) -> None:
+        self._dataflow = dataflow
+        self._library = Library(dataflow.own_types)
+        self._nodes = {node.id: node for node in dataflow.nodes}
+        self._outputs: dict[str, Mapping[str, str]] = {}
+        self._warnings: list[Problem] = []
+        self._lacking: list[Problem] = []
+        self._inferred: list[Problem] = []
+
+    def run(self) -> Findings:
+        self._rules = self._read_rules()
+        for body in bodies(self._dataflow):
+            for output, text in body.types.outputs.items():
+                if output in body.outputs:
+                    self._known(text, f"{body.key}.output_types.{output}")
+            for item in body.inputs:
+                self._check_input(body, item)
+        return Findings(in_order(self._warnings), in_order(self._lacking), in_order(self._inferred))
+
+    def _read_rules(self) -> list[Rule]:
+        rules = []
+        for index, rule in enumerate(self._dataflow.type_rules):
+            source = self._known(rule.source, f"type_rules[{index}].from")
+            target = self._known(rule.target, f"type_rules[{index}].to")
+            if source is not None and target is not None:
+                rules.append((source, target))
+        return rules
+
+    def _known(self, text: str, key: str) -> Urn | None:
+        """The URN if there is such a type; warns if there is none."""
+        try:
+            urn = parse_urn(text)
+        except TextError as error:
+            self._warn(key, error.message, error.hint)
+            return None
+        found = self._library.get(urn.base)
+        if found is None:
+            self._warn(key, f"unknown type `{urn.base}`", self._library.hint(urn.base))
+            return None
+        declared = [param.name for param in found.params]
+        for param in urn.params:
+            if param not in declared and (meant := near(param, declared)) is not None:
+                message = f"`{urn.base}` has no parameter `{param}`"
+                self._warn(key, message, f"did you mean `{meant}`?")
+        return urn
+
+    def _check_input(self, body: Body, item: Input) -> None:
+        key = f"{body.key}.input_types.{item.id}"
+        text = body.types.inputs.get(item.id)
+        target = None if text is None else self._known(text, key)
+        source = item.source
+        if isinstance(source, Timer):
+            if target is not None and not fits(Urn(TIMER), target, self._rules):
+                message = f"`{source.text}` gives `{TIMER}`, but `{target}` is expected"
+                self._warn(key, message, "a tick carries no data; leave its type out")
+            return
+        if not isinstance(source, NodeOutput):
+            return
+        written = self._output_types(source.node).get(source.output)
+        if written is None:
+            if target is not None:
+                message = f"`{target}` is expected, but `{source.text}` has no type"
+                hint = f"add it to `output_types` of `{source.node}`"
+                self._lacking.append(self._dataflow.problem(key, message, hint))
+            return
+        given = self._quietly(written)
+        if given is None:
+            return
+        if text is None:
+            inferred = f"is taken to be `{given}`, from `{source.text}`"
+            place = f"{body.key}.inputs.{item.id}"
+            self._inferred.append(self._dataflow.problem(place, inferred))
+        elif target is not None and not fits(given, target, self._rules):
+            self._mismatch(key, source, given, target)
+
+    def _mismatch(self, key: str, source: NodeOutput, given: Urn, target: Urn) -> None:
+        message = f"`{source.text}` gives `{given}`, but `{target}` is expected"
+        said = None
+        if given.base == target.base:
+            names = [name for name in given.params if target.params.get(name) is not None]
+            different = [name for name in names if given.params[name] != target.params[name]]
+            said = f"they differ in `{different[0]}`"
+        else:
+            from_shape, to_shape = self._library.get(given.base), self._library.get(target.base)
+            if from_shape is not None and to_shape is not None:
+                said = detail(self._library, from_shape.shape, to_shape.shape)
+        self._warn(key, message, said)
+
+    def _output_types(self, node_id: str) -> Mapping[str, str]:
+        if node_id not in self._outputs:
+            node = self._nodes.get(node_id)
+            self._outputs[node_id] = {} if node is None else output_types(node)
+        return self._outputs[node_id]
+
+    def _quietly(self, text: str) -> Urn | None:
+        """The URN of an output, of which is warned elsewhere if it is none."""
+        try:
+            urn = parse_urn(text)
+        except TextError:
+            return None
+        return urn if self._library.get(urn.base) is not None else None
+
+    def _warn(self, key: str, message: str, hint: str | None) -> None:
+        self._warnings.append(self._dataflow.problem(key, message, hint))

@@ -1,0 +1,70 @@
+"""Whether data of one type may go where another is expected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.types.model import Named, Shape, Struct
+from dorad.dataflow.types.standard import BYTES, CONVERSIONS
+from dorad.dataflow.types.urn import Urn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dorad.dataflow.types.library import Library
+
+MOST_HOPS = 3
+
+Rule = tuple[Urn, Urn]
+STANDARD_RULES: tuple[Rule, ...] = tuple((Urn(a), Urn(b)) for a, b in CONVERSIONS)
+
+
+def same(source: Urn, target: Urn) -> bool:
+    """Whether the types are equal, as far as both name their parameters."""
+    return source.base == target.base and all(
+        target.params.get(key, value) == value for key, value in source.params.items()
+    )
+
+
+def fits(source: Urn, target: Urn, rules: Sequence[Rule] = ()) -> bool:
+    """Whether `source` may feed `target`: equal, by at most three conversions, or as bytes."""
+    if target.base == BYTES or same(source, target):
+        return True
+    reached = [source]
+    known = [*STANDARD_RULES, *rules]
+    for _ in range(MOST_HOPS):
+        reached = [into for found in reached for start, into in known if same(found, start)]
+        if any(same(found, target) for found in reached):
+            return True
+    return False
+
+
+def feeders(target: Urn, rules: Sequence[Rule], sources: Iterable[str]) -> list[str]:
+    """The types among `sources`, but for the target's own, that may feed `target`."""
+    return [base for base in sources if base != target.base and fits(Urn(base), target, rules)]
+
+
+def detail(library: Library, source: Shape, target: Shape) -> str | None:
+    """The first field in which data of `source` is not what `target` says; None for none."""
+    source, target = library.resolve(source), library.resolve(target)
+    if not isinstance(source, Struct) or not isinstance(target, Struct):
+        return None
+    if source.fields is None or target.fields is None:
+        return None
+    given = {found.name: found for found in source.fields}
+    for wanted in target.fields:
+        found = given.get(wanted.name)
+        if found is None:
+            return f'it has no field "{wanted.name}"'
+        if found.shape == wanted.shape:
+            continue
+        inner = None
+        if isinstance(found.shape, Named) and isinstance(wanted.shape, Named):
+            inner = detail(library, found.shape, wanted.shape)
+        return (
+            f'in field "{wanted.name}" {inner}'
+            if inner
+            else f'field "{wanted.name}" is {found.shape}, not {wanted.shape}'
+        )
+    extra = [name for name in given if name not in {found.name for found in target.fields}]
+    return f'it has also a field "{extra[0]}"' if extra else None

@@ -1,0 +1,201 @@
+"""Definitions of types as YAML gives them, from their mappings to `TypeDef`s, and back."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.fields import Fields
+from dorad.dataflow.types.expression import parse_arrow, parse_shape
+from dorad.dataflow.types.model import (
+    Field,
+    ListOf,
+    MetadataKey,
+    Named,
+    Param,
+    Shape,
+    Struct,
+    TypeDef,
+)
+from dorad.dataflow.types.standard import PREFIX, standard_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.problems import Problems
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WHAT = "a mapping with `arrow`"
+
+
+class Draft(NamedTuple):
+    """One definition that is not read yet, because it may name others."""
+
+    urn: str
+    value: Value
+    problems: Problems
+
+
+def drafts(
+    types: Mapping[str, Value], prefix: str, problems: Problems, known: Iterable[Draft] = ()
+) -> Iterator[Draft]:
+    """The definitions in a mapping, each as `prefix` and its name; reports names that are none."""
+    taken = {draft.urn for draft in known}
+    for name, value in types.items():
+        urn = f"{prefix}{name}"
+        if urn.startswith(PREFIX):
+            problems.error_in_name(value, "`std/` is for the standard library", "choose a prefix")
+        elif not _NAME.fullmatch(urn.rpartition("/")[2]):
+            hint = "letters, digits and `_`, not starting with a digit"
+            problems.error_in_name(value, f"`{name}` cannot be the name of a type", hint)
+        elif "/" not in urn:
+            problems.error_in_name(value, f"`{name}` has no prefix", f"write `my/v1/{name}`")
+        elif urn in taken:
+            problems.error_in_name(value, f"the type `{urn}` is defined twice")
+        else:
+            yield Draft(urn, value, problems)
+
+
+def read_drafts(found: Sequence[Draft]) -> tuple[TypeDef, ...]:
+    """The types; reports what is wrong with them to the problems of each."""
+    urns = [standard.urn for standard in standard_types()] + [draft.urn for draft in found]
+    places: dict[tuple[str, str], Value] = {}
+    types = [_read(draft, urns, places) for draft in found]
+    by_urn = {found.urn: found for found in types}
+    reported: set[str] = set()
+    for draft in found:
+        circle = _circle(by_urn, draft.urn)
+        if circle and not reported.intersection(circle):
+            reported.update(circle)
+            place = places.get((draft.urn, circle[1])) or draft.value
+            draft.problems.error(
+                place, f"contains itself: {' -> '.join(circle)}", "a message would have no end"
+            )
+    return tuple(types)
+
+
+def _read(draft: Draft, urns: Sequence[str], places: dict[tuple[str, str], Value]) -> TypeDef:
+    body = Fields(draft.value, draft.problems, _WHAT)
+    body.required_text("arrow", "`Struct`, `Float32`, `List<Utf8>`, …")
+    shape = body.checked("arrow", lambda text: parse_arrow(text, urns), None) or Struct()
+    if isinstance(shape, ListOf) and (inner := _named(shape)) is not None:
+        places[draft.urn, inner] = body.name_of("arrow")
+    fields = _read_fields(draft, body, urns, places)
+    if isinstance(shape, Struct):
+        shape = Struct(fields)
+    elif fields is not None:
+        draft.problems.error_in_name(
+            body.name_of("fields"), f"only a struct has fields, not {shape}", "`arrow: Struct`"
+        )
+    definition = TypeDef(
+        draft.urn,
+        shape,
+        body.text("description"),
+        tuple(_read_params(body)),
+        tuple(_read_metadata(body)),
+    )
+    body.finish()
+    return definition
+
+
+def _read_fields(
+    draft: Draft, body: Fields, urns: Sequence[str], places: dict[tuple[str, str], Value]
+) -> tuple[Field, ...] | None:
+    if not body.has("fields"):
+        body.ignore("fields")
+        return None
+    found: dict[str, Field] = {}
+    for item in body.items("fields"):
+        block = Fields(item, draft.problems, "a mapping with `name` and `type`")
+        name = block.required_text("name")
+        block.required_text("type", "`Float32`, `List<Utf8>`, another type")
+        shape = block.checked("type", lambda text: parse_shape(text, urns), None)
+        nullable = block.flag("nullable")
+        block.ignore("description")
+        block.finish()
+        if name in found:
+            draft.problems.error(block.name_of("name"), f"two fields with the name `{name}`")
+        elif shape is not None:
+            found[name] = Field(name, shape, nullable is not False)
+            if (inner := _named(shape)) is not None:
+                places.setdefault((draft.urn, inner), block.name_of("type"))
+    return tuple(found.values())
+
+
+def _read_params(body: Fields) -> Iterator[Param]:
+    for item in body.items("params"):
+        block = Fields(item, body.problems, "a mapping with `name`")
+        yield Param(
+            block.checked("name", _check_param, "") or block.required_text("name"),
+            block.text("default"),
+            block.text("description"),
+        )
+        block.finish()
+
+
+def _check_param(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise TextError(f"`{text}` cannot be the name of a parameter")
+    return text
+
+
+def _read_metadata(body: Fields) -> Iterator[MetadataKey]:
+    for item in body.items("metadata"):
+        block = Fields(item, body.problems, "a mapping with `key`")
+        key = block.required_text("key")
+        required = block.flag("required") or False
+        yield MetadataKey(key, block.text("type"), required, block.text("description"))
+        block.finish()
+
+
+def _named(shape: Shape) -> str | None:
+    while isinstance(shape, ListOf):
+        shape = shape.item
+    return shape.urn if isinstance(shape, Named) else None
+
+
+def _circle(types: Mapping[str, TypeDef], start: str) -> list[str]:
+    """The way from a type back to itself; empty if there is none."""
+    stack = [[start]]
+    seen: set[str] = set()
+    while stack:
+        way = stack.pop()
+        definition = types.get(way[-1])
+        if definition is None:
+            continue
+        shapes = [found.shape for found in definition.fields] or [definition.shape]
+        for inner in map(_named, shapes):
+            if inner == start:
+                return [*way, start]
+            if inner is not None and inner not in seen:
+                seen.add(inner)
+                stack.append([*way, inner])
+    return []
+
+
+def plain_definition(definition: TypeDef) -> dict[str, Any]:
+    """The definition as YAML gives it, with every other type in full; reads to an equal one."""
+    shape = definition.shape
+    found: dict[str, Any] = {"arrow": str(shape)}
+    if definition.description is not None:
+        found["description"] = definition.description
+    if definition.params:
+        found["params"] = [_given(p, "name", "default", "description") for p in definition.params]
+    if isinstance(shape, Struct) and shape.fields is not None:
+        found["fields"] = [
+            {"name": item.name, "type": str(item.shape)}
+            | ({} if item.nullable else {"nullable": False})
+            for item in shape.fields
+        ]
+    if definition.metadata:
+        found["metadata"] = [
+            _given(key, "key", "type", "required", "description") for key in definition.metadata
+        ]
+    return found
+
+
+def _given(item: Param | MetadataKey, *names: str) -> dict[str, Any]:
+    values = {name: getattr(item, name) for name in names}
+    return {name: value for name, value in values.items() if value not in (None, False)}

@@ -1,0 +1,67 @@
+"""The typed ports of a dataflow, those of operators among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dorad.dataflow.model import Dataflow, Input, Node, Types
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A node, or one operator of it."""
+
+    node: str
+    key: str
+    """Its place in the file."""
+    prefix: str
+    """Of its ports' ids in the data plane: empty, or `<operator>/`."""
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    types: Types
+
+
+def bodies_of(node: Node) -> Iterator[Body]:
+    """The node and its operators."""
+    yield Body(node.id, node.key, "", node.inputs, node.outputs, node.types)
+    for index, op in enumerate(node.operators):
+        key = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        yield Body(node.id, key, f"{op.id}/", op.inputs, op.outputs, op.types)
+
+
+def bodies(dataflow: Dataflow) -> Iterator[Body]:
+    """All nodes and operators."""
+    for node in dataflow.nodes:
+        yield from bodies_of(node)
+
+
+def output_types(node: Node) -> Mapping[str, str]:
+    """The type of each annotated output, as written, by its id in the data plane."""
+    return {
+        f"{body.prefix}{output}": text
+        for body in bodies_of(node)
+        for output, text in body.types.outputs.items()
+        if output in body.outputs
+    }
+
+
+def input_types(node: Node) -> Mapping[str, str]:
+    """The type of each annotated input, likewise."""
+    known = {item.id for item in node.all_inputs}
+    found = {
+        f"{body.prefix}{port}": text
+        for body in bodies_of(node)
+        for port, text in body.types.inputs.items()
+    }
+    return {port: text for port, text in found.items() if port in known}
+
+
+def is_typed(dataflow: Dataflow) -> bool:
+    """Whether anything in the dataflow speaks of types."""
+    return bool(dataflow.type_rules) or any(
+        body.types.inputs or body.types.outputs for body in bodies(dataflow)
+    )

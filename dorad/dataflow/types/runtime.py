@@ -1,0 +1,85 @@
+"""What a node's process is told of the types of its ports: plain data, nothing to look up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.types.compatible import feeders
+from dorad.dataflow.types.library import Library
+from dorad.dataflow.types.ports import input_types, output_types
+from dorad.dataflow.types.standard import BYTES
+from dorad.dataflow.types.urn import Urn, parse_urn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.types.compatible import Rule
+
+
+def port_types(dataflow: Dataflow, node: Node) -> dict[str, Any] | None:
+    """The types of a node's annotated ports, as JSON has them; None if none is annotated.
+
+    `inputs` and `outputs` map ids to `{"type": URN, "accepts": [shape, …]}` with shapes as
+    `Library.plain` gives them, an input's own first, then those of types that convert to it; and
+    `{"to": ["node/input", …]}` of an output is who receives it, `{"from": "node/output"}` of an
+    input who sends it. What takes everything, or is unknown, is left out.
+    """
+    inputs, outputs = input_types(node), output_types(node)
+    if not inputs and not outputs:
+        return None
+    library = Library(dataflow.own_types)
+    rules = _rules(dataflow)
+    found: dict[str, Any] = {"inputs": {}, "outputs": {}}
+    sources = {item.id: item.source for item in node.all_inputs}
+    for port, text in inputs.items():
+        urn = _urn(library, text)
+        source = sources[port]
+        if urn is not None and urn.base != BYTES and isinstance(source, NodeOutput):
+            accepts = [urn.base, *feeders(urn, rules, (each.urn for each in library))]
+            found["inputs"][port] = _port(library, urn, accepts) | {"from": source.text}
+    receivers = _receivers(dataflow, node.id) if outputs else {}
+    for port, text in outputs.items():
+        urn = _urn(library, text)
+        if urn is not None:
+            found["outputs"][port] = _port(library, urn, [urn.base]) | {
+                "to": receivers.get(port, [])
+            }
+    return found if found["inputs"] or found["outputs"] else None
+
+
+def _port(library: Library, urn: Urn, accepts: list[str]) -> dict[str, Any]:
+    types = [library.get(base) for base in accepts]
+    return {
+        "type": str(urn),
+        "accepts": [library.plain(each.shape) for each in types if each is not None],
+    }
+
+
+def _urn(library: Library, text: str) -> Urn | None:
+    try:
+        urn = parse_urn(text)
+    except TextError:
+        return None
+    return urn if library.get(urn.base) is not None else None
+
+
+def _rules(dataflow: Dataflow) -> list[Rule]:
+    rules = []
+    for rule in dataflow.type_rules:
+        try:
+            rules.append((parse_urn(rule.source), parse_urn(rule.target)))
+        except TextError:
+            continue  # warned of when the file was checked
+    return rules
+
+
+def _receivers(dataflow: Dataflow, node_id: str) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for node in dataflow.nodes:
+        for item in node.all_inputs:
+            if isinstance(item.source, NodeOutput) and item.source.node == node_id:
+                found.setdefault(item.source.output, []).append(f"{node.id}/{item.id}")
+    return found

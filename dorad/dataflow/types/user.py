@@ -1,0 +1,111 @@
+"""The user's own types: files below `types` beside the dataflow, or `types:` in it.
+
+The path of a file below `types` is the prefix of its types: `types/acme/arm/v1.yml` defines
+`acme/arm/v1/Joint`. What is read is put into the dataflow's descriptor as `types:`, so that it goes
+wherever the descriptor goes: to the daemon, into its state, into the output of `dora expand`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.document import read_document
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.fields import Fields
+from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.types.definitions import Draft, drafts, plain_definition, read_drafts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from dorad.dataflow.model import Dataflow
+    from dorad.dataflow.types.model import TypeDef
+
+FOLDER = "types"
+LARGEST_FILE = 1 << 20
+"""Bytes."""
+MOST_FILES = 1000
+
+
+def with_user_types(dataflow: Dataflow) -> Dataflow:
+    """The dataflow with the types of the files beside it.
+
+    A type that the dataflow's own `types:` defines is taken from there. Raises DataflowError with
+    everything that is wrong in the files.
+    """
+    own = {found.urn: found for found in dataflow.own_types}
+    found = read_user_types(dataflow.path.parent)
+    merged = {**{each.urn: each for each in found}, **own}
+    if merged == own:
+        return dataflow
+    types = tuple(merged[urn] for urn in sorted(merged))
+    definitions = {each.urn: plain_definition(each) for each in types}
+    return replace(
+        dataflow, own_types=types, descriptor={**dataflow.descriptor, FOLDER: definitions}
+    )
+
+
+def read_user_types(folder: Path) -> tuple[TypeDef, ...]:
+    """The types in the files below `types` in this folder, by file; none if there is no such.
+
+    Raises DataflowError with everything that is wrong in them.
+    """
+    root = folder / FOLDER
+    if not root.is_dir():
+        return ()
+    found: list[Draft] = []
+    problems: list[Problems] = []
+    for path in _files(root):
+        wrong = Problems(str(path))
+        problems.append(wrong)
+        inside = path.relative_to(root)
+        prefix = f"{inside.parent.as_posix()}/{path.stem}/".removeprefix("./")
+        found += _read_file(path, prefix, wrong, found)
+    types = read_drafts(found)
+    errors = [error for each in problems for error in in_order(each.errors)]
+    if errors:
+        raise DataflowError(errors)
+    return types
+
+
+def _files(root: Path) -> Iterator[Path]:
+    paths = sorted(root.rglob("*.yml"))
+    if len(paths) > MOST_FILES:
+        problems = Problems(str(root))
+        problems.at(0, 0, f"has {len(paths)} files of types, more than {MOST_FILES}")
+        raise DataflowError(problems.errors)
+    yield from paths
+
+
+def _read_file(path: Path, prefix: str, problems: Problems, known: list[Draft]) -> list[Draft]:
+    try:
+        data = path.read_bytes()
+        if len(data) > LARGEST_FILE:
+            problems.at(0, 0, f"is larger than {LARGEST_FILE >> 20} MB")
+            return []
+        text = data.decode()
+    except UnicodeDecodeError:
+        problems.at(0, 0, "is not UTF-8", "save the file as UTF-8")
+        return []
+    except OSError as error:
+        problems.at(0, 0, f"cannot be read: {error.strerror}")
+        return []
+    if prefix.startswith("std/"):
+        problems.at(1, 1, "`std/` is for the standard library", "put it into another folder")
+        return []
+    root = read_document(text, problems)
+    if root is None:
+        return []
+    body = Fields(root, problems, "a mapping with `types`")
+    found = list(drafts(body.entries(FOLDER), prefix, problems, known))
+    if "types" not in body.finish() and not body.has(FOLDER) and isinstance(root.data, dict):
+        problems.error_in_name(root, "needs `types`", "a mapping of names to definitions")
+    return found
+
+
+def read_inline(fields: Fields) -> tuple[TypeDef, ...]:
+    """The types that a dataflow file itself defines, by URN."""
+    found = list(drafts(fields.entries(FOLDER), "", fields.problems))
+    return tuple(sorted(read_drafts(found), key=lambda each: each.urn))
