@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
     from dorad.node.session import Session
+    from dorad.node.typecheck import TypeChecks
 
 _LONGEST_TIMEOUT_S = 1e12
 
@@ -63,7 +64,8 @@ class _Attachment:
         # With one core, looking keeps the sender from running at all.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
-        make = functools.partial(_input, session, self.clock, session.wait_for_start())
+        types = _type_checks(config)
+        make = functools.partial(_input, session, self.clock, session.wait_for_start(), types)
         served = [make(item) for item in config["inputs"]]
         if config["dynamic"]:
             # A node started by hand receives what is sent from now on.
@@ -82,7 +84,8 @@ class _Attachment:
         keep = config["keep_bytes"]
         self.extensions = DaemonTable(session)
         kind = WatchedSender if session.watched else Sender
-        self.sender = kind(session, self.clock, DEFAULT_KEEP if keep is None else keep)
+        sender = kind(session, self.clock, DEFAULT_KEEP if keep is None else keep)
+        self.sender: Any = sender if types is None else types.sender(sender)
         self.params = session.params
         forking.watch(self)
 
@@ -100,8 +103,20 @@ class _Attachment:
             self.session.done()
 
 
+def _type_checks(config: dict[str, Any]) -> TypeChecks | None:
+    if not config.get("types"):
+        return None
+    from dorad.node.typecheck import TypeChecks  # most nodes have no types
+
+    return TypeChecks(config["node_id"], config["types"])
+
+
 def _input(
-    session: Session, clock: Clock, epoch_ns: int, item: dict[str, Any]
+    session: Session,
+    clock: Clock,
+    epoch_ns: int,
+    types: TypeChecks | None,
+    item: dict[str, Any],
 ) -> RingInput | TimerInput:
     """Return what serves an input, or one more ring of it."""
     ring = ring_at(session.box.words, item["ring"])
@@ -111,6 +126,8 @@ def _input(
         return TimerInput(item["id"], session.box, ring, interval_ns, epoch_ns, deadline_ns)
     space = session.spaces.get(item["source"]) if item["blocking"] else None
     inlet = Inlet(session.box, ring, session.segment, space)
+    if types is not None:
+        return types.input(item["id"], item["source"], inlet, clock)
     return RingInput(item["id"], inlet, clock)
 
 

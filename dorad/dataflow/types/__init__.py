@@ -1,1 +1,1 @@
-"""What the data of ports is: type URNs, the types there are, and whether both ends of an edge fit."""
+"""Types of ports: their names, the types there are, and whether both ends of an edge fit."""

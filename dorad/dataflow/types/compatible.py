@@ -9,7 +9,7 @@ from dorad.dataflow.types.standard import BYTES, CONVERSIONS
 from dorad.dataflow.types.urn import Urn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from dorad.dataflow.types.library import Library
 
@@ -37,11 +37,6 @@ def fits(source: Urn, target: Urn, rules: Sequence[Rule] = ()) -> bool:
         if any(same(found, target) for found in reached):
             return True
     return False
-
-
-def feeders(target: Urn, rules: Sequence[Rule], sources: Iterable[str]) -> list[str]:
-    """The types among `sources`, but for the target's own, that may feed `target`."""
-    return [base for base in sources if base != target.base and fits(Urn(base), target, rules)]
 
 
 def detail(library: Library, source: Shape, target: Shape) -> str | None:

@@ -30,7 +30,7 @@ SCALARS = (
     "Timestamp",
     "Duration",
 )
-"""The names of Arrow types without parts. Timestamp and Duration count nanoseconds."""
+"""The names of Arrow types without parts. Timestamp and Duration may be of any unit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import NodeOutput
-from dorad.dataflow.types.compatible import feeders
+from dorad.dataflow.types.compatible import fits
 from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.ports import input_types, output_types
 from dorad.dataflow.types.standard import BYTES
@@ -23,7 +23,7 @@ def port_types(dataflow: Dataflow, node: Node) -> dict[str, Any] | None:
     """The types of a node's annotated ports, as JSON has them; None if none is annotated.
 
     `inputs` and `outputs` map ids to `{"type": URN, "accepts": [shape, …]}` with shapes as
-    `Library.plain` gives them, an input's own first, then those of types that convert to it; and
+    `Library.plain` gives them, an input's own first, then its source's if that converts to it; and
     `{"to": ["node/input", …]}` of an output is who receives it, `{"from": "node/output"}` of an
     input who sends it. What takes everything, or is unknown, is left out.
     """
@@ -38,7 +38,9 @@ def port_types(dataflow: Dataflow, node: Node) -> dict[str, Any] | None:
         urn = _urn(library, text)
         source = sources[port]
         if urn is not None and urn.base != BYTES and isinstance(source, NodeOutput):
-            accepts = [urn.base, *feeders(urn, rules, (each.urn for each in library))]
+            given = _urn(library, _output_type(dataflow, source))
+            converted = given is not None and given.base != urn.base and fits(given, urn, rules)
+            accepts = [urn.base, given.base] if given is not None and converted else [urn.base]
             found["inputs"][port] = _port(library, urn, accepts) | {"from": source.text}
     receivers = _receivers(dataflow, node.id) if outputs else {}
     for port, text in outputs.items():
@@ -74,6 +76,12 @@ def _rules(dataflow: Dataflow) -> list[Rule]:
         except TextError:
             continue  # warned of when the file was checked
     return rules
+
+
+def _output_type(dataflow: Dataflow, source: NodeOutput) -> str:
+    """The type of an output as written, empty if it has none."""
+    node = next((node for node in dataflow.nodes if node.id == source.node), None)
+    return "" if node is None else output_types(node).get(source.output, "")
 
 
 def _receivers(dataflow: Dataflow, node_id: str) -> Mapping[str, list[str]]:

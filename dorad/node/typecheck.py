@@ -1,0 +1,230 @@
+"""Checks of data against the types of a node's ports; imported only if a port has a type.
+
+The daemon hands the types over as plain data, see `dorad.dataflow.types.runtime`. An output is
+checked if the environment asks for it, the first message of each typed input always.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import logbridge
+from dorad.node.inputs import RingInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.node.clock import Clock
+    from dorad.node.events import Event
+    from dorad.node.sender import Sender
+    from dorad.node.typeshapes import Shapes
+    from dorad.shm.pool import Sample
+    from dorad.shm.ring import Inlet
+
+VARIABLE = "DORA_RUNTIME_TYPE_CHECK"
+WARN = ("1", "true", "warn")
+OFF = ("", "0", "false", "off")
+
+CORRELATED = frozenset(("request_id", "goal_id", "goal_status"))
+"""Metadata of messages that are not checked, as in dora: a result may be of another type."""
+
+
+class TypeMismatchError(RuntimeError):
+    """Data that is to be sent is not of the type of its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the environment says: how strict to be with outputs, and how often to look."""
+
+    outputs: bool = False
+    error: bool = False
+    first: bool = False
+    """On outputs only the first message; every one otherwise."""
+    every_input: bool = False
+    """Every message of inputs, too, not only the first."""
+    correlated: bool = False
+    """Also messages of services and actions."""
+
+
+def parse_setting(text: str) -> Setting:
+    """The setting that the variable spells: words with commas between.
+
+    Raises ValueError for a word that is none.
+    """
+    words = [word.strip().lower() for word in text.split(",")]
+    for word in words:
+        if word not in (*WARN, *OFF, "error", "first", "every", "patterns"):
+            raise ValueError(
+                f"{VARIABLE}={text}: `{word}` is not understood; write `warn` or `error`, "
+                "then perhaps `first` or `every`, and `patterns`: `error,first`"
+            )
+    if "first" in words and "every" in words:
+        raise ValueError(f"{VARIABLE}={text}: `first` and `every` exclude each other")
+    return Setting(
+        outputs="error" in words or any(word in WARN for word in words),
+        error="error" in words,
+        first="first" in words,
+        every_input="every" in words,
+        correlated="patterns" in words,
+    )
+
+
+class TypeChecks:
+    """The checks of one node."""
+
+    def __init__(self, node_id: str, types: Mapping[str, Any]) -> None:
+        """Take the types as the configuration has them, and the setting from the environment.
+
+        Raises:
+            RuntimeError: the setting is not understood.
+        """
+        self._node = node_id
+        self._inputs: Mapping[str, Any] = types["inputs"]
+        self._outputs: Mapping[str, Any] = types["outputs"]
+        try:
+            self.setting = parse_setting(os.environ.get(VARIABLE, ""))
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+
+    def sender(self, sender: Sender) -> Sender | CheckingSender:
+        """Return what checks what is sent, if that is asked for."""
+        if not self.setting.outputs or not self._outputs:
+            return sender
+        checks = {
+            output: PortCheck(port, f"{self._node}/{output}", ", ".join(port["to"]), self.setting)
+            for output, port in self._outputs.items()
+        }
+        return CheckingSender(sender, checks, self._node)
+
+    def input(self, input_id: str, source: str | None, inlet: Inlet, clock: Clock) -> RingInput:
+        """Return what serves one ring of an input, which checks what it receives if it is typed."""
+        port = self._inputs.get(input_id)
+        if port is None:
+            return RingInput(input_id, inlet, clock)
+        sender = port["from"] if source is None or port["from"].startswith(f"{source}/") else source
+        check = PortCheck(port, sender, f"{self._node}/{input_id}", self.setting)
+        return CheckedInput(input_id, inlet, clock, check, self._node)
+
+
+class PortCheck:
+    """The check of one output, or of one edge where it arrives."""
+
+    def __init__(
+        self, port: Mapping[str, Any], sender: str, receiver: str, setting: Setting
+    ) -> None:
+        self._port = port
+        self._sender = sender
+        self._receiver = receiver
+        self.setting = setting
+        self._shapes: Shapes | None = None
+        self._told: set[str] = set()
+
+    def applies(self, metadata: Mapping[str, Any] | None) -> bool:
+        """Whether a message with this metadata is checked."""
+        return self.setting.correlated or not metadata or CORRELATED.isdisjoint(metadata)
+
+    def mismatch(self, data: Any) -> tuple[str, dict[str, str]] | None:
+        """What is wrong with `data`, as a text and as its parts; None if nothing is."""
+        shapes = self._shapes
+        if shapes is None:
+            from dorad.node.typeshapes import Shapes  # imports pyarrow
+
+            shapes = self._shapes = Shapes(self._port["accepts"])
+        found = shapes.mismatch(data)
+        if found is None:
+            return None
+        field = f"field `{found.field}`: " if found.field else ""
+        text = (
+            f"{self._sender} -> {self._receiver or 'nobody'}: not {self._port['type']}: "
+            f"{field}expected {found.expected}, found {found.found}"
+        )
+        parts = {
+            "type": self._port["type"],
+            "field": found.field,
+            "expected": found.expected,
+            "found": found.found,
+            "sender": self._sender,
+            "receiver": self._receiver,
+        }
+        return text, parts
+
+    def warn(self, node_id: str, found: tuple[str, dict[str, str]]) -> None:
+        """Say what is wrong, but the same thing only once."""
+        text, parts = found
+        if text not in self._told:
+            self._told.add(text)
+            line = logbridge.line(node_id, "warn", f"type mismatch: {text}", "dora.types", parts)
+            logbridge.emit(line)
+
+
+class CheckedInput(RingInput):
+    """A ring that feeds a typed input."""
+
+    __slots__ = ("_check", "_every", "_node")
+
+    def __init__(
+        self, input_id: str, inlet: Inlet, clock: Clock, check: PortCheck, node_id: str
+    ) -> None:
+        super().__init__(input_id, inlet, clock)
+        self._node = node_id
+        self._every = check.setting.every_input
+        self._check: PortCheck | None = check
+
+    def take(self) -> Event | None:
+        """Return the next event, or None; warns of data of another type."""
+        event = super().take()
+        check = self._check
+        if event is not None and check is not None and check.applies(event["metadata"]):
+            found = check.mismatch(event["value"])
+            if found is not None:
+                check.warn(self._node, found)
+            if not self._every:
+                self._check = None
+        return event
+
+
+class CheckingSender:
+    """A sender that looks at what it sends. It has the methods of `Sender` that a node uses."""
+
+    def __init__(self, sender: Sender, checks: dict[str, PortCheck], node_id: str) -> None:
+        self._sender = sender
+        self._checks = checks
+        self._node = node_id
+        self.pool = sender.pool
+
+    def _look(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        check = self._checks.get(output)
+        if check is None or not check.applies(metadata):
+            return
+        found = check.mismatch(data)
+        # What is refused was not the first message: it is not sent.
+        if check.setting.first and (found is None or not check.setting.error):
+            del self._checks[output]
+        if found is None:
+            return
+        if check.setting.error:
+            raise TypeMismatchError(f"type mismatch: {found[0]}")
+        check.warn(self._node, found)
+
+    def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
+        """See `Sender`. Raises TypeMismatchError, too, if the environment asks for errors."""
+        self._look(output, data, metadata)
+        self._sender.send(output, data, metadata)
+
+    def send_sample(
+        self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
+    ) -> None:
+        """See `Sender`; raises as `send` does."""
+        self._look(output, b"", metadata)
+        self._sender.send_sample(output, sample, length, metadata)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """See `Sender`."""
+        return self._sender.empty(shape, dtype)
+
+    def take_sample(self, size: int) -> Sample:
+        """See `Sender`."""
+        return self._sender.take_sample(size)

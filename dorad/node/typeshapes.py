@@ -1,0 +1,156 @@
+"""Whether an Arrow array has the shape that its type says: fields, lists, and nulls.
+
+How many bits an offset has is no part of a type: text is `string` or `large_string`, a list any
+kind of list, bytes any kind of binary. Bytes as a whole message may also be UInt8, which is what
+`send_output(id, b"…")` makes of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from dorad.shm.arrow import as_array
+
+_TEXT = ("string", "large_string", "string_view")
+_BINARY = ("binary", "large_binary", "binary_view", "fixed_size_binary")
+_LISTS = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+_NAMES: dict[str, tuple[str, ...]] = {
+    "Null": ("na",),
+    "Boolean": ("bool",),
+    "Int8": ("int8",),
+    "Int16": ("int16",),
+    "Int32": ("int32",),
+    "Int64": ("int64",),
+    "UInt8": ("uint8",),
+    "UInt16": ("uint16",),
+    "UInt32": ("uint32",),
+    "UInt64": ("uint64",),
+    "Float16": ("half_float",),
+    "Float32": ("float",),
+    "Float64": ("double",),
+    "Utf8": _TEXT,
+    "LargeUtf8": _TEXT,
+    "Binary": _BINARY,
+    "LargeBinary": _BINARY,
+    "Date32": ("date32",),
+    "Date64": ("date64",),
+    "Timestamp": ("timestamp",),
+    "Duration": ("duration",),
+}
+
+
+def _ids(names: tuple[str, ...]) -> frozenset[int]:
+    """The numbers of Arrow types that this version of pyarrow has."""
+    numbers = (getattr(pa.lib, f"Type_{name.upper()}", None) for name in names)
+    return frozenset(number for number in numbers if number is not None)
+
+
+_IDS = {name: _ids(names) for name, names in _NAMES.items()}
+_LIST_IDS = _ids(_LISTS)
+_BYTES_IDS = _ids(_BINARY)
+
+
+class Mismatch(NamedTuple):
+    """The first thing that is not as it should be; `field` is empty for the whole message."""
+
+    field: str
+    expected: str
+    found: str
+
+
+class Shapes:
+    """The shapes of which data may have any; the first is the one that is told of."""
+
+    def __init__(self, shapes: list[Any]) -> None:
+        self._shapes = shapes
+        self._strict = any(map(_forbids_nulls, shapes))
+        self._seen: Any = None
+        self._found: Mismatch | None = None
+
+    def mismatch(self, data: Any) -> Mismatch | None:
+        """What is wrong with what a node sends or receives; None if nothing is."""
+        array = None
+        if isinstance(data, pa.Array):
+            array, kind = data, data.type
+        elif isinstance(data, bytes):
+            kind = pa.uint8()
+        elif hasattr(data, "__array_interface__"):
+            kind = pa.from_numpy_dtype(data.dtype)
+        else:
+            array = as_array(data)
+            kind = array.type
+        if self._strict or self._seen is None or kind != self._seen:
+            self._seen = kind
+            self._found = self._look(kind, array)
+        return self._found
+
+    def _look(self, kind: Any, array: Any) -> Mismatch | None:
+        first: Mismatch | None = None
+        for shape in self._shapes:
+            if kind.id == pa.lib.Type_UINT8 and _IDS.get(_name(shape)) == _BYTES_IDS:
+                return None
+            found = _compare(shape, kind, array, "")
+            if found is None:
+                return None
+            first = first or found
+        if first is not None and not first.field and len(self._shapes) > 1:
+            return first._replace(expected=" or ".join(map(_said, self._shapes)))
+        return first
+
+
+def _compare(shape: Any, kind: Any, array: Any, path: str) -> Mismatch | None:
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+        array = None if array is None else array.storage
+    if isinstance(shape, str):
+        return None if kind.id in _IDS[shape] else Mismatch(path, shape, str(kind))
+    if "list" in shape:
+        if kind.id not in _LIST_IDS:
+            return Mismatch(path, _said(shape), str(kind))
+        items = None if array is None else array.flatten()
+        return _compare(shape["list"], kind.value_type, items, f"{path}[]")
+    if kind.id != pa.lib.Type_STRUCT:
+        return Mismatch(path, "Struct", str(kind))
+    return None if shape["fields"] is None else _compare_fields(shape["fields"], kind, array, path)
+
+
+def _compare_fields(fields: list[Any], kind: Any, array: Any, path: str) -> Mismatch | None:
+    for name, shape, nullable in fields:
+        inner = f"{path}.{name}" if path else name
+        at = kind.get_field_index(name)
+        if at < 0:
+            twice = bool(kind.get_all_field_indices(name))
+            return Mismatch(inner, _said(shape), "several of that name" if twice else "no field")
+        part = None if array is None else array.field(at)
+        found = _compare(shape, kind.field(at).type, part, inner)
+        if found is not None:
+            return found
+        if not nullable and part is not None and (nulls := part.null_count):
+            return Mismatch(inner, "no nulls", f"{nulls} null{'s' if nulls > 1 else ''}")
+    if kind.num_fields > len(fields):
+        known = {field[0] for field in fields}
+        extra = next(field for field in kind if field.name not in known)
+        inner = f"{path}.{extra.name}" if path else extra.name
+        return Mismatch(inner, "no field", str(extra.type))
+    return None
+
+
+def _forbids_nulls(shape: Any) -> bool:
+    if isinstance(shape, str):
+        return False
+    if "list" in shape:
+        return _forbids_nulls(shape["list"])
+    fields = shape["fields"] or ()
+    return any(not nullable or _forbids_nulls(inner) for _, inner, nullable in fields)
+
+
+def _name(shape: Any) -> str:
+    return shape if isinstance(shape, str) else ""
+
+
+def _said(shape: Any) -> str:
+    if isinstance(shape, str):
+        return shape
+    return f"List<{_said(shape['list'])}>" if "list" in shape else "Struct"
