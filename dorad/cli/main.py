@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "param": Entry("dorad.cli.param:param", "Read and set parameters of running nodes."),
     "build": Entry("dorad.cli.build:build", "Run the build commands of a dataflow's nodes."),
     "validate": Entry("dorad.cli.validate:validate", "Check a dataflow file and list problems."),
+    "types": Entry("dorad.cli.types:types", "List the types of data, and make a module of them."),
     "graph": Entry("dorad.cli.graph:graph", "Draw a dataflow as an HTML page or as Mermaid."),
     "expand": Entry("dorad.cli.expand:expand", "Print the flat dataflow, with env filled in."),
     "new": Entry("dorad.cli.new:new", "Make a new dataflow or node, with tests."),

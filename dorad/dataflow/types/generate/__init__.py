@@ -1,0 +1,1 @@
+"""Python modules that build and read messages of the types of a dataflow."""

@@ -1,0 +1,125 @@
+"""Shapes in Python's words: Arrow types, annotations, and how a value is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.dataflow.types.model import ListOf, Named, Scalar, Shape, Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.dataflow.types.library import Library
+
+
+class _Kind(NamedTuple):
+    arrow: str
+    builds: str
+    """The annotation of a value that is given."""
+    reads: str
+    """The annotation of a value that is read."""
+    reader: str
+    """The function that reads it, of an array and an index."""
+    dtype: str | None = None
+    """Of numpy, where many are read at once."""
+
+
+def _integer(arrow: str) -> _Kind:
+    return _Kind(arrow, "int", "int", "_int", f"np.{arrow}")
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "Null": _Kind("null", "None", "Any", "_any"),
+    "Boolean": _Kind("bool_", "bool", "bool", "_bool", "np.bool_"),
+    **{name: _integer(name.lower()) for name in ("Int8", "Int16", "Int32", "Int64")},
+    **{name: _integer(name.lower()) for name in ("UInt8", "UInt16", "UInt32", "UInt64")},
+    "Float16": _Kind("float16", "float", "float", "_float", "np.float16"),
+    "Float32": _Kind("float32", "float", "float", "_float", "np.float32"),
+    "Float64": _Kind("float64", "float", "float", "_float", "np.float64"),
+    "Utf8": _Kind("string", "str", "str", "_text"),
+    "LargeUtf8": _Kind("large_string", "str", "str", "_text"),
+    "Binary": _Kind("binary", "bytes", "NDArray[np.uint8]", "_bytes"),
+    "LargeBinary": _Kind("large_binary", "_BytesLike", "NDArray[np.uint8]", "_bytes"),
+    "Date32": _Kind("date32", "np.datetime64", "np.datetime64", "_moment"),
+    "Date64": _Kind("date64", "np.datetime64", "np.datetime64", "_moment"),
+    "Timestamp": _Kind('timestamp("ns")', "np.datetime64", "np.datetime64", "_moment"),
+    "Duration": _Kind('duration("ns")', "np.timedelta64", "np.timedelta64", "_span"),
+}
+
+
+class Words:
+    """The words for shapes, given the names of the classes."""
+
+    def __init__(self, library: Library, classes: Mapping[str, str]) -> None:
+        self._library = library
+        self._classes = classes
+
+    def _plain(self, shape: Shape) -> Shape | str:
+        """The shape, or the name of the class that reads it."""
+        while isinstance(shape, Named):
+            definition = self._library.get(shape.urn)
+            assert definition is not None  # a library's types name each other only
+            if isinstance(definition.shape, Struct) and definition.shape.fields is not None:
+                return self._classes[shape.urn]
+            shape = definition.shape
+        return shape
+
+    def kind(self, shape: Shape) -> _Kind | None:
+        """What there is to know of a scalar; None for anything else."""
+        plain = self._plain(shape)
+        return _KINDS[plain.name] if isinstance(plain, Scalar) else None
+
+    def arrow(self, shape: Shape) -> str:
+        """The Arrow type as an expression."""
+        plain = self._plain(shape)
+        if isinstance(plain, str):
+            return f"{plain}.TYPE"
+        if isinstance(plain, ListOf):
+            return f"pa.large_list({self.arrow(plain.item)})"
+        if isinstance(plain, Scalar):
+            name = _KINDS[plain.name].arrow
+            return f"pa.{name}" if name.endswith(")") else f"pa.{name}()"
+        return "pa.struct([])"
+
+    def builds(self, shape: Shape) -> str:
+        """The annotation of a value that a builder takes."""
+        plain = self._plain(shape)
+        if isinstance(plain, str):
+            return f"{plain} | pa.StructArray"
+        if isinstance(plain, ListOf):
+            kind = self.kind(plain.item)
+            numbers = kind is not None and kind.dtype not in (None, "np.bool_")
+            return "ArrayLike" if numbers else f"Iterable[{self.builds(plain.item)}]"
+        return _KINDS[plain.name].builds if isinstance(plain, Scalar) else "dict[str, Any]"
+
+    def reads(self, shape: Shape) -> str:
+        """The annotation of a value that is read."""
+        plain = self._plain(shape)
+        if isinstance(plain, str):
+            return plain
+        if isinstance(plain, ListOf):
+            kind = self.kind(plain.item)
+            if kind is not None and kind.dtype is not None:
+                return f"NDArray[{kind.dtype}]"
+            return f"list[{self.reads(plain.item)}]"
+        return _KINDS[plain.name].reads if isinstance(plain, Scalar) else "Any"
+
+    def read(self, shape: Shape, place: str) -> str:
+        """The expression that reads a value; `place` are an array and an index."""
+        plain = self._plain(shape)
+        if isinstance(plain, str):
+            return f"{plain}({place})"
+        if isinstance(plain, ListOf):
+            kind = self.kind(plain.item)
+            if kind is not None and kind.dtype is not None:
+                return f"_vector({place}, {kind.dtype})"
+            return f"_items({place}, {self._reader(plain.item)})"
+        return f"{_KINDS[plain.name].reader if isinstance(plain, Scalar) else '_any'}({place})"
+
+    def _reader(self, shape: Shape) -> str:
+        plain = self._plain(shape)
+        if isinstance(plain, str):
+            return plain
+        if isinstance(plain, Scalar):
+            return _KINDS[plain.name].reader
+        return "_any" if isinstance(plain, Struct) else f"lambda a, i: {self.read(plain, 'a, i')}"
