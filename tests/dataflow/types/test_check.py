@@ -1,0 +1,165 @@
+"""What is said of the types of a dataflow."""
+
+from __future__ import annotations
+
+from dorad.dataflow.types.check import check_types, type_problems
+from tests.dataflow.reading import read
+
+EDGE = """
+nodes:
+  - id: a
+    path: a
+    outputs: [o, p]
+    {a}
+  - id: b
+    path: b
+    inputs: {{i: a/o, t: dora/timer/secs/1, l: dora/logs}}
+    {b}
+{more}
+"""
+CORE = "std/core/v1"
+
+
+def found(a: str = "", b: str = "", more: str = "") -> list[str]:
+    """The warnings, without their places."""
+    flow = read(EDGE.format(a=a, b=b, more=more))
+    return [_text(warning) for warning in check_types(flow).warnings]
+
+
+def _text(problem: object) -> str:
+    return str(problem).partition(": ")[2]
+
+
+def edge(source: str, target: str, more: str = "") -> list[str]:
+    return found(f"output_types: {{o: '{source}'}}", f"input_types: {{i: '{target}'}}", more)
+
+
+def test_types_that_fit_are_not_spoken_of() -> None:
+    assert edge(f"{CORE}/Float32", f"{CORE}/Float64") == []
+    assert edge("std/media/v1/Image", f"{CORE}/Bytes") == []
+    assert found() == []
+
+
+def test_types_that_do_not_fit_are_named_with_what_differs() -> None:
+    assert edge("std/math/v1/Pose", "std/math/v1/Vector3") == [
+        (
+            "nodes[1].input_types.i: `a/o` gives `std/math/v1/Pose`, "
+            'but `std/math/v1/Vector3` is expected (it has no field "x")'
+        )
+    ]
+    assert edge(
+        "std/media/v1/AudioFrame[sample_type=f32]", "std/media/v1/AudioFrame[sample_type=i16]"
+    ) == [
+        (
+            "nodes[1].input_types.i: `a/o` gives `std/media/v1/AudioFrame[sample_type=f32]`, but "
+            "`std/media/v1/AudioFrame[sample_type=i16]` is expected (they differ in `sample_type`)"
+        )
+    ]
+
+
+def test_type_rules_of_the_file_count() -> None:
+    rule = f"type_rules: [{{from: {CORE}/Float64, to: {CORE}/Float32}}]"
+    assert edge(f"{CORE}/Float64", f"{CORE}/Float32") != []
+    assert edge(f"{CORE}/Float64", f"{CORE}/Float32", rule) == []
+
+
+def test_a_rule_for_types_that_are_none_is_warned_of() -> None:
+    assert found(more="type_rules: [{from: std/core/v1/Flaot64, to: my/v1/T}]") == [
+        (
+            "type_rules[0].from: unknown type `std/core/v1/Flaot64` "
+            "(did you mean `std/core/v1/Float64`?)"
+        ),
+        "type_rules[0].to: unknown type `my/v1/T`",
+    ]
+
+
+def test_an_unknown_type_is_told_once_and_its_edge_is_not_checked() -> None:
+    unknown = "unknown type `std/media/v1/Imgae` (did you mean `std/media/v1/Image`?)"
+    image = "std/media/v1/Image"
+    assert edge("std/media/v1/Imgae", image) == [f"nodes[0].output_types.o: {unknown}"]
+    assert edge(image, "std/media/v1/Imgae") == [f"nodes[1].input_types.i: {unknown}"]
+
+
+def test_a_short_name_is_no_type_but_is_understood() -> None:
+    assert edge("Float64", f"{CORE}/Float64") == [
+        "nodes[0].output_types.o: unknown type `Float64` (did you mean `std/core/v1/Float64`?)"
+    ]
+
+
+def test_what_is_no_urn_is_told_how_to_write_it() -> None:
+    (told,) = edge("std/media/v1/Image[encoding", "std/media/v1/Image")
+    assert "is not the name of a type (write it as `std/media/v1/Image` or " in told
+
+
+def test_a_parameter_that_is_nearly_one_is_warned_of() -> None:
+    assert edge("std/media/v1/AudioFrame[sampel_type=f32]", "std/media/v1/AudioFrame[x=1]") == [
+        (
+            "nodes[0].output_types.o: `std/media/v1/AudioFrame` has no parameter `sampel_type` "
+            "(did you mean `sample_type`?)"
+        )
+    ]
+
+
+def test_a_timer_gives_uint64() -> None:
+    assert found(b=f"input_types: {{t: {CORE}/UInt64}}") == []
+    (told,) = found(b=f"input_types: {{t: {CORE}/Float64}}")
+    assert told.startswith("nodes[1].input_types.t: `dora/timer/secs/1` gives `std/core/v1/UInt64`")
+
+
+def test_an_input_without_a_type_has_that_of_its_source() -> None:
+    flow = read(EDGE.format(a=f"output_types: {{o: {CORE}/Bool}}", b="", more=""))
+    findings = check_types(flow)
+    assert findings.warnings == findings.lacking == ()
+    assert [_text(note) for note in findings.inferred] == [
+        "nodes[1].inputs.i: is taken to be `std/core/v1/Bool`, from `a/o`"
+    ]
+
+
+def test_only_strict_types_ask_for_the_type_of_a_source() -> None:
+    text = EDGE.format(a="", b=f"input_types: {{i: {CORE}/Bool}}", more="")
+    assert check_types(read(text)).warnings == ()
+    assert type_problems(read(text)) == ()
+    told = "nodes[1].input_types.i: `std/core/v1/Bool` is expected, but `a/o` has no type"
+    for problems in (
+        type_problems(read(text), strict=True),
+        type_problems(read(f"strict_types: true\n{text}")),
+    ):
+        (problem,) = problems
+        assert _text(problem).startswith(told)
+
+
+def test_strict_types_count_what_names_no_port_and_no_pattern() -> None:
+    flow = read(
+        EDGE.format(
+            a="output_types: {x: std/core/v1/Bool}\n    output_metadata: {y: [k]}\n"
+            "    pattern: servis\n    output_framing: {z: raw}",
+            b="input_types: {nope: std/core/v1/Bool}",
+            more="",
+        )
+    )
+    assert len(flow.warnings) == 5
+    keys = [problem.key.partition(".")[2] for problem in type_problems(flow, strict=True)]
+    assert keys == ["output_types.x", "output_metadata.y", "pattern", "input_types.nope"]
+
+
+def test_operators_have_types_too() -> None:
+    flow = read(
+        """
+        nodes:
+          - id: a
+            operator: {python: a, outputs: [o], output_types: {o: std/core/v1/Bool}}
+          - id: b
+            operators:
+              - {id: x, python: b, inputs: {i: a/o}, input_types: {i: std/core/v1/String}}
+              - {id: y, python: b, inputs: {i: a/o}}
+        """
+    )
+    findings = check_types(flow)
+    assert [warning.key for warning in findings.warnings] == ["nodes[1].operators[0].input_types.i"]
+    assert [note.key for note in findings.inferred] == ["nodes[1].operators[1].inputs.i"]
+
+
+def test_places_are_those_of_the_annotation() -> None:
+    flow = read(EDGE.format(a="output_types: {o: x/v1/Y}", b="", more=""))
+    (warning,) = check_types(flow).warnings
+    assert str(warning).startswith("flow.yml:6:20: nodes[0].output_types.o: unknown type `x/v1/Y`")
