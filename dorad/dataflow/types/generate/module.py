@@ -111,13 +111,12 @@ class _Writer:
         ]
         taken = ("numpy",) if self._numbers(fields) else ()
         for field, name in zip(fields, field_names((f.name for f in fields), taken), strict=True):
-            place = f"*self._at({_quoted(field.name)})"
             lines += [
                 "",
                 "    @property",
                 *_property(name, self._words.reads(field.shape)),
                 f'        """The field `{_printable(field.name)}`."""',
-                *_return(self._words.read(field.shape, place)),
+                *self._read(field),
             ]
         dtype = self._numbers(fields)
         if dtype is not None:
@@ -131,6 +130,15 @@ class _Writer:
         text = "\n".join(lines)
         special = SPECIAL.get(self._type.urn)
         return text if special is None else f"{text}\n\n{special.members.rstrip()}"
+
+    def _read(self, field: Field) -> list[str]:
+        """The lines that read a field, which no formatter joins or splits."""
+        name = _quoted(field.name)
+        line = f"        return {self._words.read(field.shape, f'*self._at({name})')}"
+        if len(line) <= WIDTH:
+            return [line]
+        place = "*self._at(field)"
+        return [f"        field = {name}", f"        return {self._words.read(field.shape, place)}"]
 
     def _numbers(self, fields: Sequence[Field]) -> str | None:
         """The dtype that all fields have, where an array of them makes sense."""
@@ -262,20 +270,6 @@ def _fitting(before: str, annotation: str, after: str) -> str:
     if len(line) <= WIDTH or "[" not in annotation or " | " in annotation.partition("[")[0]:
         return line
     return f"{before}{annotation.partition('[')[0]}[Any]{after}"
-
-
-def _return(expression: str) -> list[str]:
-    line = f"        return {expression}"
-    if len(line) <= WIDTH:
-        return [line]
-    function, _, rest = expression.partition("(")
-    first, *more = rest[:-1].split(", ", 1)
-    return [
-        f"        return {function}(",
-        f"            {first},",
-        *(f"            {each}," for each in more),
-        "        )",
-    ]
 
 
 def _printable(name: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _CLASSES_TAKEN = frozenset(
     ("Any", "ArrayLike", "Callable", "ClassVar", "Iterable", "NDArray", "Reader", "Self", "TypeVar")
 )
-_FUNCTIONS_TAKEN = frozenset((*dir(builtins), *keyword.kwlist, "dataclass", "np", "pa"))
+_FUNCTIONS_TAKEN = frozenset((*dir(builtins), *keyword.kwlist, "np", "pa"))
 _FIELDS_TAKEN = frozenset(
     (*keyword.kwlist, "URN", "TYPE", "array", "index", "each", "is_null", "np", "pa")
 )
@@ -43,11 +43,15 @@ def class_names(types: Iterable[TypeDef]) -> Mapping[str, str]:
         name = next(
             each
             for each in candidates
-            if each not in _CLASSES_TAKEN and function_name(each) not in functions
+            if each not in _CLASSES_TAKEN and functions.isdisjoint(_functions(each))
         )
         found[definition.urn] = name
-        functions.update((function_name(name), f"read_{snake(name)}"))
+        functions.update(_functions(name))
     return found
+
+
+def _functions(name: str) -> tuple[str, str]:
+    return function_name(name), f"read_{snake(name)}"
 
 
 def _alike(one: str, other: str) -> bool:

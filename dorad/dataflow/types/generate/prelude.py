@@ -9,7 +9,6 @@ anything to change. The module that this becomes uses all that is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -20,26 +19,31 @@ _T = TypeVar("_T")
 _BytesLike = bytes | bytearray | memoryview | NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Reader:
-    """One value of a struct array, read where it lies."""
+    """One value of a struct array, read where it lies; it cannot be changed."""
 
-    array: pa.StructArray
-    index: int = 0
-
+    __slots__ = ("array", "index")
     URN: ClassVar[str] = ""
     TYPE: ClassVar[pa.DataType] = pa.struct([])
+    array: pa.StructArray
+    index: int
 
-    def __post_init__(self) -> None:
+    def __init__(self, array: pa.StructArray, index: int = 0) -> None:
         """Raise TypeError for data of another type, IndexError for no such value."""
-        kind = self.array.type
+        kind = array.type
         if not pa.types.is_struct(kind):
             raise TypeError(f"not {self.URN}: {kind}")
         for field in self.TYPE:
             if kind.get_field_index(field.name) < 0:
                 raise TypeError(f"not {self.URN}: there is no field {field.name!r}")
-        if not 0 <= self.index < len(self.array):
-            raise IndexError(f"{self.URN}: {self.index} of {len(self.array)}")
+        if not 0 <= index < len(array):
+            raise IndexError(f"{self.URN}: there is no value {index} in {len(array)}")
+        object.__setattr__(self, "array", array)
+        object.__setattr__(self, "index", index)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse."""
+        raise AttributeError(f"{self.URN} is read-only")
 
     def __repr__(self) -> str:
         """Say which value of which type it is."""
@@ -58,11 +62,15 @@ class Reader:
         return self.array.field(field), self.index
 
 
-def _valid(array: pa.Array, index: int) -> Any:
-    value = array[index]
-    if not value.is_valid:
+def _only(array: pa.Array, index: int) -> pa.Array:
+    one = array.slice(index, 1)
+    if one.null_count:
         raise ValueError("the value is null")
-    return value
+    return one
+
+
+def _valid(array: pa.Array, index: int) -> Any:
+    return _only(array, index)[0]
 
 
 def _float(array: pa.Array, index: int) -> float:
@@ -86,18 +94,26 @@ def _any(array: pa.Array, index: int) -> Any:
 
 
 def _moment(array: pa.Array, index: int) -> np.datetime64:
-    _valid(array, index)
-    return np.datetime64(array.slice(index, 1).to_numpy(zero_copy_only=False)[0])
+    return np.datetime64(_only(array, index).to_numpy(zero_copy_only=False)[0])
 
 
 def _span(array: pa.Array, index: int) -> np.timedelta64:
-    _valid(array, index)
-    return np.timedelta64(array.slice(index, 1).to_numpy(zero_copy_only=False)[0])
+    return np.timedelta64(_only(array, index).to_numpy(zero_copy_only=False)[0])
 
 
 def _bytes(array: pa.Array, index: int) -> NDArray[np.uint8]:
-    buffer = _valid(array, index).as_buffer()
-    return np.frombuffer(buffer, np.uint8) if buffer.size else np.empty(0, np.uint8)
+    one = _only(array, index)
+    if pa.types.is_large_binary(one.type):
+        offset: type[Any] = np.int64
+    elif pa.types.is_binary(one.type):
+        offset = np.int32
+    else:
+        return np.frombuffer(one[0].as_py(), np.uint8)
+    _, offsets, data = one.buffers()
+    start, end = np.frombuffer(offsets, offset)[one.offset : one.offset + 2]
+    if start == end:
+        return np.empty(0, np.uint8)
+    return np.frombuffer(data, np.uint8, end - start, start)
 
 
 def _numbers(array: pa.Array, kind: type[Any]) -> NDArray[Any]:
@@ -118,6 +134,21 @@ def _items(
 ) -> list[_T]:
     values = _valid(array, index).values
     return [read(values, at) for at in range(len(values))]
+
+
+def _nested(
+    array: pa.Array,
+    index: int,
+    read: Callable[[pa.Array, int], Any],
+    depth: int,
+) -> list[Any]:
+    if depth == 1:
+        return _items(array, index, read)
+    return _items(array, index, lambda inner, at: _nested(inner, at, read, depth - 1))
+
+
+def _vector_of(kind: type[Any]) -> Callable[[pa.Array, int], NDArray[Any]]:
+    return lambda array, index: _vector(array, index, kind)
 
 
 def _whole_bytes(array: pa.Array) -> NDArray[np.uint8]:
@@ -196,16 +227,17 @@ def _struct(kind: pa.StructType, *values: Any) -> pa.StructArray:
 
 _ENCODINGS = {
     "mono8": ("uint8", 1),
-    "rgb8": ("uint8", 3),
-    "rgba8": ("uint8", 4),
     "mono16": ("uint16", 1),
-    "32FC1": ("float32", 1),
-    "32FC3": ("float32", 3),
+    "rgb8": ("uint8", 3),
     "bgr8": ("uint8", 3),
+    "rgba8": ("uint8", 4),
     "bgra8": ("uint8", 4),
     "yuv422": ("uint8", 2),
     "16UC1": ("uint16", 1),
+    "32FC1": ("float32", 1),
+    "32FC3": ("float32", 3),
 }
+_GUESSES = ("mono8", "rgb8", "rgba8", "mono16", "32FC1", "32FC3")
 
 
 def _encoding(pixels: NDArray[Any], given: str | None) -> str:
@@ -213,8 +245,8 @@ def _encoding(pixels: NDArray[Any], given: str | None) -> str:
         raise ValueError(f"a picture is height x width x channels, not {pixels.shape}")
     layout = (str(pixels.dtype), pixels.shape[2] if pixels.ndim == 3 else 1)
     if given is None:
-        for encoding, known in _ENCODINGS.items():
-            if known == layout:
+        for encoding in _GUESSES:
+            if _ENCODINGS[encoding] == layout:
                 return encoding
         raise ValueError(f"say the encoding of {layout[1]} channels of {layout[0]}")
     if _ENCODINGS.get(given, layout) != layout:

@@ -110,16 +110,26 @@ class Words:
         if isinstance(plain, str):
             return f"{plain}({place})"
         if isinstance(plain, ListOf):
-            kind = self.kind(plain.item)
-            if kind is not None and kind.dtype is not None:
-                return f"_vector({place}, {kind.dtype})"
-            return f"_items({place}, {self._reader(plain.item)})"
-        return f"{_KINDS[plain.name].reader if isinstance(plain, Scalar) else '_any'}({place})"
+            return self._read_list(plain, place)
+        return f"{self._reader(plain)}({place})"
 
-    def _reader(self, shape: Shape) -> str:
-        plain = self._plain(shape)
-        if isinstance(plain, str):
-            return plain
-        if isinstance(plain, Scalar):
-            return _KINDS[plain.name].reader
-        return "_any" if isinstance(plain, Struct) else f"lambda a, i: {self.read(plain, 'a, i')}"
+    def _read_list(self, shape: ListOf, place: str) -> str:
+        depth = 1
+        item = self._plain(shape.item)
+        while isinstance(item, ListOf):
+            depth += 1
+            item = self._plain(item.item)
+        kind = _KINDS[item.name] if isinstance(item, Scalar) else None
+        reader = item if isinstance(item, str) else self._reader(item)
+        if kind is not None and kind.dtype is not None:
+            if depth == 1:
+                return f"_vector({place}, {kind.dtype})"
+            reader, depth = f"_vector_of({kind.dtype})", depth - 1
+        if depth == 1:
+            return f"_items({place}, {reader})"
+        return f"_nested({place}, {reader}, {depth})"
+
+    @staticmethod
+    def _reader(shape: Shape) -> str:
+        """The function that reads what is no list."""
+        return _KINDS[shape.name].reader if isinstance(shape, Scalar) else "_any"
