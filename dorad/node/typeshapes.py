@@ -52,6 +52,20 @@ _LIST_IDS = _ids(_LISTS)
 _BYTES_IDS = _ids(_BINARY)
 
 
+_SAID = {
+    next(iter(_ids((names[0],)))): name
+    for name, names in _NAMES.items()
+    if name not in ("LargeUtf8", "LargeBinary")
+} | {pa.lib.Type_LARGE_STRING: "LargeUtf8", pa.lib.Type_LARGE_BINARY: "LargeBinary"}
+
+
+def arrow_name(kind: Any) -> str:
+    """An Arrow type in the words of type definitions, or else in pyarrow's."""
+    if kind.id in _LIST_IDS:
+        return f"List<{arrow_name(kind.value_type)}>"
+    return "Struct" if kind.id == pa.lib.Type_STRUCT else _SAID.get(kind.id, str(kind))
+
+
 class Mismatch(NamedTuple):
     """The first thing that is not as it should be; `field` is empty for the whole message."""
 
@@ -105,14 +119,14 @@ def _compare(shape: Any, kind: Any, array: Any, path: str) -> Mismatch | None:
         kind = kind.storage_type
         array = None if array is None else array.storage
     if isinstance(shape, str):
-        return None if kind.id in _IDS[shape] else Mismatch(path, shape, str(kind))
+        return None if kind.id in _IDS[shape] else Mismatch(path, shape, arrow_name(kind))
     if "list" in shape:
         if kind.id not in _LIST_IDS:
-            return Mismatch(path, _said(shape), str(kind))
+            return Mismatch(path, _said(shape), arrow_name(kind))
         items = None if array is None else array.flatten()
         return _compare(shape["list"], kind.value_type, items, f"{path}[]")
     if kind.id != pa.lib.Type_STRUCT:
-        return Mismatch(path, "Struct", str(kind))
+        return Mismatch(path, "Struct", arrow_name(kind))
     return None if shape["fields"] is None else _compare_fields(shape["fields"], kind, array, path)
 
 
@@ -133,7 +147,7 @@ def _compare_fields(fields: list[Any], kind: Any, array: Any, path: str) -> Mism
         known = {field[0] for field in fields}
         extra = next(field for field in kind if field.name not in known)
         inner = f"{path}.{extra.name}" if path else extra.name
-        return Mismatch(inner, "no field", str(extra.type))
+        return Mismatch(inner, "no field", arrow_name(extra.type))
     return None
 
 

@@ -203,3 +203,23 @@ def test_vision_finds_faces_and_ends_with_a_table_and_a_picture(example: Copy) -
         )
         assert image.size == (1280, 1260)
     assert face_colour > 500
+
+
+def test_typed_messages_are_read_as_they_were_built_and_others_are_refused(example: Copy) -> None:
+    output = example("typed-messages").run()
+    assert output.code == 0, output.text
+    spots = output.printed("display")
+    assert spots[0] == "bright 200 at 1.5, 21.5, moved by 0"
+    assert spots[-1] == "bright 207 at 29.5, 21.5, moved by 28"
+    (refused,) = output.printed("camera")
+    assert refused == (
+        "type mismatch: camera/image -> tracker/image: not std/media/v1/Image[encoding=mono8]: "
+        "expected Struct, found Float64"
+    )
+
+
+def test_the_module_of_typed_messages_is_what_is_generated(example: Copy) -> None:
+    folder = example("typed-messages").folder
+    command = [BIN / "dora", "types", "generate", "dataflow.yml"]
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert made.stdout == (folder / "messages.py").read_text()

@@ -101,40 +101,40 @@ def test_data_of_the_type_passes(urn: str, data: Any) -> None:
 @pytest.mark.parametrize(
     ("urn", "data", "found"),
     [
-        ("std/core/v1/Float32", pa.array([1.0]), ("", "Float32", "double")),
-        ("std/core/v1/UInt8", pa.array([b"x"]), ("", "UInt8", "binary")),
-        ("std/core/v1/UInt64", pa.nulls(0), ("", "UInt64", "null")),
-        ("std/core/v1/Bytes", pa.array(["x"]), ("", "LargeBinary", "string")),
-        ("std/math/v1/Vector3", pa.array([1.0]), ("", "Struct", "double")),
+        ("std/core/v1/Float32", pa.array([1.0]), ("", "Float32", "Float64")),
+        ("std/core/v1/UInt8", pa.array([b"x"]), ("", "UInt8", "Binary")),
+        ("std/core/v1/UInt64", pa.nulls(0), ("", "UInt64", "Null")),
+        ("std/core/v1/Bytes", pa.array(["x"]), ("", "LargeBinary", "Utf8")),
+        ("std/math/v1/Vector3", pa.array([1.0]), ("", "Struct", "Float64")),
         ("std/math/v1/Vector3", pa.array([{"x": 1.0, "z": 3.0}]), ("y", "Float64", "no field")),
         (
             "std/math/v1/Vector3",
             pa.array([{"x": 1.0, "y": 2.0, "z": 3.0, "w": 4.0}]),
-            ("w", "no field", "double"),
+            ("w", "no field", "Float64"),
         ),
         (
             "std/media/v1/Image",
             pa.array([{"width": 1, "height": 2, "encoding": "rgb8", "data": b""}]),
-            ("width", "UInt32", "int64"),
+            ("width", "UInt32", "Int64"),
         ),
         (
             "std/control/v1/Twist",
             pa.array([], pa.struct([
                 ("linear", VECTOR), ("angular", pa.struct([("x", pa.float32())])),
             ])),
-            ("angular.x", "Float64", "float"),
+            ("angular.x", "Float64", "Float32"),
         ),
         (
             "std/control/v1/JointState",
             pa.array([{"names": ["a"], "positions": [1]}]),
-            ("positions[]", "Float64", "int64"),
+            ("positions[]", "Float64", "Int64"),
         ),
         (
             "std/vision/v1/Detection",
             pa.array([{"boxes": [{"x": "left"}]}]),
-            ("boxes[].x", "Float32", "string"),
+            ("boxes[].x", "Float32", "Utf8"),
         ),
-        ("std/vision/v1/Detection", pa.array([{"boxes": 1}]), ("boxes", "List<Struct>", "int64")),
+        ("std/vision/v1/Detection", pa.array([{"boxes": 1}]), ("boxes", "List<Struct>", "Int64")),
     ],
 )  # fmt: skip
 def test_a_mismatch_names_field_expected_and_found(
@@ -194,7 +194,7 @@ def test_an_input_accepts_what_converts_to_its_type() -> None:
     }
     checked = Shapes(types["inputs"]["i"]["accepts"])
     assert checked.mismatch(pa.array([1.0])) is None
-    assert checked.mismatch(pa.array([1])) == Mismatch("", "Float32 or Float64", "int64")
+    assert checked.mismatch(pa.array([1])) == Mismatch("", "Float32 or Float64", "Int64")
 
 
 # -- the environment variable ----------------------------------------------------------------------
@@ -287,14 +287,14 @@ def test_by_default_outputs_are_not_checked_and_inputs_of_any_type_and_ticks_nei
 def test_a_sender_that_warns_says_each_thing_once_and_sends(flow: Flow) -> None:
     run(typed(flow, "1"))
     assert flow.reports("sink") == ["double", "int64", "int64", "string"]
-    assert warned(flow, "source") == ["int64", "string"]
+    assert warned(flow, "source") == ["Int64", "Utf8"]
 
 
 def test_a_sender_with_errors_does_not_send(flow: Flow) -> None:
     run(typed(flow, "error"))
     found = flow.reports("source")
     assert found[0] == "sent"
-    assert [re.sub(WARNING, "", text) for text in found[1:]] == ["int64", "int64", "string"]
+    assert [re.sub(WARNING, "", text) for text in found[1:]] == ["Int64", "Int64", "Utf8"]
     assert flow.reports("sink") == ["double"]
 
 
@@ -321,13 +321,13 @@ def test_the_word_patterns_includes_them(flow: Flow) -> None:
 def test_a_receiver_always_looks_at_the_first_message(flow: Flow) -> None:
     data = "[pa.array([1]), pa.array(['x'])]"
     run(typed(flow, "", data=data, expects="std/core/v1/Float64"))
-    assert warned(flow, "sink") == ["int64"]
+    assert warned(flow, "sink") == ["Int64"]
     assert flow.reports("sink") == ["int64", "string"]
 
 
 def test_a_receiver_looks_at_every_message_if_asked_to(flow: Flow) -> None:
     run(typed(flow, "", sink="every", expects="std/core/v1/Float64"))
-    assert warned(flow, "sink") == ["int64", "string"]
+    assert warned(flow, "sink") == ["Int64", "Utf8"]
 
 
 def test_a_raw_buffer_is_bytes(flow: Flow) -> None:
@@ -351,7 +351,7 @@ def test_a_raw_buffer_is_bytes(flow: Flow) -> None:
     del flow.nodes[0]
     run(flow)
     (told,) = flow.reports("source")
-    assert re.sub(WARNING, "", told) == "uint8"
+    assert re.sub(WARNING, "", told) == "UInt8"
     assert flow.reports("sink") == ["double"]
 
 
