@@ -219,6 +219,7 @@ def check_file(path: Path) -> Iterator[Check]:
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.picture import summary
     from dorad.dataflow.support import unsupported
+    from dorad.dataflow.types.check import check_types, type_problems
 
     try:
         dataflow = load_dataflow(path)
@@ -227,7 +228,10 @@ def check_file(path: Path) -> Iterator[Check]:
             yield Check("FAIL", "dataflow", str(problem))
         return
     yield Check("PASS", "dataflow", f"{path}: ok, {summary(dataflow)}")
-    for problem in unsupported(dataflow):
+    unfit = type_problems(dataflow)
+    for problem in (*unsupported(dataflow), *unfit):
         yield Check("FAIL", "dataflow", str(problem))
-    for problem in (*dataflow.warnings, *missing_programs(dataflow, os.environ)):
-        yield Check("WARN", "dataflow", str(problem))
+    warnings = (*dataflow.warnings, *check_types(dataflow).warnings)
+    for problem in (*warnings, *missing_programs(dataflow, os.environ)):
+        if problem not in unfit:
+            yield Check("WARN", "dataflow", str(problem))
