@@ -32,7 +32,7 @@ def build(path: Path, *, uv: bool, local: bool, strict_types: bool, parallel: bo
     from dorad.cli.launching import tell_warnings
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.support import unsupported
-    from dorad.dataflow.types.check import type_problems
+    from dorad.dataflow.types.strict import type_problems
 
     dataflow = load_dataflow(path)
     missing = [p for p in unsupported(dataflow) if p.key.rpartition(".")[2] in NOT_YET]

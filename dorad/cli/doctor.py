@@ -219,7 +219,7 @@ def check_file(path: Path) -> Iterator[Check]:
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.picture import summary
     from dorad.dataflow.support import unsupported
-    from dorad.dataflow.types.check import check_types, type_problems
+    from dorad.dataflow.types.strict import all_warnings, type_problems
 
     try:
         dataflow = load_dataflow(path)
@@ -231,7 +231,6 @@ def check_file(path: Path) -> Iterator[Check]:
     unfit = type_problems(dataflow)
     for problem in (*unsupported(dataflow), *unfit):
         yield Check("FAIL", "dataflow", str(problem))
-    warnings = (*dataflow.warnings, *check_types(dataflow).warnings)
-    for problem in (*warnings, *missing_programs(dataflow, os.environ)):
+    for problem in (*all_warnings(dataflow), *missing_programs(dataflow, os.environ)):
         if problem not in unfit:
             yield Check("WARN", "dataflow", str(problem))

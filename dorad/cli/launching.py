@@ -69,7 +69,7 @@ def refuse_unsupported(dataflow: Dataflow) -> None:
     """
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.support import unsupported
-    from dorad.dataflow.types.check import type_problems
+    from dorad.dataflow.types.strict import type_problems
 
     problems = (*unsupported(dataflow), *type_problems(dataflow))
     if problems:
@@ -79,10 +79,9 @@ def refuse_unsupported(dataflow: Dataflow) -> None:
 def tell_warnings(dataflow: Dataflow) -> None:
     """Say on standard error what will not do what the file hopes for."""
     from dorad.cli.session import tell
-    from dorad.dataflow.problems import in_order
-    from dorad.dataflow.types.check import check_types
+    from dorad.dataflow.types.strict import all_warnings
 
-    for warning in in_order((*dataflow.warnings, *check_types(dataflow).warnings)):
+    for warning in all_warnings(dataflow):
         tell("warning:", "yellow", str(warning))
 
 

@@ -42,18 +42,15 @@ def validate(path: Path | None, *, strict_types: bool, as_json: bool) -> int:
 
 
 def _check(path: Path, dataflow: "Dataflow", *, strict_types: bool, as_json: bool) -> int:
-    from dorad.dataflow.problems import in_order
     from dorad.dataflow.support import unsupported
-    from dorad.dataflow.types.check import check_types, type_problems
+    from dorad.dataflow.types.check import check_types
+    from dorad.dataflow.types.strict import all_warnings, type_problems
     from dorad.dataflow.types.user import read_user_types
 
     read_user_types(path.parent)  # also where no port has a type, and nothing else looks
-    types = check_types(dataflow)
     problems = type_problems(dataflow, strict=strict_types)
-    warnings = in_order(
-        warning for warning in (*dataflow.warnings, *types.warnings) if warning not in problems
-    )
-    notes = (*unsupported(dataflow), *types.inferred)
+    warnings = tuple(found for found in all_warnings(dataflow) if found not in problems)
+    notes = (*unsupported(dataflow), *check_types(dataflow).inferred)
     programs = missing_programs(dataflow, os.environ)
     return _report(path, dataflow, problems, (*warnings, *programs), notes, as_json=as_json)
 

@@ -28,7 +28,7 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
 from dorad.dataflow.support import unsupported
 from dorad.dataflow.topology import changes
-from dorad.dataflow.types.check import type_problems
+from dorad.dataflow.types.strict import type_problems
 from dorad.launch.command import LaunchContext
 from dorad.launch.model import LaunchError
 from dorad.logs.journal.writer import Journal

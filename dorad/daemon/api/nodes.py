@@ -12,7 +12,7 @@ from dorad.daemon.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.support import unsupported
-from dorad.dataflow.types.check import type_problems
+from dorad.dataflow.types.strict import type_problems
 from dorad.realtime.schedule import in_words
 
 if TYPE_CHECKING:

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from dorad.dataflow.types.compatible import Rule
     from dorad.dataflow.types.ports import Body
 
-KEYS = frozenset(
-    ("input_types", "output_types", "output_metadata", "pattern", "type_rules", "strict_types")
-)
-"""The keys whose warnings are about types."""
-
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -43,20 +38,6 @@ class Findings:
 def check_types(dataflow: Dataflow) -> Findings:
     """Look at every annotation and every edge."""
     return _Check(dataflow).run() if is_typed(dataflow) else Findings()
-
-
-def type_problems(dataflow: Dataflow, *, strict: bool = False) -> tuple[Problem, ...]:
-    """What makes the dataflow unfit to run: all findings if it is, or asks to be, strict."""
-    if not strict and not dataflow.strict_types:
-        return ()
-    found = check_types(dataflow)
-    named = (warning for warning in dataflow.warnings if about_types(warning))
-    return in_order((*named, *found.warnings, *found.lacking))
-
-
-def about_types(problem: Problem) -> bool:
-    """Whether a warning that was made while the file was read is about types."""
-    return not KEYS.isdisjoint(problem.key.replace("[", ".").split("."))
 
 
 class _Check:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dorad.dataflow.types.check import check_types, type_problems
+from dorad.dataflow.types.check import check_types
+from dorad.dataflow.types.strict import type_problems
 from tests.dataflow.reading import read
 
 EDGE = """
