@@ -28,7 +28,7 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
 from dorad.dataflow.support import unsupported
 from dorad.dataflow.topology import changes
-from dorad.dataflow.types.strict import type_problems
+from dorad.dataflow.types.strict import change_problems
 from dorad.launch.command import LaunchContext
 from dorad.launch.model import LaunchError
 from dorad.logs.journal.writer import Journal
@@ -184,6 +184,8 @@ class Registry:
         if self._closing:
             raise ControlError("busy", "the daemon is ending")
         dataflow = _checked(descriptor, path)
+        if unfit := change_problems(dataflow):
+            raise _refused(DataflowError(unfit))
         number = str(uuid.uuid4())
         row = Row(
             uuid=number,
@@ -595,7 +597,7 @@ class Registry:
 def _checked(descriptor: dict[str, Any], path: str) -> Dataflow:
     try:
         dataflow = from_descriptor(descriptor, path=Path(path))
-        problems = (*unsupported(dataflow), *type_problems(dataflow))
+        problems = unsupported(dataflow)
     except DataflowError as error:
         raise _refused(error) from error
     if problems:

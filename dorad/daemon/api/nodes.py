@@ -12,7 +12,7 @@ from dorad.daemon.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.support import unsupported
-from dorad.dataflow.types.strict import type_problems
+from dorad.dataflow.types.strict import change_problems
 from dorad.realtime.schedule import in_words
 
 if TYPE_CHECKING:
@@ -200,6 +200,6 @@ def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow
         raise ControlError(error.code, error.message, error.hint, list(error.problems)) from error
     if problems := unsupported(after):
         raise ControlError("refused", "not all of it is supported", None, list(map(str, problems)))
-    if problems := type_problems(after):
+    if problems := change_problems(after):
         raise ControlError("refused", "types do not fit", None, list(map(str, problems)))
     return after

@@ -21,13 +21,25 @@ def type_problems(dataflow: Dataflow, *, strict: bool = False) -> tuple[Problem,
     """What makes the dataflow unfit to run: all findings if it is, or asks to be, strict."""
     if not strict and not dataflow.strict_types:
         return ()
-    found = [warning for warning in dataflow.warnings if about_types(warning)]
-    if is_typed(dataflow):
-        from dorad.dataflow.types.check import check_types  # most dataflows have no types
+    named = (warning for warning in dataflow.warnings if about_types(warning))
+    return in_order((*named, *_of_edges(dataflow)))
 
-        findings = check_types(dataflow)
-        found += (*findings.warnings, *findings.lacking)
-    return in_order(found)
+
+def change_problems(dataflow: Dataflow) -> tuple[Problem, ...]:
+    """What forbids a dataflow that was read before, or changed since, if it asks to be strict.
+
+    The type of an input that was disconnected does not.
+    """
+    return _of_edges(dataflow) if dataflow.strict_types else ()
+
+
+def _of_edges(dataflow: Dataflow) -> tuple[Problem, ...]:
+    if not is_typed(dataflow):
+        return ()
+    from dorad.dataflow.types.check import check_types  # most dataflows have no types
+
+    findings = check_types(dataflow)
+    return in_order((*findings.warnings, *findings.lacking))
 
 
 def all_warnings(dataflow: Dataflow) -> tuple[Problem, ...]:

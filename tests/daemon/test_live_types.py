@@ -1,0 +1,101 @@
+"""Types of ports under the daemon: they travel with the dataflow, and hold for what is changed."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.flows import SOURCE, logged, write_flow
+
+pytestmark = pytest.mark.timeout(120)
+
+IDLE = """
+    from dora import Node
+
+    for event in Node():
+        if event["type"] == "INPUT":
+            print("got", event["id"])
+"""
+OWN = """
+types:
+  Reading: {arrow: Struct, fields: [{name: number, type: Int64}]}
+"""
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def typed_flow(folder: Path, **top: object) -> Path:
+    """Write a dataflow whose source says that it sends a type of the user's, and does not."""
+    (folder / "types" / "acme").mkdir(parents=True)
+    (folder / "types" / "acme" / "v1.yml").write_text(OWN)
+    nodes = [
+        {
+            "id": "source",
+            "path": "source.py",
+            "inputs": {"tick": "dora/timer/hz/50"},
+            "outputs": ["number", "other"],
+            "output_types": {"number": "acme/v1/Reading", "other": "std/core/v1/Bool"},
+            "restart_policy": "always",
+            "env": {"DORA_RUNTIME_TYPE_CHECK": "warn"},
+        },
+        {
+            "id": "sink",
+            "path": "sink.py",
+            "inputs": {"first": "source/number"},
+            "input_types": {"first": "acme/v1/Reading"},
+        },
+    ]
+    file = write_flow(folder, nodes, source=SOURCE, sink=IDLE)
+    file.write_text(yaml.safe_dump({**top, "nodes": nodes}, sort_keys=False))
+    return file
+
+
+def warnings(folder: Path, node: str) -> list[str]:
+    return [line for line in logged(folder, node) if line.startswith("type mismatch")]
+
+
+def test_types_of_the_user_are_with_the_daemon_whatever_becomes_of_their_files(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    dorad.dora_ok("start", typed_flow(tmp_path), "--name", "flow", "--detach")
+    dorad.until(lambda: warnings(tmp_path, "source") and warnings(tmp_path, "sink"))
+    told = (
+        "type mismatch: source/number -> sink/first: not acme/v1/Reading: "
+        "expected Struct, found Int64"
+    )
+    assert warnings(tmp_path, "source") == warnings(tmp_path, "sink") == [told]
+    shutil.rmtree(tmp_path / "types")
+    dorad.kill()
+    dorad.start()
+    dorad.dora_ok("node", "restart", "source")
+    dorad.until(lambda: len(warnings(tmp_path, "source")) > 1)
+    assert set(warnings(tmp_path, "source")) == {told}
+
+
+def test_a_change_has_to_fit_where_types_are_strict_and_a_new_edge_is_checked(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    file = typed_flow(tmp_path, strict_types=True)
+    text = file.read_text()
+    file.write_text(text.replace("first: acme/v1/Reading", "first: std/core/v1/String"))
+    refused = dorad.dora("start", file, "--detach")
+    assert refused.returncode == 1
+    assert "but `std/core/v1/String` is expected" in refused.stderr
+
+    file.write_text(text)
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    dorad.until(lambda: warnings(tmp_path, "sink"), why="it has to run")
+    dorad.dora_ok("node", "disconnect", "source/number", "sink/first")
+    refused = dorad.dora("node", "connect", "source/other", "sink/first")
+    assert refused.returncode == 1
+    assert "`source/other` gives `std/core/v1/Bool`, but `acme/v1/Reading` is" in refused.stderr
+    dorad.dora_ok("node", "connect", "source/other", "sink/untyped")
+    dorad.dora_ok("node", "connect", "source/number", "sink/first")
+    dorad.until(lambda: len(warnings(tmp_path, "sink")) == 2, why="the edge is a new one")
