@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.dataflow.errors import TextError
 from dorad.dataflow.modules.rewrite import entries, set_entries, text
+from dorad.dataflow.types.compatible import fits
+from dorad.dataflow.types.urn import parse_urn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dorad.dataflow.document import Value
+    from dorad.dataflow.types.compatible import Rule
 
 
 class PortType(NamedTuple):
@@ -20,9 +24,28 @@ class PortType(NamedTuple):
     """In words: "the input `goal` of modules/nav.yml"."""
 
 
-def agree(sender: str, receiver: str) -> bool:
-    """Whether data of the type `sender` may go where `receiver` is expected; both are URNs."""
-    return sender == receiver
+def agree(sender: str, receiver: str, rules: Sequence[Rule] = ()) -> bool:
+    """Whether data of the type `sender` may go where `receiver` is expected; both are URNs.
+
+    `rules` are the dataflow's own conversions. What is no URN agrees with itself alone.
+    """
+    try:
+        return sender == receiver or fits(parse_urn(sender), parse_urn(receiver), rules)
+    except TextError:
+        return False
+
+
+def rules_of(root: Value) -> list[Rule]:
+    """The conversions that a dataflow's `type_rules` add, as far as they name types."""
+    given = root.data.get("type_rules") if isinstance(root.data, dict) else None
+    rules = []
+    for item in given.data if given is not None and isinstance(given.data, list) else ():
+        ends = item.data if isinstance(item.data, dict) else {}
+        try:
+            rules.append((parse_urn(ends["from"].text), parse_urn(ends["to"].text)))
+        except (KeyError, TextError):
+            continue  # told of where the file is read, and where types are checked
+    return rules
 
 
 def carry(
@@ -32,12 +55,13 @@ def carry(
     ports: Sequence[PortType],
     *,
     inwards: bool,
+    rules: Sequence[Rule],
     report: Callable[[Value, str], None],
 ) -> None:
     """Give an input or output of a node the type of the ports that lead to it, innermost first.
 
     `key` is `input_types` or `output_types`, `body` what holds it. A type that the node has itself
-    stays. What a port says that does not agree is reported at that, or else at the node.
+    stays. What a port says that does not agree, `rules` considered, is reported at that, or else at the node.
     """
     types = entries(body, key)
     own = types.get(name)
@@ -48,7 +72,7 @@ def carry(
         assert own is not None
         mine = str(own.data)
         sender, receiver = (port.urn, mine) if inwards else (mine, port.urn)
-        if not agree(sender, receiver):
+        if not agree(sender, receiver, rules):
             report(own, f"`{mine}` does not agree with `{port.urn}`, the type of {port.port}")
 
 

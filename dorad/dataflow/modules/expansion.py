@@ -11,6 +11,7 @@ from dorad.dataflow.document import walk
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.model import ModuleUse, module_of
+from dorad.dataflow.modules.agreement import rules_of
 from dorad.dataflow.modules.flatten import Flattening
 from dorad.dataflow.modules.module import Level, Member
 from dorad.dataflow.modules.project import Project
@@ -130,7 +131,7 @@ def _flat(
     strict_types: bool,
 ) -> Expanded:
     found = Problems(problems.file)
-    flattening = Flattening(project, found, strict_types=strict_types)
+    flattening = Flattening(project, found, strict_types=strict_types, rules=rules_of(root))
     values = flattening.nodes(level)
     assert isinstance(root.data, dict)
     root.data["nodes"].data = values

@@ -15,7 +15,7 @@ from dorad.dataflow.modules.rewrite import copied, entries, placed, set_entries,
 from dorad.dataflow.sources import parse_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dorad.dataflow.document import Value
     from dorad.dataflow.model import Node, Source
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.modules.module import Level
     from dorad.dataflow.modules.project import Project
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.types.compatible import Rule
 
 _MAY_BUILD = (NodeKind.PATH, NodeKind.DYNAMIC, NodeKind.SHELL, NodeKind.URL)
 
@@ -58,12 +59,20 @@ class _Use:
 class Flattening:
     """The nodes of a dataflow and of its modules, as one list."""
 
-    def __init__(self, project: Project, problems: Problems, *, strict_types: bool) -> None:
+    def __init__(
+        self,
+        project: Project,
+        problems: Problems,
+        *,
+        strict_types: bool,
+        rules: Sequence[Rule] = (),
+    ) -> None:
         self.uses: list[ModuleUse] = []
         """Outer ones first."""
         self._project = project
         self._problems = problems
         self._strict_types = strict_types
+        self._rules = rules
 
     def nodes(self, level: Level) -> list[Value]:
         """All nodes of the dataflow; what is wrong goes to `problems` under their keys."""
@@ -187,11 +196,17 @@ class Flattening:
         for body, names in fed:
             for name, port in names.items():
                 types = use.bindings[port].types
-                carry(body, "input_types", name, types, inwards=True, report=self._disagree)
+                self._carry(body, "input_types", name, types, inwards=True)
         for (member, output), types in use.wanted.items():
             if member == node.id:
                 body, name = _sender(node, value, output)
-                carry(body, "output_types", name, types, inwards=False, report=self._disagree)
+                self._carry(body, "output_types", name, types, inwards=False)
+
+    def _carry(
+        self, body: Value, key: str, name: str, types: Sequence[PortType], *, inwards: bool
+    ) -> None:
+        rules, report = self._rules, self._disagree
+        carry(body, key, name, types, inwards=inwards, rules=rules, report=report)
 
     def _disagree(self, place: Value, message: str) -> None:
         if self._strict_types:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.dataflow.types.check import check_types
+
 if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow
 
@@ -34,6 +36,9 @@ nodes:
 """
 
 
+RULED = FLOW + f"type_rules: [{{from: {IMAGE}, to: {DEPTH}}}]\n"
+
+
 def _warnings(flow: Dataflow) -> list[str]:
     return [str(warning) for warning in flow.warnings]
 
@@ -46,6 +51,30 @@ def test_nodes_get_the_types_of_the_ports(project: Project) -> None:
     assert flow.node("see.b").types.inputs == {"frame": IMAGE}
     assert flow.node("see.b").types.outputs == {}
     assert _warnings(flow) == []
+
+
+@pytest.mark.parametrize("own", [DEPTH, "std/core/v1/Bytes", f"{IMAGE}[encoding=rgb8]"])
+def test_a_type_that_the_ports_converts_to_agrees(project: Project, own: str) -> None:
+    typed = f"path: a.py\n  input_types: {{frame: '{own}'}}"
+    project.write("see.yml", SEE.replace("path: a.py", typed))
+    flow = project.flow(RULED)
+    assert flow.node("see.a").types.inputs == {"frame": own}
+    assert _warnings(flow) == []
+    assert bool(_warnings(project.flow(FLOW))) == (own == DEPTH)
+
+
+def test_types_are_checked_across_modules_and_told_in_their_files(project: Project) -> None:
+    project.write("see.yml", SEE.replace(IMAGE, "acme/v1/Picture"))
+    project.write("types/acme/v1.yml", "types: {Picture: {arrow: Struct}}")
+    flow = project.flow(f"""
+        nodes:
+        - {{id: camera, path: c, outputs: [image], output_types: {{image: {IMAGE}}}}}
+        - {{id: see, module: see.yml, inputs: {{image: camera/image}}}}
+        """)
+    found = [str(warning) for warning in check_types(flow).warnings]
+    assert len(found) == 2
+    assert found[0].startswith("see.yml:8:12: nodes[0].input_types.frame: ")
+    assert "`camera/image` gives `std/media/v1/Image`, but `acme/v1/Picture` is" in found[0]
 
 
 def test_what_a_node_says_itself_stays(project: Project) -> None:
