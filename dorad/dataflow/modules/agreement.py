@@ -61,7 +61,8 @@ def carry(
     """Give an input or output of a node the type of the ports that lead to it, innermost first.
 
     `key` is `input_types` or `output_types`, `body` what holds it. A type that the node has itself
-    stays. What a port says that does not agree, `rules` considered, is reported at that, or else at the node.
+    stays. What a port says that does not agree, `rules` considered, is reported at that, or else at
+    the node.
     """
     types = entries(body, key)
     own = types.get(name)
