@@ -33,7 +33,7 @@ class Reader:
         kind = array.type
         if not pa.types.is_struct(kind):
             raise TypeError(f"not {self.URN}: {kind}")
-        for field in self.TYPE:
+        for field in self.TYPE if kind != self.TYPE else ():
             if kind.get_field_index(field.name) < 0:
                 raise TypeError(f"not {self.URN}: there is no field {field.name!r}")
         if not 0 <= index < len(array):
