@@ -99,6 +99,7 @@ def show_type(urn: str, path: Path | None, *, as_json: bool) -> None:
         click.echo("  fields:")
         for field in found.fields:
             note = "" if field.nullable else "  (never null)"
+            note += f"  {field.description}" if field.description else ""
             click.echo(f"    {field.name:{width}}  {field.shape}{note}")
     for param in found.params:
         default = f" = {param.default}" if param.default is not None else ""

@@ -27,6 +27,9 @@ VARIABLE = "DORA_RUNTIME_TYPE_CHECK"
 WARN = ("1", "true", "warn")
 OFF = ("", "0", "false", "off")
 
+MOST_TOLD = 100
+"""Different things that are told of one output or edge."""
+
 CORRELATED = frozenset(("request_id", "goal_id", "goal_status"))
 """Metadata of messages that are not checked, as in dora: a result may be of another type."""
 
@@ -154,7 +157,7 @@ class PortCheck:
     def warn(self, node_id: str, found: tuple[str, dict[str, str]]) -> None:
         """Say what is wrong, but the same thing only once."""
         text, parts = found
-        if text not in self._told:
+        if text not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(text)
             line = logbridge.line(node_id, "warn", f"type mismatch: {text}", "dora.types", parts)
             logbridge.emit(line)
@@ -202,7 +205,7 @@ class CheckingSender:
         found = check.mismatch(data)
         # What is refused was not the first message: it is not sent.
         if check.setting.first and (found is None or not check.setting.error):
-            del self._checks[output]
+            self._checks.pop(output, None)
         if found is None:
             return
         if check.setting.error:

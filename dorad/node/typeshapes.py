@@ -80,8 +80,8 @@ class Shapes:
     def __init__(self, shapes: list[Any]) -> None:
         self._shapes = shapes
         self._strict = any(map(_forbids_nulls, shapes))
-        self._seen: Any = None
-        self._found: Mismatch | None = None
+        self._last: tuple[Any, Mismatch | None] = (None, None)
+        """The Arrow type that was looked at last, and what was found: several threads may send."""
 
     def mismatch(self, data: Any) -> Mismatch | None:
         """What is wrong with what a node sends or receives; None if nothing is."""
@@ -91,14 +91,18 @@ class Shapes:
         elif isinstance(data, bytes):
             kind = pa.uint8()
         elif hasattr(data, "__array_interface__"):
-            kind = pa.from_numpy_dtype(data.dtype)
+            try:
+                kind = pa.from_numpy_dtype(data.dtype)
+            except pa.ArrowNotImplementedError:
+                return None  # cannot be sent, which is told better where it is tried
         else:
             array = as_array(data)
             kind = array.type
-        if self._strict or self._seen is None or kind != self._seen:
-            self._seen = kind
-            self._found = self._look(kind, array)
-        return self._found
+        seen, found = self._last
+        if self._strict or seen is None or kind != seen:
+            found = self._look(kind, array)
+            self._last = (kind, found)
+        return found
 
     def _look(self, kind: Any, array: Any) -> Mismatch | None:
         first: Mismatch | None = None
@@ -141,8 +145,8 @@ def _compare_fields(fields: list[Any], kind: Any, array: Any, path: str) -> Mism
         found = _compare(shape, kind.field(at).type, part, inner)
         if found is not None:
             return found
-        if not nullable and part is not None and (nulls := part.null_count):
-            return Mismatch(inner, "no nulls", f"{nulls} null{'s' if nulls > 1 else ''}")
+        if not nullable and part is not None and part.null_count:
+            return Mismatch(inner, "no nulls", "nulls")
     if kind.num_fields > len(fields):
         known = {field[0] for field in fields}
         extra = next(field for field in kind if field.name not in known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.dataflow.errors import TextError
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHAT = "a mapping with `arrow`"
+MOST_DEEP = 32
+"""Types within types."""
+MOST_FIELDS = 10_000
+"""Of one type, once all types in it are written out."""
 
 
 class Draft(NamedTuple):
@@ -73,7 +78,35 @@ def read_drafts(found: Sequence[Draft]) -> tuple[TypeDef, ...]:
             draft.problems.error(
                 place, f"contains itself: {' -> '.join(circle)}", "a message would have no end"
             )
+    if not reported:
+        _check_size(found, by_urn)
     return tuple(types)
+
+
+def _check_size(found: Sequence[Draft], types: Mapping[str, TypeDef]) -> None:
+    """Report types that are too deep or too much once the types in them are written out."""
+    known = {**{each.urn: each for each in standard_types()}, **types}
+    parts = {urn: [each for each in map(_named, _shapes(known[urn])) if each] for urn in known}
+    places = {draft.urn: draft for draft in found}
+    height: dict[str, int] = {}
+    size: dict[str, int] = {}
+    for urn in TopologicalSorter(parts).static_order():
+        height[urn] = 1 + max((height[part] for part in parts[urn]), default=0)
+        size[urn] = len(_shapes(known[urn])) + sum(size[part] for part in parts[urn])
+        if urn not in places or not (height[urn] > MOST_DEEP or size[urn] > MOST_FIELDS):
+            continue
+        draft = places[urn]
+        draft.problems.error_in_name(
+            draft.value,
+            f"is more than {MOST_DEEP} types deep"
+            if height[urn] > MOST_DEEP
+            else f"has more than {MOST_FIELDS} fields, with those of its parts",
+        )
+        height[urn], size[urn] = 1, 1  # what contains it is not complained of again
+
+
+def _shapes(definition: TypeDef) -> list[Shape]:
+    return [found.shape for found in definition.fields] or [definition.shape]
 
 
 def _read(draft: Draft, urns: Sequence[str], places: dict[tuple[str, str], Value]) -> TypeDef:
@@ -113,12 +146,12 @@ def _read_fields(
         block.required_text("type", "`Float32`, `List<Utf8>`, another type")
         shape = block.checked("type", lambda text: parse_shape(text, urns), None)
         nullable = block.flag("nullable")
-        block.ignore("description")
+        description = block.text("description")
         block.finish()
         if name in found:
             draft.problems.error(block.name_of("name"), f"two fields with the name `{name}`")
         elif shape is not None:
-            found[name] = Field(name, shape, nullable is not False)
+            found[name] = Field(name, shape, nullable is not False, description)
             if (inner := _named(shape)) is not None:
                 places.setdefault((draft.urn, inner), block.name_of("type"))
     return tuple(found.values())
@@ -165,8 +198,7 @@ def _circle(types: Mapping[str, TypeDef], start: str) -> list[str]:
         definition = types.get(way[-1])
         if definition is None:
             continue
-        shapes = [found.shape for found in definition.fields] or [definition.shape]
-        for inner in map(_named, shapes):
+        for inner in map(_named, _shapes(definition)):
             if inner == start:
                 return [*way, start]
             if inner is not None and inner not in seen:
@@ -187,6 +219,7 @@ def plain_definition(definition: TypeDef) -> dict[str, Any]:
         found["fields"] = [
             {"name": item.name, "type": str(item.shape)}
             | ({} if item.nullable else {"nullable": False})
+            | _given(item, "description")
             for item in shape.fields
         ]
     if definition.metadata:
@@ -196,6 +229,6 @@ def plain_definition(definition: TypeDef) -> dict[str, Any]:
     return found
 
 
-def _given(item: Param | MetadataKey, *names: str) -> dict[str, Any]:
+def _given(item: Field | Param | MetadataKey, *names: str) -> dict[str, Any]:
     values = {name: getattr(item, name) for name in names}
     return {name: value for name, value in values.items() if value not in (None, False)}

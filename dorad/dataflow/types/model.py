@@ -70,6 +70,7 @@ class Field:
     name: str
     shape: Shape
     nullable: bool = True
+    description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

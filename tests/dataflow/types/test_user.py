@@ -77,7 +77,7 @@ def test_a_definition_is_read_whole(tmp_path: Path) -> None:
         (
             Field("angle", Scalar("Float64"), nullable=False),
             Field("place", Named("std/math/v1/Vector3")),
-            Field("names", ListOf(Scalar("Utf8"))),
+            Field("names", ListOf(Scalar("Utf8")), description="what people call it"),
             Field("path", ListOf(Named("std/math/v1/Pose"))),
         )
     )
@@ -206,6 +206,19 @@ def test_a_circle_of_types_is_told_once(tmp_path: Path) -> None:
         """
     (told,) = wrong(tmp_path, text)
     assert told.startswith("4:30: types.A.fields[0].type: contains itself: acme/v1/A -> ")
+
+
+def test_types_that_grow_beyond_measure_are_refused(tmp_path: Path) -> None:
+    doubled = ["types:", "  T0: {arrow: Float32}"]
+    chained = ["types:", "  T0: {arrow: Float32}"]
+    for n in range(1, 40):
+        two = f"[{{name: a, type: T{n - 1}}}, {{name: b, type: T{n - 1}}}]"
+        doubled.append(f"  T{n}: {{arrow: Struct, fields: {two}}}")
+        chained.append(f"  T{n}: {{arrow: List<T{n - 1}>}}")
+    told = wrong(tmp_path, "\n".join(doubled))
+    assert told[0] == "14:3: types.T12: has more than 10000 fields, with those of its parts"
+    assert 1 < len(told) < 4
+    assert wrong(tmp_path, "\n".join(chained)) == ["34:3: types.T32: is more than 32 types deep"]
 
 
 def test_the_prefix_of_the_standard_library_is_refused(tmp_path: Path) -> None:

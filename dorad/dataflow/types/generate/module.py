@@ -94,9 +94,8 @@ class _Writer:
 
     def _about(self) -> str:
         """What the type is, fit for a docstring."""
-        text = " ".join((self._type.description or "").split()).rstrip(".")
-        safe = text.replace("\\", "/").replace('"', "'")
-        return f"`{self._type.urn}`: {safe}." if safe else f"`{self._type.urn}`."
+        text = _sentence(self._type.description)
+        return f"`{self._type.urn}`: {text}." if text else f"`{self._type.urn}`."
 
     # -- structs -----------------------------------------------------------------------------
 
@@ -115,7 +114,7 @@ class _Writer:
                 "",
                 "    @property",
                 *_property(name, self._words.reads(field.shape)),
-                f'        """The field `{_printable(field.name)}`."""',
+                f'        """{_field_about(field)}"""',
                 *self._read(field),
             ]
         dtype = self._numbers(fields)
@@ -270,6 +269,18 @@ def _fitting(before: str, annotation: str, after: str) -> str:
     if len(line) <= WIDTH or "[" not in annotation or " | " in annotation.partition("[")[0]:
         return line
     return f"{before}{annotation.partition('[')[0]}[Any]{after}"
+
+
+def _sentence(text: str | None) -> str:
+    """A description on one line, fit for a docstring."""
+    line = " ".join((text or "").split()).rstrip(".")
+    return line.replace("\\", "/").replace('"', "'")
+
+
+def _field_about(field: Field) -> str:
+    text = _sentence(field.description)
+    name = f"The field `{_printable(field.name)}`"
+    return f"{name}: {text}." if text else f"{name}."
 
 
 def _printable(name: str) -> str:
