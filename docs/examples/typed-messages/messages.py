@@ -172,8 +172,11 @@ def _as(data: NDArray[np.uint8], kind: Any) -> NDArray[Any]:
     return view
 
 
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+
+
 def _array(kind: pa.DataType, values: Any) -> pa.Array:
-    numbers = np.asarray(values, kind.to_pandas_dtype())
+    numbers = np.asarray(values, _FLOATS.get(str(kind), str(kind)))
     if numbers.ndim != 1:
         numbers = numbers.reshape(-1)
     return pa.array(np.ascontiguousarray(numbers), kind)

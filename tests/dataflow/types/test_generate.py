@@ -20,6 +20,7 @@ from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.model import Scalar, Shape, Struct, TypeDef
 from dorad.node.typeshapes import Shapes
 
+ROOT = Path(__file__).parents[3]
 OWN = """
 types:
   acme/arm/v1/Everything:
@@ -112,11 +113,16 @@ def test_a_formatter_finds_nothing_to_change(text: str, width: int) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.timeout(180)
 def test_a_strict_type_checker_finds_nothing_wrong(text: str, tmp_path: Path) -> None:
     (tmp_path / "messages.py").write_text(text, encoding="utf-8")
     use = "from messages import Pose, image\n\n\nimage(1)\nx: str = Pose(1).position.x\n"
     (tmp_path / "use.py").write_text(use, encoding="utf-8")
-    command = [sys.executable, "-m", "mypy", "--config-file=", "--strict", "messages.py", "use.py"]
+    # What `make lint` knows of numpy is of use; without it this takes some seconds.
+    command = [
+        *(sys.executable, "-m", "mypy", "--config-file=", "--strict", "--python-version=3.11"),
+        *(f"--cache-dir={ROOT / '.mypy_cache'}", "messages.py", "use.py"),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     told = [line for line in done.stdout.splitlines() if ": error:" in line]
     assert [line.partition(":")[0] for line in told] == ["use.py"] * 2, done.stdout
