@@ -78,6 +78,20 @@ def test_a_program_that_is_missing_is_a_warning(healthy, tmp_path):
     assert "  WARN  dataflow: flow.yml:3:" in result.stdout
 
 
+def test_types_that_do_not_fit_are_a_warning_and_where_they_are_strict_a_failure(healthy, tmp_path):
+    flow = (
+        "nodes:\n  - {id: a, path: dynamic, outputs: [x], output_types: {x: std/core/v1/Bool}}\n"
+        "  - {id: b, path: dynamic, inputs: {x: a/x}, input_types: {x: std/core/v1/String}}\n"
+    )
+    for strict, code, level in (("false", 0, "WARN"), ("true", 1, "FAIL")):
+        (tmp_path / "flow.yml").write_text(f"{flow}strict_types: {strict}\n")
+        result = healthy.dora("doctor", "--dataflow", "flow.yml", cwd=tmp_path)
+        assert result.returncode == code
+        lines = [line for line in result.stdout.splitlines() if "`a/x` gives" in line]
+        assert len(lines) == 1
+        assert lines[0].startswith(f"  {level}  dataflow: flow.yml:3:")
+
+
 def test_shared_memory_that_is_not_there_is_a_failure(tmp_path):
     check = check_shared_memory(tmp_path / "shm")
     assert check.level == "FAIL"

@@ -201,3 +201,14 @@ nodes:
 - {id: t, path: t, inputs: {i: m/o}, outputs: [o]}
 """
     assert Elements(page(flow(text))).of_class("frame") == []
+
+
+def test_an_edge_says_the_type_of_its_output():
+    typed = FLOW.replace(
+        "    outputs: [image]\n",
+        "    outputs: [image]\n    output_types: {image: 'std/media/v1/Image[encoding=rgb8]'}\n",
+    ).replace("frame: {source: camera/image", "image: {source: camera/image")
+    html = page(flow(typed))
+    assert "image [Image]" in html
+    assert "std/media/v1/Image[encoding=rgb8]" in html  # in the tooltip
+    assert "[]" not in page(flow())
