@@ -21,6 +21,10 @@ _T = TypeVar("_T")
 _BytesLike = bytes | bytearray | memoryview | NDArray[Any]
 
 
+def _lists(item: pa.DataType, depth: int) -> pa.DataType:
+    return pa.large_list(_lists(item, depth - 1) if depth > 1 else item)
+
+
 class Reader:
     """One value of a struct array, read where it lies; it cannot be changed."""
 

@@ -45,6 +45,7 @@ types:
       - {name: images, type: "List<std/media/v1/Image>"}
       - {name: bits, type: "List<Boolean>"}
       - {name: way, type: Path}
+      - {name: a_rather_long_name_of_a_field_with, type: "List<List<List<List<List<Utf8>>>>>"}
   acme/arm/v1/Speed: {arrow: Float32, params: [{name: unit}]}
   acme/arm/v1/Path: {arrow: List<Vector3>}
   acme/arm/v1/Image: {arrow: Struct, fields: [{name: index, type: Int8}, {name: "y", type: Int8}]}
@@ -143,6 +144,9 @@ def test_names_are_those_of_python() -> None:
     assert field_names(["a b", "class", "9", "_x", "a_b", "array", ""]) == [
         *("a_b", "class_", "f_9", "f_x", "a_b_", "array_", "f_"),
     ]
+    assert field_names(["list", "property", "Any", "id", "type", "max", "Pose"], ["Pose"]) == [
+        *("list_", "property_", "Any_", "id", "type", "max", "Pose_"),
+    ]
 
 
 def test_a_name_that_others_have_gets_its_prefix_before_it() -> None:
@@ -161,6 +165,14 @@ def test_a_name_that_others_have_gets_its_prefix_before_it() -> None:
         "Read_x",
         "AX",
     ]
+    assert named("a/v1/list", "std/x/v1/Pose", "a/v1/pose", "a/v1/_items", "1/v1/Int") == [
+        "List",
+        "Pose",
+        "APose",
+        "Items",
+        "Int",
+    ]
+    assert named("1/v1/T", "a/v1/t") == ["T1T", "AT"]
     assert len(set(named("a/v1/T", "a/v2/T", "A/v1/T", "b/v1/ReadT", "b/v1/T"))) == 5
 
 
@@ -316,6 +328,7 @@ def test_types_of_the_user_whatever_their_fields_are(made: Any) -> None:
         "images": [made.image(np.zeros((2, 3), np.uint8))],
         "bits": [True, False],
         "way": [v(0, 0, 1), v(0, 0, 2)],
+        "a_rather_long_name_of_a_field_with": [[[[["x"], []]]]],
     }
     array = made.everything(**values)
     conforms("acme/arm/v1/Everything", array)
@@ -331,6 +344,7 @@ def test_types_of_the_user_whatever_their_fields_are(made: Any) -> None:
     assert read.images[0].pixels.shape == (2, 3, 1)
     assert read.bits.tolist() == [True, False]
     assert [step.z for step in read.way] == [1, 2]
+    assert read.a_rather_long_name_of_a_field_with == [[[[["x"], []]]]]
 
 
 def test_types_of_the_user_that_are_no_structs(made: Any) -> None:

@@ -108,8 +108,7 @@ class _Writer:
             f'    URN: ClassVar[str] = "{self._type.urn}"',
             *self._arrow_type(fields),
         ]
-        taken = ("numpy",) if self._numbers(fields) else ()
-        for field, name in zip(fields, field_names((f.name for f in fields), taken), strict=True):
+        for field, name in zip(fields, self._field_names(fields), strict=True):
             lines += [
                 "",
                 "    @property",
@@ -129,6 +128,11 @@ class _Writer:
         text = "\n".join(lines)
         special = SPECIAL.get(self._type.urn)
         return text if special is None else f"{text}\n\n{special.members.rstrip()}"
+
+    def _field_names(self, fields: Sequence[Field]) -> list[str]:
+        """The names of properties: none that is a type's within its class."""
+        taken = (*self._words.class_names, *(("numpy",) if self._numbers(fields) else ()))
+        return field_names((field.name for field in fields), taken)
 
     def _read(self, field: Field) -> list[str]:
         """The lines that read a field, which no formatter joins or splits."""
@@ -175,7 +179,7 @@ class _Writer:
             return special.builder.format(
                 function=self._function, name=self._name, urn=self._type.urn
             ).rstrip()
-        names = field_names(field.name for field in fields)
+        names = self._field_names(fields)
         head = [f"def {self._function}("]
         if not fields:
             head += ["    fields: dict[str, Any],", ") -> pa.StructArray:"]
@@ -266,9 +270,12 @@ def _property(name: str, annotation: str) -> list[str]:
 def _fitting(before: str, annotation: str, after: str) -> str:
     """The line; an annotation that is too long for it says only what is outermost."""
     line = f"{before}{annotation}{after}"
-    if len(line) <= WIDTH or "[" not in annotation or " | " in annotation.partition("[")[0]:
+    if len(line) <= WIDTH or annotation.isidentifier():
         return line
-    return f"{before}{annotation.partition('[')[0]}[Any]{after}"
+    outermost, bracket, _ = annotation.partition("[")
+    if not bracket or " | " in outermost:
+        return f"{before}Any{after}"
+    return f"{before}{outermost}[Any]{after}"
 
 
 def _sentence(text: str | None) -> str:

@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from dorad.dataflow.types.model import TypeDef
 
 _CLASSES_TAKEN = frozenset(
-    ("Any", "ArrayLike", "Callable", "ClassVar", "Iterable", "NDArray", "Reader", "Self", "TypeVar")
+    (
+        *("Any", "ArrayLike", "Callable", "ClassVar", "Iterable", "NDArray", "Reader"),
+        *("Self", "TypeVar", *dir(builtins), *keyword.kwlist),
+    )
 )
 _FUNCTIONS_TAKEN = frozenset((*dir(builtins), *keyword.kwlist, "np", "pa"))
 _FIELDS_TAKEN = frozenset(
-    (*keyword.kwlist, "URN", "TYPE", "array", "index", "each", "is_null", "np", "pa")
+    (
+        *(*keyword.kwlist, "URN", "TYPE", "array", "index", "each", "is_null", "np", "pa"),
+        # What annotations in the same class name, and what makes a property.
+        *("Any", "ArrayLike", "ClassVar", "Iterable", "NDArray", "property"),
+        *("bool", "bytes", "dict", "float", "int", "list", "str"),
+    )
 )
 _NUMBER = re.compile(r"U?Int[0-9]+|Float[0-9]+")
 
@@ -35,7 +43,7 @@ def class_names(types: Iterable[TypeDef]) -> Mapping[str, str]:
     for definition in sorted(known, key=lambda each: not each.urn.startswith(PREFIX)):
         alike = [each for each in known if _alike(each.name, definition.name)]
         parts = _parts(definition.urn)
-        candidates = [definition.name]
+        candidates = [_capital(definition.name)]
         if len(alike) > 1 and not definition.urn.startswith(PREFIX):
             candidates = []
         candidates += ["".join(parts[:-2] + parts[-1:]), "".join(parts)]
@@ -58,9 +66,15 @@ def _alike(one: str, other: str) -> bool:
     return one == other or snake(one) == snake(other)
 
 
+def _capital(word: str) -> str:
+    """The word as a class begins: never as a function or a helper of the module does."""
+    plain = word.lstrip("_")
+    return plain[:1].upper() + plain[1:] if plain[:1].isalpha() else f"T{plain}"
+
+
 def _parts(urn: str) -> list[str]:
     return [
-        "".join(word[:1].upper() + word[1:] for word in re.split(r"[^A-Za-z0-9]+", part))
+        "".join(map(_capital, filter(None, re.split(r"[^A-Za-z0-9]+", part))))
         for part in urn.split("/")
     ]
 

@@ -54,6 +54,11 @@ class Words:
         self._library = library
         self._classes = classes
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of all classes."""
+        return tuple(self._classes.values())
+
     def _plain(self, shape: Shape) -> Shape | str:
         """The shape, or the name of the class that reads it."""
         while isinstance(shape, Named):
@@ -75,7 +80,9 @@ class Words:
         if isinstance(plain, str):
             return f"{plain}.TYPE"
         if isinstance(plain, ListOf):
-            return f"pa.large_list({self.arrow(plain.item)})"
+            item, depth = self._innermost(plain)
+            arrow = self.arrow(item)
+            return f"pa.large_list({arrow})" if depth == 1 else f"_lists({arrow}, {depth})"
         if isinstance(plain, Scalar):
             name = _KINDS[plain.name].arrow
             return f"pa.{name}" if name.endswith(")") else f"pa.{name}()"
@@ -113,12 +120,18 @@ class Words:
             return self._read_list(plain, place)
         return f"{self._reader(plain)}({place})"
 
-    def _read_list(self, shape: ListOf, place: str) -> str:
+    def _innermost(self, shape: ListOf) -> tuple[Shape, int]:
+        """What lists of lists hold at last, and how many there are around it."""
         depth = 1
-        item = self._plain(shape.item)
-        while isinstance(item, ListOf):
+        item = shape.item
+        while isinstance(plain := self._plain(item), ListOf):
             depth += 1
-            item = self._plain(item.item)
+            item = plain.item
+        return item, depth
+
+    def _read_list(self, shape: ListOf, place: str) -> str:
+        inner, depth = self._innermost(shape)
+        item = self._plain(inner)
         kind = _KINDS[item.name] if isinstance(item, Scalar) else None
         reader = item if isinstance(item, str) else self._reader(item)
         if kind is not None and kind.dtype is not None:
