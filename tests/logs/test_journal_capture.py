@@ -154,6 +154,32 @@ async def test_a_full_journal_holds_up_the_node_and_nobody_else(
     robot.end()
 
 
+async def test_the_last_lines_wait_for_the_journal_too(tmp_path: Path, journald: Journald) -> None:
+    robot = Robot(tmp_path, journald)
+    lines = [f"line {number}" for number in range(3000)]
+    os.write(robot.out, "\n".join(lines).encode())
+    draining = asyncio.create_task(robot.drained())
+    assert await taken(journald, len(lines)) == lines
+    await draining
+    assert robot.messages == lines
+    robot.end()
+
+
+async def test_who_cannot_wait_writes_to_the_file_what_the_journal_does_not_take(
+    tmp_path: Path, journald: Journald
+) -> None:
+    robot = Robot(tmp_path, journald)
+    lines = [f"line {number}" for number in range(3000)]
+    os.write(robot.out, "\n".join(lines).encode())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    robot.capture.finish()
+    spared = [record.message for record in in_files(robot.log.folder)]
+    assert spared
+    assert journald.messages + spared == lines
+    robot.end()
+
+
 async def test_lines_go_to_files_while_there_is_no_journal(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
