@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 
 from hwtests.robots.errors import RobotError
@@ -22,6 +24,22 @@ TOOLS = {
 }
 """Commands, and the Debian packages that have them."""
 
+PROBE = """
+exec 2>&1
+mount -t tmpfs tmpfs /tmp
+cd /tmp
+mkdir lower upper work root
+mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work root
+mount -t proc proc root
+umount -R /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir "/sys/fs/cgroup/$1"
+rmdir "/sys/fs/cgroup/$1"
+ip link add one type veth peer name other
+ip link add br0 type bridge
+"""
+"""What robots take of the kernel, each thing once, in namespaces that end with this."""
+
 
 def missing() -> str:
     """Return why there can be no robots here and what to do, or an empty string."""
@@ -34,7 +52,22 @@ def missing() -> str:
         cgroup2()
     except RobotError as error:
         return str(error)
-    return ""
+    return _refused()
+
+
+@cache
+def _refused() -> str:
+    """Return what root may not do here, as in a container without privileges."""
+    namespaces = ["unshare", "--mount", "--propagation=private", "--pid", "--net", "--ipc", "--uts"]
+    done = subprocess.run(
+        [*namespaces, "--fork", "--kill-child", "sh", "-ec", PROBE, "sh", f"probe-{os.getpid()}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+    return f"robots cannot be on this machine: {said[-1]}" if done.returncode else ""
 
 
 def cgroup2() -> Path:
