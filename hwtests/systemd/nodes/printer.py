@@ -6,10 +6,13 @@ import os
 import sys
 import time
 
+from dora import Node
+
 PER_SECOND = int(os.environ.get("PRINT_PER_S", "1000"))
 BURST = int(os.environ.get("PRINT_BURST", "0"))
 """Lines to print at once; then nothing more."""
 
+node = Node()
 for each in range(BURST):
     print(f"line {each} of a burst")
 sys.stdout.flush()
