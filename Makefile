@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 
-.PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest clean
+.PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest hwtest-long clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -43,7 +43,10 @@ deb: ## Build the Debian package into dist/
 	packaging/deb.sh
 
 hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root, on Debian 13)
-	$(BIN)/pytest -n0 --timeout 600 -rs $(wildcard hwtests/robots hwtests/systemd hwtests/realtime)
+	$(BIN)/pytest -n0 --timeout 600 -rsP $(wildcard hwtests/robots hwtests/systemd hwtests/realtime)
+
+hwtest-long: export HWTEST_LONG := 1
+hwtest-long: hwtest ## The same with 50 power cuts and more of all else (half an hour)
 
 model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
 	$(PYTHON) -m hwtests.model.run

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
 
@@ -116,6 +117,9 @@ def test_following_goes_on_exactly_where_the_past_ends(daemon: Robot) -> None:
     assert found == list(range(len(found)))
 
 
+ROUNDS = times(4, 10)
+
+
 def kill_daemon(robot: Robot) -> None:
     robot.exec("systemctl", "kill", "--signal=KILL", "dorad")
 
@@ -141,13 +145,13 @@ def test_each_of_1000_lines_a_second_is_there_once(
 ) -> None:
     start(daemon, PRINTER)
     wait_until(lambda: numbers(daemon), "lines arrive")
-    for _ in range(10):
+    for _ in range(ROUNDS):
         disturb(daemon)
         time.sleep(1.3)
     daemon.exec("dora", "stop", load.NAME, timeout=120)
     found = numbers(daemon)
     missing = set(range(max(found))) - set(found)
-    print(f"\n10 x {disturb.__name__}: {len(found)} lines, {len(missing)} missing,"
+    print(f"\n{ROUNDS} x {disturb.__name__}: {len(found)} lines, {len(missing)} missing,"
           f" {len(found) - len(set(found))} twice")  # fmt: skip
     assert found == list(range(len(found)))
     assert daemon.exec("find", "/var/lib/dorad/out", "-name", "log_*.jsonl") == ""

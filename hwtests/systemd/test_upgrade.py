@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
     from hwtests.robots import Robot
 
-BEFORE_S = 8.0
-AFTER_S = 4.0
+BEFORE_S = float(times(5, 10))
+AFTER_S = float(times(3, 4))
+ROUNDS = times(2, 10)
 
 
 def ready(robot: Robot) -> bool:
@@ -45,13 +47,13 @@ def loaded(robot: Robot) -> Robot:
     return robot
 
 
-def prove(robot: Robot, title: str, disturb: Callable[[], None], times: int = 1) -> None:
+def prove(robot: Robot, title: str, disturb: Callable[[], None], rounds: int = 1) -> None:
     """Disturb the daemon, and see that nobody else has noticed."""
     pids = robot.sh(load.PIDS)
     assert pids.count("ExecMainPID") == 5
     time.sleep(BEFORE_S)
     begun = time.time()
-    for _ in range(times):
+    for _ in range(rounds):
         disturb()
         wait_until(lambda: ready(robot), "dorad is there again")
         time.sleep(AFTER_S)
@@ -73,7 +75,8 @@ def prove(robot: Robot, title: str, disturb: Callable[[], None], times: int = 1)
 def test_nothing_is_lost_while_the_daemon_is_away(
     loaded: Robot, disturb: Callable[[Robot], None]
 ) -> None:
-    prove(loaded, disturb.__name__, lambda: disturb(loaded), times=1 if disturb is stop else 5)
+    rounds = 1 if disturb is stop else ROUNDS
+    prove(loaded, f"{rounds} x {disturb.__name__}", lambda: disturb(loaded), rounds)
 
 
 def test_nothing_is_lost_by_an_upgrade(loaded: Robot, newer_deb: Path) -> None:

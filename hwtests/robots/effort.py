@@ -1,0 +1,12 @@
+"""How often tests try what shows only by chance: a few times, or with HWTEST_LONG=1 many times."""
+
+from __future__ import annotations
+
+import os
+
+LONG = os.environ.get("HWTEST_LONG", "") not in ("", "0")
+
+
+def times(few: int, many: int) -> int:
+    """Return how often to do something: `few` in CI, `many` by `make hwtest-long`."""
+    return many if LONG else few
