@@ -16,11 +16,22 @@ from hwtests.robots import host, rootfs
 from hwtests.robots.testbed import Testbed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from hwtests.robots.robot import Robot
 
 PROJECT = Path(__file__).parents[2]
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let fixtures know whether their test has failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +76,14 @@ def baked_bed(deb: Path) -> Iterator[Testbed]:
 
 
 @pytest.fixture
-def robot(baked_bed: Testbed) -> Iterator[Robot]:
-    """A robot of its own for one test, freshly booted, with the package installed."""
+def robot(baked_bed: Testbed, request: pytest.FixtureRequest) -> Iterator[Robot]:
+    """A robot of its own for one test, freshly booted, with the package installed.
+
+    What the daemon has said there is shown if the test fails.
+    """
     (made,) = baked_bed.up(1)
     yield made
+    if request.node.stash.get(FAILED, False) and made.running:
+        said = ("SYSLOG_IDENTIFIER=dorad", "--output=short-precise", "--lines=60", "--no-pager")
+        print(made.attempt("journalctl", *said).stdout)
     made.destroy()

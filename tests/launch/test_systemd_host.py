@@ -97,6 +97,9 @@ class Systemd:
             case "KillUnit", [name, "all", _]:
                 self._known(name)
                 return []
+            case "GetUnit", [name]:
+                self._known(name)
+                return [names.object_path(name)]
             case "StopUnit", [name, _]:
                 self._known(name)
                 self._say("JobRemoved", [0, "/", name, "done"])
@@ -157,6 +160,13 @@ class Systemd:
     def end_silently(self, name: str, code: int, status: int) -> None:
         self.units[name] |= {"ExecMainCode": code, "ExecMainStatus": status}
         self.units[name]["failed"] = (code, status) != (1, 0)
+
+    def read_again(self) -> None:
+        """As `systemctl daemon-reload`: every unit is said to be removed, and is there again."""
+        self._say("Reloading", [True])
+        for name in self.units:
+            self._say("UnitRemoved", [name, names.object_path(name)])
+        self._say("Reloading", [False])
 
     def vanish(self, name: str) -> None:
         """A unit is forgotten."""
@@ -321,6 +331,19 @@ async def test_a_unit_that_an_administrator_removes_has_ended(systemd: Systemd) 
     process = await spawn(host)
     systemd.vanish("dorad-nav-camera-1.service")
     assert await process.wait() == Exit(signal=signal.SIGKILL)
+    await host.detach()
+
+
+async def test_nodes_outlive_that_systemd_reads_its_files_again(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    living, ended = await spawn(host, "living"), await spawn(host, "ended")
+    systemd.end_silently("dorad-nav-ended-2.service", 1, 4)
+    systemd.read_again()
+    assert await ended.wait() == Exit(code=4)
+    assert living.exit is None
+    assert systemd.killed("dorad-nav-living-1.service") == []
+    systemd.end("dorad-nav-living-1.service", 1, 0)
+    assert await living.wait() == Exit(code=0)
     await host.detach()
 
 

@@ -239,7 +239,7 @@ class SystemdHost:
             self.kept.append(KeptProcess(tag, process))
 
     async def _look_again(self) -> None:
-        """Find out what was missed while there was no connection to D-Bus."""
+        """Find out what was missed while there was no D-Bus, or while systemd read its files."""
         try:
             there = await self._manager.listed()
             for unit in list(self._units.values()):
@@ -354,6 +354,23 @@ class SystemdHost:
             _log.warning("%s is not released: it does not stop", unit.name)
         self._removed(unit)
 
+    async def _check_removed(self, unit: Unit) -> None:
+        """Find out whether a unit that systemd calls removed is.
+
+        It says so of every unit when it reads its files again (`systemctl daemon-reload`, and every
+        package with a unit does that), though all of them are there afterwards.
+        """
+        try:
+            if await self._manager.has(unit.name):
+                return
+        except BusError as error:
+            # Once D-Bus is there again, all units are looked at.
+            _log.warning("systemd does not say whether %s is there: %s", unit.name, error)
+            return
+        unit.stopped.set()
+        if unit.process is not None:
+            self._removed(unit)
+
     def _removed(self, unit: Unit) -> None:
         """Take note that systemd has no such unit any more."""
         if unit.process is not None and unit.exit is None:
@@ -379,10 +396,9 @@ class SystemdHost:
                     unit.start_result = result
                     unit.started.set()
             case "UnitRemoved", [str(name), _] if name in self._units:
-                unit = self._units[name]
-                unit.stopped.set()
-                if unit.process is not None:
-                    self._removed(unit)
+                self._in_background(self._check_removed(self._units[name]))
+            case "Reloading", [False]:
+                self._in_background(self._look_again())
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -48,6 +48,10 @@ class Manager:
         (found,) = await self._ask("ListUnitsByPatterns", "asas", [[], [names.PATTERN]])
         return {name: description for name, description, *_ in found}
 
+    async def has(self, unit: str) -> bool:
+        """Return whether there is such a unit."""
+        return await self._if_there("GetUnit", "s", [unit])
+
     async def values(self, unit: str) -> dict[str, Any]:
         """Return the properties of a unit's service."""
         path = names.object_path(unit)
