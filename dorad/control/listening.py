@@ -86,7 +86,8 @@ def bind(path: Path, group: int | None) -> tuple[socket.socket, int]:
     try:
         sock.bind(str(path))
         path.chmod(0o600)
-        os.chown(path, -1, -1 if group is None else group)
+        if group is not None and path.lstat().st_gid != group:
+            os.chown(path, -1, group)
         path.chmod(0o600 if group is None else 0o660)
         return sock, path.stat().st_ino
     except OSError as error:

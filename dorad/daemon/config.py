@@ -57,6 +57,14 @@ class Settings:
     journal: bool | None = None
     """Whether lines of nodes go to systemd's journal; None: if systemd runs the daemon."""
 
+    def taken_at_start(self, before: Settings) -> list[str]:
+        """Return what differs from `before` and takes a restart, as it is called in the file."""
+        changed = {
+            "[realtime]": self.realtime != before.realtime,
+            "logs.journal": self.journal != before.journal,
+        }
+        return [name for name, different in changed.items() if different]
+
 
 def load(path: Path) -> Settings:
     """Read the file; one that does not exist says nothing.

@@ -76,6 +76,9 @@ class Service:
         """Whether it was a signal that told it to end, so that nodes may go on."""
         self._stopping = False
         self._code = 0
+        self._begun_with = Settings()
+        self._unread = ""
+        """What is wrong with the configuration, as long as it is."""
         self.notices: list[str] = []
         """What the operator should know."""
         self.started_at = time.time()
@@ -86,7 +89,7 @@ class Service:
         Raises:
             ServiceError: another daemon runs in these places, or they cannot be used.
         """
-        settings = self._load()
+        settings = self._begun_with = self._load()
         group = self._group_id()
         self._prepare()
         async with AsyncExitStack() as stack:
@@ -164,9 +167,9 @@ class Service:
             raise ServiceError(str(error)) from error
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._places.control, __version__)
-        notices.ready(registry.summary())
+        notices.ready(self._status(registry))
         watching = asyncio.create_task(
-            watch(notices, registry.fault, registry.summary), name="watchdog"
+            watch(notices, registry.fault, lambda: self._status(registry)), name="watchdog"
         )
         stack.callback(watching.cancel)
         syncing = asyncio.create_task(self._sync(state), name="sync of the state")
@@ -250,16 +253,23 @@ class Service:
     def _reload(self, registry: Registry, host: Host, notices: Notices) -> None:
         """Read the configuration again; one that cannot be used changes nothing."""
         notices.reloading()
-        status = registry.summary()
         try:
-            self._apply(self._load(), registry, host)
+            settings = self._load()
+            self._apply(settings, registry, host)
+            self._unread = ""
             _log.info("the configuration was read again")
+            for section in settings.taken_at_start(self._begun_with):
+                self._notice(f"{section} of {self._config} is taken when dorad is restarted")
         except ServiceError as error:
-            status = f"{status}; the configuration is the old one: {error}"
+            self._unread = f"; the configuration is the old one: {error}"
             self._notice(f"the configuration stays the old one: {error}")
         finally:
             # Without this, whoever asked for it would wait for ever.
-            notices.ready(status)
+            notices.ready(self._status(registry))
+
+    def _status(self, registry: Registry) -> str:
+        """Return in one line how things are."""
+        return registry.summary() + self._unread
 
     def _listen_to_signals(self, registry: Registry, host: Host, notices: Notices) -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _CODE = "import sys; sys.path.insert(0, {!r}); from dorad.realtime.enter import main; main()"
 _PR_CAP_AMBIENT = 47
-_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_PR_CAP_AMBIENT_LOWER = 3
 
 
 def entering(wanted: Schedule | None, argv: Sequence[str]) -> list[str]:
@@ -53,7 +53,9 @@ def main() -> None:
 
 
 def _drop_rights() -> None:
-    """A program that is executed by another user than root has no capability left then."""
+    """A program that is executed by another user than root does not have CAP_SYS_NICE then."""
     import ctypes
 
-    ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    from dorad.realtime.refusal import CAP_SYS_NICE
+
+    ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, CAP_SYS_NICE, 0, 0)

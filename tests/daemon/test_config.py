@@ -75,3 +75,17 @@ def test_nodes_may_run_only_as_users_that_are_listed() -> None:
     settings = NodeSettings("robot", ("camera",))
     assert [settings.allows(user) for user in ("robot", "camera", "root")] == [True, True, False]
     assert NodeSettings("robot", ("*",)).allows("root")
+
+
+def test_what_takes_a_restart_is_told_apart() -> None:
+    before = parse("[realtime]\nenabled = true\n", "f")
+    assert (
+        parse('[daemon]\nlog_level = "debug"\n[realtime]\nenabled = true', "f").taken_at_start(
+            before
+        )
+        == []
+    )
+    assert parse("[logs]\njournal = false\n", "f").taken_at_start(before) == [
+        "[realtime]",
+        "logs.journal",
+    ]

@@ -12,7 +12,7 @@ import pytest
 from dorad.launch.model import Command, Exit, LaunchError
 from dorad.launch.systemd import names
 from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE, BusError
-from dorad.launch.systemd.exits import SCHEDULER
+from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
 from dorad.realtime.schedule import Schedule
 
@@ -285,6 +285,17 @@ async def test_a_policy_that_is_refused_is_left_out(systemd: Systemd) -> None:
     assert process.refused
     (unit,) = systemd.units.values()
     assert "CPUSchedulingPolicy" not in unit["properties"]
+    await host.detach()
+
+
+async def test_a_capability_that_systemd_has_not_itself_is_left_out(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    systemd.first_fails_with = CAPABILITIES
+    process = await spawn(host, schedule=Schedule(1, 50, lock_memory=1))
+    assert not process.refused
+    (unit,) = systemd.units.values()
+    assert "AmbientCapabilities" not in unit["properties"]
+    assert unit["properties"]["CPUSchedulingPriority"] == 50
     await host.detach()
 
 

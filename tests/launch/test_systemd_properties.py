@@ -12,7 +12,9 @@ from dorad.dataflow.model import Resources
 from dorad.launch.model import Command, Exit
 from dorad.launch.systemd import names
 from dorad.launch.systemd.exits import exit_of, why_not_started
-from dorad.launch.systemd.properties import properties, tag_of, without_schedule
+from dorad.launch.systemd.properties import properties, tag_of, without
+from dorad.realtime.memory import CAP_IPC_LOCK
+from dorad.realtime.refusal import CAP_SYS_NICE
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
 
 TAG = "0b5e1d4e-0000-0000-0000-000000000000/camera/0"
@@ -71,7 +73,15 @@ def test_a_real_time_policy_can_be_left_out_again() -> None:
     values = {name: value for name, _, value in found}
     assert (values["CPUSchedulingPolicy"], values["CPUSchedulingPriority"]) == (os.SCHED_FIFO, 30)
     assert values["LimitMEMLOCK"] == 2**64 - 1
-    assert not [n for n, _, _ in without_schedule(found) if n.startswith("CPUScheduling")]
+    assert not [n for n, _, _ in without(found, "CPUScheduling") if n.startswith("CPUScheduling")]
+
+
+def test_locked_memory_does_not_hang_on_a_limit_that_systemd_may_be_unable_to_lift() -> None:
+    found = asked(command(schedule=Schedule(lock_memory=1)))
+    assert found["AmbientCapabilities"] == 1 << CAP_IPC_LOCK
+    both = asked(command(schedule=Schedule(SCHED_DEADLINE, 0, 1, 1, 2, 3)))
+    assert both["AmbientCapabilities"] == 1 << CAP_IPC_LOCK | 1 << CAP_SYS_NICE
+    assert "AmbientCapabilities" not in asked(command(schedule=Schedule(os.SCHED_FIFO, 30)))
 
 
 def test_a_deadline_is_set_by_a_program_that_executes_the_node() -> None:

@@ -13,6 +13,7 @@ _EXITED = 1
 """CLD_EXITED; killed is 2, dumped 3."""
 
 SCHEDULER = 214
+CAPABILITIES = 218
 _NOT_STARTED = {
     200: "its working directory cannot be entered",
     202: "its descriptors cannot be passed on",
@@ -22,6 +23,7 @@ _NOT_STARTED = {
     206: "none of its cores can be used",
     216: "its group cannot be taken on",
     217: "its user does not exist or cannot be taken on",
+    CAPABILITIES: "its capabilities cannot be set",
     219: "its control group cannot be set up",
 }
 """Codes that systemd itself ends a process with before the program is executed."""

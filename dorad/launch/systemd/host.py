@@ -15,10 +15,10 @@ from dorad.launch.spawner import Process
 from dorad.launch.stat import start_time
 from dorad.launch.systemd import failed, names
 from dorad.launch.systemd.bus import SERVICE, BusError
-from dorad.launch.systemd.exits import SCHEDULER, exit_of, why_not_started
+from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER, exit_of, why_not_started
 from dorad.launch.systemd.failed import FailedUnits
 from dorad.launch.systemd.manager import Manager
-from dorad.launch.systemd.properties import properties, tag_of, usable, without_schedule
+from dorad.launch.systemd.properties import properties, tag_of, usable, without
 from dorad.launch.systemd.unit import Unit
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _CHECK_SECONDS = 1.0
+_LEFT_OUT = {SCHEDULER: "CPUScheduling", CAPABILITIES: "AmbientCapabilities"}
+"""What a unit is started without if it ended with this, in the order in which systemd fails."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _KILL = signal.SIGKILL
 _log = logging.getLogger(__name__)
@@ -96,11 +98,14 @@ class SystemdHost:
         )
         refused = 0
         unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
-        if unit.start_result != "done" and values.get("ExecMainStatus") == SCHEDULER:
-            await self._release(unit)
-            refused = errno.EPERM
-            wanted = without_schedule(wanted)
-            unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
+        # What systemd may not give itself is left out; the node then tells what it lacks.
+        for status, prefix in _LEFT_OUT.items():
+            if unit.start_result != "done" and values.get("ExecMainStatus") == status:
+                await self._release(unit)
+                if status == SCHEDULER:
+                    refused = errno.EPERM
+                wanted = without(wanted, prefix)
+                unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
         if unit.start_result != "done":
             self._in_background(self._release(unit))
             raise LaunchError(f"cannot start {command.argv[0]}: {why_not_started(values)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.realtime.enter import entering
+from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE
 from dorad.realtime.schedule import SCHED_DEADLINE
 
@@ -84,9 +85,9 @@ def properties(
     return found
 
 
-def without_schedule(found: Properties) -> Properties:
-    """Return the properties of a unit that runs as any process does."""
-    return [each for each in found if not each[0].startswith("CPUScheduling")]
+def without(found: Properties, prefix: str) -> Properties:
+    """Return the properties but for those whose names start so."""
+    return [each for each in found if not each[0].startswith(prefix)]
 
 
 def usable(cores: Collection[int]) -> tuple[int, ...]:
@@ -130,11 +131,16 @@ def _mask(cores: Collection[int]) -> bytes:
 
 def _schedule(schedule: Schedule) -> Properties:
     found: Properties = []
+    capabilities = 0
     if schedule.lock_memory:
+        # In a container, where systemd itself has limits, it cannot lift those of others.
+        capabilities |= 1 << CAP_IPC_LOCK
         found.append(("LimitMEMLOCK", "t", _INFINITY))
     if schedule.policy == SCHED_DEADLINE:
         # Used, and given away, by the words before the command.
-        found.append(("AmbientCapabilities", "t", 1 << CAP_SYS_NICE))
+        capabilities |= 1 << CAP_SYS_NICE
+    if capabilities:
+        found.append(("AmbientCapabilities", "t", capabilities))
     if schedule.policy in (os.SCHED_FIFO, os.SCHED_RR):
         found += [
             ("CPUSchedulingPolicy", "i", schedule.policy),
