@@ -37,6 +37,11 @@ class Places:
         return self.state / "state.db"
 
     @property
+    def spare_database(self) -> Path:
+        """Return where the state is while the disk cannot be used."""
+        return self.runtime / "state.db"
+
+    @property
     def log(self) -> Path:
         """What a background daemon says about itself."""
         return self.state / "dorad.log"

@@ -111,7 +111,9 @@ class Service:
                 self._notice(f"dorad itself: {line}")
             stack.push_async_callback(host.end)
             try:
-                state = State(self._places.database, self._notice)
+                state = State(
+                    self._places.database, self._notice, spare=self._places.spare_database
+                )
             except StateError as error:
                 await host.detach()
                 stack.pop_all()

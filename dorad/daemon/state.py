@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import msgspec
 
+from dorad.daemon import sparestate
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
@@ -102,8 +104,12 @@ _COLUMNS = (
 class State:
     """The state file. Belongs to one thread, but for `sync`."""
 
-    def __init__(self, path: Path, set_aside: Callable[[str], None]) -> None:
-        """Open the file, or make it; one that cannot be used is set aside, and `set_aside` told.
+    def __init__(
+        self, path: Path, notice: Callable[[str], None], *, spare: Path | None = None
+    ) -> None:
+        """Open the file, or make it; one that cannot be used is set aside, and `notice` told.
+
+        If it is the disk that cannot be used, the state is in `spare` until it can be.
 
         Raises:
             StateError: there is no file and none can be made.
@@ -111,21 +117,52 @@ class State:
         self.path = path
         self._syncing = threading.Lock()
         try:
-            self._open()
-        except (apsw.Error, _UnusableError) as error:
-            if not path.exists():
+            self._open_or_set_aside(notice, spare)
+        except sparestate.DISK_ERRORS as error:
+            if spare is None:
                 raise StateError(f"{path}: {error}") from error
-            kept = self._move_away()
-            set_aside(f"{path} could not be used ({error}); it is kept as {kept.name}")
             try:
-                self._open()
-            except (apsw.Error, _UnusableError) as second:
-                raise StateError(f"{path}: {second}") from second
+                sparestate.take(path, spare)
+                self.path = spare
+                self._open_or_set_aside(notice, None)
+            except (OSError, apsw.Error) as second:
+                raise StateError(f"{path}: {error}, and {spare}: {second}") from second
+            notice(
+                f"{path} cannot be used ({error}); the state is in memory, which a reboot clears,"
+                " until dorad is restarted with a disk that has room and can be written"
+            )
 
-    def _open(self) -> None:
+    def _open_or_set_aside(self, notice: Callable[[str], None], spare: Path | None) -> None:
+        """Open the file, or another in its place if it is damaged.
+
+        Raises:
+            StateError: that one cannot be used either.
+        """
+        try:
+            self._open(spare)
+        except sparestate.DISK_ERRORS:
+            raise
+        except (apsw.Error, _UnusableError) as error:
+            if not self.path.exists():
+                raise StateError(f"{self.path}: {error}") from error
+            kept = self._move_away()
+            notice(f"{self.path} could not be used ({error}); it is kept as {kept.name}")
+            try:
+                self._open(None)
+            except sparestate.DISK_ERRORS:
+                raise
+            except (apsw.Error, _UnusableError) as second:
+                raise StateError(f"{self.path}: {second}") from second
+
+    def _open(self, spare: Path | None) -> None:
+        """Open the file; with a `spare` state that is there, it is replaced by that."""
         database = apsw.Connection(str(self.path))
         try:
+            if database.readonly("main"):
+                raise apsw.ReadOnlyError("it can only be read")
             database.set_busy_timeout(2000)
+            if spare is not None:
+                sparestate.give_back(spare, database)
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
                 database.execute(f"PRAGMA {pragma}").fetchall()
             # A checkpoint waits for the disk: `sync` makes them, never a commit.

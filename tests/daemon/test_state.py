@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from dorad.daemon import state as state_module
+from dorad.daemon.sparestate import take
 from dorad.daemon.state import KEPT_RESTARTS, Options, Row, State, StateError
 
 
@@ -196,6 +197,40 @@ def test_a_file_that_cannot_be_used_is_set_aside_and_told_of(tmp_path: Path, dam
     (text,) = told
     kept = [entry for entry in tmp_path.glob("state.db.unusable-*") if "-wal" not in entry.name]
     assert kept and kept[0].name in text
+
+
+def test_a_disk_that_takes_nothing_is_told_of_and_the_state_is_in_memory(tmp_path: Path) -> None:
+    spare, told = tmp_path / "spare.db", list[str]()
+    state = State(Path("/sys/state.db"), told.append, spare=spare)
+    (text,) = told
+    assert "/sys/state.db cannot be used" in text
+    state.put(row())
+    state.close()
+    # It outlives the daemon.
+    again = State(Path("/sys/state.db"), told.append, spare=spare)
+    assert again.rows() == [row()]
+    again.close()
+
+    # And goes to a disk that can be used.
+    disk = tmp_path / "state.db"
+    State(disk, never).close()
+    for _ in range(2):
+        state = State(disk, never, spare=spare)
+        assert (state.path, state.rows()) == (disk, [row()])
+        state.close()
+        assert not list(tmp_path.glob("spare*"))
+
+
+def test_what_the_disk_holds_is_in_the_spare_state_too(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    take(tmp_path / "state.db", tmp_path / "spare.db")
+    state.put(row("later"))
+    take(tmp_path / "state.db", tmp_path / "spare.db")
+    state.close()
+    spare = State(tmp_path / "spare.db", never)
+    assert spare.rows() == [row()]
+    spare.close()
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
