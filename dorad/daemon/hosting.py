@@ -39,13 +39,14 @@ async def attach_host(keeper_path: Path, *, system: bool) -> tuple[Host, str | N
     from dorad.launch.systemd.bus import BusError
     from dorad.launch.systemd.host import SystemdHost
     from dorad.launch.systemd.notify import Notifier, take_descriptors
-    from dorad.launch.systemd.store import SystemdStore
+    from dorad.launch.systemd.store import SystemdStore, holds_something
 
     received = take_descriptors(os.environ)
+    inherits = holds_something(name for name, _ in received)
     try:
-        bus = await _connect(_PATIENCE_S if received else 0.0)
+        bus = await _connect(_PATIENCE_S if inherits else 0.0)
     except BusError as error:
-        if received:
+        if inherits:
             raise LaunchError(
                 f"nodes run as units of systemd, and D-Bus is not there to reach it: {error};"
                 " they go on, and so does the next dorad"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hwtests.robots.shell import run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PACKAGES = (
     "systemd",
@@ -77,8 +77,13 @@ def bake(lower: str, deb: Path, layer: Path) -> str:
     return f"{parts[0]}:{lower}"
 
 
-def newer(deb: Path, version: str, folder: Path) -> Path:
-    """Return a copy of a package that says it is another version: quick, for upgrades."""
+def newer(
+    deb: Path, version: str, folder: Path, changed: Mapping[str, tuple[str, str]] | None = None
+) -> Path:
+    """Return a copy of a package that says it is another version: quick, for upgrades.
+
+    `changed` has modules of it by their paths below `dorad`, each with a text and what replaces it.
+    """
     tree = folder / f"repack-{version}"
     run(["dpkg-deb", "--raw-extract", str(deb), str(tree)], timeout=120)
     control = tree / "DEBIAN/control"
@@ -86,7 +91,14 @@ def newer(deb: Path, version: str, folder: Path) -> Path:
     control.write_text(
         "".join(f"Version: {version}\n" if line.startswith("Version:") else line for line in lines)
     )
-    target = folder / f"{deb.name.split('_')[0]}_{version}_{deb.stem.split('_')[-1]}.deb"
+    for name, (old, new) in (changed or {}).items():
+        (module,) = tree.glob(f"usr/lib/dorad/lib/python3.*/site-packages/dorad/{name}")
+        text = module.read_text()
+        assert old in text
+        module.write_text(text.replace(old, new))
+        compiling = ["/usr/bin/python3", "-m", "compileall", "-q", "-f"]
+        run([*compiling, "--invalidation-mode=unchecked-hash", "-s", str(tree), str(module)])
+    target = folder / f"dorad_{version}_{run(['dpkg', '--print-architecture']).strip()}.deb"
     run(["dpkg-deb", "-Zgzip", "-z1", "--build", str(tree), str(target)], timeout=120)
     shutil.rmtree(tree)
     return target

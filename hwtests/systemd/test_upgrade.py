@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hwtests.robots import rootfs
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
@@ -88,5 +89,37 @@ def test_nothing_is_lost_by_an_upgrade(loaded: Robot, newer_deb: Path) -> None:
     )
 
 
-def test_nothing_is_lost_when_dbus_or_systemd_start_anew(loaded: Robot) -> None:
-    prove(loaded, "daemon-reexec", lambda: loaded.exec("systemctl", "daemon-reexec"))
+def test_a_new_format_of_shared_memory_starts_nodes_anew_and_is_told(
+    loaded: Robot, deb: Path, tmp_path: Path
+) -> None:
+    other = {"node/protocol.py": ("VERSION = 2\n", "VERSION = 1002\n")}
+    loaded.push(rootfs.newer(deb, "100.0.0", tmp_path, other), "/root/other.deb")
+    before = set(loaded.sh(load.PIDS).splitlines())
+    loaded.exec("apt-get", "-qq", "install", "-y", "/root/other.deb", timeout=300)
+    wait_until(lambda: "Running" in loaded.attempt("dora", "list").stdout, "it runs again")
+    assert "another format of shared memory" in loaded.exec("dora", "status")
+    wait_until(lambda: loaded.sh(load.PIDS).count("ExecMainPID") == 5, "five nodes are there")
+    after = loaded.sh(load.PIDS).splitlines()
+    assert not {line for line in after if line.startswith("ExecMainPID")} & before
+    known = len(load.rows(loaded, "counter"))
+    wait_until(lambda: len(load.rows(loaded, "counter")) > known, "messages arrive")
+    assert load.rows(loaded, "counter")[-1]["broken"] == 0
+
+
+def reload(robot: Robot) -> None:
+    robot.exec("systemctl", "daemon-reload")
+
+
+def reexec(robot: Robot) -> None:
+    robot.exec("systemctl", "daemon-reexec")
+
+
+def kill_dbus(robot: Robot) -> None:
+    robot.exec("systemctl", "kill", "--signal=KILL", "dbus")
+
+
+@pytest.mark.parametrize("disturb", [reload, reexec, kill_dbus])
+def test_nothing_is_lost_when_dbus_or_systemd_start_anew(
+    loaded: Robot, disturb: Callable[[Robot], None]
+) -> None:
+    prove(loaded, disturb.__name__, lambda: disturb(loaded))

@@ -159,6 +159,11 @@ class SystemdStore:
         self._notifier.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
 
+def holds_something(names: Iterable[str]) -> bool:
+    """Tell whether a store with descriptors of these names keeps anything of a dataflow."""
+    return any(not _is_table(name) for name in names)
+
+
 def _socket_inode(fds: Sequence[int]) -> int:
     if len(fds) != 1:
         return 0

@@ -1,0 +1,97 @@
+"""What a robot may lack: room on its disk, a disk that can be written, D-Bus, systemd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.robots.shell import wait_until
+from hwtests.systemd import load
+
+if TYPE_CHECKING:
+    from hwtests.robots import Robot
+
+FLOW = """\
+nodes:
+  - id: talker
+    path: talker.py
+    inputs: {tick: dora/timer/millis/100}
+"""
+DISK = "/var/lib/dorad"
+SMALL = f"""\
+mountpoint -q {DISK} && exit 1
+mkdir /root/state && cp -a {DISK}/. /root/state
+mount -t tmpfs -o size=4m,mode=755 tmpfs {DISK}
+cp -a /root/state/. {DISK}
+"""
+"""Puts the state on a disk of its own, so that nothing else gets full."""
+FULL = f"mountpoint -q {DISK} && ! dd if=/dev/zero of={DISK}/fill bs=4k 2>/dev/null"
+
+
+@pytest.fixture
+def enabled(robot: Robot) -> Robot:
+    """A robot with an enabled dataflow, whose daemon has ended in an orderly way."""
+    robot.exec("systemctl", "enable", "--now", "dorad")
+    load.install(robot, FLOW)
+    robot.exec("dora", "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach", "--enable")
+    robot.exec("dora", "stop", "load")
+    robot.exec("systemctl", "stop", "dorad")
+    robot.sh(SMALL)
+    # As after a boot.
+    robot.sh("rm -f /run/dorad/booted")
+    return robot
+
+
+def pid(robot: Robot) -> str:
+    return robot.exec("systemctl", "show", "-P", "ExecMainPID", "dorad-load-talker-*").strip()
+
+
+def running(robot: Robot) -> bool:
+    return "Running" in robot.attempt("dora", "list").stdout
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_disk_that_takes_nothing_keeps_no_dataflow_from_running(enabled: Robot, how: str) -> None:
+    enabled.sh(f"rm -f {DISK}/state.db-shm")
+    enabled.sh(FULL if how == "full" else f"mount -o remount,ro {DISK}")
+    enabled.exec("systemctl", "start", "dorad")
+    wait_until(lambda: running(enabled), "what was enabled runs")
+    before = pid(enabled)
+    said = enabled.exec("dora", "status")
+    assert f"{DISK}/state.db cannot be" in said or "cannot be written" in said
+    enabled.exec("systemctl", "restart", "dorad")
+    enabled.exec("systemctl", "kill", "--signal=KILL", "dorad")
+    wait_until(lambda: running(enabled), "it is taken over")
+    assert pid(enabled) == before
+    assert enabled.exec("find", DISK, "-name", "*unusable*") == ""
+
+    enabled.sh(f"rm {DISK}/fill" if how == "full" else f"mount -o remount,rw {DISK}")
+    enabled.exec("systemctl", "restart", "dorad")
+    assert running(enabled)
+    assert pid(enabled) == before
+    assert "cannot be" not in enabled.exec("dora", "status")
+    enabled.exec("test", "!", "-e", "/run/dorad/state.db")
+
+
+def test_without_dbus_nodes_are_plain_processes_and_that_is_said(enabled: Robot) -> None:
+    enabled.exec("systemctl", "mask", "--now", "--runtime", "dbus.service", "dbus.socket")
+    enabled.exec("systemctl", "start", "dorad")
+    wait_until(lambda: running(enabled), "the dataflow runs")
+    assert "D-Bus is not there" in enabled.exec("dora", "status")
+    status = enabled.exec("systemctl", "show", "-P", "StatusText", "dorad")
+    assert "not units of systemd" in status
+    assert "talker.py" in enabled.exec("systemd-cgls", "--no-pager", "/dorad.slice/dorad.service")
+
+
+def test_without_systemd_nodes_are_plain_processes_and_that_is_said(enabled: Robot) -> None:
+    places = ("--runtime-dir", "/run/plain", "--state-dir", "/root/plain")
+    enabled.sh(f"setsid dorad --system {' '.join(places)} >/root/said 2>&1 &")
+    dora = ("env", "DORA_SOCKET=/run/plain/control.sock", "dora")
+    wait_until(lambda: enabled.attempt(*dora, "list").returncode == 0, "the daemon is there")
+    enabled.exec(*dora, "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach")
+    assert "Running" in enabled.exec(*dora, "list")
+    assert "systemd does not run this dorad" in enabled.exec(*dora, "status")
+    assert "systemd does not run this dorad" in enabled.exec("cat", "/root/said")
+    enabled.exec(*dora, "down", "--force")
+    assert enabled.attempt("pgrep", "-f", "talker.py").returncode == 1
