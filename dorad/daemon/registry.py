@@ -494,8 +494,7 @@ class Registry:
             record.dataflow = _checked(row.descriptor, row.path)
             if row.snapshot.get("format") != FORMAT:
                 record.run = self._make_run(record, record.dataflow, None)
-                self._let_go(descriptors)
-                record.task = asyncio.create_task(self._start_anew(record, processes))
+                record.task = asyncio.create_task(self._start_anew(record, processes, descriptors))
                 return
             inherited = Inheritance(descriptors, tuple(processes), row.snapshot, row.started_at)
             record.run = self._make_run(record, record.dataflow, inherited)
@@ -529,7 +528,12 @@ class Registry:
         self._store(record)
         _log.warning("dataflow %s could not be taken over: %s", row.uuid, why)
 
-    async def _start_anew(self, record: Record, processes: list[KeptProcess]) -> None:
+    async def _start_anew(
+        self,
+        record: Record,
+        processes: list[KeptProcess],
+        descriptors: Mapping[str, tuple[int, ...]],
+    ) -> None:
         """Start a dataflow again whose nodes speak as an earlier version did."""
         self._notice(
             f"dataflow {record.name or record.uuid}: this version of dora has another format of"
@@ -542,6 +546,8 @@ class Registry:
                 found.process.signal(number)
             if living:
                 await asyncio.wait(living, timeout=ANEW_GRACE_S)
+        # Only now: a node that prints must not fail because nobody is there to read it.
+        self._let_go(descriptors)
         for found in processes:
             self._host.forget(found.pid)
         await self._live(record)
