@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hwtests.robots.effort import times
+from hwtests.robots.effort import only_long, times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
 
@@ -139,7 +139,15 @@ def restart_journal(robot: Robot) -> None:
     robot.exec("systemctl", "restart", "systemd-journald")
 
 
-@pytest.mark.parametrize("disturb", [kill_daemon, restart_daemon, kill_journal, restart_journal])
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        kill_daemon,
+        kill_journal,
+        pytest.param(restart_daemon, marks=only_long),
+        pytest.param(restart_journal, marks=only_long),
+    ],
+)
 def test_each_of_1000_lines_a_second_is_there_once(
     daemon: Robot, disturb: Callable[[Robot], None]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwtests.robots import rootfs
-from hwtests.robots.effort import times
+from hwtests.robots.effort import only_long, times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
 
@@ -72,7 +72,7 @@ def prove(robot: Robot, title: str, disturb: Callable[[], None], rounds: int = 1
     assert numbers == list(range(len(numbers)))
 
 
-@pytest.mark.parametrize("disturb", [restart, kill, stop])
+@pytest.mark.parametrize("disturb", [restart, kill, pytest.param(stop, marks=only_long)])
 def test_nothing_is_lost_while_the_daemon_is_away(
     loaded: Robot, disturb: Callable[[Robot], None]
 ) -> None:
@@ -118,7 +118,10 @@ def kill_dbus(robot: Robot) -> None:
     robot.exec("systemctl", "kill", "--signal=KILL", "dbus")
 
 
-@pytest.mark.parametrize("disturb", [reload, reexec, kill_dbus])
+@pytest.mark.parametrize(
+    "disturb",
+    [reexec, pytest.param(reload, marks=only_long), pytest.param(kill_dbus, marks=only_long)],
+)
 def test_nothing_is_lost_when_dbus_or_systemd_start_anew(
     loaded: Robot, disturb: Callable[[Robot], None]
 ) -> None:
