@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 
-.PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest hwtest-long clean
+.PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -47,6 +47,9 @@ hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root
 
 hwtest-long: export HWTEST_LONG := 1
 hwtest-long: hwtest ## The same with 50 power cuts and more of all else (half an hour)
+
+vmtest: $(VENV)/.dev ## See the limits of nodes hold on a virtual machine (as root, 5 minutes)
+	$(BIN)/pytest -n0 --timeout 1800 -rsP hwtests/machine
 
 model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
 	$(PYTHON) -m hwtests.model.run

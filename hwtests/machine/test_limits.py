@@ -1,0 +1,98 @@
+"""The limits of a node hold, seen on a kernel with cgroup v2 (`make vmtest`, five minutes)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.machine import virtual
+from hwtests.robots.shell import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FLOW = """\
+nodes:
+  - id: memory
+    path: hungry.py
+    inputs: {tick: dora/timer/millis/100}
+    env: {HUNGRY_FOR: memory}
+    resources: {memory_max: 100MB}
+  - id: cpu
+    path: hungry.py
+    inputs: {tick: dora/timer/millis/100}
+    env: {HUNGRY_FOR: cpu}
+    resources: {cpu_quota: 25%}
+  - id: processes
+    path: hungry.py
+    inputs: {tick: dora/timer/millis/100}
+    env: {HUNGRY_FOR: processes}
+    resources: {tasks_max: 20}
+"""
+PATIENCE_S = 120.0
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def machine(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[virtual.Machine]:
+    """A virtual machine on which hungry nodes run."""
+    needed = virtual.missing()
+    if needed:
+        pytest.skip(f"a virtual machine needs tools: apt-get install {needed}")
+    if os.uname().machine != "x86_64":
+        pytest.skip("the virtual machine is an amd64")
+    flow = tmp_path_factory.mktemp("limits") / "limits.yml"
+    flow.write_text(FLOW)
+    virtual.build()
+    with virtual.Machine() as made:
+        made.push(deb, "/root/dorad.deb")
+        made.sh(
+            "apt-get -qq install -y /root/dorad.deb && systemctl enable --now dorad", timeout=600
+        )
+        made.push(Path(__file__).with_name("nodes") / "hungry.py", "/srv/limits/hungry.py")
+        made.push(flow, "/srv/limits/limits.yml")
+        made.sh("dora start /srv/limits/limits.yml --name limits --detach")
+        yield made
+
+
+def said(machine: virtual.Machine, node: str) -> str:
+    return machine.sh(f"journalctl --output=cat --no-pager DORA_NODE={node}")
+
+
+def test_a_node_that_takes_more_memory_than_it_may_is_ended(machine: virtual.Machine) -> None:
+    wait_until(lambda: "oom-kill" in said(machine, "memory"), "it is ended", timeout=PATIENCE_S)
+    most = max(int(number) for number in re.findall(r"has (\d+) MiB", said(machine, "memory")))
+    print(f"\n100 MB: the node had {most} MiB of its own")
+    assert 40 <= most <= 100
+    assert "Running" in machine.sh("dora list")
+
+
+def test_a_node_has_no_more_of_the_cores_than_it_may(machine: virtual.Machine) -> None:
+    wait_until(lambda: said(machine, "cpu").count("share") > 2, "it tells", timeout=PATIENCE_S)
+    shares = [float(share) for share in re.findall(r"share ([\d.]+)", said(machine, "cpu"))]
+    print(f"\n25 %: the node had {shares}")
+    assert max(shares) < 0.35
+
+
+def test_a_node_has_no_more_processes_than_it_may(machine: virtual.Machine) -> None:
+    wait_until(
+        lambda: "Resource temporarily" in said(machine, "processes"), "told", timeout=PATIENCE_S
+    )
+    count = machine.sh("cat /sys/fs/cgroup/dorad.slice/dorad-limits-processes-*/pids.current")
+    print(f"\n20 tasks: the node has {count.strip()}")
+    assert int(count) <= 20
+
+
+def test_the_daemon_has_its_rights_and_its_place_when_memory_runs_out(
+    machine: virtual.Machine,
+) -> None:
+    pid = machine.sh("systemctl show -P MainPID dorad").strip()
+    limits = machine.sh(f"cat /proc/{pid}/limits")
+    assert re.search(r"Max realtime priority +95 +95", limits)
+    assert re.search(r"Max locked memory +unlimited", limits)
+    assert machine.sh(f"cat /proc/{pid}/oom_score_adj").strip() == "-900"
