@@ -50,7 +50,7 @@ def build() -> None:
     run([*command, RELEASE, str(root), *sources], timeout=900)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(FOLDER / "key")])
     keys = root / "root/.ssh"
-    keys.mkdir(mode=0o700)
+    keys.mkdir(mode=0o700, exist_ok=True)
     (keys / "authorized_keys").write_text((FOLDER / "key.pub").read_text())
     (root / "etc/hostname").write_text("robot\n")
     (root / "etc/systemd/network/all.network").write_text(NETWORK)
