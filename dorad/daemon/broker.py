@@ -10,7 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from dorad.daemon import restore
+from dorad.daemon import latches, restore
 from dorad.daemon.desk import Desk
 from dorad.daemon.edges import EdgeTable, is_guest
 from dorad.daemon.emitter import Emitter
@@ -240,6 +240,8 @@ class Broker(Telling, Seeing):
             desk.boxes[node_id].discard()
             desk.boxes[node_id].leave()
             self._introductions.edges_into(node_id)
+            for edge in desk.edges.received_by(node_id):
+                latches.bring_up(desk, edge)
         self._changed()
 
     async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:

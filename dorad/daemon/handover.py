@@ -109,8 +109,10 @@ class Handovers:
         self._block(node_id)
 
     def _block(self, node_id: str) -> None:
+        node = self._desk.boxes[node_id].node
+        sheds = {item.id for item in node.all_inputs if item.queue_policy is QueuePolicy.LATEST}
         for edge in self._desk.edges.received_by(node_id):
-            if not edge.daemon:
+            if not edge.daemon and edge.input not in sheds and not node.chooses(edge.input):
                 self._desk.edges.block(edge, True)
         self._introductions.edges_into(node_id)
 
@@ -247,7 +249,11 @@ class Handovers:
         if box is None:
             return
         there = node_id in self._desk.connections
-        rings = [name for name in box.rings if box.rings[name].interval_ns is None]
+        rings = [
+            name
+            for name, ring in box.rings.items()
+            if ring.interval_ns is None and not box.node.chooses(ring.input)
+        ]
         begun = box.asleep or self._received(node_id) > before
         behind = any(box.counters(name).queued > 1 for name in rings)
         calm = calm + 1 if there and begun and not behind else 0

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.dataflow.model import NodeOutput, Timer
 from dorad.shm import create, doorbell, layout
+from dorad.shm.latch import outlet, samples_of
 from dorad.shm.mapping import Mapping
-from dorad.shm.ring import Counters, Outlet, Peer, counters
+from dorad.shm.ring import Counters, Peer, counters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from dorad.dataflow.model import Input, Node
+    from dorad.shm.ring import Outlet
 
 ROOM = 1 << 20
 """Bytes of address space beyond its first rings that a mailbox has for rings added later."""
@@ -29,7 +31,8 @@ class NoRoomError(OSError):
 class Ring:
     """A ring of a mailbox: `first` is the index of the first message that is one of its edge's.
 
-    A ring that is `leaving` gets no messages any more; what is queued may still be taken.
+    A ring that is `leaving` gets no messages any more; what is queued may still be taken. That of
+    a `latched` edge keeps its newest message.
     """
 
     input: str
@@ -38,13 +41,14 @@ class Ring:
     interval_ns: int | None
     first: int = 0
     leaving: bool = False
+    latched: bool = False
 
 
 class Vitals(NamedTuple):
     """Signs of life of a node's process.
 
     `pulse` grows whenever it enters or leaves the API, if it is watched. `unread` tells whether it
-    was sent packets that it has not read; `queued` messages wait for it.
+    was sent packets that it has not read; `queued` messages wait for it, and are not left lying.
     """
 
     connected: bool
@@ -90,6 +94,7 @@ class Mailbox:
             self.rings[item.id] = Ring(item.id, ring, *_origin(item))
             words[ring.base + layout.RING_CAPACITY] = ring.capacity
             words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size
+            self._latch(item.id, item.latched)
         words[layout.BOX_MAGIC] = layout.MAGIC
 
     def _set_up(self, node: Node, descriptors: Sequence[int]) -> None:
@@ -118,7 +123,9 @@ class Mailbox:
         for name, input_id, base, first in kept["rings"]:
             item = box.inputs.get(input_id)
             source, interval = _origin(item) if item is not None else (None, None)
-            box.rings[name] = Ring(input_id, box._plan_at(base), source, interval, first)
+            latched = bool(box._words[base + layout.RING_LATCHED])
+            plan = box._plan_at(base)
+            box.rings[name] = Ring(input_id, plan, source, interval, first, latched=latched)
             box._state = box._words[base + layout.RING_STATE]
         return box
 
@@ -171,7 +178,34 @@ class Mailbox:
         origin = (source, None) if source else _origin(item)
         ring = Ring(item.id, plan, *origin, first=words[plan.base + layout.RING_HEAD])
         self.rings[name] = ring
+        # What a guest sends is not what the input's own source has sent.
+        self._latch(name, item.latched and source is None)
         return ring
+
+    def _latch(self, name: str, latched: bool) -> None:
+        ring = self.rings[name]
+        ring.latched = latched
+        self._words[ring.plan.base + layout.RING_LATCHED] = int(latched)
+
+    def unlatch(self, name: str) -> None:
+        """Let the newest message of a ring go once it was taken."""
+        self._words[self.rings[name].plan.base + layout.RING_LATCHED] = 0
+
+    def segments_of(self, ring: Ring) -> set[int]:
+        """Return the segments that the messages of a ring lie in, its newest one's included."""
+        words, base = self._words, ring.plan.base
+        head = words[base + layout.RING_HEAD]
+        if not words[base + layout.RING_LAST]:
+            return set()
+        first = max(head - ring.plan.queue_size, min(words[base + layout.RING_TAIL], head - 1))
+        found: set[int] = set()
+        for index in range(first, head):
+            at = ring.plan.entries + (index % ring.plan.capacity) * layout.ENTRY_SIZE
+            found |= {
+                number
+                for number, _ in samples_of(self._mapping.memory[at : at + layout.ENTRY.size])
+            }
+        return found
 
     def free_name(self, input_id: str) -> str:
         """Return a name for one more ring of an input."""
@@ -326,12 +360,16 @@ class Mailbox:
             asleep=self.asleep,
             pulse=words[layout.BOX_PULSE],
             unread=connected and self.mail > self.seen,
-            queued=sum(self.counters(n).queued for n, r in self.rings.items() if not r.interval_ns),
+            queued=sum(self.counters(n).queued for n, r in self.rings.items() if self._is_due(r)),
         )
+
+    def _is_due(self, ring: Ring) -> bool:
+        """Whether a node that waits takes whatever is queued there at once."""
+        return not ring.interval_ns and not self.node.chooses(ring.input)
 
     def outlet(self, name: str) -> Outlet:
         """Return a producer's end of a ring, for the daemon itself."""
-        return Outlet(Peer(self._mapping, self.bell), self.rings[name].plan, blocking=False)
+        return outlet(Peer(self._mapping, self.bell), self.rings[name].plan, blocking=False)
 
     def close(self) -> None:
         """Let go of the descriptors; the memory ends with the last process that maps it."""

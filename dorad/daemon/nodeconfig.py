@@ -40,6 +40,7 @@ def configuration(
                 "interval_ns": ring.interval_ns,
                 "source": None if edge is None or edge.daemon else edge.source,
                 "blocking": edge is not None and edge.blocking,
+                **choices(box, ring.input),
             }
         )
     content = {
@@ -68,6 +69,23 @@ def configuration(
     return json.dumps(content).encode()
 
 
+def choices(box: Mailbox, input_id: str) -> dict[str, Any]:
+    """Return what decides which messages of an input its node gets; mostly nothing."""
+    found: dict[str, Any] = {}
+    item = box.inputs.get(input_id)
+    if item is not None and item.max_rate_hz is not None:
+        found["max_rate_hz"] = item.max_rate_hz
+        found["keeps_all"] = item.queue_policy is QueuePolicy.BACKPRESSURE
+    for group in box.node.sync:
+        if input_id in group.inputs:
+            found["sync"] = {
+                "name": group.name,
+                "inputs": list(group.inputs),
+                "tolerance_ns": group.tolerance_ns,
+            }
+    return found
+
+
 def _as_written(item: Input) -> Any:
     """Return an input as `node_config()` gives it: a plain text unless the file has options."""
     if not item.long_form:
@@ -77,4 +95,8 @@ def _as_written(item: Input) -> Any:
         options["queue_policy"] = str(item.queue_policy)
     if item.input_timeout is not None:
         options["input_timeout"] = item.input_timeout
+    if item.latched:
+        options["latched"] = True
+    if item.max_rate_hz is not None:
+        options["max_rate_hz"] = item.max_rate_hz
     return options

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dorad.daemon.nodeconfig import choices
+
 if TYPE_CHECKING:
     from dorad.daemon.connection import Connection
     from dorad.daemon.desk import Desk
@@ -54,6 +56,7 @@ class Rewiring:
             "source": None if edge is None or edge.daemon else edge.source,
             "interval_ns": ring.interval_ns,
             "blocking": edge is not None and edge.blocking,
+            **choices(desk.boxes[consumer], ring.input),
         }
         desk.send(consumer, "input", fields)
 
@@ -78,6 +81,7 @@ class Rewiring:
         if ring.leaving:
             return
         ring.leaving = True
+        desk.boxes[consumer].unlatch(name)
         producer = None
         if edge is not None:
             self.disconnect(edge)

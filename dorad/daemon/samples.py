@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.edges import DAEMON, is_guest
+from dorad.daemon.latches import segments_kept
 from dorad.daemon.segments import EdgeKey, Segment, Segments
 from dorad.node.protocol import ProtocolError
 from dorad.shm import create
@@ -134,7 +135,8 @@ class Samples:
     def _reap(self) -> None:
         if self._closed:
             return
-        self._segments.reap(self._is_past)
+        if self._segments.orphans:
+            self._segments.reap(self._is_past, segments_kept(self._desk))
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None

@@ -84,16 +84,20 @@ class Segments:
             if segment.owner == owner and pid in (None, segment.pid) and segment.heads is None:
                 segment.heads = heads
 
-    def reap(self, past: Callable[[EdgeKey, int], bool]) -> list[Segment]:
+    def reap(
+        self, past: Callable[[EdgeKey, int], bool], kept: Collection[int] = ()
+    ) -> list[Segment]:
         """Let go of orphans that no queued message lies in, and return them.
 
-        `past` tells whether so many messages of an edge are received or dropped by now. Who holds
-        an array over a segment keeps it mapped, so only what is still to be taken counts.
+        `past` tells whether so many messages of an edge are received or dropped by now, and `kept`
+        are the numbers of segments that are needed nevertheless. Who holds an array over a segment
+        keeps it mapped, so only what is still to be taken counts.
         """
         gone = [
             segment
             for segment in self._all.values()
             if segment.heads is not None
+            and segment.number not in kept
             and all(past(edge, head) for edge, head in segment.heads.items())
         ]
         for segment in gone:

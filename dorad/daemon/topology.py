@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from dorad.daemon import latches
 from dorad.daemon.edges import edge_of
 from dorad.daemon.mailbox import Mailbox
 from dorad.dataflow.params import initial
@@ -70,6 +71,7 @@ class Topology:
         if edge.daemon or edge.source in desk.boxes:
             self._samples.show_of(edge.producer, consumer)
             self._rewiring.connect(edge)
+            latches.bring_up(desk, edge)
 
     def remove_node(self, node_id: str) -> None:
         """Forget a node whose process is gone; the inputs it fed keep what is queued there."""
@@ -85,6 +87,8 @@ class Topology:
             if node_id in (edge.source, edge.consumer):
                 self._rewiring.disconnect(edge)
         del desk.boxes[node_id]
+        for name in box.rings:
+            box.unlatch(name)
         box.close_rings()
         box.close()
         desk.store.drop(desk.name("box", node_id))
@@ -103,8 +107,12 @@ class Topology:
         box = desk.boxes[consumer]
         if item.id in box.inputs:
             raise ValueError(f"node {consumer!r} has an input {item.id!r} already")
-        self.add_input(consumer, item, tell=True)
         box.inputs[item.id] = item
+        try:
+            self.add_input(consumer, item, tell=True)
+        except OSError:
+            del box.inputs[item.id]
+            raise
         told = desk.facts(consumer)
         told.drop("closed", item.id)
         told.drop("broken", item.id)
@@ -126,6 +134,7 @@ class Topology:
             self._rewiring.announce(consumer, name, edge)
         if edge is not None:
             self._rewiring.connect(edge)
+            latches.bring_up(desk, edge)
         return name
 
     def remove_edge(self, consumer: str, input_id: str) -> None:

@@ -155,6 +155,20 @@ class Fields:
             return float(data)
         return None
 
+    def number(self, name: str, *, least: float, most: float) -> float | None:
+        """A number within bounds."""
+        value = self.take(name)
+        if value is None:
+            return None
+        data = value.data
+        if isinstance(data, int | float) and not isinstance(data, bool) and least <= data <= most:
+            return float(data)
+        hint = "without quotes" if isinstance(data, str) and _is_number(data) else None
+        self.problems.error(
+            value, f"must be a number from {least:g} to {most:g}, not {value.describe()}", hint
+        )
+        return None
+
     def size(self, name: str) -> int | None:
         """Bytes, as a whole number or with a unit."""
         value = self.take(name)

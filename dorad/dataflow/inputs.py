@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.ids import check_data_id
-from dorad.dataflow.model import Input, QueuePolicy
+from dorad.dataflow.model import Input, LogSource, QueuePolicy, Timer
 from dorad.dataflow.sources import parse_source
 
 if TYPE_CHECKING:
     from dorad.dataflow.document import Value
+    from dorad.dataflow.model import Source
     from dorad.dataflow.problems import Problems
 
 DEFAULT_QUEUE_SIZE = 10
 LARGEST_QUEUE_SIZE = 1 << 24
+LEAST_RATE_HZ = 0.001
+MOST_RATE_HZ = 1e6
 
 
 def read_inputs(owner: Fields) -> tuple[Input, ...]:
@@ -54,17 +57,42 @@ def _read_input(input_id: str, value: Value, problems: Problems) -> Input | None
     source = None
     if options.required_text("source", "such as `node/output`"):
         source = options.checked("source", parse_source, None)
-    size = options.integer("queue_size", most=LARGEST_QUEUE_SIZE)
-    policy = options.choice("queue_policy", QueuePolicy)
+    policy = options.choice("queue_policy", QueuePolicy) or QueuePolicy.DROP_OLDEST
+    size = _read_queue_size(options, policy)
     timeout = options.seconds("input_timeout")
+    latched = options.flag("latched") or False
+    rate = options.number("max_rate_hz", least=LEAST_RATE_HZ, most=MOST_RATE_HZ)
     options.finish()
     if source is None:
         return None
-    return Input(
-        input_id,
-        source,
-        DEFAULT_QUEUE_SIZE if size is None else max(size, 1),
-        policy or QueuePolicy.DROP_OLDEST,
-        timeout,
-        long_form=True,
-    )
+    _check_source(options, source, latched, rate)
+    return Input(input_id, source, size, policy, timeout, True, latched, rate)
+
+
+def _read_queue_size(options: Fields, policy: QueuePolicy) -> int:
+    size = options.integer("queue_size", most=LARGEST_QUEUE_SIZE)
+    if policy is QueuePolicy.LATEST:
+        if size not in (None, 1):
+            options.problems.error(
+                options.name_of("queue_size"),
+                f"must be 1 with `queue_policy: latest`, not {size}",
+                "leave it out, or use `drop_oldest`",
+            )
+        return 1
+    return DEFAULT_QUEUE_SIZE if size is None else max(size, 1)
+
+
+def _check_source(options: Fields, source: Source, latched: bool, rate: float | None) -> None:
+    """Report options that make no sense for what feeds the input."""
+    if latched and isinstance(source, Timer):
+        options.problems.error_in_name(options.name_of("latched"), "a timer has no last value")
+    elif latched and isinstance(source, LogSource):
+        options.problems.error_in_name(
+            options.name_of("latched"), "log lines are not kept", "`dora logs` shows earlier ones"
+        )
+    if rate is not None and isinstance(source, Timer):
+        options.problems.error_in_name(
+            options.name_of("max_rate_hz"),
+            "the rate of a timer is in its source",
+            f"write `source: dora/timer/hz/{rate:g}`",
+        )

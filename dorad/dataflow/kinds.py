@@ -25,7 +25,7 @@ RESTART_KEYS = (
 )
 _COMMON = ("id", "name", "description", "env", "deploy", *MAKERS)
 _PROCESS = ("cpu_affinity", "realtime", "resources", "spin_us", "user")
-_RUNNING = ("inputs", "outputs", "args", "shared_memory_pool_size", *TYPE_KEYS)
+_RUNNING = ("inputs", "sync", "outputs", "args", "shared_memory_pool_size", *TYPE_KEYS)
 _SOURCE = ("build", "git", "branch", "tag", "rev", "path_sha256")
 _PATH = frozenset((*_COMMON, *_PROCESS, *_RUNNING, *_SOURCE, *RESTART_KEYS, *LOG_KEYS, "params"))
 _ALLOWED = {
@@ -49,6 +49,8 @@ INSTEAD = {
     "queue_size": _OF_INPUT,
     "queue_policy": _OF_INPUT,
     "input_timeout": _OF_INPUT,
+    "latched": _OF_INPUT,
+    "max_rate_hz": _OF_INPUT,
 }
 """What to write for keys of older versions, and for keys that belong elsewhere."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ class QueuePolicy(StrEnum):
 
     DROP_OLDEST = "drop_oldest"
     BACKPRESSURE = "backpressure"
+    LATEST = "latest"
 
 
 class NodeKind(StrEnum):
@@ -151,6 +152,21 @@ class Input:
     """Seconds of silence after which the input counts as broken."""
     long_form: bool = False
     """Whether the file gives a mapping of options rather than just the source."""
+    latched: bool = False
+    """Whether whoever begins to receive gets the last message first, however old it is."""
+    max_rate_hz: float | None = None
+    """Messages a second that reach the node at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Inputs of a node that are received together, as the event `name`."""
+
+    name: str
+    inputs: tuple[str, ...]
+    """Two or more."""
+    tolerance_ns: int
+    """How far apart the messages of one event may have been sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +325,8 @@ class Node:
     hub: str | None = None
     inputs: tuple[Input, ...] = ()
     """For an operator node empty; its operators have the inputs. See `all_inputs`."""
+    sync: tuple[Sync, ...] = ()
+    """No input is in two of them."""
     outputs: tuple[str, ...] = ()
     types: Types = field(default_factory=Types)
     cpu_affinity: tuple[int, ...] = ()
@@ -341,13 +359,19 @@ class Node:
         """Whether nothing is spawned and a process attaches later by the node's id."""
         return self.kind is NodeKind.DYNAMIC
 
+    def chooses(self, input_id: str) -> bool:
+        """Whether the node may let messages of an input lie although it waits for some."""
+        return any(input_id in group.inputs for group in self.sync) or any(
+            found.id == input_id and found.max_rate_hz is not None for found in self.all_inputs
+        )
+
     @property
     def all_inputs(self) -> tuple[Input, ...]:
         """Inputs as the data plane names them: an operator's are `<operator>/<input>`."""
         if not self.operators:
             return self.inputs
         return tuple(
-            Input(f"{op.id}/{i.id}", i.source, i.queue_size, i.queue_policy, i.input_timeout, True)
+            replace(i, id=f"{op.id}/{i.id}", long_form=True)
             for op in self.operators
             for i in op.inputs
         )

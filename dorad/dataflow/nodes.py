@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Input, Operator, Realtime, Resources
+    from dorad.dataflow.model import Input, Operator, Realtime, Resources, Sync
     from dorad.dataflow.ros2 import Ros2Bridge
 
 _SHA256 = r"[0-9a-fA-F]{64}"
@@ -72,6 +72,7 @@ def read_node(
         git=_read_git(fields),
         hub=fields.checked("hub", _check_hub, None),
         inputs=inputs,
+        sync=_read_sync(fields, inputs),
         outputs=outputs,
         types=read_types(fields, inputs, outputs),
         cpu_affinity=_read_cores(fields),
@@ -230,6 +231,15 @@ def _read_realtime(fields: Fields, inputs: tuple[Input, ...]) -> Realtime | None
     from dorad.dataflow.realtime import read_realtime  # most dataflows have none
 
     return read_realtime(fields, inputs)
+
+
+def _read_sync(fields: Fields, inputs: tuple[Input, ...]) -> tuple[Sync, ...]:
+    if not fields.has("sync"):
+        fields.ignore("sync")
+        return ()
+    from dorad.dataflow.sync import read_sync  # most nodes have none
+
+    return read_sync(fields, inputs)
 
 
 def _read_resources(fields: Fields) -> Resources | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ID = "op"
 _LANGUAGES = ("python", "shared-library", "wasm")
+_INSTEAD = {"sync": "operators receive one message at a time; write a node with a `path`"}
 
 
 def read_operators(node: Fields) -> tuple[Operator, ...]:
@@ -81,7 +82,7 @@ def _read_operator(item: Value, problems: Problems, default_id: str | None) -> O
         read_build(body),
         read_logging(body, outputs),
     )
-    meant = body.finish()
+    meant = body.finish(_INSTEAD)
     said = meant.intersection(_LANGUAGES) or any(map(body.has, _LANGUAGES))
     if isinstance(item.data, dict) and not said:
         problems.error_in_name(item, f"needs one of {', '.join(_LANGUAGES)}")

@@ -289,6 +289,11 @@ def _keep_inputs(old: Node, new: Node) -> None:
                 f"has `queue_policy: {now.queue_policy}` for the input `{input_id}`,"
                 f" not `{was.queue_policy}`"
             )
+        elif was.latched is not now.latched:
+            difference = (
+                f"has `latched: {str(now.latched).lower()}` for the input `{input_id}`,"
+                f" not {str(was.latched).lower()}"
+            )
         else:
             continue
         raise TopologyError(

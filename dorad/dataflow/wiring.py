@@ -116,6 +116,19 @@ def _check_source(
             within = [output for output in outputs if output.endswith(f"/{written}")]
             hint = f"write `{node.id}/{within[0]}`" if within else hint
         problems.error(place, f"`{name}` has no output `{written}`; {_listing(outputs)}", hint)
+    elif edge.input.latched and isinstance(source, NodeOutput) and _is_printed(node, source.output):
+        problems.error_in_name(
+            places[f"{edge.key}.latched"], f"`{source.text}` carries what the node prints: not kept"
+        )
+
+
+def _is_printed(node: Node, output: str) -> bool:
+    """Whether the output carries lines of the node."""
+    printed = {node.logging.send_stdout_as, node.logging.send_logs_as}
+    for operator in node.operators:
+        for target in (operator.logging.send_stdout_as, operator.logging.send_logs_as):
+            printed.add(target and f"{operator.id}/{target}")
+    return output in printed
 
 
 def _has_output(node: Node, output: str) -> bool:

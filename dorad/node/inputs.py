@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
     from dorad.shm.borrow import Taken
     from dorad.shm.mapping import Mapping
+    from dorad.shm.picking import PickingInlet
     from dorad.shm.ring import Inlet
+
+NEVER_NS = 1 << 62
+"""Stands for a time on CLOCK_MONOTONIC that never comes."""
 
 _monotonic_ns = time.monotonic_ns
 _fromtimestamp = datetime.fromtimestamp
@@ -74,6 +78,10 @@ class RingInput:
         """Tell whether an event waits."""
         return self.inlet.ready()
 
+    def holds(self) -> bool:
+        """Tell whether the end of the input has to wait for what is here."""
+        return self.ready()
+
     def take(self) -> Event | None:
         """Return the next event, or None.
 
@@ -107,6 +115,27 @@ class RingInput:
         """Give what is queued by now, and then be no part of the input any more."""
         self.gone = True
         self.inlet.freeze()
+
+
+class ChoosyInput(RingInput):
+    """A ring input that does not give whatever waits; see `dorad.node.choosing`."""
+
+    __slots__ = ("picking",)
+
+    def __init__(self, input_id: str, inlet: PickingInlet, clock: Clock) -> None:
+        super().__init__(input_id, inlet, clock)
+        self.picking = inlet
+
+    def next_ns(self) -> int:
+        """Return when there may be something to give although nothing comes, or NEVER_NS."""
+        return NEVER_NS
+
+    def watched(self) -> tuple[int, int] | None:
+        """Return the word that moves when something comes, and its value at the last look.
+
+        None if whatever comes now changes nothing.
+        """
+        return (self.picking.head_at, self.picking.tail)
 
 
 class TimerInput:
@@ -171,6 +200,10 @@ class TimerInput:
     def ready(self) -> bool:
         """Tell whether a tick waits."""
         return not self._stopped and _monotonic_ns() >= self.next_ns()
+
+    def holds(self) -> bool:
+        """Tell whether the end of the input has to wait for a tick."""
+        return self.ready()
 
     def take(self) -> Event | None:
         """Return the next tick's event, or None when none is due."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from dorad.shm.layout import RING_CAPACITY, RING_QUEUE_SIZE, RING_WORDS, WORD, RingPlan
+from dorad.shm.layout import (
+    RING_CAPACITY,
+    RING_LATCHED,
+    RING_QUEUE_SIZE,
+    RING_WORDS,
+    WORD,
+    RingPlan,
+)
 from dorad.shm.mapping import Mapping
 from dorad.shm.ring import Outlet, Peer
 
@@ -55,7 +62,8 @@ class Neighbours:
     """All that came by descriptor. What is known already may come again: it changes nothing.
 
     `outlets` are the receivers of each output; `spaces` the bells of nodes that wait for room here;
-    `segments` what is mapped, by number, and `retired` the numbers that were given back.
+    `segments` what is mapped, by number, and `retired` the numbers that were given back. `late` are
+    the outputs with a new receiver who wants what was sent last.
     """
 
     def __init__(self) -> None:
@@ -63,6 +71,7 @@ class Neighbours:
         self.spaces: dict[str, int] = {}
         self.segments: dict[int, Mapping] = {}
         self.retired: set[int] = set()
+        self.late: set[str] = set()
         self._peers: dict[str, _Met] = {}
         self._files: dict[str, tuple[int, int]] = {}
 
@@ -123,13 +132,22 @@ class Neighbours:
             peer = self._peers[node]
             outlet = old.pop((id(peer), base), None)
             if outlet is None:
-                outlet = Outlet(peer, ring_at(peer.words, base), blocking=blocking)
+                outlet = self._meet_outlet(output, peer, base, blocking)
             outlet.blocking = blocking
             new.append(outlet)
         for outlet in old.values():
             outlet.closed = True
         # Those that never block come first, so that none of them waits for one that does.
         self.outlets[output] = tuple(sorted(new, key=lambda outlet: outlet.blocking))
+
+    def _meet_outlet(self, output: str, peer: Peer, base: int, blocking: bool) -> Outlet:
+        ring = ring_at(peer.words, base)
+        if not peer.words[base + RING_LATCHED]:
+            return Outlet(peer, ring, blocking=blocking)
+        from dorad.shm.latch import LatchedOutlet  # few inputs are latched
+
+        self.late.add(output)
+        return LatchedOutlet(peer, ring, blocking=blocking)
 
     def hang_up(self) -> None:
         """Close all descriptors."""

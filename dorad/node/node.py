@@ -24,6 +24,7 @@ from dorad.node.raw import SampleHandler
 from dorad.node.receiver import Receiver
 from dorad.node.sender import Sender
 from dorad.node.speech import Speaking
+from dorad.shm.layout import RING_LATCHED
 from dorad.shm.pool import DEFAULT_KEEP
 from dorad.shm.ring import Inlet
 from dorad.shm.spin import Spin
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
+    from dorad.node.choosing import SyncGroup
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
     from dorad.node.session import Session
     from dorad.node.typecheck import TypeChecks
+    from dorad.shm.picking import PickingInlet
 
 _LONGEST_TIMEOUT_S = 1e12
 
@@ -65,7 +68,8 @@ class _Attachment:
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
         types = _type_checks(config)
-        make = functools.partial(_input, session, self.clock, session.wait_for_start(), types)
+        epoch_ns = session.wait_for_start()
+        make = functools.partial(_input, session, self.clock, epoch_ns, types, {})
         served = [make(item) for item in config["inputs"]]
         if config["dynamic"]:
             # A node started by hand receives what is sent from now on.
@@ -85,6 +89,8 @@ class _Attachment:
         self.extensions = DaemonTable(session)
         kind = WatchedSender if session.watched else Sender
         sender = kind(session, self.clock, DEFAULT_KEEP if keep is None else keep)
+        session.catch_up = functools.partial(_catch_up, weakref.ref(sender))
+        session.catch_up()
         self.sender: Any = sender if types is None else types.sender(sender)
         self.params = session.params
         forking.watch(self)
@@ -116,19 +122,40 @@ def _input(
     clock: Clock,
     epoch_ns: int,
     types: TypeChecks | None,
+    groups: dict[str, SyncGroup],
     item: dict[str, Any],
 ) -> RingInput | TimerInput:
-    """Return what serves an input, or one more ring of it."""
+    """Return what serves an input, or one more ring of it; `groups` has the synchronised ones."""
     ring = ring_at(session.box.words, item["ring"])
     if item["interval_ns"] is not None:
         deadline_ns = session.config.get("deadline_ns")
         interval_ns = item["interval_ns"]
         return TimerInput(item["id"], session.box, ring, interval_ns, epoch_ns, deadline_ns)
     space = session.spaces.get(item["source"]) if item["blocking"] else None
+    if session.box.words[ring.base + RING_LATCHED]:
+        from dorad.shm.latch import LatchedInlet  # few inputs are latched
+
+        latched = LatchedInlet(session.box, ring, session.segment, space)
+        return _chosen(latched, clock, groups, item)
+    if "max_rate_hz" in item or "sync" in item:
+        from dorad.shm.picking import PickingInlet  # few inputs choose
+
+        picking = PickingInlet(session.box, ring, session.segment, space)
+        return _chosen(picking, clock, groups, item)
     inlet = Inlet(session.box, ring, session.segment, space)
     if types is not None:
         return types.input(item["id"], item["source"], inlet, clock)
     return RingInput(item["id"], inlet, clock)
+
+
+def _chosen(
+    inlet: PickingInlet, clock: Clock, groups: dict[str, SyncGroup], item: dict[str, Any]
+) -> RingInput:
+    if "max_rate_hz" not in item and "sync" not in item:
+        return RingInput(item["id"], inlet, clock)
+    from dorad.node import choosing
+
+    return choosing.make(item, inlet, clock, groups)
 
 
 def _lock_memory(session: Session) -> None:

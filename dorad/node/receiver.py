@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import events
-from dorad.node.inputs import RingInput, TimerInput
+from dorad.node.inputs import NEVER_NS, ChoosyInput, RingInput, TimerInput
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
@@ -64,6 +64,8 @@ class Receiver:
         if session.packets != self._packets:
             self._packets = session.packets
             self._change_inputs()
+            if session.late and not session.catch_up():
+                self._packets = -1
         news = self._news
         if not self._stopped:
             if news.urgent:
@@ -93,7 +95,7 @@ class Receiver:
     def _must_wait(self, event: Event) -> bool:
         """Tell whether data that an event must come after still waits."""
         return event["type"] == "INPUT_CLOSED" and any(
-            item.id == event["id"] and item.ready() for item in self._order
+            item.id == event["id"] and item.holds() for item in self._order
         )
 
     def _stop(self) -> None:
@@ -110,15 +112,24 @@ class Receiver:
                 self._change_inputs()
             finally:
                 self._lock.release()
-        if not self._stopped and (self._news.urgent or self._news.endings):
+        news = self._news
+        if not self._stopped and (
+            news.urgent or (news.endings and not self._must_wait(news.endings[0]))
+        ):
             return False
         return not any(item.ready() for item in self._order)
 
     # -- which inputs there are --------------------------------------------------------------
 
     def _list_kinds(self) -> None:
-        self._rings = [item.inlet for item in self._order if isinstance(item, RingInput)]
-        self._timers = [item for item in self._order if isinstance(item, TimerInput)]
+        self._choosy = [item for item in self._order if isinstance(item, ChoosyInput)]
+        self._rings = [
+            item.inlet
+            for item in self._order
+            if isinstance(item, RingInput) and item not in self._choosy
+        ]
+        timers = [item for item in self._order if isinstance(item, TimerInput)]
+        self._timers: list[TimerInput | ChoosyInput] = [*timers, *self._choosy]
         self._leaving = any(item.gone for item in self._order)
 
     def _change_inputs(self) -> None:
@@ -195,6 +206,7 @@ class Receiver:
         """
         watched = [(ring.head_at, ring.tail) for ring in self._rings]
         watched.append((BOX_MAIL, self._mail))
+        watched += [word for item in self._choosy if (word := item.watched()) is not None]
         return watched
 
     def _moved(self, watched: list[tuple[int, int]]) -> bool:
@@ -217,7 +229,8 @@ class Receiver:
         """Return the nearer of the next tick and the deadline, on CLOCK_MONOTONIC."""
         if self._timers and not self._stopped:
             due = min(timer.next_ns() for timer in self._timers)
-            return due if deadline is None else min(due, deadline)
+            if due < NEVER_NS:
+                return due if deadline is None else min(due, deadline)
         return deadline
 
     def _wait(self, deadline: int | None) -> None:

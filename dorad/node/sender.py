@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.node.clock import Clock
+    from dorad.node.latching import Unheard
     from dorad.node.session import Session
     from dorad.shm.arrow import Encoded
     from dorad.shm.ring import Outlet
 
 _pack = ENTRY.pack
+
+BUSY_S = 0.005
+"""Seconds that a receiving thread waits for a sending one, which may be waiting for room."""
 
 SPACE_LOOK_NS = 100_000_000
 """A sender that waits for room looks at the daemon's words at least this often."""
@@ -40,6 +44,7 @@ class Sender:
         self._waiter: doorbell.Waiter | None = None
         self._encode: Callable[[Any], Encoded] | None = None
         self._trim_ns = 0
+        self._unheard: dict[str, Unheard] = {}
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
         """Send `data` on a declared output; blocks only for inputs with `backpressure`.
@@ -57,17 +62,21 @@ class Sender:
         self._lock.acquire()
         try:
             if self._words[BOX_MAIL] != session.mail:
-                session.read_mail()
+                self._read_mail()
             found = born.find(data) if born else None
             outlets = session.outlets.get(output)
             if found is None:
                 encoded = encode(data)
                 if outlets:
                     self._push(outlets, encoded, meta, None)
+                else:
+                    self._keep(output, encoded, meta, None)
             else:
                 array, encoded = found
                 if outlets:
                     self._push(outlets, encoded, meta, None if array is None else array.sample)
+                else:
+                    self._keep(output, encoded, meta, None if array is None else array.sample)
                 if array is not None:
                     array.freeze()
         finally:
@@ -81,18 +90,70 @@ class Sender:
 
         meta = metadata_codec.encode(metadata) if metadata else b""
         with self._lock:
-            session = self._session
-            session.refresh()
-            outlets = session.outlets.get(output, ())
-            self._push(outlets, (UINT8_CODE, length, 0, length, ()), meta, sample)
+            self._read_mail()
+            outlets = self._session.outlets.get(output, ())
+            encoded: Encoded = (UINT8_CODE, length, 0, length, ())
+            if not outlets:
+                self._keep(output, encoded, meta, sample)
+            self._push(outlets, encoded, meta, sample)
 
     def send_encoded(self, output: str, encoded: Encoded, metadata: dict[str, Any] | None) -> None:
         """Send an array that is ready to be placed; see `dorad.shm.arrow.encode`."""
         meta = metadata_codec.encode(metadata) if metadata else b""
         with self._lock:
-            session = self._session
-            session.refresh()
-            self._push(session.outlets.get(output, ()), encoded, meta, None)
+            self._read_mail()
+            self._push(self._session.outlets.get(output, ()), encoded, meta, None)
+
+    # -- receivers that come late ------------------------------------------------------------
+
+    def _read_mail(self) -> None:
+        """Take in what the daemon has sent, if it has. The caller has the lock."""
+        session = self._session
+        session.refresh()
+        if session.late:
+            self._catch_up()
+
+    def _keep(self, output: str, encoded: Encoded, meta: bytes, sample: Sample | None) -> None:
+        """Keep a message that nobody receives, for who may come."""
+        from dorad.node.latching import unheard
+
+        kept = unheard(self._clock.now(), encoded, meta, sample)
+        if kept is None:
+            self._unheard.pop(output, None)
+        else:
+            self._unheard[output] = kept
+
+    def catch_up(self) -> bool:
+        """Give new receivers what was sent last; False if the sender is busy just now."""
+        if not self._lock.acquire(timeout=BUSY_S):
+            return False
+        try:
+            self._catch_up()
+        finally:
+            self._lock.release()
+        return True
+
+    def _catch_up(self) -> None:
+        from dorad.node.latching import bring_up
+
+        session = self._session
+        while session.late:
+            output = session.late.pop()
+            outlets = session.outlets.get(output)
+            last = self._unheard.pop(output, None)
+            if outlets and not bring_up(outlets, self.pool, last, self._push_unheard):
+                session.note(
+                    f"output {output}: what was sent last is not in memory any more; "
+                    "a new latched input begins with the next message"
+                )
+
+    def _push_unheard(self, outlets: tuple[Outlet, ...], last: Unheard) -> None:
+        self._push_sample(outlets, last.encoded, last.meta, None, last.stamp)
+        fence()
+        for outlet in outlets:
+            outlet.peer.wake()
+
+    # -- memory ------------------------------------------------------------------------------
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Return an uninitialised numpy array in shared memory; see `BornArrays.empty`."""
@@ -212,6 +273,9 @@ class Sender:
                 session.read_mail()
         finally:
             outlet.announce_waiting(False)
+            if session.late:
+                # They are seen to before the next message: this one is on its way.
+                session.mail = -1
         return False
 
 

@@ -24,7 +24,7 @@ from dorad.shm.layout import BOX_ASLEEP, BOX_MAGIC, BOX_MAIL, BOX_PULSE, BOX_SEE
 from dorad.shm.mapping import Mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 MAX_CONFIG = 1 << 26
@@ -65,6 +65,9 @@ class Session:
         self._neighbours = Neighbours()
         self.outlets = self._neighbours.outlets
         self.spaces = self._neighbours.spaces
+        self.late = self._neighbours.late
+        self.catch_up: Callable[[], bool] = lambda: True
+        """Sends those of `late` what they lack; False if that has to be tried once more."""
         self._question: tuple[str, dict[str, Any], list[int]] | None = None
         self._asked = 0
         self._answer: protocol.Packet | None = None

@@ -45,6 +45,7 @@ RING_LATENCY_DIFF = 2 * LINE + 3  # consumer: sum of how much successive such ti
 RING_LATE_MAX = 2 * LINE + 4  # consumer of a timer: the longest it has taken to take a tick, ns
 RING_MISSED = 2 * LINE + 5  # consumer of a timer: ticks taken after their deadline, or never
 RING_STATE = 3 * LINE  # daemon: one of STATE_*
+RING_LATCHED = 3 * LINE + 1  # daemon: non-zero where the newest message is kept; see `latch.py`
 RING_HAZARDS = 4 * LINE  # consumer: samples it borrows, 0 where free
 HAZARDS = 32
 RING_WORDS = 8 * LINE

@@ -117,6 +117,14 @@ class Pool:
         else:
             self._free[sample.order].append(sample)
 
+    def find(self, segment: int, offset: int) -> Sample | None:
+        """Return the sample at a place; None where none of this pool's is."""
+        for each in self._segments:
+            if each.number == segment:
+                samples = each.samples
+                return samples[offset >> samples[0].order]
+        return None
+
     def give_back(self, sample: Sample) -> None:
         """End the node's own hold of a sample. May be called from any thread, even a finalizer."""
         self._returned.append(sample)

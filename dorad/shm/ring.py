@@ -183,6 +183,15 @@ class Outlet:
         self.head = words[self._head_at] = head + 1
         return head
 
+    def last_ns(self) -> int:
+        """Return when the newest message was sent, 0 if there was none."""
+        return self._words[self._last_at]
+
+    def newest(self) -> bytes:
+        """Return the entry that was pushed last, as it lies in the ring."""
+        at = self._entries + (self.head - 1 & self._mask) * ENTRY_SIZE
+        return self._memory[at : at + ENTRY_SIZE]
+
     def full(self) -> bool:
         """Tell whether a consumer that reads has no room for one more."""
         words = self._words
