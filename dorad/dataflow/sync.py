@@ -11,13 +11,17 @@ from dorad.dataflow.model import NodeOutput, QueuePolicy, Sync
 from dorad.dataflow.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from dorad.dataflow.document import Value
     from dorad.dataflow.model import Input
 
 DEFAULT_NAME = "sync"
 MOST_MS = 3_600_000.0
+_NEEDED = {
+    "inputs": "a list of two or more",
+    "tolerance_ms": "how far apart the messages may have been sent",
+}
 _WHAT = "a mapping with `inputs` and `tolerance_ms`"
 
 
@@ -26,61 +30,77 @@ def read_sync(node: Fields, inputs: Sequence[Input]) -> tuple[Sync, ...]:
     value = node.take("sync")
     if value is None:
         return ()
+    reader = _Reader(node, inputs)
     items = value.data if isinstance(value.data, list) else [value]
-    groups: list[Sync] = []
-    entries = node.take("inputs")
-    written = entries.data.keys() if entries and isinstance(entries.data, dict) else ()
-    names = dict.fromkeys(written, "an input")
-    taken: dict[str, str] = {}
-    for item in items:
-        group = _read_group(Fields(item, node.problems, _WHAT), inputs, written, names, taken)
-        if group is not None:
-            groups.append(group)
-    return tuple(groups)
+    return tuple(group for item in items if (group := reader.read(item)) is not None)
 
 
-def _read_group(
-    body: Fields,
-    inputs: Sequence[Input],
-    written: Collection[str],
-    names: dict[str, str],
-    taken: dict[str, str],
-) -> Sync | None:
-    """`written` are the ids in the file; `names` says what has a name already, `taken` which group
-    an input is in.
-    """
-    problems = body.problems
-    name = DEFAULT_NAME
-    if body.has("name"):
+class _Reader:
+    """What is known of a node's inputs and its groups so far."""
+
+    def __init__(self, node: Fields, inputs: Sequence[Input]) -> None:
+        entries = node.take("inputs")
+        self._problems = node.problems
+        self._inputs = {found.id: found for found in inputs}
+        self._written = entries.data.keys() if entries and isinstance(entries.data, dict) else ()
+        self._names = dict.fromkeys(self._written, "an input")
+        self._taken: dict[str, str] = {}
+        """Inputs that are in a group already, and its name."""
+
+    def read(self, item: Value) -> Sync | None:
+        body = Fields(item, self._problems, _WHAT)
+        if not isinstance(item.data, dict):
+            return None
         name = body.checked("name", _name, DEFAULT_NAME)
-    else:
-        body.ignore("name")
-    if name in names:
-        problems.error_in_name(
-            body.name_of("name"),
-            f"`{name}` is the name of {names[name]} already",
-            "give it a `name` of its own",
-        )
-    names.setdefault(name, "another group")
-    tolerance = body.number("tolerance_ms", least=0.0, most=MOST_MS)
-    if not body.has("tolerance_ms"):
-        problems.error_in_name(
-            body.owner, "needs `tolerance_ms`", "how far apart the messages may have been sent"
-        )
-    members = body.texts("inputs")
-    if body.has("inputs") and len(members) < 2:
-        problems.error_in_name(body.name_of("inputs"), "must name two inputs or more")
-    elif not body.has("inputs"):
-        problems.error_in_name(body.owner, "needs `inputs`", "a list of two or more")
-    known = {found.id: found for found in inputs}
-    for item in body.items("inputs"):
-        # What is wrong with an input itself is reported already.
-        if item.text in known or item.text not in written:
-            _check_member(body, item, known, taken, name)
-    body.finish()
-    if tolerance is None or len(members) < 2:
-        return None
-    return Sync(name, members, round(tolerance * 1e6))
+        if name in self._names:
+            self._problems.error_in_name(
+                body.name_of("name"),
+                f"`{name}` is the name of {self._names[name]} already",
+                "give it a `name` of its own",
+            )
+        self._names.setdefault(name, "another group")
+        tolerance = body.number("tolerance_ms", least=0.0, most=MOST_MS)
+        members = body.texts("inputs")
+        meant = body.finish()
+        for key, hint in _NEEDED.items():
+            if not body.has(key) and key not in meant:
+                self._problems.error_in_name(item, f"needs `{key}`", hint)
+        written = body.take("inputs")
+        if written is not None and isinstance(written.data, list):
+            if len(members) < 2:
+                self._problems.error_in_name(written, "must name two inputs or more")
+            for each in written.data:
+                # What is wrong with an input itself is reported already.
+                if each.text in self._inputs or each.text not in self._written:
+                    self._check_member(each)
+        self._taken |= dict.fromkeys(members, name)
+        return None if tolerance is None else Sync(name, members, round(tolerance * 1e6))
+
+    def _check_member(self, item: Value) -> None:
+        if isinstance(item.data, dict | list):
+            return
+        name = item.text
+        if name in self._taken:
+            self._problems.error(item, f"`{name}` is in the group `{self._taken[name]}` already")
+        found = self._inputs.get(name)
+        if found is None:
+            hint = did_you_mean(name, self._inputs)
+            self._problems.error(item, f"the node has no input `{name}`", hint)
+            return
+        if not isinstance(found.source, NodeOutput):
+            source = found.source.text
+            self._problems.error(
+                item, f"`{name}` receives `{source}`; only outputs of nodes are synchronised"
+            )
+        why = None
+        if found.queue_policy is QueuePolicy.BACKPRESSURE:
+            why = "have `queue_policy: backpressure`: what matches nothing is dropped"
+        elif found.latched:
+            why = "be `latched`: an old message matches nothing"
+        elif found.max_rate_hz is not None:
+            why = "have `max_rate_hz`: what it leaves out would match nothing"
+        if why is not None:
+            self._problems.error(item, f"the synchronised input `{name}` cannot {why}")
 
 
 def _name(text: str) -> str:
@@ -88,30 +108,3 @@ def _name(text: str) -> str:
         raise TextError("cannot be empty")
     check_data_id(text)
     return text
-
-
-def _check_member(
-    body: Fields, item: Value, known: dict[str, Input], taken: dict[str, str], group: str
-) -> None:
-    problems, name = body.problems, item.text
-    if isinstance(item.data, dict | list):
-        return
-    if taken.setdefault(name, group) != group:
-        problems.error(item, f"`{name}` is in the group `{taken[name]}` already")
-    found = known.get(name)
-    if found is None:
-        problems.error(item, f"the node has no input `{name}`", did_you_mean(name, known))
-        return
-    if not isinstance(found.source, NodeOutput):
-        problems.error(
-            item, f"`{name}` receives `{found.source.text}`; only outputs of nodes are synchronised"
-        )
-    why = None
-    if found.queue_policy is QueuePolicy.BACKPRESSURE:
-        why = "have `queue_policy: backpressure`: what matches nothing is dropped"
-    elif found.latched:
-        why = "be `latched`: an old message matches nothing"
-    elif found.max_rate_hz is not None:
-        why = "have `max_rate_hz`: what it leaves out would match nothing"
-    if why is not None:
-        problems.error(item, f"the synchronised input `{name}` cannot {why}")

@@ -109,13 +109,26 @@ class PacedInput(ChoosyInput):
         self._hurry = True
 
 
+class _Ring:
+    """A ring that feeds a synchronised input, and what its HEAD was when it was last looked at."""
+
+    __slots__ = ("inlet", "looked_at")
+
+    def __init__(self, inlet: PickingInlet) -> None:
+        self.inlet = inlet
+        self.looked_at = inlet.tail
+
+
 class SyncGroup:
-    """Inputs that are received together. Messages wait in their rings until they match."""
+    """Inputs that are received together. Messages wait in their rings until they match.
+
+    It refers to no member: what a node has must go with its last reference.
+    """
 
     def __init__(self, name: str, inputs: Sequence[str], tolerance_ns: int, clock: Clock) -> None:
         self.name = name
         self.tolerance_ns = tolerance_ns
-        self.members: dict[str, list[SyncMember]] = {each: [] for each in inputs}
+        self.rings: dict[str, list[_Ring]] = {each: [] for each in inputs}
         self._clock = clock
         self._build = load_decoder()
 
@@ -125,33 +138,33 @@ class SyncGroup:
 
     def take(self) -> Event | None:
         """Return the next set as an event, or None; pass over what matches nothing."""
-        for rings in self.members.values():
-            for member in rings:
-                member.looked_at = member.picking.seen()
+        for rings in self.rings.values():
+            for ring in rings:
+                ring.looked_at = ring.inlet.seen()
         while True:
             passed, found = self._search()
-            for member, index in passed:
-                member.picking.pass_to(index)
+            for ring, index in passed:
+                ring.inlet.pass_to(index)
             if found is None:
                 return None
-            taken = [member.picking.take() for member in found]
+            taken = [ring.inlet.take() for ring in found]
             whole = [each for each in taken if each is not None]
             stamps = [each[0] for each in whole]
             if len(whole) == len(found) and max(stamps) - min(stamps) <= self.tolerance_ns:
                 return self._event(whole)
             # A producer has lapped us, and one of them is another than we looked at.
-            for member, each in zip(found, taken, strict=True):
+            for ring, each in zip(found, taken, strict=True):
                 if each is not None:
-                    member.picking.disown()
+                    ring.inlet.disown()
 
-    def _search(self) -> tuple[list[tuple[SyncMember, int]], list[SyncMember] | None]:
+    def _search(self) -> tuple[list[tuple[_Ring, int]], list[_Ring] | None]:
         """Return up to where to pass over what waits, and whose next messages make a set."""
-        lines = [_line(rings) for rings in self.members.values()]
+        lines = [_line(rings) for rings in self.rings.values()]
         matched = match([[stamp for stamp, _, _ in line] for line in lines], self.tolerance_ns)
         passed = {
-            id(member): (member, index + 1)
+            id(ring): (ring, index + 1)
             for line, count in zip(lines, matched.passed, strict=True)
-            for _, index, member in line[:count]
+            for _, index, ring in line[:count]
         }
         if not matched.found:
             return [*passed.values()], None
@@ -160,7 +173,7 @@ class SyncGroup:
 
     def _event(self, taken: Sequence[Taken]) -> Event:
         values, metadata = {}, {}
-        for input_id, each in zip(self.members, taken, strict=True):
+        for input_id, each in zip(self.rings, taken, strict=True):
             self._clock.saw(each[0])
             about = metadata_codec.decode(each[-1]) if each[-1] else {}
             about.setdefault("timestamp", _fromtimestamp(each[0] / 1e9, UTC))
@@ -175,12 +188,12 @@ class SyncGroup:
         }
 
 
-def _line(rings: Sequence[SyncMember]) -> list[tuple[int, int, SyncMember]]:
+def _line(rings: Sequence[_Ring]) -> list[tuple[int, int, _Ring]]:
     """What waits on all rings of an input, as (stamp, index, ring), in the order of sending."""
     found = []
-    for member in rings:
-        first, stamps = member.picking.stamps(MOST_LOOKED_AT)
-        found += [(stamp, first + n, member) for n, stamp in enumerate(stamps)]
+    for ring in rings:
+        first, stamps = ring.inlet.stamps(MOST_LOOKED_AT)
+        found += [(stamp, first + n, ring) for n, stamp in enumerate(stamps)]
     if len(rings) > 1:
         found.sort(key=lambda each: each[0])
     return found
@@ -189,14 +202,14 @@ def _line(rings: Sequence[SyncMember]) -> list[tuple[int, int, SyncMember]]:
 class SyncMember(ChoosyInput):
     """One ring that feeds a synchronised input."""
 
-    __slots__ = ("_group", "_patient_until_ns", "looked_at")
+    __slots__ = ("_group", "_patient_until_ns", "_ring")
 
     def __init__(self, input_id: str, inlet: PickingInlet, clock: Clock, group: SyncGroup) -> None:
         super().__init__(input_id, inlet, clock)
         self._group = group
         self._patient_until_ns: int | None = None
-        self.looked_at = inlet.tail
-        group.members.setdefault(input_id, []).append(self)
+        self._ring = _Ring(inlet)
+        group.rings[input_id].append(self._ring)
 
     def ready(self) -> bool:
         """Tell whether a set waits."""
@@ -232,9 +245,9 @@ class SyncMember(ChoosyInput):
 
     def watched(self) -> tuple[int, int] | None:
         """See `ChoosyInput`."""
-        return (self.picking.head_at, self.looked_at)
+        return (self.picking.head_at, self._ring.looked_at)
 
     def leave(self) -> None:
         """Be no part of the input any more; nothing is queued by now."""
         super().leave()
-        self._group.members[self.id].remove(self)
+        self._group.rings[self.id].remove(self._ring)

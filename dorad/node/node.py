@@ -117,6 +117,12 @@ def _type_checks(config: dict[str, Any]) -> TypeChecks | None:
     return TypeChecks(config["node_id"], config["types"])
 
 
+def _catch_up(sender: weakref.ref[Sender]) -> bool:
+    """Let a node's sender give new receivers what was sent last; see `Sender.catch_up`."""
+    found = sender()
+    return found is None or found.catch_up()
+
+
 def _input(
     session: Session,
     clock: Clock,

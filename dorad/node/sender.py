@@ -125,6 +125,8 @@ class Sender:
 
     def catch_up(self) -> bool:
         """Give new receivers what was sent last; False if the sender is busy just now."""
+        if not self._session.late:
+            return True
         if not self._lock.acquire(timeout=BUSY_S):
             return False
         try:

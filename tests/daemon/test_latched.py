@@ -140,9 +140,7 @@ def receiver(folder: Path, name: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_the_last_value_is_there_for_all_who_come(
-    dorad: Daemon, tmp_path: Path, size: int
-) -> None:
+def test_the_last_value_is_there_for_all_who_come(dorad: Daemon, tmp_path: Path, size: int) -> None:
     flow = Flow(dorad, tmp_path, size, receiver(tmp_path, "first", latched=True))
     flow.until("first", [1])
     dorad.dora_ok("node", "restart", "first")

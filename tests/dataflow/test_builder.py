@@ -94,7 +94,7 @@ def test_a_queue_without_a_place_is_refused(size: int) -> None:
 
 
 def test_an_unknown_policy_is_refused_and_the_known_are_named() -> None:
-    with pytest.raises(ValueError, match="drop_oldest, backpressure, got 'drop_newest'"):
+    with pytest.raises(ValueError, match="drop_oldest, backpressure, latest, got 'drop_newest'"):
         Node("b").add_input("x", "a/x", queue_policy="drop_newest")
 
 

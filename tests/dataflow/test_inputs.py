@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.model import Input, NodeOutput, QueuePolicy, Timer
-from tests.dataflow.reading import complaint, path_node, path_node_text, problem
+from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
+from tests.dataflow.reading import complaint, node, path_node, path_node_text, problem
 
 _SECOND = Timer(10**9)
 
@@ -29,6 +29,22 @@ _SECOND = Timer(10**9)
         (
             "{source: dora/timer/secs/1, input_timeout: 0}",
             Input("i", _SECOND, input_timeout=0.0, long_form=True),
+        ),
+        (
+            "{source: dora/timer/secs/1, queue_policy: latest}",
+            Input("i", _SECOND, 1, QueuePolicy.LATEST, long_form=True),
+        ),
+        (
+            "{source: dora/timer/secs/1, queue_policy: latest, queue_size: 1}",
+            Input("i", _SECOND, 1, QueuePolicy.LATEST, long_form=True),
+        ),
+        (
+            "{source: dora/logs, max_rate_hz: 5}",
+            Input("i", LogSource(), long_form=True, max_rate_hz=5.0),
+        ),
+        (
+            "{source: dora/logs, latched: false}",
+            Input("i", LogSource(), long_form=True),
         ),
     ],
 )
@@ -70,12 +86,35 @@ def test_inputs_keep_their_order_and_spelling() -> None:
         ),
         (
             "{source: dora/timer/secs/1, queue_policy: block}",
-            "inputs.i.queue_policy: must be one of drop_oldest, backpressure, not `block`",
+            "inputs.i.queue_policy: must be one of drop_oldest, backpressure, latest, not `block`",
         ),
         (
             "{source: dora/timer/secs/1, input_timeout: .nan}",
             "inputs.i.input_timeout: must be a finite number of seconds, 0 or more, not .nan",
         ),
+        (
+            "{source: dora/timer/secs/1, queue_policy: latest, queue_size: 2}",
+            "inputs.i.queue_size: must be 1 with `queue_policy: latest`, not 2 (leave it out",
+        ),
+        (
+            "{source: dora/timer/secs/1, latched: true}",
+            "inputs.i.latched: a timer has no last value",
+        ),
+        ("{source: dora/logs, latched: true}", "inputs.i.latched: log lines are not kept"),
+        ("{source: dora/logs, latched: 1}", "inputs.i.latched: must be true or false, not 1"),
+        (
+            "{source: dora/timer/secs/1, max_rate_hz: 5}",
+            "inputs.i.max_rate_hz: the rate of a timer is in its source (write `source: dora/tim",
+        ),
+        (
+            "{source: dora/logs, max_rate_hz: 0}",
+            "inputs.i.max_rate_hz: must be a number from 0.001 to 1e+06, not 0",
+        ),
+        (
+            "{source: dora/logs, max_rate_hz: '5'}",
+            "inputs.i.max_rate_hz: must be a number from 0.001 to 1e+06, not `5` (without quotes)",
+        ),
+        ("{source: dora/logs, max_rate_hz: .nan}", "inputs.i.max_rate_hz: must be a number from"),
     ],
 )
 def test_mistakes(written: str, message: str) -> None:
@@ -87,3 +126,33 @@ def test_a_mistake_in_the_long_form_has_its_own_place() -> None:
         path_node_text("inputs:\n  image:\n    source: dora/timer/secs/1\n    queue_size: -3")
     )
     assert str(found).startswith("flow.yml:7:21: nodes[0].inputs.image.queue_size: ")
+
+
+def test_what_a_node_prints_cannot_be_latched() -> None:
+    found = problem("""\
+        nodes:
+          - {id: a, path: a.py, outputs: [out], send_stdout_as: out}
+          - id: b
+            path: b.py
+            inputs:
+              lines:
+                source: a/out
+                latched: true
+    """)
+    assert str(found) == (
+        "flow.yml:8:9: nodes[1].inputs.lines.latched: `a/out` carries what the node prints: not kept"
+    )
+
+
+def test_the_options_of_an_operator_are_those_of_its_node() -> None:
+    found = node("""\
+        operator:
+          python: a.py
+          outputs: [o]
+          inputs:
+            i: {source: a/o, latched: true, max_rate_hz: 2, queue_policy: latest}
+    """)
+    assert found.all_inputs == (
+        Input("op/i", NodeOutput("a", "op/o"), 1, QueuePolicy.LATEST, None, True, True, 2.0),
+    )
+    assert found.chooses("op/i")
