@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -172,17 +172,26 @@ def replace_node(node: str, *, file: Path, dataflow: str | None, grace: float | 
 CONNECT_EPILOG = """\b
 Examples:
   dora node connect camera/image viewer/image
+  dora node connect planner/map viewer/map --latched
+
+The options are those of an input in the dataflow file.
 """
 
 
 @node.command("connect", epilog=CONNECT_EPILOG)
 @click.argument("source", metavar="NODE/OUTPUT", shell_complete=topic_names)
 @click.argument("target", metavar="NODE/INPUT", shell_complete=input_names)
+@click.option("--queue-size", type=int, metavar="N", help="How many messages may wait.")
+@click.option("--queue-policy", metavar="POLICY", help="drop_oldest, backpressure or latest.")
+@click.option("--input-timeout", type=float, metavar="SECONDS", help="Silence that breaks it.")
+@click.option("--latched", is_flag=True, default=None, help="Begin with the last message sent.")
+@click.option("--max-rate-hz", type=float, metavar="HZ", help="Messages a second at most.")
 @dataflow_option
-def connect_nodes(source: str, target: str, *, dataflow: str | None) -> None:
+def connect_nodes(source: str, target: str, *, dataflow: str | None, **options: Any) -> None:
     """Let an input of one node receive an output of another."""
+    given = {name: value for name, value in options.items() if value is not None}
     with connect() as client:
-        result = client.connect(source, target, dataflow=select(client, dataflow))
+        result = client.connect(source, target, options=given, dataflow=select(client, dataflow))
     click.echo(f"{source} -> {target}")
     show_changes(result.changes)
 

@@ -339,6 +339,16 @@ class EdgeRef(Struct):
     dataflow: str | None = None
 
 
+class EdgeNew(Struct):
+    """An edge that is to be, as `node/output` and `node/input`."""
+
+    source: str
+    target: str
+    options: dict[str, Any] = {}
+    """Of the input, as in its long form in the file: `{"queue_size": 1, "latched": true}`."""
+    dataflow: str | None = None
+
+
 class Changed(Struct):
     """What a change of a running dataflow did."""
 
@@ -632,7 +642,7 @@ METHODS: dict[str, Method] = {
     "node.add": Method(NodeAdd, Changed, "Add a node to a running dataflow."),
     "node.remove": Method(NodeStop, Changed, "Stop a node and take it out of its dataflow."),
     "node.replace": Method(NodeReplace, Changed, "Put another node in the place of one."),
-    "node.connect": Method(EdgeRef, Changed, "Add an edge."),
+    "node.connect": Method(EdgeNew, Changed, "Add an edge."),
     "node.disconnect": Method(EdgeRef, Changed, "Take an edge away."),
     "node.restart": Method(NodeStop, Nothing, "Restart a node, whatever its policy."),
     "node.stop": Method(NodeStop, Nothing, "Stop a node; it is not restarted."),

@@ -149,9 +149,18 @@ class Methods(ABC):
         )
         return self.call("node.replace", params, m.Changed)
 
-    def connect(self, source: str, target: str, *, dataflow: str | None = None) -> m.Changed:
-        """Add an edge from `node/output` to `node/input`."""
-        params = m.EdgeRef(source=source, target=target, dataflow=dataflow)
+    def connect(
+        self,
+        source: str,
+        target: str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        dataflow: str | None = None,
+    ) -> m.Changed:
+        """Add an edge from `node/output` to `node/input`; `options` are those of the input."""
+        params = m.EdgeNew(
+            source=source, target=target, options=dict(options or {}), dataflow=dataflow
+        )
         return self.call("node.connect", params, m.Changed)
 
     def disconnect(self, source: str, target: str, *, dataflow: str | None = None) -> m.Changed:

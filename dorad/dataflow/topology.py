@@ -120,11 +120,13 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
     return after
 
 
-def connect(dataflow: Dataflow, source: str, target: str) -> Dataflow:
+def connect(
+    dataflow: Dataflow, source: str, target: str, options: Mapping[str, Any] | None = None
+) -> Dataflow:
     """The dataflow with one more edge, from `node/output` to `node/input`.
 
-    The input may be one that its node does not declare; its queue has the default size.
-    Raises TopologyError.
+    The input may be one that its node does not declare. `options` are those of its long form;
+    what they leave out is as in a file. Raises TopologyError.
     """
     output, (consumer, input_id) = _output(dataflow, source), _target(dataflow, target)
     found = _input(consumer, input_id)
@@ -138,7 +140,8 @@ def connect(dataflow: Dataflow, source: str, target: str) -> Dataflow:
         )
     descriptor = deepcopy(dataflow.descriptor)
     body = _body(descriptor, consumer)
-    body["inputs"] = {**(body.get("inputs") or {}), input_id: source}
+    entry = {**options, "source": source} if options else source
+    body["inputs"] = {**(body.get("inputs") or {}), input_id: deepcopy(entry)}
     return _checked(dataflow, descriptor)
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+import dorad as dorad_package
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.dataflow import json_lines
 from tests.harness.flows import logged, write_flow
@@ -212,4 +215,39 @@ def test_what_waits_is_not_given_twice(dorad: Daemon, tmp_path: Path) -> None:
     flow.until("first", [1, 2, 3])
     flow.send(4)
     flow.until("first", [1, 2, 3, 4])
+    flow.settled()
+
+
+def test_an_edge_that_is_connected_begins_with_the_last_value(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    flow = Flow(dorad, tmp_path, LARGE, receiver(tmp_path, "first", latched=True))
+    flow.until("first", [1])
+    dorad.dora_ok("node", "connect", "map/map", "first/again", "--latched", "--max-rate-hz", "2")
+    flow.until("first", [1, 1])
+    flow.send(2)
+    flow.until("first", [1, 1, 2, 2])
+    dorad.dora_ok("node", "restart", "first")
+    flow.until("first", [1, 1, 2, 2, 2, 2])
+    refused = dorad.dora("node", "connect", "map/map", "first/third", "--queue-policy", "latst")
+    assert refused.returncode == 1
+    assert "did you mean `latest`?" in refused.stderr
+
+
+def test_a_node_that_is_started_by_hand_begins_with_the_last_value(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    node = receiver(tmp_path, "viewer", latched=True) | {"path": "dynamic"}
+    del node["env"]
+    flow = Flow(dorad, tmp_path, LARGE, node, receiver(tmp_path, "other"))
+    flow.until("other", [1])
+    script = (tmp_path / "note.py").read_text().replace("Node()", 'Node("viewer")')
+    (tmp_path / "by_hand.py").write_text(script)
+    for life in (1, 2):
+        command = [sys.executable, tmp_path / "by_hand.py"]
+        env = dorad.env | {"SEEN": str(tmp_path / "viewer.jsonl")}
+        env["PYTHONPATH"] = str(Path(dorad_package.__file__).parent / "compat")
+        with subprocess.Popen(command, env=env) as process:
+            flow.until("viewer", [1] * life)
+            process.kill()
     flow.settled()

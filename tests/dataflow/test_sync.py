@@ -104,9 +104,8 @@ def test_mistakes(written: str, message: str) -> None:
 def test_an_input_is_in_one_group_only_and_groups_have_names_of_their_own() -> None:
     first = "{inputs: [left, right], tolerance_ms: 1}"
     found = problems(sync(f"[{first}, {{inputs: [right, depth], tolerance_ms: 1}}]"))
-    assert [str(each).split(": ", 1)[1] for each in found] == [
-        "nodes[0].sync[1]: `sync` is the name of another group already"
-        " (give it a `name` of its own)",
+    assert [f"{each.key}: {each.message}" for each in found] == [
+        "nodes[0].sync[1]: `sync` is the name of another group already",
         "nodes[0].sync[1].inputs[0]: `right` is in the group `sync` already",
     ]
 

@@ -103,12 +103,13 @@ class NodeMethods:
                 raise
             return self._stored(record, after, "replaced", params.node)
 
-    async def connect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
+    async def connect(self, _call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
         record, run, _ = self._registry.find_run(params.dataflow)
         async with record.changing:
             after = _changed(
-                record, lambda flow: topology.connect(flow, params.source, params.target)
+                record,
+                lambda flow: topology.connect(flow, params.source, params.target, params.options),
             )
             with _refusals():
                 run.connect(params.target, after)
@@ -145,7 +146,7 @@ class NodeMethods:
         return self._changed(record, after, node, f"{change} node {node}", change=change)
 
     def _connected(
-        self, record: Record, after: Dataflow, change: str, edge: m.EdgeRef
+        self, record: Record, after: Dataflow, change: str, edge: m.EdgeRef | m.EdgeNew
     ) -> m.Changed:
         text = f"{change} {edge.source} -> {edge.target}"
         node, _, _ = edge.target.partition("/")
