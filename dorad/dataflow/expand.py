@@ -30,7 +30,14 @@ def flat_yaml(dataflow: Dataflow) -> str:
         {**node, "env": _literal(node["env"])} if "env" in node else node
         for node in flat.get("nodes") or ()
     ]
-    text: str = yaml.dump(flat, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)
+    return dump(flat)
+
+
+def dump(content: dict[str, Any]) -> str:
+    """The text of a file with these plain values, which parses to them again."""
+    text: str = yaml.dump(
+        content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH
+    )
     return text
 
 

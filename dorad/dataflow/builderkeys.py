@@ -1,0 +1,113 @@
+"""The keys that a dataflow made in Python may have, for type checkers. As in a dataflow file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Union
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from dorad.dataflow.builder import Output
+
+Policy = Literal["drop_oldest", "backpressure", "latest"]
+Level = Literal["error", "warn", "info", "debug", "trace", "stdout"]
+Pattern = Literal["service-server", "service-client", "action-server", "action-client"]
+Env: TypeAlias = Mapping[str, str | int | float | bool | None]
+
+
+class InputKeys(TypedDict, total=False):
+    """The long form of an input."""
+
+    source: str | Output
+    queue_size: int
+    queue_policy: Policy
+    input_timeout: float
+    latched: bool
+    max_rate_hz: float
+
+
+class SyncKeys(TypedDict, total=False):
+    """Inputs that are received together."""
+
+    inputs: Sequence[str]
+    tolerance_ms: float
+    name: str
+
+
+class DeployKeys(TypedDict, total=False):
+    """On which machine a node runs."""
+
+    machine: str
+    labels: Mapping[str, str]
+    working_dir: str
+    distribute: Literal["local", "scp", "http"]
+
+
+Inputs: TypeAlias = Mapping[str, Union[str, "Output", InputKeys]]
+
+
+class MoreKeys(TypedDict, total=False):
+    """Keys of nodes and operators that dora's builder has no name for."""
+
+    input_types: Mapping[str, str]
+    output_types: Mapping[str, str]
+    output_framing: Mapping[str, Literal["raw", "arrow-ipc"]]
+    output_metadata: Mapping[str, Sequence[str]]
+    pattern: Pattern
+    send_logs_as: str
+    min_log_level: Level
+    max_log_size: int | str
+    max_rotated_files: int
+
+
+class NodeKeys(MoreKeys, total=False):
+    """The keys of a node besides its `id`."""
+
+    name: str
+    description: str
+    build: str
+    inputs: Inputs
+    outputs: Sequence[str]
+    send_stdout_as: str
+    path: str | os.PathLike[str]
+    path_sha256: str
+    args: str
+    env: Env
+    git: str
+    branch: str
+    tag: str
+    rev: str
+    hub: str
+    module: str | os.PathLike[str]
+    ros2: Mapping[str, Any]
+    sync: SyncKeys | Sequence[SyncKeys]
+    params: Mapping[str, Any]
+    cpu_affinity: Sequence[int]
+    realtime: Mapping[str, Any]
+    resources: Mapping[str, Any]
+    user: str
+    spin_us: int
+    shared_memory_pool_size: int | str
+    restart_policy: Literal["never", "on-failure", "always"]
+    max_restarts: int
+    restart_delay: float
+    max_restart_delay: float
+    restart_window: float
+    health_check_timeout: float
+    startup_timeout: float
+    finish_grace_secs: float
+    deploy: DeployKeys
+
+
+class DataflowKeys(TypedDict, total=False):
+    """The keys of a dataflow besides its `nodes`."""
+
+    env: Env
+    exit_when_nodes_finish: bool
+    health_check_interval: float
+    strict_types: bool
+    type_rules: Sequence[Mapping[str, str]]
+    debug: Mapping[str, bool]
+    deploy: DeployKeys
