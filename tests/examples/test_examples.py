@@ -180,6 +180,72 @@ def test_the_same_node_works_in_its_dataflow(example: Copy) -> None:
     assert output.printed("heater")[-2:] == ["heater on", "heater off"]
 
 
+def test_a_latched_input_has_the_map_again_after_a_crash(example: Copy) -> None:
+    output = example("latched").run()
+    assert output.code == 0, output.text
+    with_map = "a map with 400 cells of wall"
+    assert output.printed("planner") == [f"start 1: {with_map}", f"start 2: {with_map}"]
+    assert output.printed("forgetful") == [f"start 1: {with_map}", "start 2: no map"]
+
+
+def test_pictures_of_two_cameras_are_paired_and_none_wrongly(example: Copy) -> None:
+    output = example("synchronised-inputs").run()
+    assert output.code == 0, output.text
+    pairs = re.search(r"(\d+) pairs, (\d+) wrong, sent at most (\S+) ms apart", output.text)
+    assert pairs is not None, output.text
+    # Of 40 ticks the two lose 12; a busy machine loses more.
+    assert 5 <= int(pairs[1]) <= 40 - 12
+    assert int(pairs[2]) == 0
+    assert float(pairs[3]) <= 15.0
+
+
+def test_each_consumer_gets_as_many_numbers_as_it_wants(example: Copy) -> None:
+    output = example("rate-limit").run()
+    assert output.code == 0, output.text
+    found = {
+        node: tuple(map(int, numbers))
+        for node, *numbers in re.findall(
+            r"(\w+): got (\d+) of (\d+), the last was (\d+), never two within (\d+) ms", output.text
+        )
+    }
+    seconds = re.search(r" sensor: sent 400 in (\S+) s", output.text)
+    assert seconds is not None, output.text
+    received, _, last, nearest = found["display"]
+    assert last == 399
+    assert 5 <= received <= 10 * float(seconds[1]) + 2
+    assert nearest >= 95
+    received, _, last, nearest = found["control"]
+    assert (received < 200, last, nearest >= 29) == (True, 399, True)
+    assert found["archive"][:3] == (100, 100, 99)
+
+
+def test_a_node_goes_on_without_one_that_has_failed(example: Copy) -> None:
+    output = example("error-propagation").run()
+    assert output.code == 1, output.text
+    assert output.printed("fusion") == [
+        "lidar failed: exited with code 1",
+        "going on without points",
+        "5 scans; went on after the failure",
+    ]
+
+
+def test_nothing_is_lost_between_two_lives_of_a_listener(example: Copy) -> None:
+    output = example("restart").run()
+    assert output.code == 0, output.text
+    lines = output.printed("listener")
+    assert lines[-1] == "received 12 more, the last (3, 4)"
+    assert "driver is started again" in lines
+
+
+def test_a_silent_sensor_is_noticed_and_comes_back(example: Copy) -> None:
+    output = example("circuit-breaker").run()
+    assert output.code == 0, output.text
+    lines = output.printed("controller")
+    assert lines[-1] == "closed: finished"
+    order = ["closed: timeout", "stop", "recovered", "drive at 0.8 m/s"]
+    assert re.search("\n(?:.*\n)*?".join(order), "\n".join(lines)), output.text
+
+
 def test_vision_finds_faces_and_ends_with_a_table_and_a_picture(example: Copy) -> None:
     vision = example("vision")
     output = vision.run("--stop-after", "8s")
