@@ -153,11 +153,11 @@ def tell_failures(failures: Iterable[Failure]) -> None:
 def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
     """Yield a line for each edge that dropped messages.
 
-    An input of one place asks for the newest message only, so its drops are news to nobody; they
-    are left out unless `every` edge is wanted.
+    An input of one place asks for the newest message only, and one with a rate for few, so their
+    drops are news to nobody; they are left out unless `every` edge is wanted.
     """
     for edge in edges:
-        if edge.dropped and (every or edge.queue_size > 1):
+        if edge.dropped and (every or (edge.queue_size > 1 and not edge.limited)):
             way = f"{edge.source_node}/{edge.output} -> {edge.node}/{edge.input}"
             yield (
                 f"{edge.dropped} of {edge.sent} messages dropped on {way}"

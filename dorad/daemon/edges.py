@@ -67,6 +67,8 @@ class EdgeCounters(NamedTuple):
     last_ns: int = 0
     latency_sum: int = 0
     latency_diff: int = 0
+    limited: bool = False
+    """Whether the file asks for fewer messages than are sent, by `max_rate_hz`."""
 
 
 class EdgeTable:

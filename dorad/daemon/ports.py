@@ -51,6 +51,10 @@ class EdgeCounters(Protocol):
     def queued(self) -> int:
         """Messages that wait."""
 
+    @property
+    def limited(self) -> bool:
+        """Whether the file asks for fewer messages than are sent."""
+
 
 class Vitals(Protocol):
     """What a node's shared words and its connection tell of it."""

@@ -72,6 +72,7 @@ class Seeing:
                     last_ns=seen.last_ns,
                     latency_sum=seen.latency_sum,
                     latency_diff=seen.latency_diff,
+                    limited=box.node.is_limited(edge.input),
                 )
             )
         return result

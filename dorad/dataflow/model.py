@@ -361,9 +361,11 @@ class Node:
 
     def chooses(self, input_id: str) -> bool:
         """Whether the node may let messages of an input lie although it waits for some."""
-        return any(input_id in group.inputs for group in self.sync) or any(
-            found.id == input_id and found.max_rate_hz is not None for found in self.all_inputs
-        )
+        return self.is_limited(input_id) or any(input_id in group.inputs for group in self.sync)
+
+    def is_limited(self, input_id: str) -> bool:
+        """Whether at most so many messages a second of an input reach the node."""
+        return any(i.id == input_id and i.max_rate_hz is not None for i in self.all_inputs)
 
     @property
     def all_inputs(self) -> tuple[Input, ...]:
