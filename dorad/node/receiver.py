@@ -206,7 +206,8 @@ class Receiver:
         """
         watched = [(ring.head_at, ring.tail) for ring in self._rings]
         watched.append((BOX_MAIL, self._mail))
-        watched += [word for item in self._choosy if (word := item.watched()) is not None]
+        if self._choosy:
+            watched += [word for item in self._choosy if (word := item.watched()) is not None]
         return watched
 
     def _moved(self, watched: list[tuple[int, int]]) -> bool:
