@@ -129,7 +129,9 @@ class Flow:
     def settled(self) -> None:
         """On every edge, what was sent was received or dropped."""
         with self.dorad.client() as client:
-            for edge in client.top().edges:
+            edges = client.top().edges
+            assert edges
+            for edge in edges:
                 assert edge.sent == edge.received + edge.dropped + edge.queued, edge
 
 

@@ -41,6 +41,14 @@ def without_time(content: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def test_an_event_of_synchronised_inputs_makes_the_recording_incomplete(tmp_path: Path) -> None:
+    both = {"left": pa.array([1]), "right": pa.array([2])}
+    content = recording(tmp_path, an_input(both, left={}, right={}), an_input(pa.array([1])))
+    assert content["recording_status"]["state"] == "poisoned"
+    assert "synchronised inputs" in content["recording_status"]["first_failure_error"]
+    assert len(content["events"]) == 1
+
+
 def test_each_event_is_written_in_the_form_of_test_inputs(tmp_path: Path) -> None:
     content = recording(
         tmp_path,

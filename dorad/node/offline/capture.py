@@ -183,6 +183,8 @@ def _entry(event: Event, offset: float) -> dict[str, Any] | None:
 
 
 def _content(event: Event) -> dict[str, Any]:
+    if isinstance(event["value"], dict):
+        raise ValueError(f"the event {event['id']!r} of synchronised inputs has no form in a file")
     metadata = testfile.tag(event["metadata"])
     content: dict[str, Any] = {"metadata": metadata} if metadata else {}
     written = to_json(event["value"])

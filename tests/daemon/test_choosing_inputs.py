@@ -1,0 +1,168 @@
+"""Inputs with a rate and synchronised ones under a daemon: watched, replaced, taken over, counted."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.dataflow import json_lines
+from tests.harness.flows import write_flow
+
+pytestmark = pytest.mark.timeout(120)
+
+CAMERA = """
+    import pyarrow as pa
+    from dora import Node
+
+    node = Node()
+    number = 0
+    on = node.param("on")
+    for event in node:
+        if event["type"] == "PARAM_UPDATE":
+            on = event["value"]
+        elif event["type"] == "INPUT" and on:
+            node.send_output("image", pa.array([number] * 1000))
+            number += 1
+"""
+
+NOTE = """
+    import json
+    import os
+    import time
+    from dora import Node
+
+    with open(os.environ["SEEN"], "a", buffering=1) as seen:
+        for event in Node():
+            if event["type"] != "INPUT":
+                continue
+            stamps = []
+            if event["id"] == "both":
+                assert event["value"].keys() == {"left", "right"}
+                stamps = [about["timestamp"].timestamp() for about in event["metadata"].values()]
+            seen.write(json.dumps([event["id"], time.monotonic(), os.getpid(), stamps]) + "\\n")
+"""
+
+TOLERANCE_MS = 8
+RATE_HZ = 20
+QUIET_S = 1.5
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def camera(name: str, *, on: bool = True, hz: int = 50) -> dict[str, Any]:
+    return {
+        "id": name,
+        "path": "camera.py",
+        "inputs": {"tick": f"dora/timer/hz/{hz}"},
+        "outputs": ["image"],
+        "params": {"on": on},
+    }
+
+
+def pair(folder: Path, **keys: Any) -> dict[str, Any]:
+    return {
+        "id": "pair",
+        "path": "note.py",
+        "inputs": {"left": "left/image", "right": "right/image"},
+        "sync": {"inputs": ["left", "right"], "tolerance_ms": TOLERANCE_MS, "name": "both"},
+        "env": {"SEEN": str(folder / "pair.jsonl")},
+        **keys,
+    }
+
+
+def slow(folder: Path, **keys: Any) -> dict[str, Any]:
+    return {
+        "id": "slow",
+        "path": "note.py",
+        "inputs": {"image": {"source": "fast/image", "max_rate_hz": RATE_HZ}},
+        "env": {"SEEN": str(folder / "slow.jsonl")},
+        **keys,
+    }
+
+
+def replace(dorad: Daemon, folder: Path, node: dict[str, Any]) -> None:
+    file = folder / f"node-{uuid.uuid4().hex}.yml"
+    file.write_text(yaml.safe_dump(node), encoding="utf-8")
+    dorad.dora_ok("node", "replace", node["id"], "-d", "flow", "--from-yaml", file)
+
+
+def more(dorad: Daemon, file: Path, count: int) -> list[Any]:
+    """Wait for so many further lines, and return them."""
+    before = len(json_lines(file))
+    dorad.until(lambda: len(json_lines(file)) >= before + count)
+    return json_lines(file)[before:]
+
+
+def test_pairs_come_whatever_happens_to_the_node_and_to_the_daemon(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    nodes = [camera("left"), camera("right"), pair(tmp_path)]
+    file = write_flow(tmp_path, nodes, camera=CAMERA, note=NOTE)
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    seen = tmp_path / "pair.jsonl"
+    lines = more(dorad, seen, 20)
+    replace(dorad, tmp_path, pair(tmp_path, description="another"))
+    lines += more(dorad, seen, 20)
+    dorad.kill()
+    dorad.start()
+    dorad.dora_ok("node", "restart", "pair")
+    lines += more(dorad, seen, 20)
+    assert len({pid for _, _, pid, _ in lines}) == 3
+    assert {name for name, _, _, _ in lines} == {"both"}
+    assert all(max(stamps) - min(stamps) <= TOLERANCE_MS / 1e3 + 1e-5 for *_, stamps in lines)
+    refused = dorad.dora("node", "disconnect", "left/image", "pair/left")
+    assert (refused.returncode, "the node has no input `left`" in refused.stderr) == (1, True)
+    with dorad.client() as client:
+        edges = client.top().edges
+        assert {edge.target for edge in edges} == {"pair/left", "pair/right"}
+        for edge in edges:
+            assert edge.sent == edge.received + edge.dropped + edge.queued
+
+
+def test_a_node_that_waits_for_partners_is_well(dorad: Daemon, tmp_path: Path) -> None:
+    nodes = [camera("left"), camera("right", on=False), pair(tmp_path, health_check_timeout=0.5)]
+    file = write_flow(tmp_path, nodes, camera=CAMERA, note=NOTE)
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+
+    def left_alone() -> bool:
+        with dorad.client() as client:
+            edges = {edge.target: edge for edge in client.top().edges}
+        left = edges.get("pair/left")
+        return left is not None and left.queued == 10 and left.dropped > 50 * QUIET_S
+
+    dorad.until(left_alone)
+    dorad.dora_ok("param", "set", "right", "on", "true")
+    lines = more(dorad, tmp_path / "pair.jsonl", 10)
+    assert len({pid for _, _, pid, _ in lines}) == 1
+    with dorad.client() as client:
+        assert all(node.status == "running" and not node.restarts for node in client.nodes())
+
+
+def test_a_rate_holds_and_nobody_waits_for_it_when_a_node_is_replaced(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    fast = camera("fast", hz=200)
+    file = write_flow(tmp_path, [fast, slow(tmp_path)], camera=CAMERA, note=NOTE)
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    seen = tmp_path / "slow.jsonl"
+    lines = more(dorad, seen, 10)
+    replace(dorad, tmp_path, slow(tmp_path, description="another", health_check_timeout=0.5))
+    lines += more(dorad, seen, 20)
+    for earlier, later in zip(lines, lines[1:], strict=False):
+        if earlier[2] == later[2]:
+            # Written a little after it was taken, so the one before may have been written late.
+            assert later[1] - earlier[1] > 0.2 / RATE_HZ
+    mean = (lines[-1][1] - lines[-15][1]) / 14
+    assert mean > 0.95 / RATE_HZ
+    with dorad.client() as client:
+        (edge,) = client.top().edges
+        assert edge.dropped > 0
+        assert edge.sent == edge.received + edge.dropped + edge.queued
