@@ -32,9 +32,10 @@ def bring_up(desk: Desk, edge: Edge) -> None:
     newest = max(others, key=lambda each: (each.last_ns(), isinstance(each, LatchedOutlet)))
     stamp = newest.last_ns()
     entry = newest.newest()
+    sent, _, _, size, *_ = ENTRY.unpack_from(entry)
     kept = isinstance(newest, LatchedOutlet) or not samples_of(entry)
-    if kept and late.last_ns() < stamp:
-        late.push(entry, ENTRY.unpack_from(entry)[3], stamp)
+    if kept and late.last_ns() < sent == stamp:
+        late.push(entry, size, stamp)
         fence()
         late.peer.wake()
 

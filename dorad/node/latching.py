@@ -61,8 +61,8 @@ def bring_up(
         push(late, last)
         return True
     entry = newest.newest()
-    size = _payload_of(entry)
-    held = _held(entry, newest, pool)
+    sent, _, _, size, *_ = ENTRY.unpack_from(entry)
+    held = _held(entry, newest, pool) if sent == stamp else None
     if held is None:
         return False
     for outlet in late:
@@ -80,10 +80,6 @@ def _late(outlets: Sequence[Outlet], stamp: int) -> Iterator[Outlet]:
         behind = isinstance(outlet, LatchedOutlet) and outlet.last_ns() < stamp
         if behind and not (outlet.blocking and outlet.full()):
             yield outlet
-
-
-def _payload_of(entry: bytes) -> int:
-    return int(ENTRY.unpack_from(entry)[3])
 
 
 def _held(entry: bytes, outlet: Outlet, pool: Pool) -> list[Sample] | None:

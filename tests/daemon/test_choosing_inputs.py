@@ -1,7 +1,8 @@
-"""Inputs with a rate and synchronised ones under a daemon: watched, replaced, taken over, counted."""
+"""Inputs with a rate and synchronised ones under a daemon: watched, replaced, taken over."""
 
 import uuid
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_a_rate_holds_and_nobody_waits_for_it_when_a_node_is_replaced(
     lines = more(dorad, seen, 10)
     replace(dorad, tmp_path, slow(tmp_path, description="another", health_check_timeout=0.5))
     lines += more(dorad, seen, 20)
-    for earlier, later in zip(lines, lines[1:], strict=False):
+    for earlier, later in pairwise(lines):
         if earlier[2] == later[2]:
             # Written a little after it was taken, so the one before may have been written late.
             assert later[1] - earlier[1] > 0.2 / RATE_HZ
