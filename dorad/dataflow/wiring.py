@@ -116,10 +116,30 @@ def _check_source(
             within = [output for output in outputs if output.endswith(f"/{written}")]
             hint = f"write `{node.id}/{within[0]}`" if within else hint
         problems.error(place, f"`{name}` has no output `{written}`; {_listing(outputs)}", hint)
-    elif edge.input.latched and isinstance(source, NodeOutput) and _is_printed(node, source.output):
+    elif isinstance(source, NodeOutput):
+        _check_options(edge, node, source, places, problems)
+
+
+def _check_options(
+    edge: _Edge, node: Node, source: NodeOutput, places: Mapping[str, Value], problems: Problems
+) -> None:
+    """Report options of an input that its source cannot serve."""
+    if edge.input.latched and _is_printed(node, source.output):
         problems.error_in_name(
             places[f"{edge.key}.latched"], f"`{source.text}` carries what the node prints: not kept"
         )
+    if node.id != edge.consumer.id or not node.operators:
+        return
+    for key, given in (
+        ("latched", edge.input.latched),
+        ("max_rate_hz", edge.input.max_rate_hz is not None),
+    ):
+        if given:
+            problems.error_in_name(
+                places[f"{edge.key}.{key}"],
+                f"`{source.text}` is an operator of the same node, which hands its messages on",
+                "remove it, or put the operator into a node of its own",
+            )
 
 
 def _is_printed(node: Node, output: str) -> bool:

@@ -116,9 +116,13 @@ def flows(draw: DrawFn) -> DataflowBuilder:
             fill(draw, node, sources)
             continue
         runtime = flow.add_node(name)
+        others = list(sources)
         for each in draw(st.lists(ids, min_size=1, max_size=2, unique=True)):
             operator = Operator(each, python=f"{each}.py", description=draw(texts) or None)
-            fill(draw, operator, sources)
+            # Those of one node hand on everything: options are for the outputs of others.
+            known = list(others)
+            fill(draw, operator, known)
+            sources += known[len(others) :]
             runtime.add_operator(operator)
     return flow
 

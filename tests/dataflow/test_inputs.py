@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
-from tests.dataflow.reading import complaint, node, path_node, path_node_text, problem
+from tests.dataflow.reading import complaint, path_node, path_node_text, problem, read
 
 _SECOND = Timer(10**9)
 
@@ -145,14 +145,32 @@ def test_what_a_node_prints_cannot_be_latched() -> None:
 
 
 def test_the_options_of_an_operator_are_those_of_its_node() -> None:
-    found = node("""\
-        operator:
-          python: a.py
-          outputs: [o]
-          inputs:
-            i: {source: a/o, latched: true, max_rate_hz: 2, queue_policy: latest}
-    """)
+    found = read("""\
+        nodes:
+          - id: a
+            operator:
+              python: a.py
+              inputs:
+                i: {source: b/o, latched: true, max_rate_hz: 2, queue_policy: latest}
+          - {id: b, path: b.py, outputs: [o]}
+    """).nodes[0]
     assert found.all_inputs == (
-        Input("op/i", NodeOutput("a", "op/o"), 1, QueuePolicy.LATEST, None, True, True, 2.0),
+        Input("op/i", NodeOutput("b", "o"), 1, QueuePolicy.LATEST, None, True, True, 2.0),
     )
     assert found.chooses("op/i")
+
+
+def test_operators_of_one_node_hand_everything_on() -> None:
+    found = problem("""\
+        nodes:
+          - id: a
+            operators:
+              - {id: one, python: one.py, outputs: [o]}
+              - id: two
+                python: two.py
+                inputs:
+                  i: {source: a/one/o, max_rate_hz: 2}
+    """)
+    place, said = str(found).split(": ", 1)
+    assert place == "flow.yml:8:32"
+    assert "max_rate_hz: `a/one/o` is an operator of the same node" in said
