@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import metadata as metadata_codec
-from dorad.node.inputs import NEVER_NS, ChoosyInput, load_decoder
+from dorad.node.inputs import NEVER_NS, ChoosyInput
 from dorad.node.matching import match
 
 if TYPE_CHECKING:
@@ -15,11 +13,10 @@ if TYPE_CHECKING:
 
     from dorad.node.clock import Clock
     from dorad.node.events import Event
-    from dorad.shm.borrow import Taken
+    from dorad.node.inputs import RingInput
     from dorad.shm.picking import PickingInlet
 
 _monotonic_ns = time.monotonic_ns
-_fromtimestamp = datetime.fromtimestamp
 
 PATIENCE_NS = 500_000_000
 """The end of a synchronised input waits so long for partners of what still waits there."""
@@ -29,18 +26,25 @@ MOST_LOOKED_AT = 64
 
 
 def make(
-    item: dict[str, Any], inlet: PickingInlet, clock: Clock, groups: dict[str, SyncGroup]
+    item: dict[str, Any],
+    served: RingInput,
+    inlet: PickingInlet,
+    clock: Clock,
+    groups: dict[str, SyncGroup],
 ) -> ChoosyInput:
-    """Return what serves a ring that the daemon describes so; `groups` has all sets so far."""
+    """Return what chooses from a ring that the daemon describes so, and what `served` takes of it.
+
+    `groups` has all sets so far.
+    """
     sync = item.get("sync")
     if sync is not None:
         group = groups.get(sync["name"])
         if group is None:
             group = groups[sync["name"]] = SyncGroup(
-                sync["name"], sync["inputs"], sync["tolerance_ns"], clock
+                sync["name"], sync["inputs"], sync["tolerance_ns"]
             )
-        return SyncMember(item["id"], inlet, clock, group)
-    return PacedInput(item["id"], inlet, clock, item["max_rate_hz"], keeps_all=item["keeps_all"])
+        return SyncMember(served, inlet, clock, group)
+    return PacedInput(served, inlet, clock, item["max_rate_hz"], keeps_all=item["keeps_all"])
 
 
 class PacedInput(ChoosyInput):
@@ -53,9 +57,15 @@ class PacedInput(ChoosyInput):
     __slots__ = ("_due_ns", "_hurry", "_interval_ns", "_keeps_all")
 
     def __init__(
-        self, input_id: str, inlet: PickingInlet, clock: Clock, rate_hz: float, *, keeps_all: bool
+        self,
+        served: RingInput,
+        inlet: PickingInlet,
+        clock: Clock,
+        rate_hz: float,
+        *,
+        keeps_all: bool,
     ) -> None:
-        super().__init__(input_id, inlet, clock)
+        super().__init__(served, inlet, clock)
         self._interval_ns = round(1e9 / rate_hz)
         self._keeps_all = keeps_all
         self._due_ns = 0
@@ -82,7 +92,7 @@ class PacedInput(ChoosyInput):
             return None
         if not self._keeps_all:
             inlet.keep_newest()
-        event = super().take()
+        event = self.served.take()
         if event is not None:
             self._due_ns = now + self._interval_ns
         return event
@@ -112,9 +122,10 @@ class PacedInput(ChoosyInput):
 class _Ring:
     """A ring that feeds a synchronised input, and what its HEAD was when it was last looked at."""
 
-    __slots__ = ("inlet", "looked_at")
+    __slots__ = ("inlet", "looked_at", "served")
 
-    def __init__(self, inlet: PickingInlet) -> None:
+    def __init__(self, served: RingInput, inlet: PickingInlet) -> None:
+        self.served = served
         self.inlet = inlet
         self.looked_at = inlet.tail
 
@@ -125,12 +136,10 @@ class SyncGroup:
     It refers to no member: what a node has must go with its last reference.
     """
 
-    def __init__(self, name: str, inputs: Sequence[str], tolerance_ns: int, clock: Clock) -> None:
+    def __init__(self, name: str, inputs: Sequence[str], tolerance_ns: int) -> None:
         self.name = name
         self.tolerance_ns = tolerance_ns
         self.rings: dict[str, list[_Ring]] = {each: [] for each in inputs}
-        self._clock = clock
-        self._build = load_decoder()
 
     def ready(self) -> bool:
         """Tell whether a set waits."""
@@ -147,18 +156,16 @@ class SyncGroup:
                 ring.inlet.pass_to(index)
             if found is None:
                 return None
-            taken = [ring.inlet.take() for ring in found]
-            whole = [each for each in taken if each is not None]
-            stamps = [each[0] for each in whole]
-            if len(whole) == len(found) and max(stamps) - min(stamps) <= self.tolerance_ns:
-                return self._event(whole)
+            events = [ring.served.take() for ring, _ in found]
+            if all(ring.inlet.tail == index + 1 for ring, index in found):
+                return self._event([event for event in events if event is not None])
             # A producer has lapped us, and one of them is another than we looked at.
-            for ring, each in zip(found, taken, strict=True):
-                if each is not None:
+            for (ring, _), event in zip(found, events, strict=True):
+                if event is not None:
                     ring.inlet.disown()
 
-    def _search(self) -> tuple[list[tuple[_Ring, int]], list[_Ring] | None]:
-        """Return up to where to pass over what waits, and whose next messages make a set."""
+    def _search(self) -> tuple[list[tuple[_Ring, int]], list[tuple[_Ring, int]] | None]:
+        """Return up to where to pass over what waits, and what makes a set: rings and indexes."""
         lines = [_line(rings) for rings in self.rings.values()]
         matched = match([[stamp for stamp, _, _ in line] for line in lines], self.tolerance_ns)
         passed = {
@@ -168,23 +175,23 @@ class SyncGroup:
         }
         if not matched.found:
             return [*passed.values()], None
-        found = [line[count][2] for line, count in zip(lines, matched.passed, strict=True)]
+        found = []
+        for line, count in zip(lines, matched.passed, strict=True):
+            _, index, ring = line[count]
+            found.append((ring, index))
         return [*passed.values()], found
 
-    def _event(self, taken: Sequence[Taken]) -> Event:
-        values, metadata = {}, {}
-        for input_id, each in zip(self.rings, taken, strict=True):
-            self._clock.saw(each[0])
-            about = metadata_codec.decode(each[-1]) if each[-1] else {}
-            about.setdefault("timestamp", _fromtimestamp(each[0] / 1e9, UTC))
-            values[input_id] = self._build(each)
-            metadata[input_id] = about
+    def _event(self, events: Sequence[Event]) -> Event:
+        """Return the event of a set; one that cannot be read spoils it, and is the event itself."""
+        for event in events:
+            if event["type"] != "INPUT":
+                return event
         return {
             "kind": "dora",
             "type": "INPUT",
             "id": self.name,
-            "value": values,
-            "metadata": metadata,
+            "value": {event["id"]: event["value"] for event in events},
+            "metadata": {event["id"]: event["metadata"] for event in events},
         }
 
 
@@ -204,12 +211,14 @@ class SyncMember(ChoosyInput):
 
     __slots__ = ("_group", "_patient_until_ns", "_ring")
 
-    def __init__(self, input_id: str, inlet: PickingInlet, clock: Clock, group: SyncGroup) -> None:
-        super().__init__(input_id, inlet, clock)
+    def __init__(
+        self, served: RingInput, inlet: PickingInlet, clock: Clock, group: SyncGroup
+    ) -> None:
+        super().__init__(served, inlet, clock)
         self._group = group
         self._patient_until_ns: int | None = None
-        self._ring = _Ring(inlet)
-        group.rings[input_id].append(self._ring)
+        self._ring = _Ring(served, inlet)
+        group.rings[served.id].append(self._ring)
 
     def ready(self) -> bool:
         """Tell whether a set waits."""

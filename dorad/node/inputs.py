@@ -118,13 +118,17 @@ class RingInput:
 
 
 class ChoosyInput(RingInput):
-    """A ring input that does not give whatever waits; see `dorad.node.choosing`."""
+    """A ring input that does not give whatever waits; see `dorad.node.choosing`.
 
-    __slots__ = ("picking",)
+    What it does give, `served` takes, which would give everything.
+    """
 
-    def __init__(self, input_id: str, inlet: PickingInlet, clock: Clock) -> None:
-        super().__init__(input_id, inlet, clock)
+    __slots__ = ("picking", "served")
+
+    def __init__(self, served: RingInput, inlet: PickingInlet, clock: Clock) -> None:
+        super().__init__(served.id, inlet, clock)
         self.picking = inlet
+        self.served = served
 
     def next_ns(self) -> int:
         """Return when there may be something to give although nothing comes, or NEVER_NS."""

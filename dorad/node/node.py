@@ -142,26 +142,36 @@ def _input(
         from dorad.shm.latch import LatchedInlet  # few inputs are latched
 
         latched = LatchedInlet(session.box, ring, session.segment, space)
-        return _chosen(latched, clock, groups, item)
+        return _chosen(latched, clock, types, groups, item)
     if "max_rate_hz" in item or "sync" in item:
         from dorad.shm.picking import PickingInlet  # few inputs choose
 
         picking = PickingInlet(session.box, ring, session.segment, space)
-        return _chosen(picking, clock, groups, item)
-    inlet = Inlet(session.box, ring, session.segment, space)
+        return _chosen(picking, clock, types, groups, item)
+    return _served(Inlet(session.box, ring, session.segment, space), clock, types, item)
+
+
+def _served(
+    inlet: Inlet, clock: Clock, types: TypeChecks | None, item: dict[str, Any]
+) -> RingInput:
     if types is not None:
         return types.input(item["id"], item["source"], inlet, clock)
     return RingInput(item["id"], inlet, clock)
 
 
 def _chosen(
-    inlet: PickingInlet, clock: Clock, groups: dict[str, SyncGroup], item: dict[str, Any]
+    inlet: PickingInlet,
+    clock: Clock,
+    types: TypeChecks | None,
+    groups: dict[str, SyncGroup],
+    item: dict[str, Any],
 ) -> RingInput:
+    served = _served(inlet, clock, types, item)
     if "max_rate_hz" not in item and "sync" not in item:
-        return RingInput(item["id"], inlet, clock)
+        return served
     from dorad.node import choosing
 
-    return choosing.make(item, inlet, clock, groups)
+    return choosing.make(item, served, inlet, clock, groups)
 
 
 def _lock_memory(session: Session) -> None:

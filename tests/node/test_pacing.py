@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dorad.node import choosing
 from dorad.node.choosing import PacedInput
 from dorad.node.clock import Clock
-from dorad.node.inputs import NEVER_NS
+from dorad.node.inputs import NEVER_NS, RingInput
 from dorad.shm.picking import PickingInlet
 from tests.shm.edge import edge
 
@@ -33,7 +33,8 @@ def test_never_too_often_always_the_newest_and_the_last_one_comes(
     received: list[tuple[int, int]] = []
     with edge(queue_size) as e, patch.object(choosing, "_monotonic_ns", lambda: now):
         inlet = PickingInlet(e.box, e.ring, e.segments.get, None)
-        paced = PacedInput("x", inlet, Clock(), RATE_HZ, keeps_all=keeps_all)
+        served = RingInput("x", inlet, Clock())
+        paced = PacedInput(served, inlet, Clock(), RATE_HZ, keeps_all=keeps_all)
 
         def look() -> bool:
             event = paced.take()
