@@ -87,7 +87,7 @@ def tell_warnings(dataflow: Dataflow) -> None:
 
 def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:
     """Run the build commands, if there are any. Raises click.ClickException when one fails."""
-    if not any(node.build for node in dataflow.nodes):
+    if not any(node.build or any(o.build for o in node.operators) for node in dataflow.nodes):
         return
     from dorad.cli.builder import BuildError, build_dataflow
 

@@ -57,6 +57,8 @@ class Stop:
 
     node: str
     reason: StopReason
+    operator: str | None = None
+    """Which operator of the node is meant; None is all of it."""
 
 
 @dataclass(frozen=True, slots=True)

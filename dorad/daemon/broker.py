@@ -178,6 +178,7 @@ class Broker(Telling, Seeing):
             "epoch_ns": desk.epoch_ns,
             "poison": desk.poison,
             "gone": sorted(desk.gone),
+            "ended": sorted(map(list, desk.ended)),
             "told": {n: [*told] for n, told in desk.told.items() if told and not is_guest(n)},
             "restarts": desk.restarts,
             "params": desk.params,

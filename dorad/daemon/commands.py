@@ -45,7 +45,7 @@ class Commands:
         """End a node's process and start the next one, whatever its policy; no input closes."""
         with self._at_work(name, "restarted") as run:
             self._refuse_unless_spawned(run)
-            if name in self._shared.life.flow.drained:
+            if self._shared.life.flow.has_drained(name):
                 raise CommandError(
                     "refused",
                     f"all inputs of node {name} have closed: it is not started again",
@@ -196,7 +196,7 @@ class Commands:
         """Add an input to a node; `dataflow` is the dataflow with it."""
         self._refuse_if_stopping()
         run = self._node(consumer)
-        if run.result is not None or consumer in self._shared.life.flow.drained:
+        if run.result is not None or self._shared.life.flow.has_drained(consumer):
             raise CommandError("refused", f"node {consumer} takes no more input: it is ending")
         try:
             self._shared.broker.add_edge(consumer, entry)

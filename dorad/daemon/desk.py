@@ -12,6 +12,7 @@ from dorad.node.payload import pack
 
 if TYPE_CHECKING:
     from dorad.daemon.connection import Connection
+    from dorad.daemon.edges import Edge
     from dorad.daemon.mailbox import Mailbox
     from dorad.daemon.segments import EdgeKey
     from dorad.dataflow.model import Dataflow
@@ -31,6 +32,8 @@ class Desk:
         self.connections: dict[str, Connection] = {}
         self.told: dict[str, Told] = {}
         self.gone: set[str] = set()
+        self.ended: set[tuple[str, str]] = set()
+        """Operators, by node and id, that have ended while the process of their node goes on."""
         self.restarts: dict[str, int] = {}
         self.params: dict[str, dict[str, Any]] = {}
         self.epoch_ns: int | None = None
@@ -63,6 +66,11 @@ class Desk:
         if box is None or edge.node in self.gone or edge.ring not in box.rings:
             return None
         return box.counters(edge.ring)
+
+    def receives(self, edge: Edge) -> bool:
+        """Tell whether somebody takes, or will take, what comes over an edge."""
+        operator = edge.input.partition("/")[0]
+        return edge.consumer not in self.gone and (edge.consumer, operator) not in self.ended
 
     def facts(self, node_id: str) -> Told:
         """Return what holds for a node."""

@@ -1,4 +1,7 @@
-"""The natural finish: which inputs close when a source ends, and who is then out of work."""
+"""The natural finish: which inputs close when a source ends, and who is then out of work.
+
+Decided for units: a unit is a node, or one operator of a node, which is then `node/operator`.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 from dorad.dataflow.model import NodeOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, Input, Node
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
     """What the end of one source means for one of its consumers."""
 
-    node: str
+    unit: str
     inputs: tuple[str, ...]
     drained: bool
-    """Nothing can arrive at this node any more: it is told ALL_INPUTS_CLOSED."""
+    """Nothing can arrive at this unit any more: it is told ALL_INPUTS_CLOSED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +32,16 @@ class Flow:
     """The data inputs that are still open, by consumer."""
 
     open_inputs: Mapping[str, Mapping[str, str]]
-    """Consumer to input id to source node. A consumer that ended is left out."""
+    """Consumer to input id to source, all units. A consumer that ended is left out."""
     endless: frozenset[str]
-    """Nodes that a timer or the log stream keeps busy whatever happens to their data inputs."""
+    """Units that a timer or the log stream keeps busy whatever happens to their data inputs."""
     drained: frozenset[str] = frozenset()
-    """Nodes that were told ALL_INPUTS_CLOSED."""
+    """Units that were told ALL_INPUTS_CLOSED."""
+    ended: frozenset[str] = frozenset()
+    """Operators that have ended while their node goes on."""
 
     def close_source(self, source: str) -> tuple[Flow, tuple[Closing, ...]]:
-        """Close whatever `source` feeds, for good; returns what it means for each consumer."""
+        """Close whatever the unit feeds, for good; returns what it means for each consumer."""
         closings = []
         still_open: dict[str, Mapping[str, str]] = {}
         for consumer, inputs in self.open_inputs.items():
@@ -46,14 +51,46 @@ class Flow:
             if closed:
                 drained = not left and consumer not in self.endless
                 closings.append(Closing(consumer, closed, drained))
-        drained_now = {closing.node for closing in closings if closing.drained}
+        drained_now = {closing.unit for closing in closings if closing.drained}
         after = replace(self, open_inputs=still_open, drained=self.drained | drained_now)
         return after, tuple(closings)
 
     def without(self, consumer: str) -> Flow:
-        """Return the flow after `consumer` ended: nothing needs to be closed for it any more."""
-        rest = {node: inputs for node, inputs in self.open_inputs.items() if node != consumer}
+        """Return the flow after a node ended: nothing needs to be closed for it any more."""
+        rest = {
+            unit: inputs for unit, inputs in self.open_inputs.items() if node_of(unit) != consumer
+        }
         return replace(self, open_inputs=rest)
+
+    def operator_ended(self, unit: str) -> Flow:
+        """Return the flow after an operator ended while its node goes on."""
+        return replace(self, ended=self.ended | {unit})
+
+    def restarted(self, node: str) -> Flow:
+        """Return the flow after a node got another process: all its operators live again."""
+        return replace(self, ended=frozenset(u for u in self.ended if node_of(u) != node))
+
+    def has_drained(self, node: str) -> bool:
+        """Whether nothing can arrive at any part of the node any more."""
+        if node in self.drained:
+            return True
+        own = {unit for unit in self.open_inputs if unit.startswith(f"{node}/")}
+        return bool(own) and own <= self.drained | self.ended
+
+    def is_endless(self, node: str) -> bool:
+        """Whether a timer or the log stream keeps a part of the node busy."""
+        return node in self.endless or any(
+            node_of(unit) == node for unit in self.endless - self.ended
+        )
+
+    def open_of(self, node: str) -> dict[str, str]:
+        """Return the open data inputs of a node, with its operators' own: input id to source."""
+        return {
+            name: source
+            for unit, inputs in self.open_inputs.items()
+            if node_of(unit) == node
+            for name, source in inputs.items()
+        }
 
     def rewired(
         self,
@@ -66,79 +103,134 @@ class Flow:
         """Return the flow after nodes or edges were added or taken away.
 
         An input that stays as it was is as open as it was. A new one is open if its source is
-        among the nodes that are `alive`; the others are closed at once, which is what the second
+        of the nodes that are `alive`; the others are closed at once, which is what the second
         value says. To take an edge away closes nothing and drains nobody: the next may follow.
         """
-        known = {node.id: data_inputs(node) for node in before.nodes}
+        known = data_inputs(before)
         still_open: dict[str, Mapping[str, str]] = {}
         closings = []
-        for node in after.nodes:
-            if node.id in known and node.id not in self.open_inputs:
+        for unit, inputs in data_inputs(after).items():
+            if unit in known and unit not in self.open_inputs:
                 continue  # it has ended
-            old, opened = known.get(node.id, {}), self.open_inputs.get(node.id, {})
-            inputs = data_inputs(node)
+            old, opened = known.get(unit, {}), self.open_inputs.get(unit, {})
             added = {name: source for name, source in inputs.items() if old.get(name) != source}
             kept = {name: source for name, source in inputs.items() if opened.get(name) == source}
-            live = {name: source for name, source in added.items() if source in alive}
-            still_open[node.id] = MappingProxyType(kept | live)
+            live = {
+                name: source
+                for name, source in added.items()
+                if node_of(source) in alive and source not in self.ended
+            }
+            still_open[unit] = MappingProxyType(kept | live)
             if dead := tuple(name for name in added if name not in live):
-                closings.append(Closing(node.id, dead, drained=False))
+                closings.append(Closing(unit, dead, drained=False))
         endless = flow_of(after, exit_when_nodes_finish=exit_when_nodes_finish).endless
         drained = {
-            closing.node
+            closing.unit
             for closing in closings
-            if not still_open[closing.node]
-            and closing.node not in endless
-            and closing.node not in self.drained
+            if not still_open[closing.unit]
+            and closing.unit not in endless
+            and closing.unit not in self.drained
         }
-        flow = Flow(still_open, endless, (self.drained & still_open.keys()) | drained)
-        return flow, tuple(replace(each, drained=each.node in drained) for each in closings)
+        before_drained, ended = (units & still_open.keys() for units in (self.drained, self.ended))
+        flow = Flow(still_open, endless, before_drained | drained, ended)
+        return flow, tuple(replace(each, drained=each.unit in drained) for each in closings)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
         return {
-            "open_inputs": {node: dict(inputs) for node, inputs in self.open_inputs.items()},
+            "open_inputs": {unit: dict(inputs) for unit, inputs in self.open_inputs.items()},
             "endless": sorted(self.endless),
             "drained": sorted(self.drained),
+            "ended": sorted(self.ended),
         }
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Flow:
         """Return what `to_json` was made of."""
-        inputs = {node: MappingProxyType(dict(each)) for node, each in kept["open_inputs"].items()}
-        return cls(inputs, frozenset(kept["endless"]), frozenset(kept["drained"]))
+        inputs = {unit: MappingProxyType(dict(each)) for unit, each in kept["open_inputs"].items()}
+        drained, ended = frozenset(kept["drained"]), frozenset(kept.get("ended", ()))
+        return cls(inputs, frozenset(kept["endless"]), drained, ended)
 
 
 def flow_of(dataflow: Dataflow, *, exit_when_nodes_finish: bool) -> Flow:
     """Return the flow of a dataflow that has just started.
 
     Timers and the log stream never close. With `exit_when_nodes_finish` they do not count for a
-    node that has a data input as well; a node that has no other inputs is a source.
+    unit that has a data input as well; one that has no other inputs is a source.
     """
-    open_inputs = {node.id: MappingProxyType(data_inputs(node)) for node in dataflow.nodes}
+    open_inputs = {unit: MappingProxyType(inputs) for unit, inputs in data_inputs(dataflow).items()}
     endless = {
-        node.id
+        unit
         for node in dataflow.nodes
-        if len(open_inputs[node.id]) < len(node.all_inputs)
-        and not (exit_when_nodes_finish and open_inputs[node.id])
+        for unit, entries in _inputs_of(node).items()
+        if len(open_inputs[unit]) < len(tuple(entries))
+        and not (exit_when_nodes_finish and open_inputs[unit])
     }
     return Flow(open_inputs, frozenset(endless))
 
 
-def data_inputs(node: Node) -> dict[str, str]:
-    """Return the inputs of `node` that other nodes feed: input id to source node."""
+def node_of(unit: str) -> str:
+    """Return the node that a unit is, or is an operator of."""
+    return unit.partition("/")[0]
+
+
+def units_of(node: Node) -> tuple[str, ...]:
+    """Return the units of a node: itself, or its operators."""
+    return tuple(f"{node.id}/{operator.id}" for operator in node.operators) or (node.id,)
+
+
+def data_inputs(dataflow: Dataflow) -> dict[str, dict[str, str]]:
+    """Return the inputs that other units feed: unit to input id to source, which is a unit too.
+
+    Input ids are those of the node: an operator's begin with the operator's own.
+    """
+    runtimes = {node.id for node in dataflow.nodes if node.operators}
+
+    def source_of(output: NodeOutput) -> str:
+        if output.node not in runtimes:
+            return output.node
+        return f"{output.node}/{output.output.partition('/')[0]}"
+
     return {
-        entry.id: entry.source.node
-        for entry in node.all_inputs
-        if isinstance(entry.source, NodeOutput)
+        unit: {
+            entry.id: source_of(entry.source)
+            for entry in entries
+            if isinstance(entry.source, NodeOutput)
+        }
+        for node in dataflow.nodes
+        for unit, entries in _inputs_of(node).items()
     }
 
 
-def feeds_of(dataflow: Dataflow) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return whom each node feeds: source to consumer to the consumer's inputs."""
-    feeds: dict[str, dict[str, tuple[str, ...]]] = {}
-    for node in dataflow.nodes:
-        for name, source in data_inputs(node).items():
-            fed = feeds.setdefault(source, {})
-            fed[node.id] = (*fed.get(node.id, ()), name)
+def _inputs_of(node: Node) -> dict[str, Collection[Input]]:
+    if not node.operators:
+        return {node.id: node.inputs}
+    return {
+        unit: [entry for entry in node.all_inputs if entry.id.partition("/")[0] == operator.id]
+        for unit, operator in zip(units_of(node), node.operators, strict=True)
+    }
+
+
+def feeds_of(dataflow: Dataflow) -> dict[str, dict[str, dict[str, tuple[str, ...]]]]:
+    """Return whom each node feeds: source node to consumer node to its units to their inputs."""
+    feeds: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {}
+    for unit, inputs in data_inputs(dataflow).items():
+        for name, source in inputs.items():
+            fed = feeds.setdefault(node_of(source), {}).setdefault(node_of(unit), {})
+            fed[unit] = (*fed.get(unit, ()), name)
     return feeds
+
+
+def merged(closings: Iterable[Closing]) -> dict[str, Closing]:
+    """Return what several ends that follow on each other mean, by consumer."""
+    found: dict[str, Closing] = {}
+    for closing in closings:
+        known = found.get(closing.unit)
+        if known is not None:
+            closing = Closing(
+                closing.unit,
+                (*known.inputs, *closing.inputs),
+                known.drained or closing.drained,
+            )
+        found[closing.unit] = closing
+    return found

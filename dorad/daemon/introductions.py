@@ -49,7 +49,7 @@ class Introductions:
             to = [
                 [e.consumer, desk.boxes[e.consumer].rings[e.ring].plan.base, e.blocking]
                 for e in pushed
-                if e.output == output and e.consumer not in desk.gone
+                if e.output == output and desk.receives(e)
             ]
             desk.send(producer, "edges", {"output": output, "to": to})
 

@@ -16,13 +16,14 @@ from dorad.daemon.actions import (
     TellRestarted,
 )
 from dorad.daemon.barrier import Barrier, Phase
-from dorad.daemon.finish import Flow, feeds_of, flow_of
+from dorad.daemon.finish import Flow, feeds_of, flow_of, merged, node_of, units_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from dorad.daemon.actions import Action
     from dorad.daemon.exits import Result
+    from dorad.daemon.finish import Closing
     from dorad.dataflow.model import Dataflow
 
 
@@ -78,6 +79,13 @@ class Lifecycle:
         """A node will send no more, though its process may live on; or a dynamic one left."""
         return list(self._close(node, None))
 
+    def operator_ended(self, node: str, operator: str) -> list[Action]:
+        """One operator of a node will send no more, while others go on."""
+        unit = f"{node}/{operator}"
+        flow, closings = self.flow.close_source(unit)
+        self.flow = flow.operator_ended(unit)
+        return [] if self.stopping else list(_closed(closings))
+
     def may_restart(self, node: str) -> bool:
         """Whether a process of the node may follow on one that ended.
 
@@ -85,16 +93,17 @@ class Lifecycle:
         that has no inputs at all is a source, and may.
         """
         spoilt = self.barrier.phase is Phase.POISONED
-        return not self.stopping and not spoilt and node not in self.flow.drained
+        return not self.stopping and not spoilt and not self.flow.has_drained(node)
 
     def after_end_of_one_life(self, node: str) -> list[Action]:
         """The process of a node ended, and another one will take its place."""
+        self.flow = self.flow.restarted(node)
         if self.stopping:
             return []
         return [
             TellRestarted(consumer, node)
-            for consumer in self._feeds.get(node, {})
-            if consumer in self.flow.open_inputs and consumer not in self.flow.drained
+            for consumer, units in self._feeds.get(node, {}).items()
+            if consumer != node and any(map(self._listens, units))
         ]
 
     def after_exit(self, result: Result, *, removed: bool = False) -> list[Action]:
@@ -143,12 +152,7 @@ class Lifecycle:
             self.running | self.dynamic,
             exit_when_nodes_finish=self._exit_when_nodes_finish,
         )
-        actions: list[Action] = []
-        for closing in closings:
-            actions += [CloseInput(closing.node, name) for name in closing.inputs]
-            if closing.drained:
-                actions.append(Stop(closing.node, StopReason.ALL_INPUTS_CLOSED))
-        return [] if self.stopping else actions
+        return [] if self.stopping else list(_closed(closings))
 
     def _barrier_actions(self, before: Barrier) -> list[Action]:
         after = self.barrier.phase
@@ -159,20 +163,39 @@ class Lifecycle:
         culprit = self.barrier.culprit
         return [Poison(f"the dataflow cannot start: node {culprit} ended before it called Node()")]
 
+    def _listens(self, unit: str) -> bool:
+        """Whether a unit lives, as far as is known, and may still receive something."""
+        return unit in self.flow.open_inputs and unit not in self.flow.drained
+
     def _close(self, source: str, error: str | None) -> Iterator[Action]:
-        """Close what `source` feeds; a consumer learns of the failure after its inputs closed."""
-        self.flow, closings = self.flow.close_source(source)
+        """Close what a node feeds; a consumer learns of the failure after its inputs closed."""
+        node = next((each for each in self.dataflow.nodes if each.id == source), None)
+        found: list[Closing] = []
+        for unit in (source,) if node is None else units_of(node):
+            self.flow, closings = self.flow.close_source(unit)
+            found += closings
         if self.stopping:  # every node has its STOP, and nothing follows a STOP
             return
-        told = {closing.node: closing for closing in closings}
-        for consumer, inputs in self._feeds.get(source, {}).items():
-            closing = told.get(consumer)
-            for name in closing.inputs if closing else ():
-                yield CloseInput(consumer, name)
-            listens = consumer in self.flow.open_inputs and (
-                closing is not None or consumer not in self.flow.drained
-            )
-            if error is not None and listens:
+        told = merged(found)
+        for consumer, units in self._feeds.get(source, {}).items():
+            closings = tuple(told[unit] for unit in units if unit in told)
+            for closing in closings:
+                yield from (CloseInput(consumer, name) for name in closing.inputs)
+            fed = [unit for unit in units if unit in told or self._listens(unit)]
+            if error is not None and any(unit in self.flow.open_inputs for unit in fed):
+                inputs = tuple(name for unit in fed for name in units[unit])
                 yield TellFailed(consumer, source, error, inputs)
-            if closing and closing.drained:
-                yield Stop(consumer, StopReason.ALL_INPUTS_CLOSED)
+            yield from _drained(closings)
+
+
+def _closed(closings: Sequence[Closing]) -> Iterator[Action]:
+    for closing in closings:
+        yield from (CloseInput(node_of(closing.unit), name) for name in closing.inputs)
+        yield from _drained((closing,))
+
+
+def _drained(closings: Sequence[Closing]) -> Iterator[Action]:
+    for closing in closings:
+        if closing.drained:
+            node, _, operator = closing.unit.partition("/")
+            yield Stop(node, StopReason.ALL_INPUTS_CLOSED, operator or None)

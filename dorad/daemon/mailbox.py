@@ -126,7 +126,9 @@ class Mailbox:
             latched = bool(box._words[base + layout.RING_LATCHED])
             plan = box._plan_at(base)
             box.rings[name] = Ring(input_id, plan, source, interval, first, latched=latched)
-            box._state = box._words[base + layout.RING_STATE]
+        # Those of operators that have ended are closed, whatever holds for the others.
+        states = (box._words[ring.plan.base + layout.RING_STATE] for ring in box.rings.values())
+        box._state = min(states, default=layout.STATE_DETACHED)
         return box
 
     def snapshot(self) -> dict[str, Any]:
@@ -261,6 +263,7 @@ class Mailbox:
         words[layout.BOX_MAIL] = 0
         words[layout.BOX_SEEN] = 0
         words[layout.BOX_ASLEEP] = 0
+        words[layout.BOX_BUSY] = 0
         self._set_state(layout.STATE_ATTACHED)
 
     def leave(self) -> None:
@@ -276,6 +279,12 @@ class Mailbox:
     def close_rings(self) -> None:
         """Take note that nobody will read again."""
         self._set_state(layout.STATE_CLOSED)
+
+    def close_rings_of(self, operator: str) -> None:
+        """Take note that an operator reads no more, while the others of the node do."""
+        for ring in self.rings.values():
+            if ring.input.startswith(f"{operator}/"):
+                self._words[ring.plan.base + layout.RING_STATE] = layout.STATE_CLOSED
 
     def _set_state(self, state: int) -> None:
         self._state = state
@@ -357,7 +366,7 @@ class Mailbox:
         words = self._words
         return Vitals(
             connected=connected,
-            asleep=self.asleep,
+            asleep=self.asleep and not words[layout.BOX_BUSY],
             pulse=words[layout.BOX_PULSE],
             unread=connected and self.mail > self.seen,
             queued=sum(self.counters(n).queued for n, r in self.rings.items() if self._is_due(r)),

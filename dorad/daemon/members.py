@@ -37,6 +37,9 @@ class BrokerListener(Protocol):
     def on_outputs_done(self, node_id: str) -> None:
         """A node dropped its `Node`; the process may live on."""
 
+    def on_operator_ended(self, node_id: str, operator: str) -> None:
+        """An operator of a node has ended, and others of it go on."""
+
     def on_disconnected(self, node_id: str) -> None:
         """A node's socket is gone."""
 
@@ -106,6 +109,7 @@ class Members:
     def _welcome(self, node_id: str, connection: Connection) -> None:
         if self._desk.boxes[node_id].node.is_dynamic:
             self._watch.add(connection.pid, node_id)
+        self.revive_operators(node_id)
         self._desk.welcome(node_id, connection)
         self._inform(node_id)
         self._changed()
@@ -151,6 +155,8 @@ class Members:
                 self._samples.retire(node_id, packet.number("segment"))
             case "note":
                 self._noted(node_id, packet.text("text")[:MAX_NOTE])
+            case "ended":
+                self._operator_ended(node_id, packet.text("operator"))
             case "done":
                 self._done(node_id, connection)
             case kind if kind in KINDS:
@@ -168,6 +174,20 @@ class Members:
             self._listener.on_connected(node_id, connection.pid)
         if late:
             connection.send("start", {"epoch_ns": desk.epoch_ns})
+
+    def _operator_ended(self, node_id: str, operator: str) -> None:
+        desk = self._desk
+        if all(each.id != operator for each in desk.boxes[node_id].node.operators):
+            raise ProtocolError(f"the end of the unknown operator {operator!r}")
+        if (node_id, operator) in desk.ended:
+            return
+        desk.ended.add((node_id, operator))
+        desk.boxes[node_id].close_rings_of(operator)
+        self._introductions.edges_into(node_id)
+        self._wake_waiting(node_id)
+        self._changed()
+        if node_id not in self.handovers:
+            self._listener.on_operator_ended(node_id, operator)
 
     def _done(self, node_id: str, connection: Connection) -> None:
         self._samples.orphan(node_id, connection.pid)
@@ -209,12 +229,18 @@ class Members:
         if node_id in desk.gone:
             return
         desk.boxes[node_id].leave()
+        self._wake_waiting(node_id)
+
+    def _wake_waiting(self, node_id: str) -> None:
+        """Let those look again that wait for room in an input of a node."""
+        desk = self._desk
         for edge in desk.edges.received_by(node_id):
             if edge.blocking and edge.source in desk.boxes:
                 doorbell.ring(desk.boxes[edge.source].space)
 
     def take_back(self, node_id: str) -> None:
         """Undo what an ended process has left: its connection, its borrows, its samples."""
+        self.revive_operators(node_id)
         connection = self._desk.connections.get(node_id)
         if connection is not None:
             # A child that it forked may keep the socket open.
@@ -222,6 +248,14 @@ class Members:
         self._desk.boxes[node_id].clear_hazards()
         self._samples.orphan(node_id, None)
         self._extensions.leave(node_id)
+
+    def revive_operators(self, node_id: str) -> None:
+        """Take note that the next process of a node has all its operators again."""
+        desk = self._desk
+        ended = {each for each in desk.ended if each[0] == node_id}
+        if ended:
+            desk.ended -= ended
+            self._introductions.edges_into(node_id)
 
     def forget(self, node_id: str) -> None:
         """Forget a node or a guest that is about to be removed."""

@@ -97,6 +97,12 @@ class Broker(Protocol):
     def stop(self, node_id: str, reason: str) -> None:
         """Send STOP; a second one is not sent."""
 
+    def stop_operator(self, node_id: str, operator: str, reason: str) -> None:
+        """Send STOP to one operator of a node; a second one is not sent."""
+
+    def reload(self, node_id: str, operator: str) -> None:
+        """Let an operator load its file anew."""
+
     def close_input(self, node_id: str, input_id: str) -> None:
         """Send INPUT_CLOSED after whatever is queued."""
 

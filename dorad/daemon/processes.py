@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.model import NodeKind
+from dorad.launch import operators
 from dorad.launch.command import command_for
 from dorad.launch.model import LaunchError
 from dorad.launch.orphans import VARIABLE
@@ -282,4 +283,7 @@ def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:
                 command_for(node, context, "")
             except LaunchError as error:
                 problems.append(dataflow.problem(f"{node.key}.path", str(error)))
+        elif node.kind is NodeKind.OPERATORS:
+            for key, text in operators.missing_files(node, dataflow):
+                problems.append(dataflow.problem(key, text))
     return tuple(problems)

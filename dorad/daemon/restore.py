@@ -63,6 +63,7 @@ def restore_boxes(desk: Desk, kept: Kept) -> list[Edge]:
         close_all(descriptors)
         desk.store.drop(desk.name("box", node_id))
     desk.gone = set(snapshot.get("gone", ())) & set(desk.boxes)
+    desk.ended = {(node, operator) for node, operator in snapshot.get("ended", ())}
     desk.restarts = dict(snapshot.get("restarts", {}))
     desk.params = {node: dict(params) for node, params in snapshot.get("params", {}).items()}
     for node_id, facts in snapshot.get("told", {}).items():

@@ -309,16 +309,26 @@ class Supervisor:
             loop = asyncio.get_running_loop()
             run.lingering = loop.call_later(LINGER_S, self._outlived_its_node, run)
 
+    def on_operator_ended(self, node_id: str, operator: str) -> None:
+        """Take note that an operator of a node has ended; the others of its process go on.
+
+        What it feeds is closed now, unless another process may follow, in which it lives again.
+        """
+        run = self._nodes.get(node_id)
+        if run is not None and not self._shared.finished and not self._may_follow(run):
+            self._carry_out(self._life.operator_ended(node_id, operator))
+
     def _outlived_its_node(self, run: NodeRun) -> None:
         """Close what a process feeds that has no `Node` any more but lives on.
 
         Not if another process may follow: that one feeds the same consumers.
         """
-        if run.successor is not None:
-            return
-        follows = run.again or run.node.restart.policy is not RestartPolicy.NEVER
-        if not (follows and not run.stopped and self._life.may_restart(run.node.id)):
+        if run.successor is None and not self._may_follow(run):
             self._carry_out(self._life.outputs_done(run.node.id))
+
+    def _may_follow(self, run: NodeRun) -> bool:
+        follows = run.again or run.node.restart.policy is not RestartPolicy.NEVER
+        return follows and not run.stopped and self._life.may_restart(run.node.id)
 
     def on_disconnected(self, node_id: str) -> None:
         """Take note that the socket of a node is gone."""
@@ -346,8 +356,11 @@ class Supervisor:
                     broker.node_failed(node, source, error, list(inputs))
                 case actions.TellRestarted(node, source):
                     broker.node_restarted(node, source)
-                case actions.Stop(node, reason):
-                    broker.stop(node, reason)
+                case actions.Stop(node, reason, operator):
+                    if operator is None:
+                        broker.stop(node, reason)
+                    else:
+                        broker.stop_operator(node, operator, reason)
                     self._nodes[node].wake.set()
                 case actions.StopAll():
                     self._ladder.begin(self._grace)

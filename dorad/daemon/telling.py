@@ -43,6 +43,14 @@ class Telling:
         if not self._members.handovers.has_swapped(node_id):
             self._tell(node_id, "stop", {"reason": reason})
 
+    def stop_operator(self, node_id: str, operator: str, reason: str) -> None:
+        """Send STOP with `reason` to one operator of a node."""
+        self._tell(node_id, "stop", {"reason": reason, "operator": operator})
+
+    def reload(self, node_id: str, operator: str) -> None:
+        """Let an operator load its file anew; its next process does anyway."""
+        self._desk.send(node_id, "reload", {"operator": operator})
+
     def close_input(self, node_id: str, input_id: str) -> None:
         """Send INPUT_CLOSED, which the node sees after what is queued."""
         self._tell(node_id, "closed", {"input": input_id})

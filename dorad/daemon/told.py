@@ -53,4 +53,5 @@ class Told:
 
 
 def _key(kind: str, fields: dict[str, Any]) -> tuple[str, str]:
-    return kind, fields.get("input") or fields.get("source_node_id") or ""
+    of = fields.get("input") or fields.get("source_node_id") or fields.get("operator")
+    return kind, of or ""

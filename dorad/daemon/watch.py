@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from dorad.daemon.finish import node_of
 from dorad.daemon.stragglers import Remaining, next_look, stragglers
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class IdleWatch:
                 self._grace(node),
                 working[node],
                 idle_since[node],
-                node in life.flow.drained,
+                life.flow.has_drained(node),
             )
             for node in sorted(life.running)
         )
@@ -75,12 +76,12 @@ class IdleWatch:
     def _works(self, node: str) -> bool:
         """Whether the node has work that does not come from another node that runs here."""
         life = self._shared.life
-        if node in life.flow.drained:
+        if life.flow.has_drained(node):
             return False
-        sources = set(life.flow.open_inputs.get(node, {}).values())
+        sources = {node_of(source) for source in life.flow.open_of(node).values()} - {node}
         return (
             not self._shared.nodes[node].connected
-            or node in life.flow.endless
+            or life.flow.is_endless(node)
             or not sources
             or not sources.isdisjoint(life.dynamic)
         )
@@ -91,7 +92,7 @@ class IdleWatch:
         What a node sends once it was told that its inputs are closed does not prolong its life;
         to work through what is still queued does.
         """
-        drained = node in self._shared.life.flow.drained
+        drained = self._shared.life.flow.has_drained(node)
         state = (drained, taken if drained else self._shared.broker.activity(node))
         before = self._seen.get(node)
         if before is None or before[0] != state:

@@ -135,7 +135,7 @@ class Watchdogs:
     def _inputs(self, run: NodeRun, now: float) -> Iterator[float]:
         """Break inputs that are silent, mend those that are not; yield when to look again."""
         name = run.node.id
-        still_open = self._shared.life.flow.open_inputs.get(name, {})
+        still_open = self._shared.life.flow.open_of(name)
         for entry in run.node.all_inputs:
             if entry.input_timeout is None or not isinstance(entry.source, NodeOutput):
                 continue

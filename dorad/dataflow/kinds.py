@@ -23,9 +23,10 @@ RESTART_KEYS = (
     "startup_timeout",
     "finish_grace_secs",
 )
+POOL_KEY = "shared_memory_pool_size"
 _COMMON = ("id", "name", "description", "env", "deploy", *MAKERS)
 _PROCESS = ("cpu_affinity", "realtime", "resources", "spin_us", "user")
-_RUNNING = ("inputs", "sync", "outputs", "args", "shared_memory_pool_size", *TYPE_KEYS)
+_RUNNING = ("inputs", "sync", "outputs", "args", POOL_KEY, *TYPE_KEYS)
 _SOURCE = ("build", "git", "branch", "tag", "rev", "path_sha256")
 _PATH = frozenset((*_COMMON, *_PROCESS, *_RUNNING, *_SOURCE, *RESTART_KEYS, *LOG_KEYS, "params"))
 _ALLOWED = {
@@ -34,11 +35,11 @@ _ALLOWED = {
     NodeKind.SHELL: _PATH,
     NodeKind.URL: _PATH,
     NodeKind.HUB: _PATH - {"build", "git", "branch", "tag", "rev", "path_sha256"},
-    NodeKind.OPERATORS: frozenset((*_COMMON, *_PROCESS)),
+    NodeKind.OPERATORS: frozenset((*_COMMON, *_PROCESS, *RESTART_KEYS, *LOG_KEYS, POOL_KEY)),
     NodeKind.ROS2: frozenset((*_COMMON, *_PROCESS, *_RUNNING, *RESTART_KEYS, *LOG_KEYS)),
     NodeKind.MODULE: frozenset((*_COMMON, "inputs", "params", "build")),
 }
-_IN_OPERATOR = frozenset(("inputs", "outputs", "build", *TYPE_KEYS, *LOG_KEYS))
+_IN_OPERATOR = frozenset(("inputs", "outputs", "build", *TYPE_KEYS))
 _DEFAULTS = {"restart_policy": "never", "max_restarts": 0}
 
 _OF_INPUT = "it is an option of an input, beside its `source`"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Input, Operator, Realtime, Resources, Sync
+    from dorad.dataflow.model import Input, Logging, Operator, Realtime, Resources, Sync
     from dorad.dataflow.ros2 import Ros2Bridge
 
 _SHA256 = r"[0-9a-fA-F]{64}"
@@ -55,6 +55,7 @@ def read_node(
         fields.checked("id", check_node_id, None)
     kind = kind_of(fields)
     inputs, outputs = read_inputs(fields), read_outputs(fields)
+    operators = _read_operators(fields)
     own_env = read_env(fields.take("env"), environ, problems)
     path = fields.checked("path", _check_path, None)
     node = Node(
@@ -85,9 +86,9 @@ def read_node(
         health_check_timeout=fields.seconds("health_check_timeout"),
         startup_timeout=fields.seconds("startup_timeout"),
         finish_grace_secs=fields.seconds("finish_grace_secs"),
-        logging=read_logging(fields, outputs),
+        logging=_read_logging(fields, operators) if operators else read_logging(fields, outputs),
         deploy=read_deploy(fields),
-        operators=_read_operators(fields),
+        operators=operators,
         lone_operator=fields.has("operator"),
         module=fields.checked("module", _check_module, None),
         params=read_module_params(fields) if kind is NodeKind.MODULE else {},
@@ -274,6 +275,12 @@ def _read_operators(fields: Fields) -> tuple[Operator, ...]:
     from dorad.dataflow.operators import read_operators  # most dataflows have none
 
     return read_operators(fields)
+
+
+def _read_logging(fields: Fields, operators: tuple[Operator, ...]) -> Logging:
+    from dorad.dataflow.operators import read_shared_logging  # most dataflows have none
+
+    return read_shared_logging(fields, operators)
 
 
 def _read_ros2(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields, scalar_text
 from dorad.dataflow.ids import check_data_id
 from dorad.dataflow.inputs import read_inputs
-from dorad.dataflow.model import Operator
+from dorad.dataflow.model import Logging, Operator
 from dorad.dataflow.ports import (
     LOG_KEYS,
     read_build,
@@ -18,10 +19,13 @@ from dorad.dataflow.ports import (
 )
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from dorad.dataflow.document import Value
     from dorad.dataflow.problems import Problems
 
 DEFAULT_ID = "op"
+_UNSET = Logging()
 _LANGUAGES = ("python", "shared-library", "wasm")
 _INSTEAD = {"sync": "operators receive one message at a time; write a node with a `path`"}
 
@@ -87,6 +91,29 @@ def _read_operator(item: Value, problems: Problems, default_id: str | None) -> O
     if isinstance(item.data, dict) and not said:
         problems.error_in_name(item, f"needs one of {', '.join(_LANGUAGES)}")
     return operator
+
+
+def read_shared_logging(node: Fields, operators: tuple[Operator, ...]) -> Logging:
+    """How the lines of the one process of all operators are routed.
+
+    What an operator says holds for the process, as each key can be set only once, by an operator
+    or by the node. Of the node, `send_stdout_as` and `send_logs_as` are `<operator>/<output>`.
+    """
+    outputs = tuple(f"{each.id}/{output}" for each in operators for output in each.outputs)
+    found = read_logging(node, outputs)
+    for operator in operators:
+        for key in LOG_KEYS:
+            value = getattr(operator.logging, key)
+            if value == getattr(_UNSET, key):
+                continue
+            if node.has(key):
+                node.problems.error_in_name(
+                    node.name_of(key), f"the operator `{operator.id}` sets it, too", "keep one"
+                )
+            text = f"{operator.id}/{value}" if key.startswith("send_") else value
+            changes: dict[str, Any] = {key: text}
+            found = replace(found, **changes)
+    return found
 
 
 def _check_operator_id(text: str) -> None:

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import Dataflow, Node, Types
+    from dorad.dataflow.model import Dataflow, Node, Operator, Types
 
 _KINDS = {
-    NodeKind.OPERATORS: ("operator", "run it as a node of its own"),
     NodeKind.ROS2: ("ros2", "use a node that speaks ROS 2"),
     NodeKind.HUB: ("hub", "install the package and name its program with `path`"),
 }
@@ -50,7 +49,7 @@ def _of_dataflow(dataflow: Dataflow) -> Iterator[_Asked]:
 def _of_node(node: Node) -> Iterator[_Asked]:
     if node.kind in _KINDS:
         word, hint = _KINDS[node.kind]
-        yield _Asked(f"{node.key}.{_operator_key(node) if word == 'operator' else word}", hint)
+        yield _Asked(f"{node.key}.{word}", hint)
     if node.git is not None:
         yield _Asked(f"{node.key}.git", "clone it yourself and name the program with `path`")
     if node.deploy is not None:
@@ -59,6 +58,7 @@ def _of_node(node: Node) -> Iterator[_Asked]:
     for index, operator in enumerate(node.operators):
         body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
         yield from _of_types(body, operator.types)
+        yield from _of_operator(body, operator)
 
 
 def _of_types(key: str, types: Types) -> Iterator[_Asked]:
@@ -66,5 +66,21 @@ def _of_types(key: str, types: Types) -> Iterator[_Asked]:
         yield _Asked(f"{key}.pattern", "remove it")
 
 
-def _operator_key(node: Node) -> str:
-    return "operator" if node.lone_operator else "operators"
+def _of_operator(key: str, operator: Operator) -> Iterator[_Asked]:
+    if operator.language != "python":
+        yield _Asked(
+            f"{key}.{operator.language}",
+            "write the operator in Python, or make it a program of its own and name it with `path`",
+            f"operators are written in Python; a `{operator.language}` cannot be loaded",
+        )
+    elif operator.source.startswith(("http://", "https://")):
+        yield _Asked(
+            f"{key}.python", "download it yourself and name the file", "an operator is a local file"
+        )
+    if operator.conda_env is not None:
+        yield _Asked(
+            f"{key}.python.conda_env",
+            "remove it and start dora from the environment with the operator's packages,"
+            " or set VIRTUAL_ENV in the node's `env`",
+            "conda environments are not entered",
+        )

@@ -25,6 +25,8 @@ class _Edge(NamedTuple):
     input: Input
     key: str
     """Where the input stands in the file."""
+    waiter: str
+    """Who takes from it: the consumer, or its operator as `node/operator`."""
 
 
 def connect(
@@ -35,7 +37,8 @@ def connect(
     A source `node/output` whose node has a single `operator` becomes `node/<operator>/output`.
     """
     resolved, edges = _resolve_sources(nodes, places, problems)
-    _check_cycles(edges, places, problems)
+    by_id = {node.id: node for node in resolved}
+    _check_cycles(edges, by_id, places, problems)
     return resolved
 
 
@@ -71,11 +74,12 @@ def _resolve_sources(
 
 def _edges(node: Node) -> Iterator[_Edge]:
     for found in node.inputs:
-        yield _Edge(node, found, f"{node.key}.inputs.{found.id}")
+        yield _Edge(node, found, f"{node.key}.inputs.{found.id}", node.id)
     for index, operator in enumerate(node.operators):
         body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
         for found in operator.inputs:
-            yield _Edge(node, found, f"{body}.inputs.{found.id}")
+            key = f"{body}.inputs.{found.id}"
+            yield _Edge(node, found, key, f"{node.id}/{operator.id}")
 
 
 def _resolve(node: Node, by_id: Mapping[str, Node]) -> Node:
@@ -173,7 +177,20 @@ def _listing(outputs: Sequence[str]) -> str:
     return f"it has {', '.join(outputs[:_MANY])}{more}"
 
 
-def _check_cycles(edges: Sequence[_Edge], places: Mapping[str, Value], problems: Problems) -> None:
+def _sender(source: NodeOutput, by_id: Mapping[str, Node]) -> str:
+    """The node that sends, or the operator: each waits for room by itself."""
+    node = by_id.get(source.node)
+    if node is None or not node.operators:
+        return source.node
+    return f"{source.node}/{source.output.partition('/')[0]}"
+
+
+def _check_cycles(
+    edges: Sequence[_Edge],
+    by_id: Mapping[str, Node],
+    places: Mapping[str, Value],
+    problems: Problems,
+) -> None:
     """Report each cycle whose every input blocks its sender when full.
 
     Each node on it may wait for room in the next one's queue, and none would ever read.
@@ -182,7 +199,7 @@ def _check_cycles(edges: Sequence[_Edge], places: Mapping[str, Value], problems:
     for edge in edges:
         source = edge.input.source
         if edge.input.queue_policy is QueuePolicy.BACKPRESSURE and isinstance(source, NodeOutput):
-            blocking.setdefault(edge.consumer.id, {})[source.node] = edge
+            blocking.setdefault(edge.waiter, {})[_sender(source, by_id)] = edge
     if not blocking:
         return
     from graphlib import CycleError, TopologicalSorter  # most dataflows never block

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.model import NodeKind
-from dorad.launch import environment, programs
+from dorad.launch import environment, operators, programs
 from dorad.launch.model import Command, LaunchError
+from dorad.node.runtime.config import CONFIG
 from dorad.realtime.schedule import schedule_of
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def command_for(
             argv = [*_program(node, path, folder, context, env), *args]
         case NodeKind.URL if downloaded is not None:
             argv = [*_program(node, str(downloaded), folder, context, env), *args]
+        case NodeKind.OPERATORS:
+            env[CONFIG] = operators.runtime_config(node, folder)
+            argv = [*_python(node, folder, context, env), "-u", "-c", operators.code(node)]
         case _:
             raise LaunchError(f"a node of kind `{node.kind}` has no command to run")
     env["PYTHONPATH"] = environment.with_compat(env.get("PYTHONPATH"))
@@ -123,6 +127,16 @@ def _program(
     return [str(program)]
 
 
+def _python(node: Node, folder: Path, context: LaunchContext, env: dict[str, str]) -> list[str]:
+    """The words that start the Python of an operator node; completes `env` for it."""
+    if context.uv:
+        builds = any(operator.build for operator in node.operators)
+        return _uv_python(node, folder, env, builds=builds)
+    bin_folder = programs.environment_bin(env, context.own_environment)
+    _put_on_path(env, bin_folder)
+    return [programs.find_python(bin_folder, env["PATH"])]
+
+
 def _uv_program(node: Node, path: str, folder: Path, env: dict[str, str]) -> list[str]:
     on_path = env.get("PATH", "")
     if not path.endswith(".py"):
@@ -135,14 +149,18 @@ def _uv_program(node: Node, path: str, folder: Path, env: dict[str, str]) -> lis
             str(programs.find_program(path, folder, on_path)) if found else path,
         ]
     script = str(programs.find_program(path, folder, on_path))
-    if not node.build:
-        return [programs.find_uv(on_path), "run", "python", "-u", script]
+    return [*_uv_python(node, folder, env, builds=bool(node.build)), "-u", script]
+
+
+def _uv_python(node: Node, folder: Path, env: dict[str, str], *, builds: bool) -> list[str]:
+    if not builds:
+        return [programs.find_uv(env.get("PATH", "")), "run", "python"]
     managed = managed_environment(folder, node.id)
     if not Path(managed, "bin", "python").exists():
         raise LaunchError(f"no Python in {managed}: run `dora build --uv` first")
     env["VIRTUAL_ENV"] = str(managed)
     _put_on_path(env, managed / "bin")
-    return [str(managed / "bin" / "python"), "-u", script]
+    return [str(managed / "bin" / "python")]
 
 
 def managed_environment(folder: Path, node_id: str) -> Path:

@@ -60,6 +60,11 @@ def node_failed(source: str, error: str, inputs: list[str]) -> Event:
     return {"kind": "dora", "type": "NODE_FAILED", "id": source, "value": value}
 
 
+def reload(operator: str) -> Event:
+    """Return the event that an operator's file has changed and was loaded anew."""
+    return {"kind": "dora", "type": "RELOAD", "id": operator}
+
+
 def error(text: str) -> Event:
     """Return an event that tells of an error in receiving."""
     return {"kind": "dora", "type": "ERROR", "error": text}

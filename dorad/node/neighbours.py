@@ -98,6 +98,10 @@ class Neighbours:
             case "edges":
                 self._rewire(packet.text("output"), packet.fields["to"])
 
+    def peer(self, node_id: str) -> Peer | None:
+        """Return the mailbox of a node that is sent to."""
+        return self._peers.get(node_id)
+
     def _meet(self, node: str, memory: int, bell: int) -> None:
         status = os.fstat(memory)
         file = (status.st_dev, status.st_ino)

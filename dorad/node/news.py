@@ -23,6 +23,7 @@ KINDS = frozenset(
         "restarted",
         "failed",
         "stop",
+        "reload",
         "param",
         "param_gone",
     }
@@ -77,10 +78,20 @@ class News:
                 self._fail(packet.text("source_node_id"), packet)
             case "stop":
                 self._stop(packet.text("reason"))
+            case "reload":
+                self.urgent.append(events.reload(packet.text("operator")))
             case "param":
                 self._set_param(packet.text("key"), packet.fields.get("value"))
             case "param_gone":
                 self._delete_param(packet.text("key"), packet)
+
+    def listens_to(self, node: str) -> bool:
+        """Tell whether an input is fed by a node."""
+        return any(source == node for _, source in self._sources.values())
+
+    def lose_daemon(self) -> None:
+        """Take note that nobody will say anything any more."""
+        self.urgent.append(events.error("the daemon is gone; no more events will come"))
 
     def _close(self, input_id: str) -> None:
         self._broken.discard(input_id)

@@ -12,6 +12,8 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                                                              a question has a number `ask`, which
                                                              its answer repeats
                      note {text}                             a line for the user about the node
+                     ended {operator}                        one of its operators sends and
+                                                             receives nothing any more
                      done {}                                 sends nothing any more
     daemon -> node   welcome {} [mailbox, doorbell, space, config]
                                                              the node's own; config is JSON
@@ -31,9 +33,12 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                                                              one more ring feeds an input
                      input_gone {id, ring}                   nothing will come over that ring
                      closed {input}, broken {input}, recovered {input}, restarted {node},
-                     failed {source_node_id, error, affected_input_ids}, stop {reason},
+                     failed {source_node_id, error, affected_input_ids},
+                     stop {reason, operator}, reload {operator},
                      param {key, value}, param_gone {key, [value]}
-                                                             become events; `value` with param_gone
+                                                             become events; a stop without an
+                                                             operator is for all of the node;
+                                                             `value` with param_gone
                                                              is what holds from now on: the default
                      ping {}                                 is to be read, no more
                      adopted {}                              another daemon has taken over: what

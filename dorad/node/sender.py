@@ -38,6 +38,7 @@ class Sender:
         self._session = session
         self._words = session.box.words
         self._clock = clock
+        self._beat = session.beat
         self.pool = Pool(session.grow, session.retire, keep)
         self.born = BornArrays(self.pool)
         self._lock = threading.Lock()
@@ -270,7 +271,7 @@ class Sender:
                 if session.news.stopping or session.lost:
                     outlet.refuse()
                     return False
-                session.beat()
+                self._beat()
                 self._waiter.wait(SPACE_LOOK_NS)
                 session.read_mail()
         finally:

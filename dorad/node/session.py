@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import events, neighbours, news, protocol
+from dorad.node import neighbours, news, protocol
 from dorad.node.neighbours import Neighbours
 from dorad.node.news import News
 from dorad.node.params import Params
@@ -26,6 +26,8 @@ from dorad.shm.mapping import Mapping
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from dorad.shm.ring import Peer
 
 MAX_CONFIG = 1 << 26
 
@@ -190,7 +192,7 @@ class Session:
     def _take_in(self, packet: protocol.Packet | None) -> None:
         if packet is None:
             self.lost = True
-            self.news.urgent.append(events.error("the daemon is gone; no more events will come"))
+            self.news.lose_daemon()
         else:
             self._dispatch(packet)
         self.packets += 1
@@ -215,6 +217,10 @@ class Session:
         elif kind != "ping":
             packet.close()
             raise RuntimeError(f"the daemon sent the unknown packet {kind!r}")
+
+    def peer(self, node_id: str) -> Peer | None:
+        """Return the mailbox of a node that this one sends to, if it was introduced."""
+        return self._neighbours.peer(node_id)
 
     def segment(self, number: int) -> Mapping | None:
         """Return a mapped segment; None if its owner has given it back.
@@ -308,6 +314,10 @@ class Session:
     def retire(self, segment: int) -> None:
         """Tell the daemon that one of the node's own segments is not used any more."""
         self._tell("retire", {"segment": segment})
+
+    def ended(self, operator: str) -> None:
+        """Tell the daemon that an operator has ended, while others of this node go on."""
+        self._tell("ended", {"operator": operator})
 
     def done(self) -> None:
         """Tell the daemon that this node sends nothing any more, and hang up."""

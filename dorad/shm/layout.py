@@ -28,6 +28,7 @@ BOX_ASLEEP = 1 * LINE  # node: non-zero while it blocks and wants its doorbell r
 BOX_MAIL = 2 * LINE  # daemon: packets sent to the node's socket so far
 BOX_PULSE = 3 * LINE  # node: grows whenever it enters or leaves the API, if it is watched
 BOX_SEEN = 3 * LINE + 1  # node: packets it has read from its socket so far
+BOX_BUSY = 3 * LINE + 2  # node: how many of its operators are at work, if it is watched
 BOX_WORDS = 4 * LINE
 
 # Words of a ring header, relative to the ring.

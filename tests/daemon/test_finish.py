@@ -28,7 +28,7 @@ def test_two_inputs_from_one_source_close_together() -> None:
 
 def test_only_direct_consumers_are_told() -> None:
     closings = flow_of(chain("a", "b", "c"), exit_when_nodes_finish=False).close_source("a")[1]
-    assert [closing.node for closing in closings] == ["b"]
+    assert [closing.unit for closing in closings] == ["b"]
 
 
 def test_closing_a_source_again_changes_nothing() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from enum import Enum as _Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,23 +25,16 @@ if "dorad" not in sys.modules:
 
 from dorad import __version__ as __version__
 from dorad.node.node import Node as Node
+from dorad.node.runtime.status import DoraStatus as DoraStatus
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["DoraStatus", "Node", "__author__", "__version__", "build", "run"]
+__all__ = ["DoraStatus", "Node", "__author__", "__version__", "build", "run", "start_runtime"]
 
 __author__ = "the dorad authors"
 
 _IMPORT_SYSTEM = ("importlib._bootstrap", "_frozen_importlib")
-
-
-class DoraStatus(_Enum):
-    """What an operator answers to an event: go on, end itself, or end the dataflow."""
-
-    CONTINUE = 0
-    STOP = 1
-    STOP_ALL = 2
 
 
 def run(
@@ -78,11 +70,20 @@ def build(
     inprocess.build(dataflow_path, uv, coordinator_addr, coordinator_port, force_local)
 
 
+def start_runtime() -> None:
+    """Run the operators of the node that this process was started for; return when all ended.
+
+    Raises:
+        RuntimeError: the process was not started for an operator node.
+    """
+    from dorad.node.runtime import main
+
+    main.run()
+
+
 def __getattr__(name: str) -> NoReturn:
     if name.startswith("Ros2"):
         text = f"dora.{name} is not there: this distribution has no ROS 2 bridge for Python yet"
-    elif name == "start_runtime":
-        text = "dora.start_runtime is not there: this distribution does not run operators yet"
     else:
         raise AttributeError(f"module 'dora' has no attribute {name!r}")
     # `from dora import X` would replace an AttributeError's text by its own.

@@ -1,0 +1,110 @@
+"""Where the operators of a process wait: one of them for all, on the doorbell they share.
+
+Whoever finds nothing to do waits here. The first leads: it sleeps on the node's doorbell, socket
+and timers, and wakes the others as something comes for them. When it gets something itself, it goes
+to work at once and leaves the lead to one that still waits. While all work, nobody listens to the
+doorbell, so that senders need not ring it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from dorad.shm import doorbell
+from dorad.shm.fence import fence
+from dorad.shm.layout import BOX_ASLEEP
+
+if TYPE_CHECKING:
+    from dorad.node.runtime.inbox import Inbox
+    from dorad.node.session import Session
+
+_monotonic_ns = time.monotonic_ns
+
+
+class Hall:
+    """The waiting operators of one process."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._words = session.box.words
+        self._waiter = doorbell.Waiter(session.bell, [session.descriptor])
+        self._mutex = threading.Lock()
+        self._leader: Inbox | None = None
+        self._others: list[Inbox] = []
+        self._due_ns: int | None = None
+        """Until when the leader sleeps at most."""
+
+    def wait(self, inbox: Inbox) -> None:
+        """Return when there may be something for an inbox that was found empty."""
+        with self._mutex:
+            leads = self._leader is None
+            if leads:
+                self._leader = inbox
+            else:
+                self._others.append(inbox)
+                due = inbox.due_ns()
+                if due is not None and (self._due_ns is None or due < self._due_ns):
+                    doorbell.ring(self._session.bell)
+        if leads:
+            self._lead(inbox)
+        # Looked at once more: what came before it was among the others woke nobody.
+        elif not (inbox.has_something() and self._leave(inbox)):
+            inbox.gate.acquire()
+
+    def wake(self, inbox: Inbox) -> None:
+        """Let an inbox be looked at, if it waits, because something was put into it."""
+        with self._mutex:
+            if inbox is self._leader:
+                if self._words[BOX_ASLEEP]:
+                    doorbell.ring(self._session.bell)
+            elif inbox in self._others:
+                self._others.remove(inbox)
+                inbox.gate.release()
+
+    def _leave(self, inbox: Inbox) -> bool:
+        """Wait no more; False if the inbox was just being woken anyway."""
+        with self._mutex:
+            if inbox not in self._others:
+                return False
+            self._others.remove(inbox)
+            return True
+
+    def _lead(self, inbox: Inbox) -> None:
+        try:
+            while not inbox.has_something():
+                self._sleep(inbox)
+                self._wake_others()
+        finally:
+            with self._mutex:
+                self._leader = None
+                if self._others:
+                    self._others.pop(0).gate.release()
+
+    def _wake_others(self) -> None:
+        with self._mutex:
+            for other in [each for each in self._others if each.has_something()]:
+                self._others.remove(other)
+                other.gate.release()
+
+    def _sleep(self, inbox: Inbox) -> None:
+        """Sleep until the doorbell rings, the daemon says something, or a timer is due."""
+        words, session = self._words, self._session
+        words[BOX_ASLEEP] = 1
+        try:
+            fence()
+            with self._mutex:
+                waiting = [inbox, *self._others]
+                dues = [due for each in waiting if (due := each.due_ns()) is not None]
+                self._due_ns = due = min(dues, default=None)
+            if any(each.has_something() for each in waiting):
+                return
+            if due is None:
+                ready = self._waiter.wait(None)
+            else:
+                ready = self._waiter.wait(due - _monotonic_ns(), fine=True)
+        finally:
+            words[BOX_ASLEEP] = 0
+        if session.descriptor in ready:
+            session.read_mail()

@@ -1,0 +1,187 @@
+"""An input that another operator of the same process feeds: arrays are handed on as they are.
+
+Its ring in the mailbox holds no entries, only the counters, which both ends keep here: so whoever
+looks at the edge from outside sees it like any other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import metadata as metadata_codec
+from dorad.shm.layout import (
+    RING_BYTES,
+    RING_HEAD,
+    RING_LAST,
+    RING_LATENCY_DIFF,
+    RING_LATENCY_SUM,
+    RING_RECEIVED,
+    RING_REFUSED,
+    RING_TAIL,
+    RingPlan,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.node.clock import Clock
+    from dorad.node.events import Event
+
+_fromtimestamp = datetime.fromtimestamp
+_time_ns = time.time_ns
+
+LOOK_S = 0.1
+"""A sender that waits for room looks at least this often whether it is to go on waiting."""
+
+
+class HandedInput:
+    """The queue of one such input. Any thread may put something in, its operator's takes it out."""
+
+    __slots__ = (
+        "_base",
+        "_clock",
+        "_closed",
+        "_latency",
+        "_limit",
+        "_queue",
+        "_queue_size",
+        "_room",
+        "_wake",
+        "_words",
+        "gone",
+        "id",
+        "ring",
+    )
+
+    def __init__(
+        self,
+        input_id: str,
+        words: memoryview,
+        ring: RingPlan,
+        clock: Clock,
+        wake: Callable[[], None],
+    ) -> None:
+        """Begin with an empty queue; `wake` is called when there is something in it.
+
+        What an earlier process has left in its queue is lost with it, and counts as dropped.
+        """
+        self.id = input_id
+        self.gone = False
+        self._words = words
+        self._base = self.ring = ring.base
+        self._queue_size = ring.queue_size
+        self._clock = clock
+        self._wake = wake
+        self._room = threading.Condition(threading.Lock())
+        self._queue: deque[tuple[int, int, Any, bytes]] = deque()
+        self._closed = False
+        self._limit: int | None = None
+        self._latency: int | None = None
+        words[ring.base + RING_TAIL] = words[ring.base + RING_HEAD]
+
+    # -- the sender's end --------------------------------------------------------------------
+
+    def put(self, stamp: int, array: Any, meta: bytes, size: int) -> None:
+        """Append a message; if the queue is full, the oldest is dropped, and counted."""
+        with self._room:
+            if self._closed:
+                return
+            self._append(stamp, array, meta, size)
+            if len(self._queue) > self._queue_size:
+                self._queue.popleft()
+                self._words[self._base + RING_TAIL] += 1
+        self._wake()
+
+    def put_in_turn(
+        self,
+        stamp: int,
+        array: Any,
+        meta: bytes,
+        size: int,
+        *,
+        may_wait: Callable[[], bool],
+    ) -> None:
+        """Append a message as soon as there is room; none is dropped.
+
+        If `may_wait` says no, the message is given up, and counted as refused.
+        """
+        with self._room:
+            while len(self._queue) >= self._queue_size and not self._closed:
+                if not may_wait():
+                    self._words[self._base + RING_REFUSED] += 1
+                    return
+                self._room.wait(LOOK_S)
+            if self._closed:
+                return
+            self._append(stamp, array, meta, size)
+        self._wake()
+
+    def _append(self, stamp: int, array: Any, meta: bytes, size: int) -> None:
+        words, base = self._words, self._base
+        head = words[base + RING_HEAD]
+        self._queue.append((head, stamp, array, meta))
+        words[base + RING_BYTES] += size
+        words[base + RING_LAST] = stamp
+        words[base + RING_HEAD] = head + 1
+
+    # -- the receiver's end ------------------------------------------------------------------
+
+    def ready(self) -> bool:
+        """Tell whether an event waits."""
+        queue = self._queue
+        try:
+            return bool(queue) and (self._limit is None or queue[0][0] < self._limit)
+        except IndexError:  # the last one was just displaced: another follows at once
+            return True
+
+    def take(self) -> Event | None:
+        """Return the next event, or None."""
+        with self._room:
+            if not self.ready():
+                return None
+            _, stamp, array, meta = self._queue.popleft()
+            self._count(stamp)
+            self._room.notify_all()
+        self._clock.saw(stamp)
+        metadata = metadata_codec.decode(meta) if meta else {}
+        if "timestamp" not in metadata:
+            metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
+        return {
+            "kind": "dora",
+            "type": "INPUT",
+            "id": self.id,
+            "value": array,
+            "metadata": metadata,
+        }
+
+    def _count(self, stamp: int) -> None:
+        words, base = self._words, self._base
+        words[base + RING_TAIL] += 1
+        words[base + RING_RECEIVED] += 1
+        latency = max(0, _time_ns() - stamp)
+        words[base + RING_LATENCY_SUM] += latency
+        if self._latency is not None:
+            words[base + RING_LATENCY_DIFF] += abs(latency - self._latency)
+        self._latency = latency
+
+    def stop(self) -> None:
+        """Give only what is queued by now."""
+        with self._room:
+            self._limit = self._words[self._base + RING_HEAD]
+
+    def leave(self) -> None:
+        """Give what is queued by now, and then be no part of the input any more."""
+        self.gone = True
+        self.stop()
+
+    def close(self) -> None:
+        """Take nothing any more: the operator has ended."""
+        with self._room:
+            self._closed = True
+            self._queue.clear()
+            self._words[self._base + RING_TAIL] = self._words[self._base + RING_HEAD]
+            self._room.notify_all()

@@ -1,0 +1,277 @@
+"""Running the operators of a node: from their files to the exit code of the process.
+
+An operator that is alone has the main thread; of several each has a thread of its own, so that a
+slow one holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorad.node import attach, forking, inputs, logbridge
+from dorad.node.clock import Clock
+from dorad.node.neighbours import ring_at
+from dorad.node.node import SPIN_US, _input, _lock_memory
+from dorad.node.runtime.config import from_environment
+from dorad.node.runtime.hall import Hall
+from dorad.node.runtime.handed import HandedInput
+from dorad.node.runtime.inbox import Inbox
+from dorad.node.runtime.newsroom import Newsroom, own_item, split
+from dorad.node.runtime.outbox import OperatorSender, Outbox
+from dorad.node.runtime.program import OperatorError, Program
+from dorad.node.runtime.pulse import Pulse
+from dorad.node.runtime.status import DoraStatus
+from dorad.shm.pool import DEFAULT_KEEP
+from dorad.shm.spin import Spin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dorad.node.events import Event
+    from dorad.node.runtime.inbox import Served
+    from dorad.node.runtime.program import Send
+    from dorad.node.session import Session
+
+LAST_WORDS_S = 2.0
+"""Seconds that operators have to end when another one of their process has failed."""
+
+_HERE = str(Path(__file__).parent)
+_OF_A_RING = frozenset({"id", "ring", "interval_ns", "source", "blocking"})
+"""What is known of an input whose queue is nothing special."""
+
+
+def run() -> None:
+    """Run the operators that the environment names; return when all have ended well.
+
+    Raises:
+        RuntimeError: the process was not started for an operator node.
+        SystemExit: an operator failed, or the dataflow could not start.
+    """
+    entries = from_environment(os.environ)
+    place = attach.decide(None, None, os.environ)
+    if not isinstance(place, attach.Spawned):
+        raise RuntimeError("operators run in a dataflow only: start it with `dora run`")
+    logbridge.bridge(place.node_id)
+    try:
+        programs = [Program(entry) for entry in entries]
+    except OperatorError as error:
+        _report(error)
+        sys.exit(1)
+    try:
+        runtime = Runtime(attach.connect(place), programs)
+    except RuntimeError as error:
+        print(f"node {place.node_id}: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    if not runtime.run():
+        _exit_failed()
+
+
+class _Desk(NamedTuple):
+    """All that one operator has."""
+
+    program: Program
+    inbox: Inbox
+    outbox: Outbox
+    sender: OperatorSender
+
+
+class Runtime:
+    """The operators of one node and what they share. Made when the start barrier opens."""
+
+    def __init__(self, session: Session, programs: Sequence[Program]) -> None:
+        """Attach the operators to the dataflow.
+
+        Raises:
+            RuntimeError: the dataflow could not start.
+        """
+        self._session = session
+        self._config = config = session.config
+        names = [program.id for program in programs]
+        self._newsroom = session.news = Newsroom(config["inputs"], session.params, names)
+        if any(item["interval_ns"] is None for item in config["inputs"]):
+            inputs.load_decoder()  # before the barrier: data would wait for it in queues
+        for program in programs:
+            program.describe(dict(config["descriptor"]))
+        if config.get("lock_memory"):
+            _lock_memory(session)
+        self._epoch_ns = session.wait_for_start()
+        self._pulse = Pulse(session) if session.watched else None
+        self._handed: dict[int, HandedInput] = {}
+        self._ending = threading.Lock()
+        self._alive = set(names)
+        self._over = threading.Event()
+        self._failed = False
+        self._hall = Hall(session) if len(programs) > 1 else None
+        self._inboxes: dict[str, Inbox] = {}
+        self._desks = [self._desk_of(program) for program in programs]
+        forking.watch(self)
+        gc.collect()
+        gc.freeze()
+
+    def _desk_of(self, program: Program) -> _Desk:
+        session, name = self._session, program.id
+        clock = Clock()
+        make = functools.partial(self._input_of, name, clock)
+        # Two that look at once would only keep each other from working.
+        spin_us = self._config.get("spin_us")
+        alone = self._hall is None and len(os.sched_getaffinity(0)) > 1
+        spin = Spin((SPIN_US if spin_us is None else spin_us) if alone else 0)
+        served = [
+            make(own_item(item)) for item in self._config["inputs"] if split(item["id"])[0] == name
+        ]
+        inbox = Inbox(session, self._newsroom.of[name], served, spin, make, self._hall)
+        self._inboxes[name] = inbox
+        keep = self._config["keep_bytes"]
+        beat = self._beat_of(name)
+        sender = OperatorSender(session, clock, DEFAULT_KEEP if keep is None else keep, beat)
+        warn = functools.partial(self._log, "warn")
+        outbox = Outbox(name, session, sender, clock, self._handed, beat, warn)
+        return _Desk(program, inbox, outbox, sender)
+
+    def _beat_of(self, operator: str) -> Callable[[], None]:
+        return functools.partial(self._pulse.beat, operator) if self._pulse else lambda: None
+
+    def _input_of(self, operator: str, clock: Clock, item: dict[str, Any]) -> Served:
+        """Return what serves an input of an operator."""
+        session = self._session
+        within = item["source"] == self._config["node_id"]
+        if not within or any(item[key] for key in item.keys() - _OF_A_RING):
+            return _input(session, clock, self._epoch_ns, item)
+        ring = ring_at(session.box.words, item["ring"])
+        wake = functools.partial(self._wake, operator)
+        handed = HandedInput(item["id"], session.box.words, ring, clock, wake)
+        self._handed[handed.ring] = handed
+        return handed
+
+    def _wake(self, operator: str) -> None:
+        if self._hall is not None:
+            self._hall.wake(self._inboxes[operator])
+
+    def abandon(self) -> None:
+        """Leave the node to the parent: this process is a forked child of it."""
+        for desk in self._desks:
+            forking.refuse(desk.inbox)
+            forking.refuse(desk.sender)
+        forking.detach(self._session.box)
+        self._session.hang_up()
+
+    # -- working -----------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Run all operators to their ends; tell whether all ended well."""
+        if self._hall is None:
+            self._serve(self._desks[0])
+        else:
+            self._serve_all()
+        if not self._failed:
+            self._session.done()
+        return not self._failed
+
+    def _serve_all(self) -> None:
+        threads = [
+            threading.Thread(
+                target=self._serve, args=(desk,), name=f"operator {desk.program.id}", daemon=True
+            )
+            for desk in self._desks
+        ]
+        for thread in threads:
+            thread.start()
+        self._over.wait()
+        deadline = time.monotonic() + LAST_WORDS_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _serve(self, desk: _Desk) -> None:
+        """Give one operator its events until it has ended."""
+        try:
+            self._events_of(desk)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process fails with it
+            self._fail(error)
+        desk.inbox.close()
+        with self._ending:
+            self._alive.discard(desk.program.id)
+            if not self._alive or self._failed:
+                self._over.set()
+            else:
+                self._session.ended(desk.program.id)
+
+    def _events_of(self, desk: _Desk) -> None:
+        program, inbox, send = desk.program, desk.inbox, desk.outbox.send_output
+        pulse = self._pulse
+        while (event := inbox.next(None)) is not None:
+            if pulse is not None:
+                pulse.begin(program.id)
+            if event["type"] == "RELOAD":
+                status = self._reload(program, event, send)
+            else:
+                status = program.on_event(event, send)
+            del event  # what it borrows is free while this one waits
+            if pulse is not None:
+                pulse.rest(program.id)
+            if status is DoraStatus.STOP:
+                return
+            if status is DoraStatus.STOP_ALL:
+                self._stop_all()
+                return
+
+    def _reload(self, program: Program, event: Event, send: Send) -> DoraStatus:
+        """Load an operator's file anew; if that fails, the old code goes on.
+
+        The operator then gets the event, too, and an exception in that is said, no more.
+        """
+        try:
+            program.reload()
+        except OperatorError as error:
+            _report(error)
+            self._log("error", f"{error}; the code from before the change goes on")
+            return DoraStatus.CONTINUE
+        self._log("info", f"operator {program.id!r}: reloaded {program.path}")
+        try:
+            return program.on_event(event, send)
+        except OperatorError as error:
+            _report(error)
+            return DoraStatus.CONTINUE
+
+    def _stop_all(self) -> None:
+        self._newsroom.stop_all()
+        for name in self._inboxes:
+            self._wake(name)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._ending:
+            first, self._failed = not self._failed, True
+        if first:
+            _report(error)
+            self._stop_all()
+
+    def _log(self, level: str, text: str) -> None:
+        logbridge.emit(logbridge.line(self._config["node_id"], level, text))
+
+
+def _report(error: BaseException) -> None:
+    """Print what has gone wrong: the traceback of the user's own code, then one sentence."""
+    cause = error.__cause__ if isinstance(error, OperatorError) else error
+    if cause is not None:
+        trace = cause.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+            trace = trace.tb_next
+        traceback.print_exception(type(cause), cause, trace)
+    if error is not cause:
+        print(error, file=sys.stderr, flush=True)
+
+
+def _exit_failed() -> None:
+    """End with exit code 1, even if an operator does not come back from its event."""
+    if threading.active_count() == 1:
+        sys.exit(1)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,87 @@
+"""What the daemon tells a node of operators, handed to each operator that it is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import events
+from dorad.node.news import News
+from dorad.node.protocol import Packet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.node.params import Params
+
+
+def split(name: str) -> tuple[str, str]:
+    """Return the operator of an input or output of a node, and the operator's own name for it."""
+    operator, _, own = name.partition("/")
+    return operator, own
+
+
+class Newsroom(News):
+    """The news of all operators; `of` has those of each, in which ids are the operator's own."""
+
+    def __init__(
+        self, inputs: Sequence[dict[str, Any]], params: Params, operators: Sequence[str]
+    ) -> None:
+        super().__init__(inputs, params)
+        self.of = {
+            each: News([own_item(item) for item in inputs if split(item["id"])[0] == each], params)
+            for each in operators
+        }
+
+    def take_in(self, packet: Packet) -> None:
+        """See `News`."""
+        match packet.kind:
+            case "input" | "input_gone":
+                self._pass_on("id", packet)
+            case "closed" | "broken" | "recovered":
+                self._pass_on("input", packet)
+            case "failed":
+                self._fail_of_each(packet)
+            case "restarted":
+                for news in self.of.values():
+                    if news.listens_to(packet.text("node")):
+                        news.take_in(packet)
+            case "reload":
+                self._of(packet.text("operator")).take_in(packet)
+            case "stop" if "operator" in packet.fields:
+                self._of(packet.text("operator")).take_in(packet)
+            case _:
+                for news in self.of.values():
+                    news.take_in(packet)
+        self.stopping = self.stopping or (
+            packet.kind == "stop" and packet.fields["reason"] == events.MANUAL
+        )
+
+    def stop_all(self) -> None:
+        """Let every operator stop, as if the daemon had said so."""
+        self.take_in(Packet("stop", {"reason": events.MANUAL}))
+
+    def lose_daemon(self) -> None:
+        """See `News`."""
+        for news in self.of.values():
+            news.lose_daemon()
+
+    def _of(self, operator: str) -> News:
+        return self.of[operator]
+
+    def _pass_on(self, key: str, packet: Packet) -> None:
+        operator, own = split(packet.text(key))
+        self._of(operator).take_in(Packet(packet.kind, {**packet.fields, key: own}))
+
+    def _fail_of_each(self, packet: Packet) -> None:
+        inputs: dict[str, list[str]] = {}
+        for name in packet.fields["affected_input_ids"]:
+            operator, own = split(name)
+            inputs.setdefault(operator, []).append(own)
+        for operator, names in inputs.items():
+            fields = {**packet.fields, "affected_input_ids": names}
+            self._of(operator).take_in(Packet(packet.kind, fields))
+
+
+def own_item(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a node's input under its operator's own name."""
+    return {**item, "id": split(item["id"])[1]}

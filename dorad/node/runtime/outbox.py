@@ -1,0 +1,161 @@
+"""What one operator sends: through shared memory to other nodes, as it is to its neighbours."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from dorad.node import metadata as metadata_codec
+from dorad.node.identifiers import well_formed
+from dorad.node.sender import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from dorad.node.clock import Clock
+    from dorad.node.runtime.handed import HandedInput
+    from dorad.node.session import Session
+    from dorad.shm.ring import Outlet
+
+
+class OperatorSender(Sender):
+    """A sender that can leave out the receivers that are reached in another way."""
+
+    def __init__(self, session: Session, clock: Clock, keep: int, beat: Callable[[], None]) -> None:
+        super().__init__(session, clock, keep)
+        self._beat = beat
+
+    def send_to(self, outlets: tuple[Outlet, ...], array: Any, meta: bytes) -> None:
+        """Send an Arrow array to some of the receivers of an output.
+
+        Raises:
+            RuntimeError: /dev/shm is full.
+        """
+        with self._lock:
+            self._push(outlets, self._load_encoder()(array), meta, None)
+
+
+class Outbox:
+    """The `send_output` of one operator. Every output has one sender, so none waits for another."""
+
+    def __init__(
+        self,
+        operator: str,
+        session: Session,
+        sender: OperatorSender,
+        clock: Clock,
+        handed: Mapping[int, HandedInput],
+        beat: Callable[[], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        """`handed` are the inputs of operators of this process, by the base of their rings."""
+        config = session.config
+        own = f"{operator}/"
+        self._names = {
+            name.removeprefix(own): name for name in config["outputs"] if name.startswith(own)
+        }
+        self._operator = operator
+        self._node_id: str = config["node_id"]
+        self._session = session
+        self._sender = sender
+        self._clock = clock
+        self._handed = handed
+        self._beat = beat
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._split: dict[str, tuple[Any, tuple[Outlet, ...], tuple[Outlet, ...]]] = {}
+
+    def send_output(
+        self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """Send `data` on an output of this operator.
+
+        `data` is a pyarrow array, a RecordBatch (arrives as a struct array), or `bytes` (arrives
+        as UInt8). An output that the dataflow does not declare is ignored with one warning.
+
+        Raises:
+            RuntimeError: the data is of no accepted type, the id is malformed, a metadata key is no
+                string, or /dev/shm is full.
+            TypeError, OverflowError: a metadata value cannot be sent.
+        """
+        name = self._names.get(output_id)
+        if name is None:
+            self._undeclared(output_id)
+            return
+        self._beat()
+        try:
+            inner, outer = self._receivers(name)
+            if inner:
+                self._send_both(inner, outer, data, metadata)
+            else:
+                self._sender.send(name, data, metadata)
+        finally:
+            self._beat()
+
+    def _receivers(self, name: str) -> tuple[tuple[Outlet, ...], tuple[Outlet, ...]]:
+        """Return who receives an output in this process, and who outside of it."""
+        session = self._session
+        session.refresh()
+        outlets = session.outlets.get(name, ())
+        known = self._split.get(name)
+        if known is None or known[0] is not outlets:
+            own = session.peer(self._node_id)
+            inner = tuple(o for o in outlets if o.peer is own and o.base in self._handed)
+            outer = tuple(o for o in outlets if o not in inner)
+            known = self._split[name] = (outlets, inner, outer)
+        return known[1:]
+
+    def _send_both(
+        self,
+        inner: tuple[Outlet, ...],
+        outer: tuple[Outlet, ...],
+        data: Any,
+        metadata: dict[str, Any] | None,
+    ) -> None:
+        from dorad.shm.arrow import as_array
+
+        array = as_array(data)
+        meta = metadata_codec.encode(metadata) if metadata else b""
+        stamp, size = self._clock.now(), _size(array)
+        for outlet in _that_block(inner, False):
+            self._handed[outlet.base].put(stamp, array, meta, size)
+        if outer:
+            self._sender.send_to(outer, array, meta)
+        for outlet in _that_block(inner, True):
+            may_wait = functools.partial(self._may_wait, outlet)
+            self._handed[outlet.base].put_in_turn(stamp, array, meta, size, may_wait=may_wait)
+
+    def _may_wait(self, outlet: Outlet) -> bool:
+        self._beat()
+        session = self._session
+        session.refresh()
+        return not (outlet.closed or session.news.stopping or session.lost)
+
+    def _undeclared(self, output_id: str) -> None:
+        if not isinstance(output_id, str):
+            raise TypeError(f"output_id must be a str, got {type(output_id).__name__}")
+        if not well_formed(output_id):
+            raise RuntimeError(
+                f"invalid output_id {output_id!r}: letters, digits and _ . - are allowed, "
+                "and / between two of them"
+            )
+        if output_id not in self._warned:
+            self._warned.add(output_id)
+            self._warn(
+                f"operator {self._operator!r}: ignoring output `{output_id}`, which is not in its"
+                " list of outputs"
+            )
+
+
+def _that_block(outlets: tuple[Outlet, ...], blocking: bool) -> Iterable[Outlet]:
+    return [outlet for outlet in outlets if outlet.blocking is blocking]
+
+
+def _size(array: Any) -> int:
+    """Return the bytes of an array that is not copied anywhere, for the counters."""
+    import pyarrow as pa
+
+    try:
+        return int(array.nbytes)
+    except pa.ArrowNotImplementedError:  # of some nested types the part in use is not known
+        return int(array.get_total_buffer_size())
