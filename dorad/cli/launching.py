@@ -53,6 +53,11 @@ env_option = click.option(
     callback=_parse_env,
     help="Set a variable for all nodes.",
 )
+reload_option = click.option(
+    "--hot-reload",
+    is_flag=True,
+    help="Reload operators and restart Python nodes when their files change.",
+)
 finish_option = click.option(
     FINISH_FLAG,
     type=click.Choice(["true", "false"], case_sensitive=False),

@@ -16,6 +16,7 @@ from dorad.cli.launching import (
     env_option,
     finish_option,
     refuse_unsupported,
+    reload_option,
     shell_nodes_option,
     tell_warnings,
     uv_option,
@@ -67,6 +68,7 @@ VERBOSE = ("debug", "trace")
     envvar="DORA_LOG_FILTER",
     help="Least severity by node.",
 )
+@reload_option
 @shell_nodes_option
 @debug_option
 @env_option
@@ -79,6 +81,7 @@ def run(
     log_level: str | None,
     log_format: Format,
     log_filter: str | None,
+    hot_reload: bool,
     allow_shell_nodes: bool,
     debug: bool,
     env: Mapping[str, str],
@@ -117,6 +120,7 @@ def run(
             log_format,
             stop_after=stop_after,
             finish_flag=exit_when_nodes_finish,
+            hot_reload=hot_reload,
         )
     report(ended, verbose=log_level in VERBOSE)
     return 0 if ended.ok else 1

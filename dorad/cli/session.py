@@ -63,6 +63,7 @@ def run_session(
     *,
     stop_after: float | None,
     finish_flag: bool | None,
+    hot_reload: bool = False,
 ) -> Ended:
     """Run a dataflow with its live log and its signals.
 
@@ -92,6 +93,7 @@ def run_session(
             watch=live.take,
             exit_when_nodes_finish=finish_flag,
             stop_after=stop_after,
+            hot_reload=hot_reload,
         )
     except (OSError, ValueError) as error:  # the runtime directory, or a variable's value
         raise click.ClickException(str(error)) from error

@@ -16,6 +16,7 @@ from dorad.cli.launching import (
     env_option,
     finish_option,
     refuse_unsupported,
+    reload_option,
     shell_nodes_option,
     tell_warnings,
     uv_option,
@@ -32,6 +33,7 @@ Examples:
   dora start dataflow.yml --name demo
   dora start dataflow.yml --detach && dora logs --follow
   dora start dataflow.yml --attach --env CAMERA=/dev/video2
+  dora start dataflow.yml --attach --hot-reload
 
 \b
 On a terminal it stays and shows what the nodes print (--attach), elsewhere it ends as soon as the
@@ -45,6 +47,7 @@ exit code is 1 if any node failed. Nodes get the daemon's environment, not the o
 @click.option("-n", "--name", metavar="NAME", help="Name the dataflow, for other commands.")
 @click.option("--attach/--detach", default=None, help="Stay until the dataflow ends, or do not.")
 @click.option("--enable", is_flag=True, help="Start it at boot, too; needs --name.")
+@reload_option
 @uv_option
 @shell_nodes_option
 @debug_option
@@ -56,6 +59,7 @@ def start(
     name: str | None,
     attach: bool | None,
     enable: bool,
+    hot_reload: bool,
     uv: bool,
     allow_shell_nodes: bool,
     debug: bool,
@@ -85,6 +89,7 @@ def start(
             uv=uv,
             allow_shell=allow_shell_nodes,
             exit_when_nodes_finish=exit_when_nodes_finish,
+            hot_reload=hot_reload,
         )
         click.echo(f"dataflow start triggered: {started.uuid}")
         if enable:

@@ -59,6 +59,7 @@ class AsyncMethods(ABC):
         uv: bool = False,
         allow_shell: bool = False,
         exit_when_nodes_finish: bool | None = None,
+        hot_reload: bool = False,
     ) -> m.Started:
         """Start the dataflow in a file, or one that was loaded already; see `wait`.
 
@@ -72,6 +73,7 @@ class AsyncMethods(ABC):
             uv=uv,
             allow_shell=allow_shell,
             exit_when_nodes_finish=exit_when_nodes_finish,
+            hot_reload=hot_reload,
         )
         return await self.call("dataflow.start", params, m.Started)
 

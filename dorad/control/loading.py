@@ -21,6 +21,7 @@ def start_request(
     uv: bool,
     allow_shell: bool,
     exit_when_nodes_finish: bool | None,
+    hot_reload: bool,
 ) -> Start:
     """Read and check a dataflow on this machine, where its file and its variables are.
 
@@ -39,4 +40,5 @@ def start_request(
         uv=uv,
         allow_shell=allow_shell,
         exit_when_nodes_finish=exit_when_nodes_finish,
+        hot_reload=hot_reload,
     )

@@ -95,6 +95,8 @@ class Start(Struct):
     uv: bool = False
     allow_shell: bool = False
     exit_when_nodes_finish: bool | None = None
+    hot_reload: bool = False
+    """Whether operators reload, and nodes are restarted, when their Python files change."""
 
 
 class Started(Struct):

@@ -58,6 +58,7 @@ class Methods(ABC):
         uv: bool = False,
         allow_shell: bool = False,
         exit_when_nodes_finish: bool | None = None,
+        hot_reload: bool = False,
     ) -> m.Started:
         """Start the dataflow in a file, or one that was loaded already; see `wait`.
 
@@ -70,6 +71,7 @@ class Methods(ABC):
             uv=uv,
             allow_shell=allow_shell,
             exit_when_nodes_finish=exit_when_nodes_finish,
+            hot_reload=hot_reload,
         )
         return self.call("dataflow.start", params, m.Started)
 

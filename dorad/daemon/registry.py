@@ -158,6 +158,7 @@ class Registry:
             uv=wanted.uv,
             allow_shell=wanted.allow_shell,
             exit_when_nodes_finish=wanted.exit_when_nodes_finish,
+            hot_reload=wanted.hot_reload,
         )
         return self._begin(
             wanted.descriptor, wanted.descriptor, wanted.path, wanted.name, options, {}
@@ -275,6 +276,7 @@ class Registry:
                 admits=self._admits if self._host.units else None,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
+                hot_reload=row.options.hot_reload,
                 params={node.id: self.params_of(record, node) for node in dataflow.nodes},
                 inherited=inherited,
                 on_change=lambda: self._changed(record),

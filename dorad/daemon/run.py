@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import time
 import uuid
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.broker import Broker
+from dorad.daemon.hotreload import HotReload
 from dorad.daemon.processes import Launcher, broken_commands, log_name
 from dorad.daemon.restore import Kept, close_all
 from dorad.daemon.routing import Router
@@ -18,6 +20,7 @@ from dorad.daemon.stragglers import default_grace
 from dorad.daemon.supervisor import Supervisor
 from dorad.daemon.taps import Taps
 from dorad.dataflow.errors import DataflowError
+from dorad.launch.command import python_files
 from dorad.launch.fdstore import NoStore
 from dorad.launch.model import LaunchError
 from dorad.logs.dataflowlog import DataflowLog
@@ -102,6 +105,7 @@ class DataflowRun:
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
         params: Mapping[str, dict[str, Any]] | None = None,
+        hot_reload: bool = False,
         inherited: Inheritance | None = None,
         on_change: Callable[[], None] = lambda: None,
         on_happening: Happening = lambda what, node, text, data: None,
@@ -113,7 +117,8 @@ class DataflowRun:
         file) unless lines go to the `journal`, which is owned, and `watch` gets what they print and
         what there is to say about the run. The flag `exit_when_nodes_finish` overrides the file's;
         `stop_after` is in seconds from the opening of the start barrier; a start that takes as
-        long as that is stopped, too. `params` are the values that each node starts with.
+        long as that is stopped, too. `params` are the values that each node starts with. With
+        `hot_reload` nodes and operators take up changes of their Python files.
 
         For a daemon: `admits` tells which other users' nodes may attach; `store` keeps
         descriptors and `marker` marks processes for the next daemon;
@@ -175,6 +180,11 @@ class DataflowRun:
         self.taps = Taps(self.broker)
         self._router = Router(dataflow_id, self.broker)
         self._router.update(context.dataflow)
+        self._hot_reload = (
+            HotReload(self, functools.partial(python_files, context), self.log.say, self._changed)
+            if hot_reload
+            else None
+        )
         self._launcher = Launcher(
             dataflow_id,
             spawner,
@@ -211,6 +221,10 @@ class DataflowRun:
                 )
                 stack.callback(lambda: self._timer.cancel())
             adopted = None if kept is None else self._adopt(kept)
+            if self._hot_reload is not None:
+                self._hot_reload.begin(None if kept is None else kept.snapshot.get("files"))
+                watching = asyncio.create_task(self._hot_reload.watch(), name="hot reload")
+                stack.push_async_callback(_ended, watching)
             results = await self._supervisor.run(self._start, adopted)
             edges = tuple(self.broker.counters())
             ended = Ended(results, edges, time.monotonic() - begun)
@@ -253,6 +267,7 @@ class DataflowRun:
             "supervisor": self._supervisor.snapshot(),
             "broker": self.broker.snapshot(),
             "notes": self.notes,
+            **({} if self._hot_reload is None else {"files": self._hot_reload.snapshot()}),
         }
 
     # -- ending ------------------------------------------------------------------------------
@@ -302,6 +317,10 @@ class DataflowRun:
     async def restart_node(self, node_id: str, grace: float) -> None:
         """End a node's process and start the next one, whatever its policy."""
         await self._supervisor.restart_node(node_id, grace)
+
+    def reload(self, node_id: str, operator: str) -> None:
+        """Let an operator load its file anew."""
+        self.broker.reload(node_id, operator)
 
     async def stop_node(self, node_id: str, grace: float) -> None:
         """End a node for good."""
@@ -428,6 +447,12 @@ class DataflowRun:
         self.broker.on_change = self._changed
         self.broker.on_note = self._note
         return self.broker
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.wait({task})
 
 
 def _preference(found: KeptProcess, attached: Mapping[str, int]) -> tuple[bool, bool, int]:

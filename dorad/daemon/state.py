@@ -70,6 +70,7 @@ class Options(msgspec.Struct, frozen=True):
     uv: bool = False
     allow_shell: bool = False
     exit_when_nodes_finish: bool | None = None
+    hot_reload: bool = False
 
 
 class Row(msgspec.Struct):

@@ -9,7 +9,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.dataflow.model import NodeKind
 from dorad.launch import environment, operators, programs
@@ -26,6 +26,13 @@ _SHELL = "/bin/sh"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _EXPANDED = ("HOME", "USER", "DORA_WORKSPACE", "CARGO_MANIFEST_DIR", "PWD")
 """The variables that mean something in `path`; dora 1.x has the same five."""
+
+
+class Runner(NamedTuple):
+    """Who runs a file: a node, or an operator of it."""
+
+    node: str
+    operator: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,20 @@ def command_for(
         context.dataflow_name,
         tuple(warnings),
     )
+
+
+def python_files(context: LaunchContext, dataflow: Dataflow) -> dict[Path, tuple[Runner, ...]]:
+    """The Python files of a dataflow's own, by who runs them: nodes (None), and operators."""
+    found: dict[Path, tuple[Runner, ...]] = {}
+    for node in dataflow.nodes:
+        runs: list[tuple[str, str | None]] = [(each.source, each.id) for each in node.operators]
+        if node.kind is NodeKind.PATH and node.path is not None:
+            runs.append((_expand(node.path, context.environ, []), None))
+        for source, operator in runs:
+            path = dataflow.base_dir / source
+            if path.suffix == ".py":
+                found[path] = (*found.get(path, ()), Runner(node.id, operator))
+    return found
 
 
 def _check_shell_allowed(context: LaunchContext) -> None:
