@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from dorad.daemon.edges import printed_outputs
 from dorad.dataflow.model import NodeOutput
 
 if TYPE_CHECKING:
@@ -184,10 +185,11 @@ def data_inputs(dataflow: Dataflow) -> dict[str, dict[str, str]]:
 
     Input ids are those of the node: an operator's begin with the operator's own.
     """
-    runtimes = {node.id for node in dataflow.nodes if node.operators}
+    runtimes = {node.id: printed_outputs(node) for node in dataflow.nodes if node.operators}
 
     def source_of(output: NodeOutput) -> str:
-        if output.node not in runtimes:
+        # What a process prints ends with the process, whichever operator's output carries it.
+        if output.node not in runtimes or output.output in runtimes[output.node]:
             return output.node
         return f"{output.node}/{output.output.partition('/')[0]}"
 

@@ -171,7 +171,8 @@ class Lifecycle:
         """Close what a node feeds; a consumer learns of the failure after its inputs closed."""
         node = next((each for each in self.dataflow.nodes if each.id == source), None)
         found: list[Closing] = []
-        for unit in (source,) if node is None else units_of(node):
+        parts = () if node is None else units_of(node)
+        for unit in dict.fromkeys((*parts, source)):
             self.flow, closings = self.flow.close_source(unit)
             found += closings
         if self.stopping:  # every node has its STOP, and nothing follows a STOP

@@ -20,6 +20,7 @@ from dorad.daemon.stragglers import default_grace
 from dorad.daemon.supervisor import Supervisor
 from dorad.daemon.taps import Taps
 from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.topology import input_name
 from dorad.launch.command import python_files
 from dorad.launch.fdstore import NoStore
 from dorad.launch.model import LaunchError
@@ -329,13 +330,15 @@ class DataflowRun:
     def connect(self, target: str, after: Dataflow) -> None:
         """Add the edge that ends at `target`, a `node/input`."""
         consumer, _, name = target.partition("/")
-        entry = next(e for e in after.node(consumer).all_inputs if e.id == name)
+        node = after.node(consumer)
+        entry = next(e for e in node.all_inputs if e.id == input_name(node, name))
         self._supervisor.connect(consumer, entry, after)
         self._rewired(after)
 
     def disconnect(self, target: str, after: Dataflow) -> None:
         """Take the edge away that ends at `target`, a `node/input`."""
         consumer, _, name = target.partition("/")
+        name = input_name(after.node(consumer), name)
         self._supervisor.disconnect(consumer, name, after)
         self._rewired(after)
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    from dorad.dataflow.model import Dataflow, Input, Source
+    from dorad.dataflow.model import Dataflow, Input, Operator, Source
 
     Code = Literal["not-found", "exists", "refused"]
 
-_SPAWNED = (NodeKind.PATH, NodeKind.URL, NodeKind.SHELL)
+_SPAWNED = (NodeKind.PATH, NodeKind.URL, NodeKind.SHELL, NodeKind.OPERATORS)
 
 
 class TopologyError(Exception):
@@ -95,7 +95,7 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
             raise TopologyError(
                 "refused",
                 f"the {which} `{node_id}` is no program that dorad starts, but `{node.kind}`",
-                "only a node with a `path` of its own can be replaced",
+                "only a node with a `path` of its own, or with operators, can be replaced",
             )
     descriptor = deepcopy(dataflow.descriptor)
     descriptor["nodes"] = [
@@ -109,7 +109,7 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
         if isinstance(source := found.source, NodeOutput) and source.node == node_id
     }
     for output, consumer in consumed.items():
-        if output not in new.outputs:
+        if output not in new.all_outputs:
             raise TopologyError(
                 "refused",
                 f"the new definition has no output `{output}`, which `{consumer}` receives",
@@ -130,6 +130,12 @@ def connect(
     """
     output, (consumer, input_id) = _output(dataflow, source), _target(dataflow, target)
     found = _input(consumer, input_id)
+    if consumer.operators and _operator_of(consumer, input_id) is None:
+        raise TopologyError(
+            "not-found",
+            f"`{consumer.id}` has no operator `{input_id.partition('/')[0]}`",
+            f"write `{consumer.id}/<operator>/<input>`",
+        )
     if found is not None and found.source == output:
         raise TopologyError("exists", f"`{source}` goes to `{target}` already")
     if found is not None:
@@ -139,9 +145,9 @@ def connect(
             "disconnect that first, or choose another input",
         )
     descriptor = deepcopy(dataflow.descriptor)
-    body = _body(descriptor, consumer)
+    body, name = _body(descriptor, consumer, input_id)
     entry = {**options, "source": source} if options else source
-    body["inputs"] = {**(body.get("inputs") or {}), input_id: deepcopy(entry)}
+    body["inputs"] = {**(body.get("inputs") or {}), name: deepcopy(entry)}
     return _checked(dataflow, descriptor)
 
 
@@ -156,14 +162,15 @@ def disconnect(dataflow: Dataflow, source: str, target: str) -> Dataflow:
         raise TopologyError(
             "not-found",
             f"`{consumer.id}` has no input `{input_id}`",
-            did_you_mean(input_id, (other.id for other in consumer.inputs)),
+            did_you_mean(input_id, (other.id for other in consumer.all_inputs)),
         )
     if found.source != output:
         raise TopologyError(
             "not-found", f"the input `{target}` receives `{found.source.text}`, not `{source}`"
         )
     descriptor = deepcopy(dataflow.descriptor)
-    del _body(descriptor, consumer)["inputs"][input_id]
+    body, name = _body(descriptor, consumer, input_id)
+    del body["inputs"][name]
     return _checked(dataflow, descriptor)
 
 
@@ -263,16 +270,32 @@ def _target(dataflow: Dataflow, text: str) -> tuple[Node, str]:
     node = _node(dataflow, node_id)
     if node.kind not in (*_SPAWNED, NodeKind.DYNAMIC):
         raise TopologyError("refused", f"the inputs of `{node_id}` cannot be changed")
-    return node, input_id
+    return node, input_name(node, input_id)
+
+
+def input_name(node: Node, text: str) -> str:
+    """The id of an input as the data plane has it, for what a user calls it.
+
+    As in the file, `node/input` is enough for a node that has a single `operator`.
+    """
+    if node.lone_operator and _operator_of(node, text) is None:
+        return f"{node.operators[0].id}/{text}"
+    return text
+
+
+def _operator_of(node: Node, input_id: str) -> Operator | None:
+    """The operator whose input it is, or would be."""
+    name, slash, _ = input_id.partition("/")
+    return next((each for each in node.operators if slash and each.id == name), None)
 
 
 def _input(node: Node, input_id: str) -> Input | None:
-    return next((found for found in node.inputs if found.id == input_id), None)
+    return next((found for found in node.all_inputs if found.id == input_id), None)
 
 
 def _keep_inputs(old: Node, new: Node) -> None:
     """Raise TopologyError unless both have the same inputs; the new one gets the old mailbox."""
-    were, are = ({found.id: found for found in node.inputs} for node in (old, new))
+    were, are = ({found.id: found for found in node.all_inputs} for node in (old, new))
     for input_id in were.keys() | are.keys():
         was, now = were.get(input_id), are.get(input_id)
         if was is None or now is None:
@@ -315,18 +338,25 @@ def _bodies(descriptor: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from node.get("operators") or ()
 
 
-def _body(descriptor: dict[str, Any], node: Node) -> dict[str, Any]:
+def _body(descriptor: dict[str, Any], node: Node, input_id: str) -> tuple[dict[str, Any], str]:
+    """The mapping that holds the inputs among which this one is, and its name there."""
     body: dict[str, Any] = next(body for body in descriptor["nodes"] if body["id"] == node.id)
-    return body
+    operator = _operator_of(node, input_id)
+    if operator is None:
+        return body, input_id
+    name = input_id.partition("/")[2]
+    if node.lone_operator:
+        return body["operator"], name
+    return next(each for each in body["operators"] if each["id"] == operator.id), name
 
 
 def _replaced(was: Node, now: Node) -> bool:
     """Whether more differs than which edges there are."""
-    options = {found.id: replace(found, long_form=False) for found in was.inputs}
+    options = {found.id: replace(found, long_form=False) for found in was.all_inputs}
     return _alone(was) != _alone(now) or any(
         found.source == options[found.id].source
         and replace(found, long_form=False) != options[found.id]
-        for found in now.inputs
+        for found in now.all_inputs
         if found.id in options
     )
 

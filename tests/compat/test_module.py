@@ -54,12 +54,16 @@ def test_a_star_import_gives_the_api_and_nothing_else() -> None:
         "Node",
         "build",
         "run",
+        "start_runtime",
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("Ros2Context", "no ROS 2 bridge"), ("start_runtime", "operators")]
-)
+def test_the_runtime_says_what_starts_it() -> None:
+    with pytest.raises(RuntimeError, match=r"no operator node.*`dora run`"):
+        dora.start_runtime()
+
+
+@pytest.mark.parametrize(("name", "said"), [("Ros2Context", "no ROS 2 bridge")])
 def test_a_part_that_is_not_there_says_so(name: str, said: str) -> None:
     with pytest.raises(ImportError, match=f"dora.{name} is not there.*{said}"):
         exec(f"from dora import {name}", {})

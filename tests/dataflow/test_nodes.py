@@ -216,8 +216,6 @@ def test_mistakes_in_what_a_node_is(keys: str, message: str) -> None:
     [
         ("hub: x@1\nbuild: make", "build", None),
         ("operator: {python: x}\nargs: a", "args", None),
-        ("operator: {python: x}\nrestart_policy: always", "restart_policy", None),
-        ("operator: {python: x}\nfinish_grace_secs: 1", "finish_grace_secs", None),
         ("operator: {python: x}\noutputs: [o]", "outputs", "move it into the operator"),
         ("operators: []\nbuild: make", "build", "move it into the operator"),
         ("operators: []\nparams: {a: b}", "params", "only programs and modules have parameters"),

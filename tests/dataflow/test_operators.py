@@ -116,3 +116,72 @@ def test_a_source_at_a_lone_operator_is_completed() -> None:
 def test_mistakes(keys: str, message: str) -> None:
     found = problem(node_text(keys))
     assert message in str(found)
+
+
+def test_what_an_operator_says_of_logging_holds_for_its_node() -> None:
+    found = node(
+        """
+        operators:
+          - {id: x, python: x.py, outputs: [o], send_stdout_as: o}
+          - {id: y, python: y.py, outputs: [l], send_logs_as: l, max_rotated_files: 2}
+        min_log_level: warn
+        """
+    )
+    assert found.logging == Logging("x/o", "y/l", LogLevel.WARN, None, 2)
+
+
+def test_the_node_may_name_an_output_of_an_operator() -> None:
+    found = node("operator: {python: x.py, outputs: [o]}\nsend_logs_as: op/o")
+    assert found.logging == Logging(None, "op/o")
+    said = problem(node_text("operator: {python: x.py, outputs: [o]}\nsend_logs_as: o"))
+    assert said.message == "`o` is not among the outputs"
+
+
+def test_a_logging_key_is_said_once() -> None:
+    said = problem(node_text("operator: {python: x.py, min_log_level: info}\nmin_log_level: warn"))
+    assert said.message == "the operator `op` sets it, too"
+    assert said.line == 4
+
+
+def test_an_operator_node_may_restart_and_be_watched() -> None:
+    found = node(
+        """
+        operator: {python: x.py}
+        restart_policy: always
+        max_restarts: 3
+        health_check_timeout: 2
+        startup_timeout: 5
+        finish_grace_secs: 1
+        shared_memory_pool_size: 1MB
+        """
+    )
+    assert (found.restart.policy, found.restart.max_restarts) == ("always", 3)
+    assert (found.health_check_timeout, found.startup_timeout) == (2.0, 5.0)
+
+
+def blocking(target: str, back: str) -> str:
+    return f"""
+    nodes:
+      - id: n
+        operators:
+          - id: x
+            python: x.py
+            inputs: {{i: {{source: {back}, queue_policy: backpressure}}}}
+            outputs: [o]
+          - id: y
+            python: y.py
+            inputs: {{i: {{source: {target}, queue_policy: backpressure}}}}
+            outputs: [o]
+          - {{id: z, python: z.py, inputs: {{t: dora/timer/secs/1}}, outputs: [o]}}
+    """
+
+
+def test_operators_of_one_node_may_wait_for_each_other_in_a_row() -> None:
+    assert read(blocking("n/x/o", "n/z/o")).nodes
+
+
+def test_operators_that_wait_for_each_other_in_a_circle_are_refused() -> None:
+    said = problem(blocking("n/x/o", "n/y/o"))
+    assert said.message.startswith("every input on the cycle n/")
+    assert "n/x" in said.message
+    assert "n/y" in said.message

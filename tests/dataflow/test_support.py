@@ -35,14 +35,50 @@ def test_the_line_reads_well() -> None:
 @pytest.mark.parametrize(
     ("keys", "key"),
     [
-        ("operator: {python: x}", "operator"),
-        ("operators: [{id: x, python: x}]", "operators"),
         ("hub: x@1", "hub"),
         ("ros2: {topic: a, message_type: x/A}\noutputs: [o]", "ros2"),
     ],
 )
 def test_kinds_without_behaviour(keys: str, key: str) -> None:
     assert [one.key for one in unsupported(read(node_text(keys)))] == [f"nodes[0].{key}"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "said", "hint"),
+    [
+        (
+            "operator: {shared-library: x}",
+            "operator.shared-library",
+            "operators are written in Python; a `shared-library` cannot be loaded",
+            "make it a program of its own and name it with `path`",
+        ),
+        (
+            "operators: [{id: a, python: x.py}, {id: b, wasm: x.wasm}]",
+            "operators[1].wasm",
+            "operators are written in Python; a `wasm` cannot be loaded",
+            "write the operator in Python",
+        ),
+        (
+            "operator: {python: {source: x.py, conda_env: e}}",
+            "operator.python.conda_env",
+            "conda environments are not entered",
+            "VIRTUAL_ENV",
+        ),
+        (
+            "operator: {python: 'https://example.org/x.py'}",
+            "operator.python",
+            "an operator is a local file",
+            "download it yourself",
+        ),
+    ],
+)
+def test_operators_that_cannot_be_run(keys: str, key: str, said: str, hint: str) -> None:
+    (found,) = unsupported(read(node_text(keys)))
+    assert (found.key, found.message) == (f"nodes[0].{key}", said)
+    assert found.line == 3
+    assert found.column > 5
+    assert found.hint is not None
+    assert hint in found.hint
 
 
 def test_top_level_keys_without_behaviour() -> None:

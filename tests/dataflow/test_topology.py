@@ -205,7 +205,11 @@ _Change = Callable[["Dataflow"], "Dataflow"]
         (lambda f: connect(f, "source/spare", "last"), "refused", "`last` is not an input"),
         (lambda f: connect(f, "source", "last/a"), "refused", "`source` is not a source"),
         (lambda f: connect(f, "dora/logs", "last/a"), "refused", "is not the output of a node"),
-        (lambda f: connect(f, "source/spare", "ops/x"), "refused", "`ops` cannot be changed"),
+        (
+            lambda f: connect(f, "source/spare", "ops/op/a"),
+            "exists",
+            "the input `ops/op/a` already receives `filter/clean`",
+        ),
         (
             lambda f: disconnect(f, "filter/clean", "sink/claen"),
             "not-found",
@@ -243,3 +247,20 @@ def test_changes_add_up(flow: Dataflow) -> None:
         "replaced node filter",
         "disconnected filter/clean -> sink/clean",
     ]
+
+
+@pytest.mark.parametrize("target", ["ops/c", "ops/op/c"])
+def test_an_operator_gets_an_input_and_loses_it_again(flow: Dataflow, target: str) -> None:
+    with_it = connect(flow, "source/spare", target)
+    assert _sources(with_it, "ops") == {"op/a": "filter/clean", "op/c": "source/spare"}
+    assert changes(flow, with_it) == ["connected source/spare -> ops/op/c"]
+    assert _read_again(with_it) == with_it
+    assert _sources(disconnect(with_it, "source/spare", target), "ops") == {"op/a": "filter/clean"}
+
+
+def test_an_operator_node_is_replaced_by_one_with_its_inputs(flow: Dataflow) -> None:
+    body = {"python": "n.py", "inputs": {"a": "filter/clean"}, "outputs": ["b", "c"]}
+    after = replace_node(flow, "ops", {"id": "ops", "operator": body})
+    assert after.node("ops").operators[0].source == "n.py"
+    with pytest.raises(TopologyError, match="lacks the input `op/a`"):
+        replace_node(flow, "ops", {"id": "ops", "operator": {"python": "n.py"}})

@@ -24,6 +24,7 @@ from dorad.shm.layout import (
     RING_TAIL,
     RingPlan,
 )
+from dorad.shm.ring import BEYOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,7 +163,9 @@ class HandedInput:
         words, base = self._words, self._base
         words[base + RING_TAIL] += 1
         words[base + RING_RECEIVED] += 1
-        latency = max(0, _time_ns() - stamp)
+        latency = _time_ns() - stamp
+        if not 0 <= latency < BEYOND_NS:
+            latency = 0
         words[base + RING_LATENCY_SUM] += latency
         if self._latency is not None:
             words[base + RING_LATENCY_DIFF] += abs(latency - self._latency)

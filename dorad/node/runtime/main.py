@@ -20,6 +20,7 @@ from dorad.node import attach, forking, inputs, logbridge
 from dorad.node.clock import Clock
 from dorad.node.neighbours import ring_at
 from dorad.node.node import SPIN_US, _input, _lock_memory
+from dorad.node.runtime import lines
 from dorad.node.runtime.config import from_environment
 from dorad.node.runtime.hall import Hall
 from dorad.node.runtime.handed import HandedInput
@@ -60,6 +61,8 @@ def run() -> None:
     if not isinstance(place, attach.Spawned):
         raise RuntimeError("operators run in a dataflow only: start it with `dora run`")
     logbridge.bridge(place.node_id)
+    if len(entries) > 1:
+        lines.install()
     try:
         programs = [Program(entry) for entry in entries]
     except OperatorError as error:
@@ -70,7 +73,9 @@ def run() -> None:
     except RuntimeError as error:
         print(f"node {place.node_id}: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
-    if not runtime.run():
+    well = runtime.run()
+    lines.flush()
+    if not well:
         _exit_failed()
 
 
@@ -230,7 +235,7 @@ class Runtime:
         try:
             program.reload()
         except OperatorError as error:
-            _report(error)
+            _show_trace(error)
             self._log("error", f"{error}; the code from before the change goes on")
             return DoraStatus.CONTINUE
         self._log("info", f"operator {program.id!r}: reloaded {program.path}")
@@ -258,20 +263,22 @@ class Runtime:
 
 def _report(error: BaseException) -> None:
     """Print what has gone wrong: the traceback of the user's own code, then one sentence."""
+    _show_trace(error)
+    if isinstance(error, OperatorError):
+        print(error, file=sys.stderr, flush=True)
+
+
+def _show_trace(error: BaseException) -> None:
     cause = error.__cause__ if isinstance(error, OperatorError) else error
     if cause is not None:
         trace = cause.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
             trace = trace.tb_next
         traceback.print_exception(type(cause), cause, trace)
-    if error is not cause:
-        print(error, file=sys.stderr, flush=True)
 
 
 def _exit_failed() -> None:
     """End with exit code 1, even if an operator does not come back from its event."""
     if threading.active_count() == 1:
         sys.exit(1)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(1)

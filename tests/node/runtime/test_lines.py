@@ -1,0 +1,35 @@
+"""What several threads print comes out in whole lines."""
+
+import io
+import threading
+
+from dorad.node.runtime.lines import WholeLines
+
+
+def test_pieces_of_two_threads_do_not_mix() -> None:
+    out = io.StringIO()
+    stream = WholeLines(out)
+    stream.write("from ")
+    other = threading.Thread(target=print, args=("the", "other"), kwargs={"file": stream})
+    other.start()
+    other.join()
+    stream.write("here\nand")
+    assert out.getvalue() == "the other\nfrom here\n"
+    stream.flush()
+    assert out.getvalue().endswith("\nand")
+
+
+def test_nothing_that_was_begun_is_lost_at_the_end() -> None:
+    out = io.StringIO()
+    stream = WholeLines(out)
+    thread = threading.Thread(target=stream.write, args=("begun",))
+    thread.start()
+    thread.join()
+    assert out.getvalue() == ""
+    stream.flush_all()
+    assert out.getvalue() == "begun"
+
+
+def test_it_is_otherwise_the_stream_it_stands_for() -> None:
+    out = io.StringIO()
+    assert WholeLines(out).isatty() is False

@@ -1,0 +1,344 @@
+"""Operators in a running dataflow: real processes, each with one operator or several."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.harness.dataflow import PROBE, dora_run, json_lines
+from tests.harness.process import Outcome
+
+pytestmark = pytest.mark.timeout(90)
+
+OPERATOR = """
+    import pyarrow as pa
+    from dora import DoraStatus
+    from probe import report
+
+    class Operator:
+        def __init__(self):
+            self.count = 0
+
+        def on_event(self, dora_event, send_output):
+            kind = dora_event["type"]
+"""
+COUNTER = f"""{OPERATOR}
+            if kind == "INPUT":
+                self.count += 1
+                send_output("number", pa.array([self.count]), {{"count": self.count}})
+                if self.count == 5:
+                    return DoraStatus.STOP
+            return DoraStatus.CONTINUE
+"""
+SINK = """
+    from dora import Node
+    from probe import report
+
+    for event in Node():
+        value = event.get("value")
+        report([event["type"], event["id"], value and value.to_pylist()])
+"""
+TICK = {"tick": "dora/timer/millis/20"}
+
+
+def write(folder: Path, *nodes: dict[str, Any], **scripts: str) -> Path:
+    (folder / "probe.py").write_text(PROBE.lstrip(), encoding="utf-8")
+    for name, source in scripts.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    for node in nodes:
+        node.setdefault("env", {"PROBE": node["id"]})
+    file = folder / "dataflow.yml"
+    file.write_text(yaml.safe_dump({"nodes": list(nodes)}, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def operator(name: str, **entry: Any) -> dict[str, Any]:
+    return {"id": name, "python": f"{name}.py", **entry}
+
+
+def sink(**inputs: str) -> dict[str, Any]:
+    return {"id": "sink", "path": "sink.py", "inputs": inputs}
+
+
+def reports(folder: Path, node: str) -> list[Any]:
+    return json_lines(folder / f"{node}.jsonl")
+
+
+def ok(outcome: Outcome) -> Outcome:
+    assert outcome.code == 0, outcome.output
+    return outcome
+
+
+def test_the_last_message_before_stop_arrives_and_then_the_output_closes(tmp_path: Path) -> None:
+    lone = {"python": "counter.py", "inputs": TICK, "outputs": ["number"]}
+    file = write(
+        tmp_path, {"id": "ops", "operator": lone}, sink(n="ops/number"), counter=COUNTER, sink=SINK
+    )
+    ok(dora_run(file))
+    assert reports(tmp_path, "sink") == [
+        *(["INPUT", "n", [number]] for number in range(1, 6)),
+        ["INPUT_CLOSED", "n", None],
+        ["STOP", "ALL_INPUTS_CLOSED", None],
+    ]
+
+
+def test_one_operator_ends_and_the_others_of_its_process_go_on(tmp_path: Path) -> None:
+    on = f"""{OPERATOR}
+            report([kind, dora_event.get("id"), self.dataflow_descriptor["nodes"][0]["id"]])
+            if kind == "INPUT":
+                send_output("number", dora_event["value"])
+                self.count += 1
+            return DoraStatus.CONTINUE
+    """
+    operators = [
+        operator("counter", inputs=TICK, outputs=["number"]),
+        operator("on", inputs={"n": "ops/counter/number"}, outputs=["number"]),
+        operator("later", inputs={**TICK, "n": "ops/on/number"}, outputs=["number"]),
+    ]
+    later = f"""{OPERATOR}
+            if kind != "INPUT":
+                report(["later", kind, dora_event["id"]])
+            elif dora_event["id"] == "tick" and "closed" in vars(self):
+                send_output("number", pa.array([100]))
+                return DoraStatus.STOP
+            if kind == "INPUT_CLOSED":
+                self.closed = True
+            return DoraStatus.CONTINUE
+    """
+    file = write(
+        tmp_path,
+        {"id": "ops", "operators": operators},
+        sink(a="ops/counter/number", b="ops/later/number"),
+        counter=COUNTER,
+        on=on,
+        later=later,
+        sink=SINK,
+    )
+    ok(dora_run(file))
+    seen = reports(tmp_path, "sink")
+    of_a = [each for each in seen if each[1] == "a"]
+    assert of_a == [
+        *(["INPUT", "a", [n]] for n in range(1, 6)),
+        ["INPUT_CLOSED", "a", None],
+    ]
+    # The first one had ended long before the last one sent this.
+    assert seen.index(["INPUT_CLOSED", "a", None]) < seen.index(["INPUT", "b", [100]])
+    assert seen[-2:] == [["INPUT_CLOSED", "b", None], ["STOP", "ALL_INPUTS_CLOSED", None]]
+    of_ops = reports(tmp_path, "ops")
+    assert [each for each in of_ops if each[0] != "later"] == [
+        *(["INPUT", "n", "ops"] for _ in range(5)),
+        ["INPUT_CLOSED", "n", "ops"],
+        ["STOP", "ALL_INPUTS_CLOSED", "ops"],
+    ]
+    assert ["later", "INPUT_CLOSED", "n"] in of_ops
+
+
+def test_between_operators_the_array_is_the_same_object(tmp_path: Path) -> None:
+    first = f"""
+        SENT = []
+        {textwrap.dedent(OPERATOR).replace(chr(10), chr(10) + " " * 8)}
+                if kind == "INPUT":
+                    SENT.append(pa.array(["x" * 100_000]))
+                    send_output("text", SENT[-1], {{"number": len(SENT), "list": [1, 2]}})
+                    if len(SENT) == 3:
+                        return DoraStatus.STOP
+                return DoraStatus.CONTINUE
+    """
+    second = f"""{OPERATOR}
+            if kind == "INPUT":
+                from first import SENT
+                metadata = dora_event["metadata"]
+                same = dora_event["value"] is SENT[metadata["number"] - 1]
+                report([same, metadata["list"], metadata["timestamp"].tzname()])
+            return DoraStatus.CONTINUE
+    """
+    operators = [
+        operator("first", inputs=TICK, outputs=["text"]),
+        operator("second", inputs={"t": "ops/first/text"}),
+    ]
+    file = write(
+        tmp_path,
+        {"id": "ops", "operators": operators},
+        sink(t="ops/first/text"),
+        first=first,
+        second=second,
+        sink=SINK,
+    )
+    ok(dora_run(file))
+    assert reports(tmp_path, "ops") == [[True, [1, 2], "UTC"]] * 3
+    assert [each[0] for each in reports(tmp_path, "sink")].count("INPUT") == 3
+
+
+def test_backpressure_between_operators_loses_nothing(tmp_path: Path) -> None:
+    burst = f"""{OPERATOR}
+            if kind == "INPUT":
+                for number in range(50):
+                    send_output("all", pa.array([number]))
+                    send_output("some", pa.array([number]))
+                return DoraStatus.STOP
+            return DoraStatus.CONTINUE
+    """
+    slow = f"""{OPERATOR}
+            import time
+            if kind == "INPUT":
+                time.sleep(0.002)
+                report([dora_event["id"], dora_event["value"][0].as_py()])
+            return DoraStatus.CONTINUE
+    """
+    inputs = {
+        "all": {"source": "ops/burst/all", "queue_size": 2, "queue_policy": "backpressure"},
+    }
+    newest = {"some": {"source": "ops/burst/some", "queue_size": 1}}
+    operators = [
+        operator("burst", inputs=TICK, outputs=["all", "some"]),
+        operator("slow", inputs=inputs),
+        {"id": "lazy", "python": "lazy.py", "inputs": newest},
+    ]
+    lazy = slow.replace("0.002", "0.05")
+    file = write(tmp_path, {"id": "ops", "operators": operators}, burst=burst, slow=slow, lazy=lazy)
+    ok(dora_run(file))
+    seen = reports(tmp_path, "ops")
+    assert [number for name, number in seen if name == "all"] == list(range(50))
+    some = [number for name, number in seen if name == "some"]
+    assert some == sorted(set(some))
+    assert some[-1] == 49
+    assert len(some) < 50
+
+
+def test_a_sender_does_not_wait_for_an_operator_that_has_ended(tmp_path: Path) -> None:
+    source = """
+        import pyarrow as pa
+        from dora import Node
+
+        node = Node()
+        for number in range(50):
+            node.send_output("number", pa.array([number]))
+    """
+    quits = f"""{OPERATOR}
+            return DoraStatus.STOP if kind == "INPUT" else DoraStatus.CONTINUE
+    """
+    stays = f"""{OPERATOR}
+            if kind == "INPUT":
+                self.count += 1
+            elif kind == "STOP":
+                report(self.count)
+            return DoraStatus.CONTINUE
+    """
+    waiting = {"source": "source/number", "queue_size": 2, "queue_policy": "backpressure"}
+    operators = [
+        operator("quits", inputs={"n": waiting}),
+        operator("stays", inputs={"n": waiting}),
+    ]
+    file = write(
+        tmp_path,
+        {"id": "source", "path": "source.py", "outputs": ["number"]},
+        {"id": "ops", "operators": operators},
+        source=source,
+        quits=quits,
+        stays=stays,
+    )
+    ok(dora_run(file))
+    assert reports(tmp_path, "ops") == [50]
+
+
+def test_stop_all_ends_all_operators_of_the_process(tmp_path: Path) -> None:
+    ends = f"""{OPERATOR}
+            return DoraStatus.STOP_ALL if kind == "INPUT" else DoraStatus.CONTINUE
+    """
+    other = f"""{OPERATOR}
+            report([kind, dora_event["id"]])
+            return DoraStatus.CONTINUE
+    """
+    operators = [
+        operator("ends", inputs={"tick": "dora/timer/millis/50"}),
+        operator("other", inputs={"tick": "dora/timer/secs/100"}),
+    ]
+    file = write(tmp_path, {"id": "ops", "operators": operators}, ends=ends, other=other)
+    ok(dora_run(file))
+    assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
+
+
+def test_an_operator_that_fails_fails_its_node_and_others_get_a_last_word(tmp_path: Path) -> None:
+    fails = f"""{OPERATOR}
+            raise ValueError("no light")
+    """
+    other = f"""{OPERATOR}
+            report([kind, dora_event["id"]])
+            return DoraStatus.CONTINUE
+    """
+    operators = [
+        operator("fails", inputs=TICK),
+        operator("other", inputs={"tick": "dora/timer/secs/100"}),
+    ]
+    file = write(tmp_path, {"id": "ops", "operators": operators}, fails=fails, other=other)
+    outcome = dora_run(file)
+    assert outcome.code == 1
+    said = f"operator 'fails' ({tmp_path / 'fails.py'}): on_event failed on INPUT tick: ValueError"
+    assert said in outcome.output
+    assert "node ops exited with code 1" in outcome.output.replace("'", "")
+    assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` was that of dora before"),
+        ("VALUE = 1", "has no class `Operator`"),
+        ("import missing_module_x", "ModuleNotFoundError"),
+    ],
+)
+def test_a_file_that_is_no_operator_is_said_before_anything_starts(
+    tmp_path: Path, source: str, said: str
+) -> None:
+    file = write(tmp_path, {"id": "ops", "operators": [operator("bad", inputs=TICK)]}, bad=source)
+    outcome = dora_run(file)
+    assert outcome.code == 1
+    assert f"operator 'bad' ({tmp_path / 'bad.py'}): " in outcome.output
+    assert said in outcome.output
+
+
+def test_a_missing_file_is_told_with_its_place(tmp_path: Path) -> None:
+    file = write(tmp_path, {"id": "ops", "operators": [operator("some", inputs=TICK)]}, sone="")
+    outcome = dora_run(file)
+    assert outcome.code == 1
+    assert "dataflow.yml:5:" in outcome.output
+    assert "nodes[0].operators[0].python: no file `some.py`" in outcome.output
+    assert "did you mean `sone.py`?" in outcome.output
+
+
+def test_what_operators_print_goes_where_one_of_them_says(tmp_path: Path) -> None:
+    prints = f"""{OPERATOR}
+            if kind == "INPUT":
+                print("from", __name__)
+                return DoraStatus.STOP
+            return DoraStatus.CONTINUE
+    """
+    operators = [
+        operator("one", inputs=TICK, outputs=["lines"], send_stdout_as="lines"),
+        operator("two", inputs=TICK),
+    ]
+    file = write(
+        tmp_path,
+        {"id": "ops", "operators": operators},
+        sink(lines="ops/one/lines"),
+        one=prints,
+        two=prints,
+        sink=SINK,
+    )
+    ok(dora_run(file))
+    lines = [each[2] for each in reports(tmp_path, "sink") if each[0] == "INPUT"]
+    assert sorted(lines) == [["from one\n"], ["from two\n"]]
+
+
+def test_an_undeclared_output_is_ignored_with_one_warning(tmp_path: Path) -> None:
+    sends = f"""{OPERATOR}
+            if kind == "INPUT":
+                self.count += 1
+                send_output("nowhere", b"x")
+            return DoraStatus.STOP if self.count == 3 else DoraStatus.CONTINUE
+    """
+    file = write(tmp_path, {"id": "ops", "operator": operator("sends", inputs=TICK)}, sends=sends)
+    outcome = ok(dora_run(file))
+    assert outcome.output.count("operator 'sends': ignoring output `nowhere`") == 1
