@@ -61,6 +61,9 @@ def run() -> None:
     if not isinstance(place, attach.Spawned):
         raise RuntimeError("operators run in a dataflow only: start it with `dora run`")
     logbridge.bridge(place.node_id)
+    if os.environ.get(attach.WRITE_EVENTS):
+        text = f"{attach.WRITE_EVENTS} is not followed: what operators receive is not recorded"
+        logbridge.emit(logbridge.line(place.node_id, "warn", text))
     if len(entries) > 1:
         lines.install()
     try:
