@@ -63,6 +63,7 @@ def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple[
     from dorad.dataflow.model import NodeKind
     from dorad.launch.command import LaunchContext, command_for
     from dorad.launch.model import LaunchError
+    from dorad.launch.operators import missing_files
 
     context = LaunchContext(dataflow, environ)
     found = []
@@ -72,6 +73,8 @@ def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple[
                 command_for(node, context, "")
             except LaunchError as error:
                 found.append(dataflow.problem(f"{node.key}.path", str(error)))
+        elif node.kind is NodeKind.OPERATORS and not any(each.build for each in node.operators):
+            found += [dataflow.problem(key, text) for key, text in missing_files(node, dataflow)]
     return tuple(found)
 
 

@@ -289,3 +289,40 @@ def test_the_module_of_typed_messages_is_what_is_generated(example: Copy) -> Non
     command = [BIN / "dora", "types", "generate", "dataflow.yml"]
     made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     assert made.stdout == (folder / "messages.py").read_text()
+
+
+def test_operators_of_one_process_do_not_copy(example: Copy) -> None:
+    output = example("operators").run()
+    assert output.code == 0, output.text
+    printed = output.printed("display")
+    assert printed == ["20 pictures without a copy, the last one as bright as 120"]
+
+
+def test_an_operator_and_a_node_take_up_edits_while_they_run(example: Copy) -> None:
+    edited = example("hot-reload")
+    with edited.start("--hot-reload") as run:
+        assert run.stdout is not None
+        lines: list[str] = []
+
+        def read_until(text: str) -> None:
+            for line in run.stdout or ():
+                lines.append(line)
+                if text in line:
+                    return
+            pytest.fail(f"no {text!r} in:\n{''.join(lines)}")
+
+        def edit(name: str, old: str, new: str) -> None:
+            file = edited.folder / name
+            file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+        read_until("count is 3")
+        edit("counter.py", "STEP = 1", "STEP = 1000")
+        read_until("the step is now 1000")
+        edit("printer.py", "count is", "now it is")
+        read_until("now it is")
+        run.send_signal(signal.SIGINT)
+        output = finish(run)
+    assert output.code == 0, output.text
+    counts = [int(number) for number in re.findall(r"(?:count|it) is (\d+)", "".join(lines))]
+    steps = {later - earlier for earlier, later in pairwise(counts)}
+    assert steps == {1, 1000}
