@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dorad.dataflow.model import Dataflow, Node, NodeKind
+from dorad.dataflow.model import Dataflow, Node, NodeKind, Operator
 from dorad.launch.command import LaunchContext, command_for
 from dorad.launch.environment import COMPAT_FOLDER
 from dorad.launch.model import Command, LaunchError
+from dorad.node.runtime.config import CONFIG, Entry, from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,6 +204,35 @@ def test_uv_gives_nodes_with_a_build_their_managed_environment(
     assert command.argv == (str(python), "-u", str(bench.folder / "node.py"))
     assert command.env["VIRTUAL_ENV"] == str(python.parents[1])
     assert command.env["PATH"].startswith(f"{python.parent}:")
+
+
+def operators(*ids: str, build: tuple[str, ...] = ()) -> dict[str, Any]:
+    found = tuple(Operator(each, "python", f"{each}.py", build=build) for each in ids)
+    return {"kind": NodeKind.OPERATORS, "operators": found}
+
+
+def test_all_operators_of_a_node_run_in_one_python_that_is_told_their_files(bench: Bench) -> None:
+    command = bench.command(**operators("a", "b"))
+    assert command.argv[:3] == (str(bench.python), "-u", "-c")
+    assert command.argv[3].endswith("# node n")
+    entries = tuple(Entry(each, str(bench.folder / f"{each}.py")) for each in "ab")
+    assert from_environment(command.env) == entries
+    assert CONFIG not in bench.command(environ={CONFIG: "of another"}).env
+
+
+def test_uv_gives_operators_with_a_build_their_managed_environment(
+    bench: Bench, fails: Callable[..., str]
+) -> None:
+    uv = executable(bench.bin / "uv")
+    assert bench.command(uv=True, **operators("a")).argv[:4] == (str(uv), "run", "python", "-u")
+    built = operators("a", build=("pip install x",))
+    assert "run `dora build --uv` first" in fails(uv=True, **built)
+    python = executable(bench.folder / ".dora/python-envs/n/bin/python")
+    assert bench.command(uv=True, **built).argv[:2] == (str(python), "-u")
+
+
+def test_a_node_without_any_operator_has_nothing_to_run(fails: Callable[..., str]) -> None:
+    assert fails(**operators()) == "its list of operators is empty"
 
 
 def test_uv_finds_commands_itself(bench: Bench) -> None:

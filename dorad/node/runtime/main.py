@@ -167,6 +167,7 @@ class Runtime:
         """Leave the node to the parent: this process is a forked child of it."""
         for desk in self._desks:
             forking.refuse(desk.inbox)
+            forking.refuse(desk.outbox)
             forking.refuse(desk.sender)
         forking.detach(self._session.box)
         self._session.hang_up()

@@ -342,3 +342,86 @@ def test_an_undeclared_output_is_ignored_with_one_warning(tmp_path: Path) -> Non
     file = write(tmp_path, {"id": "ops", "operator": operator("sends", inputs=TICK)}, sends=sends)
     outcome = ok(dora_run(file))
     assert outcome.output.count("operator 'sends': ignoring output `nowhere`") == 1
+
+
+def test_operators_are_built_first(tmp_path: Path) -> None:
+    built = f"""{OPERATOR}
+            from pathlib import Path
+            report(Path("made").read_text())
+            return DoraStatus.STOP
+    """
+    body = operator("built", inputs=TICK, build="cp source made")
+    (tmp_path / "source").write_text("by the build")
+    ok(dora_run(write(tmp_path, {"id": "ops", "operator": body}, built=built)))
+    assert reports(tmp_path, "ops") == ["by the build"]
+
+
+def test_parameters_and_failures_of_sources_reach_the_operators_they_are_about(
+    tmp_path: Path,
+) -> None:
+    fails = """
+        from dora import Node
+        node = Node()
+        node.send_output("out", b"last")
+        raise SystemExit(3)
+    """
+    listens = f"""{OPERATOR}
+            if kind == "NODE_FAILED":
+                report([dora_event["id"], dora_event["value"]["affected_input_ids"]])
+            elif kind in ("INPUT_CLOSED", "STOP"):
+                report([kind, dora_event["id"]])
+            return DoraStatus.CONTINUE
+    """
+    deaf = f"""{OPERATOR}
+            if kind == "INPUT":
+                self.count += 1
+            else:
+                report(["deaf", kind])
+            return DoraStatus.STOP if self.count == 20 else DoraStatus.CONTINUE
+    """
+    operators = [
+        operator("listens", inputs={"a": "source/out", "b": "source/out"}),
+        operator("deaf", inputs=TICK),
+    ]
+    file = write(
+        tmp_path,
+        {"id": "source", "path": "source.py", "outputs": ["out"]},
+        {"id": "ops", "operators": operators},
+        source=fails,
+        listens=listens,
+        deaf=deaf,
+    )
+    assert dora_run(file).code == 1
+    assert reports(tmp_path, "ops") == [
+        ["INPUT_CLOSED", "a"],
+        ["INPUT_CLOSED", "b"],
+        ["source", ["a", "b"]],
+        ["STOP", "ALL_INPUTS_CLOSED"],
+    ]
+
+
+def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) -> None:
+    forks = f"""{OPERATOR}
+            import os
+            if kind == "INPUT":
+                self.count += 1
+                if self.count == 1:
+                    child = os.fork()
+                    if child == 0:
+                        try:
+                            send_output("number", pa.array([-1]))
+                        except RuntimeError as error:
+                            report(str(error)[:47])
+                        os._exit(0)
+                    os.waitpid(child, 0)
+                send_output("number", pa.array([self.count]))
+            return DoraStatus.STOP if self.count == 3 else DoraStatus.CONTINUE
+    """
+    body = operator("forks", inputs=TICK, outputs=["number"])
+    file = write(
+        tmp_path, {"id": "ops", "operator": body}, sink(n="ops/number"), forks=forks, sink=SINK
+    )
+    ok(dora_run(file))
+    assert reports(tmp_path, "ops") == ["this Node belongs to its parent process and can"]
+    values = [each[2] for each in reports(tmp_path, "sink") if each[0] == "INPUT"]
+    assert values == [[1], [2], [3]]
