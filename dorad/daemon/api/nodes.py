@@ -50,7 +50,7 @@ class NodeMethods:
         restart = node.restart
         return m.NodeDetail(
             info=self._measure.node(record, node),
-            path=node.path,
+            path=node.path or ", ".join(each.source for each in node.operators) or None,
             args=node.args,
             restart_policy=str(restart.policy),
             max_restarts=restart.max_restarts,

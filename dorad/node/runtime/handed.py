@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.node import metadata as metadata_codec
 from dorad.shm.layout import (
@@ -37,6 +37,36 @@ _time_ns = time.time_ns
 
 LOOK_S = 0.1
 """A sender that waits for room looks at least this often whether it is to go on waiting."""
+
+_CORRELATING = frozenset({"request_id", "goal_id", "goal_status"})
+"""A full queue gives up a message with one of these only for a newer one of the kind."""
+
+
+class Message(NamedTuple):
+    """What is handed on. `kept` and `flush` say what its metadata mean to the queue."""
+
+    stamp: int
+    array: Any
+    meta: bytes
+    size: int
+    kept: bool = False
+    flush: bool = False
+    """Whether older messages of its session, or all if it has none, are void; but for kept ones."""
+
+    @classmethod
+    def of(cls, stamp: int, array: Any, size: int, metadata: dict[str, Any] | None) -> Message:
+        """Return a message. Raises what encoding the metadata does."""
+        if not metadata:
+            return cls(stamp, array, b"", size)
+        meta = metadata_codec.encode(metadata)
+        flush = metadata.get("flush") is True
+        kept = flush or not _CORRELATING.isdisjoint(metadata)
+        return cls(stamp, array, meta, size, kept, flush)
+
+    @property
+    def session(self) -> Any:
+        """Its `session_id`, if it has one."""
+        return metadata_codec.decode(self.meta).get("session_id") if self.meta else None
 
 
 class HandedInput:
@@ -78,7 +108,7 @@ class HandedInput:
         self._clock = clock
         self._wake = wake
         self._room = threading.Condition(threading.Lock())
-        self._queue: deque[tuple[int, int, Any, bytes]] = deque()
+        self._queue: deque[tuple[int, Message]] = deque()
         self._closed = False
         self._limit: int | None = None
         self._latency: int | None = None
@@ -86,26 +116,21 @@ class HandedInput:
 
     # -- the sender's end --------------------------------------------------------------------
 
-    def put(self, stamp: int, array: Any, meta: bytes, size: int) -> None:
-        """Append a message; if the queue is full, the oldest is dropped, and counted."""
+    def put(self, message: Message) -> None:
+        """Append a message; if the queue is full, the oldest is dropped, and counted.
+
+        One that is kept is dropped only if all are.
+        """
         with self._room:
             if self._closed:
                 return
-            self._append(stamp, array, meta, size)
-            if len(self._queue) > self._queue_size:
-                self._queue.popleft()
-                self._words[self._base + RING_TAIL] += 1
+            self._append(message)
+            queue = self._queue
+            if len(queue) > self._queue_size:
+                self._drop(next((at for at, (_, old) in enumerate(queue) if not old.kept), 0))
         self._wake()
 
-    def put_in_turn(
-        self,
-        stamp: int,
-        array: Any,
-        meta: bytes,
-        size: int,
-        *,
-        may_wait: Callable[[], bool],
-    ) -> None:
+    def put_in_turn(self, message: Message, *, may_wait: Callable[[], bool]) -> None:
         """Append a message as soon as there is room; none is dropped.
 
         If `may_wait` says no, the message is given up, and counted as refused.
@@ -118,16 +143,30 @@ class HandedInput:
                 self._room.wait(LOOK_S)
             if self._closed:
                 return
-            self._append(stamp, array, meta, size)
+            self._append(message)
         self._wake()
 
-    def _append(self, stamp: int, array: Any, meta: bytes, size: int) -> None:
+    def _append(self, message: Message) -> None:
         words, base = self._words, self._base
+        if message.flush:
+            self._void_before(message)
         head = words[base + RING_HEAD]
-        self._queue.append((head, stamp, array, meta))
-        words[base + RING_BYTES] += size
-        words[base + RING_LAST] = stamp
+        self._queue.append((head, message))
+        words[base + RING_BYTES] += message.size
+        words[base + RING_LAST] = message.stamp
         words[base + RING_HEAD] = head + 1
+
+    def _void_before(self, message: Message) -> None:
+        session = message.session
+        for at in reversed(range(len(self._queue))):
+            old = self._queue[at][1]
+            if not old.kept and (session is None or old.session == session):
+                self._drop(at)
+        self._room.notify_all()
+
+    def _drop(self, at: int) -> None:
+        del self._queue[at]
+        self._words[self._base + RING_TAIL] += 1
 
     # -- the receiver's end ------------------------------------------------------------------
 
@@ -144,7 +183,7 @@ class HandedInput:
         with self._room:
             if not self.ready():
                 return None
-            _, stamp, array, meta = self._queue.popleft()
+            _, (stamp, array, meta, *_) = self._queue.popleft()
             self._count(stamp)
             self._room.notify_all()
         self._clock.saw(stamp)

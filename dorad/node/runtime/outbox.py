@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import metadata as metadata_codec
 from dorad.node.identifiers import well_formed
+from dorad.node.runtime.handed import Message
 from dorad.node.sender import Sender
 
 if TYPE_CHECKING:
@@ -115,15 +115,14 @@ class Outbox:
         from dorad.shm.arrow import as_array
 
         array = as_array(data)
-        meta = metadata_codec.encode(metadata) if metadata else b""
-        stamp, size = self._clock.now(), _size(array)
+        message = Message.of(self._clock.now(), array, _size(array), metadata)
         for outlet in _that_block(inner, False):
-            self._handed[outlet.base].put(stamp, array, meta, size)
+            self._handed[outlet.base].put(message)
         if outer:
-            self._sender.send_to(outer, array, meta)
+            self._sender.send_to(outer, array, message.meta)
         for outlet in _that_block(inner, True):
             may_wait = functools.partial(self._may_wait, outlet)
-            self._handed[outlet.base].put_in_turn(stamp, array, meta, size, may_wait=may_wait)
+            self._handed[outlet.base].put_in_turn(message, may_wait=may_wait)
 
     def _may_wait(self, outlet: Outlet) -> bool:
         self._beat()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.node.clock import Clock
-from dorad.node.runtime.handed import HandedInput
+from dorad.node.runtime.handed import HandedInput, Message
 from dorad.shm import layout
 from dorad.shm.ring import counters
 
@@ -24,8 +24,8 @@ def queue(words: memoryview | None = None) -> tuple[HandedInput, memoryview]:
     return HandedInput("in", words, PLAN, Clock(), lambda: None), words
 
 
-def put(item: HandedInput, value: object) -> None:
-    item.put(1, value, b"", 8)
+def put(item: HandedInput, value: object, **metadata: object) -> None:
+    item.put(Message.of(1, value, 8, metadata))
 
 
 def taken(item: HandedInput) -> list[object]:
@@ -38,7 +38,7 @@ def taken(item: HandedInput) -> list[object]:
 def test_the_array_itself_arrives_with_its_metadata() -> None:
     item, _ = queue()
     value = pa.array([1, 2])
-    item.put(2_000_000_000, value, b'{"a":1}', value.nbytes)
+    item.put(Message.of(2_000_000_000, value, value.nbytes, {"a": 1}))
     event = item.take()
     assert event is not None
     assert event["value"] is value
@@ -101,7 +101,7 @@ def test_a_sender_in_turn_waits_for_room() -> None:
 
     def send() -> None:
         for value in range(10):
-            item.put_in_turn(1, value, b"", 8, may_wait=lambda: True)
+            item.put_in_turn(Message.of(1, value, 8, None), may_wait=lambda: True)
         done.set()
 
     threading.Thread(target=send, daemon=True).start()
@@ -120,7 +120,7 @@ def test_a_sender_in_turn_does_not_wait_for_nobody(how: str) -> None:
         put(item, value)
     if how == "closed":
         item.close()
-    item.put_in_turn(1, 3, b"", 8, may_wait=lambda: False)
+    item.put_in_turn(Message.of(1, 3, 8, None), may_wait=lambda: False)
     seen = counters(words, 0)
     assert (seen.sent, seen.refused) == (3, 0 if how == "closed" else 1)
 
@@ -133,3 +133,30 @@ def test_an_operator_that_has_ended_takes_nothing() -> None:
     assert taken(item) == []
     seen = counters(words, 0)
     assert (seen.sent, seen.dropped, seen.queued) == (1, 1, 0)
+
+
+def test_a_request_is_not_displaced_by_ordinary_messages() -> None:
+    item, words = queue()
+    put(item, "request", request_id="r")
+    for value in range(5):
+        put(item, value)
+    assert taken(item) == ["request", 3, 4]
+    for value in range(5):
+        put(item, value, goal_id="g")
+    put(item, "ordinary")
+    assert taken(item) == [2, 3, 4]
+    seen = counters(words, 0)
+    assert (seen.sent, seen.received, seen.dropped, seen.queued) == (12, 6, 6, 0)
+
+
+def test_a_flush_empties_its_own_session() -> None:
+    item, words = queue()
+    put(item, "a", session_id="one")
+    put(item, "b", session_id="two")
+    put(item, "now", session_id="one", flush=True)
+    assert taken(item) == ["b", "now"]
+    put(item, "c", session_id="one")
+    put(item, "kept", request_id="r")
+    put(item, "all", flush=True)
+    assert taken(item) == ["kept", "all"]
+    assert counters(words, 0).dropped == 2
