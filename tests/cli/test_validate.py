@@ -95,6 +95,15 @@ def test_a_program_that_is_not_there_is_a_warning(tmp_path):
     assert result.stderr.startswith("warning: dataflow.yml:3:5: nodes[0].path: no file")
 
 
+def test_so_is_the_file_of_an_operator(tmp_path):
+    text = "nodes:\n  - id: a\n    operators:\n      - {id: x, python: {source: missing.py}}\n"
+    (tmp_path / "dataflow.yml").write_text(text)
+    result = dora("validate", cwd=tmp_path)
+    assert result.returncode == 0
+    said = "warning: dataflow.yml:4:35: nodes[0].operators[0].python.source: no file `missing.py`"
+    assert result.stderr.startswith(said)
+
+
 def test_a_node_that_is_built_first_may_have_no_program_yet(tmp_path):
     text = "nodes:\n  - id: a\n    path: missing.py\n    build: make\n"
     (tmp_path / "dataflow.yml").write_text(text)

@@ -425,3 +425,60 @@ def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) 
     assert reports(tmp_path, "ops") == ["this Node belongs to its parent process and can"]
     values = [each[2] for each in reports(tmp_path, "sink") if each[0] == "INPUT"]
     assert values == [[1], [2], [3]]
+
+
+def test_nobody_sleeps_while_there_is_something_for_him(tmp_path: Path) -> None:
+    source = """
+        import pyarrow as pa
+        from dora import Node
+
+        node = Node()
+        for number in range(3000):
+            node.send_output("number", pa.array([number]))
+    """
+    relay = f"""{OPERATOR}
+            if kind == "INPUT" and dora_event["id"] == "n":
+                send_output("number", dora_event["value"])
+            return DoraStatus.CONTINUE
+    """
+    counts = """
+        from dora import Node
+        from probe import report
+
+        numbers = [event["value"][0].as_py() for event in Node() if event["type"] == "INPUT"]
+        report(numbers == list(range(3000)))
+    """
+
+    def one(name: str, source: str, **more: Any) -> dict[str, Any]:
+        waiting = {"source": source, "queue_size": 3, "queue_policy": "backpressure"}
+        return {
+            "id": name,
+            "python": "relay.py",
+            "inputs": {"n": waiting, **more},
+            "outputs": ["number"],
+        }
+
+    # Timers at odds with each other make whoever sleeps for all change all the time.
+    operators = [
+        one("a", "source/number"),
+        one("b", "ops/a/number", t="dora/timer/millis/3"),
+        one("c", "ops/b/number", t="dora/timer/millis/7"),
+        one("d", "ops/c/number"),
+    ]
+    file = write(
+        tmp_path,
+        {"id": "source", "path": "source.py", "outputs": ["number"]},
+        {"id": "ops", "operators": operators},
+        {
+            "id": "counts",
+            "path": "counts.py",
+            "inputs": {"n": {"source": "ops/d/number", "queue_policy": "backpressure"}},
+        },
+        source=source,
+        relay=relay,
+        counts=counts,
+    )
+    flow = yaml.safe_load(file.read_text(encoding="utf-8"))
+    file.write_text(yaml.safe_dump({**flow, "exit_when_nodes_finish": True}), encoding="utf-8")
+    ok(dora_run(file))
+    assert reports(tmp_path, "counts") == [True]
