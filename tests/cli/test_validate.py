@@ -100,7 +100,7 @@ def test_so_is_the_file_of_an_operator(tmp_path):
     (tmp_path / "dataflow.yml").write_text(text)
     result = dora("validate", cwd=tmp_path)
     assert result.returncode == 0
-    said = "warning: dataflow.yml:4:35: nodes[0].operators[0].python.source: no file `missing.py`"
+    said = "warning: dataflow.yml:4:26: nodes[0].operators[0].python.source: no file `missing.py`"
     assert result.stderr.startswith(said)
 
 

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 LAST_WORDS_S = 2.0
 """Seconds that operators have to end when another one of their process has failed."""
 
+TURN_S = 0.001
+"""Seconds that an operator which computes in Python keeps the others from going on, at a time."""
+
 _HERE = str(Path(__file__).parent)
 _OF_A_RING = frozenset({"id", "ring", "interval_ns", "source", "blocking"})
 """What is known of an input whose queue is nothing special."""
@@ -66,6 +69,7 @@ def run() -> None:
         logbridge.emit(logbridge.line(place.node_id, "warn", text))
     if len(entries) > 1:
         lines.install()
+        sys.setswitchinterval(TURN_S)
     try:
         programs = [Program(entry) for entry in entries]
     except OperatorError as error:
