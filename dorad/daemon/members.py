@@ -181,12 +181,14 @@ class Members:
             raise ProtocolError(f"the end of the unknown operator {operator!r}")
         if (node_id, operator) in desk.ended:
             return
+        # Asked now: if the process is gone already, a handover ends as it is told something.
+        being_replaced = node_id in self.handovers
         desk.ended.add((node_id, operator))
         desk.boxes[node_id].close_rings_of(operator)
         self._introductions.edges_into(node_id)
         self._wake_waiting(node_id)
         self._changed()
-        if node_id not in self.handovers:
+        if not being_replaced:
             self._listener.on_operator_ended(node_id, operator)
 
     def _done(self, node_id: str, connection: Connection) -> None:

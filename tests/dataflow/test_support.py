@@ -130,7 +130,7 @@ def test_everything_that_works_is_supported() -> None:
 
 def test_all_of_it_at_once_in_the_order_of_the_file() -> None:
     flow = read(
-        "nodes:\n- {id: a, operator: {python: x.py}}\n- id: b\n  path: y\n  deploy: {machine: m}\n"
+        "nodes:\n- {id: a, hub: x@1}\n- id: b\n  path: y\n  deploy: {machine: m}\n"
         "deploy: {machine: m}"
     )
     assert [one.line for one in unsupported(flow)] == [2, 5, 6]
