@@ -104,12 +104,18 @@ class TypeChecks:
 
     def input(self, input_id: str, source: str | None, inlet: Inlet, clock: Clock) -> RingInput:
         """Return what serves one ring of an input, which checks what it receives if it is typed."""
+        check = self.check_of(input_id, source)
+        if check is None:
+            return RingInput(input_id, inlet, clock)
+        return CheckedInput(input_id, inlet, clock, check, self._node)
+
+    def check_of(self, input_id: str, source: str | None) -> PortCheck | None:
+        """Return the check of what a source sends to an input, None if that has no type."""
         port = self._inputs.get(input_id)
         if port is None:
-            return RingInput(input_id, inlet, clock)
+            return None
         sender = port["from"] if source is None or port["from"].startswith(f"{source}/") else source
-        check = PortCheck(port, sender, f"{self._node}/{input_id}", self.setting)
-        return CheckedInput(input_id, inlet, clock, check, self._node)
+        return PortCheck(port, sender, f"{self._node}/{input_id}", self.setting)
 
 
 class PortCheck:
@@ -198,7 +204,8 @@ class CheckingSender:
         self._node = node_id
         self.pool = sender.pool
 
-    def _look(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+    def look(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        """Check what is about to be sent. Raises TypeMismatchError as `send` does."""
         check = self._checks.get(output)
         if check is None or not check.applies(metadata):
             return
@@ -214,14 +221,14 @@ class CheckingSender:
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
         """See `Sender`. Raises TypeMismatchError, too, if the environment asks for errors."""
-        self._look(output, data, metadata)
+        self.look(output, data, metadata)
         self._sender.send(output, data, metadata)
 
     def send_sample(
         self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
     ) -> None:
         """See `Sender`; raises as `send` does."""
-        self._look(output, b"", metadata)
+        self.look(output, b"", metadata)
         self._sender.send_sample(output, sample, length, metadata)
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:

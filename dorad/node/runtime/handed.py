@@ -85,6 +85,7 @@ class HandedInput:
         "_words",
         "gone",
         "id",
+        "look",
         "ring",
     )
 
@@ -102,6 +103,8 @@ class HandedInput:
         """
         self.id = input_id
         self.gone = False
+        self.look: Callable[[Event], None] | None = None
+        """Called with what is about to be given."""
         self._words = words
         self._base = self.ring = ring.base
         self._queue_size = ring.queue_size
@@ -190,13 +193,16 @@ class HandedInput:
         metadata = metadata_codec.decode(meta) if meta else {}
         if "timestamp" not in metadata:
             metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
-        return {
+        event: Event = {
             "kind": "dora",
             "type": "INPUT",
             "id": self.id,
             "value": array,
             "metadata": metadata,
         }
+        if self.look is not None:
+            self.look(event)
+        return event
 
     def _count(self, stamp: int) -> None:
         words, base = self._words, self._base

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dorad.node import attach, forking, inputs, logbridge
 from dorad.node.clock import Clock
 from dorad.node.neighbours import ring_at
-from dorad.node.node import SPIN_US, _input, _lock_memory
+from dorad.node.node import SPIN_US, _input, _lock_memory, _type_checks
 from dorad.node.runtime import lines
 from dorad.node.runtime.config import from_environment
 from dorad.node.runtime.hall import Hall
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dorad.node.runtime.inbox import Served
     from dorad.node.runtime.program import Send
     from dorad.node.session import Session
+    from dorad.node.typecheck import PortCheck
 
 LAST_WORDS_S = 2.0
 """Seconds that operators have to end when another one of their process has failed."""
@@ -114,6 +115,7 @@ class Runtime:
             program.describe(dict(config["descriptor"]))
         if config.get("lock_memory"):
             _lock_memory(session)
+        self._types = _type_checks(config)
         self._epoch_ns = session.wait_for_start()
         self._pulse = Pulse(session) if session.watched else None
         self._handed: dict[int, HandedInput] = {}
@@ -146,6 +148,8 @@ class Runtime:
         sender = OperatorSender(session, clock, DEFAULT_KEEP if keep is None else keep, beat)
         warn = functools.partial(self._log, "warn")
         outbox = Outbox(name, session, sender, clock, self._handed, beat, warn)
+        if self._types is not None:
+            outbox.check(self._types.sender(sender))
         return _Desk(program, inbox, outbox, sender)
 
     def _beat_of(self, operator: str) -> Callable[[], None]:
@@ -154,12 +158,20 @@ class Runtime:
     def _input_of(self, operator: str, clock: Clock, item: dict[str, Any]) -> Served:
         """Return what serves an input of an operator."""
         session = self._session
+        full = f"{operator}/{item['id']}"
         within = item["source"] == self._config["node_id"]
         if not within or any(item[key] for key in item.keys() - _OF_A_RING):
-            return _input(session, clock, self._epoch_ns, item)
+            named = {**item, "id": full}
+            made = _input(session, clock, self._epoch_ns, self._types, named)
+            made.id = item["id"]
+            return made
         ring = ring_at(session.box.words, item["ring"])
         wake = functools.partial(self._wake, operator)
         handed = HandedInput(item["id"], session.box.words, ring, clock, wake)
+        if self._types is not None:
+            check = self._types.check_of(full, item["source"])
+            if check is not None:
+                handed.look = functools.partial(_look, handed, check, self._config["node_id"])
         self._handed[handed.ring] = handed
         return handed
 
@@ -267,6 +279,17 @@ class Runtime:
 
     def _log(self, level: str, text: str) -> None:
         logbridge.emit(logbridge.line(self._config["node_id"], level, text))
+
+
+def _look(handed: HandedInput, check: PortCheck, node_id: str, event: Event) -> None:
+    """Warn of data of another type; mostly the first message only is looked at."""
+    if not check.applies(event["metadata"]):
+        return
+    found = check.mismatch(event["value"])
+    if found is not None:
+        check.warn(node_id, found)
+    if not check.setting.every_input:
+        handed.look = None
 
 
 def _report(error: BaseException) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dorad.node.clock import Clock
     from dorad.node.runtime.handed import HandedInput
     from dorad.node.session import Session
+    from dorad.node.typecheck import CheckingSender
     from dorad.shm.ring import Outlet
 
 
@@ -58,12 +59,20 @@ class Outbox:
         self._node_id: str = config["node_id"]
         self._session = session
         self._sender = sender
+        self._checked: CheckingSender | None = None
         self._clock = clock
         self._handed = handed
         self._beat = beat
         self._warn = warn
         self._warned: set[str] = set()
         self._split: dict[str, tuple[Any, tuple[Outlet, ...], tuple[Outlet, ...]]] = {}
+
+    def check(self, checked: Sender | CheckingSender) -> None:
+        """Send by way of one that looks at the types of what is sent, if it does."""
+        from dorad.node.typecheck import CheckingSender
+
+        if isinstance(checked, CheckingSender):
+            self._checked = checked
 
     def send_output(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
@@ -86,9 +95,11 @@ class Outbox:
         try:
             inner, outer = self._receivers(name)
             if inner:
+                if self._checked is not None:
+                    self._checked.look(name, data, metadata)
                 self._send_both(inner, outer, data, metadata)
             else:
-                self._sender.send(name, data, metadata)
+                (self._checked or self._sender).send(name, data, metadata)
         finally:
             self._beat()
 

@@ -482,3 +482,33 @@ def test_nobody_sleeps_while_there_is_something_for_him(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({**flow, "exit_when_nodes_finish": True}), encoding="utf-8")
     ok(dora_run(file))
     assert reports(tmp_path, "counts") == [True]
+
+
+def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
+    sends = f"""{OPERATOR}
+            if kind != "INPUT":
+                return DoraStatus.CONTINUE
+            send_output("number", pa.array(["no number"]))
+            return DoraStatus.STOP
+    """
+    hears = f"""{OPERATOR}
+            if kind == "INPUT":
+                report(dora_event["value"].to_pylist())
+            return DoraStatus.CONTINUE
+    """
+    typed = "std/core/v1/Float64"
+    operators = [
+        operator("sends", inputs=TICK, outputs=["number"], output_types={"number": typed}),
+        operator("hears", inputs={"n": "ops/sends/number"}, input_types={"n": typed}),
+    ]
+    file = write(tmp_path, {"id": "ops", "operators": operators}, sends=sends, hears=hears)
+    outcome = ok(dora_run(file))
+    said = "type mismatch: ops/sends/number -> ops/hears/n: not std/core/v1/Float64: expected"
+    assert said in outcome.output
+    assert reports(tmp_path, "ops") == [["no number"]]
+    flow = yaml.safe_load(file.read_text(encoding="utf-8"))
+    flow["nodes"][0]["env"]["DORA_RUNTIME_TYPE_CHECK"] = "error"
+    file.write_text(yaml.safe_dump(flow), encoding="utf-8")
+    refused = dora_run(file)
+    assert refused.code == 1
+    assert "on_event failed on INPUT tick: TypeMismatchError: type mismatch:" in refused.output
