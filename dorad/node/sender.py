@@ -136,12 +136,16 @@ class Sender:
             self._lock.release()
         return True
 
+    def _late(self) -> str | None:
+        """Take an output of this sender that has new receivers, if there is one."""
+        late = self._session.late
+        return late.pop() if late else None
+
     def _catch_up(self) -> None:
         from dorad.node.latching import bring_up
 
         session = self._session
-        while session.late:
-            output = session.late.pop()
+        while (output := self._late()) is not None:
             outlets = session.outlets.get(output)
             last = self._unheard.pop(output, None)
             if outlets and not bring_up(outlets, self.pool, last, self._push_unheard):

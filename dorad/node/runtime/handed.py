@@ -181,6 +181,10 @@ class HandedInput:
         except IndexError:  # the last one was just displaced: another follows at once
             return True
 
+    def holds(self) -> bool:
+        """Tell whether the end of the input has to wait for what is here."""
+        return self.ready()
+
     def take(self) -> Event | None:
         """Return the next event, or None."""
         with self._room:

@@ -49,9 +49,13 @@ class Inbox(Receiver):
         return (
             session.packets != self._packets
             or session.lost
-            or (not self._stopped and bool(news.urgent or news.endings))
+            or (not self._stopped and self._has_news(news))
             or any(item.ready() for item in self._order)
         )
+
+    def _has_news(self, news: News) -> bool:
+        ending = bool(news.endings) and not self._must_wait(news.endings[0])
+        return ending or bool(news.urgent)
 
     def due_ns(self) -> int | None:
         """Return when the next tick is due, on CLOCK_MONOTONIC."""

@@ -30,6 +30,7 @@ from dorad.node.runtime.outbox import OperatorSender, Outbox
 from dorad.node.runtime.program import OperatorError, Program
 from dorad.node.runtime.pulse import Pulse
 from dorad.node.runtime.status import DoraStatus
+from dorad.shm.layout import RING_LATCHED
 from dorad.shm.pool import DEFAULT_KEEP
 from dorad.shm.spin import Spin
 
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dorad.node.events import Event
+    from dorad.node.inputs import RingInput
     from dorad.node.runtime.inbox import Served
     from dorad.node.runtime.program import Send
     from dorad.node.session import Session
-    from dorad.node.typecheck import PortCheck
+    from dorad.node.typecheck import PortCheck, TypeChecks
+    from dorad.shm.ring import Inlet
 
 LAST_WORDS_S = 2.0
 """Seconds that operators have to end when another one of their process has failed."""
@@ -96,6 +99,19 @@ class _Desk(NamedTuple):
     sender: OperatorSender
 
 
+class _OwnTypes:
+    """The types of one operator's inputs, by its own names for them; see `TypeChecks.input`."""
+
+    def __init__(self, types: TypeChecks, operator: str) -> None:
+        self._types = types
+        self._operator = operator
+
+    def input(self, input_id: str, source: str | None, inlet: Inlet, clock: Clock) -> RingInput:
+        served = self._types.input(f"{self._operator}/{input_id}", source, inlet, clock)
+        served.id = input_id
+        return served
+
+
 class Runtime:
     """The operators of one node and what they share. Made when the start barrier opens."""
 
@@ -126,6 +142,8 @@ class Runtime:
         self._hall = Hall(session) if len(programs) > 1 else None
         self._inboxes: dict[str, Inbox] = {}
         self._desks = [self._desk_of(program) for program in programs]
+        session.catch_up = self._catch_up
+        self._catch_up()
         forking.watch(self)
         gc.collect()
         gc.freeze()
@@ -145,7 +163,7 @@ class Runtime:
         self._inboxes[name] = inbox
         keep = self._config["keep_bytes"]
         beat = self._beat_of(name)
-        sender = OperatorSender(session, clock, DEFAULT_KEEP if keep is None else keep, beat)
+        sender = OperatorSender(name, session, clock, DEFAULT_KEEP if keep is None else keep, beat)
         warn = functools.partial(self._log, "warn")
         outbox = Outbox(name, session, sender, clock, self._handed, beat, warn)
         if self._types is not None:
@@ -160,11 +178,10 @@ class Runtime:
         session = self._session
         full = f"{operator}/{item['id']}"
         within = item["source"] == self._config["node_id"]
-        if not within or any(item[key] for key in item.keys() - _OF_A_RING):
-            named = {**item, "id": full}
-            made = _input(session, clock, self._epoch_ns, self._types, named)
-            made.id = item["id"]
-            return made
+        latched = session.box.words[item["ring"] + RING_LATCHED]
+        if not within or latched or any(item[key] for key in item.keys() - _OF_A_RING):
+            types = self._types and _OwnTypes(self._types, operator)
+            return _input(session, clock, self._epoch_ns, types, {}, item)  # type: ignore[arg-type]
         ring = ring_at(session.box.words, item["ring"])
         wake = functools.partial(self._wake, operator)
         handed = HandedInput(item["id"], session.box.words, ring, clock, wake)
@@ -174,6 +191,11 @@ class Runtime:
                 handed.look = functools.partial(_look, handed, check, self._config["node_id"])
         self._handed[handed.ring] = handed
         return handed
+
+    def _catch_up(self) -> bool:
+        """Let each sender give new receivers what was sent last; see `Sender.catch_up`."""
+        busy = [desk for desk in self._desks if not desk.sender.catch_up()]
+        return not busy
 
     def _wake(self, operator: str) -> None:
         if self._hall is not None:

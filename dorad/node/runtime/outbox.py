@@ -22,9 +22,20 @@ if TYPE_CHECKING:
 class OperatorSender(Sender):
     """A sender that can leave out the receivers that are reached in another way."""
 
-    def __init__(self, session: Session, clock: Clock, keep: int, beat: Callable[[], None]) -> None:
+    def __init__(
+        self, operator: str, session: Session, clock: Clock, keep: int, beat: Callable[[], None]
+    ) -> None:
         super().__init__(session, clock, keep)
+        self._own = f"{operator}/"
         self._beat = beat
+
+    def _late(self) -> str | None:
+        late = self._session.late
+        for output in [*late]:
+            if output.startswith(self._own):
+                late.discard(output)
+                return output
+        return None
 
     def send_to(self, outlets: tuple[Outlet, ...], array: Any, meta: bytes) -> None:
         """Send an Arrow array to some of the receivers of an output.

@@ -512,3 +512,39 @@ def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
     refused = dora_run(file)
     assert refused.code == 1
     assert "on_event failed on INPUT tick: TypeMismatchError: type mismatch:" in refused.output
+
+
+def test_latched_and_limited_inputs_of_operators(tmp_path: Path) -> None:
+    once = f"""{OPERATOR}
+            if kind == "INPUT":
+                self.count += 1
+                send_output("map", pa.array([self.count]))
+                send_output("fast", pa.array([self.count]))
+            return DoraStatus.STOP if self.count == 20 else DoraStatus.CONTINUE
+    """
+    hears = f"""{OPERATOR}
+            if kind == "INPUT":
+                report([dora_event["id"], dora_event["value"][0].as_py()])
+            return DoraStatus.CONTINUE
+    """
+    inputs = {
+        "map": {"source": "first/once/map", "latched": True},
+        "fast": {"source": "first/once/fast", "max_rate_hz": 10, "queue_size": 1},
+    }
+    file = write(
+        tmp_path,
+        {"id": "first", "operators": [operator("once", inputs=TICK, outputs=["map", "fast"])]},
+        {"id": "ops", "operators": [operator("hears", inputs=inputs), operator("idle")]},
+        once=once,
+        hears=hears,
+        idle=hears,
+    )
+    flow = yaml.safe_load(file.read_text(encoding="utf-8"))
+    flow["nodes"][1]["operators"][1]["inputs"] = {"map": inputs["map"]}
+    file.write_text(yaml.safe_dump(flow), encoding="utf-8")
+    ok(dora_run(file))
+    seen = reports(tmp_path, "ops")
+    assert [number for name, number in seen if name == "map"][-1] == 20
+    fast = [number for name, number in seen if name == "fast"]
+    assert 0 < len(fast) < 20
+    assert fast[-1] == 20
