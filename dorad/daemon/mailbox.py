@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dorad.dataflow.model import NodeOutput, Timer
+from dorad.dataflow.model import NodeOutput, QueuePolicy, Timer
 from dorad.shm import create, doorbell, layout
 from dorad.shm.latch import outlet, samples_of
 from dorad.shm.mapping import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Input, Node
     from dorad.shm.ring import Outlet
 
-ROOM = 1 << 20
+ROOM = 1 << 21
 """Bytes of address space beyond its first rings that a mailbox has for rings added later."""
 
 
@@ -85,7 +85,9 @@ class Mailbox:
             create.ShmFullError: /dev/shm has no room for it.
         """
         items = node.all_inputs
-        plan = layout.plan([max(1, item.queue_size) for item in items])
+        plan = layout.plan(
+            [max(1, item.queue_size) for item in items], lanes=[_has_lane(node, item) for item in items]
+        )
         memory = create.create(plan.size, room=plan.size + ROOM)
         self._set_up(node, (memory, doorbell.create(), doorbell.create()))
         words = self._words
@@ -95,6 +97,7 @@ class Mailbox:
             words[ring.base + layout.RING_CAPACITY] = ring.capacity
             words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size
             self._latch(item.id, item.latched)
+            words[ring.base + layout.RING_LANE] = ring.lane
         words[layout.BOX_MAGIC] = layout.MAGIC
 
     def _set_up(self, node: Node, descriptors: Sequence[int]) -> None:
@@ -152,6 +155,7 @@ class Mailbox:
             entries=(base + layout.RING_WORDS) * layout.WORD,
             capacity=self._words[base + layout.RING_CAPACITY],
             queue_size=self._words[base + layout.RING_QUEUE_SIZE],
+            lane=self._words[base + layout.RING_LANE],
         )
 
     # -- rings added and taken away ----------------------------------------------------------
@@ -165,7 +169,7 @@ class Mailbox:
         words = self._words
         queue_size = max(1, item.queue_size)
         end = words[layout.BOX_END]
-        plan = layout.plan_ring(end, queue_size)
+        plan = layout.plan_ring(end, queue_size, lane=_has_lane(self.node, item))
         if plan.end <= self._mapping.size:
             try:
                 create.extend(self.memory, end, plan.end - end)
@@ -173,12 +177,14 @@ class Mailbox:
                 raise NoRoomError(str(error)) from None
             words[layout.BOX_END] = plan.end
             words[plan.base + layout.RING_CAPACITY] = plan.capacity
+            words[plan.base + layout.RING_LANE] = plan.lane
         else:
-            plan = self._reuse(item.id, queue_size)
+            plan = self._reuse(item.id, queue_size, lane=_has_lane(self.node, item))
         words[plan.base + layout.RING_QUEUE_SIZE] = queue_size
         words[plan.base + layout.RING_STATE] = self._state
         origin = (source, None) if source else _origin(item)
-        ring = Ring(item.id, plan, *origin, first=words[plan.base + layout.RING_HEAD])
+        first = words[plan.base + layout.RING_HEAD] + words[plan.base + layout.RING_LANE_HEAD]
+        ring = Ring(item.id, plan, *origin, first=first)
         self.rings[name] = ring
         # What a guest sends is not what the input's own source has sent.
         self._latch(name, item.latched and source is None)
@@ -218,7 +224,7 @@ class Mailbox:
             name = f"{input_id}#{number}"
         return name
 
-    def _reuse(self, input_id: str, queue_size: int) -> layout.RingPlan:
+    def _reuse(self, input_id: str, queue_size: int, *, lane: bool) -> layout.RingPlan:
         """Take a ring whose last producer and consumer are done with it, the longest free first.
 
         Indexes go on: a producer that still watches a sample of its own for this ring must find
@@ -226,7 +232,7 @@ class Mailbox:
         """
         need = layout.capacity_for(queue_size)
         for old in self._free:
-            if need <= old.capacity <= 4 * need:
+            if need <= old.capacity <= 4 * need and (old.lane or not lane):
                 break
         else:
             raise NoRoomError(
@@ -236,8 +242,10 @@ class Mailbox:
         self._free.remove(old)
         words = self._words
         head = words[old.base + layout.RING_HEAD]
+        lane_head = words[old.base + layout.RING_LANE_HEAD]
         words[old.base + layout.RING_TAIL] = head
-        words[old.base + layout.RING_RECEIVED] = head
+        words[old.base + layout.RING_LANE_TAIL] = lane_head
+        words[old.base + layout.RING_RECEIVED] = head + lane_head
         for word in (
             layout.RING_BYTES,
             layout.RING_LAST,
@@ -249,7 +257,7 @@ class Mailbox:
             layout.RING_MISSED,
         ):
             words[old.base + word] = 0
-        return layout.RingPlan(old.base, old.entries, old.capacity, queue_size)
+        return replace(old, queue_size=queue_size)
 
     def recycle(self, name: str) -> None:
         """Free a ring that no process pushes into or takes from any more."""
@@ -275,6 +283,7 @@ class Mailbox:
         for ring in self.rings.values():
             base = ring.plan.base
             self._words[base + layout.RING_TAIL] = self._words[base + layout.RING_HEAD]
+            self._words[base + layout.RING_LANE_TAIL] = self._words[base + layout.RING_LANE_HEAD]
 
     def close_rings(self) -> None:
         """Take note that nobody will read again."""
@@ -385,6 +394,17 @@ class Mailbox:
         for descriptor in (self.memory, self.bell, self.space):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def _has_lane(node: Node, item: Input) -> bool:
+    """Tell whether an input keeps what belongs to an exchange, which not all can that choose."""
+    return (
+        isinstance(item.source, NodeOutput)
+        and item.queue_policy is not QueuePolicy.LATEST
+        and not item.latched
+        and item.max_rate_hz is None
+        and not any(item.id in group.inputs for group in node.sync)
+    )
 
 
 def _origin(item: Input) -> tuple[str | None, int | None]:

@@ -82,6 +82,10 @@ class RingInput:
         """Tell whether the end of the input has to wait for what is here."""
         return self.ready()
 
+    def moved(self) -> bool:
+        """Tell whether an event seems to wait; any thread may ask."""
+        return self.inlet.moved()
+
     def take(self) -> Event | None:
         """Return the next event, or None.
 
@@ -208,6 +212,8 @@ class TimerInput:
     def holds(self) -> bool:
         """Tell whether the end of the input has to wait for a tick."""
         return self.ready()
+
+    moved = ready
 
     def take(self) -> Event | None:
         """Return the next tick's event, or None when none is due."""

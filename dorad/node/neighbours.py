@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from dorad.shm.lane import add_lane
 from dorad.shm.layout import (
     RING_CAPACITY,
+    RING_LANE,
     RING_LATCHED,
     RING_QUEUE_SIZE,
     RING_WORDS,
@@ -29,6 +31,7 @@ def ring_at(words: memoryview, base: int) -> RingPlan:
         entries=(base + RING_WORDS) * WORD,
         capacity=words[base + RING_CAPACITY],
         queue_size=words[base + RING_QUEUE_SIZE],
+        lane=words[base + RING_LANE],
     )
 
 
@@ -61,13 +64,14 @@ class _Met(Peer):
 class Neighbours:
     """All that came by descriptor. What is known already may come again: it changes nothing.
 
-    `outlets` are the receivers of each output; `spaces` the bells of nodes that wait for room here;
-    `segments` what is mapped, by number, and `retired` the numbers that were given back. `late` are
-    the outputs with a new receiver who wants what was sent last.
+    `outlets` are the receivers of each output, `receivers` their nodes' ids; `spaces` the bells of
+    nodes that wait for room here; `segments` what is mapped, by number, and `retired` the numbers
+    that were given back. `late` are the outputs with a new receiver who wants what was sent last.
     """
 
     def __init__(self) -> None:
         self.outlets: dict[str, tuple[Outlet, ...]] = {}
+        self.receivers: dict[str, tuple[str, ...]] = {}
         self.spaces: dict[str, int] = {}
         self.segments: dict[int, Mapping] = {}
         self.retired: set[int] = set()
@@ -137,17 +141,18 @@ class Neighbours:
             outlet = old.pop((id(peer), base), None)
             if outlet is None:
                 outlet = self._meet_outlet(output, peer, base, blocking)
-            outlet.blocking = blocking
+            outlet.blocking = outlet.lane.blocking = blocking
             new.append(outlet)
         for outlet in old.values():
-            outlet.closed = True
+            outlet.closed = outlet.lane.closed = True
+        self.receivers[output] = tuple(node for node, _, _ in to)
         # Those that never block come first, so that none of them waits for one that does.
         self.outlets[output] = tuple(sorted(new, key=lambda outlet: outlet.blocking))
 
     def _meet_outlet(self, output: str, peer: Peer, base: int, blocking: bool) -> Outlet:
         ring = ring_at(peer.words, base)
         if not peer.words[base + RING_LATCHED]:
-            return Outlet(peer, ring, blocking=blocking)
+            return add_lane(Outlet(peer, ring, blocking=blocking), ring)
         from dorad.shm.latch import LatchedOutlet  # few inputs are latched
 
         self.late.add(output)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import attach, forking, inputs, logbridge
 from dorad.node.clock import Clock, as_datetime
+from dorad.node.correlation import session_of
 from dorad.node.extensions import DaemonTable, Extended
 from dorad.node.identifiers import uuid7, well_formed
 from dorad.node.inputs import RingInput, TimerInput
@@ -24,6 +25,7 @@ from dorad.node.raw import SampleHandler
 from dorad.node.receiver import Receiver
 from dorad.node.sender import Sender
 from dorad.node.speech import Speaking
+from dorad.shm.lane import LanedInlet
 from dorad.shm.layout import RING_LATCHED
 from dorad.shm.pool import DEFAULT_KEEP
 from dorad.shm.ring import Inlet
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
     from dorad.node.session import Session
+    from dorad.shm.layout import RingPlan
     from dorad.node.typecheck import TypeChecks
     from dorad.shm.picking import PickingInlet
 
@@ -148,7 +151,7 @@ def _input(
 
         picking = PickingInlet(session.box, ring, session.segment, space)
         return _chosen(picking, clock, types, groups, item)
-    return _served(Inlet(session.box, ring, session.segment, space), clock, types, item)
+    return _served(_inlet(session, ring, space, item["id"]), clock, types, item)
 
 
 def _served(
@@ -172,6 +175,23 @@ def _chosen(
     from dorad.node import choosing
 
     return choosing.make(item, served, inlet, clock, groups)
+
+
+def _inlet(session: Session, ring: RingPlan, space: int | None, input_id: str) -> Inlet:
+    if not ring.lane:
+        return Inlet(session.box, ring, session.segment, space)
+    inlet = LanedInlet(session.box, ring, session.segment, space)
+    inlet.session_of = session_of
+    inlet.on_lost = functools.partial(_complain, session.config["node_id"], input_id)
+    return inlet
+
+
+def _complain(node_id: str, input_id: str, lost: int) -> None:
+    text = (
+        f"input `{input_id}`: {lost} messages with a request_id or goal_id were dropped: the queue "
+        "is full of newer ones; read faster, or give the input a larger `queue_size`"
+    )
+    logbridge.emit(logbridge.line(node_id, "error", text, None, None))
 
 
 def _lock_memory(session: Session) -> None:

@@ -107,17 +107,20 @@ class Receiver:
     def is_empty(self) -> bool:
         """Tell whether `try_recv` would find nothing."""
         self._session.refresh()
-        if self._news.changes and self._lock.acquire(False):
-            try:
+        locked = self._lock.acquire(False)
+        try:
+            if locked and self._news.changes:
                 self._change_inputs()
-            finally:
+            news = self._news
+            if not self._stopped and (
+                news.urgent or (news.endings and not (locked and self._must_wait(news.endings[0])))
+            ):
+                return False
+            # While another thread receives, it alone may look closely.
+            return not any(item.ready() if locked else item.moved() for item in self._order)
+        finally:
+            if locked:
                 self._lock.release()
-        news = self._news
-        if not self._stopped and (
-            news.urgent or (news.endings and not self._must_wait(news.endings[0]))
-        ):
-            return False
-        return not any(item.ready() for item in self._order)
 
     # -- which inputs there are --------------------------------------------------------------
 
@@ -205,10 +208,16 @@ class Receiver:
         Called right after a poll that found nothing, so that nothing can come between unnoticed.
         """
         watched = [(ring.head_at, ring.tail) for ring in self._rings]
+        watched += [(ring.lane_head_at, ring.lane_tail) for ring in self._rings if ring.lane_tail]
         watched.append((BOX_MAIL, self._mail))
         if self._choosy:
             watched += [word for item in self._choosy if (word := item.watched()) is not None]
         return watched
+
+    def _lane_opened(self) -> bool:
+        """Tell whether something has come over a lane that was never used before."""
+        words = self._words
+        return any(words[ring.lane_head_at] for ring in self._rings if not ring.lane_tail)
 
     def _moved(self, watched: list[tuple[int, int]]) -> bool:
         """Tell, without a system call, whether one of the words has moved."""
@@ -224,7 +233,9 @@ class Receiver:
         A sending thread may have read, and so taken off the socket, what the daemon has said.
         """
         fence()
-        return not self._moved(watched) and self._session.packets == self._packets
+        if self._moved(watched) or self._lane_opened():
+            return False
+        return self._session.packets == self._packets
 
     def _due_ns(self, deadline: int | None) -> int | None:
         """Return the nearer of the next tick and the deadline, on CLOCK_MONOTONIC."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
 from dorad.node.born import BornArrays
+from dorad.node.correlation import MARKING, flags_of
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE
@@ -54,7 +55,11 @@ class Sender:
             RuntimeError: `data` is no Arrow data, or /dev/shm is full.
             TypeError, OverflowError: the metadata cannot be sent.
         """
-        meta = metadata_codec.encode(metadata) if metadata else b""
+        meta, flags = b"", 0
+        if metadata:
+            meta = metadata_codec.encode(metadata)
+            if not MARKING.isdisjoint(metadata):
+                flags = flags_of(metadata)
         encode = self._encode
         if encode is None:
             encode = self._encode = self._load_encoder()
@@ -69,15 +74,16 @@ class Sender:
             if found is None:
                 encoded = encode(data)
                 if outlets:
-                    self._push(outlets, encoded, meta, None)
+                    self._push(outlets, encoded, meta, None, flags)
                 else:
                     self._keep(output, encoded, meta, None)
             else:
                 array, encoded = found
+                sample = None if array is None else array.sample
                 if outlets:
-                    self._push(outlets, encoded, meta, None if array is None else array.sample)
+                    self._push(outlets, encoded, meta, sample, flags)
                 else:
-                    self._keep(output, encoded, meta, None if array is None else array.sample)
+                    self._keep(output, encoded, meta, sample)
                 if array is not None:
                     array.freeze()
         finally:
@@ -90,20 +96,22 @@ class Sender:
         from dorad.shm.arrow import UINT8_CODE
 
         meta = metadata_codec.encode(metadata) if metadata else b""
+        flags = flags_of(metadata) if metadata else 0
         with self._lock:
             self._read_mail()
             outlets = self._session.outlets.get(output, ())
             encoded: Encoded = (UINT8_CODE, length, 0, length, ())
             if not outlets:
                 self._keep(output, encoded, meta, sample)
-            self._push(outlets, encoded, meta, sample)
+            self._push(outlets, encoded, meta, sample, flags)
 
     def send_encoded(self, output: str, encoded: Encoded, metadata: dict[str, Any] | None) -> None:
         """Send an array that is ready to be placed; see `dorad.shm.arrow.encode`."""
         meta = metadata_codec.encode(metadata) if metadata else b""
+        flags = flags_of(metadata) if metadata else 0
         with self._lock:
             self._read_mail()
-            self._push(self._session.outlets.get(output, ()), encoded, meta, None)
+            self._push(self._session.outlets.get(output, ()), encoded, meta, None, flags)
 
     # -- receivers that come late ------------------------------------------------------------
 
@@ -155,7 +163,7 @@ class Sender:
                 )
 
     def _push_unheard(self, outlets: tuple[Outlet, ...], last: Unheard) -> None:
-        self._push_sample(outlets, last.encoded, last.meta, None, last.stamp)
+        self._push_sample(outlets, last.encoded, last.meta, None, last.stamp, 0)
         fence()
         for outlet in outlets:
             outlet.peer.wake()
@@ -186,20 +194,28 @@ class Sender:
         return encode
 
     def _push(
-        self, outlets: tuple[Outlet, ...], encoded: Encoded, meta: bytes, sample: Sample | None
+        self,
+        outlets: tuple[Outlet, ...],
+        encoded: Encoded,
+        meta: bytes,
+        sample: Sample | None,
+        flags: int,
     ) -> None:
         code, length, nulls, size, parts = encoded
+        if flags:
+            outlets = tuple([outlet.lane for outlet in outlets])
         stamp = self._clock.now()
         meta_size = len(meta)
         try:
             if sample is None and size + meta_size <= INLINE:
-                entry = _pack(stamp, length, nulls, size, 0, 0, 0, 0, meta_size, code, 0, 0) + meta
+                entry = _pack(stamp, length, nulls, size, 0, 0, 0, 0, meta_size, code, 0, flags)
+                entry += meta
                 entry += parts[0][1] if len(parts) == 1 else _joined(parts, size)
                 for outlet in outlets:
                     if not outlet.blocking or self._has_room(outlet, outlets):
                         outlet.push(entry, size, stamp)
             else:
-                self._push_sample(outlets, encoded, meta, sample, stamp)
+                self._push_sample(outlets, encoded, meta, sample, stamp, flags)
         finally:
             # Also if a signal's handler raises while we wait: some have been given it by now.
             fence()
@@ -218,6 +234,7 @@ class Sender:
         meta: bytes,
         sample: Sample | None,
         stamp: int,
+        flags: int,
     ) -> None:
         code, length, nulls, size, parts = encoded
         meta_size = len(meta)
@@ -234,7 +251,7 @@ class Sender:
             if sample is not None:
                 at, home = sample.offset, sample.segment.number
             entry = _pack(
-                stamp, length, nulls, size, at, meta_at, home, meta_home, meta_size, code, 0, 0
+                stamp, length, nulls, size, at, meta_at, home, meta_home, meta_size, code, 0, flags
             )
             entry += meta
             for outlet in outlets:

@@ -5,7 +5,12 @@ more rings can follow while the node runs. All words are 64 bits, native order; 
 writer, and words of different writers lie on different cache lines of 64 bytes.
 
     mailbox:  header | ring of input 0 | ring of input 1 | ...
-    ring:     8 lines of words | capacity x 256 bytes of entries
+    ring:     8 lines of words | capacity x 256 bytes of entries | its lane, if it has one
+    lane:     capacity words | capacity x 256 bytes of entries
+
+The lane is a second ring over the same words: messages that belong to an exchange, and those that
+say `flush`, go there, so that newer ordinary ones do not displace them. The word of each of its
+entries says how many ordinary messages were pushed before it.
 """
 
 from __future__ import annotations
@@ -34,17 +39,21 @@ BOX_WORDS = 4 * LINE
 # Words of a ring header, relative to the ring.
 RING_CAPACITY = 0
 RING_QUEUE_SIZE = 1
+RING_LANE = 2  # daemon: the first byte of its lane; 0 = it has none, all goes into the one ring
 RING_HEAD = 1 * LINE  # producer: messages pushed, ever
 RING_BYTES = 1 * LINE + 1  # producer: payload bytes pushed, ever
 RING_LAST = 1 * LINE + 2  # producer: timestamp of the newest message, ns
 RING_WAITING = 1 * LINE + 3  # producer: non-zero while it waits for room
 RING_REFUSED = 1 * LINE + 4  # producer: messages given up because the dataflow was stopping
+RING_LANE_HEAD = 1 * LINE + 5  # producer: messages pushed into the lane, ever
+RING_FLUSHED = 1 * LINE + 6  # producer: LANE_HEAD after the last message that says `flush`
 RING_TAIL = 2 * LINE  # consumer: messages taken or skipped, ever
 RING_RECEIVED = 2 * LINE + 1  # consumer: messages taken, ever
 RING_LATENCY_SUM = 2 * LINE + 2  # consumer: sum of the times from sending to taking, ns
 RING_LATENCY_DIFF = 2 * LINE + 3  # consumer: sum of how much successive such times differed, ns
 RING_LATE_MAX = 2 * LINE + 4  # consumer of a timer: the longest it has taken to take a tick, ns
 RING_MISSED = 2 * LINE + 5  # consumer of a timer: ticks taken after their deadline, or never
+RING_LANE_TAIL = 2 * LINE + 6  # consumer: messages taken or skipped from the lane, ever
 RING_STATE = 3 * LINE  # daemon: one of STATE_*
 RING_LATCHED = 3 * LINE + 1  # daemon: non-zero where the newest message is kept; see `latch.py`
 RING_HAZARDS = 4 * LINE  # consumer: samples it borrows, 0 where free
@@ -59,6 +68,9 @@ STATE_CLOSED = 2  # nobody will read it again; nobody pushes
 # payload segment, metadata segment (0 = in the entry), metadata bytes, type code, flags.
 ENTRY = struct.Struct("=QQQQQQIIIBBH")
 ENTRY_SIZE = 256
+ENTRY_FLAGS = ENTRY.size - 2  # the byte of an entry where its flags begin
+CORRELATED = 1  # has a request_id, a goal_id or a goal_status
+FLUSH = 2  # says `flush`: what is older of its session is void
 INLINE = ENTRY_SIZE - ENTRY.size
 
 MIN_CAPACITY = 16
@@ -66,16 +78,22 @@ MIN_CAPACITY = 16
 
 @dataclass(frozen=True, slots=True)
 class RingPlan:
-    """One ring in a mailbox: `base` is its first word, `entries` its first entry's byte."""
+    """One ring in a mailbox: `base` is its first word, `entries` its first entry's byte.
+
+    `lane` is the first byte of its lane, 0 if it has none.
+    """
 
     base: int
     entries: int
     capacity: int
     queue_size: int
+    lane: int = 0
 
     @property
     def end(self) -> int:
         """The first byte after it."""
+        if self.lane:
+            return self.lane + self.capacity * (WORD + ENTRY_SIZE)
         return self.entries + self.capacity * ENTRY_SIZE
 
 
@@ -96,22 +114,30 @@ def capacity_for(queue_size: int) -> int:
     return max(MIN_CAPACITY, 1 << max(queue_size, 1).bit_length())
 
 
-def plan_ring(offset: int, queue_size: int) -> RingPlan:
+def plan_ring(offset: int, queue_size: int, *, lane: bool = False) -> RingPlan:
     """Lay out a ring that starts at byte `offset`, a multiple of a cache line."""
+    entries = offset + RING_WORDS * WORD
+    capacity = capacity_for(queue_size)
     return RingPlan(
         base=offset // WORD,
-        entries=offset + RING_WORDS * WORD,
-        capacity=capacity_for(queue_size),
+        entries=entries,
+        capacity=capacity,
         queue_size=queue_size,
+        lane=entries + capacity * ENTRY_SIZE if lane else 0,
     )
 
 
-def plan(queue_sizes: Sequence[int], *, page: int = 4096) -> MailboxPlan:
-    """Lay out a mailbox with one ring for each queue size (>= 1), in order."""
+def plan(
+    queue_sizes: Sequence[int], *, lanes: Sequence[bool] = (), page: int = 4096
+) -> MailboxPlan:
+    """Lay out a mailbox with one ring for each queue size (>= 1), in order.
+
+    `lanes` tells which of them have a lane; without it none has.
+    """
     rings: list[RingPlan] = []
     offset = BOX_WORDS * WORD
-    for queue_size in queue_sizes:
-        rings.append(plan_ring(offset, queue_size))
+    for queue_size, lane in zip(queue_sizes, lanes or [False] * len(queue_sizes), strict=True):
+        rings.append(plan_ring(offset, queue_size, lane=lane))
         offset = rings[-1].end
     return MailboxPlan(tuple(rings), -(-offset // page) * page)
 

@@ -7,8 +7,10 @@ Counting follows from three words:
     queued   = min(HEAD - TAIL, queue_size)
     dropped  = TAIL - RECEIVED + max(0, HEAD - TAIL - queue_size)
 
-Skipping moves TAIL alone, and taking moves TAIL before RECEIVED, so the counts are exact even for a
-consumer killed between two stores: the message that it was taking is lost, and counts as dropped.
+Where there is a lane (see `lane.py`), HEAD stands for HEAD + LANE_HEAD, and TAIL for TAIL +
+LANE_TAIL; RECEIVED counts both. Skipping moves TAIL alone, and taking moves TAIL before RECEIVED,
+so the counts are exact even for a consumer killed between two stores: the message that it was
+taking is lost, and counts as dropped.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from dorad.shm.layout import (
     RING_BYTES,
     RING_HAZARDS,
     RING_HEAD,
+    RING_LANE_HEAD,
+    RING_LANE_TAIL,
     RING_LAST,
     RING_LATENCY_DIFF,
     RING_LATENCY_SUM,
@@ -78,9 +82,9 @@ def counters(words: memoryview, base: int) -> Counters:
     while True:
         received = words[base + RING_RECEIVED]
         acquire()
-        tail = words[base + RING_TAIL]
+        tail = words[base + RING_TAIL] + words[base + RING_LANE_TAIL]
         acquire()
-        head = words[base + RING_HEAD]
+        head = words[base + RING_HEAD] + words[base + RING_LANE_HEAD]
         acquire()
         # What a busy consumer has taken between the looks must not seem dropped.
         if words[base + RING_RECEIVED] == received:
@@ -118,7 +122,10 @@ class Peer:
 
 
 class Outlet:
-    """The producer's end of an edge."""
+    """The producer's end of an edge.
+
+    `lane` is where messages go that belong to an exchange: this very ring unless it has a lane.
+    """
 
     __slots__ = (
         "_bytes",
@@ -137,9 +144,12 @@ class Outlet:
         "blocking",
         "closed",
         "head",
+        "lane",
         "peer",
         "queue_size",
     )
+
+    lane: Outlet
 
     def __init__(self, peer: Peer, ring: RingPlan, *, blocking: bool) -> None:
         """Continue the edge where its last producer stopped."""
@@ -149,6 +159,7 @@ class Outlet:
         self.base = base
         self.blocking = blocking
         self.closed = False
+        self.lane = self
         self.queue_size = ring.queue_size
         self.head: int = words[base + RING_HEAD]
         self._words = words
@@ -195,10 +206,10 @@ class Outlet:
     def full(self) -> bool:
         """Tell whether a consumer that reads has no room for one more."""
         words = self._words
-        return (
-            self.head - words[self._tail_at] >= self.queue_size
-            and words[self._state_at] == STATE_ATTACHED
-        )
+        base = self.base
+        waiting = words[base + RING_HEAD] - words[base + RING_TAIL]
+        waiting += words[base + RING_LANE_HEAD] - words[base + RING_LANE_TAIL]
+        return waiting >= self.queue_size and bool(words[self._state_at] == STATE_ATTACHED)
 
     def announce_waiting(self, waiting: bool) -> None:
         """Ask the consumer to ring the space bell when it has taken something, or no longer."""
@@ -221,7 +232,10 @@ class Outlet:
 
 
 class Inlet:
-    """The consumer's end of an edge. `head_at` is the word that moves when something comes."""
+    """The consumer's end of an edge, without a lane.
+
+    `head_at` and `lane_head_at` are the words that move when something comes.
+    """
 
     __slots__ = (
         "_entries",
@@ -242,6 +256,8 @@ class Inlet:
         "_words",
         "base",
         "head_at",
+        "lane_head_at",
+        "lane_tail",
         "limit",
         "queue_size",
         "tail",
@@ -268,6 +284,8 @@ class Inlet:
         self._entries = ring.entries
         self._mask = ring.capacity - 1
         self.head_at = base + RING_HEAD
+        self.lane_head_at = base + RING_LANE_HEAD
+        self.lane_tail: int = box.words[base + RING_LANE_TAIL]
         self._tail_at = base + RING_TAIL
         self._received_at = base + RING_RECEIVED
         self._waiting_at = base + RING_WAITING
@@ -291,6 +309,11 @@ class Inlet:
             self.limit is None or self.tail < self.limit
         )
 
+    def moved(self) -> bool:
+        """Tell whether something has come; any thread may ask."""
+        words = self._words
+        return bool(words[self.head_at] != self.tail or words[self.lane_head_at] != self.lane_tail)
+
     def freeze(self) -> None:
         """Take no more than what is queued now."""
         self.limit = self._words[self.head_at]
@@ -304,6 +327,19 @@ class Inlet:
         self.tail += count
         self._words[self._tail_at] = self.tail
 
+    def _lane_next(self) -> bool | None:
+        """Tell whether the next message is one of the lane; None if there is none at all.
+
+        Here there is no use for a lane: what comes there nevertheless is dropped.
+        """
+        self.lane_tail = self._words[self.lane_head_at]
+        self._words[self.base + RING_LANE_TAIL] = self.lane_tail
+        return False
+
+    def _take_from_lane(self) -> Taken | None:
+        """Take the next message of the lane, or None if it was overtaken."""
+        raise NotImplementedError
+
     def take(self) -> Taken | None:
         """Take the next message, or None when there is none.
 
@@ -313,21 +349,36 @@ class Inlet:
         words = self._words
         while True:
             head = words[self.head_at]
-            tail = self.tail
-            if head == tail or (self.limit is not None and tail >= self.limit):
-                return None
             if not STRONG_ORDER:
                 acquire()
-            if head - tail > self.queue_size:
-                self._skip(head - tail - self.queue_size)
-                continue
-            taken = self._read(self._entries + (tail & self._mask) * ENTRY_SIZE)
-            if words[self.head_at] - tail > self.queue_size:
-                # The producer lapped us while we read; a borrow ends as `taken` goes.
-                continue
+            taken = None
+            if words[self.lane_head_at] != self.lane_tail:
+                # Looked at after `head`: nothing in the ring is newer than what the lane shows.
+                lane = self._lane_next()
+                if lane is None:
+                    return None
+                if lane:
+                    taken = self._take_from_lane()
+                    if taken is None:
+                        continue
+                else:
+                    head = words[self.head_at]
+                    if not STRONG_ORDER:
+                        acquire()
             if taken is None:
-                raise LookupError("a message lies in a segment that was never shared")
-            self.tail = words[self._tail_at] = tail + 1
+                tail = self.tail
+                if head == tail or (self.limit is not None and tail >= self.limit):
+                    return None
+                if head - tail > self.queue_size:
+                    self._skip(head - tail - self.queue_size)
+                    continue
+                taken = self._read(self._entries + (tail & self._mask) * ENTRY_SIZE)
+                if words[self.head_at] - tail > self.queue_size:
+                    # The producer lapped us while we read; a borrow ends as `taken` goes.
+                    continue
+                if taken is None:
+                    raise LookupError("a message lies in a segment that was never shared")
+                self.tail = words[self._tail_at] = tail + 1
             if not STRONG_ORDER:
                 release()
             self._received = words[self._received_at] = self._received + 1

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dorad.shm import create, doorbell, layout
+from dorad.shm.lane import LanedInlet, add_lane
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool, Sample
 from dorad.shm.ring import Counters, Inlet, Outlet, Peer, counters
@@ -30,17 +31,18 @@ class Edge:
         self.peer = Peer(box, bells[0])
         self.space = bells[1]
         self.blocking = blocking
-        self.outlet = Outlet(self.peer, ring, blocking=blocking)
+        self.outlet = self.new_outlet()
         self.inlet = self.new_inlet()
         self.pool = Pool(self._grow, self.retired.append, keep=0)
 
     def new_inlet(self) -> Inlet:
         """A consumer that starts where the last one stopped."""
-        return Inlet(self.box, self.ring, self.segments.get, self.space if self.blocking else None)
+        kind = LanedInlet if self.ring.lane else Inlet
+        return kind(self.box, self.ring, self.segments.get, self.space if self.blocking else None)
 
     def new_outlet(self) -> Outlet:
         """A producer that starts where the last one stopped."""
-        return Outlet(self.peer, self.ring, blocking=self.blocking)
+        return add_lane(Outlet(self.peer, self.ring, blocking=self.blocking), self.ring)
 
     def _grow(self, size: int) -> tuple[int, Mapping]:
         memory = create.create(size)
@@ -50,23 +52,27 @@ class Edge:
         os.close(memory)
         return number, mapping
 
-    def push(self, payload: bytes, metadata: bytes = b"", stamp: int = 1) -> None:
+    def push(
+        self, payload: bytes, metadata: bytes = b"", stamp: int = 1, *, flags: int = 0
+    ) -> None:
         """Send bytes inline."""
         entry = layout.ENTRY.pack(
-            stamp, len(payload), 0, len(payload), 0, 0, 0, 0, len(metadata), 5, 0, 0
+            stamp, len(payload), 0, len(payload), 0, 0, 0, 0, len(metadata), 5, 0, flags
         )
-        self.outlet.push(entry + metadata + payload, len(payload), stamp)
+        outlet = self.outlet.lane if flags else self.outlet
+        outlet.push(entry + metadata + payload, len(payload), stamp)
 
-    def push_sample(self, payload: bytes) -> Sample:
+    def push_sample(self, payload: bytes, *, flags: int = 0) -> Sample:
         """Send bytes in a sample of the pool."""
         sample = self.pool.take(len(payload))
         sample.write(0, payload)
         size = len(payload)
         entry = layout.ENTRY.pack(
-            1, size, 0, size, sample.offset, 0, sample.segment.number, 0, 0, 5, 0, 0
+            1, size, 0, size, sample.offset, 0, sample.segment.number, 0, 0, 5, 0, flags
         )
-        index = self.outlet.push(entry, size, 1)
-        self.pool.sent(sample, [(self.outlet, index)])
+        outlet = self.outlet.lane if flags else self.outlet
+        index = outlet.push(entry, size, 1)
+        self.pool.sent(sample, [(outlet, index)])
         return sample
 
     def take(self) -> bytes | None:
@@ -89,9 +95,9 @@ def content(taken: Taken) -> bytes:
 
 
 @contextmanager
-def edge(queue_size: int = 10, *, blocking: bool = False) -> Iterator[Edge]:
+def edge(queue_size: int = 10, *, blocking: bool = False, lane: bool = False) -> Iterator[Edge]:
     """An edge between two ends in this process, its consumer attached."""
-    plan = layout.plan([queue_size])
+    plan = layout.plan([queue_size], lanes=[lane])
     memory = create.create(plan.size)
     bells = [doorbell.create(), doorbell.create()]
     box = Mapping(memory)
@@ -99,6 +105,7 @@ def edge(queue_size: int = 10, *, blocking: bool = False) -> Iterator[Edge]:
     (ring,) = plan.rings
     box.words[ring.base + layout.RING_CAPACITY] = ring.capacity
     box.words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size
+    box.words[ring.base + layout.RING_LANE] = ring.lane
     box.words[ring.base + layout.RING_STATE] = layout.STATE_ATTACHED
     try:
         yield Edge(box, ring, bells, blocking)

@@ -1,0 +1,283 @@
+"""The lane of an edge: a second ring for messages that newer ordinary ones must not displace.
+
+A queue of `queue_size` messages with `drop_oldest` gives up its oldest ordinary message first.
+Those that belong to an exchange (a request, a goal, their answers) are given up only for newer ones
+of their kind. With both kinds in rings of their own, what it holds follows from four words:
+
+    kept     = min(LANE_HEAD - LANE_TAIL, queue_size)       the newest of the lane
+    ordinary = min(HEAD - TAIL, queue_size - kept)          the newest of the ring
+
+however the messages came, and whenever the consumer looks. So each ring keeps the protocol of
+`ring.py`, word for word, and nobody waits. Each entry of the lane says how many ordinary messages
+were pushed before it, which puts the two back into the order of sending.
+
+A message that says `flush` goes into the lane, too. It voids the ordinary messages before it that
+have its `session_id` (all of them if it has none); the consumer skips them, and they count as
+dropped. Until it looks, they take up their place in the queue.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorad.shm.fence import STRONG_ORDER, acquire, release
+from dorad.shm.layout import (
+    CORRELATED,
+    ENTRY,
+    ENTRY_FLAGS,
+    ENTRY_SIZE,
+    FLUSH,
+    RING_FLUSHED,
+    RING_LANE_HEAD,
+    RING_LANE_TAIL,
+    WORD,
+    RingPlan,
+)
+from dorad.shm.ring import Inlet, Outlet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.shm.borrow import Taken
+    from dorad.shm.mapping import Mapping
+
+_unpack = ENTRY.unpack_from
+
+
+class Lane(Outlet):
+    """The producer's end of a lane; all but its entries, head and tail are those of the ring."""
+
+    __slots__ = ("_flushed_at", "_marks", "_ring")
+
+    def __init__(self, ring: Outlet, plan: RingPlan) -> None:
+        """Continue the lane of `ring` where its last producer stopped."""
+        base = ring.base
+        self._ring = ring
+        self._marks = plan.lane // WORD
+        self._flushed_at = base + RING_FLUSHED
+        self.peer = ring.peer
+        self.base = base
+        self.lane = self
+        self.blocking = ring.blocking
+        self.closed = ring.closed
+        self.queue_size = ring.queue_size
+        self.head = ring.peer.words[base + RING_LANE_HEAD]
+        self._words = ring._words
+        self._memory = ring._memory
+        self._entries = plan.lane + plan.capacity * WORD
+        self._mask = ring._mask
+        self._head_at = base + RING_LANE_HEAD
+        self._tail_at = base + RING_LANE_TAIL
+        self._bytes_at = ring._bytes_at
+        self._last_at = ring._last_at
+        self._waiting_at = ring._waiting_at
+        self._state_at = ring._state_at
+        self._hazards = ring._hazards
+
+    def push(self, entry: bytes, size: int, stamp: int) -> int:
+        """Append an entry, which comes after all that the ring has now; return its index."""
+        head = self.head
+        slot = head & self._mask
+        at = self._entries + slot * ENTRY_SIZE
+        self._memory[at : at + len(entry)] = entry
+        words = self._words
+        ring = self._ring
+        words[self._marks + slot] = ring.head
+        ring._bytes += size
+        words[self._bytes_at] = ring._bytes
+        words[self._last_at] = stamp
+        if entry[ENTRY_FLAGS] & FLUSH:
+            words[self._flushed_at] = head + 1
+        if not STRONG_ORDER:
+            release()
+        self.head = words[self._head_at] = head + 1
+        return head
+
+
+def add_lane(ring: Outlet, plan: RingPlan) -> Outlet:
+    """Give a producer's end the lane that its plan has, if any; return it."""
+    if plan.lane:
+        ring.lane = Lane(ring, plan)
+    return ring
+
+
+class _Flush(NamedTuple):
+    """A message of the lane that says `flush`: and how many ordinary messages it follows."""
+
+    at: int
+    before: int
+    session: Any
+
+
+class LanedInlet(Inlet):
+    """The consumer's end of an edge with a lane.
+
+    `session_of` tells the `session_id` that metadata, as bytes, have. `on_lost` is called with how
+    many messages of an exchange had to be dropped.
+    """
+
+    __slots__ = (
+        "_flushed_at",
+        "_flushes",
+        "_lane_entries",
+        "_lane_limit",
+        "_lane_tail_at",
+        "_marks",
+        "_scanned",
+        "on_lost",
+        "session_of",
+    )
+
+    def __init__(
+        self,
+        box: Mapping,
+        ring: RingPlan,
+        segments: Callable[[int], Mapping | None],
+        space_bell: int | None,
+    ) -> None:
+        """Continue the edge where its last consumer stopped; see `Inlet`."""
+        super().__init__(box, ring, segments, space_bell)
+        self._marks = ring.lane // WORD
+        self._lane_entries = ring.lane + ring.capacity * WORD
+        self._lane_tail_at = ring.base + RING_LANE_TAIL
+        self._flushed_at = ring.base + RING_FLUSHED
+        self._lane_limit: int | None = None
+        self._flushes: list[_Flush] = []
+        self._scanned = 0
+        self.session_of: Callable[[bytes], Any] = lambda _: None
+        self.on_lost: Callable[[int], None] = lambda _: None
+
+    def ready(self) -> bool:
+        """Tell whether `take` would return a message; skips what is void."""
+        words = self._words
+        head = words[self.head_at]
+        if not STRONG_ORDER:
+            acquire()
+        if words[self.lane_head_at] != self.lane_tail:
+            return self._lane_next() is not None
+        return head != self.tail and (self.limit is None or self.tail < self.limit)
+
+    def freeze(self) -> None:
+        """Take no more than what is queued now."""
+        super().freeze()
+        self._lane_limit = self._words[self.lane_head_at]
+
+    def discard(self) -> None:
+        """Drop, and count, all that is queued."""
+        self._skip_lane(self._words[self.lane_head_at] - self.lane_tail)
+        super().discard()
+
+    def _skip_lane(self, count: int) -> None:
+        self.lane_tail += count
+        self._words[self._lane_tail_at] = self.lane_tail
+
+    def _lane_next(self) -> bool | None:
+        words = self._words
+        while True:
+            lane_head = words[self.lane_head_at]
+            if not STRONG_ORDER:
+                acquire()
+            # Looked at after the lane: all that came before what the lane shows is in the ring.
+            head = words[self.head_at]
+            if not STRONG_ORDER:
+                acquire()
+            kept = lane_head - self.lane_tail
+            if kept > self.queue_size:
+                lost = kept - self.queue_size
+                self._skip_lane(lost)
+                self.on_lost(lost)
+                continue
+            ordinary = head - self.tail
+            if ordinary > self.queue_size - kept:
+                self._skip(ordinary - self.queue_size + kept)
+                self._room()
+            before = words[self._marks + (self.lane_tail & self._mask)]
+            if words[self.lane_head_at] - self.lane_tail > self.queue_size:
+                continue
+            lane = self._lane_limit is None or self.lane_tail < self._lane_limit
+            ring = head != self.tail and (self.limit is None or self.tail < self.limit)
+            if ring and lane:
+                lane = before <= self.tail
+            elif not (ring or lane):
+                return None
+            if words[self._flushed_at] > self.lane_tail and self._drop_void(lane_head, lane):
+                continue
+            return lane
+
+    def _room(self) -> None:
+        if self._space_bell is not None:
+            self._make_room_known()
+
+    def _take_from_lane(self) -> Taken | None:
+        words = self._words
+        tail = self.lane_tail
+        taken = self._read(self._lane_entries + (tail & self._mask) * ENTRY_SIZE)
+        if words[self.lane_head_at] - tail > self.queue_size:
+            return None
+        if taken is None:
+            raise LookupError("a message lies in a segment that was never shared")
+        self.lane_tail = words[self._lane_tail_at] = tail + 1
+        return taken
+
+    # -- flush -------------------------------------------------------------------------------
+
+    def _drop_void(self, lane_head: int, lane: bool) -> bool:
+        """Skip the next message if a later flush voids it; True if all is to be looked at again."""
+        if not self._scan(lane_head):
+            return True
+        words = self._words
+        if lane:
+            index = self.lane_tail
+            at = self._lane_entries + (index & self._mask) * ENTRY_SIZE
+            if self._memory[at + ENTRY_FLAGS] & CORRELATED:
+                return False
+            later = [flush for flush in self._flushes if flush.at > index]
+        else:
+            index = self.tail
+            at = self._entries + (index & self._mask) * ENTRY_SIZE
+            later = [flush for flush in self._flushes if flush.before > index]
+        if not later:
+            return False
+        session = self._session(at)
+        if words[self.lane_head_at if lane else self.head_at] - index > self.queue_size:
+            return True
+        if not any(flush.session is None or flush.session == session for flush in later):
+            return False
+        if lane:
+            self._skip_lane(1)
+        else:
+            self._skip(1)
+        self._room()
+        return True
+
+    def _scan(self, lane_head: int) -> bool:
+        """Take note of the flushes of the lane up to `lane_head`; False if it was overtaken."""
+        tail = self.lane_tail
+        self._flushes = [flush for flush in self._flushes if flush.at >= tail]
+        found = []
+        for index in range(max(self._scanned, tail), lane_head):
+            slot = index & self._mask
+            at = self._lane_entries + slot * ENTRY_SIZE
+            if self._memory[at + ENTRY_FLAGS] & FLUSH:
+                found.append(_Flush(index, self._words[self._marks + slot], self._session(at)))
+        if self._words[self.lane_head_at] - tail > self.queue_size:
+            return False
+        self._flushes += found
+        self._scanned = max(self._scanned, lane_head)
+        return True
+
+    def _session(self, at: int) -> Any:
+        """Return the session of the entry at a byte; the caller checks that it still stood."""
+        _, _, _, _, _, offset, _, segment, size, _, _, _ = _unpack(self._memory, at)
+        memory, start = self._memory, at + ENTRY.size
+        if segment:
+            mapping = self._segments(segment)
+            if mapping is None:
+                return None
+            memory, start = mapping.memory, offset
+        metadata = memory[start : start + size]
+        try:
+            return self.session_of(metadata) if size else None
+        except ValueError:
+            # It was overwritten as we read, which the caller finds out.
+            return None
