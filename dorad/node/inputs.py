@@ -62,9 +62,14 @@ def load_decoder() -> Callable[[Taken], Any]:
 
 
 class RingInput:
-    """One ring that feeds an input from another node; `gone` when nothing more will come of it."""
+    """One ring that feeds an input from another node; `gone` when nothing more will come of it.
 
-    __slots__ = ("_build", "_clock", "gone", "id", "inlet", "ring")
+    `claims` belongs to whoever waits for answers on the input; see `dorad.node.patterns`.
+    """
+
+    __slots__ = ("_build", "_clock", "claims", "gone", "id", "inlet", "ring")
+
+    claims: Any
 
     def __init__(self, input_id: str, inlet: Inlet, clock: Clock) -> None:
         self.id = input_id

@@ -48,8 +48,23 @@ class News:
         self._sources = {item["ring"]: (item["id"], item["source"]) for item in inputs}
         self._closed: set[str] = set()
         self._broken: set[str] = set()
-        self._failed: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.restarts: dict[str, int] = {}
+        self.breaks: dict[str, int] = {}
         self._ending = False
+
+    @property
+    def ending(self) -> bool:
+        """Whether all inputs are closed."""
+        return self._ending
+
+    def closed(self, input_id: str) -> bool:
+        """Tell whether nothing more will come on an input."""
+        return input_id in self._closed
+
+    def sources(self) -> list[tuple[str, str | None]]:
+        """Return each input with the node that feeds it, None if that is no node."""
+        return list(self._sources.values())
 
     def take_in(self, packet: Packet) -> None:
         """Take note of a packet of one of `KINDS`.
@@ -102,6 +117,7 @@ class News:
     def _break(self, input_id: str) -> None:
         if input_id not in self._broken and input_id not in self._closed:
             self._broken.add(input_id)
+            self.breaks[input_id] = self.breaks.get(input_id, 0) + 1
             self.urgent.append(events.input_closed(input_id, events.TIMEOUT))
 
     def _recover(self, input_id: str) -> None:
@@ -111,13 +127,14 @@ class News:
             self.urgent.append(events.input_recovered(input_id))
 
     def _restart(self, node: str) -> None:
-        self._failed.discard(node)
+        self.failed.pop(node, None)
+        self.restarts[node] = self.restarts.get(node, 0) + 1
         self._closed -= {item for item, source in self._sources.values() if source == node}
         self.urgent.append(events.node_restarted(node))
 
     def _fail(self, node: str, packet: Packet) -> None:
-        if node not in self._failed:
-            self._failed.add(node)
+        if node not in self.failed:
+            self.failed[node] = packet.text("error")
             inputs = packet.fields["affected_input_ids"]
             self.endings.append(events.node_failed(node, packet.text("error"), inputs))
 

@@ -20,6 +20,7 @@ from dorad.node.identifiers import uuid7, well_formed
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.neighbours import ring_at
 from dorad.node.params import Parameterised
+from dorad.node.patterns.helpers import Patterned
 from dorad.node.pulse import WatchedReceiver, WatchedSender
 from dorad.node.raw import SampleHandler
 from dorad.node.receiver import Receiver
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from dorad.node.choosing import SyncGroup
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
+    from dorad.node.patterns.exchange import Exchange
     from dorad.node.session import Session
     from dorad.shm.layout import RingPlan
     from dorad.node.typecheck import TypeChecks
@@ -79,7 +81,9 @@ class _Attachment:
             for item in served:
                 if isinstance(item, RingInput):
                     item.inlet.discard()
-        self.receiver: Receiving = Receiver(session, served, spin, make)
+        self.ring_receiver = Receiver(session, served, spin, make)
+        self.receiver: Receiving = self.ring_receiver
+        self.exchange: Exchange | None = None
         if session.watched:
             self.receiver = WatchedReceiver(self.receiver, session)
         directory = os.environ.get(attach.WRITE_EVENTS)
@@ -101,6 +105,7 @@ class _Attachment:
     def abandon(self) -> None:
         """Leave the node to the parent: this process is a forked child of it."""
         forking.refuse(self.receiver)
+        forking.refuse(self.ring_receiver)
         forking.refuse(self.sender)
         forking.refuse(self.extensions)
         forking.refuse(self.params)
@@ -217,7 +222,7 @@ def _start_afresh() -> None:
 os.register_at_fork(after_in_child=_start_afresh)
 
 
-class Node(Extended, Parameterised, Speaking):
+class Node(Extended, Parameterised, Patterned, Speaking):
     """A node of a running dataflow.
 
     Without arguments the node is the one that its environment names: the one `dora run` started.

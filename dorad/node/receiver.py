@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
     from dorad.node.session import Session
+    from dorad.shm.ring import Inlet
     from dorad.shm.spin import Spin
 
 _monotonic_ns = time.monotonic_ns
@@ -214,11 +215,6 @@ class Receiver:
             watched += [word for item in self._choosy if (word := item.watched()) is not None]
         return watched
 
-    def _lane_opened(self) -> bool:
-        """Tell whether something has come over a lane that was never used before."""
-        words = self._words
-        return any(words[ring.lane_head_at] for ring in self._rings if not ring.lane_tail)
-
     def _moved(self, watched: list[tuple[int, int]]) -> bool:
         """Tell, without a system call, whether one of the words has moved."""
         words = self._words
@@ -227,13 +223,15 @@ class Receiver:
                 return True
         return False
 
-    def _may_sleep(self, watched: list[tuple[int, int]]) -> bool:
+    def _may_sleep(self, watched: list[tuple[int, int]], rings: Sequence[Inlet]) -> bool:
         """Tell whether there is still nothing, now that whoever brings something will wake us.
 
-        A sending thread may have read, and so taken off the socket, what the daemon has said.
+        A lane that was never used is not among the words that are watched. A sending thread may
+        have read, and so taken off the socket, what the daemon has said.
         """
         fence()
-        if self._moved(watched) or self._lane_opened():
+        words = self._words
+        if self._moved(watched) or any(words[r.lane_head_at] != r.lane_tail for r in rings):
             return False
         return self._session.packets == self._packets
 
@@ -247,7 +245,16 @@ class Receiver:
 
     def _wait(self, deadline: int | None) -> None:
         """Return when there may be a message, a word of the daemon, a tick, or at the deadline."""
-        watched = self._watched()
+        self._wait_for(self._watched(), self._rings, self._due_ns(deadline), deadline)
+
+    def _wait_for(
+        self,
+        watched: list[tuple[int, int]],
+        rings: Sequence[Inlet],
+        due: int | None,
+        deadline: int | None,
+    ) -> None:
+        """Return when one of the words or a lane of the rings may have moved, or when it is due."""
         started = _monotonic_ns()
         spin = self._spin
         if spin.budget_ns:
@@ -256,11 +263,10 @@ class Receiver:
                 if self._moved(watched):
                     spin.found()
                     return
-        due = self._due_ns(deadline)
         words = self._words
         words[BOX_ASLEEP] = 1
         try:
-            if not self._may_sleep(watched):
+            if not self._may_sleep(watched, rings):
                 return
             if due is None:
                 ready = self._waiter.wait(None)
@@ -319,7 +325,7 @@ class Receiver:
         words[BOX_ASLEEP] = 1
         timer = None
         try:
-            if not self._may_sleep(watched):
+            if not self._may_sleep(watched, self._rings):
                 return
             due = self._due_ns(deadline)
             if due is not None:

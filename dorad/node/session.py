@@ -48,7 +48,8 @@ class Session:
     """One attached node. Both the receiving and the sending side read its packets.
 
     `mail` is what BOX_MAIL said when last all was read. `packets` grows after what a packet says is
-    in place, for a thread that waits while another one reads.
+    in place, for a thread that waits while another one reads; `begun` grows before. `heard` is
+    called after each packet.
     """
 
     def __init__(self, path: Path, node_id: str, *, dynamic: bool) -> None:
@@ -64,8 +65,11 @@ class Session:
         self._readable.register(self._socket, select.POLLIN)
         self.mail = 0
         self.packets = 0
+        self.begun = 0
+        self.heard: Callable[[], None] | None = None
         self._neighbours = Neighbours()
         self.outlets = self._neighbours.outlets
+        self.receivers = self._neighbours.receivers
         self.spaces = self._neighbours.spaces
         self.late = self._neighbours.late
         self.catch_up: Callable[[], bool] = lambda: True
@@ -190,6 +194,7 @@ class Session:
             return None
 
     def _take_in(self, packet: protocol.Packet | None) -> None:
+        self.begun += 1
         if packet is None:
             self.lost = True
             self.news.lose_daemon()
@@ -199,6 +204,8 @@ class Session:
         if self.box.words[BOX_ASLEEP]:
             # Another thread of this node sleeps, and the socket is empty before it has looked.
             doorbell.ring(self.bell)
+        if self.heard is not None:
+            self.heard()
 
     def _dispatch(self, packet: protocol.Packet) -> None:
         kind = packet.kind

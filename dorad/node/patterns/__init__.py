@@ -1,0 +1,1 @@
+"""Services, goals and streams: exchanges over several messages, with helpers that wait."""

@@ -1,0 +1,108 @@
+"""Calls: a request, and the one answer to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.node.correlation import REQUEST_ID
+from dorad.node.identifiers import uuid7
+from dorad.node.patterns.errors import ExchangeError, RemoteError
+from dorad.node.patterns.exchange import Sink, deadline_of, too_late
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.node.events import Event
+    from dorad.node.patterns.exchange import Exchange
+
+ERROR = "request_error"
+"""The metadata key of an answer that says that the request failed, and how."""
+ERROR_TYPE = "request_error_type"
+
+
+class Call:
+    """One request on its way."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        send: Callable[[str, Any, dict[str, Any]], None],
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None,
+        timeout: float | None,
+        reply: str | None,
+    ) -> None:
+        """Send it. Raises what `Exchange.route` does, and what sending does."""
+        self._exchange = exchange
+        self._timeout = timeout
+        inputs = () if reply is None else (reply,)
+        route = exchange.route(output, inputs, "`reply`", several=False)
+        self._sink = Sink(uuid7(), route)
+        self._unmarked = self._count_unmarked()
+        self._deadline = deadline_of(timeout)
+        exchange.expect(self._sink)
+        try:
+            send(output, data, {**(metadata or {}), REQUEST_ID: self._sink.key})
+        except BaseException:
+            exchange.forget(self._sink)
+            raise
+
+    def _count_unmarked(self) -> int:
+        unmarked = self._exchange.unmarked
+        return sum(unmarked.get(item, 0) for item in self._sink.route.inputs)
+
+    def _over(self) -> Callable[[], bool]:
+        sink = self._sink
+
+        def enough() -> bool:
+            # Without a deadline nobody would ever tell that the id is missing.
+            return sink.last is not None or (
+                self._deadline is None and self._count_unmarked() > self._unmarked
+            )
+
+        return self._exchange.settled(sink, enough)
+
+    def wait(self) -> Event:
+        """Return the answer, or raise an `ExchangeError`."""
+        sharing = self._exchange.sharing
+        try:
+            sharing.wait(self._over(), self._sink.waiters, self._deadline)
+            return self._answer()
+        finally:
+            self._exchange.forget(self._sink)
+
+    async def wait_async(self) -> Event:
+        """Return the answer, or raise an `ExchangeError`."""
+        sharing = self._exchange.sharing
+        try:
+            await sharing.wait_async(self._over(), self._sink.waiters, self._deadline)
+            return self._answer()
+        finally:
+            self._exchange.forget(self._sink)
+
+    def _answer(self) -> Event:
+        sink = self._sink
+        if sink.last is not None:
+            return checked(sink.last)
+        if sink.error is not None:
+            raise sink.error
+        raise too_late("answer", self._timeout, sink.route, self._count_unmarked() - self._unmarked)
+
+
+def checked(event: Event) -> Event:
+    """Return an answer, or raise the `RemoteError` that it tells of."""
+    metadata = event.get("metadata") or {}
+    if ERROR in metadata:
+        raise RemoteError(str(metadata.get(ERROR_TYPE, "Error")), str(metadata[ERROR]))
+    return event
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """Return the metadata of an answer that tells of an exception."""
+    if isinstance(error, RemoteError):
+        return {ERROR: error.text, ERROR_TYPE: error.kind}
+    return {ERROR: str(error), ERROR_TYPE: type(error).__name__}
+
+
+__all__ = ["ERROR", "ERROR_TYPE", "Call", "ExchangeError", "checked", "failure"]

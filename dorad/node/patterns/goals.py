@@ -1,0 +1,212 @@
+"""Goals: something that takes a while, tells how it gets on, and can be canceled."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dorad.node.correlation import GOAL_ID, GOAL_STATUS
+from dorad.node.identifiers import uuid7
+from dorad.node.patterns.errors import NoPeerError, RemoteError
+from dorad.node.patterns.exchange import Sink, deadline_of, receivers, too_late
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from dorad.node.events import Event
+    from dorad.node.patterns.exchange import Exchange, Route
+
+SUCCEEDED = "succeeded"
+ABORTED = "aborted"
+CANCELED = "canceled"
+STATUSES = (SUCCEEDED, ABORTED, CANCELED)
+
+ERROR = "goal_error"
+"""The metadata key of a result that says that the goal's handler failed, and how."""
+ERROR_TYPE = "goal_error_type"
+
+MOST_FEEDBACK = 1000
+"""Feedback that nobody has looked at yet; of more, the oldest is dropped."""
+
+
+class _GoalSink(Sink):
+    def __init__(self, key: str, route: Route) -> None:
+        super().__init__(key, route)
+        self.events = deque(maxlen=MOST_FEEDBACK)
+
+    def take(self, event: Event) -> None:
+        """Take feedback, or the result."""
+        if event["metadata"].get(GOAL_STATUS) in STATUSES:
+            if self.last is None:
+                self.last = event
+        else:
+            self.events.append(event)
+
+
+class Goal:
+    """A goal that was sent.
+
+    Iterating over it, with `for` or `async for`, gives its feedback up to the result; then `result`
+    returns at once. All of it may be used from several threads or tasks.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        send: Callable[[str, Any, dict[str, Any]], None],
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None,
+        timeout: float | None,
+        inputs: tuple[str, ...],
+        cancel: str | None,
+    ) -> None:
+        """Send it; see `Node.send_goal`."""
+        self._exchange = exchange
+        self._send = send
+        self._timeout = timeout
+        self._cancel = cancel
+        route = exchange.route(output, inputs, "`feedback` and `result`", several=True)
+        self._sink = _GoalSink(uuid7(), route)
+        self._deadline = deadline_of(timeout)
+        exchange.expect(self._sink)
+        try:
+            send(output, data, {**(metadata or {}), GOAL_ID: self._sink.key})
+        except BaseException:
+            exchange.forget(self._sink)
+            raise
+
+    def __del__(self) -> None:
+        if hasattr(self, "_sink"):
+            self._exchange.forget(self._sink)
+
+    @property
+    def id(self) -> str:
+        """The goal's id, a UUIDv7."""
+        return self._sink.key
+
+    @property
+    def status(self) -> str | None:
+        """`succeeded`, `aborted` or `canceled`; None before the result has been received."""
+        last = self._sink.last
+        return None if last is None else str(last["metadata"][GOAL_STATUS])
+
+    # -- feedback ----------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield each feedback event until the result has come.
+
+        Raises:
+            NoAnswerError: the goal's time is over.
+            ExchangeError: no result can come any more.
+        """
+        while True:
+            self._wait(self._heard, self._deadline)
+            if self._sink.events:
+                yield self._sink.events.popleft()
+            elif self._ended("result"):
+                return
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """Yield each feedback event until the result has come; raises as `__iter__` does."""
+        while True:
+            await self._wait_async(self._heard, self._deadline)
+            if self._sink.events:
+                yield self._sink.events.popleft()
+            elif self._ended("result"):
+                return
+
+    def _heard(self) -> bool:
+        return bool(self._sink.events) or self._sink.last is not None
+
+    # -- the result --------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> Event:
+        """Wait for the result and return its event; `status` tells how the goal has ended.
+
+        Raises:
+            NoAnswerError: the time is over, this one in seconds or that of `send_goal`.
+            RemoteError: the goal's handler raised an exception.
+            ExchangeError: no result can come any more.
+        """
+        self._wait(self._has_result, self._until(timeout))
+        return self._result(timeout)
+
+    async def result_async(self, timeout: float | None = None) -> Event:
+        """Wait for the result like `result`, without holding up the event loop."""
+        await self._wait_async(self._has_result, self._until(timeout))
+        return self._result(timeout)
+
+    def _has_result(self) -> bool:
+        return self._sink.last is not None
+
+    def _until(self, timeout: float | None) -> int | None:
+        deadlines = [end for end in (self._deadline, deadline_of(timeout)) if end is not None]
+        return min(deadlines, default=None)
+
+    def _result(self, timeout: float | None) -> Event:
+        self._ended("result", timeout)
+        event = self._sink.last
+        assert event is not None
+        metadata = event["metadata"]
+        if ERROR in metadata:
+            raise RemoteError(str(metadata.get(ERROR_TYPE, "Error")), str(metadata[ERROR]))
+        return event
+
+    def _ended(self, what: str, timeout: float | None = None) -> bool:
+        """Tell whether the result is there; raises why it is not."""
+        sink = self._sink
+        if sink.last is not None:
+            self._exchange.forget(sink)
+            return True
+        if sink.error is not None:
+            self._exchange.forget(sink)
+            raise sink.error
+        given = [seconds for seconds in (timeout, self._timeout) if seconds is not None]
+        raise too_late(what, min(given, default=None), sink.route, 0)
+
+    # -- waiting -----------------------------------------------------------------------------
+
+    def _wait(self, enough: Callable[[], bool], deadline: int | None) -> None:
+        over = self._exchange.settled(self._sink, enough)
+        self._exchange.sharing.wait(over, self._sink.waiters, deadline)
+
+    async def _wait_async(self, enough: Callable[[], bool], deadline: int | None) -> None:
+        over = self._exchange.settled(self._sink, enough)
+        await self._exchange.sharing.wait_async(over, self._sink.waiters, deadline)
+
+    # -- canceling ---------------------------------------------------------------------------
+
+    def cancel(self, data: Any = b"") -> None:
+        """Ask for the goal to be canceled; its result still comes, `canceled` or not.
+
+        Raises:
+            NoPeerError: no output of this node goes to the one who has the goal.
+        """
+        if self._sink.last is None:
+            if self._cancel is None:
+                self._cancel = cancel_output(self._exchange, self._sink.route)
+            self._send(self._cancel, data, {GOAL_ID: self.id})
+
+
+def cancel_output(exchange: Exchange, route: Route) -> str:
+    """Find the output that cancels go out on: the other one to the same node, or `cancel`.
+
+    Raises:
+        NoPeerError: there is none, or it is not clear which.
+    """
+    session = exchange.session
+    others = [
+        output
+        for output in session.config["outputs"]
+        if output != route.output and not route.peers.isdisjoint(receivers(session, output))
+    ]
+    if "cancel" in others:
+        return "cancel"
+    if len(others) == 1:
+        return str(others[0])
+    choices = ", ".join(f"`{output}`" for output in others) or "there is none"
+    raise NoPeerError(
+        f"which output cancels goals of `{route.output}`? Outputs to the same node: {choices}; say "
+        "which with `cancel`"
+    )

@@ -1,0 +1,308 @@
+"""Pursuing goals: several at once, each with its feedback, its result and its cancel."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dorad.node.correlation import GOAL_ID, GOAL_STATUS
+from dorad.node.patterns.errors import GoalCanceledError, RemoteError
+from dorad.node.patterns.goals import ABORTED, CANCELED, ERROR, ERROR_TYPE, STATUSES, SUCCEEDED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.node.events import Event
+    from dorad.node.patterns.server import Answering
+
+STOP_S = 5.0
+"""Seconds that goals have to end after the node was told to stop."""
+
+
+class ServedGoal:
+    """One goal, as its handler sees it. It ends with exactly one result."""
+
+    def __init__(self, service: GoalService, event: Event, goal_id: str) -> None:
+        self.id = goal_id
+        self.event = event
+        self._service = service
+        self._lock = threading.Lock()
+        self._canceled = threading.Event()
+        self._wake: Callable[[], None] | None = None
+        self._noticed = False
+        self.ended = False
+
+    @property
+    def value(self) -> Any:
+        """The data of the goal."""
+        return self.event["value"]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of the goal."""
+        return dict(self.event["metadata"])
+
+    @property
+    def canceled(self) -> bool:
+        """Whether the goal was canceled, or the node is to stop.
+
+        A handler that has seen that it is, and returns, has a result with the status `canceled`.
+        """
+        self._noticed = self._noticed or self._canceled.is_set()
+        return self._noticed
+
+    def check(self) -> None:
+        """Raise GoalCanceledError if the goal was canceled."""
+        if self.canceled:
+            raise GoalCanceledError("the goal was canceled")
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, at most until the goal is canceled; return whether it is."""
+        self._canceled.wait(seconds)
+        return self.canceled
+
+    async def wait_async(self, seconds: float) -> bool:
+        """Sleep like `wait`, without holding up the event loop."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(woken.set)
+
+        self._wake = wake
+        try:
+            if not self._canceled.is_set():
+                await asyncio.wait_for(woken.wait(), seconds)
+        except TimeoutError:
+            pass
+        finally:
+            self._wake = None
+        return self.canceled
+
+    def feedback(self, data: Any, metadata: dict[str, Any] | None = None) -> None:
+        """Tell how it gets on.
+
+        Raises:
+            RuntimeError: `serve_goals` was given no output for feedback.
+        """
+        self._service.send_feedback(self.id, data, metadata or {})
+
+    def finish(self, status: str, data: Any = None, metadata: dict[str, Any] | None = None) -> None:
+        """Send the result now; what the handler returns is then of no account.
+
+        Raises:
+            ValueError: the status is not `succeeded`, `aborted` or `canceled`.
+        """
+        if status not in STATUSES:
+            raise ValueError(f"unknown status {status!r}; known: {', '.join(STATUSES)}")
+        with self._lock:
+            if self.ended:
+                return
+            self.ended = True
+        self._service.send_result(self.id, status, data, metadata or {})
+
+    def cancel(self) -> None:
+        """Ask the handler to end."""
+        self._canceled.set()
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    # -- how its handler ends ----------------------------------------------------------------
+
+    def conclude(self, found: Any) -> None:
+        """Send what the handler has returned."""
+        from dorad.node.patterns.server import unfold
+
+        data, metadata = unfold(found)
+        try:
+            self.finish(CANCELED if self._noticed else SUCCEEDED, data, metadata)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            self.ended = False
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Send that the handler has raised an exception."""
+        if isinstance(error, GoalCanceledError):
+            self.finish(CANCELED)
+            return
+        kind, text = type(error).__name__, str(error)
+        if isinstance(error, RemoteError):
+            kind, text = error.kind, error.text
+        self._service.say_failed(self.id, error)
+        self.finish(ABORTED, None, {ERROR: text, ERROR_TYPE: kind})
+
+
+class GoalService:
+    """Pursues the goals of one input."""
+
+    def __init__(
+        self,
+        node: Answering,
+        handler: Any,
+        goal: str,
+        result: str,
+        feedback: str | None,
+        concurrent: int,
+    ) -> None:
+        self._node = node
+        self._handler = handler
+        self._input = goal
+        self._result = result
+        self._feedback = feedback
+        self._concurrent = concurrent
+        self._lock = threading.Lock()
+        self._goals: dict[str, ServedGoal] = {}
+        self._line: deque[tuple[ServedGoal, Callable[[Any], None] | None]] = deque()
+        self._running = 0
+        self._threads: set[threading.Thread] = set()
+
+    # -- goals come, and are canceled --------------------------------------------------------
+
+    def begin(self, event: Event, start: Callable[[Any], None] | None) -> None:
+        """Pursue a goal, or put it in line; `start` runs coroutines, threads are used without."""
+        goal_id = (event.get("metadata") or {}).get(GOAL_ID)
+        if goal_id is None:
+            self._node.log(
+                "warn",
+                f"a message on input `{self._input}` has no goal_id in its metadata: it is no goal "
+                "(send goals with `send_goal`)",
+            )
+            return
+        goal = ServedGoal(self, event, goal_id)
+        with self._lock:
+            known = goal_id in self._goals
+            if not known:
+                self._goals[goal_id] = goal
+                self._line.append((goal, start))
+        if known:
+            self._node.log(
+                "warn", f"goal {goal_id} came again on input `{self._input}`, and is ignored"
+            )
+        self._go_on()
+
+    def cancel(self, event: Event) -> bool:
+        """Cancel a goal; False if it is none of these."""
+        with self._lock:
+            goal = self._goals.get((event.get("metadata") or {}).get(GOAL_ID, ""))
+            waiting = None
+            for item in self._line:
+                if item[0] is goal:
+                    waiting = item
+            if waiting is not None:
+                self._line.remove(waiting)
+        if goal is None:
+            return False
+        goal.cancel()
+        if waiting is not None:
+            goal.finish(CANCELED)
+            self._forget(goal)
+        return True
+
+    def warn_of_cancel(self, event: Event) -> None:
+        """Tell the user of a cancel that no goal is canceled by."""
+        goal_id = (event.get("metadata") or {}).get(GOAL_ID)
+        what = "has no goal_id in its metadata"
+        if goal_id is not None:
+            what = f"names goal {goal_id}, which is unknown or has ended"
+        self._node.log("warn", f"a cancel on input `{event['id']}` {what}; it is ignored")
+
+    def end(self) -> None:
+        """Cancel all goals: the node is to stop."""
+        with self._lock:
+            goals = list(self._goals.values())
+            waiting = [item[0] for item in self._line]
+            self._line.clear()
+        for goal in goals:
+            goal.cancel()
+        for goal in waiting:
+            goal.finish(CANCELED)
+            self._forget(goal)
+
+    def join(self) -> None:
+        """Wait for the threads of goals, for a while."""
+        until = time.monotonic() + STOP_S
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    # -- goals are pursued -------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        while True:
+            with self._lock:
+                if not self._line or self._running >= self._concurrent:
+                    return
+                goal, start = self._line.popleft()
+                self._running += 1
+            if start is not None:
+                start(self._pursue_async(goal))
+            else:
+                # A daemon thread: a handler that ignores its cancel does not keep the process.
+                thread = threading.Thread(target=self._pursue, args=(goal,), daemon=True)
+                with self._lock:
+                    self._threads.add(thread)
+                thread.start()
+
+    def _pursue(self, goal: ServedGoal) -> None:
+        try:
+            found = self._handler(goal)
+            if hasattr(found, "__await__"):
+                found.close()
+                raise TypeError("the handler is a coroutine function: use serve_async")
+        except Exception as error:  # noqa: BLE001 - it is the client's to handle
+            goal.fail(error)
+        else:
+            goal.conclude(found)
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+            self._left(goal)
+
+    async def _pursue_async(self, goal: ServedGoal) -> None:
+        try:
+            found = self._handler(goal)
+            if hasattr(found, "__await__"):
+                found = await found
+        except Exception as error:  # noqa: BLE001 - it is the client's to handle
+            goal.fail(error)
+        else:
+            goal.conclude(found)
+        finally:
+            self._left(goal)
+
+    def _left(self, goal: ServedGoal) -> None:
+        with self._lock:
+            self._running -= 1
+        self._forget(goal)
+        self._go_on()
+
+    def _forget(self, goal: ServedGoal) -> None:
+        with self._lock:
+            self._goals.pop(goal.id, None)
+
+    # -- what goes out -----------------------------------------------------------------------
+
+    def send_feedback(self, goal_id: str, data: Any, metadata: dict[str, Any]) -> None:
+        """Send feedback. Raises RuntimeError if there is no output for it."""
+        if self._feedback is None:
+            raise RuntimeError("serve_goals was given no output for feedback")
+        self._node.send_output(self._feedback, data, {**metadata, GOAL_ID: goal_id})
+
+    def send_result(self, goal_id: str, status: str, data: Any, metadata: dict[str, Any]) -> None:
+        """Send the result of a goal."""
+        from dorad.node.patterns.server import empty_for
+
+        sent = {**metadata, GOAL_ID: goal_id, GOAL_STATUS: status}
+        self._node.send_output(self._result, empty_for(data), sent)
+
+    def say_failed(self, goal_id: str, error: Exception) -> None:
+        """Tell the user that a handler has raised an exception."""
+        text = "".join(traceback.format_exception(error)).rstrip()
+        self._node.log("error", f"goal {goal_id} on input `{self._input}` failed: {text}")

@@ -1,0 +1,254 @@
+"""The methods of a node that wait for answers, that give them, and that send streams.
+
+What does the work is imported at the first call: a node that uses none of this pays nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.node.events import Event
+    from dorad.node.patterns.calls import Call
+    from dorad.node.patterns.exchange import Exchange
+    from dorad.node.patterns.goals import Goal
+    from dorad.node.patterns.server import Server
+    from dorad.node.patterns.streams import StreamReader, StreamSender
+
+_making = threading.Lock()
+
+Handler = Any
+"""A function of one argument, plain or async."""
+
+
+class Patterned:
+    """The service, action and streaming methods of a node."""
+
+    _attachment: Any
+    _server: Server | None = None
+
+    send_output: Callable[[str, Any, dict[str, Any]], None]
+    log: Callable[..., None]
+
+    # -- asking ------------------------------------------------------------------------------
+
+    def call(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        reply: str | None = None,
+    ) -> Event:
+        """Send a request on `output` and wait for its answer, up to `timeout` seconds.
+
+        The answer is the INPUT event with the same `request_id`. It comes on the input whose source
+        is the node that receives `output`, or on the input `reply`. Other events stay in line.
+        May be used from several threads at once, and while another thread receives.
+
+        Raises:
+            dora.patterns.NoPeerError: nobody can answer, or it is not clear on which input.
+            dora.patterns.NoAnswerError: the time is over; it is a TimeoutError, too.
+            dora.patterns.PeerLostError: the one who was to answer has ended or was restarted.
+            dora.patterns.StoppingError: the node is to stop; the STOP is still to be received.
+            dora.patterns.RemoteError: the handler at the other end raised an exception.
+            ValueError: `timeout` is negative or not finite.
+            RuntimeError: all of these but ValueError are one; and what `send_output` raises.
+        """
+        return self._begin_call(output, data, metadata, timeout, reply).wait()
+
+    async def call_async(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        reply: str | None = None,
+    ) -> Event:
+        """Send a request and wait for its answer like `call`, without holding up the event loop."""
+        return await self._begin_call(output, data, metadata, timeout, reply).wait_async()
+
+    def send_goal(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        feedback: str | None = None,
+        result: str | None = None,
+        cancel: str | None = None,
+    ) -> Goal:
+        """Send a goal on `output`; iterate over it for its feedback, and ask it for its `result`.
+
+        Feedback and result come on the inputs whose source is the node that receives `output`, or
+        on those named. `cancel` is the output that cancels go out on: by default the other one to
+        that node. All waiting for the goal ends `timeout` seconds from now.
+
+        Raises what `call` does.
+        """
+        from dorad.node.patterns.goals import Goal
+
+        _check(timeout)
+        inputs = tuple(item for item in (feedback, result) if item is not None)
+        exchange = self._exchange(output)
+        return Goal(exchange, self.send_output, output, data, metadata, timeout, inputs, cancel)
+
+    def _begin_call(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None,
+        timeout: float | None,
+        reply: str | None,
+    ) -> Call:
+        from dorad.node.patterns.calls import Call
+
+        _check(timeout)
+        exchange = self._exchange(output)
+        return Call(exchange, self.send_output, output, data, metadata, timeout, reply)
+
+    def _exchange(self, output: str) -> Exchange:
+        """Return what is in flight, made at the first use."""
+        from dorad.node.patterns.errors import NoPeerError
+
+        attachment = self._attachment
+        if output not in attachment.outputs:
+            raise NoPeerError(f"output `{output}` is not among the outputs of this node")
+        if getattr(attachment, "exchange", None) is None:
+            from dorad.node.patterns.exchange import Exchange
+
+            if not hasattr(attachment, "ring_receiver"):
+                raise NoPeerError(
+                    "there is no dataflow whose nodes could answer; in a test, use "
+                    "dora.testing.MockNode with service_responses"
+                )
+            with _making:
+                if attachment.exchange is None:
+                    attachment.exchange = Exchange(
+                        attachment.config["node_id"], attachment.ring_receiver, attachment.session
+                    )
+        exchange: Exchange = attachment.exchange
+        return exchange
+
+    # -- answering ---------------------------------------------------------------------------
+
+    @overload
+    def serve(self, *, others: Callable[[Event], Any] | None = None) -> Event | None: ...
+    @overload
+    def serve(self, request: str, response: str) -> Callable[[Handler], Handler]: ...
+    @overload
+    def serve(
+        self,
+        request: str,
+        response: str,
+        handler: Handler,
+        *,
+        others: Callable[[Event], Any] | None = None,
+    ) -> Event | None: ...
+    def serve(
+        self,
+        request: str | None = None,
+        response: str | None = None,
+        handler: Handler | None = None,
+        *,
+        others: Callable[[Event], Any] | None = None,
+    ) -> Any:
+        """Answer requests that come on the input `request` with messages on the output `response`.
+
+        `handler` gets each request's event and returns the answer's data, or data and metadata as a
+        tuple; None is an empty answer. An exception becomes an error at the caller. `others` gets
+        all other events. Returns the STOP, or None after the last event.
+
+        With two arguments it decorates a handler, and without any it serves all handlers that were
+        decorated with it and with `serve_goals`.
+
+        Raises:
+            ValueError: there is nothing to serve, or `response` is not declared.
+        """
+        server = self._serving()
+        if request is None:
+            return server.run(others)
+        if response is None:
+            raise ValueError("serve needs the output to answer on, too")
+        if handler is None:
+            return server.decorator(server.add_service, request, response)
+        server.add_service(handler, request, response)
+        return server.run(others)
+
+    async def serve_async(
+        self,
+        request: str | None = None,
+        response: str | None = None,
+        handler: Handler | None = None,
+        *,
+        others: Callable[[Event], Any] | None = None,
+    ) -> Event | None:
+        """Serve like `serve`; handlers may be coroutine functions, each request is a task."""
+        server = self._serving()
+        if request is not None:
+            if response is None or handler is None:
+                raise ValueError("serve_async needs an input, an output and a handler, or nothing")
+            server.add_service(handler, request, response)
+        return await server.run_async(others)
+
+    def serve_goals(
+        self,
+        goal: str,
+        result: str,
+        *,
+        feedback: str | None = None,
+        cancel: str | None = None,
+        concurrent: int = 8,
+    ) -> Callable[[Handler], Handler]:
+        """Decorate a function that pursues goals from the input `goal`; `serve` runs it.
+
+        It gets a `ServedGoal`, and what it returns is sent on the output `result`. Up to
+        `concurrent` goals are pursued at once, in threads (tasks with `serve_async`); others wait
+        their turn. Cancels come on the input `cancel`.
+
+        Raises:
+            ValueError: an output is not declared, or `concurrent` is less than 1.
+        """
+        server = self._serving()
+        return server.decorator(server.add_goals, goal, result, feedback, cancel, concurrent)
+
+    def _serving(self) -> Server:
+        if self._server is None:
+            from dorad.node.patterns.server import Server
+
+            # Without holding on to the node: it ends when its author drops it.
+            self._server = Server(weakref.proxy(self), self._declared_outputs())
+        return self._server
+
+    def _declared_outputs(self) -> Any:
+        """Return the outputs that may be named; None if that is not known."""
+        return self._attachment.outputs
+
+    # -- streams -----------------------------------------------------------------------------
+
+    def open_stream(self, output: str, session_id: str | None = None) -> StreamSender:
+        """Begin a stream session on an output; its id is a UUIDv7 unless given."""
+        from dorad.node.patterns.streams import StreamSender
+
+        return StreamSender(self.send_output, output, session_id)
+
+    def read_stream(self, input_id: str) -> StreamReader:
+        """Return a reader of the sessions that come on an input; give it all events."""
+        from dorad.node.patterns.streams import StreamReader
+
+        return StreamReader(input_id)
+
+
+def _check(timeout: float | None) -> None:
+    if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
+        raise ValueError(
+            f"invalid timeout of {timeout} seconds: it must be finite and not negative"
+        )

@@ -1,0 +1,247 @@
+"""The answering side: which handler an event belongs to, and the loop that calls them."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dorad.node.correlation import REQUEST_ID
+from dorad.node.patterns.calls import failure
+from dorad.node.patterns.goalserver import GoalService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    from dorad.node.events import Event
+
+
+class Answering(Protocol):
+    """A node, as far as a server needs it."""
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """See `Node`."""
+
+    async def recv_async(self, timeout: float | None = None) -> Event | None:
+        """See `Node`."""
+
+    def send_output(self, output_id: str, data: Any, metadata: Any = None) -> None:
+        """See `Node`."""
+
+    def send_service_response(self, output_id: str, data: Any, metadata: Any) -> None:
+        """See `Node`."""
+
+    def log(self, level: str, message: str) -> None:
+        """See `Node`."""
+
+
+class Service:
+    """Answers the requests of one input."""
+
+    def __init__(self, node: Answering, handler: Any, request: str, response: str) -> None:
+        self._node = node
+        self._handler = handler
+        self._request = request
+        self._response = response
+
+    def answer(self, event: Event) -> None:
+        """Call the handler and send what it returns."""
+        request_id = self._id(event)
+        if request_id is None:
+            return
+        try:
+            found = self._handler(event)
+            if hasattr(found, "__await__"):
+                found.close()
+                raise TypeError("the handler is a coroutine function: use serve_async")
+        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+            self._fail(request_id, error)
+        else:
+            self._reply(request_id, found)
+
+    async def answer_async(self, event: Event) -> None:
+        """Call the handler, await it if it is to be, and send what it returns."""
+        request_id = self._id(event)
+        if request_id is None:
+            return
+        try:
+            found = self._handler(event)
+            if hasattr(found, "__await__"):
+                found = await found
+        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+            self._fail(request_id, error)
+        else:
+            self._reply(request_id, found)
+
+    def _id(self, event: Event) -> str | None:
+        request_id = (event.get("metadata") or {}).get(REQUEST_ID)
+        if request_id is None:
+            self._node.log(
+                "warn",
+                f"a message on input `{self._request}` has no request_id in its metadata: it "
+                "cannot be answered (send requests with `call` or `send_service_request`)",
+            )
+        return request_id
+
+    def _reply(self, request_id: str, found: Any) -> None:
+        data, metadata = unfold(found)
+        try:
+            self._send(request_id, data, metadata)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            # What it returned cannot be sent; that must not leave the caller waiting.
+            self._fail(request_id, error)
+
+    def _fail(self, request_id: str, error: Exception) -> None:
+        text = "".join(traceback.format_exception(error)).rstrip()
+        self._node.log("error", f"a request on input `{self._request}` failed: {text}")
+        self._send(request_id, None, failure(error))
+
+    def _send(self, request_id: str, data: Any, metadata: dict[str, Any]) -> None:
+        sent = {**metadata, REQUEST_ID: request_id}
+        self._node.send_service_response(self._response, empty_for(data), sent)
+
+
+class Server:
+    """All that one node serves."""
+
+    def __init__(self, node: Any, outputs: Container[str] | None) -> None:
+        """Serve nothing yet; `outputs` are those that may be answered on, None for any."""
+        self._node: Answering = node
+        self._outputs = outputs
+        self._services: dict[str, Service] = {}
+        self._goals: dict[str, GoalService] = {}
+        self._cancels: dict[str, list[GoalService]] = {}
+
+    # -- what is served ----------------------------------------------------------------------
+
+    @staticmethod
+    def decorator(add: Callable[..., None], *args: Any) -> Callable[[Any], Any]:
+        """Return a decorator that hands its function to `add`, with more arguments."""
+
+        def decorate(handler: Any) -> Any:
+            add(handler, *args)
+            return handler
+
+        return decorate
+
+    def add_service(self, handler: Any, request: str, response: str) -> None:
+        """Answer requests. Raises ValueError if the output is not declared."""
+        self._check(response)
+        self._services[request] = Service(self._node, handler, request, response)
+
+    def add_goals(
+        self,
+        handler: Any,
+        goal: str,
+        result: str,
+        feedback: str | None,
+        cancel: str | None,
+        concurrent: int,
+    ) -> None:
+        """Pursue goals. Raises ValueError if an output is not declared or the number is none."""
+        self._check(result)
+        if feedback is not None:
+            self._check(feedback)
+        if concurrent < 1:
+            raise ValueError(f"concurrent must be at least 1, not {concurrent}")
+        service = GoalService(self._node, handler, goal, result, feedback, concurrent)
+        self._goals[goal] = service
+        if cancel is not None:
+            self._cancels.setdefault(cancel, []).append(service)
+
+    def _check(self, output: str) -> None:
+        if self._outputs is not None and output not in self._outputs:
+            raise ValueError(f"output `{output}` is not among the outputs of this node")
+
+    # -- serving -----------------------------------------------------------------------------
+
+    def run(self, others: Callable[[Event], Any] | None) -> Event | None:
+        """Serve until the STOP, which is returned, or the last event."""
+        self._check_served()
+        try:
+            while (event := self._node.next()) is not None:
+                service = self._service_of(event)
+                if service is not None:
+                    service.answer(event)
+                elif not self._take_goal(event, None):
+                    if others is not None:
+                        others(event)
+                    if event["type"] == "STOP":
+                        return event
+            return None
+        finally:
+            self._end_goals()
+            for goals in self._goals.values():
+                goals.join()
+
+    async def run_async(self, others: Callable[[Event], Any] | None) -> Event | None:
+        """Serve until the STOP, or the last event; each request and goal is a task."""
+        import asyncio
+
+        self._check_served()
+        tasks: set[asyncio.Task[Any]] = set()
+
+        def start(work: Any) -> None:
+            task = asyncio.ensure_future(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        try:
+            while (event := await self._node.recv_async()) is not None:
+                service = self._service_of(event)
+                if service is not None:
+                    start(service.answer_async(event))
+                elif not self._take_goal(event, start):
+                    if others is not None:
+                        found = others(event)
+                        if hasattr(found, "__await__"):
+                            await found
+                    if event["type"] == "STOP":
+                        return event
+            return None
+        finally:
+            self._end_goals()
+            while tasks:
+                await asyncio.wait(tasks)
+
+    def _check_served(self) -> None:
+        if not (self._services or self._goals):
+            raise ValueError("nothing to serve: name an input, an output and a handler")
+
+    def _service_of(self, event: Event) -> Service | None:
+        return self._services.get(event["id"]) if event["type"] == "INPUT" else None
+
+    def _take_goal(self, event: Event, start: Callable[[Any], None] | None) -> bool:
+        """Take an event that is a goal or a cancel; False if it is neither."""
+        if event["type"] != "INPUT":
+            return False
+        goals = self._goals.get(event["id"])
+        if goals is not None:
+            goals.begin(event, start)
+            return True
+        cancels = self._cancels.get(event["id"])
+        if cancels is None:
+            return False
+        found = [goals.cancel(event) for goals in cancels]
+        if not any(found):
+            cancels[0].warn_of_cancel(event)
+        return True
+
+    def _end_goals(self) -> None:
+        for goals in self._goals.values():
+            goals.end()
+
+
+def unfold(found: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the data and metadata that a handler has returned."""
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict):
+        return found
+    return found, {}
+
+
+def empty_for(data: Any) -> Any:
+    """Return data to send, an empty array in place of None."""
+    if data is not None:
+        return data
+    import pyarrow as pa
+
+    return pa.nulls(0)

@@ -1,0 +1,321 @@
+"""Receiving that is shared between those who want events and those who wait for one answer.
+
+One at a time looks at the rings and sleeps at the doorbell. Whoever receives events goes first, and
+hands answers to those who wait for them. When nobody does, one of those who wait leads: it reads
+the inputs that answers come on, and leaves all others in their queues, where their policies hold.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from dorad.node.inputs import RingInput
+from dorad.node.patterns.claims import ClaimedInput, Claims, claim_input
+from dorad.node.patterns.waiters import TaskWaiter, Waiter, Watch
+from dorad.node.receiver import Receiver
+from dorad.shm import doorbell
+from dorad.shm.fence import fence
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.node.events import Event
+    from dorad.node.session import Session
+    from dorad.shm.ring import Inlet
+
+_monotonic_ns = time.monotonic_ns
+
+TAKE_OVER_S = 0.005
+"""How often one who waits tries to lead while a receive call goes on that began before sharing."""
+
+
+class Sharing:
+    """Who leads, who waits. `swept` is how many packets were taken in before the last full look."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        session: Session,
+        claim: Callable[[Event], bool],
+        complain: Callable[[str], None],
+    ) -> None:
+        """Share a receiver from now on; `claim` and `complain` are as those of `Claims`."""
+        self._receiver = receiver
+        self._session = session
+        self._claim = claim
+        self._complain = complain
+        self._guard = threading.Lock()
+        self._active = 0
+        self._leader: Waiter | None = None
+        self._settled = False
+        self._waiters: set[Waiter] = set()
+        self.claimed: dict[str, Claims] = {}
+        self.swept = -1
+        receiver.__class__ = SharedReceiver
+        assert isinstance(receiver, SharedReceiver)
+        self._make = receiver._make_input
+        receiver.sharing = self
+        receiver._make_input = self._make_input
+        session.heard = self.wake_all
+
+    # -- which inputs answers come on --------------------------------------------------------
+
+    def claim_input(self, input_id: str) -> None:
+        """Let answers that come on an input be claimed."""
+        claims = self.claimed.get(input_id)
+        if claims is None:
+            claims = self.claimed[input_id] = Claims(self._claim, self._complain)
+        for item in self._receiver._order:
+            if item.id == input_id and type(item) is RingInput:
+                claim_input(item, claims)
+
+    def _make_input(self, fields: dict[str, Any]) -> Any:
+        item = self._make(fields)
+        claims = self.claimed.get(item.id)
+        if claims is not None and type(item) is RingInput:
+            claim_input(item, claims)
+        return item
+
+    # -- those who receive events ------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Begin to receive events: whoever leads gives way."""
+        with self._guard:
+            self._active += 1
+            leader = self._leader
+            if leader is None:
+                return
+            if leader.parked:
+                # A task: it holds the turn, but does not run, perhaps until this call returns.
+                leader.parked = False
+                self._leader = None
+                self._receiver._words[BOX_ASLEEP] = 0
+                self._receiver._lock.release()
+                leader.wake()
+                return
+            leader.asked = True
+        doorbell.ring(self._session.bell)
+        leader.left.wait()
+
+    def leave(self) -> None:
+        """Receive no more for now: one of those who wait may lead."""
+        with self._guard:
+            self._active -= 1
+        self._pass_on()
+
+    def looked(self) -> None:
+        """Take note that somebody has looked for events."""
+        receiver = self._receiver
+        packets = receiver._packets
+        if packets != self.swept and not any(ring.moved() for ring in self._rings()):
+            self.swept = packets
+            self.wake_all()
+
+    def _pass_on(self) -> None:
+        with self._guard:
+            waiting = None
+            if not self._active and self._leader is None:
+                waiting = next(iter(self._waiters), None)
+        if waiting is not None:
+            waiting.wake()
+
+    def wake_all(self) -> None:
+        """Let all who wait look again."""
+        with self._guard:
+            waiters = list(self._waiters)
+        for waiter in waiters:
+            waiter.wake()
+
+    # -- those who wait ----------------------------------------------------------------------
+
+    def wait(self, done: Callable[[], bool], at: set[Waiter], deadline: int | None) -> bool:
+        """Wait until something is done, or for the deadline on CLOCK_MONOTONIC; tell which.
+
+        Whoever may have done it wakes those in `at`.
+        """
+        me = Waiter()
+        self._begin(me, at)
+        try:
+            while True:
+                me.hush()
+                if done():
+                    return True
+                left = _left(deadline)
+                if left is not None and left <= 0:
+                    return False
+                if self._lead(me):
+                    try:
+                        self._serve(me, done, deadline)
+                    finally:
+                        self._step_down(me)
+                else:
+                    me.woken.wait(left if self._settled else min(left or 1.0, TAKE_OVER_S))
+        finally:
+            self._end(me, at)
+
+    async def wait_async(
+        self, done: Callable[[], bool], at: set[Waiter], deadline: int | None
+    ) -> bool:
+        """Wait like `wait`, without holding up the event loop."""
+        import asyncio
+
+        me = TaskWaiter(asyncio.get_running_loop())
+        self._begin(me, at)
+        try:
+            while True:
+                me.hush()
+                if done():
+                    return True
+                left = _left(deadline)
+                if left is not None and left <= 0:
+                    return False
+                if self._lead(me):
+                    await self._park(me, done, left)
+                else:
+                    await me.sleep(left if self._settled else min(left or 1.0, TAKE_OVER_S))
+        finally:
+            self._end(me, at)
+
+    def _begin(self, me: Waiter, at: set[Waiter]) -> None:
+        with self._guard:
+            self._waiters.add(me)
+            at.add(me)
+
+    def _end(self, me: Waiter, at: set[Waiter]) -> None:
+        with self._guard:
+            self._waiters.discard(me)
+            at.discard(me)
+        self._pass_on()
+
+    def wake(self, at: set[Waiter]) -> None:
+        """Let those in a set look again."""
+        with self._guard:
+            waiters = list(at)
+        for waiter in waiters:
+            waiter.wake()
+
+    def _lead(self, me: Waiter) -> bool:
+        with self._guard:
+            if self._active or self._leader is not None:
+                return False
+            # Somebody may hold it who has begun to receive before there was anything to share.
+            if not self._receiver._lock.acquire(False):
+                return False
+            self._settled = True
+            self._leader = me
+            me.asked = False
+            me.left.clear()
+            return True
+
+    def _step_down(self, me: Waiter) -> None:
+        with self._guard:
+            self._leader = None
+            self._receiver._lock.release()
+        me.left.set()
+        self._pass_on()
+
+    def _rings(self) -> list[Inlet]:
+        return [item.inlet for item in self._receiver._order if isinstance(item, ClaimedInput)]
+
+    def _sweep(self) -> list[tuple[int, int]]:
+        """Read what has come on the inputs of answers; return the words that move if more comes."""
+        receiver, session = self._receiver, self._session
+        session.refresh()
+        receiver._mail = session.mail
+        packets = session.packets
+        if packets != receiver._packets:
+            receiver._packets = packets
+            receiver._change_inputs()
+        for item in receiver._order:
+            if isinstance(item, ClaimedInput):
+                item.pump()
+        self.swept = packets
+        watched = [(BOX_MAIL, receiver._mail)]
+        for ring in self._rings():
+            watched += [(ring.head_at, ring.tail), (ring.lane_head_at, ring.lane_tail)]
+        return watched
+
+    def _serve(self, me: Waiter, done: Callable[[], bool], deadline: int | None) -> None:
+        receiver = self._receiver
+        while True:
+            watched = self._sweep()
+            if done() or me.asked or (deadline is not None and _monotonic_ns() >= deadline):
+                return
+            receiver._wait_for(watched, (), deadline, deadline)
+
+    async def _park(self, me: TaskWaiter, done: Callable[[], bool], left: float | None) -> None:
+        receiver, session = self._receiver, self._session
+        words = receiver._words
+        watch = None
+        try:
+            watched = self._sweep()
+            if done():
+                return
+            watch = Watch(me._loop, (session.bell, session.descriptor), me.wake_here)
+            words[BOX_ASLEEP] = 1
+            fence()
+            with self._guard:
+                if me.asked or not receiver._may_sleep(watched, ()):
+                    return
+                me.parked = True
+            await me.sleep(left)
+        finally:
+            if watch is not None:
+                watch.end()
+            with self._guard:
+                mine = self._leader is me
+                me.parked = False
+            if mine:
+                words[BOX_ASLEEP] = 0
+                doorbell.hush(session.bell)
+                self._step_down(me)
+
+
+def _left(deadline: int | None) -> float | None:
+    return None if deadline is None else (deadline - _monotonic_ns()) / 1e9
+
+
+class SharedReceiver(Receiver):
+    """A receiver that others wait at, too."""
+
+    sharing: Sharing
+
+    def _poll(self) -> Event | None:
+        event = super()._poll()
+        self.sharing.looked()
+        return event
+
+    def next(self, timeout: float | None) -> Event | None:
+        """See `Receiver`."""
+        self.sharing.enter()
+        try:
+            return super().next(timeout)
+        finally:
+            self.sharing.leave()
+
+    def try_recv(self) -> Event | None:
+        """See `Receiver`."""
+        self.sharing.enter()
+        try:
+            return super().try_recv()
+        finally:
+            self.sharing.leave()
+
+    def is_empty(self) -> bool:
+        """See `Receiver`."""
+        self.sharing.enter()
+        try:
+            return super().is_empty()
+        finally:
+            self.sharing.leave()
+
+    async def recv_async(self, timeout: float | None) -> Event | None:
+        """See `Receiver`."""
+        self.sharing.enter()
+        try:
+            return await super().recv_async(timeout)
+        finally:
+            self.sharing.leave()
