@@ -1,4 +1,4 @@
-"""What belongs to calls, goals and streams: the errors of those who wait, and types for annotations.
+"""What belongs to calls, goals and streams: the errors of those who wait, and their types.
 
 The methods themselves are those of `dora.Node`.
 """

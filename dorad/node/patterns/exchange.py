@@ -74,7 +74,7 @@ class Route:
         if news.stopping:
             return StoppingError("the node is being stopped; no answer can come")
         names = " and ".join(f"`{item}`" for item in sorted(self.inputs))
-        whom = " and ".join(f"`{node}`" for node in sorted(self.peers)) or "what fed it"
+        whom = " and ".join(f"node `{node}`" for node in sorted(self.peers)) or "its source"
         if all(news.closed(item) for item in self.inputs):
             return PeerLostError(f"input {names} is closed: {whom} has ended")
         for item in sorted(self.inputs):
@@ -83,7 +83,9 @@ class Route:
         if news.ending:
             return StoppingError("all inputs are closed; no answer can come")
         if not receivers(session, self.output):
-            return PeerLostError(f"nobody receives output `{self.output}` any more")
+            return PeerLostError(
+                f"nobody receives output `{self.output}` any more: {whom} has ended"
+            )
         return None
 
 
@@ -173,6 +175,8 @@ class Exchange:
 
     def expect(self, sink: Sink) -> None:
         """Hand what comes for a request or goal to its sink from now on."""
+        if self._sinks:
+            self.sharing.glance()
         self._sinks[sink.key] = sink
 
     def forget(self, sink: Sink) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
 
 
+_MOST_UNKNOWN = 1000
+
+
 class Answering(Protocol):
     """A node, as far as a server needs it."""
 
@@ -22,6 +25,9 @@ class Answering(Protocol):
         """See `Node`."""
 
     async def recv_async(self, timeout: float | None = None) -> Event | None:
+        """See `Node`."""
+
+    def is_empty(self) -> bool:
         """See `Node`."""
 
     def send_output(self, output_id: str, data: Any, metadata: Any = None) -> None:
@@ -110,6 +116,7 @@ class Server:
         self._services: dict[str, Service] = {}
         self._goals: dict[str, GoalService] = {}
         self._cancels: dict[str, list[GoalService]] = {}
+        self._unknown: list[tuple[Event, list[GoalService]]] = []
 
     # -- what is served ----------------------------------------------------------------------
 
@@ -167,6 +174,8 @@ class Server:
                         others(event)
                     if event["type"] == "STOP":
                         return event
+                if self._unknown:
+                    self._settle_cancels()
             return None
         finally:
             self._end_goals()
@@ -197,6 +206,8 @@ class Server:
                             await found
                     if event["type"] == "STOP":
                         return event
+                if self._unknown:
+                    self._settle_cancels()
             return None
         finally:
             self._end_goals()
@@ -223,8 +234,24 @@ class Server:
             return False
         found = [goals.cancel(event) for goals in cancels]
         if not any(found):
-            cancels[0].warn_of_cancel(event)
+            self._unknown.append((event, cancels))
         return True
+
+    def _settle_cancels(self) -> None:
+        """Try cancels again that may have overtaken their goals, which come on another input.
+
+        A goal was sent before its cancel: when nothing waits any more, it has been received.
+        """
+        left = []
+        for event, cancels in self._unknown:
+            found = [goals.cancel(event) for goals in cancels]
+            if not any(found):
+                left.append((event, cancels))
+        self._unknown = left
+        if left and (self._node.is_empty() or len(left) > _MOST_UNKNOWN):
+            self._unknown = []
+            for event, cancels in left:
+                cancels[0].warn_of_cancel(event)
 
     def _end_goals(self) -> None:
         for goals in self._goals.values():
