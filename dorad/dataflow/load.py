@@ -14,6 +14,7 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.model import Dataflow, NodeKind, TypeRule
 from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
+from dorad.dataflow.patterns import check_patterns
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.text import read_text
@@ -116,6 +117,7 @@ def _read_dataflow(
     else:
         places = {value.key: value for value in walk(root)}
         nodes = connect([node for node, _ in members], places, problems)
+    check_patterns(nodes, places, problems)
     dataflow = Dataflow(
         nodes=nodes,
         path=path,

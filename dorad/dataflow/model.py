@@ -190,6 +190,9 @@ class Types:
     framing: Mapping[str, OutputFraming] = field(default_factory=dict)
     metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pattern: str | None = None
+    roles_in: Mapping[str, str] = field(default_factory=dict)
+    """What part of a pattern each input carries; and each output."""
+    roles_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dorad.dataflow.fields import scalar_text
 from dorad.dataflow.ids import check_data_id
 from dorad.dataflow.model import Logging, LogLevel, OutputFraming, Types
 from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.patterns import read_pattern, read_roles
 from dorad.dataflow.sizes import parse_size
 from dorad.dataflow.words import build_commands
 
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields
     from dorad.dataflow.model import Input
 
-TYPE_KEYS = ("output_types", "input_types", "output_framing", "output_metadata", "pattern")
+TYPE_KEYS = (
+    "output_types",
+    "input_types",
+    "output_framing",
+    "output_metadata",
+    "pattern",
+    "input_patterns",
+    "output_patterns",
+)
 LOG_KEYS = (
     "send_stdout_as",
     "send_logs_as",
@@ -26,7 +35,6 @@ LOG_KEYS = (
     "max_rotated_files",
 )
 _DEFAULT_ROTATED_FILES = 5
-_PATTERNS = ("service-server", "service-client", "action-server", "action-client")
 
 
 def read_outputs(owner: Fields) -> tuple[str, ...]:
@@ -54,15 +62,18 @@ def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...
     if framings is not None:
         for output in framings.names:
             framing[output] = framings.choice(output, OutputFraming) or OutputFraming.ARROW_IPC
-    pattern = owner.text("pattern")
-    if pattern is not None and pattern not in _PATTERNS:
-        hint = did_you_mean(pattern, _PATTERNS) or f"known: {', '.join(_PATTERNS)}"
-        owner.problems.warn(owner.name_of("pattern"), f"unknown pattern `{pattern}`", hint)
     types = Types(
-        owner.text_map("input_types"), owner.text_map("output_types"), framing, metadata, pattern
+        owner.text_map("input_types"),
+        owner.text_map("output_types"),
+        framing,
+        metadata,
+        read_pattern(owner),
+        read_roles(owner, "input_patterns"),
+        read_roles(owner, "output_patterns"),
     )
-    _warn_of_strangers(owner, "input_types", "inputs", [i.id for i in inputs])
-    for key in ("output_types", "output_framing", "output_metadata"):
+    for key in ("input_types", "input_patterns"):
+        _warn_of_strangers(owner, key, "inputs", [i.id for i in inputs])
+    for key in ("output_types", "output_framing", "output_metadata", "output_patterns"):
         _warn_of_strangers(owner, key, "outputs", outputs)
     return types
 

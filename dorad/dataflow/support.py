@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import Dataflow, Node, Operator, Types
+    from dorad.dataflow.model import Dataflow, Node, Operator
 
 _KINDS = {
     NodeKind.ROS2: ("ros2", "use a node that speaks ROS 2"),
@@ -54,16 +54,9 @@ def _of_node(node: Node) -> Iterator[_Asked]:
         yield _Asked(f"{node.key}.git", "clone it yourself and name the program with `path`")
     if node.deploy is not None:
         yield _Asked(f"{node.key}.deploy", "remove it")
-    yield from _of_types(node.key, node.types)
     for index, operator in enumerate(node.operators):
         body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
-        yield from _of_types(body, operator.types)
         yield from _of_operator(body, operator)
-
-
-def _of_types(key: str, types: Types) -> Iterator[_Asked]:
-    if types.pattern:
-        yield _Asked(f"{key}.pattern", "remove it")
 
 
 def _of_operator(key: str, operator: Operator) -> Iterator[_Asked]:

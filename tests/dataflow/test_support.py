@@ -13,7 +13,6 @@ from tests.dataflow.reading import node_text, path_node_text, read
     [
         ("deploy: {machine: m}", "deploy"),
         ("git: https://example.org/x", "git"),
-        ("pattern: service-server", "pattern"),
     ],
 )
 def test_keys_without_behaviour(keys: str, key: str) -> None:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow
 
 KEYS = frozenset(
-    ("input_types", "output_types", "output_metadata", "pattern", "type_rules", "strict_types")
+    (
+        *("input_types", "output_types", "output_metadata", "type_rules", "strict_types"),
+        *("pattern", "input_patterns", "output_patterns"),
+    )
 )
 """The keys whose warnings are about types."""
 

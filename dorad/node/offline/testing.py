@@ -10,6 +10,7 @@ from dorad.node import events
 from dorad.node.extensions import Extended, OwnTable
 from dorad.node.identifiers import uuid7
 from dorad.node.params import Parameterised, Params
+from dorad.node.patterns.helpers import Patterned
 from dorad.node.speech import Speaking
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from dorad.node.events import Event
+    from dorad.node.offline.mockgoal import MockGoal
 
 
-class MockNode(Extended, Parameterised, Speaking):
+class MockNode(Extended, Parameterised, Patterned, Speaking):
     """Takes the place of a `Node`: gives prepared events and keeps what is sent.
 
     `outputs` maps an output's id to the values sent on it, `logs` holds what was logged, and
@@ -45,8 +47,9 @@ class MockNode(Extended, Parameterised, Speaking):
 
         Each of `inputs` is an input's id with its value, which gets a copy of `metadata`, or an
         event dictionary, given on as it is. A STOP follows, unless there is one among them.
-        `service_responses` are the replies to requests on an output, in turn; `params` what the
-        node's parameters are until an event among the inputs changes them.
+        `service_responses` are the replies to requests on an output, in turn, for `call` too, which
+        raises an exception among them. For `send_goal` each is a list: feedback and, last, the
+        result. `params` are the node's parameters until an event among the inputs changes them.
         """
         self._events: deque[Event] = deque(_event(item, metadata or {}) for item in inputs)
         if not any(event.get("type") == "STOP" for event in self._events):
@@ -156,7 +159,7 @@ class MockNode(Extended, Parameterised, Speaking):
         )
         replies = self._replies.get(output_id)
         if replies:
-            reply = _event((output_id, replies.popleft()), {"request_id": request_id})
+            reply = _reply(output_id, replies.popleft(), request_id)
             stops = [at for at, event in enumerate(self._events) if event.get("type") == "STOP"]
             self._events.insert(stops[0] if stops else len(self._events), reply)
         return request_id
@@ -171,6 +174,66 @@ class MockNode(Extended, Parameterised, Speaking):
                 "request_id": metadata.get("request_id"),
             }
         )
+
+    # -- exchanges ---------------------------------------------------------------------------
+
+    def call(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        reply: str | None = None,
+    ) -> Event:
+        """Keep the request and return the next of the output's `service_responses`.
+
+        Raises:
+            NoAnswerError: there is none left.
+            RemoteError: it is an exception.
+        """
+        from dorad.node.patterns.calls import checked
+        from dorad.node.patterns.errors import NoAnswerError
+
+        request_id = self.send_service_request(output, data, metadata)
+        for event in self._events:
+            if (event.get("metadata") or {}).get("request_id") == request_id:
+                self._events.remove(event)
+                return checked(event)
+        raise NoAnswerError(f"service_responses have no answer left for output `{output}`")
+
+    async def call_async(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        reply: str | None = None,
+    ) -> Event:
+        """Answer like `call`."""
+        return self.call(output, data, metadata, timeout, reply=reply)
+
+    def send_goal(  # type: ignore[override]  # a MockGoal has what a Goal has
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        feedback: str | None = None,
+        result: str | None = None,
+        cancel: str | None = None,
+    ) -> MockGoal:
+        """Keep the goal in `outputs`; its answers are the next of the `service_responses`."""
+        from dorad.node.offline.mockgoal import MockGoal
+
+        self.send_output(output, data, metadata)
+        replies = self._replies.get(output)
+        return MockGoal(output, replies.popleft() if replies else None)
+
+    def _declared_outputs(self) -> None:
+        return None
 
     # -- saying ------------------------------------------------------------------------------
 
@@ -211,6 +274,14 @@ class MockNode(Extended, Parameterised, Speaking):
     def timestamp(self) -> datetime:
         """Return the time, UTC."""
         return datetime.now(UTC)
+
+
+def _reply(output_id: str, reply: Any, request_id: str) -> Event:
+    if not isinstance(reply, Exception):
+        return _event((output_id, reply), {"request_id": request_id})
+    from dorad.node.patterns.calls import failure
+
+    return _event((output_id, None), {"request_id": request_id, **failure(reply)})
 
 
 def _event(item: tuple[str, Any] | dict[str, Any], metadata: Mapping[str, Any]) -> Event:

@@ -1,0 +1,200 @@
+"""Do both ends of a service, an action or a stream fit? What is declared is checked, as warnings.
+
+A node may have a `pattern`, which says what part it plays; its ports may have one each, in
+`input_patterns` and `output_patterns`, which says what they carry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dorad.dataflow.document import Value
+    from dorad.dataflow.fields import Fields
+    from dorad.dataflow.model import Input, Node, Types
+    from dorad.dataflow.problems import Problems
+
+PARTS = {
+    "service-client": "service-server",
+    "service-server": "service-client",
+    "action-client": "action-server",
+    "action-server": "action-client",
+}
+"""What a node may be, and what the one at the other end then is."""
+
+ANSWERS = {
+    "service-request": ("service-response",),
+    "action-goal": ("action-feedback", "action-result"),
+}
+"""What must come back from the one who receives a request or a goal."""
+
+ROLES = (
+    *ANSWERS,
+    "service-response",
+    "action-feedback",
+    "action-result",
+    "action-cancel",
+    "stream",
+)
+"""What a port may carry."""
+
+
+def read_pattern(owner: Fields) -> str | None:
+    """The part that a node or an operator plays; warns of one that does not exist."""
+    pattern = owner.text("pattern")
+    if pattern is not None and pattern not in PARTS:
+        hint = did_you_mean(pattern, PARTS) or f"known: {', '.join(PARTS)}"
+        owner.problems.warn(owner.name_of("pattern"), f"unknown pattern `{pattern}`", hint)
+    return pattern
+
+
+def read_roles(owner: Fields, key: str) -> dict[str, str]:
+    """What ports carry; warns of what does not exist."""
+    roles = owner.text_map(key)
+    value = owner.take(key)
+    for port, item in (value.data if value and isinstance(value.data, dict) else {}).items():
+        role = roles.get(port)
+        if role is not None and role not in ROLES:
+            hint = did_you_mean(role, ROLES) or f"known: {', '.join(ROLES)}"
+            owner.problems.warn(item, f"unknown pattern `{role}`", hint)
+    return roles
+
+
+class _Owner(NamedTuple):
+    """A node, or one operator of it: `outputs` are as sources name them."""
+
+    node: str
+    key: str
+    inputs: tuple[Input, ...]
+    outputs: dict[str, str]
+    types: Types
+
+    def sources(self) -> Iterator[tuple[Input, NodeOutput]]:
+        for item in self.inputs:
+            if isinstance(item.source, NodeOutput):
+                yield item, item.source
+
+
+def check_patterns(nodes: Sequence[Node], places: Mapping[str, Value], problems: Problems) -> None:
+    """Warn of each declared end that does not find the other one."""
+    owners = [owner for node in nodes for owner in _owners(node)]
+    declared = [o for o in owners if o.types.pattern or o.types.roles_in or o.types.roles_out]
+    for owner in declared:
+        check = _Check(owner, owners, places, problems)
+        check.part()
+        for output, role in owner.types.roles_out.items():
+            check.output(output, role)
+        for item, source in owner.sources():
+            check.input(item, source)
+
+
+def _owners(node: Node) -> Iterator[_Owner]:
+    yield _Owner(node.id, node.key, node.inputs, {o: o for o in node.outputs}, node.types)
+    for index, operator in enumerate(node.operators):
+        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        outputs = {f"{operator.id}/{output}": output for output in operator.outputs}
+        yield _Owner(node.id, body, operator.inputs, outputs, operator.types)
+
+
+class _Check:
+    def __init__(
+        self,
+        owner: _Owner,
+        owners: Sequence[_Owner],
+        places: Mapping[str, Value],
+        problems: Problems,
+    ) -> None:
+        self._owner = owner
+        self._owners = owners
+        self._places = places
+        self._problems = problems
+
+    def _warn(self, key: str, message: str, hint: str | None = None) -> None:
+        place = self._places.get(f"{self._owner.key}.{key}") or self._places[self._owner.key]
+        self._problems.warn(place, message, hint)
+
+    def _receivers(self, outputs: set[str]) -> list[tuple[_Owner, Input]]:
+        return [
+            (other, item)
+            for other in self._owners
+            for item, source in other.sources()
+            if source.node == self._owner.node and source.output in outputs
+        ]
+
+    def _partners(self) -> list[_Owner]:
+        """Those who receive something of this one and send something back."""
+        feeding = {(source.node, source.output) for _, source in self._owner.sources()}
+        found = []
+        for other, _ in self._receivers(set(self._owner.outputs)):
+            back = any((other.node, output) in feeding for output in other.outputs)
+            if back and other not in found:
+                found.append(other)
+        return found
+
+    def part(self) -> None:
+        """Check that one at the other end plays the other part."""
+        pattern = self._owner.types.pattern
+        wanted = PARTS.get(pattern or "")
+        if wanted is None:
+            return
+        partners = self._partners()
+        if not partners:
+            self._warn(
+                "pattern",
+                f"`{pattern}` finds no {wanted}: no node receives an output of "
+                f"`{self._owner.node}` and sends something back",
+                f"it needs an output to its {wanted}, and an input from it",
+            )
+        elif not any(other.types.pattern in (None, wanted) for other in partners):
+            whom = ", ".join(f"`{other.node}` is `{other.types.pattern}`" for other in partners)
+            self._warn("pattern", f"`{pattern}` finds no {wanted}: {whom}")
+
+    def output(self, output: str, role: str) -> None:
+        """Check that what an output carries is received, and answered if it is to be."""
+        names = {full for full, short in self._owner.outputs.items() if short == output}
+        key = f"output_patterns.{output}"
+        receivers = self._receivers(names)
+        if not names or role not in ROLES:
+            return
+        if not receivers:
+            self._warn(key, f"`{output}` is `{role}`, but no node receives it")
+            return
+        for wanted in ANSWERS.get(role, ()):
+            there = [other for other, _ in receivers if self._comes_back(other, wanted)]
+            if not there:
+                whom = " and ".join(f"`{other.node}`" for other, _ in receivers)
+                self._warn(
+                    key,
+                    f"`{output}` is `{role}`, but no `{wanted}` comes back from {whom}",
+                    "give this node an input for it",
+                )
+                # One missing way back is enough to say.
+                return
+
+    def _comes_back(self, other: _Owner, wanted: str) -> bool:
+        """Whether an input may carry what is wanted: it says so, or neither end says anything."""
+        for item, source in self._owner.sources():
+            if source.node == other.node and source.output in other.outputs:
+                said = self._owner.types.roles_in.get(item.id)
+                sent = other.types.roles_out.get(other.outputs[source.output])
+                if (said or sent or wanted) == wanted:
+                    return True
+        return False
+
+    def input(self, item: Input, source: NodeOutput) -> None:
+        """Check that an input and its source carry the same."""
+        role = self._owner.types.roles_in.get(item.id)
+        for other in self._owners:
+            if role is None or other.node != source.node or source.output not in other.outputs:
+                continue
+            sent = other.types.roles_out.get(other.outputs[source.output])
+            if sent is not None and sent != role:
+                self._warn(
+                    f"input_patterns.{item.id}",
+                    f"`{item.id}` is `{role}`, but its source `{source.text}` is `{sent}`",
+                )
