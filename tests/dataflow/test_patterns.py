@@ -115,8 +115,8 @@ def test_two_ends_that_fit_are_no_warning(text: str) -> None:
                 "nodes[0].output_patterns.request: unknown pattern `service-reqest`",
                 "nodes[0].output_patterns.nothing: `nothing` is not among the outputs",
                 (
-                    "nodes[1].input_patterns.request: `request` is `service-request`, but its source "
-                    "`client/request` is `service-reqest`"
+                    "nodes[1].input_patterns.request: `request` is `service-request`, but its "
+                    "source `client/request` is `service-reqest`"
                 ),
             ],
         ),
@@ -135,8 +135,8 @@ def test_a_goal_needs_feedback_and_a_result() -> None:
     )
     assert warnings(text) == [
         (
-            "nodes[0].output_patterns.goal: `goal` is `action-goal`, but no `action-result` comes back "
-            "from `server`"
+            "nodes[0].output_patterns.goal: `goal` is `action-goal`, but no `action-result` comes "
+            "back from `server`"
         ),
         "nodes[1].output_patterns.result: `result` is `action-result`, but no node receives it",
     ]
@@ -176,7 +176,7 @@ def test_operators_play_parts_too() -> None:
         )
     ) == [
         (
-            "nodes[1].operators[0].output_patterns.response: `response` is `service-response`, but no "
-            "node receives it"
+            "nodes[1].operators[0].output_patterns.response: `response` is `service-response`, but "
+            "no node receives it"
         ),
     ]

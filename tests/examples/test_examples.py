@@ -87,6 +87,39 @@ def test_four_subscribers_all_see_all(example: Copy) -> None:
         assert "received 1000, sum 332833500" in output.printed(node)
 
 
+def test_a_call_is_answered_and_an_error_reaches_the_caller(example: Copy) -> None:
+    output = example("service").run()
+    assert output.code == 0, output.text
+    assert output.printed("client") == [
+        "84 / 2 = 42",
+        "91 / 7 = 13",
+        "1 / 0 failed: ZeroDivisionError: integer division or modulo by zero",
+        "then came a tick",
+    ]
+
+
+def test_one_goal_arrives_and_the_other_is_canceled(example: Copy) -> None:
+    output = example("action").run()
+    assert output.code == 0, output.text
+    assert output.printed("client") == [
+        "right: canceled, before 100000: True",
+        "left: succeeded at 40, feedback in order: True",
+    ]
+
+
+def test_the_voice_is_cut_off_and_the_music_is_not(example: Copy) -> None:
+    output = example("streaming").run()
+    assert output.code == 0, output.text
+    assert "interrupted" in output.printed("assistant")
+    lines = output.printed("loudspeaker")
+    assert "voice: cut off" in lines
+    heard = re.search(r"voice, segment 0: (\d+) chunks heard", output.text)
+    assert heard is not None, output.text
+    assert 0 < int(heard[1]) < 300
+    assert lines[-1] == "voice, segment 1: 5 chunks heard"
+    assert "music, segment 0: 61 chunks heard" in lines
+
+
 def test_arrays_from_empty_arrive_without_a_copy(example: Copy) -> None:
     output = example("zero-copy-numpy").run()
     assert output.code == 0, output.text
