@@ -5,16 +5,21 @@ A `RingInput` becomes one by changing its class, so that inputs nobody waits on 
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dorad.node.correlation import CORRELATING
-from dorad.node.inputs import RingInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.node.events import Event
+    from dorad.node.inputs import RingInput
+
+    Base = RingInput
+else:
+    Base = object
 
 MOST_ASIDE = 1000
 """Messages of one input that are put aside while somebody waits for an answer on it."""
@@ -48,8 +53,8 @@ class Claims:
             )
 
 
-class ClaimedInput(RingInput):
-    """A `RingInput` on which answers are waited for."""
+class Claimed(Base):
+    """What a `RingInput`, of whatever kind, does differently while answers are waited for on it."""
 
     __slots__ = ()
 
@@ -88,4 +93,10 @@ class ClaimedInput(RingInput):
 def claim_input(item: RingInput, claims: Claims) -> None:
     """Let answers that come on an input be claimed from now on."""
     item.claims = claims
-    item.__class__ = ClaimedInput
+    form: Any = _claimed(type(item))
+    item.__class__ = form
+
+
+@functools.cache
+def _claimed(kind: Any) -> type:
+    return type(f"Claimed{kind.__name__}", (Claimed, kind), {"__slots__": ()})

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.inputs import RingInput
-from dorad.node.patterns.claims import ClaimedInput, Claims, claim_input
+from dorad.node.patterns.claims import Claimed, Claims, claim_input
 from dorad.node.patterns.waiters import TaskWaiter, Waiter, Watch
 from dorad.node.receiver import Receiver
 from dorad.shm import doorbell
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.node.events import Event
+    from dorad.node.inputs import TimerInput
     from dorad.node.session import Session
     from dorad.shm.ring import Inlet
 
@@ -69,14 +70,14 @@ class Sharing:
         if claims is None:
             claims = self.claimed[input_id] = Claims(self._claim, self._complain)
         for item in self._receiver._order:
-            if item.id == input_id and type(item) is RingInput:
-                claim_input(item, claims)
+            if item.id == input_id:
+                _claim(item, claims)
 
     def _make_input(self, fields: dict[str, Any]) -> Any:
         item = self._make(fields)
         claims = self.claimed.get(item.id)
-        if claims is not None and type(item) is RingInput:
-            claim_input(item, claims)
+        if claims is not None:
+            _claim(item, claims)
         return item
 
     # -- those who receive events ------------------------------------------------------------
@@ -230,7 +231,7 @@ class Sharing:
         self._pass_on()
 
     def _rings(self) -> list[Inlet]:
-        return [item.inlet for item in self._receiver._order if isinstance(item, ClaimedInput)]
+        return [item.inlet for item in self._receiver._order if isinstance(item, Claimed)]
 
     def _sweep(self) -> list[tuple[int, int]]:
         """Read what has come on the inputs of answers; return the words that move if more comes."""
@@ -242,7 +243,7 @@ class Sharing:
             receiver._packets = packets
             receiver._change_inputs()
         for item in receiver._order:
-            if isinstance(item, ClaimedInput):
+            if isinstance(item, Claimed):
                 item.pump()
         self.swept = packets
         watched = [(BOX_MAIL, receiver._mail)]
@@ -284,6 +285,11 @@ class Sharing:
                 words[BOX_ASLEEP] = 0
                 doorbell.hush(session.bell)
                 self._step_down(me)
+
+
+def _claim(item: RingInput | TimerInput, claims: Claims) -> None:
+    if isinstance(item, RingInput) and not isinstance(item, Claimed):
+        claim_input(item, claims)
 
 
 def _left(deadline: int | None) -> float | None:

@@ -111,7 +111,7 @@ def explicit(flow: Flow) -> Flow:
 def test_with_a_restart_policy_every_exchange_ends(flow: Flow, seed: int) -> None:
     explicit(wire(flow, seed, lives=4, each=60))
     flow.nodes[-1] |= {"restart_policy": "on-failure", "restart_delay": 0.05}
-    flow.run(deadline=60).expect(0)
+    flow.run(deadline=60)  # its last life may end by the signal, too
     (ended,) = flow.reports("client")
     assert ended["answer"] + ended["error"] == 4 * 60
     assert ended["answer"] > 0
