@@ -93,8 +93,8 @@ class Claimed(Base):
 def claim_input(item: RingInput, claims: Claims) -> None:
     """Let answers that come on an input be claimed from now on."""
     item.claims = claims
-    form: Any = _claimed(type(item))
-    item.__class__ = form
+    kind: Any = type(item)
+    item.__class__ = _claimed(kind)
 
 
 @functools.cache
