@@ -9,16 +9,17 @@ Macros = dict[str, int]
 
 @dataclass(frozen=True)
 class Case:
-    """One run of the checker over ring.pml with `macros`.
+    """One run of the checker over a `model` with `macros`.
 
     The protocol itself has a `prop`, what the run shows. A mutant has a `fault` instead: the
-    property (a name in ring.pml, or spin's "invalid end state") that must be found violated.
+    property (a name in the model, or spin's "invalid end state") that must be found violated.
     """
 
     name: str
     macros: Macros
     prop: str = ""
     fault: str = ""
+    model: str = "ring.pml"
 
     @property
     def defines(self) -> list[str]:
@@ -108,14 +109,38 @@ HOLDS = [
     Case("backpressure, consumer restarted", BLOCK | RESTART_C, "nobody stays blocked"),
     Case("backpressure, publisher killed", BLOCK | KILL_P | END, "consumer does not stay asleep"),
     Case("backpressure, publisher restarted", BLOCK | RESTART_P, "nobody stays blocked, no drop"),
+    # a ring and its lane
+    Case(
+        "lane",
+        {"MESSAGES": 5},
+        "both rings in the order of sending, the newest of the lane kept",
+        model="lane.pml",
+    ),
+    Case(
+        "lane, q=2 C=4",
+        {"MESSAGES": 5, "QUEUE": 2, "CAPACITY": 4},
+        "the same with a longer queue",
+        model="lane.pml",
+    ),
+    Case(
+        "lane, consumer killed and restarted",
+        {"MESSAGES": 4, "KILL": 1},
+        "the same, none twice, counters exact",
+        model="lane.pml",
+    ),
 ]
 
 
-def mutant(name: str, macros: Macros, macro: str, fault: str) -> Case:
+def mutant(name: str, macros: Macros, macro: str, fault: str, *, model: str = "ring.pml") -> Case:
     """The protocol with the step that MUTANT_<macro> breaks."""
-    return Case(name, macros | {f"MUTANT_{macro}": 1}, fault=fault)
+    return Case(name, macros | {f"MUTANT_{macro}": 1}, fault=fault, model=model)
 
 
+L = "lane.pml"
+LANE: Macros = {"MESSAGES": 5}
+LANE_2: Macros = {"MESSAGES": 6, "QUEUE": 2, "CAPACITY": 4, "BUFFER_DEPTH": 1}
+DISORDER = "out of order or twice"
+TORN = "not what was pushed"
 ASLEEP = "asleep beside a message"
 REWRITTEN = "borrowed sample rewritten"
 BLOCKED = "invalid end state"
@@ -221,4 +246,10 @@ MUTANTS = [
         "DAEMON_DOES_NOT_WAIT",
         "hazard left behind",
     ),
+    # a ring and its lane
+    mutant("lane: LANE_HEAD read before HEAD", LANE, "LANE_BEFORE_HEAD", DISORDER, model=L),
+    mutant("lane: HEAD not read again", LANE, "HEAD_NOT_READ_AGAIN", DISORDER, model=L),
+    mutant("lane: mark stored after LANE_HEAD", LANE_2, "MARK_AFTER_HEAD", DISORDER, model=L),
+    mutant("lane: mark not checked", LANE_2, "MARK_NOT_CHECKED", DISORDER, model=L),
+    mutant("lane: entry not checked", LANE, "LANE_ENTRY_NOT_CHECKED", TORN, model=L),
 ]

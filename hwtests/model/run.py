@@ -20,7 +20,7 @@ from pathlib import Path
 
 from hwtests.model.cases import HOLDS, MUTANTS, Case
 
-MODEL = Path(__file__).resolve().parent / "ring.pml"
+MODELS = Path(__file__).resolve().parent
 MEMORY_MB = 1900  # of one search; two run at once
 DEPTH = 200_000
 SECONDS = 600
@@ -88,7 +88,7 @@ def parse(output: str, seconds: float) -> Outcome:
 def check(case: Case, place: Path) -> Outcome:
     """Make, compile and run the checker of one case in the directory `place`."""
     place.mkdir()
-    command(["spin", "-a", *case.defines, str(MODEL)], place, case)
+    command(["spin", "-a", *case.defines, str(MODELS / case.model)], place, case)
     level = "-O0" if case.fault else "-O2"
     flags = ["-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MB}"]
     command(["gcc", level, *flags, "-o", "pan", "pan.c"], place, case)
@@ -112,10 +112,10 @@ def verdict(case: Case, outcome: Outcome) -> tuple[bool, str]:
 
 def explain(case: Case, place: Path) -> str:
     """Write the steps that lead to the fault to a file that outlives the run; say where it is."""
-    trail = place / f"{MODEL.name}.trail"
+    trail = place / f"{case.model}.trail"
     if not trail.exists():
         return ""
-    argv = ["spin", *case.defines, "-k", str(trail), "-p", "-g", "-l", str(MODEL)]
+    argv = ["spin", *case.defines, "-k", str(trail), "-p", "-g", "-l", str(MODELS / case.model)]
     steps = command(argv, place, case)
     with tempfile.NamedTemporaryFile(
         "w", prefix="dorad-model-", suffix=".txt", delete=False, encoding="utf-8"
