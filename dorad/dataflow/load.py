@@ -117,7 +117,6 @@ def _read_dataflow(
     else:
         places = {value.key: value for value in walk(root)}
         nodes = connect([node for node, _ in members], places, problems)
-    check_patterns(nodes, places, problems)
     dataflow = Dataflow(
         nodes=nodes,
         path=path,
@@ -142,8 +141,13 @@ def _read_dataflow(
         problems.error_in_name(root, "needs `nodes`", "a list of the programs to run")
     if problems.errors:
         raise DataflowError(in_order(problems.errors))
-    # last, because reading makes text of what stands where text belongs
-    return replace(dataflow, descriptor=root.plain())
+    misfits = (dataflow.problem(*misfit) for misfit in check_patterns(nodes))
+    return replace(
+        dataflow,
+        warnings=in_order([*dataflow.warnings, *misfits]),
+        # last, because reading makes text of what stands where text belongs
+        descriptor=root.plain(),
+    )
 
 
 def _expand(

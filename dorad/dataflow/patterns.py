@@ -12,12 +12,10 @@ from dorad.dataflow.model import NodeOutput
 from dorad.dataflow.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.fields import Fields
     from dorad.dataflow.model import Input, Node, Types
-    from dorad.dataflow.problems import Problems
 
 PARTS = {
     "service-client": "service-server",
@@ -80,17 +78,27 @@ class _Owner(NamedTuple):
                 yield item, item.source
 
 
-def check_patterns(nodes: Sequence[Node], places: Mapping[str, Value], problems: Problems) -> None:
-    """Warn of each declared end that does not find the other one."""
+class Misfit(NamedTuple):
+    """A declared end that does not find the other one."""
+
+    key: str
+    message: str
+    hint: str | None = None
+
+
+def check_patterns(nodes: Sequence[Node]) -> list[Misfit]:
+    """Compare what is declared at both ends."""
     owners = [owner for node in nodes for owner in _owners(node)]
     declared = [o for o in owners if o.types.pattern or o.types.roles_in or o.types.roles_out]
+    found: list[Misfit] = []
     for owner in declared:
-        check = _Check(owner, owners, places, problems)
+        check = _Check(owner, owners, found)
         check.part()
         for output, role in owner.types.roles_out.items():
             check.output(output, role)
         for item, source in owner.sources():
             check.input(item, source)
+    return found
 
 
 def _owners(node: Node) -> Iterator[_Owner]:
@@ -102,21 +110,13 @@ def _owners(node: Node) -> Iterator[_Owner]:
 
 
 class _Check:
-    def __init__(
-        self,
-        owner: _Owner,
-        owners: Sequence[_Owner],
-        places: Mapping[str, Value],
-        problems: Problems,
-    ) -> None:
+    def __init__(self, owner: _Owner, owners: Sequence[_Owner], found: list[Misfit]) -> None:
         self._owner = owner
         self._owners = owners
-        self._places = places
-        self._problems = problems
+        self._found = found
 
     def _warn(self, key: str, message: str, hint: str | None = None) -> None:
-        place = self._places.get(f"{self._owner.key}.{key}") or self._places[self._owner.key]
-        self._problems.warn(place, message, hint)
+        self._found.append(Misfit(f"{self._owner.key}.{key}", message, hint))
 
     def _receivers(self, outputs: set[str]) -> list[tuple[_Owner, Input]]:
         return [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from dorad.dataflow.load import load
 from tests.dataflow.reading import read
 
 SERVICE = """
@@ -179,4 +182,40 @@ def test_operators_play_parts_too() -> None:
             "nodes[1].operators[0].output_patterns.response: `response` is `service-response`, but "
             "no node receives it"
         ),
+    ]
+
+
+def test_a_part_in_a_module_is_told_with_the_modules_file(tmp_path: Path) -> None:
+    (tmp_path / "flow.yml").write_text(
+        """
+nodes:
+  - id: m
+    module: mod.yml
+    inputs: {question: client/question}
+  - id: client
+    path: c.py
+    pattern: service-client
+    inputs: {answer: m/answer}
+    outputs: [question]
+"""
+    )
+    (tmp_path / "mod.yml").write_text(
+        """
+module: {name: mod, inputs: [question], outputs: [answer]}
+nodes:
+  - id: server
+    path: s.py
+    pattern: action-server
+    inputs: {question: _mod/question}
+    outputs: [answer]
+"""
+    )
+    found = [(Path(w.file).name, w.line, w.message) for w in load(tmp_path / "flow.yml").warnings]
+    assert found == [
+        (
+            "flow.yml",
+            8,
+            "`service-client` finds no service-server: `m.server` is `action-server`",
+        ),
+        ("mod.yml", 6, "`action-server` finds no action-client: `client` is `service-client`"),
     ]
