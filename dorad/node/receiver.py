@@ -208,8 +208,11 @@ class Receiver:
 
         Called right after a poll that found nothing, so that nothing can come between unnoticed.
         """
-        watched = [(ring.head_at, ring.tail) for ring in self._rings]
-        watched += [(ring.lane_head_at, ring.lane_tail) for ring in self._rings if ring.lane_tail]
+        watched = []
+        for ring in self._rings:
+            watched.append((ring.head_at, ring.tail))
+            if ring.lane_tail:
+                watched.append((ring.lane_head_at, ring.lane_tail))
         watched.append((BOX_MAIL, self._mail))
         if self._choosy:
             watched += [word for item in self._choosy if (word := item.watched()) is not None]
@@ -230,9 +233,12 @@ class Receiver:
         have read, and so taken off the socket, what the daemon has said.
         """
         fence()
-        words = self._words
-        if self._moved(watched) or any(words[r.lane_head_at] != r.lane_tail for r in rings):
+        if self._moved(watched):
             return False
+        words = self._words
+        for ring in rings:
+            if words[ring.lane_head_at] != ring.lane_tail:
+                return False
         return self._session.packets == self._packets
 
     def _due_ns(self, deadline: int | None) -> int | None:
@@ -243,18 +249,12 @@ class Receiver:
                 return due if deadline is None else min(due, deadline)
         return deadline
 
-    def _wait(self, deadline: int | None) -> None:
-        """Return when there may be a message, a word of the daemon, a tick, or at the deadline."""
-        self._wait_for(self._watched(), self._rings, self._due_ns(deadline), deadline)
+    def _wait(self, deadline: int | None, only: list[tuple[int, int]] | None = None) -> None:
+        """Return when there may be a message, a word of the daemon, a tick, or at the deadline.
 
-    def _wait_for(
-        self,
-        watched: list[tuple[int, int]],
-        rings: Sequence[Inlet],
-        due: int | None,
-        deadline: int | None,
-    ) -> None:
-        """Return when one of the words or a lane of the rings may have moved, or when it is due."""
+        With `only`, when one of these words may have moved, or at the deadline.
+        """
+        watched = self._watched() if only is None else only
         started = _monotonic_ns()
         spin = self._spin
         if spin.budget_ns:
@@ -266,8 +266,9 @@ class Receiver:
         words = self._words
         words[BOX_ASLEEP] = 1
         try:
-            if not self._may_sleep(watched, rings):
+            if not self._may_sleep(watched, self._rings if only is None else ()):
                 return
+            due = self._due_ns(deadline) if only is None else deadline
             if due is None:
                 ready = self._waiter.wait(None)
             else:

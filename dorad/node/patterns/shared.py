@@ -7,12 +7,14 @@ the inputs that answers come on, and leaves all others in their queues, where th
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.inputs import RingInput
 from dorad.node.patterns.claims import Claimed, Claims, claim_input
+from dorad.node.patterns.errors import ExchangeError
 from dorad.node.patterns.waiters import TaskWaiter, Waiter, Watch
 from dorad.node.receiver import Receiver
 from dorad.shm import doorbell
@@ -53,6 +55,7 @@ class Sharing:
         self._leader: Waiter | None = None
         self._settled = False
         self._waiters: set[Waiter] = set()
+        self.loops: list[Any] = []
         self.claimed: dict[str, Claims] = {}
         self.swept = -1
         receiver.__class__ = SharedReceiver
@@ -137,6 +140,7 @@ class Sharing:
 
         Whoever may have done it wakes those in `at`.
         """
+        self._refuse_to_block()
         me = Waiter()
         self._begin(me, at)
         try:
@@ -156,6 +160,19 @@ class Sharing:
                     me.woken.wait(left if self._settled else min(left or 1.0, TAKE_OVER_S))
         finally:
             self._end(me, at)
+
+    def _refuse_to_block(self) -> None:
+        """Raise if a task of this thread's event loop receives: it could not as long as we wait."""
+        asyncio = sys.modules.get("asyncio")
+        loop = None if asyncio is None else asyncio._get_running_loop()
+        if loop is None:
+            return
+        unsure = not self._settled and self._receiver._lock.locked()
+        if unsure or loop in self.loops:
+            raise ExchangeError(
+                "waiting here would hold up the event loop that receives for this node: use "
+                "`call_async`, `result_async` or `async for`"
+            )
 
     async def wait_async(
         self, done: Callable[[], bool], at: set[Waiter], deadline: int | None
@@ -257,7 +274,7 @@ class Sharing:
             watched = self._sweep()
             if done() or me.asked or (deadline is not None and _monotonic_ns() >= deadline):
                 return
-            receiver._wait_for(watched, (), deadline, deadline)
+            receiver._wait(deadline, watched)
 
     async def _park(self, me: TaskWaiter, done: Callable[[], bool], left: float | None) -> None:
         receiver, session = self._receiver, self._session
@@ -332,8 +349,13 @@ class SharedReceiver(Receiver):
 
     async def recv_async(self, timeout: float | None) -> Event | None:
         """See `Receiver`."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
         self.sharing.enter()
+        self.sharing.loops.append(loop)
         try:
             return await super().recv_async(timeout)
         finally:
+            self.sharing.loops.remove(loop)
             self.sharing.leave()

@@ -393,3 +393,43 @@ node.send_service_response("response", pa.array([4]), second["metadata"])
 """,
     ).run().expect(0)
     assert flow.reports("client") == ["NoAnswerError", 4, ["INPUT_CLOSED", "STOP"]]
+
+
+def test_a_call_that_would_hold_up_its_own_event_loop_is_refused(flow: Flow) -> None:
+    wire(
+        flow,
+        """
+async def main():
+    receiving = asyncio.create_task(node.recv_async())
+    await asyncio.sleep(0)
+    report(error_of(1)[:2])
+    report(await ask_async(2))
+    report(error_of(1)[0])
+    receiving.cancel()
+    await asyncio.gather(receiving, return_exceptions=True)
+    report(ask(3))
+asyncio.run(main())
+""",
+    ).run().expect(0)
+    first, second, third, fourth = flow.reports("client")
+    assert first[0] == third == "ExchangeError"
+    assert "use `call_async`" in first[1]
+    assert (second, fourth) == (4, 6)
+
+
+def test_a_call_that_is_canceled_leaves_nothing_behind(flow: Flow) -> None:
+    wire(
+        flow,
+        """
+async def main():
+    for n in range(20):
+        asking = asyncio.create_task(ask_async(n))
+        await asyncio.sleep(0.002 * (n % 3))
+        asking.cancel()
+    report(await ask_async(100))
+asyncio.run(main())
+report(ask(101))
+report([event["type"] for event in [node.try_recv(), *node.drain()] if event])
+""",
+    ).run().expect(0)
+    assert flow.reports("client") == [200, 202, []]
