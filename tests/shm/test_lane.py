@@ -218,7 +218,7 @@ def test_room_is_counted_over_both_rings() -> None:
 
 @pytest.mark.parametrize("queue_size", [1, 4, 50])
 def test_order_and_counts_hold_while_both_ends_run(queue_size: int) -> None:
-    total = 20_000
+    total = 6_000
     with edge(queue_size, lane=True) as e:
         lost = watch(e)
         ended = threading.Event()
