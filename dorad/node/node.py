@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from dorad.node.offline.capture import Receiving
     from dorad.node.patterns.exchange import Exchange
     from dorad.node.session import Session
-    from dorad.shm.layout import RingPlan
     from dorad.node.typecheck import TypeChecks
+    from dorad.shm.layout import RingPlan
     from dorad.shm.picking import PickingInlet
 
 _LONGEST_TIMEOUT_S = 1e12
