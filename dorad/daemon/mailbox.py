@@ -86,7 +86,8 @@ class Mailbox:
         """
         items = node.all_inputs
         plan = layout.plan(
-            [max(1, item.queue_size) for item in items], lanes=[_has_lane(node, item) for item in items]
+            [max(1, item.queue_size) for item in items],
+            lanes=[_has_lane(node, item) for item in items],
         )
         memory = create.create(plan.size, room=plan.size + ROOM)
         self._set_up(node, (memory, doorbell.create(), doorbell.create()))
@@ -403,7 +404,7 @@ def _has_lane(node: Node, item: Input) -> bool:
         and item.queue_policy is not QueuePolicy.LATEST
         and not item.latched
         and item.max_rate_hz is None
-        and not any(item.id in group.inputs for group in node.sync)
+        and not node.chooses(item.id)
     )
 
 

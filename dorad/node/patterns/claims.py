@@ -42,14 +42,14 @@ class Claims:
         aside.append(event)
         if len(aside) > MOST_ASIDE:
             for at, old in enumerate(aside):
-                if CORRELATING.isdisjoint(old["metadata"]):
+                if CORRELATING.isdisjoint(old.get("metadata", ())):
                     del aside[at]
                     break
             else:
                 aside.popleft()
             self.complain(
-                f"input `{event['id']}`: more than {MOST_ASIDE} messages came while the node "
-                "waited for an answer there; the oldest is dropped"
+                f"more than {MOST_ASIDE} messages came on an input while the node waited for an "
+                "answer there; the oldest is dropped"
             )
 
 

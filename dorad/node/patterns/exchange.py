@@ -187,6 +187,9 @@ class Exchange:
                 self._given_up.pop(next(iter(self._given_up)), None)
 
     def _claim(self, event: Event) -> bool:
+        if event["type"] != "INPUT":
+            # A message that could not be read.
+            return False
         metadata = event["metadata"]
         for name in (REQUEST_ID, GOAL_ID):
             key = metadata.get(name)

@@ -12,9 +12,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.inputs import RingInput
+from dorad.node.inputs import ChoosyInput, RingInput
 from dorad.node.patterns.claims import Claimed, Claims, claim_input
-from dorad.node.patterns.errors import ExchangeError
+from dorad.node.patterns.errors import ExchangeError, NoPeerError
 from dorad.node.patterns.waiters import TaskWaiter, Waiter, Watch
 from dorad.node.receiver import Receiver
 from dorad.shm import doorbell
@@ -68,7 +68,18 @@ class Sharing:
     # -- which inputs answers come on --------------------------------------------------------
 
     def claim_input(self, input_id: str) -> None:
-        """Let answers that come on an input be claimed."""
+        """Let answers that come on an input be claimed.
+
+        Raises:
+            NoPeerError: the input chooses among its messages.
+        """
+        if any(
+            item.id == input_id and isinstance(item, ChoosyInput) for item in self._receiver._order
+        ):
+            raise NoPeerError(
+                f"input `{input_id}` has a `max_rate_hz` or is part of a `sync`: no answers can "
+                "come on it"
+            )
         claims = self.claimed.get(input_id)
         if claims is None:
             claims = self.claimed[input_id] = Claims(self._claim, self._complain)
@@ -305,7 +316,7 @@ class Sharing:
 
 
 def _claim(item: RingInput | TimerInput, claims: Claims) -> None:
-    if isinstance(item, RingInput) and not isinstance(item, Claimed):
+    if isinstance(item, RingInput) and not isinstance(item, Claimed | ChoosyInput):
         claim_input(item, claims)
 
 
