@@ -270,6 +270,8 @@ class Sharing:
         if packets != receiver._packets:
             receiver._packets = packets
             receiver._change_inputs()
+            if session.late and not session.catch_up():
+                receiver._packets = -1
         for item in receiver._order:
             if isinstance(item, Claimed):
                 item.pump()
