@@ -143,6 +143,10 @@ class ChoosyInput(RingInput):
         """Return when there may be something to give although nothing comes, or NEVER_NS."""
         return NEVER_NS
 
+    def moved(self) -> bool:
+        """Tell whether an event waits; any thread may ask."""
+        return self.ready()
+
     def watched(self) -> tuple[int, int] | None:
         """Return the word that moves when something comes, and its value at the last look.
 

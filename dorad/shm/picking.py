@@ -19,6 +19,10 @@ class PickingInlet(Inlet):
 
     __slots__ = ()
 
+    def moved(self) -> bool:
+        """Tell whether `take` would return a message; any thread may ask, as it has no lane."""
+        return self.ready()
+
     def seen(self) -> int:
         """Return the index of the message that comes next into the ring."""
         return self._words[self.head_at]

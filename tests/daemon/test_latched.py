@@ -129,9 +129,9 @@ class Flow:
     def settled(self) -> None:
         """On every edge, what was sent was received or dropped."""
         with self.dorad.client() as client:
-            edges = client.top().edges
-            assert edges
-            for edge in edges:
+            # The first look is a second after the start.
+            self.dorad.until(lambda: client.top().edges)
+            for edge in client.top().edges:
                 assert edge.sent == edge.received + edge.dropped + edge.queued, edge
 
 

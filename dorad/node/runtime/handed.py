@@ -13,7 +13,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.node import metadata as metadata_codec
+from dorad.node.correlation import flags_of, session_of
 from dorad.shm.layout import (
+    CORRELATED,
+    FLUSH,
     RING_BYTES,
     RING_HEAD,
     RING_LAST,
@@ -38,20 +41,15 @@ _time_ns = time.time_ns
 LOOK_S = 0.1
 """A sender that waits for room looks at least this often whether it is to go on waiting."""
 
-_CORRELATING = frozenset({"request_id", "goal_id", "goal_status"})
-"""A full queue gives up a message with one of these only for a newer one of the kind."""
-
 
 class Message(NamedTuple):
-    """What is handed on. `kept` and `flush` say what its metadata mean to the queue."""
+    """What is handed on. `flags` say what its metadata mean to the queue, as in an entry."""
 
     stamp: int
     array: Any
     meta: bytes
     size: int
-    kept: bool = False
-    flush: bool = False
-    """Whether older messages of its session, or all if it has none, are void; but for kept ones."""
+    flags: int = 0
 
     @classmethod
     def of(cls, stamp: int, array: Any, size: int, metadata: dict[str, Any] | None) -> Message:
@@ -59,14 +57,12 @@ class Message(NamedTuple):
         if not metadata:
             return cls(stamp, array, b"", size)
         meta = metadata_codec.encode(metadata)
-        flush = metadata.get("flush") is True
-        kept = flush or not _CORRELATING.isdisjoint(metadata)
-        return cls(stamp, array, meta, size, kept, flush)
+        return cls(stamp, array, meta, size, flags_of(metadata))
 
     @property
     def session(self) -> Any:
         """Its `session_id`, if it has one."""
-        return metadata_codec.decode(self.meta).get("session_id") if self.meta else None
+        return session_of(self.meta) if self.meta else None
 
 
 class HandedInput:
@@ -130,7 +126,7 @@ class HandedInput:
             self._append(message)
             queue = self._queue
             if len(queue) > self._queue_size:
-                self._drop(next((at for at, (_, old) in enumerate(queue) if not old.kept), 0))
+                self._drop(next((at for at, (_, old) in enumerate(queue) if not old.flags), 0))
         self._wake()
 
     def put_in_turn(self, message: Message, *, may_wait: Callable[[], bool]) -> None:
@@ -151,7 +147,7 @@ class HandedInput:
 
     def _append(self, message: Message) -> None:
         words, base = self._words, self._base
-        if message.flush:
+        if message.flags & FLUSH:
             self._void_before(message)
         head = words[base + RING_HEAD]
         self._queue.append((head, message))
@@ -163,7 +159,7 @@ class HandedInput:
         session = message.session
         for at in reversed(range(len(self._queue))):
             old = self._queue[at][1]
-            if not old.kept and (session is None or old.session == session):
+            if not old.flags & CORRELATED and (session is None or old.session == session):
                 self._drop(at)
         self._room.notify_all()
 
@@ -181,9 +177,8 @@ class HandedInput:
         except IndexError:  # the last one was just displaced: another follows at once
             return True
 
-    def holds(self) -> bool:
-        """Tell whether the end of the input has to wait for what is here."""
-        return self.ready()
+    holds = ready
+    moved = ready
 
     def take(self) -> Event | None:
         """Return the next event, or None."""

@@ -50,7 +50,7 @@ class Inbox(Receiver):
             session.packets != self._packets
             or session.lost
             or (not self._stopped and self._has_news(news))
-            or any(item.ready() for item in self._order)
+            or any(item.moved() for item in self._order)
         )
 
     def _has_news(self, news: News) -> bool:
@@ -67,8 +67,8 @@ class Inbox(Receiver):
             if isinstance(item, HandedInput):
                 item.close()
 
-    def _wait(self, deadline: int | None) -> None:
+    def _wait(self, deadline: int | None, only: list[tuple[int, int]] | None = None) -> None:
         if self._hall is None:
-            super()._wait(deadline)
+            super()._wait(deadline, only)
         else:
             self._hall.wait(self)

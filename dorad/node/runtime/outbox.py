@@ -37,14 +37,14 @@ class OperatorSender(Sender):
                 return output
         return None
 
-    def send_to(self, outlets: tuple[Outlet, ...], array: Any, meta: bytes) -> None:
+    def send_to(self, outlets: tuple[Outlet, ...], array: Any, meta: bytes, flags: int) -> None:
         """Send an Arrow array to some of the receivers of an output.
 
         Raises:
             RuntimeError: /dev/shm is full.
         """
         with self._lock:
-            self._push(outlets, self._load_encoder()(array), meta, None)
+            self._push(outlets, self._load_encoder()(array), meta, None, flags)
 
 
 class Outbox:
@@ -141,7 +141,7 @@ class Outbox:
         for outlet in _that_block(inner, False):
             self._handed[outlet.base].put(message)
         if outer:
-            self._sender.send_to(outer, array, message.meta)
+            self._sender.send_to(outer, array, message.meta, message.flags)
         for outlet in _that_block(inner, True):
             may_wait = functools.partial(self._may_wait, outlet)
             self._handed[outlet.base].put_in_turn(message, may_wait=may_wait)
