@@ -161,7 +161,9 @@ def test_each_of_1000_lines_a_second_is_there_once(
     missing = set(range(max(found))) - set(found)
     print(f"\n{ROUNDS} x {disturb.__name__}: {len(found)} lines, {len(missing)} missing,"
           f" {len(found) - len(set(found))} twice")  # fmt: skip
-    assert found == list(range(len(found)))
+    assert found == sorted(set(found))
+    # A journald that is killed has at most one line in its hands: what it has read and not written.
+    assert len(missing) <= (ROUNDS if disturb is kill_journal else 0)
     assert daemon.exec("find", "/var/lib/dorad/out", "-name", "log_*.jsonl") == ""
 
 
