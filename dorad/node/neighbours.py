@@ -141,10 +141,12 @@ class Neighbours:
             outlet = old.pop((id(peer), base), None)
             if outlet is None:
                 outlet = self._meet_outlet(output, peer, base, blocking)
-            outlet.blocking = outlet.lane.blocking = blocking
+            for end in (outlet, outlet.lane or outlet):
+                end.blocking = blocking
             new.append(outlet)
         for outlet in old.values():
-            outlet.closed = outlet.lane.closed = True
+            for end in (outlet, outlet.lane or outlet):
+                end.closed = True
         self.receivers[output] = tuple(node for node, _, _ in to)
         # Those that never block come first, so that none of them waits for one that does.
         self.outlets[output] = tuple(sorted(new, key=lambda outlet: outlet.blocking))

@@ -203,7 +203,7 @@ class Sender:
     ) -> None:
         code, length, nulls, size, parts = encoded
         if flags:
-            outlets = tuple([outlet.lane for outlet in outlets])
+            outlets = tuple([outlet.lane or outlet for outlet in outlets])
         stamp = self._clock.now()
         meta_size = len(meta)
         try:

@@ -18,6 +18,7 @@ dropped. Until it looks, they take up their place in the queue.
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.shm.fence import STRONG_ORDER, acquire, release
@@ -52,12 +53,13 @@ class Lane(Outlet):
     def __init__(self, ring: Outlet, plan: RingPlan) -> None:
         """Continue the lane of `ring` where its last producer stopped."""
         base = ring.base
-        self._ring = ring
+        # Weak, so that both end with the last who sends, and not at a later collection.
+        self._ring = weakref.ref(ring)
         self._marks = plan.lane // WORD
         self._flushed_at = base + RING_FLUSHED
         self.peer = ring.peer
         self.base = base
-        self.lane = self
+        self.lane = None
         self.blocking = ring.blocking
         self.closed = ring.closed
         self.queue_size = ring.queue_size
@@ -81,7 +83,8 @@ class Lane(Outlet):
         at = self._entries + slot * ENTRY_SIZE
         self._memory[at : at + len(entry)] = entry
         words = self._words
-        ring = self._ring
+        ring = self._ring()
+        assert ring is not None, "whoever sends holds the ring"
         words[self._marks + slot] = ring.head
         ring._bytes += size
         words[self._bytes_at] = ring._bytes

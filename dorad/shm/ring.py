@@ -124,10 +124,11 @@ class Peer:
 class Outlet:
     """The producer's end of an edge.
 
-    `lane` is where messages go that belong to an exchange: this very ring unless it has a lane.
+    `lane` is where messages go that belong to an exchange, None if they go the way of all.
     """
 
     __slots__ = (
+        "__weakref__",
         "_bytes",
         "_bytes_at",
         "_entries",
@@ -149,7 +150,7 @@ class Outlet:
         "queue_size",
     )
 
-    lane: Outlet
+    lane: Outlet | None
 
     def __init__(self, peer: Peer, ring: RingPlan, *, blocking: bool) -> None:
         """Continue the edge where its last producer stopped."""
@@ -159,7 +160,7 @@ class Outlet:
         self.base = base
         self.blocking = blocking
         self.closed = False
-        self.lane = self
+        self.lane = None
         self.queue_size = ring.queue_size
         self.head: int = words[base + RING_HEAD]
         self._words = words

@@ -111,7 +111,7 @@ def test_info_as_json_has_doras_keys(daemon):
         ),
         (
             ["connect", "a/x", "b/y", "-d", "demo"],
-            m.EdgeRef(source="a/x", target="b/y", dataflow="demo"),
+            m.EdgeNew(source="a/x", target="b/y", dataflow="demo"),
             "a/x -> b/y",
         ),
         (

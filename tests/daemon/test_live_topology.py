@@ -134,12 +134,12 @@ def test_changes_that_make_no_sense_are_refused_and_change_nothing(
     dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
     dorad.until(lambda: len(seen(tmp_path)) > 5)
     missing = definition(tmp_path, id="third", path="missing.py", inputs={"n": "source/number"})
-    operator = definition(tmp_path, id="third", operator={"python": "sink.py"})
+    library = definition(tmp_path, id="third", operator={"shared-library": "sink"})
     broken = definition(tmp_path, id="third", path="sink.py", inputs={"n": "source/nothing"})
     twice = definition(tmp_path, id="sink", path="sink.py", inputs={"n": "source/number"})
     for words, said in (
         (("node", "add", "-d", "flow", "--from-yaml", missing), "missing.py"),
-        (("node", "add", "-d", "flow", "--from-yaml", operator), "operator"),
+        (("node", "add", "-d", "flow", "--from-yaml", library), "shared-library"),
         (("node", "add", "-d", "flow", "--from-yaml", broken), "nothing"),
         (("node", "add", "-d", "flow", "--from-yaml", twice), "sink"),
         (("node", "remove", "nobody"), "nobody"),

@@ -34,6 +34,7 @@ ALLOWED = {
     "dorad/node/payload.py": {"pack"},
     # Folders and sockets of one's own, when the daemon or a dataflow starts or ends.
     "dorad/daemon/service.py": {"_prepare"},
+    "dorad/daemon/sparestate.py": {"give_back"},
     "dorad/daemon/registry.py": {"_end_strangers"},
     "dorad/daemon/lobby.py": {"open", "close"},
     "dorad/shm/create.py": {"sweep"},

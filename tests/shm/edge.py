@@ -59,7 +59,7 @@ class Edge:
         entry = layout.ENTRY.pack(
             stamp, len(payload), 0, len(payload), 0, 0, 0, 0, len(metadata), 5, 0, flags
         )
-        outlet = self.outlet.lane if flags else self.outlet
+        outlet = (self.outlet.lane if flags else None) or self.outlet
         outlet.push(entry + metadata + payload, len(payload), stamp)
 
     def push_sample(self, payload: bytes, *, flags: int = 0) -> Sample:
@@ -70,7 +70,7 @@ class Edge:
         entry = layout.ENTRY.pack(
             1, size, 0, size, sample.offset, 0, sample.segment.number, 0, 0, 5, 0, flags
         )
-        outlet = self.outlet.lane if flags else self.outlet
+        outlet = (self.outlet.lane if flags else None) or self.outlet
         index = outlet.push(entry, size, 1)
         self.pool.sent(sample, [(outlet, index)])
         return sample

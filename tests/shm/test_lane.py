@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -205,13 +207,15 @@ def test_a_consumer_may_throw_away_all_that_is_queued() -> None:
 
 def test_room_is_counted_over_both_rings() -> None:
     with edge(3, blocking=True, lane=True) as e:
+        lane = e.outlet.lane
+        assert lane is not None
         for number, flags in enumerate([0, CORRELATED]):
             assert not e.outlet.full()
             push(e, Message(number, flags, ""))
-        assert not e.outlet.lane.full()
+        assert not lane.full()
         push(e, Message(2, 0, ""))
         assert e.outlet.full()
-        assert e.outlet.lane.full()
+        assert lane.full()
         assert e.take() == b"0"
         assert not e.outlet.full()
 
@@ -247,3 +251,15 @@ def test_order_and_counts_hold_while_both_ends_run(queue_size: int) -> None:
         counters = e.counters
         assert (counters.sent, counters.received, counters.queued) == (total, len(received), 0)
         assert counters.dropped == total - len(received)
+
+
+def test_both_ends_of_a_senders_edge_end_with_the_last_who_holds_it() -> None:
+    with edge(3, lane=True) as e:
+        push(e, Message(0, CORRELATED, ""))
+        ring, lane = weakref.ref(e.outlet), weakref.ref(e.outlet.lane)
+        gc.disable()
+        try:
+            del e.outlet
+            assert (ring(), lane()) == (None, None)
+        finally:
+            gc.enable()
