@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from dorad.daemon.ports import EdgeCounters
     from dorad.daemon.run import Ended
+    from dorad.daemon.supervisor.ports import EdgeCounters
     from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
     from dorad.logs.filter import LogFilter
@@ -74,8 +74,8 @@ def run_session(
     import asyncio
     import resource
 
+    from dorad.daemon.broker.sockets import own_socket
     from dorad.daemon.run import DataflowRun, new_dataflow_id
-    from dorad.daemon.sockets import own_socket
     from dorad.launch.model import LaunchError
     from dorad.logs.format import formatter
 
@@ -139,7 +139,7 @@ def report(ended: Ended, *, verbose: bool) -> None:
             nodes = "node" if len(ended.results) == 1 else "nodes"
             tell("finished:", "green", f"{len(ended.results)} {nodes} ok, {ended.seconds:.1f} s")
         return
-    from dorad.daemon.report import failure_report
+    from dorad.daemon.rules.report import failure_report
 
     tell_failures(failure_report(ended.results))
 

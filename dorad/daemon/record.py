@@ -13,11 +13,11 @@ from dorad.control.messages import (
     NodeResult,
     Status,
 )
-from dorad.daemon.shared import Bell
+from dorad.daemon.supervisor.shared import Bell
 
 if TYPE_CHECKING:
-    from dorad.daemon.exits import Result
-    from dorad.daemon.report import Block
+    from dorad.daemon.rules.exits import Result
+    from dorad.daemon.rules.report import Block
     from dorad.daemon.run import DataflowRun
     from dorad.daemon.state import Row
     from dorad.dataflow.model import Dataflow

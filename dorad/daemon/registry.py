@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
 from dorad.daemon.autostart import due, first_since_boot, forgettable
+from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
 from dorad.daemon.config import NodeSettings
 from dorad.daemon.happenings import Happenings
-from dorad.daemon.naming import check_name, find
 from dorad.daemon.record import Record, stored_failure, stored_result
-from dorad.daemon.report import failure_report
+from dorad.daemon.rules.naming import check_name, find
+from dorad.daemon.rules.report import failure_report
 from dorad.daemon.run import FORMAT, DataflowRun, Inheritance
-from dorad.daemon.sockets import SOCKETS, daemon_socket
 from dorad.daemon.state import Options, Row, StateError
 from dorad.dataflow import params
 from dorad.dataflow.errors import DataflowError

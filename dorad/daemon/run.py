@@ -11,14 +11,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dorad.daemon.broker import Broker
-from dorad.daemon.hotreload import HotReload
-from dorad.daemon.processes import Launcher, broken_commands, log_name
-from dorad.daemon.restore import Kept, close_all
-from dorad.daemon.routing import Router
-from dorad.daemon.stragglers import default_grace
-from dorad.daemon.supervisor import Supervisor
-from dorad.daemon.taps import Taps
+from dorad.daemon.broker.broker import Broker
+from dorad.daemon.broker.restore import Kept, close_all
+from dorad.daemon.rules.routing import Router
+from dorad.daemon.rules.stragglers import default_grace
+from dorad.daemon.supervisor.hotreload import HotReload
+from dorad.daemon.supervisor.processes import Launcher, broken_commands, log_name
+from dorad.daemon.supervisor.supervisor import Supervisor
+from dorad.daemon.tap.taps import Taps
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.topology import input_name
 from dorad.launch.command import python_files
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from dorad.daemon.exits import Result
-    from dorad.daemon.noderun import NodeView
-    from dorad.daemon.ports import EdgeCounters, Happening
-    from dorad.daemon.processes import NodeProcess
+    from dorad.daemon.rules.exits import Result
+    from dorad.daemon.supervisor.noderun import NodeView
+    from dorad.daemon.supervisor.ports import EdgeCounters, Happening
+    from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, Node
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore

@@ -19,8 +19,8 @@ from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
 from dorad.daemon.config import ConfigError, Settings, load
 from dorad.daemon.hosting import attach_host
-from dorad.daemon.measure import Measure
-from dorad.daemon.network import NetworkWatch
+from dorad.daemon.measuring.measure import Measure
+from dorad.daemon.measuring.network import NetworkWatch
 from dorad.daemon.notify import Notices
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State, StateError

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from dorad.daemon.broker import Broker
+from dorad.daemon.broker.broker import Broker
 from hwtests.torture import checks, room
 from hwtests.torture.client import Nursery, NurseryError
 from hwtests.torture.keeper import Keeper

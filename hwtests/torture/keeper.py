@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from dorad.daemon.broker import Broker
+    from dorad.daemon.broker.broker import Broker
     from dorad.dataflow.model import Dataflow, Node
     from hwtests.torture.client import Child, Nursery
 

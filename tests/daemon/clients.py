@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from dorad.daemon.broker import HELLO_DEADLINE_S, Broker
+from dorad.daemon.broker.broker import HELLO_DEADLINE_S, Broker
 from dorad.dataflow.model import Dataflow
 from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from dorad.daemon.exits import Result
-from dorad.daemon.supervisor import Supervisor
+from dorad.daemon.rules.exits import Result
+from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.dataflow.model import Dataflow, Input, Node
 from dorad.launch.model import Exit, LaunchError
 

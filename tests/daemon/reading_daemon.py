@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from dorad.daemon.processes import Launcher, log_name
+from dorad.daemon.supervisor.processes import Launcher, log_name
 from dorad.dataflow.load import load
 from dorad.launch.command import LaunchContext
 from dorad.launch.keeper import Keeper

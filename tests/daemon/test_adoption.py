@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from dorad.daemon.broker import Broker
-from dorad.daemon.restore import Kept
+from dorad.daemon.broker.broker import Broker
+from dorad.daemon.broker.restore import Kept
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
+from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Listener, Program, Stage, four_nodes, until
 from tests.daemon.flows import dataflow, node
-from tests.daemon.test_broker_topology import COUNTER, WRITER, lines
 
 
 class Shelf:

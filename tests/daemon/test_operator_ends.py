@@ -1,9 +1,16 @@
 """What the end of an operator, and of its node, means for whoever it feeds. Decisions only."""
 
-from dorad.daemon.actions import CloseInput, Finish, Stop, StopReason, TellFailed, TellRestarted
-from dorad.daemon.exits import Outcome, Result
-from dorad.daemon.finish import Flow
-from dorad.daemon.lifecycle import Lifecycle
+from dorad.daemon.rules.actions import (
+    CloseInput,
+    Finish,
+    Stop,
+    StopReason,
+    TellFailed,
+    TellRestarted,
+)
+from dorad.daemon.rules.exits import Outcome, Result
+from dorad.daemon.rules.finish import Flow
+from dorad.daemon.rules.lifecycle import Lifecycle
 from tests.dataflow.reading import read
 
 DRAINED = StopReason.ALL_INPUTS_CLOSED

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dorad.daemon.exits import Outcome
+from dorad.daemon.broker.sockets import own_socket
+from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.run import DataflowRun
-from dorad.daemon.sockets import own_socket
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.launch.client import Guard

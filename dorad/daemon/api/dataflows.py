@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.daemon.ladder import GRACE_S
+from dorad.daemon.rules.ladder import GRACE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from dorad.control.server import Call
-    from dorad.daemon.measure import Measure
+    from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.daemon.service import Service

@@ -12,7 +12,7 @@ from dorad.daemon.api.topics import TopicMethods
 
 if TYPE_CHECKING:
     from dorad.control.server import Handler, StreamHandler
-    from dorad.daemon.measure import Measure
+    from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.registry import Registry
     from dorad.daemon.service import Service
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.daemon.errors import CommandError
-from dorad.daemon.wiring import inputs_of, subscribers
+from dorad.daemon.rules.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.support import unsupported
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dorad.control.server import Call
-    from dorad.daemon.measure import Measure
+    from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.dataflow.model import Dataflow, Node

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.daemon import topicrates, wiring
+from dorad.daemon.measuring import topicrates
+from dorad.daemon.rules import wiring
 from dorad.dataflow.model import NodeOutput
 from dorad.dataflow.nearest import did_you_mean
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from dorad.control.server import Call
-    from dorad.daemon.measure import Measure
+    from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.registry import Registry
     from dorad.dataflow.model import Dataflow
 

@@ -1,0 +1,95 @@
+"""The daemon as a sender: what nodes print and log goes to inputs as texts."""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from dorad.node.clock import Clock
+from dorad.shm.fence import fence
+from dorad.shm.layout import ENTRY, INLINE
+from dorad.shm.mapping import Mapping
+from dorad.shm.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.daemon.broker.desk import Desk
+    from dorad.daemon.broker.edges import Edge
+    from dorad.daemon.broker.mailbox import Ring
+    from dorad.daemon.broker.samples import Samples
+    from dorad.daemon.broker.segments import EdgeKey
+    from dorad.shm.pool import Sample
+    from dorad.shm.ring import Outlet
+
+TEXT_CODE = 100
+"""The type code of an Arrow array of utf8 in `dorad.shm.arrow`, which needs pyarrow."""
+
+_OFFSETS = struct.Struct("=ii")
+
+
+def encode_text(text: str) -> bytes:
+    """Return an Arrow array of one utf8 text as it lies in shared memory: offsets, then bytes."""
+    data = text.encode(errors="replace")
+    return _OFFSETS.pack(0, len(data)) + data
+
+
+class Emitter:
+    """Pushes texts into rings whose producer is the daemon. It never waits for room."""
+
+    def __init__(self, desk: Desk, samples: Samples) -> None:
+        self._desk = desk
+        self._samples = samples
+        self._clock = Clock()
+        self._pool = Pool(self._grow, self._retire)
+        self._outlets: dict[EdgeKey, tuple[Ring, Outlet]] = {}
+
+    def emit(self, edges: Sequence[Edge], text: str) -> None:
+        """Send a text over each of these edges, of which the daemon is the producer.
+
+        Raises:
+            OSError: /dev/shm is full.
+        """
+        edges = [edge for edge in edges if edge.consumer not in self._desk.gone]
+        if not edges:
+            return
+        payload = encode_text(text)
+        outlets = [self._outlet(edge) for edge in edges]
+        size = len(payload)
+        stamp = self._clock.now()
+        sample: Sample | None = None
+        at = home = 0
+        tail = payload
+        if size > INLINE:
+            sample = self._pool.take(size)
+            sample.write(0, payload)
+            at, home, tail = sample.offset, sample.segment.number, b""
+        entry = ENTRY.pack(stamp, 1, 0, size, at, 0, home, 0, 0, TEXT_CODE, 0, 0) + tail
+        marks = [(outlet, outlet.push(entry, size, stamp)) for outlet in outlets]
+        if sample is not None:
+            self._pool.sent(sample, marks)
+            self._pool.trim(time.time_ns())
+        fence()
+        for outlet in outlets:
+            outlet.peer.wake()
+
+    def _outlet(self, edge: Edge) -> Outlet:
+        box = self._desk.boxes[edge.consumer]
+        ring = box.rings[edge.ring]
+        known = self._outlets.get(edge.key)
+        if known is None or known[0] is not ring:
+            known = self._outlets[edge.key] = (ring, box.outlet(edge.ring))
+        return known[1]
+
+    def forget(self, consumer: str) -> None:
+        """Take note that nobody receives at a consumer's rings any more."""
+        for key in [key for key in self._outlets if key.node == consumer]:
+            self._outlets.pop(key)[1].closed = True
+
+    def _grow(self, size: int) -> tuple[int, Mapping]:
+        number, memory = self._samples.grow_own(size)
+        return number, Mapping(memory)
+
+    def _retire(self, number: int) -> None:
+        self._samples.retire_own(number)

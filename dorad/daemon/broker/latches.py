@@ -1,0 +1,63 @@
+"""What is kept of latched edges when a process has ended: the last value, and where it lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.shm.fence import fence
+from dorad.shm.latch import LatchedOutlet, samples_of
+from dorad.shm.layout import ENTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dorad.daemon.broker.desk import Desk
+    from dorad.daemon.broker.edges import Edge
+    from dorad.shm.ring import Outlet
+
+
+def bring_up(desk: Desk, edge: Edge) -> None:
+    """Give the end of a latched edge what its source has sent last, if it lacks that.
+
+    Only where the source has no process: one that is there does it itself, and nobody else may
+    push into its rings.
+    """
+    ring = desk.boxes[edge.consumer].rings[edge.ring]
+    if not ring.latched or edge.daemon or desk.connection(edge.source) is not None:
+        return
+    late = desk.boxes[edge.consumer].outlet(edge.ring)
+    others = list(_siblings(desk, edge))
+    if not others:
+        return
+    newest = max(others, key=lambda each: (each.last_ns(), isinstance(each, LatchedOutlet)))
+    stamp = newest.last_ns()
+    entry = newest.newest()
+    sent, _, _, size, *_ = ENTRY.unpack_from(entry)
+    kept = isinstance(newest, LatchedOutlet) or not samples_of(entry)
+    if kept and late.last_ns() < sent == stamp:
+        late.push(entry, size, stamp)
+        fence()
+        late.peer.wake()
+
+
+def _siblings(desk: Desk, edge: Edge) -> Iterator[Outlet]:
+    """Yield the ends of the other edges of the same output."""
+    for other in desk.edges:
+        same = (other.source, other.output) == (edge.source, edge.output)
+        if same and other.key != edge.key and not other.daemon:
+            yield desk.boxes[other.consumer].outlet(other.ring)
+
+
+def segments_kept(desk: Desk) -> set[int]:
+    """Return the segments that waiting and last messages of latched edges lie in.
+
+    Producers go on meanwhile, and may hand the last value of an earlier process on to another
+    edge: whoever looks twice finds it at one of the two.
+    """
+    found: set[int] = set()
+    for _ in range(2):
+        for box in desk.boxes.values():
+            for ring in box.rings.values():
+                if ring.latched:
+                    found |= box.segments_of(ring)
+    return found

@@ -1,0 +1,113 @@
+"""The broker's socket: who connects, and has not yet said which node it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from dorad.daemon.broker.connection import Connection
+from dorad.node.protocol import Packet, ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Lobby:
+    """Accepts connections; `on_hello` gets each that introduces itself, with its packet.
+
+    Every later packet goes to `on_packet`, and its end to `on_end`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        deadline: float,
+        on_hello: Callable[[Connection, Packet], None],
+        on_packet: Callable[[Connection, Packet], None],
+        on_end: Callable[[Connection], None],
+        admits: Callable[[int], bool] | None = None,
+    ) -> None:
+        """`admits` tells whether nodes may run as a user id other than ours; None: none may."""
+        self._path = path
+        self._deadline = deadline
+        self._on_hello = on_hello
+        self._on_packet = on_packet
+        self._on_end = on_end
+        self._admits = admits
+        self._strangers: dict[Connection, asyncio.TimerHandle] = {}
+        self._server: socket.socket | None = None
+
+    def open(self, kept: int | None = None) -> int:
+        """Listen, on a socket that listens already if one was kept; return its descriptor.
+
+        Raises:
+            OSError: the socket cannot be made.
+        """
+        if kept is None:
+            server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            self._server = server
+            self._path.unlink(missing_ok=True)
+            server.bind(os.fspath(self._path))
+            self._path.chmod(0o600 if self._admits is None else 0o666)
+            server.listen(128)
+        else:
+            self._server = server = socket.socket(fileno=kept)
+            server.setblocking(False)
+        asyncio.get_running_loop().add_reader(server.fileno(), self._accept)
+        return server.fileno()
+
+    def close(self, *, unlink: bool = True) -> None:
+        """Accept nobody any more, and end the connections that have said nothing."""
+        if self._server is not None:
+            asyncio.get_running_loop().remove_reader(self._server.fileno())
+            self._server.close()
+            self._server = None
+            if unlink:
+                self._path.unlink(missing_ok=True)
+        for connection in list(self._strangers):
+            connection.close("the dataflow has ended")
+
+    def take_in(self, sock: socket.socket, sent: int) -> Connection:
+        """Return the connection over a kept socket that has introduced itself to another daemon."""
+        sock.setblocking(False)
+        return Connection(sock, self._heard, self._ended, sent=sent)
+
+    def _accept(self) -> None:
+        if self._server is None:
+            return
+        try:
+            sock, _ = self._server.accept()
+        except OSError:
+            # The other side has given up already, or descriptors are short: it will try again.
+            return
+        sock.setblocking(False)
+        connection = Connection(sock, self._heard, self._ended)
+        uid = connection.uid
+        if uid not in (0, os.getuid()) and not (self._admits and self._admits(uid)):
+            connection.close("another user's process")
+            return
+        loop = asyncio.get_running_loop()
+        self._strangers[connection] = loop.call_later(
+            self._deadline, connection.close, "said nothing"
+        )
+
+    def _heard(self, connection: Connection, packet: Packet) -> None:
+        if connection not in self._strangers:
+            self._on_packet(connection, packet)
+            return
+        if packet.kind != "hello":
+            raise ProtocolError(f"a {packet.kind!r} where 'hello' was due")
+        packet.text("node")
+        packet.number("version")
+        self._strangers.pop(connection).cancel()
+        self._on_hello(connection, packet)
+
+    def _ended(self, connection: Connection, _reason: str) -> None:
+        handle = self._strangers.pop(connection, None)
+        if handle is not None:
+            handle.cancel()
+        else:
+            self._on_end(connection)

@@ -1,0 +1,289 @@
+"""Who is attached to a dataflow: hellos, what nodes say, and how they leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from dorad.daemon.broker.edges import is_guest
+from dorad.daemon.broker.extensions import KINDS, Extensions
+from dorad.daemon.broker.handover import Handovers
+from dorad.daemon.supervisor.pidwatch import PidWatch
+from dorad.node.protocol import VERSION, Packet, ProtocolError
+from dorad.shm import doorbell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.daemon.broker.connection import Connection
+    from dorad.daemon.broker.desk import Desk
+    from dorad.daemon.broker.introductions import Introductions
+    from dorad.daemon.broker.mailbox import Mailbox
+    from dorad.daemon.broker.samples import Samples
+    from dorad.daemon.broker.topology import Topology
+
+MAX_NOTE = 1000
+"""Characters of what a node wants the user to know."""
+
+
+class BrokerListener(Protocol):
+    """Whom the broker tells what nodes do."""
+
+    def on_connected(self, node_id: str, pid: int) -> None:
+        """A node called `Node()` and waits at the barrier."""
+
+    def on_waiting(self, node_id: str, pid: int) -> None:
+        """A process that is to replace a node's present one has said hello, and waits for it."""
+
+    def on_outputs_done(self, node_id: str) -> None:
+        """A node dropped its `Node`; the process may live on."""
+
+    def on_operator_ended(self, node_id: str, operator: str) -> None:
+        """An operator of a node has ended, and others of it go on."""
+
+    def on_disconnected(self, node_id: str) -> None:
+        """A node's socket is gone."""
+
+
+class Members:
+    """Gives processes their nodes' places and takes in what they say."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        listener: BrokerListener,
+        samples: Samples,
+        introductions: Introductions,
+        topology: Topology,
+        changed: Callable[[], None],
+        noted: Callable[[str, str], None],
+    ) -> None:
+        self._desk = desk
+        self._listener = listener
+        self._samples = samples
+        self._introductions = introductions
+        self._changed = changed
+        self._noted = noted
+        self.deaf = False
+        """Whether connections end because the daemon lets go of them, and nodes live on."""
+        self._watch = PidWatch(self._process_ended)
+        self._extensions = Extensions(desk)
+        self._departed: dict[str, Mailbox] = {}
+        """Mailboxes of guests that were let go while their processes lived."""
+        self.handovers = Handovers(
+            desk, introductions, topology, self._watch, self._welcome, self.nobody_reads
+        )
+
+    # -- arriving ----------------------------------------------------------------------------
+
+    def hello(self, connection: Connection, packet: Packet) -> None:
+        """Welcome a process, keep it waiting, or refuse it with the reason."""
+        node_id = packet.text("node")
+        refusal = self._refusal(node_id, packet)
+        if refusal is None and node_id in self.handovers:
+            if self.handovers.park(node_id, connection):
+                self._listener.on_waiting(node_id, connection.pid)
+                self._changed()
+                return
+            refusal = f"node {node_id!r} is being replaced, and not by process {connection.pid}"
+        elif refusal is None and node_id in self._desk.connections:
+            pid = self._desk.connections[node_id].pid
+            refusal = f"node {node_id!r} is already attached, as process {pid}"
+        if refusal is not None:
+            connection.send("refused", {"error": refusal})
+            connection.close("refused")
+            return
+        self._welcome(node_id, connection)
+
+    def _refusal(self, node_id: str, packet: Packet) -> str | None:
+        if packet.number("version") != VERSION:
+            return (
+                "the node's version of the node API does not fit the daemon's; install one of both"
+            )
+        box = self._desk.boxes.get(node_id)
+        if box is None:
+            return f"the running dataflow has no node {node_id!r}"
+        if packet.fields.get("dynamic") is True and not box.node.is_dynamic:
+            return f"node {node_id!r} is started by its dataflow; only `path: dynamic` nodes attach"
+        return self._desk.poison
+
+    def _welcome(self, node_id: str, connection: Connection) -> None:
+        if self._desk.boxes[node_id].node.is_dynamic:
+            self._watch.add(connection.pid, node_id)
+        self.revive_operators(node_id)
+        self._desk.welcome(node_id, connection)
+        self._inform(node_id)
+        self._changed()
+
+    def _inform(self, node_id: str) -> None:
+        self._introductions.all_of(node_id)
+        for kind, fields in self._desk.facts(node_id):
+            self._desk.send(node_id, kind, fields)
+
+    def adopt(self, node_id: str) -> None:
+        """Tell a node that was another daemon's all that holds now."""
+        desk = self._desk
+        connection = desk.connections[node_id]
+        if desk.boxes[node_id].node.is_dynamic:
+            self._watch.add(connection.pid, node_id)
+        connection.send("adopted", {})
+        self._inform(node_id)
+        if desk.poison is not None:
+            connection.send("refused", {"error": desk.poison})
+        elif desk.epoch_ns is not None:
+            connection.send("start", {"epoch_ns": desk.epoch_ns})
+
+    # -- speaking ----------------------------------------------------------------------------
+
+    def heard(self, connection: Connection, packet: Packet) -> None:
+        """Do what a node asks.
+
+        Raises:
+            ProtocolError: it is nothing that a node may ask, or malformed.
+        """
+        node_id = self._desk.node_of(connection)
+        if node_id is None:
+            raise ProtocolError(f"a {packet.kind!r} before the welcome")
+        match packet.kind:
+            case "ready":
+                self._ready(node_id, connection)
+            case "grow":
+                size = packet.number("size")
+                if size == 0:
+                    raise ProtocolError("a segment of no bytes")
+                self._samples.grow(node_id, size, packet.fields.get("ask"))
+            case "retire":
+                self._samples.retire(node_id, packet.number("segment"))
+            case "note":
+                self._noted(node_id, packet.text("text")[:MAX_NOTE])
+            case "ended":
+                self._operator_ended(node_id, packet.text("operator"))
+            case "done":
+                self._done(node_id, connection)
+            case kind if kind in KINDS:
+                self._extensions.answer(node_id, packet)
+            case unknown:
+                raise ProtocolError(f"the unknown packet {unknown!r}")
+
+    def _ready(self, node_id: str, connection: Connection) -> None:
+        desk = self._desk
+        if desk.poison is not None:
+            connection.send("refused", {"error": desk.poison})
+            return
+        late = desk.epoch_ns is not None
+        if not is_guest(node_id):
+            self._listener.on_connected(node_id, connection.pid)
+        if late:
+            connection.send("start", {"epoch_ns": desk.epoch_ns})
+
+    def _operator_ended(self, node_id: str, operator: str) -> None:
+        desk = self._desk
+        if all(each.id != operator for each in desk.boxes[node_id].node.operators):
+            raise ProtocolError(f"the end of the unknown operator {operator!r}")
+        if (node_id, operator) in desk.ended:
+            return
+        # Asked now: if the process is gone already, a handover ends as it is told something.
+        being_replaced = node_id in self.handovers
+        desk.ended.add((node_id, operator))
+        desk.boxes[node_id].close_rings_of(operator)
+        self._introductions.edges_into(node_id)
+        self._wake_waiting(node_id)
+        self._changed()
+        if not being_replaced:
+            self._listener.on_operator_ended(node_id, operator)
+
+    def _done(self, node_id: str, connection: Connection) -> None:
+        self._samples.orphan(node_id, connection.pid)
+        self._changed()
+        if node_id in self.handovers:
+            self.handovers.old_is_done(node_id)
+        elif not is_guest(node_id):
+            self._listener.on_outputs_done(node_id)
+
+    # -- leaving -----------------------------------------------------------------------------
+
+    def ended(self, connection: Connection) -> None:
+        """Take note that a connection is gone."""
+        desk = self._desk
+        if self.deaf:
+            return
+        if connection.kept_as is not None:
+            desk.store.drop(connection.kept_as)
+        waiting = self.handovers.parked(connection)
+        if waiting is not None:
+            self.handovers.unpark(waiting)
+            return
+        node_id = desk.node_of(connection)
+        if node_id is None:
+            return
+        del desk.connections[node_id]
+        self._changed()
+        if node_id in self.handovers:
+            # Its mailbox stays as if somebody read it: nothing may be displaced there.
+            self.handovers.old_is_done(node_id)
+            return
+        self.nobody_reads(node_id)
+        if not is_guest(node_id):
+            self._listener.on_disconnected(node_id)
+
+    def nobody_reads(self, node_id: str) -> None:
+        """Let nobody wait for a node that has no process for now."""
+        desk = self._desk
+        if node_id in desk.gone:
+            return
+        desk.boxes[node_id].leave()
+        self._wake_waiting(node_id)
+
+    def _wake_waiting(self, node_id: str) -> None:
+        """Let those look again that wait for room in an input of a node."""
+        desk = self._desk
+        for edge in desk.edges.received_by(node_id):
+            if edge.blocking and edge.source in desk.boxes:
+                doorbell.ring(desk.boxes[edge.source].space)
+
+    def take_back(self, node_id: str) -> None:
+        """Undo what an ended process has left: its connection, its borrows, its samples."""
+        self.revive_operators(node_id)
+        connection = self._desk.connections.get(node_id)
+        if connection is not None:
+            # A child that it forked may keep the socket open.
+            connection.close("its process has ended")
+        self._desk.boxes[node_id].clear_hazards()
+        self._samples.orphan(node_id, None)
+        self._extensions.leave(node_id)
+
+    def revive_operators(self, node_id: str) -> None:
+        """Take note that the next process of a node has all its operators again."""
+        desk = self._desk
+        ended = {each for each in desk.ended if each[0] == node_id}
+        if ended:
+            desk.ended -= ended
+            self._introductions.edges_into(node_id)
+
+    def forget(self, node_id: str) -> None:
+        """Forget a node or a guest that is about to be removed."""
+        self._extensions.leave(node_id)
+        box = self._desk.boxes.get(node_id)
+        if box is not None and node_id in self._watch:
+            self._departed[node_id] = box
+        elif box is not None:
+            box.clear_hazards()
+
+    def _process_ended(self, pid: int, node_id: str) -> None:
+        """Take back what a process that is no child of the daemon has left."""
+        self._samples.orphan(node_id, pid)
+        self._changed()
+        if self.handovers.process_ended(pid):
+            return
+        if node_id in self._desk.connections or node_id in self._watch:
+            return
+        box = self._desk.boxes.get(node_id) or self._departed.pop(node_id, None)
+        if box is not None:
+            box.clear_hazards()
+            self._extensions.leave(node_id)
+
+    def close(self) -> None:
+        """End every connection and watch nothing any more."""
+        self.handovers.close()
+        for connection in list(self._desk.connections.values()):
+            connection.close("the dataflow has ended")
+        self._watch.close()

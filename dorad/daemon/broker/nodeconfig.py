@@ -1,0 +1,102 @@
+"""The configuration that the daemon hands to each process of a node, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dorad.dataflow.model import QueuePolicy
+from dorad.dataflow.types.ports import bodies_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.daemon.broker.edges import EdgeTable
+    from dorad.daemon.broker.mailbox import Mailbox
+    from dorad.dataflow.model import Dataflow, Input
+
+
+def configuration(
+    dataflow: Dataflow,
+    dataflow_id: str,
+    box: Mailbox,
+    edges: EdgeTable,
+    *,
+    restart_count: int,
+    params: Mapping[str, Any],
+) -> bytes:
+    """Return what a process that attaches to `box` now must know."""
+    node = box.node
+    by_ring = {edge.ring: edge for edge in edges.received_by(node.id)}
+    inputs = []
+    for name, ring in box.rings.items():
+        if ring.leaving:
+            continue
+        edge = by_ring.get(name)
+        inputs.append(
+            {
+                "id": ring.input,
+                "ring": ring.plan.base,
+                "interval_ns": ring.interval_ns,
+                "source": None if edge is None or edge.daemon else edge.source,
+                "blocking": edge is not None and edge.blocking,
+                **choices(box, ring.input),
+            }
+        )
+    content = {
+        "node_id": node.id,
+        "dataflow_id": dataflow_id,
+        "descriptor": dataflow.descriptor,
+        "run_config": {
+            "inputs": {item.id: _as_written(item) for item in box.inputs.values()},
+            "outputs": list(node.all_outputs),
+        },
+        "inputs": inputs,
+        "outputs": list(node.all_outputs),
+        "dynamic": node.is_dynamic,
+        "restart_count": restart_count,
+        "params": dict(params),
+        "watched": node.health_check_timeout is not None,
+        "spin_us": node.spin_us,
+        "lock_memory": node.realtime is not None and node.realtime.lock_memory,
+        "deadline_ns": None if node.realtime is None else node.realtime.deadline_ns,
+        "keep_bytes": node.shared_memory_pool_size,
+    }
+    if any(body.types.inputs or body.types.outputs for body in bodies_of(node)):
+        from dorad.dataflow.types.runtime import port_types  # most nodes have no types
+
+        content["types"] = port_types(dataflow, node)
+    return json.dumps(content).encode()
+
+
+def choices(box: Mailbox, input_id: str) -> dict[str, Any]:
+    """Return what decides which messages of an input its node gets; mostly nothing."""
+    found: dict[str, Any] = {}
+    item = box.inputs.get(input_id)
+    if item is not None and item.max_rate_hz is not None:
+        found["max_rate_hz"] = item.max_rate_hz
+        found["keeps_all"] = item.queue_policy is QueuePolicy.BACKPRESSURE
+    for group in box.node.sync:
+        if input_id in group.inputs:
+            found["sync"] = {
+                "name": group.name,
+                "inputs": list(group.inputs),
+                "tolerance_ns": group.tolerance_ns,
+            }
+    return found
+
+
+def _as_written(item: Input) -> Any:
+    """Return an input as `node_config()` gives it: a plain text unless the file has options."""
+    if not item.long_form:
+        return item.source.text
+    options: dict[str, Any] = {"source": item.source.text, "queue_size": item.queue_size}
+    if item.queue_policy is not QueuePolicy.DROP_OLDEST:
+        options["queue_policy"] = str(item.queue_policy)
+    if item.input_timeout is not None:
+        options["input_timeout"] = item.input_timeout
+    if item.latched:
+        options["latched"] = True
+    if item.max_rate_hz is not None:
+        options["max_rate_hz"] = item.max_rate_hz
+    return options

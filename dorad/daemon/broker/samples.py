@@ -1,0 +1,214 @@
+"""Shared memory for samples: made on request, shown to subscribers, taken back in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+from dorad.daemon.broker.edges import DAEMON, is_guest
+from dorad.daemon.broker.latches import segments_kept
+from dorad.daemon.broker.segments import EdgeKey, Segment, Segments
+from dorad.node.protocol import ProtocolError
+from dorad.shm import create
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from dorad.daemon.broker.connection import Connection
+    from dorad.daemon.broker.desk import Desk
+
+REAP_S = 1.0
+"""Seconds between looks at the samples that ended processes have left in queues."""
+
+SKIPPED = 4096
+"""Numbers left out by a new daemon: what it knows of the last one may be a little old."""
+
+
+class Samples:
+    """The segments of all nodes. Belongs to one event loop."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._segments = Segments(self._dropped)
+        self._growing: set[asyncio.Task[None]] = set()
+        self._reaper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def next_number(self) -> int:
+        """A number that no segment had so far."""
+        return self._segments.next
+
+    def grow(self, node_id: str, size: int, ask: Any) -> None:
+        """Make a segment of `size` bytes for a connected node, and answer its question `ask`."""
+        connection = self._desk.connection(node_id)
+        if connection is None:
+            return
+        self._reap()
+        task = asyncio.ensure_future(self._grow(node_id, connection, size, ask))
+        self._growing.add(task)
+        task.add_done_callback(self._growing.discard)
+
+    async def _grow(self, node_id: str, connection: Connection, size: int, ask: Any) -> None:
+        desk = self._desk
+        try:
+            # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.
+            memory = await asyncio.to_thread(create.create, size)
+        except OSError as error:
+            if desk.connection(node_id) is connection:
+                desk.send(node_id, "full", {"error": str(error), "ask": ask})
+            return
+        if desk.connection(node_id) is not connection:
+            # Whoever has taken its place meanwhile did not ask for it.
+            os.close(memory)
+            return
+        number = self._add(node_id, connection.pid, memory)
+        desk.send(node_id, "grown", {"segment": number, "ask": ask}, (memory,))
+
+    def grow_own(self, size: int) -> tuple[int, int]:
+        """Make a segment for what the daemon itself sends; return its number and descriptor.
+
+        The descriptor stays the samples' own.
+
+        Raises:
+            OSError: there is no room.
+        """
+        memory = create.create(size)
+        return self._add(DAEMON, os.getpid(), memory), memory
+
+    def _add(self, owner: str, pid: int, memory: int) -> int:
+        number = self._segments.add(owner, pid, memory)
+        desk = self._desk
+        desk.store.store(self._name(Segment(number, owner, pid, memory)), (memory,))
+        # Subscribers hear of it before its owner can put anything into it.
+        for consumer in self._consumers(owner):
+            desk.send(consumer, "segment", {"segment": number}, (memory,))
+        return number
+
+    def show(self, node_id: str) -> None:
+        """Give a node that has just attached the segments it may receive samples in."""
+        for source in sorted({edge.producer for edge in self._desk.edges.received_by(node_id)}):
+            self.show_of(source, node_id)
+
+    def show_of(self, source: str, node_id: str) -> None:
+        """Give a node the segments of one that it is going to receive from."""
+        for segment in self._segments.of({source}):
+            self._desk.send(node_id, "segment", {"segment": segment.number}, (segment.memory,))
+
+    def hide_of(self, source: str, node_id: str) -> None:
+        """Let a node unmap the segments of one that it receives nothing from any more."""
+        for segment in self._segments.of({source}):
+            self._desk.send(node_id, "retired", {"segment": segment.number})
+
+    def retire(self, node_id: str, number: int) -> None:
+        """Let go of a segment that its owner does not need any more.
+
+        Raises:
+            ProtocolError: it is not the node's own.
+        """
+        try:
+            self._segments.retire(number, node_id)
+        except KeyError:
+            raise ProtocolError(f"segment {number} is not the node's own") from None
+
+    def retire_own(self, number: int) -> None:
+        """Let go of a segment that the daemon itself does not need any more."""
+        self._segments.retire(number, DAEMON)
+
+    def orphan(self, node_id: str, pid: int | None) -> None:
+        """Let go of a process's segments once no queued message lies in them.
+
+        The process sends nothing any more. None stands for every process there was of the node.
+        """
+        self._segments.orphan(node_id, pid, self._heads(node_id))
+        self._reap()
+
+    def _heads(self, node_id: str) -> Mapping[EdgeKey, int]:
+        heads = {}
+        for edge in self._desk.edges.reached_by(node_id):
+            seen = self._desk.edge_counters(edge.key)
+            if seen is not None:
+                heads[edge.key] = seen.sent
+        return heads
+
+    def _reap(self) -> None:
+        if self._closed:
+            return
+        if self._segments.orphans:
+            self._segments.reap(self._is_past, segments_kept(self._desk))
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+        if self._segments.orphans:
+            self._reaper = asyncio.get_running_loop().call_later(REAP_S, self._reap)
+
+    def _is_past(self, edge: EdgeKey, head: int) -> bool:
+        seen = self._desk.edge_counters(edge)
+        return seen is None or seen.sent - seen.queued >= head
+
+    def _consumers(self, node_id: str) -> set[str]:
+        return {edge.consumer for edge in self._desk.edges.reached_by(node_id)}
+
+    def _name(self, segment: Segment) -> str:
+        number, owner, pid = segment.number, segment.owner, segment.pid
+        return self._desk.name("segment", str(number), owner, str(pid))
+
+    def _dropped(self, segment: Segment) -> None:
+        self._desk.store.drop(self._name(segment))
+        heads = segment.heads or {}
+        for consumer in sorted(self._consumers(segment.owner) | {key.node for key in heads}):
+            self._desk.send(consumer, "retired", {"segment": segment.number})
+
+    # -- kept over a restart of the daemon ---------------------------------------------------
+
+    def restore(
+        self, kept: Mapping[tuple[int, str, int], int], following: int, heads: list[Any]
+    ) -> None:
+        """Take over the segments of another daemon's time, by number, owner and pid.
+
+        `following` is a number that was free lately, `heads` what `snapshot` returned.
+        """
+        known = {number: {EdgeKey(*key): head for *key, head in each} for number, each in heads}
+        self._segments.next = following
+        for (number, owner, pid), memory in sorted(kept.items()):
+            self._segments.restore(Segment(number, owner, pid, memory, known.get(number)))
+        self._segments.next += SKIPPED
+        for number, owner, pid in kept:
+            if number not in known and (owner == DAEMON or not _lives(pid)):
+                self.orphan(owner, pid)
+
+    def drop_guests(self, consumers: Collection[str]) -> None:
+        """Let go of what lies in segments of guests, which ended with another daemon."""
+        for owner in {each.owner for each in self._segments if is_guest(each.owner)}:
+            for consumer in consumers:
+                self.hide_of(owner, consumer)
+            self.orphan(owner, None)
+
+    def snapshot(self) -> list[Any]:
+        """Return which segments outlive their processes, and until when; JSON-able."""
+        return [
+            [segment.number, [[*key, head] for key, head in segment.heads.items()]]
+            for segment in self._segments
+            if segment.heads is not None
+        ]
+
+    async def close(self) -> None:
+        """Let go of all segments; every connection is closed by now."""
+        self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        self._segments.close()
+        # What is being made for a connection that is gone is closed as soon as it is there.
+        while self._growing:
+            await asyncio.wait(self._growing)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""What nodes, edges and the machine use, seen from outside."""

@@ -1,0 +1,112 @@
+"""From the counters of edges, looked at now and then, to rates, latency and jitter."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.control.messages import EdgeStats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.daemon.broker.edges import EdgeCounters
+
+WINDOW_S = 5.0
+"""What rates are taken over."""
+
+_NS = 1e9
+
+
+class Rates(NamedTuple):
+    """What passed over an edge in a stretch of time, per second; latency and jitter in seconds."""
+
+    seconds: float
+    rate: float = 0.0
+    drop_rate: float = 0.0
+    bandwidth: float = 0.0
+    latency: float | None = None
+    jitter: float | None = None
+
+
+def between(seconds: float, first: EdgeCounters, last: EdgeCounters) -> Rates:
+    """The rates of an edge whose counters moved from `first` to `last` within `seconds` (> 0).
+
+    Latency is the mean over the messages received meanwhile, jitter the mean of how much the
+    latencies of successive ones differ; None where there are too few.
+    """
+    received = last.received - first.received
+    # the first message of all differs from nothing
+    differences = received - (1 if first.received == 0 else 0)
+    return Rates(
+        seconds,
+        (last.sent - first.sent) / seconds,
+        (last.dropped - first.dropped) / seconds,
+        (last.payload_bytes - first.payload_bytes) / seconds,
+        (last.latency_sum - first.latency_sum) / received / _NS if received > 0 else None,
+        (last.latency_diff - first.latency_diff) / differences / _NS if differences > 0 else None,
+    )
+
+
+class EdgeHistory:
+    """The counters of the last seconds, edge by edge. Add a sample of all edges once a second."""
+
+    def __init__(self, window: float = WINDOW_S) -> None:
+        self._window = window
+        self._samples: dict[str, deque[tuple[float, EdgeCounters]]] = {}
+
+    def add(self, at: float, counters: Iterable[EdgeCounters]) -> None:
+        """Keep the counters of all edges there are, seen at `at` (monotonic seconds)."""
+        seen: dict[str, deque[tuple[float, EdgeCounters]]] = {}
+        for now in counters:
+            name = f"{now.source_node}/{now.output} {now.node}/{now.input}"
+            samples = self._samples.get(name) or deque()
+            if samples and now.sent < samples[-1][1].sent:
+                samples.clear()  # the edge was taken away and made anew
+            samples.append((at, now))
+            while len(samples) > 2 and samples[1][0] <= at - self._window:
+                samples.popleft()
+            seen[name] = samples
+        self._samples = seen
+
+    @property
+    def window(self) -> float:
+        """The longest stretch of time that rates are taken over now, seconds."""
+        return max((s[-1][0] - s[0][0] for s in self._samples.values()), default=0.0)
+
+    def stats(self, dataflow: str, broken: Iterable[str] = ()) -> list[EdgeStats]:
+        """All edges as the control API tells of them, as they were at the last sample.
+
+        `broken` names inputs, as `node/input`, that an input timeout has closed.
+        """
+        silent = frozenset(broken)
+        return [
+            _stats(dataflow, samples[-1][1], _rates(samples), silent)
+            for samples in self._samples.values()
+        ]
+
+
+def _rates(samples: deque[tuple[float, EdgeCounters]]) -> Rates:
+    (began, first), (ended, last) = samples[0], samples[-1]
+    return between(ended - began, first, last) if ended > began else Rates(0.0)
+
+
+def _stats(dataflow: str, now: EdgeCounters, rates: Rates, broken: frozenset[str]) -> EdgeStats:
+    target = f"{now.node}/{now.input}"
+    return EdgeStats(
+        dataflow=dataflow,
+        source=f"{now.source_node}/{now.output}",
+        target=target,
+        queue_size=now.queue_size,
+        sent=now.sent,
+        received=now.received,
+        dropped=now.dropped,
+        queued=now.queued,
+        payload=now.payload_bytes,
+        rate=rates.rate,
+        drop_rate=rates.drop_rate,
+        bandwidth=rates.bandwidth,
+        latency=rates.latency,
+        jitter=rates.jitter,
+        broken=target in broken,
+    )

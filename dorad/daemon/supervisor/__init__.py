@@ -1,0 +1,1 @@
+"""The processes of a running dataflow: started, watched, stopped, replaced."""

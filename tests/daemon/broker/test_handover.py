@@ -1,0 +1,243 @@
+"""Replacing the process of a node that runs: nothing is lost, nothing comes twice."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from dorad.dataflow.model import Dataflow, Input, Node, NodeKind, NodeOutput, Timer
+from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.clients import Program, Stage, stage, until
+from tests.daemon.flows import dataflow, node
+
+RELAY = """
+import time
+from dora import Node
+node = Node()
+held = []
+for event in node:
+    if event["type"] == "INPUT":
+        held = [*held, event["value"]][-8:]
+        node.send_output("out", event["value"])
+"""
+
+SLOW_TO_RECEIVE = RELAY.replace("held = []", "held = []; time.sleep(1)")
+
+SLOW_TO_ATTACH = RELAY.replace("node = Node()", "time.sleep(0.4); node = Node()")
+
+
+def flow(queue_size: int = 100) -> Dataflow:
+    """A counter, a relay and a writer, who has room for all; the queue is the relay's."""
+    relay = Node(
+        "m",
+        NodeKind.PATH,
+        path="m.py",
+        inputs=(Input("x", NodeOutput("a", "out"), queue_size),),
+        outputs=("out",),
+    )
+    writer = replace(node("b"), inputs=(Input("x", NodeOutput("m", "out"), 1000),))
+    return dataflow(node("a"), relay, writer)
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(line.split()[1]) for line in lines(path, "x")]
+
+
+@asynccontextmanager
+async def line_of_three(queue_size: int, out: Path) -> AsyncIterator[tuple[Stage, Program]]:
+    async with stage(flow(queue_size)) as on:
+        async with Program(on, "b", WRITER, out), Program(on, "m", RELAY) as relay:
+            await until(lambda: all(on.broker.vitals(n).connected for n in "bm"))
+            async with Program(on, "a", COUNTER):
+                await until(lambda: len(numbers(out)) > 40)
+                yield on, relay
+
+
+async def replace_relay(on: Stage, old: Program, program: str, stack: AsyncExitStack) -> Program:
+    """Replace the relay as the supervisor does."""
+    dataflow = flow()
+    heard = len(on.heard)
+    await on.broker.begin_handover("m", dataflow.node("m"), dataflow)
+    new = await stack.enter_async_context(Program(on, "m", program))
+    await until(lambda: ("waiting", "m") in on.heard[heard:])
+    on.broker.stop("m", "MANUAL")
+    assert await old.ended() == 0
+    assert on.broker.end_handover("m")
+    return new
+
+
+@pytest.mark.parametrize("program", [RELAY, SLOW_TO_RECEIVE])
+async def test_a_sequence_goes_on_without_a_gap(program: str, tmp_path: Path) -> None:
+    """The queue holds half a second, and the slow one needs a whole one to begin."""
+    out = tmp_path / "b.txt"
+    async with line_of_three(100, out) as (on, relay), AsyncExitStack() as stack:
+        for _ in range(2):
+            relay = await replace_relay(on, relay, program, stack)
+            goal = len(numbers(out)) + 60
+            await until(lambda g=goal: len(numbers(out)) > g)
+        assert [edge.dropped for edge in on.broker.counters()] == [0, 0]
+        found = numbers(out)
+        assert found == list(range(found[0], found[0] + len(found)))
+        # Afterwards the input displaces again what a slow receiver leaves.
+        os.kill(relay.process.pid, 19)
+        await until(lambda: on.broker.counters()[0].dropped > 0)
+        os.kill(relay.process.pid, 18)
+    assert ("disconnected", "m") not in on.heard[: on.heard.index(("waiting", "m")) + 1]
+
+
+async def test_an_old_process_that_is_killed_hands_over_what_is_queued(tmp_path: Path) -> None:
+    """What it was just working on is lost with it, and that is all."""
+    out = tmp_path / "b.txt"
+    async with line_of_three(100, out) as (on, relay):
+        await on.broker.begin_handover("m", flow().node("m"), flow())
+        async with Program(on, "m", RELAY) as new:
+            await until(lambda: ("waiting", "m") in on.heard)
+            relay.process.kill()
+            await relay.ended()
+            on.broker.end_handover("m")
+            goal = len(numbers(out)) + 60
+            await until(lambda: len(numbers(out)) > goal)
+            found = numbers(out)
+            missing = set(range(found[0], found[-1])) - set(found)
+            assert len(found) == len(set(found))
+            assert len(missing) <= 1
+            assert new.process.poll() is None
+
+
+async def test_a_process_that_comes_after_the_old_one_has_gone_finds_its_place(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "b.txt"
+    async with line_of_three(100, out) as (on, relay):
+        await on.broker.begin_handover("m", flow().node("m"), flow())
+        on.broker.stop("m", "MANUAL")
+        assert await relay.ended() == 0
+        assert not on.broker.end_handover("m")
+        async with Program(on, "m", SLOW_TO_ATTACH):
+            goal = len(numbers(out)) + 60
+            await until(lambda: len(numbers(out)) > goal)
+        found = numbers(out)
+        assert found == list(range(found[0], found[0] + len(found)))
+
+
+async def test_a_replacement_that_dies_leaves_all_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "b.txt"
+    async with line_of_three(100, out) as (on, relay):
+        await on.broker.begin_handover("m", flow().node("m"), flow())
+        async with Program(on, "m", RELAY) as new:
+            await until(lambda: ("waiting", "m") in on.heard)
+            new.process.kill()
+        assert not on.broker.end_handover("m")
+        goal = len(numbers(out)) + 20
+        await until(lambda: len(numbers(out)) > goal)
+        assert relay.process.poll() is None
+        os.kill(relay.process.pid, 19)
+        await until(lambda: on.broker.counters()[0].dropped > 0)
+        os.kill(relay.process.pid, 18)
+
+
+async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
+    """One input stays, one goes, one has another source, one is new."""
+    out = tmp_path / "m.txt"
+    source = NodeOutput("a", "out")
+    tick = Timer(10_000_000)
+    old = replace(
+        node("m"), inputs=(Input("x", source), Input("gone", source), Input("turned", source))
+    )
+    new = replace(
+        node("m"), inputs=(Input("x", source), Input("turned", tick), Input("tick", tick))
+    )
+    async with stage(dataflow(node("a"), old)) as on, Program(on, "a", COUNTER):
+        async with Program(on, "m", WRITER, out) as first:
+            await until(lambda: len(lines(out, "gone")) > 5)
+            await on.broker.begin_handover("m", new, dataflow(node("a"), new))
+            async with Program(on, "m", WRITER, out):
+                await until(lambda: ("waiting", "m") in on.heard)
+                on.broker.stop("m", "MANUAL")
+                await first.ended()
+                assert on.broker.end_handover("m")
+                on.broker.update(dataflow(node("a"), new))
+                gone = len(lines(out, "gone"))
+                await until(lambda: lines(out, "tick") and lines(out, "turned tick"))
+                goal = len(numbers(out)) + 30
+                await until(lambda: len(numbers(out)) > goal)
+                assert len(lines(out, "gone")) == gone
+                found = numbers(out)
+                assert found == list(range(found[0], found[0] + len(found)))
+                assert {edge.input for edge in on.broker.counters()} == {"x"}
+
+
+async def test_a_timer_goes_on_without_a_tick_twice(tmp_path: Path) -> None:
+    out = tmp_path / "m.txt"
+    node_m = replace(node("m"), inputs=(Input("tick", Timer(20_000_000), 100),))
+    stamper = WRITER.replace('"tick"', 'event["metadata"]["timestamp"].timestamp()')
+    async with stage(dataflow(node_m)) as on, Program(on, "m", stamper, out) as first:
+        await until(lambda: len(lines(out, "tick")) > 5)
+        await on.broker.begin_handover("m", node_m, dataflow(node_m))
+        async with Program(on, "m", stamper, out):
+            await until(lambda: ("waiting", "m") in on.heard)
+            on.broker.stop("m", "MANUAL")
+            await first.ended()
+            on.broker.end_handover("m")
+            seen = len(lines(out, "tick"))
+            await until(lambda: len(lines(out, "tick")) > seen + 5)
+    # Ticks are due every 20 ms; a stamp is as good as two looks at two clocks.
+    stamps = [float(line.split()[1]) for line in lines(out, "tick")]
+    assert all(later - earlier > 0.015 for earlier, later in pairwise(stamps))
+
+
+async def test_only_while_a_handover_is_open_a_second_process_may_wait() -> None:
+    async with stage(flow()) as on:
+        with on.client() as old, on.client() as early:
+            await old.attach("m")
+            early.hello("m")
+            assert "already attached" in (await early.packet_of("refused"))["error"]
+            await on.broker.begin_handover("m", flow().node("m"), flow())
+            with pytest.raises(ValueError, match="already"):
+                await on.broker.begin_handover("m", flow().node("m"), flow())
+            with on.client() as same:
+                same.hello("m")  # from the very process that has the place
+                assert "being replaced" in (await same.packet_of("refused"))["error"]
+            async with Program(on, "m", RELAY):
+                await until(lambda: ("waiting", "m") in on.heard)
+                async with Program(on, "m", RELAY) as second:
+                    assert await second.ended() == 1
+                old.say("done")
+                await old.ended()
+                await until(lambda: ("connected", "m") in on.heard)
+            on.broker.end_handover("m")
+            await until(lambda: ("disconnected", "m") in on.heard)
+
+
+async def test_what_an_old_process_still_holds_is_its_own_until_it_has_ended() -> None:
+    """The old process drops its `Node` and lives on with arrays over the sender's samples."""
+    holder = """
+import sys
+import pyarrow as pa
+from dora import Node
+node = Node()
+held = []
+for event in node:
+    if event["type"] == "INPUT" and len(event["value"]) > 1 and len(held) < 8:
+        held.append((event["value"], event["value"].to_pylist()))
+del node
+sys.stdin.read()
+assert all(array.to_pylist() == known for array, known in held) and len(held) == 8
+"""
+    async with stage(flow()) as on, Program(on, "a", COUNTER):
+        old = Program(on, "m", holder)
+        async with old:
+            await until(lambda: on.broker.vitals("m").connected and on.received("m") > 60)
+            await on.broker.begin_handover("m", flow().node("m"), flow())
+            async with Program(on, "m", RELAY):
+                await until(lambda: ("waiting", "m") in on.heard)
+                on.broker.stop("m", "MANUAL")
+                await until(lambda: on.received("m") > 100)
+                seen = on.received("m")
+                await until(lambda: on.received("m") > seen + 200)
+                assert await old.ended() == 0
+                assert on.broker.end_handover("m")

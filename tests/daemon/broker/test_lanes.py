@@ -1,0 +1,32 @@
+"""Which inputs protect the messages of an exchange from newer ordinary ones."""
+
+import pytest
+
+from dorad.daemon.broker.mailbox import Mailbox
+from dorad.dataflow.model import Input, Node, NodeKind, NodeOutput, QueuePolicy, Sync, Timer
+from dorad.shm import layout
+
+SOURCE = NodeOutput("a", "out")
+
+
+@pytest.mark.parametrize(
+    ("item", "protects"),
+    [
+        (Input("x", SOURCE), True),
+        (Input("x", SOURCE, queue_policy=QueuePolicy.BACKPRESSURE), True),
+        (Input("x", SOURCE, 1, QueuePolicy.LATEST), False),
+        (Input("x", SOURCE, latched=True), False),
+        (Input("x", SOURCE, max_rate_hz=5.0), False),
+        (Input("left", SOURCE), False),
+        (Input("x", Timer(10**9)), False),
+    ],
+)
+def test_who_asks_for_less_than_all_gets_what_he_asks_for(item: Input, protects: bool) -> None:
+    sync = (Sync("both", ("left", "right"), 1),)
+    box = Mailbox(Node("n", NodeKind.PATH, inputs=(item,), sync=sync))
+    try:
+        assert bool(box.rings[item.id].plan.lane) is protects
+        added = box.add_ring("more", item)
+        assert bool(box._words[added.plan.base + layout.RING_LANE]) is protects
+    finally:
+        box.close()

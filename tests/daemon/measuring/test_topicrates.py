@@ -1,0 +1,280 @@
+"""`topic hz` from counters: exact intervals where the looks are closer than the messages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.control.messages import TopicRate, TopicRates
+from dorad.daemon.measuring.topicrates import TopicMeter, measure, watch
+from dorad.dataflow.model import NodeOutput
+from dorad.shm.ring import Counters
+from tests.daemon.clients import RECEIVER, SENDER, pair, stage
+from tests.daemon.flows import dataflow, node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from dorad.daemon.broker.broker import Broker
+
+MS = 1_000_000
+START = 1_700_000_000 * 1000 * MS
+
+
+def _counters(sent: int, last_ns: int, payload: int = 0) -> Counters:
+    values = dict.fromkeys(Counters._fields, 0)
+    return Counters(**values | {"sent": sent, "last_ns": last_ns, "payload_bytes": payload})
+
+
+def _measured(stamps: list[int], look_ms: float, size: int = 0, window: float = 100) -> TopicRate:
+    """The rate of messages stamped in ns after the start, looked at every `look_ms`."""
+    meter = TopicMeter(window)
+    end = stamps[-1] / MS + look_ms
+    at = 0.0
+    while at <= end:
+        sent = sum(stamp <= at * MS for stamp in stamps)
+        last = START + stamps[sent - 1] if sent else 0
+        meter.look(at / 1000, _counters(sent, last, sent * size))
+        at += look_ms
+    return meter.rate("a/o", stamps[-1] / MS / 1000)
+
+
+def test_intervals_are_exact_where_looks_are_closer() -> None:
+    rate = _measured([0, 30 * MS, 70 * MS, 100 * MS, 140 * MS], look_ms=2)
+    assert (rate.topic, rate.count, rate.samples) == ("a/o", 4, 4)
+    assert rate.mean_ms == pytest.approx(35)
+    assert (rate.min_ms, rate.max_ms) == (30, 40)
+    assert rate.std_ms == pytest.approx(5)
+    assert rate.hz == pytest.approx(1000 / 35)
+
+
+def test_large_messages_at_thirty_hertz() -> None:
+    size = 8 << 20
+    rate = _measured([k * 1_000_000_000 // 30 for k in range(91)], look_ms=2, size=size)
+    assert rate.hz == pytest.approx(30, rel=1e-3)
+    assert rate.bandwidth == pytest.approx(30 * size, rel=1e-3)
+    assert rate.std_ms == pytest.approx(0, abs=1e-3)
+
+
+def test_messages_between_two_looks_count_with_their_mean() -> None:
+    rate = _measured([k * MS // 10 for k in range(1001)], look_ms=2)
+    assert rate.hz == pytest.approx(10_000)
+    assert rate.mean_ms == pytest.approx(0.1)
+    assert rate.count == 1000
+    assert rate.samples < 60
+
+
+def test_nothing_sent_has_no_intervals() -> None:
+    meter = TopicMeter(10)
+    meter.look(0.0, _counters(0, 0))
+    assert meter.rate("a/o", 1.0) == TopicRate(topic="a/o", hz=0.0, bandwidth=0.0, count=0)
+
+
+def test_the_first_message_has_no_interval() -> None:
+    meter = TopicMeter(10)
+    meter.look(0.0, _counters(0, 0))
+    meter.look(0.5, _counters(1, START))
+    assert meter.rate("a/o", 1.0).mean_ms is None
+
+
+def test_what_was_sent_before_anybody_measured_does_not_count() -> None:
+    meter = TopicMeter(10)
+    meter.look(0.0, _counters(1000, START))
+    meter.look(0.1, _counters(1001, START + 100 * MS))
+    assert meter.rate("a/o", 0.1).count == 1
+
+
+def test_an_output_that_falls_silent_slows_down_and_ends_at_zero() -> None:
+    meter = TopicMeter(10)
+    for k in range(11):
+        meter.look(k / 10, _counters(k + 1, START + k * 100 * MS))
+    assert meter.rate("a/o", 1.05).hz == pytest.approx(10)
+    assert meter.rate("a/o", 6.0).hz == pytest.approx(10 / 6)
+    assert meter.rate("a/o", 12.0).hz == 0
+
+
+def test_old_intervals_leave_the_window() -> None:
+    meter = TopicMeter(1)
+    stamps = [k * 100 for k in range(20)] + [2000 + k * 10 for k in range(201)]
+    for sent, stamp in enumerate(stamps, 1):
+        meter.look(stamp / 1000, _counters(sent, START + stamp * MS))
+    assert meter.rate("a/o", 4.0).hz == pytest.approx(100)
+
+
+def test_a_ring_made_anew_starts_afresh() -> None:
+    meter = TopicMeter(10)
+    for at, sent in ((0.0, 50), (0.1, 51), (0.2, 3), (0.3, 4)):
+        meter.look(at, _counters(sent, START + int(at * 1000) * MS))
+    rate = meter.rate("a/o", 0.3)
+    assert rate.count == 1
+    assert rate.mean_ms == pytest.approx(100)
+
+
+def test_a_clock_that_steps_back_gives_no_negative_interval() -> None:
+    meter = TopicMeter(10)
+    meter.look(0.0, _counters(1, START))
+    meter.look(0.1, _counters(2, START - 10**12))
+    rate = meter.rate("a/o", 0.1)
+    assert (rate.hz, rate.min_ms) == (0, 0)
+
+
+class _Source:
+    """A ring as a function tells of it."""
+
+    ring = "ring"
+
+    def __init__(self, look: Callable[[], Counters | None]) -> None:
+        self.look = look
+        self.choices = 0
+
+    async def choose(self) -> bool:
+        self.choices += 1
+        return True
+
+
+async def test_rates_are_reported_once_a_second() -> None:
+    began = time.monotonic()
+
+    def look() -> Counters:
+        sent = int((time.monotonic() - began) * 40) + 1
+        return _counters(sent, START + sent * 25 * MS)
+
+    sources = {"a/o": _Source(look), "a/gone": _Source(lambda: None)}
+    async with aclosing(measure(sources, 10)) as reports:
+        first = await anext(reports)
+        second = await anext(reports)
+    assert [rate.topic for rate in first.rates] == ["a/o", "a/gone"]
+    assert second.rates[0].mean_ms == pytest.approx(25)
+    assert second.rates[0].count > first.rates[0].count
+    assert second.rates[1].count == 0
+    assert second.at > first.at
+    assert sources["a/o"].choices == 2
+
+
+async def test_a_look_between_two_stores_is_taken_again() -> None:
+    looks = 0
+
+    def look() -> Counters:
+        """A message every 16 looks; the look before it finds its timestamp already."""
+        nonlocal looks
+        looks += 1
+        sent = looks // 16 + 1
+        return _counters(sent, START + (sent + (looks % 16 == 15)) * 50 * MS)
+
+    async with aclosing(measure({"a/o": _Source(look)}, 10)) as reports:
+        rate = (await anext(reports)).rates[0]
+    assert rate.samples == rate.count > 1
+    assert (rate.min_ms, rate.max_ms) == (50, 50)
+
+
+def test_another_ring_starts_another_count() -> None:
+    meter = TopicMeter(10)
+    for at, sent, ring in ((0.0, 1, "b"), (0.1, 2, "b"), (0.2, 1000, "c"), (0.3, 1001, "c")):
+        meter.look(at, _counters(sent, START + int(at * 1000) * MS), ring)
+    rate = meter.rate("a/o", 0.3)
+    assert rate.count == 2
+    assert rate.mean_ms == pytest.approx(100)
+
+
+_LARGE = """
+import time
+from dora import Node
+node = Node()
+due = time.monotonic()
+while True:
+    array = node.empty(8 << 20)
+    node.send_output("out", array)
+    due = max(due + 1 / 30, time.monotonic())
+    if node.next(timeout=max(0.0, due - time.monotonic()))["type"] == "STOP":
+        break
+"""
+
+
+@asynccontextmanager
+async def _running(broker: Broker, name: str, program: str) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program,
+        env={**os.environ, "DORA_NODE_CONFIG": broker.node_config(name)},
+    )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def _receivers(*inputs: tuple[str, str]) -> Callable[[NodeOutput], Sequence[tuple[str, str]]]:
+    return lambda _: inputs
+
+
+async def _until(
+    reports: AsyncIterator[TopicRates], fits: Callable[[TopicRate], bool]
+) -> TopicRate:
+    async with asyncio.timeout(40):
+        while not fits(rate := (await anext(reports)).rates[0]):
+            pass
+    return rate
+
+
+OUT = NodeOutput("a", "out")
+
+
+async def test_eight_megabytes_at_thirty_hertz_without_a_receiver() -> None:
+    async with stage(dataflow(node("a"))) as on, _running(on.broker, "a", _LARGE):
+        async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(), 2)) as reports:
+            await _until(reports, lambda rate: rate.hz > 0)
+            first, began = on.broker.edge_counters_of(".hz-0", "a/out"), time.monotonic()
+            await anext(reports)
+            rate = (await anext(reports)).rates[0]
+            last, ended = on.broker.edge_counters_of(".hz-0", "a/out"), time.monotonic()
+        counted = (last.sent - first.sent) / (ended - began)
+        assert rate.hz == pytest.approx(counted, rel=0.2)
+        assert rate.bandwidth == pytest.approx(rate.hz * (8 << 20), rel=0.01)
+        assert rate.samples >= rate.count / 2
+        with pytest.raises(KeyError):
+            on.broker.edge_counters_of(".hz-0", "a/out")
+
+
+async def test_the_ring_of_a_node_that_receives_it_is_read_and_no_ghost_made() -> None:
+    async with stage() as on, pair(on):
+        receivers = _receivers(("d", "x"), ("b", "x"))
+        async with aclosing(watch(on.broker, ".hz", [OUT], receivers, 2)) as reports:
+            await _until(reports, lambda rate: rate.count > 10)
+            with pytest.raises(KeyError):
+                on.broker.edge_counters_of(".hz-0", "a/out")
+
+
+async def test_when_the_receiver_ends_a_ghost_takes_over() -> None:
+    async with stage() as on, _running(on.broker, "a", SENDER):
+        async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(("b", "x")), 1)) as reports:
+            async with _running(on.broker, "b", RECEIVER):
+                await _until(
+                    reports, lambda rate: rate.count > 10 and on.broker.vitals("b").connected
+                )
+            on.broker.detach("b")
+            await _until(reports, lambda _: _ghost(on.broker))
+            await _until(reports, lambda rate: rate.count > 10)
+
+
+async def test_it_ends_with_the_dataflow_and_leaves_nothing() -> None:
+    async with stage(dataflow(node("a"))) as on:
+        async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(), 2)) as reports:
+            assert (await anext(reports)).rates[0].count == 0
+            await on.broker.close()
+            assert [report async for report in reports] == []
+
+
+def _ghost(broker: Broker) -> bool:
+    try:
+        return broker.edge_counters_of(".hz-0", "a/out").sent > 100
+    except KeyError:
+        return False

@@ -1,0 +1,49 @@
+import pytest
+
+from dorad.daemon.rules.health import Health, health_after
+from tests.daemon.fakes import Vitals
+
+BUSY = Vitals(asleep=False, pulse=1)
+BEFORE = Health(pulse=1, well_at=10)
+
+
+def well(vitals: Vitals) -> bool:
+    """Whether a node that was well at 10 is so at 12 as well."""
+    return health_after(BEFORE, vitals, 12) == Health(vitals.pulse, 12)
+
+
+@pytest.mark.parametrize(
+    ("vitals", "is_well"),
+    [
+        (Vitals(asleep=False, pulse=2), True),
+        (Vitals(asleep=False, pulse=2, unread=True, queued=9), True),
+        (Vitals(asleep=False, pulse=1), False),
+        (Vitals(asleep=False, pulse=1, queued=9), False),
+        (Vitals(asleep=True, pulse=1), True),
+        (Vitals(asleep=True, pulse=1, unread=True), False),
+        (Vitals(asleep=True, pulse=1, queued=1), False),
+    ],
+)
+def test_a_node_is_well_that_moves_or_waits_and_answers(vitals: Vitals, is_well: bool) -> None:
+    assert well(vitals) is is_well
+
+
+def test_silence_counts_from_when_it_was_last_well() -> None:
+    seen = health_after(BEFORE, BUSY, 12)
+    assert seen is not None
+    assert seen.silent_for(12.5) == 2.5
+
+
+def test_the_first_look_finds_every_node_well() -> None:
+    assert health_after(None, BUSY, 12) == Health(1, 12)
+
+
+def test_of_a_node_that_is_not_connected_nothing_is_known() -> None:
+    assert health_after(BEFORE, Vitals(connected=False), 12) is None
+
+
+def test_a_halted_node_is_not_well_at_rest_but_is_if_it_has_moved() -> None:
+    at_rest = Vitals(asleep=True, pulse=1)
+    assert health_after(BEFORE, at_rest, 12, halted=True) == BEFORE
+    moved = Vitals(asleep=True, pulse=2)
+    assert health_after(BEFORE, moved, 12, halted=True) == Health(2, 12)

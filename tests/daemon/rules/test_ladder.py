@@ -1,0 +1,17 @@
+from dorad.daemon.rules.ladder import Rung, Step, ladder
+
+
+def test_the_default_ladder_ends_after_fifteen_seconds() -> None:
+    assert ladder() == (Rung(0, Step.EVENT), Rung(10, Step.TERMINATE), Rung(15, Step.KILL))
+
+
+def test_the_kill_comes_half_a_grace_after_sigterm() -> None:
+    assert [rung.after for rung in ladder(4)] == [0, 4, 6]
+
+
+def test_no_grace_takes_all_steps_at_once() -> None:
+    assert [rung.after for rung in ladder(0)] == [0, 0, 0]
+
+
+def test_force_kills_without_asking() -> None:
+    assert ladder(force=True) == (Rung(0, Step.KILL),)

@@ -1,0 +1,261 @@
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.daemon.rules.actions import (
+    Action,
+    CloseInput,
+    Finish,
+    OpenBarrier,
+    Poison,
+    Stop,
+    StopAll,
+    StopReason,
+    TellFailed,
+    TellRestarted,
+)
+from dorad.daemon.rules.exits import Outcome, Result
+from dorad.daemon.rules.lifecycle import Lifecycle
+from dorad.dataflow.model import Dataflow
+from dorad.launch.model import Exit
+from tests.daemon.flows import chain, dataflow, node, open_of
+
+DRAINED = StopReason.ALL_INPUTS_CLOSED
+
+
+def ok(name: str) -> Result:
+    return Result(name, Outcome.OK, Exit(code=0), "exited with code 0")
+
+
+def failed(name: str) -> Result:
+    return Result(name, Outcome.FAILED, Exit(code=1), "exited with code 1")
+
+
+def started(flow: Dataflow) -> Lifecycle:
+    life = Lifecycle(flow)
+    for name in sorted(life.running):
+        life.connected(name)
+    return life
+
+
+def test_the_barrier_opens_with_the_last_node() -> None:
+    life = Lifecycle(chain("a", "b"))
+    assert [life.begin(), life.connected("a"), life.connected("b")] == [[], [], [OpenBarrier()]]
+
+
+def test_dynamic_nodes_are_not_waited_for() -> None:
+    life = Lifecycle(dataflow(node("a", "d"), node("d", dynamic=True)))
+    assert life.connected("a") == [OpenBarrier()]
+
+
+def test_dynamic_nodes_alone_start_at_once_and_run_until_a_stop() -> None:
+    life = Lifecycle(dataflow(node("d", dynamic=True)))
+    assert life.begin() == [OpenBarrier()]
+    assert life.stop() == [StopAll(), Finish()]
+
+
+def test_a_dataflow_without_nodes_ends_at_once() -> None:
+    assert Lifecycle(dataflow()).begin() == [OpenBarrier(), Finish()]
+
+
+def test_a_source_that_ends_drains_its_consumer() -> None:
+    assert started(chain("a", "b")).after_exit(ok("a")) == [
+        CloseInput("b", "a"),
+        Stop("b", DRAINED),
+    ]
+
+
+def test_a_failed_source_is_told_between_close_and_stop() -> None:
+    assert started(chain("a", "b")).after_exit(failed("a")) == [
+        CloseInput("b", "a"),
+        TellFailed("b", "a", "exited with code 1", ("a",)),
+        Stop("b", DRAINED),
+    ]
+
+
+def test_a_failure_after_the_outputs_were_done_is_still_told() -> None:
+    life = started(dataflow(node("a"), node("b", "a", t="dora/timer/secs/1")))
+    assert life.outputs_done("a") == [CloseInput("b", "a")]
+    assert life.after_exit(failed("a")) == [TellFailed("b", "a", "exited with code 1", ("a",))]
+
+
+def test_nothing_is_told_after_a_stop_event() -> None:
+    life = started(chain("a", "b"))
+    life.outputs_done("a")
+    assert life.after_exit(failed("a")) == []
+
+
+def test_nothing_is_told_to_a_node_that_ended() -> None:
+    life = started(chain("a", "b"))
+    life.after_exit(ok("b"))
+    assert life.after_exit(failed("a")) == [Finish()]
+
+
+def test_the_dataflow_ends_with_its_last_spawned_node() -> None:
+    life = started(dataflow(node("a"), node("d", "a", dynamic=True)))
+    assert life.after_exit(ok("a")) == [CloseInput("d", "a"), Stop("d", DRAINED), Finish()]
+
+
+def test_a_dynamic_node_that_leaves_closes_what_it_fed() -> None:
+    life = started(dataflow(node("d", dynamic=True), node("b", "d")))
+    assert life.outputs_done("d") == [CloseInput("b", "d"), Stop("b", DRAINED)]
+
+
+def test_a_node_that_fails_before_it_connects_poisons_and_stops_all() -> None:
+    life = Lifecycle(chain("a", "b", "c"))
+    life.connected("a")
+    poison, stop = life.after_exit(failed("b"))
+    assert isinstance(poison, Poison)
+    assert "node b ended before it called Node()" in poison.reason
+    assert stop == StopAll()
+
+
+def test_a_node_that_ends_well_before_it_connects_poisons_but_lets_the_others_run() -> None:
+    life = Lifecycle(chain("a", "b"))
+    (poison,) = life.after_exit(ok("b"))
+    assert isinstance(poison, Poison)
+
+
+def test_after_a_poisoned_start_no_events_are_sent() -> None:
+    life = Lifecycle(chain("a", "b", "c"))
+    life.after_exit(ok("b"))
+    actions: list[Action] = life.after_exit(failed("a")) + life.after_exit(failed("c"))
+    assert actions == [Finish()]
+
+
+def test_one_node_that_never_connects_is_fine() -> None:
+    assert Lifecycle(dataflow(node("a"))).after_exit(ok("a")) == [OpenBarrier(), Finish()]
+
+
+def test_a_stop_before_the_barrier_opened_lets_the_nodes_see_it() -> None:
+    life = Lifecycle(chain("a", "b"))
+    assert life.stop() == [StopAll(), OpenBarrier()]
+
+
+def test_a_second_stop_does_nothing() -> None:
+    life = started(chain("a", "b"))
+    assert [life.stop(), life.stop()] == [[StopAll()], []]
+
+
+def test_during_a_stop_inputs_stay_as_they_are() -> None:
+    life = started(chain("a", "b"))
+    life.stop()
+    assert [life.after_exit(ok("a")), life.after_exit(ok("b"))] == [[], [Finish()]]
+
+
+def test_a_restart_is_told_to_those_who_listen_and_closes_nothing() -> None:
+    life = started(dataflow(node("a"), node("b", "a"), node("c", "a"), node("s")))
+    life.after_exit(ok("c"))
+    assert life.after_end_of_one_life("a") == [TellRestarted("b", "a")]
+    life.stop()
+    assert life.after_end_of_one_life("a") == []
+
+
+def test_who_may_be_restarted() -> None:
+    life = started(dataflow(node("a"), node("b", "a"), node("c", "b")))
+    assert [life.may_restart(name) for name in "abc"] == [True, True, True]
+    life.after_exit(ok("a"))
+    assert [life.may_restart(name) for name in "bc"] == [False, True]
+    life.stop()
+    assert not life.may_restart("c")
+
+
+def test_a_spoilt_start_restarts_nobody() -> None:
+    life = Lifecycle(chain("a", "b"))
+    life.after_exit(ok("b"))
+    assert not life.may_restart("a")
+
+
+def test_an_added_node_is_not_waited_for_and_keeps_the_dataflow_alive() -> None:
+    flow = chain("a", "b")
+    life = started(flow)
+    assert life.changed(dataflow(*flow.nodes, node("c", "a"))) == []
+    assert life.connected("c") == []
+    life.after_exit(ok("b"))
+    assert life.after_exit(ok("a")) == [CloseInput("c", "a"), Stop("c", DRAINED)]
+    assert life.after_exit(ok("c")) == [Finish()]
+
+
+def test_the_input_of_an_added_node_from_one_that_has_ended_is_closed() -> None:
+    flow = dataflow(node("a"), node("b"))
+    life = started(flow)
+    life.after_exit(ok("a"))
+    after = dataflow(*flow.nodes, node("c", x="a", y="b"))
+    assert life.changed(after) == [CloseInput("c", "x")]
+
+
+def test_an_edge_that_stays_is_as_open_or_closed_as_it_was() -> None:
+    life = started(dataflow(node("a"), node("b"), node("c", x="a", y="b")))
+    life.outputs_done("a")
+    assert life.changed(dataflow(node("a"), node("b"), node("c", x="a", y="b", z="b"))) == []
+    assert open_of(life.flow.open_inputs)["c"] == {"y", "z"}
+
+
+def test_a_removed_edge_closes_nothing_and_a_node_without_any_left_works_on() -> None:
+    life = started(chain("a", "b"))
+    assert life.changed(dataflow(node("a"), node("b"))) == []
+    assert life.after_exit(ok("a")) == []
+
+
+def test_the_removal_of_the_last_node_does_not_end_the_dataflow() -> None:
+    life = started(chain("a"))
+    assert life.after_exit(ok("a"), removed=True) == []
+    assert life.changed(dataflow()) == []
+    assert life.stop() == [StopAll(), Finish()]
+
+
+def test_a_node_that_has_ended_is_told_of_no_change() -> None:
+    life = started(dataflow(node("a"), node("b"), node("c", "a")))
+    life.after_exit(ok("b"))
+    life.after_exit(ok("c"))
+    assert life.changed(dataflow(node("a"), node("b"), node("c", "a", "b"))) == []
+
+
+FLOW = dataflow(
+    node("s"),
+    node("a", x="s", t="dora/timer/secs/1"),
+    node("b", x="s", y="a"),
+    node("c", x="b", y="d"),
+    node("d", x="a", dynamic=True),
+)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["connected", "done", "ok", "failed", "restarted", "stop", "grown"]),
+        st.sampled_from("sabcd"),
+    ),
+    max_size=12,
+)
+
+
+def step(life: Lifecycle, what: str, name: str) -> list[Action]:
+    """Let something happen to a node, if it can."""
+    match what:
+        case "connected":
+            return life.connected(name)
+        case "done":
+            return life.outputs_done(name)
+        case "ok" | "failed" if name in life.running:
+            return life.after_exit(ok(name) if what == "ok" else failed(name))
+        case "restarted" if name in life.running and life.may_restart(name):
+            return life.after_end_of_one_life(name)
+        case "stop":
+            return life.stop()
+        case "grown" if len(life.dataflow.nodes) == len(FLOW.nodes):
+            return life.changed(dataflow(*FLOW.nodes, node("e", x=name, y="b")))
+    return []
+
+
+@given(STEPS, STEPS)
+def test_a_restored_lifecycle_decides_as_the_one_it_was_taken_from(
+    before: list[tuple[str, str]], after: list[tuple[str, str]]
+) -> None:
+    life = Lifecycle(FLOW)
+    life.begin()
+    for each in before:
+        step(life, *each)
+    restored = Lifecycle(life.dataflow)
+    restored.restore(json.loads(json.dumps(life.snapshot())))
+    for each in after:
+        assert step(restored, *each) == step(life, *each)
+        assert restored.snapshot() == life.snapshot()

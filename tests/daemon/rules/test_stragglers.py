@@ -1,0 +1,68 @@
+import pytest
+
+from dorad.daemon.rules.stragglers import Remaining, default_grace, next_look, stragglers
+
+
+def waits(
+    name: str = "sink",
+    *,
+    grace: float | None = 10,
+    works: bool = False,
+    since: float = 0,
+    drained: bool = True,
+) -> Remaining:
+    return Remaining(name, grace, works, since, drained)
+
+
+def test_a_node_within_its_grace_is_left_alone() -> None:
+    assert stragglers([waits()], now=9.9) == ()
+
+
+def test_an_overdue_node_is_to_be_stopped() -> None:
+    (found,) = stragglers([waits()], now=10)
+    assert found.node == "sink"
+    assert found.reason == "still runs 10 s after all its inputs closed"
+
+
+def test_a_silent_node_is_told_apart() -> None:
+    (found,) = stragglers([waits(drained=False)], now=12)
+    assert found.reason == "has neither sent nor received anything for 12 s"
+
+
+@pytest.mark.parametrize(
+    "other", [waits("b", works=True), waits("b", grace=None), waits("b", since=5)]
+)
+def test_one_node_that_may_go_on_saves_all(other: Remaining) -> None:
+    assert stragglers([waits("a"), other], now=12) == ()
+
+
+def test_all_remaining_are_stopped_together() -> None:
+    assert [s.node for s in stragglers([waits("a"), waits("b")], now=12)] == ["a", "b"]
+
+
+def test_nothing_remaining_means_nothing_to_stop() -> None:
+    assert stragglers([], now=12) == ()
+
+
+def test_the_next_look_is_when_the_last_node_is_due() -> None:
+    assert next_look([waits("a", since=1), waits("b", since=3)], now=5) == 8
+
+
+@pytest.mark.parametrize("other", [waits("b", works=True), waits("b", grace=None)])
+def test_time_alone_cannot_make_a_working_node_a_straggler(other: Remaining) -> None:
+    assert next_look([waits("a"), other], now=5) is None
+
+
+@pytest.mark.parametrize(("text", "grace"), [("", 120), ("off", None), ("OFF", None), ("2.5", 2.5)])
+def test_the_grace_comes_from_the_environment(text: str, grace: float | None) -> None:
+    assert default_grace({"DORA_FINISH_DRAIN_GRACE_SECS": text}) == grace
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
+def test_a_grace_that_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a number of seconds, or off"):
+        default_grace({"DORA_FINISH_DRAIN_GRACE_SECS": text})
+
+
+def test_the_grace_is_two_minutes_by_default() -> None:
+    assert default_grace({}) == 120

@@ -1,0 +1,171 @@
+"""Hot reload: when a file counts as changed, and what becomes of that in a running dataflow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dorad.daemon.supervisor.hotreload import Signature, Watched, mistake_in, signature
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.flows import SINK, SOURCE, logged, seen, write_flow
+
+OLD, NEW, NEWER = (Signature(n, 1, n) for n in (1, 2, 3))
+
+OPERATOR = """
+    import pyarrow as pa
+    from dora import DoraStatus
+
+    class Operator:
+        def __init__(self):
+            self.count = 0
+
+        def on_event(self, dora_event, send_output):
+            if dora_event["type"] == "INPUT":
+                self.count += 1
+                send_output("number", pa.array([self.count + OFFSET]))
+            elif dora_event["type"] == "RELOAD":
+                print("told of", dora_event["id"])
+            return DoraStatus.CONTINUE
+
+    OFFSET = 0
+"""
+
+
+def after(*looks: Signature | None) -> list[bool]:
+    """Whether each look at a file that was OLD has it taken up."""
+    file, found = Watched(OLD, OLD), []
+    for now in looks:
+        file, take_up = file.look(now)
+        found.append(take_up)
+    return found
+
+
+def test_a_change_is_taken_up_when_it_is_there_twice() -> None:
+    assert after(OLD, NEW, NEW, NEW) == [False, False, True, False]
+
+
+def test_a_file_that_still_changes_is_waited_for() -> None:
+    assert after(NEW, NEWER, NEW, NEWER, NEWER) == [False, False, False, False, True]
+
+
+def test_a_file_that_is_gone_for_a_moment_is_being_saved() -> None:
+    assert after(None, None, NEW, NEW) == [False, False, False, True]
+    assert after(NEW, None, OLD, OLD) == [False, False, False, False]
+
+
+def test_the_same_file_put_back_is_a_change_if_it_came_by_renaming(tmp_path: Path) -> None:
+    file, other = tmp_path / "x.py", tmp_path / "y.py"
+    file.write_text("a = 1")
+    before = signature(file)
+    other.write_text("a = 1")
+    other.rename(file)
+    assert signature(file) != before
+    assert signature(other) is None
+
+
+def test_a_mistake_is_found_before_a_node_is_ended_for_it(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("def broken(")
+    assert mistake_in(file) == "SyntaxError: '(' was never closed (x.py, line 1)"
+    file.write_bytes(b"\xff\x00")
+    assert mistake_in(file) is not None
+    file.write_text("raise SystemExit('is only compiled')")
+    assert mistake_in(file) is None
+    file.unlink()
+    assert mistake_in(file) is None
+
+
+# -- with a real daemon ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def start(found: Daemon, folder: Path, **scripts: str) -> None:
+    body = {"python": "op.py", "inputs": {"tick": "dora/timer/hz/50"}, "outputs": ["number"]}
+    number = {"number": {"source": "ops/number", "queue_size": 1000}}
+    nodes = [
+        {"id": "ops", "operator": body},
+        {"id": "sink", "path": "sink.py", "inputs": number, "env": {"SEEN": str(folder / "seen")}},
+    ]
+    file = write_flow(folder, nodes, op=OPERATOR, sink=SINK)
+    found.dora_ok("start", file, "--name", "flow", "--detach", "--hot-reload")
+    found.until(lambda: len(seen(folder)) > 5)
+
+
+def save(path: Path, old: str, new: str) -> None:
+    """Save an edit as many editors do: into another file, which then takes the name."""
+    whole = path.with_suffix(".tmp")
+    whole.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    whole.rename(path)
+
+
+def said(folder: Path, node: str, text: str) -> bool:
+    return any(text in line for line in logged(folder, node))
+
+
+@pytest.mark.timeout(120)
+def test_an_operator_takes_up_an_edit_and_keeps_its_state(dorad: Daemon, tmp_path: Path) -> None:
+    start(dorad, tmp_path)
+    with dorad.client() as client:
+        pids = {node.node: node.pid for node in client.nodes()}
+    save(tmp_path / "op.py", "OFFSET = 0", "OFFSET = 100_000")
+    dorad.until(lambda: seen(tmp_path)[-1] > 100_000)
+    numbers = [number % 100_000 for number in seen(tmp_path)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    dorad.until(lambda: said(tmp_path, "ops", "told of op"))
+
+    (tmp_path / "op.py").write_text("def broken(", encoding="utf-8")
+    dorad.until(lambda: said(tmp_path, "ops", "the code from before the change goes on"))
+    mark = len(seen(tmp_path))
+    dorad.until(lambda: len(seen(tmp_path)) > mark + 5)
+    assert seen(tmp_path)[-1] > 100_000
+
+    # What is edited while there is no daemon is taken up by the next one.
+    dorad.kill()
+    (tmp_path / "op.py").write_text("", encoding="utf-8")
+    write_flow_file(tmp_path / "op.py", OPERATOR.replace("OFFSET = 0", "OFFSET = 200_000"))
+    dorad.start()
+    dorad.until(lambda: seen(tmp_path)[-1] > 200_000)
+    with dorad.client() as client:
+        assert {node.node: node.pid for node in client.nodes()} == pids
+    dorad.dora_ok("stop", "flow")
+
+
+def write_flow_file(path: Path, source: str) -> None:
+    write_flow(path.parent / "aside", [], **{path.stem: source})
+    (path.parent / "aside" / path.name).rename(path)
+
+
+@pytest.mark.timeout(120)
+def test_a_node_is_started_again_and_no_message_is_lost(dorad: Daemon, tmp_path: Path) -> None:
+    start(dorad, tmp_path)
+    save(tmp_path / "sink.py", "import os", "import os; print('the second one')")
+    dorad.until(lambda: said(tmp_path, "sink", "the second one"))
+    mark = len(seen(tmp_path))
+    dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
+    numbers = seen(tmp_path)
+    assert numbers == list(range(1, len(numbers) + 1))
+
+    save(tmp_path / "sink.py", "import os;", "import os; def broken(")
+    text = "cannot be compiled; the node goes on as it is"
+    dorad.until(lambda: text in dorad.dora_ok("logs", "flow"))
+    with dorad.client() as client:
+        assert {node.node: node.restarts for node in client.nodes()} == {"ops": 0, "sink": 1}
+    dorad.dora_ok("stop", "flow")
+
+
+@pytest.mark.timeout(120)
+def test_without_the_flag_nothing_is_watched(dorad: Daemon, tmp_path: Path) -> None:
+    nodes = [{"id": "source", "path": "source.py", "inputs": {"tick": "dora/timer/hz/50"}}]
+    nodes[0]["outputs"] = ["number"]
+    file = write_flow(tmp_path, nodes, source=SOURCE)
+    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    dorad.until(lambda: said(tmp_path, "source", "sent 1"))
+    save(tmp_path / "source.py", "number = 0", "number = 5000")
+    dorad.until(lambda: said(tmp_path, "source", "sent 50"))
+    assert not said(tmp_path, "source", "sent 5000")
+    dorad.dora_ok("stop", "flow")

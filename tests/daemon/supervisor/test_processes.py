@@ -1,0 +1,212 @@
+"""How nodes are started, and what becomes of what they print."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from dorad.daemon.supervisor.processes import Launcher, broken_commands, log_name
+from dorad.dataflow.load import load
+from dorad.launch.client import Guard
+from dorad.launch.command import LaunchContext
+from dorad.launch.fdstore import NoStore
+from dorad.launch.model import Exit, LaunchError
+from dorad.logs.dataflowlog import DataflowLog
+from tests.cli.running import write
+from tests.daemon.reading_daemon import ID
+from tests.logs.captured import in_files
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+DEADLINE_S = 60
+
+
+class Store(NoStore):
+    """Remembers the names it was given."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.ever: list[str] = []
+
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        assert len(fds) == 3
+        self.names.append(name)
+        self.ever.append(name)
+
+    def drop(self, name: str) -> None:
+        self.names.remove(name)
+
+
+class Fixture:
+    def __init__(self, folder: Path, guard: Guard, marker: str | None) -> None:
+        dataflow = load(folder / "dataflow.yml")
+        self.context = LaunchContext(dataflow, dict(os.environ))
+        self.node = dataflow.nodes[0]
+        self.log = DataflowLog(ID, dataflow)
+        self.store = Store()
+        self.launcher = Launcher(ID, guard, self.context, self.log, store=self.store, marker=marker)
+
+    def written(self) -> list[str]:
+        return [record.message for record in in_files(self.log.folder, self.node.id)]
+
+
+@asynccontextmanager
+async def launching(
+    folder: Path, script: str, *, marker: str | None = None
+) -> AsyncIterator[Fixture]:
+    write(folder, "nodes: [{id: talk, path: talk.py}]", talk=script)
+    async with asyncio.timeout(DEADLINE_S), Guard.start() as guard:
+        made = Fixture(folder, guard, marker)
+        try:
+            yield made
+        finally:
+            made.log.close()
+
+
+async def test_what_a_node_prints_is_in_its_log_when_its_end_is_known(tmp_path: Path) -> None:
+    script = """
+        import sys
+        for number in range(1000): print(number)
+        print("bad", file=sys.stderr)
+        sys.exit(3)
+    """
+    async with launching(tmp_path, script) as made:
+        process = await made.launcher.start(made.node, "")
+        assert process.pid in {child.pid for child in psutil.Process().children(recursive=True)}
+        assert made.store.names == [f"{ID}/log/talk/0"]
+        assert await process.wait() == Exit(code=3)
+        assert process.ended
+        assert process.stderr == ("bad",)
+        assert sorted(made.written()) == sorted([*map(str, range(1000)), "bad"])
+        assert made.store.names == []
+
+
+async def test_the_log_file_goes_on_when_a_node_is_started_again(tmp_path: Path) -> None:
+    async with launching(tmp_path, "import os; print(os.environ['DORA_NODE_CONFIG'])") as made:
+        for count in range(3):
+            process = await made.launcher.start(made.node, f"start {count}", count)
+            await process.wait()
+        assert made.written() == ["start 0", "start 1", "start 2"]
+        assert made.store.ever == [f"{ID}/log/talk/{count}" for count in range(3)]
+
+
+async def test_two_processes_of_a_node_that_is_replaced_keep_their_pipes_apart(
+    tmp_path: Path,
+) -> None:
+    async with launching(tmp_path, "print('x'); input()") as made:
+        first = await made.launcher.start(made.node, "")
+        second = await made.launcher.start(made.node, "")
+        assert made.store.ever == [f"{ID}/log/talk/0", f"{ID}/log/talk/0/2"]
+        await first.wait()
+        await second.wait()
+        assert made.written().count("x") == 2
+
+
+async def test_nodes_carry_the_mark_of_their_daemon(tmp_path: Path) -> None:
+    script = "import os; print(os.environ.get('DORA_DAEMON'))"
+    async with launching(tmp_path, script, marker="mine") as made:
+        await (await made.launcher.start(made.node, "")).wait()
+        assert made.written() == ["mine"]
+
+
+async def test_a_program_that_is_missing_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with launching(tmp_path, "") as made:
+        (tmp_path / "talk.py").unlink()
+        assert len(broken_commands(made.context)) == 1
+        with pytest.raises(LaunchError, match="talk"):
+            await made.launcher.start(made.node, "")
+        assert made.store.names == []
+
+
+async def test_letting_go_leaves_the_pipes_to_others(tmp_path: Path) -> None:
+    script = "import time; print('first', flush=True); time.sleep(600)"
+    async with launching(tmp_path, script) as made:
+        await made.launcher.start(made.node, "")
+        made.launcher.leave()
+        assert made.store.names == [f"{ID}/log/talk/0"]
+
+
+async def test_descriptors_that_are_not_a_nodes_are_refused(tmp_path: Path) -> None:
+    async with launching(tmp_path, "") as made:
+        process = await made.launcher.start(made.node, "")
+        await process.wait()
+        others = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+        with pytest.raises(LaunchError, match="talk"):
+            made.launcher.adopt(made.node, process._process, f"{ID}/talk/0", others)
+
+
+async def test_of_a_node_whose_end_was_seen_already_the_log_tells_the_last_words(
+    tmp_path: Path,
+) -> None:
+    async with launching(tmp_path, "import sys; sys.exit('no camera')") as made:
+        process = await made.launcher.start(made.node, "")
+        await process.wait()
+        again = made.launcher.adopt(made.node, process._process, f"{ID}/talk/0", ())
+        assert await again.wait() == Exit(code=1)
+        assert again.stderr == ("no camera",)
+
+
+def test_descriptors_are_named_after_the_process() -> None:
+    assert log_name("uuid/cam/0") == "uuid/log/cam/0"
+    assert log_name("uuid/cam/3/2") == "uuid/log/cam/3/2"
+
+
+TALKER = """
+    import sys, time
+    for number in range(30000):
+        print(number, flush=True)
+        if number % 1000 == 0:
+            print("error", number, file=sys.stderr, flush=True)
+            time.sleep(0.05)
+    sys.exit(7)
+"""
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as name:
+        yield Path(name)
+
+
+def started(folder: Path) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "tests.daemon.reading_daemon", str(folder)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    assert process.stdout
+    assert process.stdout.readline() == "reading\n"
+    return process
+
+
+def test_a_node_that_prints_while_daemons_are_killed_loses_and_doubles_no_line(
+    home: Path,
+) -> None:
+    write(home, "nodes: [{id: talk, path: talk.py}]", talk=TALKER)
+    file = home / "out" / ID / "log_talk.jsonl"
+    for kill in range(4):
+        before = file.stat().st_size if kill else 0
+        daemon = started(home)
+        end = time.monotonic() + DEADLINE_S
+        while not file.exists() or file.stat().st_size < before + 10_000 * kill:
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        daemon.send_signal(signal.SIGKILL)
+        daemon.communicate()
+    last = started(home)
+    out, _ = last.communicate(timeout=DEADLINE_S)
+    assert out == "exited with code 7 error 29000\n"
+    records = in_files(file.parent, "talk")
+    lines = [record.message for record in records if record.stream == "stdout"]
+    assert lines == [str(number) for number in range(30000)]
+    errors = [record.message for record in records if record.stream == "stderr"]
+    assert errors == [f"error {number}" for number in range(0, 30000, 1000)]

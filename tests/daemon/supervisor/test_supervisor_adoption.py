@@ -1,0 +1,238 @@
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from dorad.daemon.rules.exits import Outcome
+from dorad.launch.model import Exit
+from tests.daemon.fakes import FakeProcess, Stage, running, until
+from tests.daemon.flows import chain, dataflow, node, restarted
+
+FINE, FAILED = Exit(code=0), Exit(code=1)
+
+
+@asynccontextmanager
+async def lost(stage: Stage) -> AsyncIterator[Stage]:
+    """A supervisor whose daemon is gone afterwards, and the one that takes over its snapshot."""
+    after = Stage(stage.dataflow, grace=stage.grace)
+    task = asyncio.create_task(stage.supervisor.run(stage.start))
+    try:
+        await stage.spawned()
+        yield after
+        after.restored = json.loads(json.dumps(stage.supervisor.snapshot()))
+        after.__post_init__()
+        after.processes = stage.processes
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def kept(stage: Stage, *names: str) -> dict[str, FakeProcess | Exit]:
+    """The processes that live on."""
+    return {name: stage.processes[name] for name in names}
+
+
+async def test_what_runs_goes_on_and_no_barrier_is_made() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+    async with running(stage, kept(stage, "a", "b")) as task:
+        await until(lambda: stage.supervisor.statuses()["b"].pid is not None)
+        assert [stage.status(name) for name in "ab"] == ["running", "running"]
+        assert stage.started == []
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+    assert ("open_barrier",) not in stage.broker.calls
+    assert all(result.ok for result in task.result())
+
+
+async def test_a_start_that_waits_at_the_barrier_goes_on_waiting() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a")
+    stage.broker.nodes["b"] = stage.broker.vitals("b")
+    stage.broker.nodes["b"].connected = False
+    async with running(stage, kept(stage, "a", "b")):
+        await until(lambda: stage.supervisor.statuses()["b"].pid is not None)
+        stage.connect("b")
+        await stage.called("open_barrier")
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_node_that_ended_meanwhile_has_ended_now_and_as_it_did() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+    async with running(stage, {**kept(stage, "b"), "a": FAILED}) as task:
+        await stage.called("node_failed", "b", "a", "exited with code 1", "a")
+        stage.processes["b"].end(FINE)
+    assert task.result()[0].reason == "exited with code 1"
+
+
+async def test_a_node_of_which_nothing_is_left_has_failed() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+    async with running(stage, kept(stage, "b")) as task:
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+    assert task.result()[0].reason == "ended while no daemon was there to see it"
+
+
+async def test_restarts_are_counted_on() -> None:
+    keys = restarted("on-failure", max_restarts=2)
+    before = Stage(dataflow(node("a", options=keys), node("b", "a")))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        before.processes["a"].end(FAILED)
+        await before.lived("a", 2)
+    async with running(stage, {**kept(stage, "b"), "a": FAILED}) as task:
+        process = await stage.lived("a", 1)
+        assert stage.started[0][:2] == ("a", 2)
+        process.end(FAILED)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+    assert task.result()[0].reason == "exited with code 1; gave up after 2 restarts"
+
+
+async def test_a_delay_goes_on_where_it_was() -> None:
+    before = Stage(dataflow(node("a", options=restarted(delay=0.3)), node("b", "a")))
+    loop = asyncio.get_running_loop()
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        before.processes["a"].end(FAILED)
+        ended = loop.time()
+        await until(lambda: before.status("a") == "restarting")
+    async with running(stage, kept(stage, "b")):
+        assert stage.status("a") == "restarting"
+        await stage.lived("a", 1)
+        assert stage.started[0][2] - ended >= 0.3
+        assert stage.started[0][:2] == ("a", 1)
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_process_that_was_started_when_it_could_not_be_noted_is_counted() -> None:
+    before = Stage(dataflow(node("a", options=restarted(delay=60))))
+    async with lost(before) as stage:
+        before.connect("a")
+        before.processes["a"].end(FAILED)
+        await until(lambda: before.status("a") == "restarting")
+    stage.processes["a"] = FakeProcess(frozenset(), pid=77)
+    async with running(stage, kept(stage, "a")):
+        await until(lambda: stage.supervisor.statuses()["a"].pid == 77)
+        assert stage.supervisor.statuses()["a"].restarts == 1
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_stop_in_progress_goes_on_with_a_fresh_ladder_of_the_same_grace() -> None:
+    before = Stage(chain("a", "b"), grace=600)
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        before.supervisor.stop(grace=0.05)
+    async with running(stage, kept(stage, "a", "b")) as task:
+        await stage.called("stop", "a", "MANUAL")
+    assert stage.processes["a"].signals == [signal.SIGTERM]
+    assert all(result.ok for result in task.result())
+
+
+async def test_results_so_far_are_kept() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        before.processes["a"].stderr = ("first", "last")
+        before.processes["a"].end(FAILED)
+        await before.called("stop", "b", "ALL_INPUTS_CLOSED")
+    async with running(stage, kept(stage, "b")) as task:
+        stage.processes["b"].end(FINE)
+    first, second = task.result()
+    assert (first.node, first.outcome, first.stderr) == ("a", Outcome.FAILED, ("first", "last"))
+    assert second.ok
+
+
+async def test_a_dataflow_whose_last_node_ended_meanwhile_ends() -> None:
+    before = Stage(chain("a"))
+    async with lost(before) as stage:
+        before.connect("a")
+    async with running(stage, {"a": FINE}) as task:
+        pass
+    assert task.result()[0].ok
+
+
+async def test_it_tells_when_its_snapshot_would_differ() -> None:
+    changes: list[None] = []
+    stage = Stage(dataflow(node("a", options=restarted()), node("b", "a")))
+    stage.on_change = lambda: changes.append(None)
+    stage.__post_init__()
+    seen = stage.supervisor.snapshot()
+    told = 0
+
+    def changed() -> bool:
+        """Whether there was a change, and it was told."""
+        nonlocal seen, told
+        differs = stage.supervisor.snapshot() != seen
+        assert not differs or len(changes) > told
+        seen, told = stage.supervisor.snapshot(), len(changes)
+        return differs
+
+    async with running(stage):
+        assert changed()
+        stage.connect("a")
+        assert changed()
+        stage.connect("b")
+        assert changed()
+        stage.processes["a"].end(FAILED)
+        await stage.lived("a", 2)
+        await until(changed)
+        stage.supervisor.kill("was killed")
+        assert changed()
+    assert changed()
+
+
+async def test_a_node_that_was_just_being_stopped_is_stopped() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        command = asyncio.create_task(before.supervisor.stop_node("a"))
+        await before.called("stop", "a", "MANUAL")
+        command.cancel()
+    async with running(stage, kept(stage, "a", "b")):
+        await stage.called("stop", "a", "MANUAL")
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+
+
+async def test_a_node_that_was_just_being_restarted_is_restarted() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        command = asyncio.create_task(before.supervisor.restart_node("a"))
+        await before.called("stop", "a", "MANUAL")
+        command.cancel()
+    async with running(stage, kept(stage, "a", "b")):
+        await stage.called("stop", "a", "MANUAL")
+        stage.processes["a"].end(FINE)
+        await stage.lived("a", 1)
+        assert stage.started[0][:2] == ("a", 1)
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_change_that_was_not_written_down_does_not_keep_the_rest_from_going_on() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        new = node("c", "a")
+        flow = dataflow(*before.dataflow.nodes, new)
+        adding = asyncio.create_task(before.supervisor.add_node(new, flow))
+        await until(lambda: "c" in before.processes)
+        adding.cancel()
+    assert list(stage.supervisor.statuses()) == ["a", "b"]
+    async with running(stage, kept(stage, "a", "b")):
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)

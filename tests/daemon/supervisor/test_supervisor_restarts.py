@@ -1,0 +1,282 @@
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from dorad.daemon.rules.exits import Outcome
+from dorad.daemon.supervisor import supervisor as module
+from dorad.daemon.supervisor import tend
+from dorad.launch.model import Exit, SpawnerGoneError
+from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, running, until
+from tests.daemon.flows import dataflow, node, restarted
+
+FAILED, FINE = Exit(code=1), Exit(code=0)
+
+
+def pair(policy: str = "always", **keys: float) -> Stage:
+    """A source with a restart policy, and a sink."""
+    return Stage(dataflow(node("a", options=restarted(policy, **keys)), node("b", "a")))
+
+
+async def test_a_node_that_failed_is_started_again_with_the_next_restart_count() -> None:
+    stage = pair("on-failure")
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        stage.processes["a"].end(FAILED)
+        (await stage.lived("a", 2)).end(FINE)
+        await stage.called("detach", "a")
+        stage.processes["b"].end(FINE)
+    assert [each[:2] for each in stage.started if each[0] == "a"] == [("a", 0), ("a", 1)]
+    assert [(r.node, r.outcome) for r in task.result()] == [("a", Outcome.OK), ("b", Outcome.OK)]
+
+
+async def test_consumers_hear_of_a_restart_and_their_inputs_stay_open() -> None:
+    stage = pair()
+    async with running(stage):
+        stage.connect("a", "b")
+        stage.processes["a"].end(FAILED)
+        await stage.lived("a", 2)
+        assert stage.broker.calls[1:] == [
+            ("released", "a"),
+            ("node_restarted", "b", "a"),
+            ("restarting", "a", "1"),
+        ]
+        stage.supervisor.kill("was killed")
+
+
+async def test_consumers_hear_of_a_restart_before_the_delay() -> None:
+    stage = pair(delay=60)
+    async with running(stage):
+        stage.connect("a", "b")
+        stage.processes["a"].end(FAILED)
+        await stage.called("node_restarted", "b", "a")
+        assert stage.status("a") == "restarting"
+        stage.supervisor.kill("was killed")
+
+
+async def test_the_delays_between_lives_grow() -> None:
+    stage = pair(delay=0.05, max_delay=0.15)
+    async with running(stage):
+        stage.connect("a", "b")
+        for life in range(1, 5):
+            (await stage.lived("a", life)).end(FAILED)
+        await stage.lived("a", 5)
+        stage.supervisor.kill("was killed")
+    times = [at for name, _, at in stage.started if name == "a"]
+    first, second, third, fourth = (b - a for a, b in itertools.pairwise(times))
+    assert first >= 0.05
+    assert second >= 0.1
+    assert third >= 0.15
+    assert fourth >= 0.15
+
+
+async def test_a_node_that_dies_at_once_is_not_restarted_without_a_breath() -> None:
+    stage = pair()
+    async with running(stage):
+        stage.connect("a", "b")
+        for life in range(1, 4):
+            (await stage.lived("a", life)).end(FAILED)
+        await stage.lived("a", 4)
+        stage.supervisor.kill("was killed")
+    times = [at for name, _, at in stage.started if name == "a"]
+    assert all(b - a >= 0.09 for a, b in itertools.pairwise(times))
+
+
+async def test_giving_up_says_how_often_it_was_restarted() -> None:
+    stage = pair(max_restarts=2)
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        for life in range(1, 4):
+            (await stage.lived("a", life)).end(FAILED)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        assert stage.status("a") == "failed"
+        stage.processes["b"].end(FINE)
+    (result,) = (each for each in task.result() if not each.ok)
+    assert result.reason == "exited with code 1; gave up after 2 restarts"
+
+
+async def test_giving_up_on_a_node_that_always_ends_well_is_a_failure_too() -> None:
+    stage = pair(max_restarts=1)
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        for life in range(1, 3):
+            (await stage.lived("a", life)).end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+    assert task.result()[0].outcome is Outcome.FAILED
+
+
+async def test_a_drained_node_is_not_restarted() -> None:
+    stage = Stage(dataflow(node("a"), node("b", "a", options=restarted())))
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FAILED)
+    assert [(r.node, r.ok) for r in task.result()] == [("a", True), ("b", False)]
+
+
+async def test_a_node_that_is_drained_while_it_waits_for_its_restart_has_ended_as_it_did() -> None:
+    stage = Stage(dataflow(node("a"), node("b", "a", options=restarted(delay=60))))
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        stage.processes["b"].end(FAILED)
+        await until(lambda: stage.status("b") == "restarting")
+        stage.processes["a"].end(FINE)
+    assert task.result()[1].reason == "exited with code 1"
+
+
+async def test_a_stop_ends_the_waiting_for_a_restart() -> None:
+    stage = pair(delay=60)
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        stage.processes["a"].end(FAILED)
+        await until(lambda: stage.status("a") == "restarting")
+        stage.supervisor.stop()
+        stage.processes["b"].end(FINE)
+    assert {(r.node, r.ok) for r in task.result()} == {("a", False), ("b", True)}
+
+
+async def test_a_stop_in_the_middle_of_a_restart_leaves_what_the_last_life_came_to() -> None:
+    stage = pair()
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        stage.slow = frozenset({"a"})
+        stage.processes["a"].end(FAILED)
+        await stage.called("restarting", "a", "1")
+        await asyncio.sleep(0)
+        stage.supervisor.stop()
+        stage.processes["b"].end(FINE)
+    assert {(r.node, r.reason) for r in task.result()} == {
+        ("a", "exited with code 1"),
+        ("b", "exited with code 0"),
+    }
+
+
+async def test_nothing_is_restarted_during_a_stop() -> None:
+    stage = pair()
+    async with running(stage) as task:
+        stage.connect("a", "b")
+        stage.supervisor.stop()
+        for process in stage.processes.values():
+            process.end(FINE)
+    assert len(stage.started) == 2
+    assert all(result.ok for result in task.result())
+
+
+async def test_a_restartable_node_that_drops_its_node_keeps_its_consumers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 0.0)
+    stage = pair("on-failure")
+    async with running(stage):
+        stage.connect("a", "b")
+        stage.supervisor.on_outputs_done("a")
+        stage.processes["b"].end(FINE)
+        await stage.called("detach", "b")
+        assert ("close_input", "b", "a") not in stage.broker.calls
+        stage.processes["a"].end(FINE)
+
+
+async def test_a_node_that_ends_before_it_called_node_and_is_restarted_spoils_no_start() -> None:
+    stage = pair("on-failure")
+    async with running(stage):
+        stage.connect("b")
+        stage.processes["a"].end(FAILED)
+        await stage.lived("a", 2)
+        stage.connect("a")
+        await stage.called("open_barrier")
+        assert not any(call[0] == "poison" for call in stage.broker.calls)
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_node_that_gives_up_before_it_called_node_spoils_the_start() -> None:
+    stage = pair("on-failure", max_restarts=1)
+    async with running(stage):
+        for life in (1, 2):
+            (await stage.lived("a", life)).end(FAILED)
+        await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+        stage.processes["b"].end(FAILED)
+
+
+async def test_a_restart_for_which_no_process_can_be_started_counts_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tend, "RETRY_S", 0.01)
+    stage = pair("on-failure")
+    async with running(stage):
+        stage.connect("a", "b")
+        stage.broken = frozenset({"a"})
+        stage.processes["a"].end(FAILED)
+        await until(lambda: any("could not be started" in text for *_, text in stage.notices))
+        stage.broken = frozenset()
+        await stage.lived("a", 2)
+        assert stage.started[-1][1] >= 2
+        stage.supervisor.kill("was killed")
+
+
+async def test_when_nothing_can_be_started_any_more_no_restart_is_tried_again() -> None:
+    stage = pair("always")
+    starts = 0
+
+    async def start(*arguments: Any) -> FakeProcess:
+        nonlocal starts
+        starts += 1
+        if starts > 2:
+            raise SpawnerGoneError("the guard is gone")
+        return await stage.start(*arguments)
+
+    task = asyncio.create_task(stage.supervisor.run(start))
+    await stage.spawned()
+    stage.connect("a", "b")
+    for process in stage.processes.values():
+        process.end(FAILED)
+    async with asyncio.timeout(DEADLINE_S):
+        results = {result.node: result.reason for result in await task}
+    assert results == {
+        "a": "could not be started: the guard is gone",
+        "b": "exited with code 1",
+    }
+
+
+async def test_a_first_start_that_fails_is_final_whatever_the_policy() -> None:
+    stage = pair()
+    stage.broken = frozenset({"a"})
+    async with running(stage) as task:
+        await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+        stage.supervisor.kill("was killed")
+    assert task.result()[0].reason == "could not be started: no such file: a.py"
+
+
+async def test_what_happens_to_a_node_is_told_to_programs() -> None:
+    stage = pair(max_restarts=1)
+    async with running(stage):
+        stage.connect("a", "b")
+        for life in (1, 2):
+            (await stage.lived("a", life)).end(FAILED)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+    assert [what for what, name in stage.happened if name == "a"] == [
+        "node-started",
+        "node-exited",
+        "node-restarting",
+        "node-started",
+        "node-exited",
+        "node-failed",
+    ]
+
+
+async def test_a_node_shows_how_it_is_doing() -> None:
+    stage = pair(delay=60)
+    async with running(stage):
+        assert stage.status("a") == "starting"
+        stage.connect("a", "b")
+        view = stage.supervisor.statuses()["a"]
+        assert (view.status, view.pid, view.restarts) == ("running", 1, 0)
+        stage.processes["a"].end(FAILED)
+        await until(lambda: stage.status("a") == "restarting")
+        view = stage.supervisor.statuses()["a"]
+        assert (view.pid, view.last_exit) == (None, "exited with code 1")
+        stage.supervisor.kill("was killed")
+    assert stage.status("a") == "failed"

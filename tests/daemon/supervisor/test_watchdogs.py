@@ -1,0 +1,250 @@
+import asyncio
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from dorad.daemon.rules.lifecycle import Lifecycle
+from dorad.daemon.supervisor.noderun import NodeRun
+from dorad.daemon.supervisor.shared import Shared
+from dorad.daemon.supervisor.watchdogs import HEAR_S, SAMPLE_S, Watchdogs
+from dorad.dataflow.model import Node
+from tests.daemon.fakes import Edge, FakeBroker, FakeProcess, Vitals, until
+from tests.daemon.flows import dataflow, node
+
+BUSY = Vitals(asleep=False)
+
+
+class Scene:
+    """Watchdogs over some nodes whose processes run since 0, and a clock in the test's hand."""
+
+    def __init__(self, *nodes: Node, connected: bool = True) -> None:
+        flow = dataflow(*nodes)
+        self.broker = FakeBroker()
+        self.notices: list[tuple[str, str | None, str]] = []
+        self.happened: list[str] = []
+        self.runs = {each.id: NodeRun(each) for each in nodes}
+        self.shared = Shared(
+            Lifecycle(flow),
+            self.broker,
+            lambda *notice: self.notices.append(notice),
+            lambda what, *_: self.happened.append(what),
+            self.runs,
+            lambda: None,
+            lambda _: None,
+        )
+        self.halted: set[int] = set()
+        self.dogs = Watchdogs(self.shared, is_halted=self.halted.__contains__)
+        self.processes = {name: FakeProcess(frozenset()) for name in self.runs}
+        for name, run in self.runs.items():
+            run.born(self.processes[name], 0.0, 0.0)
+            if connected:
+                self.connect(name)
+
+    def connect(self, name: str) -> None:
+        self.runs[name].connected = True
+        self.runs[name].api_pid = 42
+        self.shared.life.connected(name)
+
+    def killed(self, name: str) -> bool:
+        return self.processes[name].signals == [signal.SIGKILL]
+
+    def look(self, *times: float) -> float | None:
+        """Look at these moments; return in how many seconds the next look is due."""
+        wait = None
+        for now in times:
+            wait = self.dogs.look(now)
+        return wait
+
+
+def checked(**options: Any) -> Node:
+    return node("a", options=options)
+
+
+async def test_where_nothing_is_watched_nobody_ever_looks() -> None:
+    assert Scene(node("a"), node("b", "a")).look(0) is None
+
+
+async def test_a_node_that_does_not_call_node_in_time_is_killed() -> None:
+    scene = Scene(checked(startup_timeout=2.0), connected=False)
+    assert scene.look(0.5) == 1.5
+    assert not scene.killed("a")
+    scene.look(2.0)
+    assert scene.killed("a")
+    assert scene.runs["a"].killed == "was killed because it had not called Node() within 2 s"
+    assert scene.shared.totals.startup_kills == 1
+
+
+async def test_a_node_that_called_node_has_started() -> None:
+    scene = Scene(checked(startup_timeout=2.0))
+    assert scene.look(2.0) is None
+    assert not scene.killed("a")
+
+
+async def test_every_life_has_its_own_time_to_start() -> None:
+    scene = Scene(checked(startup_timeout=2.0), connected=False)
+    scene.look(1.0)
+    scene.runs["a"].gone("exited with code 1")
+    scene.runs["a"].born(scene.processes["a"], 1.5, 0.0)
+    assert scene.look(2.5) == 1.0
+    assert not scene.killed("a")
+
+
+@pytest.mark.parametrize("has_called", [True, False])
+async def test_a_daemon_that_takes_over_first_hears_who_called_node_meanwhile(
+    has_called: bool,
+) -> None:
+    scene = Scene(checked(startup_timeout=2.0), connected=False)
+    watching = asyncio.create_task(scene.dogs.run())
+    await asyncio.sleep(0)
+    watching.cancel()
+    assert not scene.killed("a")
+    if has_called:
+        scene.connect("a")
+    scene.look(asyncio.get_running_loop().time() + HEAR_S)
+    assert scene.killed("a") is not has_called
+
+
+async def test_a_node_that_does_not_come_back_is_killed_once() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    scene.broker.nodes["a"] = BUSY
+    assert scene.look(0, 0.5) == pytest.approx(SAMPLE_S)
+    assert not scene.killed("a")
+    scene.look(1.0, 1.1)
+    assert scene.killed("a")
+    assert scene.runs["a"].killed == "was killed because it had not come back to dora for 1 s"
+    assert scene.shared.totals.health_check_kills == 1
+
+
+async def test_the_look_is_due_when_the_timeout_is_and_not_later() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    scene.broker.nodes["a"] = BUSY
+    assert scene.look(0, 0.98) == pytest.approx(0.02)
+
+
+async def test_a_busy_node_that_comes_back_is_left_alone() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    for pulse in range(10):
+        scene.broker.nodes["a"] = Vitals(asleep=False, pulse=pulse)
+        scene.look(pulse * 0.9)
+    assert not scene.killed("a")
+
+
+async def test_a_node_at_rest_is_pinged_twice_in_its_time_and_left_alone_while_it_answers() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    scene.look(0, 0.4, 0.5, 0.9, 1.0, 1.4)
+    assert scene.broker.calls == [("ping", "a")] * 3
+    assert not scene.killed("a")
+
+
+async def test_a_node_that_is_halted_at_rest_is_killed_in_time() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    scene.look(0, 0.3)
+    scene.halted.add(42)
+    scene.look(0.35, 1.29)
+    assert not scene.killed("a")
+    scene.look(1.3)
+    assert scene.killed("a")
+
+
+async def test_a_node_at_rest_that_does_not_answer_is_killed() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    scene.look(0)
+    scene.broker.nodes["a"].unread = True
+    scene.look(0.5)
+    assert not scene.killed("a")
+    scene.look(1.0)
+    assert scene.killed("a")
+
+
+async def test_before_the_barrier_opens_health_is_not_asked_for() -> None:
+    scene = Scene(checked(health_check_timeout=1.0), node("late"), connected=False)
+    scene.connect("a")
+    scene.broker.nodes["a"] = BUSY
+    assert scene.look(0, 100) is None
+    scene.connect("late")
+    scene.look(100.5)
+    assert not scene.killed("a")
+
+
+async def test_a_node_that_is_being_stopped_is_left_to_the_ladder() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    scene.broker.nodes["a"] = BUSY
+    scene.look(0)
+    scene.runs["a"].stopped = True
+    assert scene.look(2) is None
+    assert not scene.killed("a")
+
+
+def fed() -> Scene:
+    scene = Scene(node("a"), node("b", "a", timeout=1.0))
+    scene.broker.edges.append(Edge("a", "out", "b", "a"))
+    return scene
+
+
+async def test_a_silent_input_breaks_and_the_next_message_mends_it() -> None:
+    scene = fed()
+    (edge,) = scene.broker.edges
+    scene.look(0, 100)
+    edge.sent = 1
+    scene.look(100.1, 101.0)
+    assert scene.broker.calls == []
+    scene.look(101.1)
+    assert scene.broker.calls == [("input_broken", "b", "a")]
+    assert scene.runs["b"].status == "degraded"
+    edge.sent = 2
+    scene.look(105)
+    assert scene.broker.calls[1:] == [("input_recovered", "b", "a")]
+    assert scene.runs["b"].status == "running"
+    assert scene.happened == ["input-broken", "input-recovered"]
+    totals = scene.shared.totals
+    assert (totals.input_timeouts, totals.circuit_breaker_recoveries) == (1, 1)
+
+
+async def test_an_input_whose_source_has_ended_does_not_break() -> None:
+    scene = fed()
+    scene.broker.edges[0].sent = 1
+    scene.look(0)
+    scene.shared.life.outputs_done("a")
+    assert scene.look(5) is None
+    assert scene.broker.calls == []
+
+
+async def test_a_broken_input_whose_source_ends_is_broken_no_longer() -> None:
+    scene = fed()
+    scene.broker.edges[0].sent = 1
+    scene.look(0, 1)
+    scene.shared.life.outputs_done("a")
+    scene.look(2)
+    assert scene.runs["b"].broken == {}
+
+
+async def test_what_an_earlier_daemon_found_broken_stays_so_until_a_message_comes() -> None:
+    scene = fed()
+    scene.broker.edges[0].sent = 7
+    scene.runs["b"].broken = {"a": 7}
+    scene.look(0, 5)
+    assert scene.broker.calls == []
+    scene.broker.edges[0].sent = 8
+    scene.look(6)
+    assert scene.broker.calls == [("input_recovered", "b", "a")]
+
+
+async def test_during_a_stop_nobody_looks() -> None:
+    scene = fed()
+    scene.shared.life.stop()
+    assert scene.look(0) is None
+
+
+async def test_time_in_which_the_daemon_itself_stood_still_counts_for_nobody() -> None:
+    scene = Scene(checked(health_check_timeout=2.0))
+    scene.broker.nodes["a"] = BUSY
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(scene.dogs.run())
+    await asyncio.sleep(0.1)
+    begun = loop.time()
+    time.sleep(2.5)  # noqa: ASYNC251 - as if the daemon had been stopped by a signal
+    await until(lambda: scene.killed("a"))
+    assert loop.time() - begun >= 4.0
+    task.cancel()

@@ -1,0 +1,312 @@
+"""Receiving topics and sending on them through the control API, beside nodes at work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from dorad.control.arrays import from_ipc
+from dorad.control.errors import ControlError
+from dorad.daemon.tap import taps as taps_module
+from dorad.daemon.tap.taps import MOST_TAPS, Taps
+from dorad.dataflow.model import NodeOutput
+from tests.daemon.clients import DEADLINE_S, Stage, pair, stage
+from tests.daemon.flows import dataflow, node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dorad.control.messages import TopicHeader
+
+OUT = NodeOutput("a", "out")
+
+
+@pytest.fixture
+async def on() -> AsyncIterator[Stage]:
+    async with stage() as found:
+        yield found
+
+
+@pytest.fixture
+async def taps(on: Stage) -> AsyncIterator[Taps]:
+    found = Taps(on.broker)
+    yield found
+    await found.close()
+
+
+def _received(taps: Taps, *topics: NodeOutput, queue_size: int = 64) -> Any:
+    return aclosing(taps.subscribe(topics or [OUT], queue_size=queue_size, stream=7))
+
+
+async def _next(stream: Any) -> tuple[TopicHeader, pa.Array]:
+    async with asyncio.timeout(DEADLINE_S):
+        header, payload = await anext(stream)
+    return header, from_ipc(payload)
+
+
+def _tap_processes() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and "dorad.daemon.tap.process" in child.cmdline()
+    ]
+
+
+_EXACT = """
+from datetime import datetime, timezone
+import pyarrow as pa
+from dora import Node
+node = Node()
+given = {"at": datetime(2026, 1, 2, tzinfo=timezone.utc), "n": 1, "x": float("nan"), "l": ["y"]}
+while (event := node.next(timeout=0.01))["type"] != "STOP":
+    node.send_output("out", pa.array([1.5, None]), given)
+"""
+
+
+@pytest.fixture
+async def sender(on: Stage) -> AsyncIterator[None]:
+    """Node `a` sends one and the same message all the time."""
+    environ = {**os.environ, "DORA_NODE_CONFIG": on.broker.node_config("a")}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _EXACT, env=environ)
+    yield
+    process.kill()
+    await process.wait()
+
+
+async def test_messages_come_with_topic_number_and_metadata(
+    on: Stage, taps: Taps, sender: None
+) -> None:
+    async with _received(taps) as stream:
+        for number in (1, 2, 3):
+            header, array = await _next(stream)
+            assert (header.stream, header.topic, header.sequence) == (7, "a/out", number)
+            assert array.equals(pa.array([1.5, None]))
+            assert isinstance(header.metadata.pop("timestamp"), str)
+            assert header.metadata == {
+                "at": "2026-01-02T00:00:00+00:00",
+                "n": 1,
+                "x": None,
+                "l": ["y"],
+            }
+
+
+async def test_a_slow_reader_loses_its_oldest_messages_and_holds_nobody_up(
+    on: Stage, taps: Taps
+) -> None:
+    async with pair(on), _received(taps, queue_size=4) as stream:
+        header, _ = await _next(stream)
+        dropped = header.dropped
+        for _ in range(20):
+            await on.goes_on()
+        while header.dropped <= dropped:
+            header, _ = await _next(stream)
+        await on.goes_on()
+
+
+_HEAVY = """
+from dora import Node
+node = Node()
+while node.next(timeout=0.005)["type"] != "STOP":
+    node.send_output("out", node.empty(4 << 20))
+"""
+
+
+async def test_a_slow_reader_does_not_make_the_sender_keep_its_messages() -> None:
+    async with stage(dataflow(node("a"))) as on:
+        environ = {**os.environ, "DORA_NODE_CONFIG": on.broker.node_config("a")}
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _HEAVY, env=environ)
+        try:
+            async with _received(Taps(on.broker)) as stream:
+                await _next(stream)
+                async with asyncio.timeout(DEADLINE_S):
+                    while on.broker.edge_counters_of(".tap-1", "a/out").sent < 150:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                held = psutil.Process(process.pid).memory_info().shared
+                header, _ = await _next(stream)
+                while not header.dropped:
+                    header, _ = await _next(stream)
+            assert held < 150 << 20  # 64 messages would be 256
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def test_several_topics_over_one_subscription() -> None:
+    flow = dataflow(node("a"), node("b", x="a/out"), node("c"))
+    async with stage(flow) as on, pair(on):
+        async with _received(Taps(on.broker), OUT, NodeOutput("b", "out"), OUT) as stream:
+            header, _ = await _next(stream)
+            assert header.topic == "a/out"
+
+
+async def test_the_process_and_the_guest_go_with_the_subscription(on: Stage, taps: Taps) -> None:
+    async with pair(on):
+        async with _received(taps) as stream:
+            await _next(stream)
+            assert len(_tap_processes()) == 1
+            assert on.broker.edge_counters_of(".tap-1", "a/out").sent > 0
+        assert _tap_processes() == []
+        with pytest.raises(KeyError):
+            on.broker.edge_counters_of(".tap-1", "a/out")
+        await on.goes_on()
+
+
+async def test_a_cancelled_reader_leaves_nothing(on: Stage, taps: Taps) -> None:
+    async def read() -> None:
+        async with _received(taps) as stream:
+            async for _ in stream:
+                pass
+
+    reading = asyncio.create_task(read())
+    async with asyncio.timeout(DEADLINE_S):
+        while not _tap_processes():  # noqa: ASYNC110 - a process announces nothing
+            await asyncio.sleep(0.005)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert _tap_processes() == []
+
+
+def test_a_tap_whose_daemon_was_killed_before_it_began_ends_without_a_word() -> None:
+    orphan = ["-m", "dorad.daemon.tap.process", "1", "echo", "10"]
+    done = subprocess.run(
+        [sys.executable, *orphan], capture_output=True, timeout=DEADLINE_S, stdin=subprocess.DEVNULL
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+async def test_a_tap_ends_with_the_dataflow(taps: Taps) -> None:
+    async with stage() as on, pair(on):
+        async with _received(Taps(on.broker)) as stream:
+            await _next(stream)
+            async with asyncio.timeout(DEADLINE_S):
+                ending = asyncio.create_task(_drain(stream))
+                on.broker.remove_guest(".tap-1")
+                await ending
+
+
+async def test_all_taps_end_when_the_dataflow_is_given_up(on: Stage, taps: Taps) -> None:
+    """Also one that still waits to join."""
+    async with pair(on), _received(taps) as one:
+        await _next(one)
+        async with _received(taps) as other:
+            joining = asyncio.create_task(_drain(other))
+            async with asyncio.timeout(DEADLINE_S):
+                while len(_tap_processes()) < 2:  # noqa: ASYNC110 - a process announces nothing
+                    await asyncio.sleep(0.005)
+                await taps.close()
+                await _drain(one)
+                with suppress(ControlError):
+                    await joining
+
+
+async def _drain(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_a_tap_that_dies_is_told(on: Stage, taps: Taps) -> None:
+    async with pair(on):
+        async with _received(taps) as stream:
+            await _next(stream)
+            _tap_processes()[0].kill()
+            with pytest.raises(ControlError, match="the tap's process ended with -9"):
+                async with asyncio.timeout(DEADLINE_S):
+                    await _drain(stream)
+        await on.goes_on()
+
+
+async def test_only_so_many_receive_at_a_time(
+    on: Stage, taps: Taps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MOST_TAPS > 1
+    monkeypatch.setattr(taps_module, "MOST_TAPS", 1)
+    async with pair(on), _received(taps) as first:
+        await _next(first)
+        async with _received(taps) as second:
+            with pytest.raises(ControlError, match="1 clients receive topics") as caught:
+                await anext(second)
+        assert caught.value.code == "busy"
+        await _next(first)
+
+
+class TestPublish:
+    async def test_subscribers_get_each_message(self, on: Stage, taps: Taps, sender: None) -> None:
+        async with _received(taps) as stream:
+            await _next(stream)
+            data = [[1, 2], 3.5, "text", {"t": 25.5}, [{"a": 1}, {"a": None}], []]
+            found = await taps.publish(OUT, [], data, {"who": "me"})
+            assert (found.messages, found.subscribers) == (6, 1)
+            got: list[Any] = []
+            while len(got) < 6:
+                header, array = await _next(stream)
+                if header.metadata.get("who") == "me":
+                    got.append(array.to_pylist())
+        assert got == [[1, 2], [3.5], ["text"], [{"t": 25.5}], [{"a": 1}, {"a": None}], []]
+
+    async def test_the_nodes_that_receive_the_output_get_it(self, on: Stage, taps: Taps) -> None:
+        async with pair(on):
+            await taps.publish(OUT, [("b", "x")], [[1]], {})
+            await on.goes_on()
+            # the same process sends again
+            process = _tap_processes()[0].pid
+            await taps.publish(OUT, [("b", "x")], [[1]] * 3, {})
+            assert [child.pid for child in _tap_processes()] == [process]
+
+    async def test_another_topic_has_another_process(self, on: Stage, taps: Taps) -> None:
+        async with pair(on):
+            await taps.publish(OUT, [("b", "x")], [[1]], {})
+            process = _tap_processes()[0].pid
+            await taps.publish(NodeOutput("b", "out"), [("b", "x")], [[1]], {})
+            assert [child.pid for child in _tap_processes()] != [process]
+            assert len(_tap_processes()) == 1
+
+    async def test_what_is_no_arrow_data_is_refused_and_nothing_sent(
+        self, on: Stage, taps: Taps
+    ) -> None:
+        async with pair(on):
+            with pytest.raises(ControlError, match="the data does not fit the type") as caught:
+                await taps.publish(OUT, [("b", "x")], [[1], [1, "x"]], {})
+            assert caught.value.code == "refused"
+            found = await taps.publish(OUT, [("b", "x")], [[1]], {})
+            assert (found.messages, found.subscribers) == (1, 1)
+
+    async def test_metadata_that_cannot_be_sent_is_refused(self, on: Stage, taps: Taps) -> None:
+        async with pair(on):
+            with pytest.raises(ControlError, match="does not fit into 64 bits"):
+                await taps.publish(OUT, [("b", "x")], [[1]], {"n": 2**70})
+
+    async def test_without_subscribers_nothing_is_started(self, on: Stage, taps: Taps) -> None:
+        found = await taps.publish(OUT, [], [[1]], {})
+        assert (found.messages, found.subscribers) == (1, 0)
+        assert _tap_processes() == []
+
+    async def test_its_process_ends_when_nothing_more_is_published(
+        self, on: Stage, taps: Taps, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(taps_module, "IDLE_S", 0.05)
+        async with pair(on):
+            await taps.publish(OUT, [("b", "x")], [[1]], {})
+            async with asyncio.timeout(DEADLINE_S):
+                while _tap_processes():  # noqa: ASYNC110 - a process announces nothing
+                    await asyncio.sleep(0.01)
+
+    async def test_a_cancelled_request_leaves_no_process(self, on: Stage, taps: Taps) -> None:
+        async with pair(on):
+            asking = asyncio.create_task(taps.publish(OUT, [("b", "x")], [[1]], {}))
+            async with asyncio.timeout(DEADLINE_S):
+                while not _tap_processes():  # noqa: ASYNC110 - a process announces nothing
+                    await asyncio.sleep(0.002)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert _tap_processes() == []
+            assert (await taps.publish(OUT, [("b", "x")], [[1]], {})).subscribers == 1
