@@ -22,9 +22,17 @@ Set it up, once:
 def completion(shell: str | None) -> None:
     """Print the completion script of SHELL; without SHELL, of the one in $SHELL."""
     from dorad.cli.main import COMPLETE_VARIABLE, cli
+
+    print_script(shell, cli, "dora", COMPLETE_VARIABLE)
+
+
+def print_script(
+    shell: str | None, group: click.Group, program: str, complete_variable: str
+) -> None:
+    """Print the script for a program's commands. Raises click.UsageError for an unknown shell."""
     from dorad.cli.shells import CLASSES
 
-    script = CLASSES[shell or _own_shell()](cli, {}, "dora", COMPLETE_VARIABLE)
+    script = CLASSES[shell or _own_shell()](group, {}, program, complete_variable)
     # Not `source()`: for bash click's would start one to ask its version.
     click.echo(script.source_template % script.source_vars())
 

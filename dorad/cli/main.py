@@ -4,9 +4,6 @@
 module is imported when the command is called.
 """
 
-import errno
-import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NoReturn
@@ -15,16 +12,13 @@ import click
 
 from dorad import __version__
 from dorad.cli.groups import Entry, LazyGroup
+from dorad.cli.outcome import run_group
 
 if TYPE_CHECKING:
     from dorad.control.errors import ControlError
 
 COMPLETE_VARIABLE = "_DORA_COMPLETE"
 """The environment variable by which a shell asks for completions."""
-
-INTERRUPTED = 130
-"""The exit code of a command ended by Ctrl-C: 128 + SIGINT, as shells report it."""
-
 
 COMMANDS: dict[str, Entry] = {
     "run": Entry("dorad.cli.run:run", "Run a dataflow on this machine and show its logs."),
@@ -95,45 +89,16 @@ def run_command(arguments: Sequence[str]) -> int:
 
     0 is success, 1 an error, 2 a usage error, 130 Ctrl-C.
     """
-    if COMPLETE_VARIABLE in os.environ:
-        importlib.import_module("dorad.cli.shells").register()
-    colour = False if os.environ.get("NO_COLOR") else None
-    try:
-        result = cli.main(
-            list(arguments),
-            prog_name="dora",
-            complete_var=COMPLETE_VARIABLE,
-            standalone_mode=False,
-            color=colour,
-        )
-        sys.stdout.flush()
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "dora"
-        _tell(f"{_sentence(error.format_message())} (see `{path} --help`)")
-        return error.exit_code
-    except click.ClickException as error:
-        _tell(error.format_message())
-        return error.exit_code
-    except _dataflow_error() as error:
-        for line in str(error).splitlines():
-            _tell(line)
-        return 1
-    except _control_error() as error:
-        for line in error.problems or [str(error)]:
-            _tell(line)
-        return 1
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except BrokenPipeError:
-        _abandon_stdout()
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
-            raise
-        _abandon_stdout()
-        _tell(f"cannot write the output: {error.strerror}")
-        return 1
-    return result if isinstance(result, int) else 0
+    return run_group(cli, arguments, "dora", COMPLETE_VARIABLE, _problems)
+
+
+def _problems(error: Exception) -> Sequence[str] | None:
+    """Return the lines of an error that is told without a traceback."""
+    if isinstance(error, _dataflow_error()):
+        return str(error).splitlines()
+    if isinstance(error, _control_error()):
+        return error.problems or [str(error)]
+    return None
 
 
 def _dataflow_error() -> type[Exception]:
@@ -148,26 +113,6 @@ def _control_error() -> type["ControlError"]:
     from dorad.control.errors import ControlError
 
     return ControlError
-
-
-def _sentence(message: str) -> str:
-    """Bring click's wording of a usage error into the form of our own messages."""
-    message = message.strip().removesuffix(".").replace("a valid integer range", "a whole number")
-    is_a_word = not message[1:2].isupper()  # not JSON, not KEY
-    return (message[:1].lower() if is_a_word else message[:1]) + message[1:]
-
-
-def _tell(message: str) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=_colour())
-
-
-def _colour() -> bool | None:
-    return False if os.environ.get("NO_COLOR") else None
-
-
-def _abandon_stdout() -> None:
-    """Stop the interpreter's last flush from failing as an earlier one did."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> NoReturn:

@@ -101,10 +101,13 @@ def shorten(text: str, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def read_document(text: str, problems: Problems) -> Value | None:
+def read_document(
+    text: str, problems: Problems, start: str = "a dataflow starts with `nodes:`"
+) -> Value | None:
     """The one YAML document in `text`; None if there is none or it cannot be parsed.
 
-    What is wrong goes to `problems`: a syntax error ends the reading, a duplicate key does not.
+    `start` is what an empty file is told to hold. What is wrong goes to `problems`: a syntax error
+    ends the reading, a duplicate key does not.
     """
     parser: CParser | None = None
     try:
@@ -127,7 +130,7 @@ def read_document(text: str, problems: Problems) -> Value | None:
         if parser is not None:
             parser.dispose()
     if root is None:
-        problems.at(1, 1, "the file is empty", "a dataflow starts with `nodes:`")
+        problems.at(1, 1, "the file is empty", start)
         return None
     try:
         return _Tree(problems).value(root, "", root)

@@ -1,0 +1,87 @@
+"""How a command line ends: every error as lines on stderr, and the exit code."""
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+
+INTERRUPTED = 130
+"""The exit code of a command ended by Ctrl-C: 128 + SIGINT, as shells report it."""
+
+
+def run_group(
+    group: click.Group,
+    arguments: Sequence[str],
+    program: str,
+    complete_variable: str,
+    problems: Callable[[Exception], Sequence[str] | None],
+) -> int:
+    """Run one command line of `program` and return its exit code.
+
+    0 is success, 1 an error, 2 a usage error, 130 Ctrl-C. `problems` has the lines to tell of an
+    error that is the user's; any other is raised. A shell asks for completions by the environment
+    variable `complete_variable`.
+    """
+    if complete_variable in os.environ:
+        importlib.import_module("dorad.cli.shells").register()
+    colour = False if os.environ.get("NO_COLOR") else None
+    try:
+        result = group.main(
+            list(arguments),
+            prog_name=program,
+            complete_var=complete_variable,
+            standalone_mode=False,
+            color=colour,
+        )
+        sys.stdout.flush()
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else program
+        _tell(f"{_sentence(error.format_message())} (see `{path} --help`)")
+        return error.exit_code
+    except click.ClickException as error:
+        _tell(error.format_message())
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
+        return 1
+    except Exception as error:
+        if isinstance(error, OSError) and _is_output(error):
+            _abandon_stdout()
+            _tell(f"cannot write the output: {error.strerror}")
+            return 1
+        lines = problems(error)
+        if lines is None:
+            raise
+        for line in lines:
+            _tell(line)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _is_output(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None
+
+
+def _sentence(message: str) -> str:
+    """Bring click's wording of a usage error into the form of our own messages."""
+    message = message.strip().removesuffix(".").replace("a valid integer range", "a whole number")
+    is_a_word = not message[1:2].isupper()  # not JSON, not KEY
+    return (message[:1].lower() if is_a_word else message[:1]) + message[1:]
+
+
+def _tell(message: str) -> None:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=_colour())
+
+
+def _colour() -> bool | None:
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def _abandon_stdout() -> None:
+    """Stop the interpreter's last flush from failing as an earlier one did."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,105 @@
+"""What several commands take: the cluster file, some of its machines, how many at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from dorad.cli.files import complete_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorafleet.inventory.model import Cluster, Machine
+
+    PathType = click.ParamType[Path]
+else:  # generic only in click's newer releases
+    PathType = click.ParamType
+
+AT_ONCE = 10
+MOST_AT_ONCE = 1000
+
+
+class File(PathType):
+    """A path, completed by the suffixes that it may have. Who reads it says what is wrong."""
+
+    name = "path"
+
+    def __init__(self, *suffixes: str) -> None:
+        self._suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        return Path(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete directories, and files with one of the suffixes."""
+        return [CompletionItem(text) for text in complete_path(incomplete, self._suffixes)]
+
+
+def _machine_ids(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the machines of the file that stands before; none if it has problems."""
+    from dorad.dataflow.errors import DataflowError
+    from dorafleet.inventory.load import load
+
+    before, comma, last = incomplete.rpartition(",")
+    file = ctx.params.get("file")
+    if not isinstance(file, Path):
+        return []
+    try:
+        machines = load(file).machines
+    except DataflowError:
+        return []
+    return [
+        CompletionItem(f"{before}{comma}{machine.id}", help=machine.host)
+        for machine in machines
+        if machine.id.startswith(last)
+    ]
+
+
+file_argument = click.argument("file", type=File(".yml", ".yaml"))
+only_option = click.option(
+    "--only",
+    metavar="ID",
+    multiple=True,
+    shell_complete=_machine_ids,
+    help="Only this machine; may be repeated, or list several with commas.",
+)
+parallel_option = click.option(
+    "--parallel",
+    metavar="N",
+    type=click.IntRange(1, MOST_AT_ONCE),
+    default=AT_ONCE,
+    show_default=True,
+    help="At most so many machines at once.",
+)
+accept_new_option = click.option(
+    "--accept-new",
+    is_flag=True,
+    help="Trust host keys that are new, and write them to known_hosts; never changed ones.",
+)
+
+
+def chosen(cluster: Cluster, only: Sequence[str]) -> tuple[Machine, ...]:
+    """Return the machines that are asked for, in the order of the file.
+
+    Raises click.UsageError for an id that there is not.
+    """
+    from dorad.dataflow.nearest import did_you_mean
+
+    wanted = [name for words in only for name in words.split(",") if name]
+    if only and not wanted:
+        raise click.UsageError("--only names no machine")
+    for name in wanted:
+        if name not in cluster.ids:
+            hint = did_you_mean(name, cluster.ids)
+            said = f"no machine `{name}` in {cluster.path}"
+            raise click.UsageError(said + (f"; {hint}" if hint else ""))
+    return tuple(each for each in cluster.machines if not wanted or each.id in wanted)

@@ -1,0 +1,112 @@
+"""`dorafleet install`: install the package dorad on machines, and start its service."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from dorafleet.cli.arguments import (
+    File,
+    accept_new_option,
+    chosen,
+    file_argument,
+    only_option,
+    parallel_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dorafleet.cli.reporting import Reporter
+    from dorafleet.inventory.model import Machine
+    from dorafleet.robot.install import Installed
+    from dorafleet.robot.package import Package
+    from dorafleet.ssh.fanout import Outcome
+
+EPILOG = """\b
+Examples:
+  dorafleet install cluster.yml dist/dorad_0.1.0_arm64.deb
+  dorafleet install cluster.yml dorad_0.1.0_arm64.deb --only arm1 --only arm2
+  dorafleet install cluster.yml dorad_0.1.0_arm64.deb --parallel 2
+\b
+A machine that has this version, with the service active and enabled, is left alone. What fails on
+one machine does not hold up the others; running dataflows go on through an upgrade.
+The ssh user has to be root, or may sudo without a password.
+Exit code 0: all machines have it, and their service answers. 1: some do not.
+"""
+
+
+@click.command(epilog=EPILOG)
+@file_argument
+@click.argument("package", type=File(".deb"))
+@only_option
+@parallel_option
+@accept_new_option
+@click.option("--allow-downgrade", is_flag=True, help="Also go back to an older version.")
+def install(
+    file: Path,
+    package: Path,
+    *,
+    only: Sequence[str],
+    parallel: int,
+    accept_new: bool,
+    allow_downgrade: bool,
+) -> int:
+    """Install the Debian package PACKAGE on the machines in FILE, and start dorad there."""
+    from dorafleet.cli.reporting import Reporter
+    from dorafleet.inventory.load import load
+    from dorafleet.robot.package import PackageError, read_package
+
+    machines = chosen(load(file), only)
+    try:
+        found = read_package(package)
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+    with Reporter([machine.id for machine in machines], found.size) as reporter:
+        work = _Work(found, reporter, accept_new=accept_new, downgrade=allow_downgrade)
+        outcomes = asyncio.run(work.run(machines, parallel))
+    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
+    if failed:
+        said = f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
+        raise click.ClickException(said)
+    return 0
+
+
+class _Work:
+    """Installing on all machines."""
+
+    def __init__(
+        self, package: Package, reporter: Reporter, *, accept_new: bool, downgrade: bool
+    ) -> None:
+        self._package = package
+        self._reporter = reporter
+        self._accept_new = accept_new
+        self._downgrade = downgrade
+
+    async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Installed]]:
+        from dorafleet.ssh.fanout import each
+
+        return await each(machines, self._one, at_most=parallel, ended=self._tell)
+
+    async def _one(self, machine: Machine) -> Installed:
+        from dorafleet.robot.install import Installation
+        from dorafleet.ssh.connection import connect
+
+        async with connect(machine, accept_new=self._accept_new) as robot:
+            installation = Installation(
+                robot,
+                self._package,
+                said=lambda step: self._reporter.step(machine.id, step),
+                sent=lambda count: self._reporter.sent(machine.id, count),
+                downgrade=self._downgrade,
+            )
+            return await installation.run()
+
+    def _tell(self, outcome: Outcome[Installed]) -> None:
+        if outcome.error is None:
+            self._reporter.done(outcome.machine.id, str(outcome.result))
+        else:
+            self._reporter.failed(outcome.machine.id, str(outcome.error))

@@ -1,0 +1,73 @@
+"""The entry of the `dorafleet` command: the table of commands, and errors as lines.
+
+It is made as `dora` is, from the same parts.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import ClassVar, NoReturn
+
+import click
+
+from dorad import __version__
+from dorad.cli.groups import Entry, LazyGroup
+from dorad.cli.outcome import run_group
+
+COMPLETE_VARIABLE = "_DORAFLEET_COMPLETE"
+"""The environment variable by which a shell asks for completions."""
+
+COMMANDS: dict[str, Entry] = {
+    "check": Entry("dorafleet.cli.check:check", "Check a cluster file and list problems."),
+    "status": Entry("dorafleet.cli.status:status", "Tell how dorad is on every machine."),
+    "install": Entry("dorafleet.cli.install:install", "Install the package dorad on machines."),
+    "completion": Entry(
+        "dorafleet.cli.completion:completion", "Print a shell's completion script."
+    ),
+}
+
+
+class Cli(LazyGroup):
+    """All commands."""
+
+    table: ClassVar[dict[str, Entry]] = COMMANDS
+
+
+EPILOG = """\b
+Examples:
+  dorafleet check cluster.yml
+  dorafleet install cluster.yml dorad_0.1.0_arm64.deb
+  dorafleet status cluster.yml
+
+`dorafleet COMMAND --help` explains one command and gives examples.
+"""
+
+
+@click.group(
+    cls=Cli,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="dorafleet %(version)s")
+def cli() -> None:
+    """Manage many robots that run dorad, over SSH, from one machine."""
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one `dorafleet` command line and return its exit code: 0, 1, 2, or 130 for Ctrl-C."""
+    return run_group(cli, arguments, "dorafleet", COMPLETE_VARIABLE, _problems)
+
+
+def _problems(error: Exception) -> Sequence[str] | None:
+    """Return the lines of an error that is told without a traceback."""
+    from dorad.dataflow.errors import DataflowError
+
+    if isinstance(error, DataflowError):
+        return str(error).splitlines()
+    if isinstance(error, ModuleNotFoundError) and error.name == "asyncssh":
+        return ["the Python package asyncssh is missing (pip install 'dorad[fleet]')"]
+    return None
+
+
+def main() -> NoReturn:
+    """Run the `dorafleet` command with the arguments of this process."""
+    sys.exit(run_command(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""`dorafleet status`: how dorad is on every machine."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.tables import print_object, print_table
+from dorafleet.cli.arguments import (
+    accept_new_option,
+    chosen,
+    file_argument,
+    only_option,
+    parallel_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dorafleet.inventory.model import Machine
+    from dorafleet.robot.state import State
+    from dorafleet.ssh.fanout import Outcome
+
+COLUMNS = ("Machine", "Host", "Version", "Service", "Dataflows", "Problem")
+
+EPILOG = """\b
+Examples:
+  dorafleet status cluster.yml
+  dorafleet status cluster.yml --only arm1,arm2
+  dorafleet status cluster.yml --json | jq '.[] | select(.error) | .id'
+\b
+The ssh user has to be root or in the group `dorad` there.
+Exit code 0: on every machine the service is active and answers. 1: on some it is not.
+"""
+
+
+@click.command(epilog=EPILOG)
+@file_argument
+@only_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@parallel_option
+@accept_new_option
+def status(
+    file: Path, *, only: Sequence[str], as_json: bool, parallel: int, accept_new: bool
+) -> int:
+    """Ask every machine in FILE for its version, its service, and the dataflows that run."""
+    from dorafleet.inventory.load import load
+
+    machines = chosen(load(file), only)
+    outcomes = asyncio.run(_ask(machines, parallel, accept_new=accept_new))
+    if as_json:
+        print_object([as_plain(outcome) for outcome in outcomes])
+    else:
+        print_table(COLUMNS, map(as_row, outcomes))
+    well = all(outcome.result is not None and outcome.result.well for outcome in outcomes)
+    return 0 if well else 1
+
+
+async def _ask(
+    machines: Sequence[Machine], parallel: int, *, accept_new: bool
+) -> list[Outcome[State]]:
+    from dorafleet.robot.state import read_state
+    from dorafleet.ssh.connection import connect
+    from dorafleet.ssh.fanout import each
+
+    async def ask(machine: Machine) -> State:
+        async with connect(machine, accept_new=accept_new) as robot:
+            return await read_state(robot)
+
+    return await each(machines, ask, at_most=parallel)
+
+
+def as_row(outcome: Outcome[State]) -> tuple[str, ...]:
+    """Return a line of the table."""
+    machine, state = outcome.machine, outcome.result
+    if state is None:
+        return (machine.id, machine.host, "-", "-", "-", str(outcome.error))
+    running = ", ".join(each.name or each.uuid for each in state.dataflows)
+    return (
+        machine.id,
+        machine.host,
+        state.package or state.daemon.version or "-",
+        state.daemon.service,
+        running or ("none" if state.daemon.answers else "-"),
+        state.daemon.problem or "",
+    )
+
+
+def as_plain(outcome: Outcome[State]) -> dict[str, Any]:
+    """Return what `--json` has of a machine: the same keys for each."""
+    machine, state, error = outcome.machine, outcome.result, outcome.error
+    result: dict[str, Any] = {
+        "id": machine.id,
+        "host": machine.host,
+        "labels": dict(machine.labels),
+        "reachable": error is None or error.code.is_from_there,
+        "version": None,
+        "package": None,
+        "service": None,
+        "answers": False,
+        "dataflows": [],
+        "error": None,
+    }
+    if error is not None:
+        result["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
+    if state is not None:
+        result["version"] = state.daemon.version
+        result["package"] = state.package
+        result["service"] = state.daemon.service
+        result["answers"] = state.daemon.answers
+        result["dataflows"] = [asdict(each) for each in state.dataflows]
+        if not state.well:
+            message = state.daemon.problem or f"the service is {state.daemon.service}"
+            result["error"] = {"code": "not_well", "message": message, "hint": None}
+    return result

@@ -1,0 +1,199 @@
+"""From a cluster.yml to a checked cluster, or to all its problems at once.
+
+The keys are those of dora 1.x; unknown ones are refused, as there.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.document import read_document
+from dorad.dataflow.errors import DataflowError, TextError
+from dorad.dataflow.fields import Fields
+from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.text import read_text
+from dorafleet.inventory import words
+from dorafleet.inventory.model import (
+    COORDINATOR_PORT,
+    DAEMON_PORT,
+    ZENOH_PORT,
+    Cluster,
+    Coordinator,
+    Machine,
+)
+
+if TYPE_CHECKING:
+    from dorad.dataflow.document import Value
+    from dorafleet.inventory.model import Address
+
+WHAT = "a cluster's YAML file"
+START = "a cluster starts with `coordinator:` and `machines:`"
+_MACHINE = "a mapping with `id` and `host`"
+_LARGEST_PORT = 65535
+_TARGET = "how ssh reaches it: a name, an address, or a `Host` of ~/.ssh/config"
+_NO_LINKS = "accepted, but nothing uses it yet: there are no links between machines"
+_NO_PORT = "accepted, but nothing uses it: dorad listens on a Unix socket"
+
+
+def load(path: str | Path) -> Cluster:
+    """Read and check the file at `path`.
+
+    Raises DataflowError with every problem found, sorted by position; also for a file that is
+    missing, a directory, unreadable, too large or not UTF-8.
+    """
+    problems = Problems(str(path))
+    text = read_text(Path(path), problems, WHAT)
+    if text is None:
+        raise DataflowError(problems.errors)
+    return parse(text, path=Path(path))
+
+
+def parse(text: str, *, path: Path) -> Cluster:
+    """Check the YAML in `text` as if it were the content of `path`, which is not opened.
+
+    Raises DataflowError with every problem found, sorted by position.
+    """
+    problems = Problems(str(path))
+    root = read_document(text, problems, START)
+    if root is None:
+        raise DataflowError(in_order(problems.errors))
+    if not isinstance(root.data, dict):
+        problems.error(root, f"a cluster is a mapping, not {root.describe()}", START)
+        raise DataflowError(problems.errors)
+    fields = Fields(root, problems)
+    coordinator = _read_coordinator(fields)
+    peer = fields.checked("zenoh_peer", words.endpoint, None)
+    items = fields.items("machines")
+    machines = [_read_machine(item, problems) for item in items]
+    meant = fields.finish()
+    for name, hint in (("coordinator", "with `addr`"), ("machines", f"a list, each {_MACHINE}")):
+        if name not in meant and not fields.has(name):
+            problems.error_in_name(fields.name_of(name), f"needs `{name}`", hint)
+    named = fields.take("machines")
+    if named is not None and isinstance(named.data, list) and not items:
+        problems.error(named, "needs at least one machine", f"each {_MACHINE}")
+    _check_ids(items, problems)
+    _check_zenoh(peer, fields, items, machines, problems)
+    if problems.errors or coordinator is None:
+        raise DataflowError(in_order(problems.errors))
+    known = tuple(machine for machine in machines if machine is not None)
+    return Cluster(known, coordinator, path, peer, in_order(problems.warnings))
+
+
+def _read_coordinator(fields: Fields) -> Coordinator | None:
+    block = fields.inside("coordinator", "a mapping with `addr`")
+    if block is None:
+        return None
+    if not block.has("addr"):
+        block.required_text("addr", "the IP address that the robots reach it at")
+    addr = block.checked("addr", words.address, None)
+    port = block.integer("port", least=1, most=_LARGEST_PORT)
+    block.finish()
+    return None if addr is None else Coordinator(addr, port or COORDINATOR_PORT)
+
+
+def _read_machine(item: Value, problems: Problems) -> Machine | None:
+    """The machine; None if it cannot be, which is reported."""
+    block = Fields(item, problems, _MACHINE)
+    for name, hint in (("id", "a name of your choice"), ("host", _TARGET)):
+        if not block.has(name):
+            block.required_text(name, hint)
+    identity = block.checked("id", words.machine_id, "")
+    target = block.checked("host", words.target, "")
+    user = block.checked("user", words.user_name, None)
+    before, at, host = target.rpartition("@")
+    if at and user is not None:
+        problems.error(block.name_of("user"), f"`host` says the user already, `{before}`")
+    labels = _read_labels(block)
+    port = block.integer("port", least=1, most=_LARGEST_PORT)
+    daemon_port = block.integer("daemon_port", least=1, most=_LARGEST_PORT)
+    zenoh_addr = block.checked("zenoh_addr", words.address, None)
+    zenoh_port = block.integer("zenoh_port", least=1, most=_LARGEST_PORT)
+    if block.has("daemon_port"):
+        problems.warn(block.name_of("daemon_port"), _NO_PORT)
+    block.finish()
+    if not identity or not host:
+        return None
+    return Machine(
+        identity,
+        host,
+        user if user is not None else before or None,
+        port,
+        daemon_port or DAEMON_PORT,
+        labels,
+        zenoh_addr or _as_address(host),
+        zenoh_port or ZENOH_PORT,
+    )
+
+
+def _read_labels(block: Fields) -> dict[str, str]:
+    """Labels by name; a value is text in the file, too, so that `1.10` stays what it is."""
+    labels: dict[str, str] = {}
+    for name, value in block.entries("labels").items():
+        try:
+            words.label(name)
+        except TextError as error:
+            block.problems.error_in_name(value, error.message, error.hint)
+            continue
+        if not isinstance(value.data, str):
+            scalar = value.text and not isinstance(value.data, dict | list)
+            hint = f'write "{value.text}"' if scalar else None
+            said = value.describe()
+            block.problems.error(value, f"a label's value must be text, not {said}", hint)
+            continue
+        try:
+            labels[name] = words.label(value.data)
+        except TextError as error:
+            block.problems.text_error(value, error)
+    return labels
+
+
+def _check_ids(items: list[Value], problems: Problems) -> None:
+    """Report ids that are given twice."""
+    first: dict[str, Value] = {}
+    for item in items:
+        value = item.data.get("id") if isinstance(item.data, dict) else None
+        if value is None or not value.text:
+            continue
+        if value.text in first:
+            where = first[value.text].where()
+            problems.error(value, f"the id `{value.text}` is given twice, first {where}")
+        first.setdefault(value.text, value)
+
+
+def _check_zenoh(
+    peer: str | None,
+    fields: Fields,
+    items: list[Value],
+    machines: list[Machine | None],
+    problems: Problems,
+) -> None:
+    """Report keys for links that contradict each other; warn of what will not work."""
+    if peer is not None:
+        problems.warn(fields.name_of("zenoh_peer"), _NO_LINKS)
+    places: dict[tuple[Address, int], str] = {}
+    for item, machine in zip(items, machines, strict=True):
+        own = item.data if isinstance(item.data, dict) else {}
+        for name in ("zenoh_addr", "zenoh_port"):
+            if name in own and own[name].data is not None:
+                if peer is None:
+                    problems.warn(own[name], _NO_LINKS)
+                else:
+                    said = "cannot be given beside `zenoh_peer`"
+                    problems.error_in_name(own[name], said, "all machines meet at that one")
+        if machine is None or machine.zenoh_addr is None or peer is not None:
+            continue
+        place = (machine.zenoh_addr, machine.zenoh_port)
+        other = places.setdefault(place, machine.id)
+        if other != machine.id:
+            said = f"has the Zenoh address of `{other}`, {place[0]} port {place[1]}"
+            problems.warn(item, said, "give one of them another `zenoh_port`")
+
+
+def _as_address(host: str) -> Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""What is asked of one robot and done to it: facts in, commands out."""

@@ -1,0 +1,72 @@
+"""The commands that are run on robots, as lists of words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNIT = "dorad.service"
+SOCKET = "/run/dorad/control.sock"
+"""Of the service; not of a daemon that the ssh user may have started by hand."""
+LOCK_S = 120
+"""Seconds that apt-get waits for another apt-get."""
+
+ENGLISH = ("env", "LC_ALL=C.UTF-8")
+"""In front of what prints sentences that we read or show."""
+
+WHO = ("id", "-u")
+ARCHITECTURE = ("dpkg", "--print-architecture")
+VERSION = ("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", "dorad")
+ACTIVE = ("systemctl", "is-active", UNIT)
+ENABLED = ("systemctl", "is-enabled", UNIT)
+MAY_SUDO = ("sudo", "-n", "true")
+ENABLE = ("systemctl", "enable", "--now", UNIT)
+MAKE_FOLDER = ("mktemp", "--directory", "/var/tmp/dorafleet.XXXXXXXXXX")
+
+INSTALL = (
+    'cd "$1" && apt-get -q -y -o "DPkg::Lock::Timeout=$3" -o Dpkg::Options::=--force-confold '
+    '$4 install "./$2"; code=$?; cd / && rm -rf "$1"; exit $code'
+)
+"""Shell: install the package $2 in the folder $1, which is gone afterwards however it ends."""
+
+
+def dora(*words: str) -> tuple[str, ...]:
+    """Return a `dora` command that asks the robot's service."""
+    return (*ENGLISH, f"DORA_SOCKET={SOCKET}", "dora", *words)
+
+
+DAEMON = dora("status", "--format", "json")
+DATAFLOWS = dora("list", "--status", "running", "--format", "json")
+
+
+def install(folder: str, name: str, unit: str, *, downgrade: bool) -> tuple[str, ...]:
+    """Return what installs the package `folder`/`name`.
+
+    It runs as a unit of systemd and prints to the journal, so that a connection that breaks does
+    not end dpkg halfway.
+    """
+    command = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={unit}"]
+    command += ["--setenv=DEBIAN_FRONTEND=noninteractive", "--setenv=LC_ALL=C.UTF-8"]
+    option = "--allow-downgrades" if downgrade else ""
+    return (*command, "sh", "-c", INSTALL, "sh", folder, name, str(LOCK_S), option)
+
+
+SYNC = ("journalctl", "--sync")
+"""Wait until the journal holds what was printed up to now."""
+
+
+def journal(unit: str) -> tuple[str, ...]:
+    """Return what prints the last lines of a unit that has ended."""
+    return ("journalctl", f"--unit={unit}", "--output=cat", "--lines=30", "--no-pager")
+
+
+def remove(folder: str) -> tuple[str, ...]:
+    """Return what removes a folder that MAKE_FOLDER has made."""
+    return ("rm", "-rf", "--", folder)
+
+
+def as_root(command: Sequence[str], uid: int) -> tuple[str, ...]:
+    """Return the command, through sudo unless the user is root."""
+    return tuple(command) if uid == 0 else ("sudo", "-n", *command)

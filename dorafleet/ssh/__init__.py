@@ -1,0 +1,1 @@
+"""Connections to robots over SSH: commands, files, and many robots at once."""

@@ -1,0 +1,51 @@
+"""The one error of a connection, with a code for programs and a hint for people."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """What kind of thing went wrong."""
+
+    UNREACHABLE = "unreachable"
+    """No connection to sshd: the name, the network, or nobody listens."""
+    HOST_KEY_UNKNOWN = "host_key_unknown"
+    HOST_KEY_CHANGED = "host_key_changed"
+    DENIED = "denied"
+    """sshd lets the user not in, or sudo asks for a password."""
+    CONFIG = "config"
+    """The operator's own files below ~/.ssh."""
+    LOST = "lost"
+    """The connection ended in the middle of something."""
+    TIMEOUT = "timeout"
+    """A command took longer than it may."""
+    TOO_MUCH_OUTPUT = "too_much_output"
+    FAILED = "failed"
+    """A command there ended with an error."""
+    REFUSED = "refused"
+    """What was asked for does not fit the robot, and nothing was done."""
+
+    @property
+    def is_from_there(self) -> bool:
+        """Whether the robot was reached and its user logged in."""
+        return self in (
+            Code.LOST,
+            Code.TIMEOUT,
+            Code.TOO_MUCH_OUTPUT,
+            Code.FAILED,
+            Code.REFUSED,
+        )
+
+
+class SshError(Exception):
+    """Something with one robot did not work; others are not concerned."""
+
+    def __init__(self, code: Code, message: str, hint: str | None = None) -> None:
+        self.code = code
+        self.message = message
+        self.hint = hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} ({self.hint})"
