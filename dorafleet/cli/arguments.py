@@ -50,8 +50,9 @@ def _machine_ids(
     from dorafleet.inventory.load import load
 
     before, comma, last = incomplete.rpartition(",")
-    file = ctx.params.get("file")
-    if not isinstance(file, Path):
+    # click reads no arguments after an option whose value is still to come.
+    file = ctx.params.get("file") or next(iter(ctx.args), None)
+    if file is None:
         return []
     try:
         machines = load(file).machines

@@ -84,7 +84,7 @@ def parse(text: str, *, path: Path) -> Cluster:
 
 def _read_coordinator(fields: Fields) -> Coordinator | None:
     block = fields.inside("coordinator", "a mapping with `addr`")
-    if block is None:
+    if block is None or not isinstance(block.owner.data, dict):
         return None
     if not block.has("addr"):
         block.required_text("addr", "the IP address that the robots reach it at")
@@ -97,6 +97,8 @@ def _read_coordinator(fields: Fields) -> Coordinator | None:
 def _read_machine(item: Value, problems: Problems) -> Machine | None:
     """The machine; None if it cannot be, which is reported."""
     block = Fields(item, problems, _MACHINE)
+    if not isinstance(item.data, dict | None):
+        return None
     for name, hint in (("id", "a name of your choice"), ("host", _TARGET)):
         if not block.has(name):
             block.required_text(name, hint)

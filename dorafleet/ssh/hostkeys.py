@@ -111,7 +111,7 @@ class Client(asyncssh.SSHClient):
 def user_files(host: str, port: int | None, user: str | None) -> list[Path]:
     """Return the operator's known_hosts files, as ~/.ssh/config has them for this host."""
     options = asyncssh.SSHClientConnectionOptions(
-        host=host, port=port or (), username=user or (), client_keys=None
+        config=(), host=host, port=port or (), username=user or (), client_keys=None
     )
     given = options.known_hosts
     names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []

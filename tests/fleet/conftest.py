@@ -1,0 +1,118 @@
+"""A fleet on loopback, and an operator with a home, a key and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import asyncssh
+import pytest
+
+from tests.fleet.fakerobot import FakeRobot, Servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOBODY_LISTENS = 1
+"""A port."""
+
+
+@dataclass
+class Operator:
+    """Who calls dorafleet: the home folder with ~/.ssh in it."""
+
+    home: Path
+    key: asyncssh.SSHKey
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.home / ".ssh/known_hosts"
+
+
+@dataclass
+class Fleet:
+    """Robots by their names in cluster.yml."""
+
+    servers: Servers
+    operator: Operator
+    host_key: asyncssh.SSHKey
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, robot: FakeRobot, *, known: bool = True) -> FakeRobot:
+        """Start a robot's SSH server; its key is in known_hosts unless it is not `known`."""
+        self.ports[name] = self.servers.start(robot, self.host_key)
+        if known:
+            self.trust(name, self.host_key)
+        return robot
+
+    def add_unreachable(self, name: str) -> None:
+        self.ports[name] = NOBODY_LISTENS
+
+    def trust(self, name: str, key: asyncssh.SSHKey) -> None:
+        line = key.export_public_key("openssh").decode().strip()
+        with self.operator.known_hosts.open("a") as file:
+            file.write(f"[127.0.0.1]:{self.ports[name]} {line}\n")
+
+    def file(self) -> Path:
+        """Write the cluster.yml of these robots."""
+        lines = ["coordinator: {addr: 127.0.0.1}", "machines:"]
+        for name, port in self.ports.items():
+            lines += [f"  - {{id: {name}, host: 127.0.0.1, port: {port}, user: root}}"]
+        path = self.operator.home / "cluster.yml"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+
+@pytest.fixture(scope="session")
+def keys() -> tuple[asyncssh.SSHKey, asyncssh.SSHKey, asyncssh.SSHKey]:
+    """The operator's key, a host's key, and the key of a host that is somebody else."""
+    one, two, three = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
+    return one, two, three
+
+
+@pytest.fixture
+def operator(tmp_path, keys, monkeypatch) -> Operator:
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    keys[0].write_private_key(home / ".ssh/id_ed25519")
+    keys[0].write_public_key(home / "authorized_keys")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return Operator(home, keys[0])
+
+
+@pytest.fixture
+def fleet(operator, keys) -> Iterator[Fleet]:
+    servers = Servers(operator.home / "authorized_keys")
+    try:
+        yield Fleet(servers, operator, keys[1])
+    finally:
+        servers.end()
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory) -> dict[str, Path]:
+    """Small packages by the name that tests give them."""
+    folder = tmp_path_factory.mktemp("packages")
+    wanted = {
+        "good": ("dorad", "1.0.0", "arm64"),
+        "amd64": ("dorad", "1.0.0", "amd64"),
+        "other": ("dorafleet", "1.0.0", "arm64"),
+    }
+    return {name: package(folder, *fields) for name, fields in wanted.items()}
+
+
+def package(folder: Path, name: str, version: str, architecture: str) -> Path:
+    tree = folder / f"{name}-{architecture}"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(
+        f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n"
+        "Maintainer: nobody <nobody@dorad.invalid>\nDescription: a test\n"
+    )
+    (tree / "data").write_bytes(bytes(range(256)) * 4096)
+    path = folder / f"{name}_{architecture}.deb"
+    command = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, path]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    return path

@@ -1,0 +1,211 @@
+"""Robots behind a real SSH server on loopback: facts in, commands out, no shell behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shlex
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DEADLINE_S = 20.0
+RUNNING = {"coordinator": {"status": "running"}, "active_dataflows": 1}
+FLOW = {"uuid": "u-1", "name": "arm", "status": "Running", "nodes": 3}
+
+
+@dataclass
+class FakeRobot:
+    """What a robot has, and every command that it got. A test changes what is to be different."""
+
+    uid: int = 0
+    architecture: str = "arm64"
+    version: str | None = None
+    service: str = "inactive"
+    enabled: bool = False
+    offered: str = "1.0.0"
+    """The version of the package that is copied here."""
+    sudo: bool = True
+    apt_fails: str = ""
+    starts: bool = True
+    disk_full: bool = False
+    dataflows: list[dict[str, object]] = field(default_factory=lambda: [FLOW])
+    hanging: set[str] = field(default_factory=set)
+    """First words of commands that never end."""
+    dropping: set[str] = field(default_factory=set)
+    """First words of commands at which the connection breaks."""
+    said: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    """Other answers by first word: exit code, output, errors."""
+    commands: list[list[str]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    most_at_once: int = 0
+    connections: int = 0
+
+    def ran(self, *words: str) -> bool:
+        """Whether a command with these words, in this order and side by side, came."""
+        return any(
+            list(words) == command[at : at + len(words)]
+            for command in self.commands
+            for at in range(len(command))
+        )
+
+    def answer(self, words: list[str]) -> tuple[int, str, str]:
+        if words[:2] == ["sudo", "-n"]:
+            if not self.sudo:
+                return 1, "", "sudo: a password is required\n"
+            words = words[2:]
+        if words[0] == "env":
+            words = words[3:] if words[2].startswith("DORA_SOCKET=") else words[2:]
+        if words[0] in self.said:
+            return self.said[words[0]]
+        match words:
+            case ["true"] | ["rm", *_] | ["journalctl", "--sync"]:
+                return 0, "", ""
+            case ["id", "-u"]:
+                return 0, f"{self.uid}\n", ""
+            case ["dpkg", "--print-architecture"]:
+                return 0, f"{self.architecture}\n", ""
+            case ["dpkg-query", *_]:
+                if self.version is None:
+                    return 1, "", "dpkg-query: no packages found matching dorad\n"
+                return 0, f"installed {self.version}", ""
+            case ["systemctl", "is-active", _]:
+                return (0 if self.service == "active" else 3), f"{self.service}\n", ""
+            case ["systemctl", "is-enabled", _]:
+                return int(not self.enabled), "enabled\n" if self.enabled else "disabled\n", ""
+            case ["systemctl", "enable", "--now", _]:
+                self.enabled = True
+                self.service = "active" if self.starts else "failed"
+                return 0, "", "Created symlink\n"
+            case ["mktemp", *_]:
+                return 0, "/var/tmp/dorafleet.abc\n", ""
+            case ["sha256sum", "--", path]:
+                return 0, f"{hashlib.sha256(self.files[path]).hexdigest()}  {path}\n", ""
+            case ["systemd-run", *_]:
+                if self.apt_fails:
+                    return 100, "", ""
+                self.version = self.offered
+                return 0, "", ""
+            case ["journalctl", *_]:
+                return 0, self.apt_fails, ""
+            case ["dora", *_] if self.version is None:
+                return 127, "", "sh: dora: not found\n"
+            case ["dora", "status", *_]:
+                if self.service != "active":
+                    return 1, json.dumps({"daemon": {"status": "not running"}, "error": "off"}), ""
+                daemon = {"status": "running", "version": self.version}
+                return 0, json.dumps(RUNNING | {"daemon": daemon}), ""
+            case ["dora", "list", *_]:
+                return 0, "".join(f"{json.dumps(flow)}\n" for flow in self.dataflows), ""
+        return 127, "", f"sh: {words[0]}: not found\n"
+
+
+class Server(asyncssh.SSHServer):
+    """Counts connections, for what is promised of how many there are at once."""
+
+    open: int = 0
+
+    def __init__(self, robot: FakeRobot, counts: dict[str, int]) -> None:
+        self._robot = robot
+        self._counts = counts
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._robot.connections += 1
+        self._counts["now"] += 1
+        self._counts["most"] = max(self._counts["most"], self._counts["now"])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._counts["now"] -= 1
+
+
+class Servers:
+    """SSH servers in a thread of their own, with a loop of their own."""
+
+    def __init__(self, authorized: Path) -> None:
+        self._authorized = str(authorized)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._listeners: list[asyncssh.SSHAcceptor] = []
+        self.counts = {"now": 0, "most": 0}
+
+    def start(self, robot: FakeRobot, host_key: asyncssh.SSHKey, port: int = 0) -> int:
+        """Listen for a robot, and return the port."""
+
+        async def listen() -> asyncssh.SSHAcceptor:
+            return await asyncssh.listen(
+                "127.0.0.1",
+                port,
+                server_factory=lambda: Server(robot, self.counts),
+                server_host_keys=[host_key],
+                authorized_client_keys=self._authorized,
+                process_factory=lambda process: serve(robot, process),
+                encoding=None,
+                reuse_address=True,
+            )
+
+        listener = self._call(listen)
+        self._listeners.append(listener)
+        return listener.get_port()
+
+    def stop(self, port: int) -> None:
+        """End the server at a port."""
+
+        async def close() -> None:
+            for listener in self._listeners:
+                if listener.get_port() == port:
+                    listener.close()
+                    await listener.wait_closed()
+
+        self._call(close)
+        self._listeners = [each for each in self._listeners if each.get_port() != port]
+
+    def end(self) -> None:
+        """End all servers, what hangs in them, and the thread."""
+
+        async def close() -> None:
+            for listener in self._listeners:
+                listener.close()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        self._call(close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(DEADLINE_S)
+        self._loop.close()
+
+    def _call(self, function: Callable[[], object]) -> object:
+        return asyncio.run_coroutine_threadsafe(function(), self._loop).result(DEADLINE_S)
+
+
+async def serve(robot: FakeRobot, process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Answer one command."""
+    assert process.command is not None
+    words = shlex.split(process.command)
+    robot.commands.append(words)
+    if words[0] in robot.dropping:
+        process.channel.get_connection().abort()
+        return
+    if words[0] in robot.hanging:
+        await asyncio.Event().wait()
+    if words[:2] == ["cat", ">"]:
+        if robot.disk_full:
+            process.stderr.write(b"cat: write error: No space left on device\n")
+            process.exit(1)
+            return
+        robot.files[words[2]] = await process.stdin.read()
+        process.exit(0)
+        return
+    code, stdout, stderr = robot.answer(words)
+    process.stdout.write(stdout.encode())
+    process.stderr.write(stderr.encode())
+    process.exit(code)

@@ -1,0 +1,253 @@
+"""The `dorafleet` command against a fleet: what it prints, what it does there, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dorafleet.cli.main import COMMANDS, run_command
+from tests.fleet.fakerobot import FLOW, FakeRobot
+
+DORAFLEET = (sys.executable, "-m", "dorafleet.cli")
+PYTHON = "import sys; from dorafleet.cli.main import run_command; "
+
+
+def well(**more):
+    return FakeRobot(version="1.0.0", service="active", enabled=True, **more)
+
+
+def test_check_says_ok_or_every_mistake(fleet, capsys):
+    fleet.add_unreachable("arm1")
+    path = fleet.file()
+    assert run_command(["check", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: ok, 1 machine\n"
+    path.write_text(path.read_text().replace("host:", "hots:"))
+    assert run_command(["check", str(path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"{path}:3:" in said.err
+    assert "did you mean `host`?" in said.err
+
+
+def test_status_shows_every_machine_and_fails_if_one_is_not_well(fleet, capsys):
+    fleet.add("arm1", well())
+    assert run_command(["status", str(fleet.file())]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split() == ["Machine", "Host", "Version", "Service", "Dataflows", "Problem"]
+    assert line.split() == ["arm1", "127.0.0.1", "1.0.0", "active", "arm"]
+
+    fleet.add_unreachable("arm2")
+    fleet.add("arm3", FakeRobot())
+    fleet.add("arm4", FakeRobot(version="1.0.0", service="failed"))
+    assert run_command(["status", str(fleet.file())]) == 1
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["arm1", "arm2", "arm3", "arm4"]
+    assert "nothing listens at 127.0.0.1 port 1" in lines[1]
+    assert "inactive" in lines[2]
+    assert lines[2].endswith("dorad is not installed")
+    assert "failed" in lines[3]
+    assert lines[3].endswith("off")
+
+
+def test_status_as_json_has_the_same_keys_for_every_machine(fleet, capsys):
+    fleet.add("arm1", well())
+    fleet.add_unreachable("arm2")
+    fleet.add("arm3", well(said={"dora": (1, "Traceback", "broken\n")}))
+    fleet.add("arm4", FakeRobot(), known=False)
+    assert run_command(["status", str(fleet.file()), "--json"]) == 1
+    one, two, three, four = json.loads(capsys.readouterr().out)
+    assert one.keys() == two.keys() == three.keys() == four.keys()
+    assert one["dataflows"] == [FLOW]
+    assert (one["reachable"], one["service"], one["answers"]) == (True, "active", True)
+    assert (one["version"], one["package"], one["error"]) == ("1.0.0", "1.0.0", None)
+    assert not two["reachable"]
+    assert two["error"]["code"] == "unreachable"
+    assert three["reachable"]
+    assert "broken" in three["error"]["message"]
+    assert four["error"]["code"] == "host_key_unknown"
+
+
+def test_status_asks_only_the_machines_that_are_named(fleet, capsys):
+    one = fleet.add("arm1", well())
+    fleet.add("arm2", well())
+    fleet.add("arm3", well())
+    file = str(fleet.file())
+    assert run_command(["status", file, "--only", "arm3,arm2"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "arm2",
+        "arm3",
+    ]
+    assert one.connections == 0
+    assert run_command(["status", file, "--only", "amr1"]) == 2
+    assert "did you mean `arm1`?" in capsys.readouterr().err
+
+
+def test_a_new_robot_gets_the_package_its_service_and_is_waited_for(fleet, packages, capsys):
+    robot = fleet.add("arm1", FakeRobot())
+    assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
+    said = capsys.readouterr()
+    assert said.out == "arm1  ✓ 1.0.0 installed, active\n"
+    assert [line.split("  ")[1].split()[0] for line in said.err.splitlines()] == [
+        "copying",
+        "installing",
+        "starting",
+        "waiting",
+    ]
+    assert robot.files == {"/var/tmp/dorafleet.abc/dorad.deb": packages["good"].read_bytes()}
+    assert robot.ran("systemctl", "enable", "--now", "dorad.service")
+    (installing,) = [words for words in robot.commands if words[0] == "systemd-run"]
+    assert installing[-4:] == ["/var/tmp/dorafleet.abc", "dorad.deb", "120", ""]
+    assert "apt-get" in installing[-6]
+    assert not any(words[0] == "sudo" for words in robot.commands)
+
+
+def test_a_robot_that_has_the_version_is_left_alone(fleet, packages, capsys):
+    robot = fleet.add("arm1", well())
+    assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert robot.files == {}
+    assert not robot.ran("systemctl", "enable")
+    assert not any(words[0] == "systemd-run" for words in robot.commands)
+
+
+def test_an_upgrade_tells_both_versions_and_leaves_starting_to_the_package(fleet, packages, capsys):
+    robot = fleet.add("arm1", FakeRobot(version="0.9.0", service="active", enabled=True))
+    assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
+    assert "0.9.0 → 1.0.0, active" in capsys.readouterr().out
+    assert not robot.ran("systemctl", "enable")
+
+
+def test_a_user_who_is_not_root_does_everything_through_sudo(fleet, packages):
+    robot = fleet.add("arm1", FakeRobot(uid=1000))
+    assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
+    assert robot.ran("sudo", "-n", "systemd-run")
+    assert robot.ran("sudo", "-n", "systemctl", "enable", "--now", "dorad.service")
+
+
+def test_what_fails_on_one_machine_is_told_and_the_others_are_installed(fleet, packages, capsys):
+    fleet.add("arm1", FakeRobot(apt_fails="Reading lists\nE: Unable to locate package\n"))
+    fleet.add_unreachable("arm2")
+    fleet.add("arm3", FakeRobot(architecture="amd64"))
+    fleet.add("arm4", FakeRobot(uid=1000, sudo=False))
+    full = fleet.add("arm5", FakeRobot(disk_full=True))
+    fleet.add("arm6", FakeRobot(starts=False))
+    fleet.add("arm7", FakeRobot(dropping={"systemd-run"}))
+    good = fleet.add("arm8", FakeRobot())
+    assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 1
+    said = capsys.readouterr()
+    assert said.out == "arm8  ✓ 1.0.0 installed, active\n"
+    why = {line.split()[0]: line for line in said.err.splitlines() if "✗" in line}
+    assert why["arm1"].endswith("apt-get failed: E: Unable to locate package")
+    assert "nothing listens" in why["arm2"]
+    assert "it is amd64, the package is for arm64" in why["arm3"]
+    assert "sudo: a password is required" in why["arm4"]
+    assert "No space left on device" in why["arm5"]
+    assert full.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
+    assert why["arm6"].endswith("(there: journalctl -u dorad -n 50)")
+    assert "the installation goes on there: journalctl -u dorafleet-install-" in why["arm7"]
+    assert "error: 7 of 8 machines failed: arm1, arm2, arm3, arm4, arm5, arm6, arm7" in said.err
+    assert good.service == "active"
+
+
+@pytest.mark.parametrize(
+    ("package", "said"),
+    [("other", "is the package dorafleet; robots get dorad"), ("missing", "No such file")],
+)
+def test_a_file_that_is_no_package_of_dorad_is_refused_before_any_connection(
+    fleet, packages, capsys, package, said
+):
+    robot = fleet.add("arm1", FakeRobot())
+    path = packages.get(package, "/nowhere/missing.deb")
+    assert run_command(["install", str(fleet.file()), str(path)]) == 1
+    assert said in capsys.readouterr().err
+    assert robot.connections == 0
+
+
+def test_a_text_file_is_no_package(fleet, capsys):
+    fleet.add_unreachable("arm1")
+    path = str(fleet.file())
+    assert run_command(["install", path, path]) == 1
+    assert "is no Debian package" in capsys.readouterr().err
+
+
+def test_going_back_is_asked_of_apt_only_when_told_so(fleet, packages):
+    robot = fleet.add("arm1", FakeRobot(version="2.0.0", service="active", enabled=True))
+    command = ["install", str(fleet.file()), str(packages["good"]), "--allow-downgrade"]
+    assert run_command(command) == 0
+    (installing,) = [words for words in robot.commands if words[0] == "systemd-run"]
+    assert installing[-1] == "--allow-downgrades"
+
+
+def test_ctrl_c_ends_at_once_with_its_exit_code_and_tidies_up(fleet, packages):
+    robot = fleet.add("arm1", FakeRobot(hanging={"sha256sum"}))
+    command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        assert b"copying" in process.stderr.readline()
+        while not robot.ran("sha256sum"):
+            assert process.poll() is None
+            os.sched_yield()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+    assert robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS])
+def test_every_command_has_help_with_examples_and_refuses_what_it_does_not_know(command, capsys):
+    assert run_command([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "Examples:" in said or "Set it up" in said
+    assert run_command([command, "--nonsense"]) == 2
+    assert f"see `dorafleet {command} --help`" in capsys.readouterr().err
+
+
+def test_wrong_usage_is_exit_code_2(fleet, capsys):
+    assert run_command([]) == 2
+    assert run_command(["instal"]) == 2
+    assert "did you mean 'install'?" in capsys.readouterr().err
+    assert run_command(["status"]) == 2
+    fleet.add_unreachable("arm1")
+    assert run_command(["status", str(fleet.file()), "--parallel", "0"]) == 2
+
+
+def test_the_help_imports_no_ssh_and_a_missing_asyncssh_is_told(fleet):
+    fleet.add_unreachable("arm1")
+    script = f"sys.modules['asyncssh'] = None; sys.exit(run_command({['--help']!r}))"
+    done = subprocess.run([sys.executable, "-c", PYTHON + script], capture_output=True, check=False)
+    assert done.returncode == 0
+    script = (
+        f"sys.modules['asyncssh'] = None; sys.exit(run_command(['status', {str(fleet.file())!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", PYTHON + script], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"pip install 'dorad[fleet]'" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "elvish", "powershell"])
+def test_there_is_a_completion_script_for_every_shell(shell, capsys):
+    assert run_command(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "dorafleet" in script
+    assert "_DORAFLEET_COMPLETE" in script
+
+
+def test_machines_of_the_file_are_completed(fleet, tmp_path):
+    fleet.add_unreachable("arm1")
+    fleet.add_unreachable("arm2")
+    words = ["status", str(fleet.file()), "--only", "arm1,a"]
+    env = {"_DORAFLEET_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
+    done = subprocess.run(
+        DORAFLEET, env={**os.environ, **env}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["arm1,arm1", "arm1,arm2"]

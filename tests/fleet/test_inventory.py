@@ -1,0 +1,156 @@
+"""cluster.yml: every key, its default, and every mistake at its place."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from dorad.dataflow.errors import DataflowError
+from dorafleet.inventory.load import load, parse
+from dorafleet.inventory.model import Coordinator, Machine
+
+PATH = Path("cluster.yml")
+HEAD = "coordinator: {addr: 10.0.0.1}\n"
+
+
+def read(text):
+    return parse(text, path=PATH)
+
+
+def problems(text):
+    with pytest.raises(DataflowError) as caught:
+        read(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_what_is_not_said_has_its_default():
+    cluster = read(HEAD + "machines:\n  - {id: arm1, host: arm1.local}\n")
+    assert cluster.coordinator == Coordinator(ip_address("10.0.0.1"), 6013)
+    assert cluster.machines == (Machine("arm1", "arm1.local"),)
+    (machine,) = cluster.machines
+    assert (machine.user, machine.port) == (None, None)
+    assert (machine.daemon_port, machine.zenoh_port, machine.zenoh_addr) == (53291, 5456, None)
+
+
+def test_every_key_is_read():
+    cluster = read("""
+coordinator:
+  addr: "fd00::1"
+  port: 7000
+machines:
+  - id: arm1
+    host: 10.0.0.2
+    user: robot
+    port: 2222
+    daemon_port: 4000
+    labels: {zone: hall-2, version: "1.10"}
+    zenoh_addr: 10.1.0.2
+    zenoh_port: 4001
+""")
+    assert cluster.coordinator == Coordinator(ip_address("fd00::1"), 7000)
+    assert cluster.machines[0] == Machine(
+        "arm1",
+        "10.0.0.2",
+        "robot",
+        2222,
+        4000,
+        {"zone": "hall-2", "version": "1.10"},
+        ip_address("10.1.0.2"),
+        4001,
+    )
+
+
+def test_the_host_may_name_the_user_as_ssh_has_it():
+    (machine,) = read(HEAD + "machines: [{id: a, host: pi@10.0.0.2}]").machines
+    assert (machine.user, machine.host) == ("pi", "10.0.0.2")
+    assert machine.zenoh_addr == ip_address("10.0.0.2")
+
+
+def test_all_mistakes_are_told_at_once_in_order_with_the_nearest_word():
+    found = problems("""\
+coordinator:
+  addr: fleet.local
+  prt: 6013
+zenoh_peer: tcp/1.2.3.4:7447
+machines:
+  - id: arm1
+    hots: 10.0.0.1
+  - id: arm1
+    host: pi@10.0.0.1
+    user: root
+    port: 70000
+    labels: {gpu: true, zone: "a b"}
+    zenoh_port: 5456
+  - id: -x
+    host: "-oProxyCommand=x"
+label: 3
+""")
+    places = [problem.split(" ")[0] for problem in found]
+    assert places == [
+        "cluster.yml:2:9:",
+        "cluster.yml:3:3:",
+        "cluster.yml:7:5:",
+        "cluster.yml:8:9:",
+        "cluster.yml:10:11:",
+        "cluster.yml:11:11:",
+        "cluster.yml:12:19:",
+        "cluster.yml:12:31:",
+        "cluster.yml:13:5:",
+        "cluster.yml:14:9:",
+        "cluster.yml:15:11:",
+        "cluster.yml:16:1:",
+    ]
+    assert "did you mean `port`?" in found[1]
+    assert "did you mean `host`?" in found[2]
+    assert 'write "true"' in found[6]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the file is empty (a cluster starts with"),
+        ("- 1", "a cluster is a mapping"),
+        ("machines: [{id: a, host: b}]", "needs `coordinator`"),
+        ("coordinator: {port: 1}\nmachines: [{id: a, host: b}]", "needs `addr`"),
+        (HEAD, "needs `machines`"),
+        (HEAD + "machines: []", "needs at least one machine"),
+        (HEAD + "machines: {a: b}", "must be a list"),
+        (HEAD + "machines: [arm1]", "must be a mapping with `id` and `host`"),
+        (HEAD + "machines: [{host: b}]", "needs `id`"),
+        (HEAD + "machines: [{id: a}]", "needs `host`"),
+        (HEAD + "machines: [{id: a b, host: b}]", "` ` is not allowed in a machine's id"),
+        (HEAD + "machines: [{id: a, host: b c}]", "a host has no blanks"),
+        (HEAD + "machines: [{id: a, host: b, daemon_port: 0}]", "from 1 to 65535"),
+        (HEAD + "machines: [{id: a, host: b, zenoh_addr: c}]", "must be an IP address"),
+        (HEAD + "machines: [{id: a, host: b, labels: {n: 1.10}}]", 'write "1.10"'),
+        (HEAD + "machines: [{id: a, host: b, labels: {'x y': z}}]", "not allowed in a label"),
+        (HEAD + "zenoh_peer: 'a b'\nmachines: [{id: a, host: b}]", "not allowed in an endpoint"),
+        (HEAD + "machine: [{id: a, host: b}]", "did you mean `machines`?"),
+    ],
+)
+def test_a_mistake_is_told(text, said):
+    (found,) = problems(text)
+    assert said in found
+    assert found.startswith("cluster.yml:")
+
+
+def test_keys_that_nothing_uses_yet_are_warned_of():
+    cluster = read(HEAD + "machines: [{id: a, host: b, daemon_port: 5, zenoh_port: 6}]")
+    assert [warning.key for warning in cluster.warnings] == [
+        "machines[0].daemon_port",
+        "machines[0].zenoh_port",
+    ]
+
+
+def test_two_machines_with_the_same_zenoh_address_are_warned_of():
+    cluster = read(HEAD + "machines:\n - {id: a, host: 10.0.0.2}\n - {id: b, host: 10.0.0.2}\n")
+    (warning,) = cluster.warnings
+    assert "has the Zenoh address of `a`" in str(warning)
+    assert warning.line == 4
+
+
+def test_a_file_that_is_not_there_is_one_problem(tmp_path):
+    with pytest.raises(DataflowError, match="no such file"):
+        load(tmp_path / "none.yml")
