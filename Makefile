@@ -39,7 +39,7 @@ torture: $(VENV)/.dev ## Kill nodes at random and look for damage (TORTURE_SECON
 faults: $(VENV)/.dev ## Inflict faults on running dataflows and look for damage (FAULT_SECONDS=20 each)
 	$(BIN)/python -m hwtests.faults --seconds $(FAULT_SECONDS)
 
-deb: ## Build the Debian package into dist/
+deb: ## Build the Debian packages into dist/
 	packaging/deb.sh
 
 hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root, on Debian 13)

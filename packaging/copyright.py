@@ -1,6 +1,7 @@
 """Print debian/copyright, machine-readable: ours, and that of each wheel in a site-packages folder.
 
-`copyright.py SITE` reads what the wheels themselves carry, so it is never behind the lock file.
+`copyright.py SITE HOME` reads what the wheels themselves carry, so it is never behind a lock.
+HOME is the folder that holds them where the package is installed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ LONGEST = 120
 HEAD = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: dorad
-Comment: /usr/lib/dorad holds, beside dorad, the projects from PyPI that it needs, unchanged but for
- what packaging/trim.sh leaves out.
+Comment: /usr/lib/{home} holds, beside {home}, the projects from PyPI that it needs, unchanged but
+ for what packaging/trim.sh leaves out.
 
 Files: *
 Copyright: the dorad authors
@@ -38,21 +39,21 @@ License: Apache-2.0
 
 def main() -> None:
     """Print the file."""
-    site = Path(sys.argv[1])
-    print(HEAD)
+    site, home = Path(sys.argv[1]), Path(sys.argv[2])
+    print(HEAD.format(home=home.name))
     for folder in sorted(site.glob("*.dist-info")):
         if not folder.name.startswith("dorad-"):
-            print(paragraph(folder))
+            print(paragraph(folder, f"{home.as_posix().lstrip('/')}/lib/*/site-packages"))
     print(APACHE, end="")
 
 
-def paragraph(folder: Path) -> str:
-    """Return the paragraph of the project that a .dist-info folder describes."""
+def paragraph(folder: Path, place: str) -> str:
+    """Return the paragraph of the project of a .dist-info folder, which goes to `place`."""
     about = HeaderParser().parsestr((folder / "METADATA").read_text())
     name = licence_name(about)
     texts = [path for path in sorted(folder.rglob("*")) if is_licence(path)]
     holders = sorted({line for path in texts for line in copyright_lines(path)}) or [author(about)]
-    files = sorted({f"usr/lib/dorad/lib/*/site-packages/{part}" for part in parts(folder)})
+    files = sorted({f"{place}/{part}" for part in parts(folder)})
     lines = ["Files:", *(f" {file}" for file in files)]
     lines += ["Copyright:", *(f" {holder}" for holder in holders)]
     lines += [f"License: {name}"]
@@ -60,7 +61,7 @@ def paragraph(folder: Path) -> str:
         # Its own text, since the same name stands for different words in different projects.
         lines[-1] += f" and {about['Name'].lower()}-notice" if " " in name else ""
         for path in texts:
-            lines += quoted(path)
+            lines += quoted(path, place)
         if not texts:
             lines.append(f" {about['Name']} is published under the licence {name}.")
     return "\n".join(lines) + "\n"
@@ -122,12 +123,12 @@ def module_of(folder: Path, name: str) -> str:
     return found
 
 
-def quoted(path: Path) -> list[str]:
+def quoted(path: Path, site: str) -> list[str]:
     """Return a licence text indented as the format wants it, or where it is when it is long."""
     lines = path.read_text(errors="replace").rstrip().splitlines()
     if len(lines) > LONGEST:
         place = path.as_posix().rpartition("/site-packages/")[2]
-        return [f" The full text is in usr/lib/dorad/lib/*/site-packages/{place}"]
+        return [f" The full text is in {site}/{place}"]
     return [f" {line.rstrip()}" if line.strip() else " ." for line in lines]
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build the Debian package into dist/: packaging/deb.sh [VERSION]
+# Build the Debian packages into dist/: packaging/deb.sh [VERSION]
 #
 # VERSION stands instead of the changelog's, as for trying upgrades. What the build needs is installed
 # if this runs as root. The build happens in build/deb, in a copy of what goes into the package, so
@@ -28,7 +28,7 @@ fi
 tree=build/deb/dorad
 rm -rf build/deb
 mkdir -p "$tree" dist
-tar -c --exclude=__pycache__ dorad packaging units pyproject.toml README.md LICENSE | tar -x -C "$tree"
+tar -c --exclude=__pycache__ dorad dorafleet packaging units pyproject.toml README.md LICENSE | tar -x -C "$tree"
 mv "$tree/packaging/debian" "$tree/debian"
 if [ -n "${1:-}" ]; then
     sed -i "1s/(.*)/($1)/" "$tree/debian/changelog"
@@ -46,8 +46,10 @@ fi
     echo "the build failed; all of it is in build/deb/build.log" >&2
     exit 1
 }
-package=dorad_${version}_$(dpkg --print-architecture).deb
-lintian --fail-on error --tag-display-limit 0 --allow-root "build/deb/$package"
-mv "build/deb/$package" dist/
+for name in dorafleet dorad; do
+    package=${name}_${version}_$(dpkg --print-architecture).deb
+    lintian --fail-on error --tag-display-limit 0 --allow-root "build/deb/$package"
+    mv "build/deb/$package" dist/
+    echo "dist/$package"
+done
 rm -rf "$tree"
-echo "dist/$package"

@@ -4,8 +4,9 @@
     python3 packaging/lock.py              # the newest versions that pyproject.toml allows
     python3 packaging/lock.py --keep       # the versions as locked, with hashes asked for again
 
-Writes `requirements.lock` (what dorad runs with) and `build.lock` (what builds dorad's own wheel).
-Asks the package index through pip; nothing is installed. Commit both files, then `make deb`.
+Writes `requirements.lock` (what dorad runs with), `fleet.lock` (what dorafleet needs besides) and
+`build.lock` (what builds our own wheel). Asks the package index through pip; nothing is installed.
+Commit the files, then `make deb`.
 """
 
 from __future__ import annotations
@@ -35,30 +36,38 @@ Found = tuple[str, str, str]
 
 
 def main() -> None:
-    """Write both lock files."""
+    """Write the lock files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="store_true", help="keep the versions that are locked")
     keep = parser.parse_args().keep
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
-    lock(HERE / "requirements.lock", project["project"]["dependencies"], keep=keep)
+    robots = lock(HERE / "requirements.lock", project["project"]["dependencies"], keep=keep)
+    fleet = project["project"]["optional-dependencies"]["fleet"]
+    lock(HERE / "fleet.lock", fleet, keep=keep, beside=robots)
     lock(HERE / "build.lock", [*project["build-system"]["requires"], "setuptools"], keep=keep)
 
 
-def lock(path: Path, wanted: list[str], *, keep: bool) -> None:
-    """Resolve `wanted` for every target and write `path`; the first target decides versions."""
-    pins = read_pins(path) if keep else {}
+def lock(path: Path, wanted: list[str], *, keep: bool, beside: Pins | None = None) -> Pins:
+    """Resolve `wanted` for every target, write `path`, and return the versions in it.
+
+    The first target decides versions. What is `beside` it is there in any case, in its version.
+    """
+    there = beside or {}
+    pins = there | (read_pins(path) if keep and path.is_file() else {})
     hashes: dict[str, set[str]] = defaultdict(set)
     for python in reversed(PYTHONS):
         for machine in MACHINES:
             for name, version, digest in resolve(wanted, pins, python, machine):
-                pins.setdefault(name, version)
-                hashes[name].add(digest)
+                if name not in there:
+                    pins.setdefault(name, version)
+                    hashes[name].add(digest)
     lines = ["# Written by packaging/lock.py; do not edit."]
     for name in sorted(hashes):
         parts = [f"{name}=={pins[name]}", *(f"--hash=sha256:{d}" for d in sorted(hashes[name]))]
         lines.append(" \\\n    ".join(parts))
     path.write_text("\n".join(lines) + "\n")
     print(f"{path.name}: {len(hashes)} projects")
+    return {name: pins[name] for name in hashes}
 
 
 def read_pins(path: Path) -> Pins:

@@ -1,4 +1,4 @@
-"""Write dora.1 and dorad.8 from the commands' own help: `manpages.py FOLDER`."""
+"""Write dora.1, dorad.8 and dorafleet.1 from the commands' own help: `manpages.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ import click
 from dorad import __version__
 from dorad.cli.main import cli
 from dorad.daemon.main import command as daemon
+from dorafleet.cli.main import cli as fleet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 def main() -> None:
-    """Write both pages into the folder that is named, which is made."""
+    """Write the pages into the folder that is named, which is made."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     dora = page("dora", 1, cli, "build and run dataflows", "dorad(8)")
     (folder / "dora.1").write_text(dora)
     service = page("dorad", 8, daemon, "supervise dataflows", "dora(1), systemctl(1)")
     (folder / "dorad.8").write_text(service)
+    manager = page("dorafleet", 1, fleet, "manage many robots over SSH", "dora(1), ssh(1)")
+    (folder / "dorafleet.1").write_text(manager)
 
 
 def page(name: str, section: int, command: click.Command, what: str, also: str) -> str:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build the package twice, in two places and time zones, and compare: packaging/reproduce.sh
+# Build the packages twice, in two places and time zones, and compare: packaging/reproduce.sh
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,9 +8,11 @@ trap 'rm -rf "$scratch"' EXIT
 for place in one another/one; do
     tree=$scratch/$place/tree
     mkdir -p "$tree"
-    tar -c --exclude=__pycache__ dorad packaging units pyproject.toml README.md LICENSE | tar -x -C "$tree"
+    tar -c --exclude=__pycache__ dorad dorafleet packaging units pyproject.toml README.md LICENSE | tar -x -C "$tree"
 done
 TZ=UTC "$scratch/one/tree/packaging/deb.sh"
 TZ=Asia/Tokyo "$scratch/another/one/tree/packaging/deb.sh"
-cmp "$scratch"/one/tree/dist/*.deb "$scratch"/another/one/tree/dist/*.deb
-echo "both are the same: $(sha256sum "$scratch"/one/tree/dist/*.deb | cut -c1-64)"
+for package in "$scratch"/one/tree/dist/*.deb; do
+    cmp "$package" "$scratch/another/one/tree/dist/${package##*/}"
+    echo "both ${package##*/} are the same: $(sha256sum "$package" | cut -c1-64)"
+done
