@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,16 +43,26 @@ def robots_possible() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def deb(robots_possible: None) -> Path:
-    """The package: $DORAD_DEB, else what `make deb` builds of this tree now."""
-    given = os.environ.get("DORAD_DEB")
-    if given:
-        return Path(given).absolute()
+@cache
+def built() -> Path:
+    """Build the packages of this tree now, once for all tests, and return that of robots."""
     done = subprocess.run(
         [PROJECT / "packaging/deb.sh"], stdout=subprocess.PIPE, text=True, check=True
     )
     return PROJECT / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session")
+def deb(robots_possible: None) -> Path:
+    """The package: $DORAD_DEB, else what `make deb` builds of this tree now."""
+    given = os.environ.get("DORAD_DEB")
+    return Path(given).absolute() if given else built()
+
+
+@pytest.fixture(scope="session")
+def fleet_deb(deb: Path) -> Path:
+    """The package of the operator, which lies beside that of robots."""
+    return deb.with_name(deb.name.replace("dorad_", "dorafleet_"))
 
 
 @pytest.fixture(scope="session")
