@@ -9,7 +9,7 @@ HINTS = {
     "check": "is `dora status` here",
     "ps": "is `dora list` here",
     "self": "is not there: update and uninstall with what installed it, such as pip or apt",
-    "cluster": _NOT_YET,
+    "cluster": "is `dorafleet` here, a program of its own; it has `check`, `install` and `status`",
     "hub": _NOT_YET,
     "record": _NOT_YET,
     "replay": _NOT_YET,

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+def visible(text: str) -> str:
+    """Return text of a robot on one line, and so that it can do nothing to a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 class Reporter:
     """Tells of each machine what happens there. A context manager: the moving line ends with it."""
 
@@ -53,7 +60,7 @@ class Reporter:
     def step(self, machine: str, what: str) -> None:
         """Tell of a step that begins."""
         shown = f"{what} {megabytes(self._size)}" if what == "copying" else what
-        self._print(machine, click.style(shown, dim=True), err=True)
+        self._print(machine, click.style(visible(shown), dim=True), err=True)
 
     def sent(self, machine: str, count: int) -> None:
         """Tell how many bytes of the file a machine has got."""
@@ -68,11 +75,11 @@ class Reporter:
 
     def done(self, machine: str, what: str) -> None:
         """Tell of a machine that all is well there."""
-        self._print(machine, f"{click.style('✓', fg='green')} {what}", err=False)
+        self._print(machine, f"{click.style('✓', fg='green')} {visible(what)}", err=False)
 
     def failed(self, machine: str, why: str) -> None:
         """Tell of a machine where it has failed."""
-        self._print(machine, f"{click.style('✗', fg='red')} {why}", err=True)
+        self._print(machine, f"{click.style('✗', fg='red')} {visible(why)}", err=True)
 
     def _print(self, machine: str, text: str, *, err: bool) -> None:
         if self._progress is not None:

@@ -16,6 +16,7 @@ from dorafleet.cli.arguments import (
     only_option,
     parallel_option,
 )
+from dorafleet.cli.reporting import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ def status(
     if as_json:
         print_object([as_plain(outcome) for outcome in outcomes])
     else:
-        print_table(COLUMNS, map(as_row, outcomes))
+        print_table(COLUMNS, [[*map(visible, as_row(outcome))] for outcome in outcomes])
     well = all(outcome.result is not None and outcome.result.well for outcome in outcomes)
     return 0 if well else 1
 

@@ -116,6 +116,9 @@ class Installation:
             done = await self._robot.run(commands.as_root(command, self._uid), timeout=INSTALL_S)
         except SshError as error:
             raise SshError(error.code, error.message, goes_on) from error
+        except asyncio.CancelledError:
+            self._said(goes_on)
+            raise
         if done.code:
             await self._robot.run(commands.as_root(commands.SYNC, self._uid))
             shown = commands.as_root(commands.journal(unit), self._uid)

@@ -17,6 +17,7 @@ from dorad.cli.main import cli
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.dataflow.modules.expansion import check_module
+from dorafleet.cli.main import COMMANDS as FLEET_COMMANDS
 from tests.harness.dataflow import clean_environment
 
 from .markdown import PAGES, ROOT, Command, Section, anchors, links, prose, sections
@@ -174,8 +175,11 @@ def option_names(command: str) -> set[str]:
     return options_of(["dora", *command.split()])
 
 
+PROGRAMS = {"dora": "dorad.cli", "dorad": "dorad.daemon.main", "dorafleet": "dorafleet.cli"}
+
+
 def options_of(words: list[str]) -> set[str]:
-    module = {"dora": "dorad.cli", "dorad": "dorad.daemon.main"}[words[0]]
+    module = PROGRAMS[words[0]]
     argv = [sys.executable, "-m", module, *words[1:], "--help"]
     text = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
     listed = re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE)
@@ -204,6 +208,7 @@ def known() -> dict[str, set[str]]:
 def test_every_option_that_is_mentioned_exists(known: dict[str, set[str]]) -> None:
     mention = re.compile(rf"dora ((?:{'|'.join(COMMANDS)})\b[^`\n|]*)")
     everything = set().union(*known.values(), option_names(""), options_of(["dorad"]))
+    everything |= {option for name in FLEET_COMMANDS for option in options_of(["dorafleet", name])}
     wrong = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -231,6 +236,13 @@ def test_every_option_of_every_command_is_explained(known: dict[str, set[str]]) 
         if f"`{option}" not in text and not re.search(rf"[ /|]{option}\b", text)
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("command", FLEET_COMMANDS)
+def test_every_option_of_the_fleet_manager_is_explained(command: str) -> None:
+    text = (ROOT / "docs/fleet.md").read_text(encoding="utf-8")
+    missing = [option for option in options_of(["dorafleet", command]) if option not in text]
+    assert set(missing) <= {"-h", "--help"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))

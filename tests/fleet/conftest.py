@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -95,6 +96,8 @@ def fleet(operator, keys) -> Iterator[Fleet]:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory) -> dict[str, Path]:
     """Small packages by the name that tests give them."""
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("there is no dpkg-deb")
     folder = tmp_path_factory.mktemp("packages")
     wanted = {
         "good": ("dorad", "1.0.0", "arm64"),

@@ -110,8 +110,6 @@ class FakeRobot:
 class Server(asyncssh.SSHServer):
     """Counts connections, for what is promised of how many there are at once."""
 
-    open: int = 0
-
     def __init__(self, robot: FakeRobot, counts: dict[str, int]) -> None:
         self._robot = robot
         self._counts = counts
@@ -120,6 +118,11 @@ class Server(asyncssh.SSHServer):
         self._robot.connections += 1
         self._counts["now"] += 1
         self._counts["most"] = max(self._counts["most"], self._counts["now"])
+
+    def connection_requested(
+        self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+    ) -> bool:
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._counts["now"] -= 1

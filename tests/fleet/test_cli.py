@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from dorafleet.cli.main import COMMANDS, run_command
-from tests.fleet.fakerobot import FLOW, FakeRobot
+from tests.fleet.fakerobot import DEADLINE_S, FLOW, FakeRobot
 
 DORAFLEET = (sys.executable, "-m", "dorafleet.cli")
 PYTHON = "import sys; from dorafleet.cli.main import run_command; "
@@ -19,6 +22,15 @@ PYTHON = "import sys; from dorafleet.cli.main import run_command; "
 
 def well(**more):
     return FakeRobot(version="1.0.0", service="active", enabled=True, **more)
+
+
+def wait_until(holds, process):
+    """Wait for something while a process runs; fail when it ends before."""
+    end = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_check_says_ok_or_every_mistake(fleet, capsys):
@@ -190,9 +202,7 @@ def test_ctrl_c_ends_at_once_with_its_exit_code_and_tidies_up(fleet, packages):
     try:
         assert process.stderr is not None
         assert b"copying" in process.stderr.readline()
-        while not robot.ran("sha256sum"):
-            assert process.poll() is None
-            os.sched_yield()
+        wait_until(lambda: robot.ran("sha256sum"), process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     finally:
@@ -201,6 +211,62 @@ def test_ctrl_c_ends_at_once_with_its_exit_code_and_tidies_up(fleet, packages):
     assert process.returncode == 130
     assert b"Traceback" not in said
     assert robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
+
+
+def test_ctrl_c_during_the_installation_says_that_it_goes_on(fleet, packages):
+    robot = fleet.add("arm1", FakeRobot(hanging={"systemd-run"}))
+    command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: any(words[0] == "systemd-run" for words in robot.commands), process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert b"the installation goes on there: journalctl -u dorafleet-install-" in said
+    assert not robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
+
+
+def test_what_a_robot_says_can_do_nothing_to_the_terminal(fleet, packages, capsys):
+    fleet.add("arm1", FakeRobot(apt_fails="E: \x1b]0;title\x07\n"))
+    fleet.add("arm2", well(dataflows=[FLOW | {"name": "a\x1b[2Jb"}]))
+    run_command(["install", str(fleet.file()), str(packages["good"])])
+    run_command(["status", str(fleet.file())])
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "\\x1b]0;title" in said.err
+    assert "a\\x1b[2Jb" in said.out
+
+
+def test_on_a_terminal_there_are_colours_and_a_bar_and_none_without(fleet, packages):
+    fleet.add("arm1", FakeRobot())
+    command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
+    code, shown = on_a_terminal(command, {"TERM": "xterm"})
+    assert code == 0
+    assert "\x1b[32m✓" in shown
+    assert "copied" in shown
+    code, shown = on_a_terminal(command, {"TERM": "xterm", "NO_COLOR": "1"})
+    assert code == 0
+    assert "\x1b" not in shown
+
+
+def on_a_terminal(command, env):
+    """Run a command on a terminal of its own; return its exit code and what it showed."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **env}
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says EIO at the end
+            while piece := os.read(ours, 4096):
+                shown += piece
+        return process.wait(20), shown.decode()
+    finally:
+        os.close(ours)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS])

@@ -95,6 +95,18 @@ async def test_host_user_port_and_files_come_from_the_configuration_of_ssh(fleet
     assert robot.commands == [["true"]]
 
 
+async def test_a_machine_behind_another_is_reached_through_it(fleet):
+    gate, robot = fleet.add("gate", FakeRobot()), fleet.add("arm", FakeRobot())
+    (fleet.operator.home / ".ssh/config").write_text(
+        f"Host arm\n  HostName 127.0.0.1\n  Port {fleet.ports['arm']}\n"
+        f"  ProxyJump root@127.0.0.1:{fleet.ports['gate']}\n"
+    )
+    async with connect(Machine("arm", "arm", "root")) as connection:
+        await connection.check(["true"])
+    assert (gate.connections, gate.commands) == (1, [])
+    assert robot.commands == [["true"]]
+
+
 async def test_a_user_whose_key_is_not_known_there_is_told_what_to_do(fleet):
     fleet.add("arm", FakeRobot())
     stranger = asyncssh.generate_private_key("ssh-ed25519")
