@@ -113,7 +113,9 @@ class Installation:
     async def _apt(self, command: Sequence[str], unit: str) -> None:
         goes_on = f"the installation goes on there: journalctl -u {unit}"
         try:
-            done = await self._robot.run(commands.as_root(command, self._uid), timeout=INSTALL_S)
+            done = await self._robot.run(
+                commands.as_root(command, self._uid), timeout=INSTALL_S, doing="the installation"
+            )
         except SshError as error:
             raise SshError(error.code, error.message, goes_on) from error
         except asyncio.CancelledError:

@@ -71,14 +71,17 @@ class Connection:
         *,
         timeout: float = COMMAND_S,
         limit: int = OUTPUT_LIMIT,
+        doing: str | None = None,
     ) -> Finished:
         """Run a command, whatever its exit code; the shell there sees its words quoted.
+
+        `doing` is what errors say instead of the command.
 
         Raises:
             SshError: it takes longer than `timeout` seconds, prints more than `limit` bytes, or
                 the connection is lost. What runs there is not waited for then.
         """
-        doing = f"`{shlex.join(command)}`"
+        doing = doing or f"`{shlex.join(command)}`"
         try:
             async with asyncio.timeout(timeout):
                 return await self._run(command, limit, doing)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwtests.robots.shell import wait_until
+from hwtests.robots.shell import run, wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -46,6 +46,25 @@ def version(robot: Robot) -> str:
 def pid(robot: Robot) -> str:
     nodes = json.loads(robot.exec("dora", "node", "list", "--format", "json"))
     return str(nodes["pid"])
+
+
+def test_robots_get_nothing_of_the_fleet_manager_and_the_operator_all(
+    deb: Path, fleet_deb: Path
+) -> None:
+    robots, fleet = (run(["dpkg-deb", "-c", str(each)]) for each in (deb, fleet_deb))
+    assert "dorafleet" not in robots
+    assert "asyncssh" not in robots
+    for path in (
+        "bin/dorafleet ",
+        "share/man/man1/dorafleet.1.gz",
+        "share/bash-completion/completions/dorafleet",
+        "share/zsh/vendor-completions/_dorafleet",
+        "share/fish/vendor_completions.d/dorafleet.fish",
+        "share/doc/dorafleet/copyright",
+    ):
+        assert f"./usr/{path}" in fleet
+    assert "./usr/lib/dorad/" not in fleet
+    assert "./etc/" not in fleet
 
 
 def test_a_fleet_from_nothing_to_an_upgrade(hall: Hall, newer_deb: Path) -> None:
@@ -98,6 +117,7 @@ def test_a_fleet_from_nothing_to_an_upgrade(hall: Hall, newer_deb: Path) -> None
     ended = "machines failed"
     wait_until(lambda: ended in operator.exec("cat", "/root/said"), "the first ends", timeout=120)
     said = operator.exec("cat", "/root/said")
+    print(said)
     assert "arm1  ✓ " in said
     assert "→ 99.0.0, active" in said
     assert "the installation goes on there: journalctl -u dorafleet-install-" in said
@@ -122,6 +142,7 @@ def test_a_fleet_from_nothing_to_an_upgrade(hall: Hall, newer_deb: Path) -> None
 
     arm2.power_cut()
     gone = dorafleet(hall, "status", CLUSTER)
+    print(gone.stdout)
     assert gone.returncode == 1
     assert "clock" in gone.stdout
     assert "arm2" in gone.stdout

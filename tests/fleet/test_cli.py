@@ -161,6 +161,7 @@ def test_what_fails_on_one_machine_is_told_and_the_others_are_installed(fleet, p
     assert "No space left on device" in why["arm5"]
     assert full.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
     assert why["arm6"].endswith("(there: journalctl -u dorad -n 50)")
+    assert "the connection was lost during the installation: " in why["arm7"]
     assert "the installation goes on there: journalctl -u dorafleet-install-" in why["arm7"]
     assert "error: 7 of 8 machines failed: arm1, arm2, arm3, arm4, arm5, arm6, arm7" in said.err
     assert good.service == "active"
