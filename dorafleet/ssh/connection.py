@@ -15,7 +15,7 @@ import asyncssh
 
 from dorafleet.ssh.errors import Code, SshError
 from dorafleet.ssh.failures import RAISED, why_lost, why_not_connected
-from dorafleet.ssh.hostkeys import Client, HostKeys, user_files
+from dorafleet.ssh.hostkeys import Client, HostKeys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -199,8 +199,7 @@ async def connect(
     """
     keys: HostKeys | None = None
     try:
-        files = await asyncio.to_thread(user_files, machine.host, machine.port, machine.user)
-        keys = HostKeys(files, accept_new=accept_new)
+        keys = await asyncio.to_thread(HostKeys, machine, accept_new=accept_new)
         async with asyncio.timeout(timeout):
             ssh = await asyncssh.connect(
                 machine.host,
@@ -208,6 +207,7 @@ async def connect(
                 username=machine.user or (),
                 client_factory=partial(Client, keys),
                 known_hosts=keys.match,
+                server_host_key_algs=keys.algorithms or (),
                 connect_timeout=None,
                 login_timeout=timeout,
                 keepalive_interval=KEEPALIVE_S,

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncssh
+from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs
 
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dorafleet.inventory.model import Machine
 
     Matched = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey]]
 
@@ -26,12 +29,26 @@ SSH_PORT = 22
 class HostKeys:
     """What is known of the host key of one connection, and what came of it.
 
-    `user_files`: the operator's known_hosts, of which the first is written to.
+    Made before the connection, it reads ~/.ssh/config. Raises what asyncssh does if that is wrong.
     """
 
-    def __init__(self, user_files: Sequence[Path], *, accept_new: bool) -> None:
-        self._files = user_files
+    def __init__(self, machine: Machine, *, accept_new: bool) -> None:
         self._accept_new = accept_new
+        options = asyncssh.SSHClientConnectionOptions(
+            config=(),
+            host=machine.host,
+            port=machine.port or (),
+            username=machine.user or (),
+            client_keys=None,
+        )
+        self._files = _user_files(options.known_hosts)
+        """The operator's known_hosts, of which the first is written to."""
+        name = options.host_key_alias or options.host
+        self.algorithms = (
+            () if options.config.get("HostKeyAlgorithms") else self._wanted(name, options.port)
+        )
+        """Kinds of keys to ask for: those that are known first, but the others, too, so that a
+        robot whose key is now of another kind shows it. Empty leaves it to asyncssh."""
         self._name = ""
         self._known: list[asyncssh.SSHKey] = []
         self._refused: asyncssh.SSHKey | None = None
@@ -40,10 +57,9 @@ class HostKeys:
     def match(self, host: str, addr: str, port: int | None) -> Matched:
         """Return host keys, authorities and revoked keys; asyncssh calls this once it connects."""
         self._name = host if port in (None, SSH_PORT) else f"[{host}]:{port}"
-        names = [str(path) for path in (*self._files, SYSTEM) if os.access(path, os.R_OK)]
-        found = asyncssh.match_known_hosts(names or b"", host, addr, port)
+        found = self._look_up(host, addr, port)
         self._known = list(found[0])
-        return found[0], found[1], found[2]
+        return found
 
     def accept(self, key: asyncssh.SSHKey) -> bool:
         """Return whether a key that is not among the known ones will do."""
@@ -81,6 +97,20 @@ class HostKeys:
             f"{self._files[0]}, or trust every new one: --accept-new",
         )
 
+    def _look_up(self, host: str, addr: str, port: int | None) -> Matched:
+        names = [str(path) for path in (*self._files, SYSTEM) if os.access(path, os.R_OK)]
+        found = asyncssh.match_known_hosts(names or b"", host, addr, port)
+        return found[0], found[1], found[2]
+
+    def _wanted(self, host: str, port: int) -> list[str]:
+        known, authorities, _ = self._look_up(host, "", None if port == SSH_PORT else port)
+        if not known:
+            return []
+        first = [name for key in known for name in key.sig_algorithms]
+        certificates = get_default_certificate_algs() if authorities else []
+        wanted = [*certificates, *first, *get_default_public_key_algs()]
+        return [name.decode() for name in dict.fromkeys(wanted)]
+
     def _write_down(self, key: asyncssh.SSHKey) -> None:
         path = self._files[0]
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,12 +138,8 @@ class Client(asyncssh.SSHClient):
         return self._keys.accept(key)
 
 
-def user_files(host: str, port: int | None, user: str | None) -> list[Path]:
-    """Return the operator's known_hosts files, as ~/.ssh/config has them for this host."""
-    options = asyncssh.SSHClientConnectionOptions(
-        config=(), host=host, port=port or (), username=user or (), client_keys=None
-    )
-    given = options.known_hosts
+def _user_files(given: object) -> list[Path]:
+    """Return the operator's known_hosts files, as ~/.ssh/config has them or by default."""
     names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
     default = Path("~/.ssh/known_hosts").expanduser()
     return [Path(name).expanduser() for name in names] or [default]

@@ -41,9 +41,11 @@ class Fleet:
     host_key: asyncssh.SSHKey
     ports: dict[str, int] = field(default_factory=dict)
 
-    def add(self, name: str, robot: FakeRobot, *, known: bool = True) -> FakeRobot:
+    def add(
+        self, name: str, robot: FakeRobot, *more_keys: asyncssh.SSHKey, known: bool = True
+    ) -> FakeRobot:
         """Start a robot's SSH server; its key is in known_hosts unless it is not `known`."""
-        self.ports[name] = self.servers.start(robot, self.host_key)
+        self.ports[name] = self.servers.start(robot, self.host_key, *more_keys)
         if known:
             self.trust(name, self.host_key)
         return robot

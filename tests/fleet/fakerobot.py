@@ -139,36 +139,23 @@ class Servers:
         self._listeners: list[asyncssh.SSHAcceptor] = []
         self.counts = {"now": 0, "most": 0}
 
-    def start(self, robot: FakeRobot, host_key: asyncssh.SSHKey, port: int = 0) -> int:
+    def start(self, robot: FakeRobot, *host_keys: asyncssh.SSHKey) -> int:
         """Listen for a robot, and return the port."""
 
         async def listen() -> asyncssh.SSHAcceptor:
             return await asyncssh.listen(
                 "127.0.0.1",
-                port,
+                0,
                 server_factory=lambda: Server(robot, self.counts),
-                server_host_keys=[host_key],
+                server_host_keys=list(host_keys),
                 authorized_client_keys=self._authorized,
                 process_factory=lambda process: serve(robot, process),
                 encoding=None,
-                reuse_address=True,
             )
 
         listener = self._call(listen)
         self._listeners.append(listener)
         return listener.get_port()
-
-    def stop(self, port: int) -> None:
-        """End the server at a port."""
-
-        async def close() -> None:
-            for listener in self._listeners:
-                if listener.get_port() == port:
-                    listener.close()
-                    await listener.wait_closed()
-
-        self._call(close)
-        self._listeners = [each for each in self._listeners if each.get_port() != port]
 
     def end(self) -> None:
         """End all servers, what hangs in them, and the thread."""

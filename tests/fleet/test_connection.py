@@ -72,6 +72,14 @@ async def test_a_changed_host_key_is_refused_even_with_accept_new(fleet, kind):
     assert fleet.operator.known_hosts.read_text() == before
 
 
+async def test_a_robot_with_several_keys_is_believed_for_the_one_that_is_known(fleet):
+    rsa = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    fleet.add("arm", FakeRobot(), rsa, known=False)
+    fleet.trust("arm", rsa)
+    async with connect(machine(fleet, "arm")) as connection:
+        await connection.check(["true"])
+
+
 async def test_no_known_hosts_file_in_the_configuration_is_no_way_around_the_check(fleet):
     fleet.add("arm", FakeRobot(), known=False)
     (fleet.operator.home / ".ssh/config").write_text(
