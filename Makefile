@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
+HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
 .PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest hwtest-long vmtest clean
 
@@ -15,7 +16,7 @@ demo: $(VENV)/.demo ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
 
 test: $(VENV)/.dev lint ## Check style, types and dependencies, and run every test but the third-party nodes'
-	$(BIN)/pytest -n auto --dist worksteal tests --ignore tests/hub
+	$(BIN)/pytest -n auto --dist worksteal tests --ignore tests/hub $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/ruff check
@@ -25,7 +26,7 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 
 hub: $(VENV)/.dev ## Run third-party nodes from PyPI, unmodified
 	$(BIN)/python -m tests.hub.environment
-	$(BIN)/pytest tests/hub
+	$(BIN)/pytest tests/hub $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
 	$(BIN)/python -m hwtests.bench
@@ -43,9 +44,10 @@ deb: ## Build the Debian packages into dist/
 	packaging/deb.sh
 
 hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root, on Debian 13)
-	$(BIN)/pytest -n0 --timeout 600 -rsP $(wildcard hwtests/robots hwtests/systemd hwtests/realtime)
+	$(BIN)/pytest -n0 --timeout 600 -rsP $(HWTESTS) $(PYTEST_ARGS)
 
 hwtest-long: export HWTEST_LONG := 1
+hwtest-long: HWTESTS += hwtests/fleet
 hwtest-long: hwtest ## The same with 50 power cuts and more of all else (half an hour)
 
 vmtest: $(VENV)/.dev ## See the limits of nodes hold on a virtual machine (as root, 5 minutes)
