@@ -41,12 +41,8 @@ class Call:
         self._sink = Sink(uuid7(), route)
         self._unmarked = self._count_unmarked()
         self._deadline = deadline_of(timeout)
-        exchange.expect(self._sink)
-        try:
-            send(output, data, {**(metadata or {}), REQUEST_ID: self._sink.key})
-        except BaseException:
-            exchange.forget(self._sink)
-            raise
+        marked = {**(metadata or {}), REQUEST_ID: self._sink.key}
+        exchange.begin(self._sink, lambda: send(output, data, marked))
 
     def _count_unmarked(self) -> int:
         unmarked = self._exchange.unmarked

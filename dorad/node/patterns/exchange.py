@@ -179,6 +179,15 @@ class Exchange:
             self.sharing.glance()
         self._sinks[sink.key] = sink
 
+    def begin(self, sink: Sink, send: Callable[[], None]) -> None:
+        """Expect answers, then send what they answer; expect none if that fails."""
+        self.expect(sink)
+        try:
+            send()
+        except BaseException:
+            self.forget(sink)
+            raise
+
     def forget(self, sink: Sink) -> None:
         """End an exchange; what still comes for it is thrown away."""
         if self._sinks.pop(sink.key, None) is not None:

@@ -69,12 +69,8 @@ class Goal:
         route = exchange.route(output, inputs, "`feedback` and `result`", several=True)
         self._sink = _GoalSink(uuid7(), route)
         self._deadline = deadline_of(timeout)
-        exchange.expect(self._sink)
-        try:
-            send(output, data, {**(metadata or {}), GOAL_ID: self._sink.key})
-        except BaseException:
-            exchange.forget(self._sink)
-            raise
+        marked = {**(metadata or {}), GOAL_ID: self._sink.key}
+        exchange.begin(self._sink, lambda: send(output, data, marked))
 
     def __del__(self) -> None:
         if hasattr(self, "_sink"):
