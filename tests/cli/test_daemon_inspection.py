@@ -103,6 +103,65 @@ def test_echo_shows_every_message_with_its_metadata(dorad: Daemon, flow: Path) -
     assert times == sorted(times)
 
 
+PRINTING = """
+    import logging
+    from dora import Node
+
+    number = 0
+    for event in Node():
+        if event["type"] == "INPUT":
+            print("line", number, flush=True)
+            logging.warning("warned %d", number)
+            number += 1
+"""
+
+
+@pytest.mark.parametrize("received", [False, True])
+def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
+    dorad: Daemon, tmp_path: Path, received: bool
+) -> None:
+    talker: dict[str, Any] = {
+        "id": "talker",
+        "path": "talker.py",
+        "inputs": {"tick": f"dora/timer/hz/{HZ}"},
+        "outputs": ["lines", "logs"],
+        "send_stdout_as": "lines",
+        "send_logs_as": "logs",
+    }
+    inputs = {"lines": "talker/lines", "logs": "talker/logs"}
+    sink = {"id": "sink", "path": "sink.py", "inputs": inputs, "env": {"SEEN": "/dev/null"}}
+    nodes = [talker, sink] if received else [talker]
+    quiet = SINK.replace(".as_py() < 0", ".as_py() is None")
+    dorad.dora_ok("start", write_flow(tmp_path, nodes, talker=PRINTING, sink=quiet), "--detach")
+
+    def echo(topic: str) -> list[str]:
+        out = dorad.dora_ok("topic", "echo", topic, "--count", "8", "-f", "json")
+        return [json.loads(line)["data"][0] for line in out.splitlines()]
+
+    lines = [int(line.split()[1]) for line in echo("talker/lines") if line.startswith("line ")]
+    assert lines == list(range(lines[0], lines[0] + len(lines)))
+    messages = [json.loads(text) for text in echo("talker/logs")]
+    assert {message["node_id"] for message in messages} == {"talker"}
+    assert any("warned" in message["message"] for message in messages)
+
+    # A tick makes two lines, of which both outputs carry each.
+    out = dorad.dora_ok("topic", "hz", "--duration", "3", "-f", "json")
+    rates = {row["topic"]: row["avg_hz"] for row in map(json.loads, out.splitlines())}
+    assert rates == {
+        "talker/lines": pytest.approx(2 * HZ, rel=0.3),
+        "talker/logs": pytest.approx(2 * HZ, rel=0.3),
+    }
+    out = dorad.dora_ok("topic", "info", "talker/logs", "--duration", "2", "-f", "json")
+    info = json.loads(out)
+    assert (info["type"], info["subscribers"]) == ("string", ["sink/logs"] if received else [])
+    assert info["messages"] > 0
+    listed = map(json.loads, dorad.dora_ok("topic", "list", "-f", "json").splitlines())
+    assert {(row["node"], row["name"]) for row in listed} == {
+        ("talker", "lines"),
+        ("talker", "logs"),
+    }
+
+
 def test_an_echo_that_is_killed_leaves_nothing_and_disturbs_nobody(
     dorad: Daemon, flow: Path
 ) -> None:

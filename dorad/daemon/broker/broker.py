@@ -353,7 +353,8 @@ class Broker(Telling, Seeing):
         Raises:
             OSError: /dev/shm is full.
         """
-        edges = [
-            e for e in self._desk.edges if e.daemon and (e.source, e.output) == (node_id, output)
-        ]
-        self._emitter.emit(edges, text)
+        self._emitter.emit(self._desk.edges.printed(node_id, output), text)
+
+    def has_receivers(self, node_id: str, output: str) -> bool:
+        """Return whether anything receives an output that carries what a node prints or logs."""
+        return bool(self._desk.edges.printed(node_id, output))
