@@ -50,6 +50,7 @@ def test_a_failing_node_fails_its_dataflow_and_no_other(dorad: Daemon, tmp_path:
     assert started.returncode == 1
     assert "the gripper is gone" in started.stderr
     with dorad.client() as client:
+        assert client.wait("good", until="running", timeout=30).status == "running"
         status = {flow.name: flow.status for flow in client.list()}
     assert status == {"good": "running", "bad": "failed"}
 
