@@ -245,6 +245,26 @@ def test_a_node_that_does_not_come_back_is_killed_and_restarted(tmp_path: Path) 
         assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
 
 
+def test_a_process_that_hangs_after_it_dropped_its_node_is_killed_and_restarted(
+    tmp_path: Path,
+) -> None:
+    watched = """
+        import time
+        from dora import Node
+        node = Node()
+        node.next()
+        del node
+        print("hangs", time.monotonic(), flush=True)
+        time.sleep(1000)
+    """
+    yaml = WATCHED.format(key="health_check_timeout: 1.0")
+    write(tmp_path, yaml, watched=watched, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert "killed because it had not ended 1 s after it dropped its Node; gave up" in run.err
+        assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
+
+
 def test_a_node_that_is_stopped_while_it_waits_is_killed_too(tmp_path: Path) -> None:
     watched = """
         import os, signal, threading, time

@@ -107,17 +107,18 @@ class Watchdogs:
             self._health.pop(name, None)
             return
         vitals = self._shared.broker.vitals(name)
-        resting = at_rest(vitals)
+        resting = vitals.connected and at_rest(vitals)
         is_halted = resting and run.api_pid is not None and self._is_halted(run.api_pid)
         seen = health_after(self._health.get(name), vitals, now, halted=is_halted)
-        if seen is None:
-            self._health.pop(name, None)
-            yield now + SAMPLE_S
-            return
         self._health[name] = seen
         if seen.silent_for(now) >= timeout:
             self._shared.totals.health_check_kills += 1
-            self._kill(run, f"was killed because it had not come back to dora for {timeout:g} s")
+            why = (
+                f"it had not come back to dora for {timeout:g} s"
+                if vitals.connected
+                else f"it had not ended {timeout:g} s after it dropped its Node"
+            )
+            self._kill(run, f"was killed because {why}")
             return
         if resting and now - self._pinged.get(name, -math.inf) >= timeout / 2:
             self._pinged[name] = now
