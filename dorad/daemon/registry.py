@@ -280,8 +280,8 @@ class Registry:
                 params={node.id: self.params_of(record, node) for node in dataflow.nodes},
                 inherited=inherited,
                 on_change=lambda: self._changed(record),
-                on_happening=lambda what, node, text, data: self._happened(
-                    record, what, node, text, data
+                on_happening=lambda what, node, text, data: self.happenings.tell(
+                    row.uuid, what, node, text, **data
                 ),
                 forget=self._host.forget,
             )
@@ -432,27 +432,6 @@ class Registry:
         else:
             self.store_change(record, run.dataflow)
         record.bell.ring()
-
-    def _happened(
-        self, record: Record, what: str, node: str | None, text: str, data: dict[str, Any]
-    ) -> None:
-        self.happenings.tell(record.uuid, what, node, text, **data)
-        if node is None or record.run is None:
-            return
-        if what == "node-restarting":
-            self._guarded(lambda: self._state.add_restart(record.uuid, node, time.time(), text))
-        view = record.run.status(node)
-        if view is not None:
-            self._guarded(
-                lambda: self._state.put_node(
-                    record.uuid,
-                    node,
-                    pid=view.pid,
-                    started_at=view.started_at,
-                    restarts=view.restarts,
-                    last_exit=view.last_exit,
-                )
-            )
 
     def _store(self, record: Record) -> None:
         self._guarded(lambda: self._state.put(record.row))

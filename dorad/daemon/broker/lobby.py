@@ -59,14 +59,13 @@ class Lobby:
         asyncio.get_running_loop().add_reader(server.fileno(), self._accept)
         return server.fileno()
 
-    def close(self, *, unlink: bool = True) -> None:
+    def close(self) -> None:
         """Accept nobody any more, and end the connections that have said nothing."""
         if self._server is not None:
             asyncio.get_running_loop().remove_reader(self._server.fileno())
             self._server.close()
             self._server = None
-            if unlink:
-                self._path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
         for connection in list(self._strangers):
             connection.close("the dataflow has ended")
 

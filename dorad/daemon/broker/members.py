@@ -63,8 +63,6 @@ class Members:
         self._introductions = introductions
         self._changed = changed
         self._noted = noted
-        self.deaf = False
-        """Whether connections end because the daemon lets go of them, and nodes live on."""
         self._watch = PidWatch(self._process_ended)
         self._extensions = Extensions(desk)
         self._departed: dict[str, Mailbox] = {}
@@ -204,8 +202,6 @@ class Members:
     def ended(self, connection: Connection) -> None:
         """Take note that a connection is gone."""
         desk = self._desk
-        if self.deaf:
-            return
         if connection.kept_as is not None:
             desk.store.drop(connection.kept_as)
         waiting = self.handovers.parked(connection)

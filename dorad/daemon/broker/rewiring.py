@@ -145,11 +145,6 @@ class Rewiring:
         if edge.consumer not in {other.consumer for other in edges.reached_by(edge.producer)}:
             self._samples.hide_of(edge.producer, edge.consumer)
 
-    @property
-    def idle(self) -> bool:
-        """Whether no ring is on its way out."""
-        return not self._leaving
-
     def close(self) -> None:
         """Look after nothing any more."""
         if self._timer is not None:

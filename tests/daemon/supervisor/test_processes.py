@@ -130,14 +130,6 @@ async def test_a_program_that_is_missing_leaves_nothing_behind(tmp_path: Path) -
         assert made.store.names == []
 
 
-async def test_letting_go_leaves_the_pipes_to_others(tmp_path: Path) -> None:
-    script = "import time; print('first', flush=True); time.sleep(600)"
-    async with launching(tmp_path, script) as made:
-        await made.launcher.start(made.node, "")
-        made.launcher.leave()
-        assert made.store.names == [f"{ID}/log/talk/0"]
-
-
 async def test_descriptors_that_are_not_a_nodes_are_refused(tmp_path: Path) -> None:
     async with launching(tmp_path, "") as made:
         process = await made.launcher.start(made.node, "")
