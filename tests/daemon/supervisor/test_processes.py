@@ -77,14 +77,16 @@ async def launching(
 
 async def test_what_a_node_prints_is_in_its_log_when_its_end_is_known(tmp_path: Path) -> None:
     script = """
-        import sys
+        import os, sys, time
         for number in range(1000): print(number)
-        print("bad", file=sys.stderr)
+        print("bad", file=sys.stderr, flush=True)
+        while not os.path.exists("end"): time.sleep(0.01)
         sys.exit(3)
     """
     async with launching(tmp_path, script) as made:
         process = await made.launcher.start(made.node, "")
         assert process.pid in {child.pid for child in psutil.Process().children(recursive=True)}
+        (tmp_path / "end").touch()
         assert made.store.names == [f"{ID}/log/talk/0"]
         assert await process.wait() == Exit(code=3)
         assert process.ended
