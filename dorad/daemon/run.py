@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import signal
 import time
 import uuid
@@ -52,6 +53,8 @@ FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}"
 STORING_SHARE = 4
 """Storing how far a large dataflow is takes milliseconds, and a burst of changes comes with each
 start and stop; so many times as long as it took passes until it is stored again."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,8 @@ class DataflowRun:
         begun = time.monotonic()
         loop = asyncio.get_running_loop()
         kept = self._inherited
+        found = 0 if kept is None else len(kept.processes)
+        _log.debug("dataflow %s at %s, %d processes found", self.dataflow_id, self._socket, found)
         async with AsyncExitStack() as stack:
             stack.callback(self.log.close)
             self.log.begin()
@@ -229,6 +234,7 @@ class DataflowRun:
             results = await self._supervisor.run(self._start, adopted)
             edges = tuple(self.broker.counters())
             ended = Ended(results, edges, time.monotonic() - begun)
+            _log.debug("dataflow %s ends, ok: %s", self.dataflow_id, ended.ok)
             self.log.end("finished" if ended.ok else "failed")
         return ended
 
@@ -289,6 +295,7 @@ class DataflowRun:
         """Stop `seconds` after the barrier opened; or now, if it has not in as long a time."""
         loop = asyncio.get_running_loop()
         opened = self._supervisor.opened_at
+        _log.debug("dataflow %s: %g s are over, opened at %s", self.dataflow_id, seconds, opened)
         left = 0.0 if opened is None else opened + seconds - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, self._supervisor.stop)
@@ -387,6 +394,7 @@ class DataflowRun:
                 found.process.signal(signal.SIGKILL)
                 self._forget(found.pid)
                 continue
+            _log.debug("process %d is taken over as node %s", found.pid, node_id)
             self._living[process.pid] = process
             other = adopted.get(node_id)
             if other is not None:
@@ -406,12 +414,14 @@ class DataflowRun:
                 close_all(descriptors)
         left |= {pid: process for pid, process in self._living.items() if not process.ended}
         for pid, process in left.items():
+            _log.debug("process %d is left over and killed", pid)
             process.signal(signal.SIGKILL)
             self._forget(pid)
 
     def _note(self, node_id: str, text: str) -> None:
         """Tell the user now, and whoever asks for the node later."""
         self.log.say("warn", node_id, text)
+        _log.debug("note of node %s: %r", node_id, text)
         self.notes.setdefault(node_id, []).append(text)
         self._changed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ RESTART_GRACE_S = 5.0
 STOP_GRACE_S = 10.0
 
 _NOT_READY = ("starting", "restarting")
+
+_log = logging.getLogger(__name__)
 
 
 class NodeMethods:
@@ -203,6 +206,7 @@ async def _until_started(record: Record) -> None:
     Raises:
         ControlError: with code `deadline`, if some are not ready in time.
     """
+    _log.debug("a change of dataflow %s, which is %s", record.uuid, record.status)
     if await record.bell.until(lambda: record.status != "starting", STARTING_S):
         return
     raise ControlError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from dorad.node.protocol import Packet, ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 class Lobby:
@@ -85,6 +88,7 @@ class Lobby:
         sock.setblocking(False)
         connection = Connection(sock, self._heard, self._ended)
         uid = connection.uid
+        _log.debug("process %d of user %d connects", connection.pid, uid)
         if uid not in (0, os.getuid()) and not (self._admits and self._admits(uid)):
             connection.close("another user's process")
             return
