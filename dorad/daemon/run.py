@@ -50,6 +50,9 @@ FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}"
 """Of shared memory and packets: nodes of another one cannot be gone on with."""
 
 
+START_S = 20.0
+"""Seconds that a start may take at least before a time to stop after ends it."""
+
 STORING_SHARE = 4
 """Storing how far a large dataflow is takes milliseconds, and a burst of changes comes with each
 start and stop; so many times as long as it took passes until it is stored again."""
@@ -121,8 +124,8 @@ class DataflowRun:
         file) unless lines go to the `journal`, which is owned, and `watch` gets what they print and
         what there is to say about the run. The flag `exit_when_nodes_finish` overrides the file's;
         `stop_after` is in seconds from the opening of the start barrier; a start that takes as
-        long as that is stopped, too. `params` are the values that each node starts with. With
-        `hot_reload` nodes and operators take up changes of their Python files.
+        long as that, and 20 s, is stopped, too. `params` are the values that each node starts with.
+        With `hot_reload` nodes and operators take up changes of their Python files.
 
         For a daemon: `admits` tells which other users' nodes may attach; `store` keeps
         descriptors and `marker` marks processes for the next daemon;
@@ -207,7 +210,6 @@ class DataflowRun:
             OSError: shared memory or the socket cannot be made.
         """
         begun = time.monotonic()
-        loop = asyncio.get_running_loop()
         kept = self._inherited
         found = 0 if kept is None else len(kept.processes)
         _log.debug("dataflow %s at %s, %d processes found", self.dataflow_id, self._socket, found)
@@ -222,10 +224,8 @@ class DataflowRun:
                 None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
             )
             if self._stop_after is not None:
-                self._timer = loop.call_later(
-                    self._stop_after, self._stop_in_time, self._stop_after
-                )
-                stack.callback(lambda: self._timer.cancel())
+                stopping = asyncio.create_task(self._stop_in_time(self._stop_after), name="stop")
+                stack.push_async_callback(_ended, stopping)
             adopted = None if kept is None else self._adopt(kept)
             if self._hot_reload is not None:
                 self._hot_reload.begin(None if kept is None else kept.snapshot.get("files"))
@@ -291,16 +291,13 @@ class DataflowRun:
         """Remove the one file there is, for a process that is about to exit without more ado."""
         self._socket.unlink(missing_ok=True)
 
-    def _stop_in_time(self, seconds: float) -> None:
-        """Stop `seconds` after the barrier opened; or now, if it has not in as long a time."""
-        loop = asyncio.get_running_loop()
-        opened = self._supervisor.opened_at
-        _log.debug("dataflow %s: %g s are over, opened at %s", self.dataflow_id, seconds, opened)
-        left = 0.0 if opened is None else opened + seconds - loop.time()
-        if left > 0:
-            self._timer = loop.call_later(left, self._supervisor.stop)
-        else:
-            self._supervisor.stop()
+    async def _stop_in_time(self, seconds: float) -> None:
+        """Stop `seconds` after the barrier opened; or when that is overdue."""
+        opened_at = await self._supervisor.until_opened(max(seconds, START_S))
+        if opened_at is not None:
+            await asyncio.sleep(opened_at + seconds - asyncio.get_running_loop().time())
+        _log.debug("dataflow %s: %g s are over, opened at %s", self.dataflow_id, seconds, opened_at)
+        self._supervisor.stop()
 
     # -- changing ----------------------------------------------------------------------------
 

@@ -90,6 +90,11 @@ class Supervisor:
         """The dataflow as it is now."""
         return self._life.dataflow
 
+    async def until_opened(self, seconds: float) -> float | None:
+        """Wait for the barrier to open; return when it did, None if it has not within so long."""
+        await self._shared.bell.until(lambda: self.opened_at is not None, seconds)
+        return self.opened_at
+
     @property
     def results(self) -> list[Result]:
         """In the order in which the nodes ended."""
