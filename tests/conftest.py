@@ -13,6 +13,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.harness.daemon import Daemon, daemon, emptied
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -81,3 +83,24 @@ def nothing_leaks() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail("left behind: " + ", ".join(leaks))
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def shared_daemon() -> Iterator[Daemon]:
+    """The daemon behind `dorad`."""
+    with daemon() as found:
+        yield found
+
+
+@pytest.fixture
+def dorad(shared_daemon: Daemon) -> Iterator[Daemon]:
+    """A daemon that nothing runs under; the tests of a file have it one after the other."""
+    with emptied(shared_daemon) as found:
+        yield found
+
+
+@pytest.fixture
+def own_daemon() -> Iterator[Daemon]:
+    """A daemon that the test may kill and start again."""
+    with daemon() as found:
+        yield found

@@ -14,7 +14,6 @@ from dorad.control import messages as m
 from tests.cli.dora import DORA
 from tests.cli.fakedaemon import OTHER, dataflow, no_daemon, node
 
-
 PATIENT = """
 import dorad.cli.complete as complete
 from dorad.cli.main import main

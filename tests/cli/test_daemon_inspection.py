@@ -5,14 +5,13 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dorad.control.messages import NodeInfo
-from tests.harness.daemon import Daemon, daemon
+from tests.harness.daemon import Daemon
 from tests.harness.flows import logged, seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
@@ -46,12 +45,6 @@ SINK = """
 """
 
 HZ = 20
-
-
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
 
 
 @pytest.fixture
@@ -269,21 +262,21 @@ def test_an_attached_start_ends_with_control_c(dorad: Daemon, tmp_path: Path) ->
         assert [info.status for info in client.list()] == ["finished"]
 
 
-def test_an_attached_start_says_that_the_daemon_is_gone(dorad: Daemon, tmp_path: Path) -> None:
+def test_an_attached_start_says_that_the_daemon_is_gone(own_daemon: Daemon, tmp_path: Path) -> None:
     talk = "from dora import Node\nfor event in Node():\n    print(1, flush=True)\n"
     inputs = {"tick": "dora/timer/millis/50"}
     file = write_flow(tmp_path, [{"id": "a", "path": "a.py", "inputs": inputs}], a=talk)
-    with dorad.begin("start", file, "--attach") as attached:
+    with own_daemon.begin("start", file, "--attach") as attached:
         assert attached.stdout is not None
         while "stdout" not in attached.stdout.readline():
             assert attached.poll() is None
-        dorad.kill()
+        own_daemon.kill()
         _, err = attached.communicate(timeout=30)
     assert attached.returncode == 1
     assert len(err.splitlines()) == 1
     assert err.startswith("error: ")
-    dorad.start()
-    dorad.dora_ok("stop", "--all")
+    own_daemon.start()
+    own_daemon.dora_ok("stop", "--all")
 
 
 def test_doctor_finds_a_healthy_daemon(dorad: Daemon, flow: Path) -> None:
@@ -295,12 +288,12 @@ def test_doctor_finds_a_healthy_daemon(dorad: Daemon, flow: Path) -> None:
     } == dict.fromkeys(("daemon", "socket", "nodes", "dataflow"), "PASS")
 
 
-def test_a_daemon_that_hangs_is_given_up_within_seconds(dorad: Daemon) -> None:
-    os.kill(dorad.pid, signal.SIGSTOP)
+def test_a_daemon_that_hangs_is_given_up_within_seconds(own_daemon: Daemon) -> None:
+    os.kill(own_daemon.pid, signal.SIGSTOP)
     try:
-        done = dorad.dora("list", deadline=10)
+        done = own_daemon.dora("list", deadline=10)
     finally:
-        os.kill(dorad.pid, signal.SIGCONT)
+        os.kill(own_daemon.pid, signal.SIGCONT)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert str(dorad.pid) in done.stderr
+    assert str(own_daemon.pid) in done.stderr

@@ -2,7 +2,6 @@
 
 import subprocess
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,10 @@ from dorad.control.errors import ControlError
 from dorad.daemon.api import nodes
 from dorad.dataflow.load import load
 from tests.daemon.test_nothing_blocks import daemon as in_process
-from tests.harness.daemon import Daemon, daemon
+from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, SOURCE, counting, seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
 
 
 def definition(folder: Path, **entry: object) -> Path:
