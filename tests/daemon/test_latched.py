@@ -89,7 +89,8 @@ class Flow:
         self.dorad.dora_ok("node", "add", "-d", "flow", "--from-yaml", file)
 
     def send(self, number: int) -> None:
-        self.dorad.dora_ok("param", "set", "map", "number", str(number))
+        with self.dorad.client() as client:
+            client.set_param("map", "number", number)
 
     def sent(self, number: int) -> None:
         """Wait until the source has sent a number."""
@@ -198,7 +199,7 @@ def test_the_first_receiver_of_all_gets_a_small_value(dorad: Daemon, tmp_path: P
 
 def test_what_waits_is_not_given_twice(dorad: Daemon, tmp_path: Path) -> None:
     node = receiver(tmp_path, "first", latched=True)
-    node |= {"restart_policy": "on-failure", "restart_delay": 1.5}
+    node |= {"restart_policy": "on-failure", "restart_delay": 3.0}
     flow = Flow(dorad, tmp_path, LARGE, node)
     flow.until("first", [1])
     pid = flow.pid("first")
