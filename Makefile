@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
+# Tests wait for processes half of their time.
+WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
 .PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest hwtest-long vmtest clean
@@ -16,7 +18,7 @@ demo: $(VENV)/.demo ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
 
 test: $(VENV)/.dev lint ## Check style, types and dependencies, and run every test but the third-party nodes'
-	$(BIN)/pytest -n auto --dist worksteal tests --ignore tests/hub $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests --ignore tests/hub $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/ruff check

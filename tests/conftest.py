@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,20 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.harness.daemon import Daemon, daemon, emptied
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SETTLE_S = 5.0
+
+# A shell starts what it runs in the background with these ignored, and so would be every command
+# that a test starts and sends one.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(
+            number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+        )
 
 # For property tests, a busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -72,3 +83,24 @@ def nothing_leaks() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail("left behind: " + ", ".join(leaks))
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def shared_daemon() -> Iterator[Daemon]:
+    """The daemon behind `dorad`."""
+    with daemon() as found:
+        yield found
+
+
+@pytest.fixture
+def dorad(shared_daemon: Daemon) -> Iterator[Daemon]:
+    """A daemon that nothing runs under; the tests of a file have it one after the other."""
+    with emptied(shared_daemon) as found:
+        yield found
+
+
+@pytest.fixture
+def own_daemon() -> Iterator[Daemon]:
+    """A daemon that the test may kill and start again."""
+    with daemon() as found:
+        yield found

@@ -74,11 +74,17 @@ def run_session(
     import asyncio
     import resource
 
+    from dorad.daemon import ownlog
     from dorad.daemon.broker.sockets import own_socket
     from dorad.daemon.run import DataflowRun, new_dataflow_id
     from dorad.launch.model import LaunchError
     from dorad.logs.format import formatter
 
+    try:
+        if level := ownlog.level_of(os.environ):
+            ownlog.begin(level)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     dataflow_id = new_dataflow_id()
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     nodes = [node.id for node in context.dataflow.nodes]

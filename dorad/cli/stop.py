@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.durations import Duration
-from dorad.cli.select import connect, dataflow_name, name_option, one_name, running, select
+from dorad.cli.select import (
+    connect,
+    dataflow_name,
+    label,
+    name_option,
+    one_name,
+    running,
+    select,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.control.messages import DataflowState
+    from dorad.control.errors import ControlError
+    from dorad.control.messages import DataflowInfo, DataflowState
 
 EPILOG = """\b
 Examples:
@@ -50,7 +59,7 @@ def stop(
         raise click.UsageError("--all stops every dataflow; leave the name out")
     with connect() as client:
         if every:
-            return _stop_all([info.uuid for info in running(client)], grace_duration, force=force)
+            return _stop_all(running(client), grace_duration, force=force)
         if given is None and not running(client):
             return _nothing()
         state = client.stop(select(client, given), grace=grace_duration, force=force)
@@ -62,23 +71,68 @@ def _nothing() -> int:
     return 0
 
 
-def _stop_all(dataflows: Sequence[str], grace: float | None, *, force: bool) -> int:
-    """Stop dataflows at the same time, so that their graces do not add up."""
+def _stop_all(dataflows: Sequence[DataflowInfo], grace: float | None, *, force: bool) -> int:
+    """Stop dataflows at the same time, so that their graces do not add up; tell which stopped."""
     import asyncio
 
-    from dorad.control.asyncclient import AsyncClient
-
-    async def stop_together() -> list[DataflowState]:
-        async with AsyncClient() as client:
-            stops = (client.stop(uuid, grace=grace, force=force) for uuid in dataflows)
-            return await asyncio.gather(*stops)
+    from dorad.control.errors import ControlError
 
     if not dataflows:
         return _nothing()
-    states = asyncio.run(stop_together())
-    click.echo(f"stopped {len(states)} dataflow{'s' if len(states) > 1 else ''}")
-    fine = [report_end(state) for state in states]
-    return 0 if all(fine) else 1
+    ends = asyncio.run(_stop_together([info.uuid for info in dataflows], grace, force=force))
+    stopped = [label(info) for info, end in zip(dataflows, ends, strict=True) if _stopped(end)]
+    count = "1 dataflow" if len(dataflows) == 1 else f"{len(dataflows)} dataflows"
+    if len(stopped) == len(dataflows):
+        click.echo(f"stopped {count}")
+    else:
+        names = f": {', '.join(stopped)}" if stopped else ""
+        click.echo(f"stopped {len(stopped)} of {count}{names}")
+    from dorad.cli.session import tell
+
+    fine = True
+    for info, end in zip(dataflows, ends, strict=True):
+        if isinstance(end, ControlError):
+            tell("error:", "red", f"dataflow {label(info)} was not stopped: {end}")
+            fine = False
+        else:
+            fine &= report_end(end)
+    return 0 if fine else 1
+
+
+async def _stop_together(
+    dataflows: Sequence[str], grace: float | None, *, force: bool
+) -> list[DataflowState | ControlError]:
+    """Return how each dataflow ended, or why it was not stopped.
+
+    A daemon limits the calls of one client, so that many dataflows need several connections.
+    """
+    import asyncio
+
+    from dorad.control.asyncclient import AsyncClient
+    from dorad.control.errors import ControlError
+    from dorad.control.limits import Limits
+
+    async def stop_one(client: AsyncClient, uuid: str) -> DataflowState | ControlError:
+        try:
+            return await client.stop(uuid, grace=grace, force=force)
+        except ControlError as error:
+            return error
+
+    async def stop_some(uuids: Sequence[str]) -> list[DataflowState | ControlError]:
+        try:
+            async with AsyncClient() as client:
+                return await asyncio.gather(*(stop_one(client, uuid) for uuid in uuids))
+        except ControlError as error:  # there is no connection
+            return [error] * len(uuids)
+
+    size = Limits().calls
+    parts = [dataflows[start : start + size] for start in range(0, len(dataflows), size)]
+    ends = await asyncio.gather(*map(stop_some, parts))
+    return [end for part in ends for end in part]
+
+
+def _stopped(end: DataflowState | ControlError) -> bool:
+    return not isinstance(end, Exception)
 
 
 def report_end(state: DataflowState) -> bool:

@@ -29,8 +29,8 @@ Rate and bandwidth are measured for some seconds, from counters in shared memory
 declared one, else that of the next message.
 """
 
-TYPE_S = 2.0
-"""Seconds to wait for messages whose type is asked for."""
+TYPE_S = 10.0
+"""Seconds to wait for messages whose type is asked for; only outputs that send are asked."""
 
 
 @click.command(epilog=EPILOG)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dorad.control.messages import NodeReplace, NodeStop, Stop, Wait
+from dorad.control.messages import (
+    EdgeNew,
+    EdgeRef,
+    NodeAdd,
+    NodeReplace,
+    NodeStop,
+    Stop,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from dorad.control.messages import Struct
@@ -15,6 +23,9 @@ LARGEST_REQUEST = 4 << 20
 
 LARGEST_REPLY = 64 << 20
 """Bytes of a frame that a daemon may send."""
+
+STARTING_S = 30.0
+"""Seconds that a change of a dataflow waits for a start that is not complete yet."""
 
 _USUAL_GRACE = 10.0
 """Seconds that stopping takes at most until SIGTERM when a request does not say."""
@@ -43,14 +54,23 @@ class Limits:
 def time_allowed(params: Struct, usual: float) -> float | None:
     """Return the seconds that a call with these parameters may take; None: any time.
 
-    It is `usual`, and what the call itself asks for on top of it: the `timeout` of a wait, or
-    the time from a stop's beginning to SIGKILL, which is one and a half times its grace.
+    It is `usual`, and what the call itself asks for on top of it: the `timeout` of a wait, the
+    time from a stop's beginning to SIGKILL, which is one and a half times its grace, and for a
+    change of a dataflow the time that its start may still take.
     """
     match params:
         case Wait():
             return None if params.timeout is None else usual + params.timeout
         case Stop(force=True):
             return usual
-        case Stop() | NodeStop() | NodeReplace():
-            return usual + 1.5 * (_USUAL_GRACE if params.grace is None else params.grace)
+        case Stop():
+            return usual + _until_kill(params.grace)
+        case NodeStop() | NodeReplace():
+            return usual + _until_kill(params.grace) + STARTING_S
+        case NodeAdd() | EdgeNew() | EdgeRef():
+            return usual + STARTING_S
     return usual
+
+
+def _until_kill(grace: float | None) -> float:
+    return 1.5 * (_USUAL_GRACE if grace is None else grace)

@@ -39,19 +39,6 @@ def places() -> tuple[Path, ...]:
         raise ControlError("refused", str(error)) from None
 
 
-def find_socket() -> Path:
-    """Return the first of the places where there is a socket.
-
-    Raises:
-        NoDaemonError: there is none.
-    """
-    looked = places()
-    for path in looked:
-        if _is_socket(path):
-            return path
-    raise no_daemon(looked)
-
-
 def no_daemon(looked: tuple[Path, ...]) -> NoDaemonError:
     """Return the error for when nobody listens in any of these places."""
     where = " or ".join(map(str, looked))

@@ -105,6 +105,7 @@ class Session:
             async with asyncio.timeout(self._limits.hello):
                 frame = await self._connection.recv()
             self._client = _check_hello(frame)
+            _log.debug("process %d is %.80r", self._peer.pid, self._client)
         except TimeoutError:
             error = ControlError("deadline", f"no `hello` came within {self._limits.hello:g} s")
         except ControlError as wrong:
@@ -142,6 +143,7 @@ class Session:
         id_ = cast("Cancel", params).id
         task = self._running.get(id_)
         # What has ended meanwhile needs no error: the client could not know.
+        _log.debug("process %d cancels %d", self._peer.pid, id_)
         if task is not None and id_ not in self._cancelled:
             self._cancelled.add(id_)
             task.cancel()
@@ -163,6 +165,7 @@ class Session:
                 "busy", f"{most} {kind} run for this client", "wait until some of them have ended"
             )
         call = Call(request.id, request.method, self._peer, self._client)
+        _log.debug("process %d asks %d: %s", self._peer.pid, call.id, call.method)
         if method.stream:
             self._streams.add(request.id)
             work = self._run_stream(call, cast("StreamHandler", handler), params)
@@ -252,6 +255,8 @@ class Session:
 
     async def _finish(self, reply: Reply) -> None:
         """Send the last reply to a request; a client that does not take it is let go."""
+        how = "done" if reply.error is None else reply.error.code
+        _log.debug("process %d, %s: %s", self._peer.pid, reply.id, how)
         try:
             frame = codec.encode_reply(reply, LARGEST_REPLY)
         except ControlError as error:

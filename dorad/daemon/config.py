@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dorad.daemon.ownlog import LEVELS
 from dorad.realtime.settings import RealtimeSettings
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 SYSTEM_FILE = Path("/etc/dorad/dorad.toml")
-LEVELS = ("debug", "info", "warning", "error")
 ANYBODY = "*"
 
 _SECTION = re.compile(r"\s*\[\s*([\w.-]+)\s*\]")

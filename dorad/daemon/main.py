@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from pathlib import Path
@@ -48,7 +47,7 @@ so in any case, but at shutdown. SIGHUP reads the configuration again.
     help="The configuration; with --system it is /etc/dorad/dorad.toml if there is one.",
 )
 @click.option("--rt", is_flag=True, help="Run in real time: urgent, with all memory locked.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every decision (DORAD_LOG_LEVEL=debug).")
 @click.version_option(__version__, "-V", "--version", message="dorad %(version)s")
 def command(
     *,
@@ -61,17 +60,15 @@ def command(
     verbose: bool,
 ) -> int:
     """Supervise dataflows in the background of this machine."""
+    from dorad.daemon import ownlog
     from dorad.daemon.config import SYSTEM_FILE
     from dorad.daemon.service import Service, ServiceError
 
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-        stream=sys.stderr,
-    )
-    logging.getLogger("websockets").setLevel(logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    try:
+        level = "debug" if verbose else ownlog.level_of(os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    ownlog.begin(level or "info")
     try:
         chosen = system_places() if system else user_places()
         places = Places(
@@ -86,6 +83,7 @@ def command(
                 group=group,
                 config=config or (SYSTEM_FILE if system else None),
                 realtime=rt,
+                log_level=level,
             ).run()
         )
     except (OSError, ServiceError) as error:

@@ -202,6 +202,7 @@ class Registry:
         )
         record = Record(row, dataflow, params={node: dict(keys) for node, keys in given.items()})
         record.run = self._make_run(record, dataflow, None)
+        _log.debug("dataflow %s (%s) of %s is started", number, name, path)
         self._store(record)
         if row.enabled:
             self._disable_namesakes(record)
@@ -214,6 +215,7 @@ class Registry:
 
     def enable(self, record: Record, *, enabled: bool) -> None:
         """Have a dataflow started at boot, or no longer. Raises ControlError."""
+        _log.debug("dataflow %s, enabled: %s", record.uuid, enabled)
         if record.name is None:
             raise ControlError(
                 "bad-request",
@@ -241,6 +243,7 @@ class Registry:
         except OSError as error:
             self._notice(f"it cannot be told whether the machine was restarted: {error}")
             boot = False
+        _log.debug("first start since boot: %s; lost: %s", boot, self._lost)
         for record in due(self._records, self._lost, boot=boot):
             try:
                 again = self.start_again(record)
@@ -280,8 +283,8 @@ class Registry:
                 params={node.id: self.params_of(record, node) for node in dataflow.nodes},
                 inherited=inherited,
                 on_change=lambda: self._changed(record),
-                on_happening=lambda what, node, text, data: self._happened(
-                    record, what, node, text, data
+                on_happening=lambda what, node, text, data: self.happenings.tell(
+                    row.uuid, what, node, text, **data
                 ),
                 forget=self._host.forget,
             )
@@ -312,6 +315,7 @@ class Registry:
             record.row.failures = [{"headline": f"an error of the daemon: {error!r}", "lines": []}]
             record.row.status = "failed"
         finally:
+            _log.debug("dataflow %s has ended: %s", record.uuid, record.row.status)
             record.row.ended_at = time.time()
             record.row.snapshot = {}
             record.run = None
@@ -342,6 +346,7 @@ class Registry:
 
     def store_change(self, record: Record, dataflow: Dataflow) -> None:
         """Take note that a running dataflow is another one now."""
+        _log.debug("dataflow %s has changed and has %d nodes", record.uuid, len(dataflow.nodes))
         record.dataflow = dataflow
         record.row.descriptor = dataflow.descriptor
         if record.run is not None:
@@ -380,6 +385,7 @@ class Registry:
         """Ask a dataflow to end; `grace` in seconds, with `force` its nodes are killed now."""
         if record.run is None:
             return
+        _log.debug("dataflow %s is stopped, grace %s, force %s", record.uuid, grace, force)
         record.row.status = "stopping"
         self._store(record)
         if force:
@@ -405,6 +411,7 @@ class Registry:
     def clean(self) -> list[Record]:
         """Forget what has ended and is not to be started at boot; return it."""
         gone = [r for r in self._records if not (r.running or r.row.enabled)]
+        _log.debug("%d ended dataflows are forgotten", len(gone))
         try:
             self._state.forget(record.uuid for record in gone)
         except StateError as error:
@@ -423,6 +430,7 @@ class Registry:
         if run is None or not record.running:
             return
         if record.row.status == "starting" and run.opened:
+            _log.debug("dataflow %s runs", record.uuid)
             record.row.status = "running"
             self.happenings.tell(record.uuid, "dataflow-running")
             self._store(record)
@@ -432,27 +440,6 @@ class Registry:
         else:
             self.store_change(record, run.dataflow)
         record.bell.ring()
-
-    def _happened(
-        self, record: Record, what: str, node: str | None, text: str, data: dict[str, Any]
-    ) -> None:
-        self.happenings.tell(record.uuid, what, node, text, **data)
-        if node is None or record.run is None:
-            return
-        if what == "node-restarting":
-            self._guarded(lambda: self._state.add_restart(record.uuid, node, time.time(), text))
-        view = record.run.status(node)
-        if view is not None:
-            self._guarded(
-                lambda: self._state.put_node(
-                    record.uuid,
-                    node,
-                    pid=view.pid,
-                    started_at=view.started_at,
-                    restarts=view.restarts,
-                    last_exit=view.last_exit,
-                )
-            )
 
     def _store(self, record: Record) -> None:
         self._guarded(lambda: self._state.put(record.row))
@@ -488,6 +475,10 @@ class Registry:
         row = record.row
         descriptors = self._host.take(f"{row.uuid}/")
         living = sum(process.exit is None for process in processes)
+        _log.debug(
+            "dataflow %s: %d processes, %d of them live, %d descriptors",
+            *(row.uuid, len(processes), living, len(descriptors)),
+        )
         try:
             if not row.snapshot:
                 raise ControlError("refused", "its nodes had not been started when dorad ended")
@@ -563,6 +554,7 @@ class Registry:
 
     def _end(self, processes: Iterable[KeptProcess]) -> None:
         for found in processes:
+            _log.debug("process %d (%s) is killed", found.pid, found.tag)
             found.process.signal(signal.SIGKILL)
             self._host.forget(found.pid)
 

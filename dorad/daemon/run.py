@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import signal
 import time
 import uuid
@@ -49,9 +50,14 @@ FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}"
 """Of shared memory and packets: nodes of another one cannot be gone on with."""
 
 
+START_S = 20.0
+"""Seconds that a start may take at least before a time to stop after ends it."""
+
 STORING_SHARE = 4
 """Storing how far a large dataflow is takes milliseconds, and a burst of changes comes with each
 start and stop; so many times as long as it took passes until it is stored again."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +124,8 @@ class DataflowRun:
         file) unless lines go to the `journal`, which is owned, and `watch` gets what they print and
         what there is to say about the run. The flag `exit_when_nodes_finish` overrides the file's;
         `stop_after` is in seconds from the opening of the start barrier; a start that takes as
-        long as that is stopped, too. `params` are the values that each node starts with. With
-        `hot_reload` nodes and operators take up changes of their Python files.
+        long as that, and 20 s, is stopped, too. `params` are the values that each node starts with.
+        With `hot_reload` nodes and operators take up changes of their Python files.
 
         For a daemon: `admits` tells which other users' nodes may attach; `store` keeps
         descriptors and `marker` marks processes for the next daemon;
@@ -204,8 +210,9 @@ class DataflowRun:
             OSError: shared memory or the socket cannot be made.
         """
         begun = time.monotonic()
-        loop = asyncio.get_running_loop()
         kept = self._inherited
+        found = 0 if kept is None else len(kept.processes)
+        _log.debug("dataflow %s at %s, %d processes found", self.dataflow_id, self._socket, found)
         async with AsyncExitStack() as stack:
             stack.callback(self.log.close)
             self.log.begin()
@@ -217,10 +224,8 @@ class DataflowRun:
                 None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
             )
             if self._stop_after is not None:
-                self._timer = loop.call_later(
-                    self._stop_after, self._stop_in_time, self._stop_after
-                )
-                stack.callback(lambda: self._timer.cancel())
+                stopping = asyncio.create_task(self._stop_in_time(self._stop_after), name="stop")
+                stack.push_async_callback(_ended, stopping)
             adopted = None if kept is None else self._adopt(kept)
             if self._hot_reload is not None:
                 self._hot_reload.begin(None if kept is None else kept.snapshot.get("files"))
@@ -229,6 +234,7 @@ class DataflowRun:
             results = await self._supervisor.run(self._start, adopted)
             edges = tuple(self.broker.counters())
             ended = Ended(results, edges, time.monotonic() - begun)
+            _log.debug("dataflow %s ends, ok: %s", self.dataflow_id, ended.ok)
             self.log.end("finished" if ended.ok else "failed")
         return ended
 
@@ -285,15 +291,13 @@ class DataflowRun:
         """Remove the one file there is, for a process that is about to exit without more ado."""
         self._socket.unlink(missing_ok=True)
 
-    def _stop_in_time(self, seconds: float) -> None:
-        """Stop `seconds` after the barrier opened; or now, if it has not in as long a time."""
-        loop = asyncio.get_running_loop()
-        opened = self._supervisor.opened_at
-        left = 0.0 if opened is None else opened + seconds - loop.time()
-        if left > 0:
-            self._timer = loop.call_later(left, self._supervisor.stop)
-        else:
-            self._supervisor.stop()
+    async def _stop_in_time(self, seconds: float) -> None:
+        """Stop `seconds` after the barrier opened; or when that is overdue."""
+        opened_at = await self._supervisor.until_opened(max(seconds, START_S))
+        if opened_at is not None:
+            await asyncio.sleep(opened_at + seconds - asyncio.get_running_loop().time())
+        _log.debug("dataflow %s: %g s are over, opened at %s", self.dataflow_id, seconds, opened_at)
+        self._supervisor.stop()
 
     # -- changing ----------------------------------------------------------------------------
 
@@ -387,6 +391,7 @@ class DataflowRun:
                 found.process.signal(signal.SIGKILL)
                 self._forget(found.pid)
                 continue
+            _log.debug("process %d is taken over as node %s", found.pid, node_id)
             self._living[process.pid] = process
             other = adopted.get(node_id)
             if other is not None:
@@ -406,12 +411,14 @@ class DataflowRun:
                 close_all(descriptors)
         left |= {pid: process for pid, process in self._living.items() if not process.ended}
         for pid, process in left.items():
+            _log.debug("process %d is left over and killed", pid)
             process.signal(signal.SIGKILL)
             self._forget(pid)
 
     def _note(self, node_id: str, text: str) -> None:
         """Tell the user now, and whoever asks for the node later."""
         self.log.say("warn", node_id, text)
+        _log.debug("note of node %s: %r", node_id, text)
         self.notes.setdefault(node_id, []).append(text)
         self._changed()
 

@@ -60,16 +60,18 @@ class Service:
         group: str | None = None,
         config: Path | None = None,
         realtime: bool = False,
+        log_level: str | None = None,
     ) -> None:
         """Prepare a daemon; with `system` it is the one of the machine, which systemd may host.
 
         `config` is read at the start and at SIGHUP; with `realtime` the daemon runs in real time
-        whatever it says.
+        whatever it says, and with `log_level` it logs from that level on.
         """
         self._places = places
         self._system = system
         self._config = config
         self._realtime = realtime
+        self._log_level = log_level
         self._group = group
         self._ending = asyncio.Event()
         self._told = False
@@ -239,7 +241,7 @@ class Service:
     def _apply(self, settings: Settings, registry: Registry, host: Host) -> None:
         """Do what can be done at any time of what the configuration says."""
         if self._config is not None:
-            _log.setLevel(settings.log_level.upper())
+            _log.setLevel((self._log_level or settings.log_level).upper())
         nodes = settings.nodes
         if host.units:
             try:

@@ -1,4 +1,4 @@
-"""What a daemon remembers over its own death: dataflows, how far they are, restarts, parameters.
+"""What a daemon remembers over its own death: dataflows, how far they are, parameters.
 
 SQLite in WAL mode. A commit is a write into the page cache, which is safe against the end of the
 process and takes some 50 us, so it is done right in the event loop; what must survive a power cut
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-SCHEMA = 2
+SCHEMA = 3
 
 _TABLES = """
 CREATE TABLE dataflow (
@@ -32,31 +32,21 @@ CREATE TABLE dataflow (
     results TEXT NOT NULL DEFAULT '[]', failures TEXT NOT NULL DEFAULT '[]',
     snapshot TEXT NOT NULL DEFAULT '{}', enabled INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE node (
-    dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
-    pid INTEGER, started_at REAL, restarts INTEGER NOT NULL, last_exit TEXT,
-    PRIMARY KEY (dataflow, node)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE restart (
-    dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
-    at REAL NOT NULL, why TEXT NOT NULL
-) STRICT;
-CREATE INDEX restart_by_dataflow ON restart (dataflow, node, at);
 CREATE TABLE param (
     dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
     key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (dataflow, node, key)
 ) STRICT, WITHOUT ROWID;
 """
 
-_UPGRADES = {1: "ALTER TABLE dataflow ADD COLUMN enabled INTEGER NOT NULL DEFAULT 0"}
+_UPGRADES = {
+    1: "ALTER TABLE dataflow ADD COLUMN enabled INTEGER NOT NULL DEFAULT 0",
+    2: "DROP TABLE node; DROP TABLE restart",
+}
 """What makes the next version of a file of this one."""
 
 LARGEST_LOG = 16 << 20
 """Bytes of the write-ahead log at which it is emptied. The commit after that waits for the disk, so
 it should be rare."""
-
-KEPT_RESTARTS = 1000
-"""Rows of restart history that are kept for each dataflow."""
 
 
 class StateError(Exception):
@@ -288,41 +278,6 @@ class State:
         """Delete dataflows with everything that belongs to them. Raises StateError."""
         for uuid in uuids:
             self._run("DELETE FROM dataflow WHERE uuid = ?", (uuid,))
-
-    # -- nodes -------------------------------------------------------------------------------
-
-    def put_node(
-        self,
-        uuid: str,
-        node: str,
-        *,
-        pid: int | None,
-        started_at: float | None,
-        restarts: int,
-        last_exit: str | None,
-    ) -> None:
-        """Store what is known of a node. Raises StateError."""
-        self._run(
-            "INSERT INTO node VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (dataflow, node) DO UPDATE SET "
-            "pid = excluded.pid, started_at = excluded.started_at, restarts = excluded.restarts, "
-            "last_exit = excluded.last_exit",
-            (uuid, node, pid, started_at, restarts, last_exit),
-        )
-
-    def add_restart(self, uuid: str, node: str, at: float, why: str) -> None:
-        """Add a line to the restart history, which is kept short. Raises StateError."""
-        self._run("INSERT INTO restart VALUES (?, ?, ?, ?)", (uuid, node, at, why))
-        self._run(
-            "DELETE FROM restart WHERE dataflow = ?1 AND rowid NOT IN "
-            "(SELECT rowid FROM restart WHERE dataflow = ?1 ORDER BY at DESC LIMIT ?2)",
-            (uuid, KEPT_RESTARTS),
-        )
-
-    def restarts(self, uuid: str, node: str) -> list[tuple[float, str]]:
-        """Return when and why a node was restarted, the oldest first. Raises StateError."""
-        return self._run(
-            "SELECT at, why FROM restart WHERE dataflow = ? AND node = ? ORDER BY at", (uuid, node)
-        )
 
     # -- parameters --------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from dorad.dataflow.ros2 import Ros2Bridge
     from dorad.dataflow.types.model import TypeDef
 
 
@@ -355,7 +354,6 @@ class Node:
     """Of a module: the texts that its nodes get."""
     declared: Mapping[str, ParamSpec] = field(default_factory=dict)
     """Of a program: the parameters that can be read and set while it runs."""
-    ros2: Ros2Bridge | None = None
 
     @property
     def is_dynamic(self) -> bool:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.document import Value
     from dorad.dataflow.model import Input, Logging, Operator, Realtime, Resources, Sync
-    from dorad.dataflow.ros2 import Ros2Bridge
 
 _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
@@ -93,9 +92,8 @@ def read_node(
         module=fields.checked("module", _check_module, None),
         params=read_module_params(fields) if kind is NodeKind.MODULE else {},
         declared=read_declared(fields) if declares(kind) else {},
-        ros2=_read_ros2(fields, inputs, outputs),
     )
-    fields.ignore("params")
+    fields.ignore("params", "ros2")  # a bridge to ROS 2 is refused as a whole: see `support`
     check_keys(fields, kind)
     if kind is NodeKind.DYNAMIC and node.startup_timeout is not None:
         problems.error_in_name(
@@ -281,14 +279,3 @@ def _read_logging(fields: Fields, operators: tuple[Operator, ...]) -> Logging:
     from dorad.dataflow.operators import read_shared_logging  # most dataflows have none
 
     return read_shared_logging(fields, operators)
-
-
-def _read_ros2(
-    fields: Fields, inputs: tuple[object, ...], outputs: tuple[str, ...]
-) -> Ros2Bridge | None:
-    block = fields.inside("ros2")
-    if block is None:
-        return None
-    from dorad.dataflow.ros2 import read_ros2  # most dataflows have none
-
-    return read_ros2(block, has_inputs=bool(inputs), has_outputs=bool(outputs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -23,6 +24,8 @@ __all__ = ["Command", "Exit", "Guard", "LaunchError", "Process"]
 
 _CLOSE_SECONDS = 10.0
 _BURY_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
 
 
 class Guard:
@@ -126,6 +129,7 @@ class Guard:
 
     def _on_end(self) -> None:
         self._died = not self._link.closing
+        _log.debug("guard %d has ended, asked to: %s", self.pid, self._link.closing)
         self._burial = asyncio.get_running_loop().create_task(self._bury())
 
     async def _bury(self) -> None:

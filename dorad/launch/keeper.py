@@ -201,6 +201,7 @@ class Keeper:
                 process = self._link.adopt(int(pid), int(started), ended)
                 self.kept.append(KeptProcess(wire.unpack_name(tag), process))
             case [b"ready"]:
+                _log.debug("kept: %d processes, %d entries", len(self.kept), len(self.entries))
                 self._answer(None)
             case [b"refused", name]:
                 self.on_problem(
@@ -210,6 +211,7 @@ class Keeper:
 
     def _on_hello(self, version: int, pid: int) -> None:
         self.pid = pid
+        _log.debug("keeper %d, version %d", pid, version)
         if version != wire.VERSION:
             self._answer(
                 LaunchError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ _SILENCE_SECONDS = 30.0
 """For so long a parent that is to start processes may say nothing at all."""
 _AT_ONCE = 64
 """Packets read before others get their turn on the event loop."""
+
+_log = logging.getLogger(__name__)
 
 
 class Link:
@@ -90,9 +93,11 @@ class Link:
             self._pending[self._requests] = answer
             process = await self._answered(answer)
             wanted = {"user": command.user, "resources": command.resources}
+            _log.debug("process %d started: %s", process.pid, command.argv)
             process.left_out = tuple(key for key, value in wanted.items() if value)
             return process
         except _SpawnFailedError as failure:
+            _log.debug("%s was not started: %s", command.argv[0], failure)
             raise spawn_error(command, failure.stage, failure.number) from None
         except (OSError, TimeoutError) as error:
             # A late answer finds nobody waiting and kills what it started.
@@ -137,6 +142,7 @@ class Link:
 
     def signal(self, process: Process, number: int) -> None:
         """Through the parent: only it knows for sure whether the pid is still that process."""
+        _log.debug("signal %d to process %d", number, process.pid)
         if self._ended:
             return
         try:
@@ -248,6 +254,7 @@ class Link:
         self._heard += 1
         match packet.split():
             case []:
+                _log.debug("the %s has hung up", self._parent)
                 self.deafen()
                 self._ended = True
                 self._on_end()
@@ -276,6 +283,7 @@ class Link:
             answer.set_result(process)
 
     def _on_exited(self, pid: int, how: Exit) -> None:
+        _log.debug("process %d ended: %s", pid, how)
         self.processes.pop(pid).set_exit(how)
         if pid in self._unwanted:
             self._unwanted.discard(pid)

@@ -83,11 +83,6 @@ class Capture:
             for _ in reader.drain():
                 continue
 
-    def leave(self) -> None:
-        """Let go of pipes and memory without a word; somebody else will go on reading."""
-        for reader in self._streams:
-            reader.leave()
-
     def _on_closed(self) -> None:
         self._open -= 1
         if not self._open:
@@ -174,10 +169,6 @@ class _Reader:
         self._files_only = True
         if not self._free.is_set():
             self._unblock()
-
-    def leave(self) -> None:
-        if self._pipe >= 0:
-            self._let_go()
 
     def _read_once(self) -> int:
         """Read once, so that a node that writes without pause leaves time to others.

@@ -2,6 +2,8 @@
 
 import ast
 import itertools
+import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -185,8 +187,12 @@ def test_what_was_sent_while_a_node_was_down_reaches_its_next_life(tmp_path: Pat
 def test_an_interrupt_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Path) -> None:
     keys = ("restart_delay: 1000",)
     write(tmp_path, crashing("on-failure", *keys), crash="raise SystemExit(1)", sink=SINK)
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "2s") as run:
-        assert run.end(1) < 12
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.until_prints("restarting in")
+        begun = time.monotonic()
+        run.signal(signal.SIGINT)
+        run.end(1)
+        assert time.monotonic() - begun < 12
 
 
 def test_a_run_whose_guard_was_killed_ends_whatever_the_policies(tmp_path: Path) -> None:
@@ -242,6 +248,26 @@ def test_a_node_that_does_not_come_back_is_killed_and_restarted(tmp_path: Path) 
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
         assert "killed because it had not come back to dora for 1 s; gave up" in run.err
+        assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
+
+
+def test_a_process_that_hangs_after_it_dropped_its_node_is_killed_and_restarted(
+    tmp_path: Path,
+) -> None:
+    watched = """
+        import time
+        from dora import Node
+        node = Node()
+        node.next()
+        del node
+        print("hangs", time.monotonic(), flush=True)
+        time.sleep(1000)
+    """
+    yaml = WATCHED.format(key="health_check_timeout: 1.0")
+    write(tmp_path, yaml, watched=watched, sink=SINK)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert "killed because it had not ended 1 s after it dropped its Node; gave up" in run.err
         assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
 
 

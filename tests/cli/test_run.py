@@ -120,8 +120,8 @@ def test_what_is_not_supported_yet_is_refused_before_anything_starts(tmp_path: P
 
 def test_stop_after_stops_a_timer_fed_node(tmp_path: Path) -> None:
     write(tmp_path, TICKING, sink=SINK)
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "2500ms") as run:
-        assert 2.5 <= run.end(0) < 12
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "1500ms") as run:
+        assert 1.5 <= run.end(0) < 25
         words = said(run.out, "sink")
         assert words[-2:] == ["STOP MANUAL None", "the end"]
         assert len(words) > 5
@@ -138,7 +138,7 @@ def test_exit_when_nodes_finish_ends_a_node_that_has_a_timer_too(tmp_path: Path)
 def test_the_flag_overrides_the_file(tmp_path: Path) -> None:
     yaml = PIPE.replace("source/out}", "source/out, tick: dora/timer/millis/50}")
     write(tmp_path, yaml + "    exit_when_nodes_finish: true\n", source=SOURCE, sink=SINK)
-    options = ("--exit-when-nodes-finish=false", "--stop-after", "2s")
+    options = ("--exit-when-nodes-finish=false", "--stop-after", "1s")
     with dora(tmp_path, "dataflow.yml", *options) as run:
         run.end(0)
         assert "STOP MANUAL None" in said(run.out, "sink")
@@ -333,7 +333,7 @@ def test_sockets_of_runs_that_crashed_are_removed(tmp_path: Path) -> None:
         run.process.kill()
         run.process.wait()
         assert len(run.sockets) == 1
-        run.until(lambda: not run.processes(), 1.0)
+        run.until(lambda: not run.processes(), 5.0)
         again = {"XDG_RUNTIME_DIR": str(run.runtime)}
         with dora(tmp_path, "dataflow.yml", "--stop-after", "1s", env=again) as second:
             second.end(0)

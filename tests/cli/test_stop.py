@@ -10,6 +10,8 @@ import threading
 import pytest
 
 from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.limits import Limits
 from tests.cli.dora import DORA
 from tests.cli.fakedaemon import OTHER, UUID, dataflow
 
@@ -66,6 +68,49 @@ def test_all_stops_every_dataflow_that_runs(stopping):
     stopping.answers["dataflow.list"] = m.DataflowList(dataflows=flows)
     assert stopping.dora("stop", "--all").stdout == "stopped 2 dataflows\n"
     assert {params.dataflow for params in stopping.asked("dataflow.stop")} == {UUID, OTHER}
+
+
+def many(count):
+    return [dataflow(f"flow-{n}", uuid=f"{n:08}{UUID[8:]}") for n in range(count)]
+
+
+def test_all_stops_more_dataflows_at_once_than_a_daemon_lets_one_client_call(stopping):
+    """The first one ends only when all have been asked to, so that no grace is waited for twice."""
+    count = 2 * Limits().calls + 3
+    stopping.answers["dataflow.list"] = m.DataflowList(dataflows=many(count))
+    asked, all_asked = set(), asyncio.Event()
+
+    async def stop(params):
+        asked.add(params.dataflow)
+        if len(asked) == count:
+            all_asked.set()
+        await all_asked.wait()
+        return ended(params.dataflow)
+
+    stopping.answers["dataflow.stop"] = stop
+    result = stopping.dora("stop", "--all")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"stopped {count} dataflows\n"
+
+
+def test_all_names_those_that_stopped_and_those_that_did_not(stopping):
+    first, second, third = many(3)
+    stopping.answers["dataflow.list"] = m.DataflowList(dataflows=[first, second, third])
+
+    def stop(params):
+        if params.dataflow == second.uuid:
+            return ControlError("deadline", "dataflow flow-1 does not end", "use --force")
+        return FAILED if params.dataflow == third.uuid else ended(params.dataflow)
+
+    stopping.answers["dataflow.stop"] = stop
+    result = stopping.dora("stop", "--all")
+    assert result.returncode == 1
+    assert result.stdout == "stopped 2 of 3 dataflows: flow-0, flow-2\n"
+    assert result.stderr.splitlines() == [
+        "error: dataflow flow-1 was not stopped: dataflow flow-1 does not end (use --force)",
+        "error: node arm exited with code 3",
+        "    boom",
+    ]
 
 
 def test_all_and_a_name_contradict_each_other(stopping):

@@ -197,8 +197,12 @@ def test_echo_ends_after_a_count(daemon):
 
 def test_echo_ends_after_a_time_even_if_nothing_comes(daemon):
     daemon.answers["topic.subscribe"] = [message("a/b", [1]), ...]
-    result = daemon.dora("topic", "echo", "--duration", "0.5")
-    assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+    for duration in ("0.5", "2", "10"):  # a busy machine may need that for its start alone
+        result = daemon.dora("topic", "echo", "--duration", duration)
+        assert result.returncode == 0
+        if result.stdout:
+            break
+    assert len(result.stdout.splitlines()) == 1
 
 
 def test_echo_tells_at_its_end_what_was_displaced(daemon):

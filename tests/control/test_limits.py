@@ -18,8 +18,11 @@ from dorad.control.limits import time_allowed
         (m.Stop(grace=0), 60),
         (m.Stop(grace=100), 210),
         (m.Stop(grace=100, force=True), 60),
-        (m.NodeStop(node="a", grace=20), 90),
-        (m.NodeReplace(node="a", definition={}), 75),
+        (m.NodeStop(node="a", grace=20), 120),
+        (m.NodeReplace(node="a", definition={}), 105),
+        (m.NodeAdd(definition={}), 90),
+        (m.EdgeNew(source="a/x", target="b/x"), 90),
+        (m.EdgeRef(source="a/x", target="b/x"), 90),
     ],
 )
 def test_a_call_may_take_what_it_asks_for_besides_the_usual(

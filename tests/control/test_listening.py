@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.control import listening
+from dorad.control.connecting import open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.peer import Peer, may_command, peer_of
 
@@ -82,7 +83,7 @@ def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("DORA_SOCKET", str(tmp_path / "s"))
     assert listening.places() == (tmp_path / "s",)
     with pytest.raises(NoDaemonError, match="no dorad is running") as caught:
-        listening.find_socket()
+        open_socket(listening.places())
     assert caught.value.code == "unavailable"
     assert str(tmp_path / "s") in caught.value.message
     assert caught.value.hint == "start one with `dora up`"
@@ -94,7 +95,10 @@ def test_the_users_daemon_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert listening.places() == (tmp_path / "dora" / "control.sock", listening.MACHINE_WIDE)
     sock, _ = listening.bind(tmp_path / "dora" / "control.sock", None)
     with sock:
-        assert listening.find_socket() == tmp_path / "dora" / "control.sock"
+        sock.listen()
+        found, _, connection = open_socket(listening.places())
+        connection.close()
+        assert found == tmp_path / "dora" / "control.sock"
 
 
 @pytest.mark.parametrize(

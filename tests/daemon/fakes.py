@@ -215,9 +215,11 @@ class Stage:
         await until(lambda: call in self.broker.calls)
 
     async def spawned(self) -> None:
-        """Wait until every node that can be started has been."""
+        """Wait until every node that can be started has been, and the supervisor knows."""
         spawnable = {node.id for node in self.dataflow.nodes if not node.is_dynamic}
-        await until(lambda: self.processes.keys() >= spawnable - self.broken - self.slow)
+        wanted = spawnable - self.broken - self.slow
+        views = self.supervisor.statuses
+        await until(lambda: all(views()[n].pid or views()[n].last_exit for n in wanted))
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ import pytest
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
+from dorad.launch.fdstore import NoStore
 from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Listener, Program, Stage, four_nodes, until
 from tests.daemon.flows import dataflow, node
@@ -59,11 +60,26 @@ class Succession(Stage):
         """Put another broker in the place of this one, which ends without a word."""
         snapshot = self.broker.snapshot() if snapshot is None else snapshot
         kept = Kept(self.shelf.copies(), json.loads(json.dumps(snapshot)))
-        await self.broker.let_go()
+        await self.die()
         broker = self.make()
         await broker.open(kept)
         assert not kept.descriptors
         return broker
+
+    async def die(self) -> None:
+        """End the broker as the death of its daemon does: nobody is told, what is kept stays."""
+        desk, handovers = self.broker._desk, self.broker._members.handovers
+        desk.store = NoStore()
+        parked = [each.parked for each in handovers._open.values() if each.parked is not None]
+        connections = [*desk.connections.values(), *parked]
+        desk.connections.clear()
+        handovers._open.clear()
+        for connection in connections:
+            connection.close("its daemon has died")
+        name = self.path.with_suffix(".kept")
+        name.hardlink_to(self.path)
+        await self.broker.close()
+        name.rename(self.path)
 
 
 @asynccontextmanager
@@ -169,7 +185,7 @@ async def test_questions_that_were_not_answered_are_not_answered_twice() -> None
             await client.attach("a")
             snapshot = on.broker.snapshot()
             kept = Kept(on.shelf.copies(), json.loads(json.dumps(snapshot)))
-            await on.broker.let_go()
+            await on.die()
             client.say("grow", size=4096, ask=1)
             client.say("done")
             await on.make().open(kept)
@@ -184,7 +200,7 @@ async def test_who_is_gone_by_then_is_found_gone(tmp_path: Path) -> None:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, tmp_path / "b") as b:
             await until(lambda: on.received("b") > 5)
             kept = Kept(on.shelf.copies(), json.loads(json.dumps(on.broker.snapshot())))
-            await on.broker.let_go()
+            await on.die()
             b.process.kill()
             await b.ended()
             await on.make().open(kept)

@@ -1,7 +1,6 @@
 """Inputs with a rate and synchronised ones under a daemon: watched, replaced, taken over."""
 
 import uuid
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.harness.daemon import Daemon, daemon
+from tests.harness.daemon import Daemon
 from tests.harness.dataflow import json_lines
 from tests.harness.flows import write_flow
 
@@ -50,12 +49,6 @@ NOTE = """
 TOLERANCE_MS = 8
 RATE_HZ = 20
 QUIET_S = 1.5
-
-
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
 
 
 def camera(name: str, *, on: bool = True, hz: int = 50) -> dict[str, Any]:
@@ -103,25 +96,25 @@ def more(dorad: Daemon, file: Path, count: int) -> list[Any]:
 
 
 def test_pairs_come_whatever_happens_to_the_node_and_to_the_daemon(
-    dorad: Daemon, tmp_path: Path
+    own_daemon: Daemon, tmp_path: Path
 ) -> None:
     nodes = [camera("left"), camera("right"), pair(tmp_path)]
     file = write_flow(tmp_path, nodes, camera=CAMERA, note=NOTE)
-    dorad.dora_ok("start", file, "--name", "flow", "--detach")
+    own_daemon.dora_ok("start", file, "--name", "flow", "--detach")
     seen = tmp_path / "pair.jsonl"
-    lines = more(dorad, seen, 20)
-    replace(dorad, tmp_path, pair(tmp_path, description="another"))
-    lines += more(dorad, seen, 20)
-    dorad.kill()
-    dorad.start()
-    dorad.dora_ok("node", "restart", "pair")
-    lines += more(dorad, seen, 20)
+    lines = more(own_daemon, seen, 20)
+    replace(own_daemon, tmp_path, pair(tmp_path, description="another"))
+    lines += more(own_daemon, seen, 20)
+    own_daemon.kill()
+    own_daemon.start()
+    own_daemon.dora_ok("node", "restart", "pair")
+    lines += more(own_daemon, seen, 20)
     assert len({pid for _, _, pid, _ in lines}) == 3
     assert {name for name, _, _, _ in lines} == {"both"}
     assert all(max(stamps) - min(stamps) <= TOLERANCE_MS / 1e3 + 1e-5 for *_, stamps in lines)
-    refused = dorad.dora("node", "disconnect", "left/image", "pair/left")
+    refused = own_daemon.dora("node", "disconnect", "left/image", "pair/left")
     assert (refused.returncode, "the node has no input `left`" in refused.stderr) == (1, True)
-    with dorad.client() as client:
+    with own_daemon.client() as client:
         edges = client.top().edges
         assert {edge.target for edge in edges} == {"pair/left", "pair/right"}
         for edge in edges:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 import dorad as dorad_package
-from tests.harness.daemon import Daemon, daemon
+from tests.harness.daemon import Daemon
 from tests.harness.dataflow import json_lines
 from tests.harness.flows import logged, write_flow
 
@@ -62,12 +61,6 @@ LARGE = 100_000
 SMALL = 3
 
 
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
-
-
 class Flow:
     """A source called `map`, and receivers that note what they get."""
 
@@ -96,7 +89,8 @@ class Flow:
         self.dorad.dora_ok("node", "add", "-d", "flow", "--from-yaml", file)
 
     def send(self, number: int) -> None:
-        self.dorad.dora_ok("param", "set", "map", "number", str(number))
+        with self.dorad.client() as client:
+            client.set_param("map", "number", number)
 
     def sent(self, number: int) -> None:
         """Wait until the source has sent a number."""
@@ -169,13 +163,13 @@ def test_the_last_value_is_there_for_all_who_come(dorad: Daemon, tmp_path: Path,
     assert flow.seen("first") == [1, 1, 2]
 
 
-def test_another_daemon_keeps_the_last_value(dorad: Daemon, tmp_path: Path) -> None:
-    flow = Flow(dorad, tmp_path, LARGE, receiver(tmp_path, "first", latched=True))
+def test_another_daemon_keeps_the_last_value(own_daemon: Daemon, tmp_path: Path) -> None:
+    flow = Flow(own_daemon, tmp_path, LARGE, receiver(tmp_path, "first", latched=True))
     flow.until("first", [1])
-    dorad.kill()
-    dorad.start()
+    own_daemon.kill()
+    own_daemon.start()
     flow.kill("map")
-    dorad.dora_ok("node", "restart", "first")
+    own_daemon.dora_ok("node", "restart", "first")
     flow.until("first", [1, 1])
     flow.add("second", latched=True)
     flow.until("second", [1])
@@ -205,7 +199,7 @@ def test_the_first_receiver_of_all_gets_a_small_value(dorad: Daemon, tmp_path: P
 
 def test_what_waits_is_not_given_twice(dorad: Daemon, tmp_path: Path) -> None:
     node = receiver(tmp_path, "first", latched=True)
-    node |= {"restart_policy": "on-failure", "restart_delay": 1.5}
+    node |= {"restart_policy": "on-failure", "restart_delay": 3.0}
     flow = Flow(dorad, tmp_path, LARGE, node)
     flow.until("first", [1])
     pid = flow.pid("first")

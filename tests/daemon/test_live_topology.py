@@ -1,22 +1,20 @@
 """Nodes and edges added, taken away and replaced while a dataflow runs."""
 
+import subprocess
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.harness.daemon import Daemon, daemon
+from dorad.control.errors import ControlError
+from dorad.daemon.api import nodes
+from dorad.dataflow.load import load
+from tests.daemon.test_nothing_blocks import daemon as in_process
+from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, SOURCE, counting, seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
 
 
 def definition(folder: Path, **entry: object) -> Path:
@@ -126,6 +124,75 @@ def test_replacing_a_node_loses_and_doubles_nothing(dorad: Daemon, tmp_path: Pat
     assert numbers == list(range(len(numbers)))
     restarted = dorad.dora("restart", "flow")
     assert (restarted.returncode, "replaced node relay" in restarted.stderr) == (0, True)
+
+
+SLOW = """
+    import os, time
+    from dora import Node
+
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+    for event in Node():
+        pass
+"""
+
+
+def slow_to_start(folder: Path) -> Path:
+    """A dataflow whose start waits, until there is a file `go`, for the node `slow`."""
+    entries: list[dict[str, object]] = [
+        {"id": "source", "path": "source.py", "inputs": {"tick": "dora/timer/hz/50"}},
+        {"id": "spare", "path": "sink.py", "inputs": {"number": "source/number"}},
+        {"id": "other", "path": "sink.py", "inputs": {"number": "source/number"}},
+        {"id": "slow", "path": "slow.py"},
+    ]
+    entries[0]["outputs"] = ["number"]
+    for node in entries:
+        node["env"] = {"SEEN": str(folder / f"seen by {node['id']}")}
+    return write_flow(folder, entries, source=SOURCE, sink=SINK, slow=SLOW)
+
+
+def test_changes_wait_for_the_end_of_the_start(dorad: Daemon, tmp_path: Path) -> None:
+    started = dorad.dora_ok("start", slow_to_start(tmp_path), "--name", "flow", "--detach")
+    assert "dataflow started" in started
+    new = definition(tmp_path, id="new", path="sink.py", env={"SEEN": str(tmp_path / "new")})
+    commands = [
+        ("add", "--from-yaml", new),
+        ("connect", "source/number", "slow/number"),
+        ("disconnect", "source/number", "other/number"),
+        ("remove", "spare"),
+    ]
+    begun = [dorad.begin("node", *words) for words in commands]
+    try:
+        for process in begun:  # all wait
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+    finally:
+        (tmp_path / "go").touch()
+        said = [process.communicate(timeout=60) for process in begun]
+    assert [process.returncode for process in begun] == [0, 0, 0, 0], said
+    with dorad.client() as client:
+        assert {node.node for node in client.nodes()} == {"source", "other", "slow", "new"}
+        (flow,) = client.list()
+        assert len(client.info(flow.uuid).changes) == 4
+
+
+async def test_a_change_of_a_dataflow_that_does_not_come_up_says_which_node_it_waits_for(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("d")
+    monkeypatch.setattr(nodes, "STARTING_S", 2.0)
+    flow = load(slow_to_start(folder), environ={})
+    async with in_process(folder) as client:
+        started = await client.start(flow, name="flow")
+        await client.wait(started.uuid, until="spawned")
+        with pytest.raises(ControlError) as caught:
+            await client.disconnect("source/number", "other/number", dataflow="flow")
+        assert caught.value.code == "deadline"
+        assert "dataflow flow is still starting after 2 s: it waits for Node() in: " in str(
+            caught.value
+        )
+        assert "slow" in caught.value.message
+        await client.stop("flow", grace=0)
 
 
 def test_changes_that_make_no_sense_are_refused_and_change_nothing(

@@ -1,13 +1,12 @@
 """Types of ports under the daemon: they travel with the dataflow, and hold for what is changed."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.harness.daemon import Daemon, daemon
+from tests.harness.daemon import Daemon
 from tests.harness.flows import SOURCE, logged, write_flow
 
 pytestmark = pytest.mark.timeout(120)
@@ -23,12 +22,6 @@ OWN = """
 types:
   Reading: {arrow: Struct, fields: [{name: number, type: Int64}]}
 """
-
-
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
 
 
 def typed_flow(folder: Path, **top: object) -> Path:
@@ -62,20 +55,20 @@ def warnings(folder: Path, node: str) -> list[str]:
 
 
 def test_types_of_the_user_are_with_the_daemon_whatever_becomes_of_their_files(
-    dorad: Daemon, tmp_path: Path
+    own_daemon: Daemon, tmp_path: Path
 ) -> None:
-    dorad.dora_ok("start", typed_flow(tmp_path), "--name", "flow", "--detach")
-    dorad.until(lambda: warnings(tmp_path, "source") and warnings(tmp_path, "sink"))
+    own_daemon.dora_ok("start", typed_flow(tmp_path), "--name", "flow", "--detach")
+    own_daemon.until(lambda: warnings(tmp_path, "source") and warnings(tmp_path, "sink"))
     told = (
         "type mismatch: source/number -> sink/first: not acme/v1/Reading: "
         "expected Struct, found Int64"
     )
     assert warnings(tmp_path, "source") == warnings(tmp_path, "sink") == [told]
     shutil.rmtree(tmp_path / "types")
-    dorad.kill()
-    dorad.start()
-    dorad.dora_ok("node", "restart", "source")
-    dorad.until(lambda: len(warnings(tmp_path, "source")) > 1)
+    own_daemon.kill()
+    own_daemon.start()
+    own_daemon.dora_ok("node", "restart", "source")
+    own_daemon.until(lambda: len(warnings(tmp_path, "source")) > 1)
     assert set(warnings(tmp_path, "source")) == {told}
 
 

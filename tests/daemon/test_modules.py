@@ -1,21 +1,14 @@
 """A dataflow with modules runs, is kept and is changed as the nodes of its modules."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.harness.daemon import Daemon, daemon
+from tests.harness.daemon import Daemon
 from tests.harness.flows import counting, seen
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
 
 
 def in_a_module(folder: Path) -> Path:
@@ -31,24 +24,24 @@ def in_a_module(folder: Path) -> Path:
     return part
 
 
-def test_what_is_kept_needs_no_files_of_modules(dorad: Daemon, tmp_path: Path) -> None:
+def test_what_is_kept_needs_no_files_of_modules(own_daemon: Daemon, tmp_path: Path) -> None:
     folder = tmp_path / "flow"
     part = in_a_module(folder)
-    dorad.dora_ok("start", folder / "dataflow.yml", "--name", "flow", "--detach")
-    dorad.until(lambda: len(seen(folder)) > 20)
+    own_daemon.dora_ok("start", folder / "dataflow.yml", "--name", "flow", "--detach")
+    own_daemon.until(lambda: len(seen(folder)) > 20)
     part.unlink()
-    dorad.kill()
-    dorad.start()
-    with dorad.client() as client:
+    own_daemon.kill()
+    own_daemon.start()
+    with own_daemon.client() as client:
         nodes = client.nodes()
         assert sorted(node.node for node in nodes) == ["part.sink", "part.source"]
         assert client.status().adopted == 2
-    dorad.dora_ok("node", "restart", "part.source")
-    dorad.dora_ok("restart", "flow")
+    own_daemon.dora_ok("node", "restart", "part.source")
+    own_daemon.dora_ok("restart", "flow")
     mark = len(seen(folder))
-    dorad.until(lambda: len(seen(folder)) > mark + 20)
-    dorad.dora_ok("node", "disconnect", "part.source/number", "part.sink/number")
-    dorad.dora_ok("stop", "flow")
+    own_daemon.until(lambda: len(seen(folder)) > mark + 20)
+    own_daemon.dora_ok("node", "disconnect", "part.source/number", "part.sink/number")
+    own_daemon.dora_ok("stop", "flow")
 
 
 def test_a_module_cannot_be_added_to_what_runs(dorad: Daemon, tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.harness.daemon import Daemon, alive, daemon
+from tests.harness.daemon import Daemon, alive
 from tests.harness.flows import SINK, seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
@@ -49,12 +48,6 @@ HANGS = """
                 time.sleep(1000)
             return DoraStatus.CONTINUE
 """
-
-
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
 
 
 def operators() -> list[dict[str, Any]]:
@@ -185,17 +178,17 @@ def test_the_edge_between_operators_is_seen_and_can_be_listened_to(
 
 
 def test_operators_go_on_without_a_daemon_and_the_next_one_hears_of_their_end(
-    dorad: Daemon, tmp_path: Path
+    own_daemon: Daemon, tmp_path: Path
 ) -> None:
-    start(dorad, tmp_path)
+    start(own_daemon, tmp_path)
     (tmp_path / "counter.py").write_text("raise RuntimeError('is not loaded twice')")
-    pid = pid_of(dorad, "ops")
-    dorad.kill()
+    pid = pid_of(own_daemon, "ops")
+    own_daemon.kill()
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
-    dorad.start()
-    assert pid_of(dorad, "ops") == pid
-    with dorad.client() as client:
+    own_daemon.until(lambda: len(seen(tmp_path)) > mark + 20)
+    own_daemon.start()
+    assert pid_of(own_daemon, "ops") == pid
+    with own_daemon.client() as client:
         assert client.stop("flow").status == "finished"
     numbers = seen(tmp_path)
     assert numbers == list(range(1, len(numbers) + 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dorad.daemon import run as run_module
 from dorad.daemon.broker.sockets import own_socket
 from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.run import DataflowRun
@@ -105,13 +106,16 @@ async def test_the_time_to_stop_counts_from_the_start_of_the_dataflow(
     write(tmp_path, yaml, late=late)
     records: list[LogRecord] = []
     run = DataflowRun(
-        "id", context(tmp_path), guard, own_socket(), watch=records.extend, stop_after=2.0
+        "id", context(tmp_path), guard, own_socket(), watch=records.extend, stop_after=0.5
     )
     await run.run()
-    assert float(records[-1].message) >= 1.9
+    assert float(records[-1].message) >= 0.4
 
 
-async def test_a_start_that_takes_too_long_is_stopped(tmp_path: Path, guard: Guard) -> None:
+async def test_a_start_that_takes_too_long_is_stopped(
+    tmp_path: Path, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "START_S", 0.5)
     write(tmp_path, YAML, source="import time; time.sleep(3)", sink=SINK)
     run = DataflowRun("id", context(tmp_path), guard, own_socket(), stop_after=0.5)
     ended = await run.run()

@@ -12,7 +12,7 @@ import pytest
 
 from dorad.daemon import state as state_module
 from dorad.daemon.sparestate import take
-from dorad.daemon.state import KEPT_RESTARTS, Options, Row, State, StateError
+from dorad.daemon.state import Options, Row, State, StateError
 
 
 def never(text: str) -> None:
@@ -122,13 +122,12 @@ def test_sync_says_that_the_file_has_been_removed(tmp_path: Path) -> None:
     state.close()
 
 
-def test_forgetting_a_dataflow_forgets_its_params_and_restarts(tmp_path: Path) -> None:
+def test_forgetting_a_dataflow_forgets_its_params(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
     state.set_param("u1", "a", "gain", 1.5)
-    state.add_restart("u1", "a", 1.0, "exited with code 1")
     state.forget(["u1"])
-    assert (state.rows(), state.params("u1"), state.restarts("u1", "a")) == ([], {}, [])
+    assert (state.rows(), state.params("u1")) == ([], {})
     state.close()
 
 
@@ -146,14 +145,59 @@ def test_params_keep_their_json_types(tmp_path: Path) -> None:
     state.close()
 
 
-def test_the_restart_history_is_bounded(tmp_path: Path) -> None:
-    state = State(tmp_path / "state.db", never)
-    state.put(row())
-    for at in range(KEPT_RESTARTS + 5):
-        state.add_restart("u1", "a", float(at), "exited with code 1")
-    found = state.restarts("u1", "a")
-    assert (len(found), found[0][0]) == (KEPT_RESTARTS, 5.0)
-    state.close()
+VERSION_1 = """
+CREATE TABLE dataflow (
+    uuid TEXT PRIMARY KEY, name TEXT, path TEXT NOT NULL, original TEXT NOT NULL,
+    descriptor TEXT NOT NULL, options TEXT NOT NULL, log_dir TEXT NOT NULL,
+    status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL,
+    results TEXT NOT NULL DEFAULT '[]', failures TEXT NOT NULL DEFAULT '[]',
+    snapshot TEXT NOT NULL DEFAULT '{}'
+) STRICT, WITHOUT ROWID;
+CREATE TABLE node (
+    dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
+    pid INTEGER, started_at REAL, restarts INTEGER NOT NULL, last_exit TEXT,
+    PRIMARY KEY (dataflow, node)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE restart (
+    dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
+    at REAL NOT NULL, why TEXT NOT NULL
+) STRICT;
+CREATE INDEX restart_by_dataflow ON restart (dataflow, node, at);
+CREATE TABLE param (
+    dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
+    key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (dataflow, node, key)
+) STRICT, WITHOUT ROWID;
+INSERT INTO dataflow
+    (uuid, name, path, original, descriptor, options, log_dir, status, started_at)
+    VALUES ('u1', 'camera', '/f.yml', '{}', '{}', '{}', '/out/u1', 'running', 1);
+INSERT INTO node VALUES ('u1', 'a', 1, 2.0, 3, NULL);
+INSERT INTO restart VALUES ('u1', 'a', 1.0, 'exited with code 1');
+INSERT INTO param VALUES ('u1', 'a', 'gain', '1.5');
+PRAGMA user_version = 1;
+"""
+VERSION_2 = VERSION_1.replace(
+    "snapshot TEXT NOT NULL DEFAULT '{}'",
+    "snapshot TEXT NOT NULL DEFAULT '{}', enabled INTEGER NOT NULL DEFAULT 0",
+).replace("user_version = 1", "user_version = 2")
+
+
+@pytest.mark.parametrize("layout", [VERSION_1, VERSION_2])
+def test_the_file_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "state.db"
+    database = apsw.Connection(str(path))
+    database.execute(layout)
+    database.close()
+    for _ in range(2):
+        state = State(path, never)
+        (found,) = state.rows()
+        assert (found.uuid, found.name, found.enabled) == ("u1", "camera", False)
+        assert state.params("u1") == {"a": {"gain": 1.5}}
+        state.put(found)
+        state.close()
+    database = apsw.Connection(str(path))
+    tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    database.close()
+    assert tables == [("dataflow",), ("param",)]
 
 
 @pytest.mark.parametrize("damage", ["garbage", "half", "version", "json", "shape", "utf8", "other"])

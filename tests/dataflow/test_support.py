@@ -36,6 +36,7 @@ def test_the_line_reads_well() -> None:
     [
         ("hub: x@1", "hub"),
         ("ros2: {topic: a, message_type: x/A}\noutputs: [o]", "ros2"),
+        ("ros2: whatever it says", "ros2"),
     ],
 )
 def test_kinds_without_behaviour(keys: str, key: str) -> None:

@@ -201,3 +201,14 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@contextmanager
+def emptied(found: Daemon) -> Iterator[Daemon]:
+    """Lend one daemon to several tests: nothing runs, and nothing is listed, after each."""
+    yield found
+    with found.client() as client:
+        for flow in client.list():
+            if flow.status in ("starting", "running", "stopping"):
+                client.stop(flow.uuid, force=True)
+        client.clean()

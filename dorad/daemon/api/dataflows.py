@@ -99,7 +99,9 @@ class DataflowMethods:
         self._registry.stop(record, grace=params.grace, force=params.force)
         grace = GRACE_S if params.grace is None else params.grace
         if not await record.bell.until(lambda: not record.running, grace * 1.5 + END_SLACK_S):
-            raise ControlError("deadline", f"dataflow {record.name or record.uuid} does not end")
+            hint = None if params.force else "`dora stop --force` kills its nodes"
+            text = f"dataflow {record.name or record.uuid} does not end"
+            raise ControlError("deadline", text, hint)
 
     async def restart(self, _call: Call, params: m.Stop) -> m.Restarted:
         """Stop a dataflow and start it again as it was at last."""

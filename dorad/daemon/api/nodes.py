@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.limits import STARTING_S
 from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 RESTART_GRACE_S = 5.0
 STOP_GRACE_S = 10.0
+
+_NOT_READY = ("starting", "restarting")
+
+_log = logging.getLogger(__name__)
 
 
 class NodeMethods:
@@ -68,6 +74,7 @@ class NodeMethods:
     async def add(self, _call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow."""
         record, run, _ = self._registry.find_run(params.dataflow)
+        await _until_started(record)
         async with record.changing:
             after = _changed(record, lambda flow: topology.add_node(flow, params.definition))
             with _refusals():
@@ -78,6 +85,7 @@ class NodeMethods:
         """Stop a node and take it out of its dataflow."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
+        await _until_started(record)
         async with record.changing:
             after = _changed(record, lambda flow: topology.remove_node(flow, params.node))
             with _refusals():
@@ -88,6 +96,7 @@ class NodeMethods:
         """Put another node in the place of one."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
+        await _until_started(record)
         async with record.changing:
             after = _changed(
                 record, lambda flow: topology.replace_node(flow, params.node, params.definition)
@@ -106,6 +115,7 @@ class NodeMethods:
     async def connect(self, _call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
         record, run, _ = self._registry.find_run(params.dataflow)
+        await _until_started(record)
         async with record.changing:
             after = _changed(
                 record,
@@ -118,6 +128,7 @@ class NodeMethods:
     async def disconnect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
         """Take an edge away."""
         record, run, _ = self._registry.find_run(params.dataflow)
+        await _until_started(record)
         async with record.changing:
             after = _changed(
                 record, lambda flow: topology.disconnect(flow, params.source, params.target)
@@ -187,6 +198,33 @@ def _refusals() -> Iterator[None]:
 
 def _grace(given: float | None, default: float) -> float:
     return default if given is None else given
+
+
+async def _until_started(record: Record) -> None:
+    """Wait until all nodes of a dataflow that is just being started are ready.
+
+    Raises:
+        ControlError: with code `deadline`, if some are not ready in time.
+    """
+    _log.debug("a change of dataflow %s, which is %s", record.uuid, record.status)
+    if await record.bell.until(lambda: record.status != "starting", STARTING_S):
+        return
+    raise ControlError(
+        "deadline",
+        f"dataflow {record.name or record.uuid} is still starting after {STARTING_S:g} s: "
+        f"{_awaited(record)}",
+        "try again when it runs; `dora logs` shows what its nodes print",
+    )
+
+
+def _awaited(record: Record) -> str:
+    """Return what a start waits for, in words."""
+    if record.run is None or record.dataflow is None:
+        return "its nodes are not ready"
+    views = record.run.statuses()
+    spawned = [node.id for node in record.dataflow.nodes if not node.is_dynamic]
+    waited = [name for name in spawned if name in views and views[name].status in _NOT_READY]
+    return f"it waits for Node() in: {', '.join(waited)}" if waited else "its nodes are not ready"
 
 
 def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow:

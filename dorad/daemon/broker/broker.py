@@ -150,18 +150,8 @@ class Broker(Telling, Seeing):
         desk.store.drop(desk.name("listener"))
         for node_id in desk.boxes:
             desk.store.drop(desk.name("box", node_id))
-        await self._let_go(unlink=True)
-
-    async def let_go(self) -> None:
-        """Leave everything to the next daemon: nodes notice nothing."""
-        self._desk.store = NoStore()
-        self._members.deaf = True
-        await self._let_go(unlink=False)
-
-    async def _let_go(self, *, unlink: bool) -> None:
-        desk = self._desk
         self.on_change = lambda: None
-        self._lobby.close(unlink=unlink)
+        self._lobby.close()
         self._rewiring.close()
         self._members.close()
         for box in desk.boxes.values():
@@ -353,7 +343,8 @@ class Broker(Telling, Seeing):
         Raises:
             OSError: /dev/shm is full.
         """
-        edges = [
-            e for e in self._desk.edges if e.daemon and (e.source, e.output) == (node_id, output)
-        ]
-        self._emitter.emit(edges, text)
+        self._emitter.emit(self._desk.edges.printed(node_id, output), text)
+
+    def has_receivers(self, node_id: str, output: str) -> bool:
+        """Return whether anything receives an output that carries what a node prints or logs."""
+        return bool(self._desk.edges.printed(node_id, output))

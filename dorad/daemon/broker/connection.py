@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -24,6 +25,8 @@ MAX_BACKLOG = 512
 
 TURN = 64
 """Packets that one node may say before the others are listened to again."""
+
+_log = logging.getLogger(__name__)
 
 
 class Connection:
@@ -137,6 +140,7 @@ class Connection:
         """Send a packet, now or as soon as the node reads; after the end it goes nowhere."""
         if self.closed:
             return
+        _log.debug("to process %d: %s, %d descriptors", self.pid, kind, len(fds))
         if not self._backlog and self._deliver(kind, fields, fds):
             return
         if len(self._backlog) == MAX_BACKLOG:
@@ -175,6 +179,7 @@ class Connection:
         """End the connection."""
         if self.closed:
             return
+        _log.debug("connection of process %d closes: %s", self.pid, reason)
         self.closed = True
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())

@@ -78,6 +78,7 @@ class EdgeTable:
     def __init__(self) -> None:
         self._all: list[Edge] = []
         self._into: dict[tuple[str, str], list[Edge]] = {}
+        self._printed: dict[tuple[str, str], list[Edge]] = {}
         self.leaving: list[Edge] = []
         """Those over which nothing is sent any more, while what is queued may still be taken."""
 
@@ -88,19 +89,19 @@ class EdgeTable:
         """Add an edge; one that is there already stays once."""
         if edge not in self._all:
             self._all.append(edge)
-            self._into.clear()
+            self._forget_indexes()
 
     def remove(self, edge: Edge) -> None:
         """Remove an edge; it need not be there."""
         if edge in self._all:
             self._all.remove(edge)
-            self._into.clear()
+            self._forget_indexes()
 
     def block(self, edge: Edge, blocking: bool) -> Edge:
         """Let the edge's producer wait for room from now on, or not; return it as it is now."""
         changed = edge._replace(blocking=blocking)
         self._all[self._all.index(edge)] = changed
-        self._into.clear()
+        self._forget_indexes()
         return changed
 
     def pushed_by(self, producer: str) -> list[Edge]:
@@ -122,6 +123,18 @@ class EdgeTable:
             for edge in self._all:
                 self._into.setdefault((edge.consumer, edge.input), []).append(edge)
         return self._into.get((consumer, input_id), [])
+
+    def printed(self, source: str, output: str) -> list[Edge]:
+        """Return the edges over which the daemon sends what a node prints or logs as an output."""
+        if not self._printed:
+            for edge in self._all:
+                if edge.daemon:
+                    self._printed.setdefault((edge.source, edge.output), []).append(edge)
+        return self._printed.get((source, output), [])
+
+    def _forget_indexes(self) -> None:
+        self._into.clear()
+        self._printed.clear()
 
 
 def edge_of(dataflow: Dataflow, consumer: str, item: Input, ring: str) -> Edge | None:

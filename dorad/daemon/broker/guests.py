@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Targets = tuple[tuple[str, str], ...]
 """Inputs, as (node, input)."""
+
+_log = logging.getLogger(__name__)
 
 
 class Guests:
@@ -60,6 +63,7 @@ class Guests:
             box.close()
             raise ValueError(f"there is a guest {guest_id!r} already")
         desk.boxes[guest_id] = box
+        _log.debug("guest %s joins, receives %s, sends %s", guest_id, items, outputs)
         try:
             self._wire(node, outputs)
         except BaseException:
@@ -89,6 +93,7 @@ class Guests:
         box = desk.boxes.get(guest_id)
         if box is None or not is_guest(guest_id):
             return
+        _log.debug("guest %s leaves", guest_id)
         connection = desk.connections.pop(guest_id, None)
         if connection is not None:
             # It looks at its socket when this word moves, and finds that it has ended.

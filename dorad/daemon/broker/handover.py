@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ LOOK_S = 0.02
 
 CALM_LOOKS = 25
 """Looks in a row that must find next to nothing queued for a new process: half a second."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -105,6 +108,7 @@ class Handovers:
         finally:
             desk.dataflow = before
         self._open[node_id] = handover
+        _log.debug("node %s: a handover begins, new rings: %s", node_id, handover.fresh)
         self._stop_settling(node_id)
         self._block(node_id)
 
@@ -157,6 +161,7 @@ class Handovers:
 
     def old_is_done(self, node_id: str) -> None:
         """Take note that the old process neither sends nor receives any more."""
+        _log.debug("node %s: the old process is done", node_id)
         handover = self._open[node_id]
         handover.free = True
         self._swap_if_free(node_id, handover)
@@ -168,6 +173,7 @@ class Handovers:
     def _swap(self, node_id: str, handover: _Handover, new: Connection | None) -> None:
         desk = self._desk
         box = desk.boxes[node_id]
+        _log.debug("node %s: process %s takes over", node_id, "none" if new is None else new.pid)
         handover.swapped = True
         handover.parked = None
         old = handover.old
@@ -219,6 +225,7 @@ class Handovers:
             handover.unattended = False
             self._swap(node_id, handover, None if parked is None or parked.hung_up() else parked)
         del self._open[node_id]
+        _log.debug("node %s: the handover ends, done: %s", node_id, handover.swapped)
         if handover.swapped:
             self._settle(node_id, self._received(node_id), SETTLE_S)
             return node_id in self._desk.connections
@@ -258,6 +265,7 @@ class Handovers:
         behind = any(box.counters(name).queued > 1 for name in rings)
         calm = calm + 1 if there and begun and not behind else 0
         if left <= 0 or calm == CALM_LOOKS:
+            _log.debug("node %s: queue policies hold again, %.3g s before time", node_id, left)
             self.restore_policies(node_id)
             if not there:
                 self._vacate(node_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from dorad.node.protocol import Packet, ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 class Lobby:
@@ -59,14 +62,13 @@ class Lobby:
         asyncio.get_running_loop().add_reader(server.fileno(), self._accept)
         return server.fileno()
 
-    def close(self, *, unlink: bool = True) -> None:
+    def close(self) -> None:
         """Accept nobody any more, and end the connections that have said nothing."""
         if self._server is not None:
             asyncio.get_running_loop().remove_reader(self._server.fileno())
             self._server.close()
             self._server = None
-            if unlink:
-                self._path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
         for connection in list(self._strangers):
             connection.close("the dataflow has ended")
 
@@ -86,6 +88,7 @@ class Lobby:
         sock.setblocking(False)
         connection = Connection(sock, self._heard, self._ended)
         uid = connection.uid
+        _log.debug("process %d of user %d connects", connection.pid, uid)
         if uid not in (0, os.getuid()) and not (self._admits and self._admits(uid)):
             connection.close("another user's process")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 from dorad.daemon.broker.edges import is_guest
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_NOTE = 1000
 """Characters of what a node wants the user to know."""
+
+_log = logging.getLogger(__name__)
 
 
 class BrokerListener(Protocol):
@@ -63,8 +66,6 @@ class Members:
         self._introductions = introductions
         self._changed = changed
         self._noted = noted
-        self.deaf = False
-        """Whether connections end because the daemon lets go of them, and nodes live on."""
         self._watch = PidWatch(self._process_ended)
         self._extensions = Extensions(desk)
         self._departed: dict[str, Mailbox] = {}
@@ -81,6 +82,7 @@ class Members:
         refusal = self._refusal(node_id, packet)
         if refusal is None and node_id in self.handovers:
             if self.handovers.park(node_id, connection):
+                _log.debug("process %d waits for the place of node %s", connection.pid, node_id)
                 self._listener.on_waiting(node_id, connection.pid)
                 self._changed()
                 return
@@ -89,6 +91,7 @@ class Members:
             pid = self._desk.connections[node_id].pid
             refusal = f"node {node_id!r} is already attached, as process {pid}"
         if refusal is not None:
+            _log.debug("process %d is refused as %.80r: %s", connection.pid, node_id, refusal)
             connection.send("refused", {"error": refusal})
             connection.close("refused")
             return
@@ -110,6 +113,7 @@ class Members:
         if self._desk.boxes[node_id].node.is_dynamic:
             self._watch.add(connection.pid, node_id)
         self.revive_operators(node_id)
+        _log.debug("process %d is node %s", connection.pid, node_id)
         self._desk.welcome(node_id, connection)
         self._inform(node_id)
         self._changed()
@@ -121,6 +125,7 @@ class Members:
 
     def adopt(self, node_id: str) -> None:
         """Tell a node that was another daemon's all that holds now."""
+        _log.debug("node %s goes on under this daemon", node_id)
         desk = self._desk
         connection = desk.connections[node_id]
         if desk.boxes[node_id].node.is_dynamic:
@@ -143,6 +148,7 @@ class Members:
         node_id = self._desk.node_of(connection)
         if node_id is None:
             raise ProtocolError(f"a {packet.kind!r} before the welcome")
+        _log.debug("from node %s: %.40r", node_id, packet.kind)
         match packet.kind:
             case "ready":
                 self._ready(node_id, connection)
@@ -204,8 +210,6 @@ class Members:
     def ended(self, connection: Connection) -> None:
         """Take note that a connection is gone."""
         desk = self._desk
-        if self.deaf:
-            return
         if connection.kept_as is not None:
             desk.store.drop(connection.kept_as)
         waiting = self.handovers.parked(connection)
@@ -215,6 +219,7 @@ class Members:
         node_id = desk.node_of(connection)
         if node_id is None:
             return
+        _log.debug("node %s has lost its process %d", node_id, connection.pid)
         del desk.connections[node_id]
         self._changed()
         if node_id in self.handovers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 QUESTIONS = frozenset({"grow", "ext_store", "ext_load", "ext_drop", "ext_drain"})
 """Packets that a node sends again to a new daemon, if it still waits for the answer."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -53,7 +56,9 @@ def restore_boxes(desk: Desk, kept: Kept) -> list[Edge]:
     found = kept.take(desk.name("box") + "/")
     for node in desk.dataflow.nodes:
         descriptors = found.pop(node.id, ())
-        if node.id in boxes and len(descriptors) == 3:
+        kept_box = node.id in boxes and len(descriptors) == 3
+        _log.debug("mailbox of node %s: %s", node.id, "kept" if kept_box else "made anew")
+        if kept_box:
             desk.boxes[node.id] = Mailbox.adopt(node, descriptors, boxes[node.id])
         else:
             close_all(descriptors)
@@ -137,6 +142,7 @@ def restore_connections(desk: Desk, lobby: Lobby, kept: Kept) -> dict[str, Conne
         sent = max(box.mail, box.seen)
         connection = lobby.take_in(socket.socket(fileno=found[name][0]), sent)
         connection.kept_as = desk.name("conn", name)
+        _log.debug("connection of node %s to process %d is kept", node_id, connection.pid)
         if node_id in desk.connections:
             connection.sent = 0
             parked[node_id] = connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ SWEEP_S = 0.05
 
 Mark = tuple["Connection", int] | None
 """Until when somebody may not know yet: so many packets must be read from that connection."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -62,12 +65,14 @@ class Rewiring:
 
     def connect(self, edge: Edge) -> None:
         """Let the producer of an edge push into its ring from now on."""
+        _log.debug("edge added: %s", edge)
         self._desk.edges.add(edge)
         self._introductions.peer(edge.producer, edge.consumer)
         self._introductions.edges_of(edge.producer, {edge.output})
 
     def disconnect(self, edge: Edge) -> None:
         """Let nothing more be pushed over an edge; its ring stays."""
+        _log.debug("edge removed: %s", edge)
         edges = self._desk.edges
         edges.remove(edge)
         self._introductions.edges_of(edge.producer, {edge.output})
@@ -133,6 +138,7 @@ class Rewiring:
             self._forget(leaving)
         if not self._knows(leaving.consumer, leaving.reader):
             return False
+        _log.debug("ring %s of node %s is free again", leaving.ring, leaving.consumer)
         box.recycle(leaving.ring)
         return True
 
@@ -144,11 +150,6 @@ class Rewiring:
         edges.leaving.remove(edge)
         if edge.consumer not in {other.consumer for other in edges.reached_by(edge.producer)}:
             self._samples.hide_of(edge.producer, edge.consumer)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no ring is on its way out."""
-        return not self._leaving
 
     def close(self) -> None:
         """Look after nothing any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ REAP_S = 1.0
 
 SKIPPED = 4096
 """Numbers left out by a new daemon: what it knows of the last one may be a little old."""
+
+_log = logging.getLogger(__name__)
 
 
 class Samples:
@@ -56,6 +59,7 @@ class Samples:
             # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.
             memory = await asyncio.to_thread(create.create, size)
         except OSError as error:
+            _log.debug("no segment of %d bytes for node %s: %s", size, node_id, error)
             if desk.connection(node_id) is connection:
                 desk.send(node_id, "full", {"error": str(error), "ask": ask})
             return
@@ -79,6 +83,7 @@ class Samples:
 
     def _add(self, owner: str, pid: int, memory: int) -> int:
         number = self._segments.add(owner, pid, memory)
+        _log.debug("segment %d for %s, process %d", number, owner, pid)
         desk = self._desk
         desk.store.store(self._name(Segment(number, owner, pid, memory)), (memory,))
         # Subscribers hear of it before its owner can put anything into it.
@@ -155,6 +160,7 @@ class Samples:
         return self._desk.name("segment", str(number), owner, str(pid))
 
     def _dropped(self, segment: Segment) -> None:
+        _log.debug("segment %d of %s is dropped", segment.number, segment.owner)
         self._desk.store.drop(self._name(segment))
         heads = segment.heads or {}
         for consumer in sorted(self._consumers(segment.owner) | {key.node for key in heads}):

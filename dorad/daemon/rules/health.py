@@ -47,16 +47,17 @@ class Health:
 
 def health_after(
     before: Health | None, vitals: Vitals, now: float, *, halted: bool = False
-) -> Health | None:
-    """Return what is known after a look at a node; None while it has no `Node`.
+) -> Health:
+    """Return what is known after a look at a node that has called `Node()`.
 
-    A node is well if its pulse has moved since the last look, or if it is at rest: waiting for
+    One that has dropped its `Node` is not well: nothing will be heard of it but its end. Any other
+    is well if its pulse has moved since the last look, or if it is at rest: waiting for
     input with nothing queued, not halted by a signal, and having read all that the daemon has
     told it. Whoever looks sends it a packet now and then, since only an answer proves that a node
     at rest would wake.
     """
-    if not vitals.connected:
-        return None
+    if before is not None and not vitals.connected:
+        return before
     if before is None or vitals.pulse != before.pulse or (at_rest(vitals) and not halted):
         return Health(vitals.pulse, now)
     return before

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from dorad.dataflow.model import LogSource, NodeOutput
+from dorad.dataflow.model import LogSource
 from dorad.logs.filter import LogFilter
 from dorad.logs.format import log_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from dorad.dataflow.model import Dataflow, Node
     from dorad.logs.nodelog import Batch
@@ -37,12 +37,12 @@ class Watcher(NamedTuple):
 class Routes:
     """Where the lines of one node go."""
 
-    raw: tuple[Place, ...] = ()
-    """Every line, as text with its newline."""
-    logs: tuple[Place, ...] = ()
-    """Every line that `min_log_level` lets through, as a JSON `LogMessage`."""
+    raw: str | None = None
+    """The output that sends every line, as text with its newline."""
+    logs: str | None = None
+    """The output that sends what `min_log_level` lets through, each as a JSON `LogMessage`."""
     watchers: tuple[Watcher, ...] = ()
-    """The same, if it is grave enough for the input."""
+    """Inputs that get the same, if it is grave enough for them."""
 
     def __bool__(self) -> bool:
         return bool(self.raw or self.logs or self.watchers)
@@ -53,57 +53,23 @@ def routes_of(dataflow: Dataflow) -> dict[str, Routes]:
 
     A `dora/logs` input never gets the lines of its own node, whatever it asks for.
     """
-    outputs = {
-        (node.id, output)
-        for node in dataflow.nodes
-        for output in (node.logging.send_stdout_as, node.logging.send_logs_as)
-    }
     listening = [
         (Place(node.id, entry.id), entry.source)
         for node in dataflow.nodes
         for entry in node.all_inputs
         if isinstance(entry.source, LogSource)
-        or (
-            isinstance(entry.source, NodeOutput)
-            and (entry.source.node, entry.source.output) in outputs
-        )
     ]
     found = {node.id: _routes(node, listening) for node in dataflow.nodes}
     return {node: routes for node, routes in found.items() if routes}
 
 
-def _routes(source: Node, listening: Iterable[tuple[Place, object]]) -> Routes:
-    raw: list[Place] = []
-    logs: list[Place] = []
-    watchers: list[Watcher] = []
-    for place, origin in listening:
-        match origin:
-            case NodeOutput(source.id, output):
-                if output == source.logging.send_stdout_as:
-                    raw.append(place)
-                if output == source.logging.send_logs_as:
-                    logs.append(place)
-            case LogSource(level, wanted):
-                if place.node != source.id and wanted in (None, source.id):
-                    watchers.append(Watcher(place, LogFilter(level) if level else LogFilter()))
-    return Routes(tuple(raw), tuple(logs), tuple(watchers))
-
-
-def deliveries(routes: Routes, batch: Batch, dataflow_id: str) -> Iterator[tuple[Place, str]]:
-    """Yield each message that a batch of lines becomes, in the order of the lines."""
-    if routes.raw:
-        for line in batch.raw:
-            text = line.decode("utf-8", "replace") + "\n"
-            for place in routes.raw:
-                yield place, text
-    if not routes.logs and not routes.watchers:
-        return
-    for record in batch.records:
-        places = [*routes.logs, *(w.place for w in routes.watchers if w.level.passes(record))]
-        if places:
-            text = log_message(record, dataflow_id)
-            for place in places:
-                yield place, text
+def _routes(source: Node, listening: Iterable[tuple[Place, LogSource]]) -> Routes:
+    watchers = tuple(
+        Watcher(place, LogFilter(wanted.level) if wanted.level else LogFilter())
+        for place, wanted in listening
+        if place.node != source.id and wanted.node in (None, source.id)
+    )
+    return Routes(source.logging.send_stdout_as, source.logging.send_logs_as, watchers)
 
 
 class Emitter(Protocol):
@@ -111,6 +77,12 @@ class Emitter(Protocol):
 
     def emit(self, node_id: str, input_id: str, text: str) -> None:
         """Put one string into an input."""
+
+    def emit_output(self, node_id: str, output: str, text: str) -> None:
+        """Send one string to all that receive an output."""
+
+    def has_receivers(self, node_id: str, output: str) -> bool:
+        """Return whether anything receives an output that the daemon feeds."""
 
 
 @dataclass(slots=True)
@@ -126,11 +98,31 @@ class Router:
         self.routes = routes_of(dataflow)
 
     def route(self, batch: Batch) -> None:
-        """Send what a batch of lines becomes."""
+        """Send each message that a batch of lines becomes, in the order of the lines.
+
+        Whoever subscribes to an output while the dataflow runs gets them, too.
+        """
         routes = self.routes.get(batch.node)
-        if routes is not None:
-            for place, text in deliveries(routes, batch, self.dataflow_id):
-                self.emitter.emit(place.node, place.input, text)
+        if routes is None:
+            return
+        emitter, node = self.emitter, batch.node
+        raw, logs = (
+            output if output and emitter.has_receivers(node, output) else None
+            for output in (routes.raw, routes.logs)
+        )
+        if raw:
+            for line in batch.raw:
+                emitter.emit_output(node, raw, line.decode("utf-8", "replace") + "\n")
+        if not logs and not routes.watchers:
+            return
+        for record in batch.records:
+            places = [watcher.place for watcher in routes.watchers if watcher.level.passes(record)]
+            if logs or places:
+                text = log_message(record, self.dataflow_id)
+                if logs:
+                    emitter.emit_output(node, logs, text)
+                for place in places:
+                    emitter.emit(place.node, place.input, text)
 
 
 def printed_outputs(node: Node) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 STARTUP_S = 30.0
 """Seconds that a replacement has for calling `Node()`, unless its `startup_timeout` says more."""
+
+_log = logging.getLogger(__name__)
 
 
 class Commands:
@@ -87,6 +90,7 @@ class Commands:
         self._refuse_if_stopping()
         if name in shared.nodes:
             raise CommandError("exists", f"the dataflow has a node {name} already")
+        _log.debug("node %s is being added", name)
         run = shared.nodes[name] = NodeRun(node, busy="added", apart=True)
         try:
             await self._make_mailbox(node, dataflow)
@@ -195,6 +199,7 @@ class Commands:
     def connect(self, consumer: str, entry: Input, dataflow: Dataflow) -> None:
         """Add an input to a node; `dataflow` is the dataflow with it."""
         self._refuse_if_stopping()
+        _log.debug("node %s gets the input %s", consumer, entry)
         run = self._node(consumer)
         if run.result is not None or self._shared.life.flow.has_drained(consumer):
             raise CommandError("refused", f"node {consumer} takes no more input: it is ending")
@@ -207,6 +212,7 @@ class Commands:
     def disconnect(self, consumer: str, input_id: str, dataflow: Dataflow) -> None:
         """Take an input away from a node; `dataflow` is the dataflow without it."""
         self._refuse_if_stopping()
+        _log.debug("node %s loses the input %s", consumer, input_id)
         self._node(consumer)
         self._shared.broker.remove_edge(consumer, input_id)
         self._changed(dataflow)
@@ -248,6 +254,7 @@ class Commands:
         run = self._node(name)
         if run.busy:
             raise CommandError("busy", f"node {name} is just being {run.busy}")
+        _log.debug("node %s is being %s", name, word)
         run.busy = word
         try:
             yield run
@@ -276,6 +283,7 @@ class Commands:
         shared, name, loop = self._shared, run.node.id, asyncio.get_running_loop()
         begun = loop.time()
         for rung in ladder(grace):
+            _log.debug("node %s, process %d: %s at %g s", name, process.pid, rung.step, rung.after)
             left = begun + rung.after - loop.time()
             if await shared.bell.until(lambda: run.process is not process, left):
                 return

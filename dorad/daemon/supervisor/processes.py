@@ -122,7 +122,6 @@ class Launcher:
         self._marker = marker
         self._note = note or (lambda node, text: log.say("warn", node, text))
         self._tags: set[str] = set()
-        self._captures: set[Capture] = set()
 
     async def start(self, node: Node, node_config: str, restart_count: int = 0) -> NodeProcess:
         """Start the process of `node`; a node whose path is a URL is downloaded first.
@@ -187,12 +186,6 @@ class Launcher:
         capture = Capture(out, err, staged, log, adopted=True, unit=process.unit)
         return self._made(process, capture, tag)
 
-    def leave(self) -> None:
-        """Let go of all pipes without reading on: another daemon will."""
-        for capture in self._captures:
-            capture.leave()
-        self._captures.clear()
-
     async def _command(self, node: Node, node_config: str) -> Command:
         downloaded = None
         if node.kind is NodeKind.URL and node.path is not None:
@@ -231,13 +224,7 @@ class Launcher:
         return memory
 
     def _made(self, process: Process, capture: Capture, tag: str) -> NodeProcess:
-        self._captures.add(capture)
-
-        def ended() -> None:
-            self._captures.discard(capture)
-            self._forget(tag)
-
-        return NodeProcess(process, capture, capture.tail, ended)
+        return NodeProcess(process, capture, capture.tail, lambda: self._forget(tag))
 
     def _forget(self, tag: str) -> None:
         self._tags.discard(tag)

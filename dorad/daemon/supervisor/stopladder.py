@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import signal
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.daemon.supervisor.shared import Shared
+
+_log = logging.getLogger(__name__)
 
 
 class StopLadder:
@@ -42,6 +45,7 @@ class StopLadder:
             while (left := self._due[step] - loop.time()) > 0:
                 await self._shared.bell.wait(None if math.isinf(left) else left)
             seconds = self._due[step] - self._begun
+            _log.debug("stop ladder: %s after %.3g s", step, seconds)
             if step is Step.TERMINATE:
                 self._terminate(seconds)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ then also whether it failed; or after this time, if it lives on."""
 
 PATIENCE_S = 10.0
 """Seconds after which the user is told for which nodes the start is waiting."""
+
+_log = logging.getLogger(__name__)
 
 
 class Supervisor:
@@ -86,6 +89,11 @@ class Supervisor:
     def dataflow(self) -> Dataflow:
         """The dataflow as it is now."""
         return self._life.dataflow
+
+    async def until_opened(self, seconds: float) -> float | None:
+        """Wait for the barrier to open; return when it did, None if it has not within so long."""
+        await self._shared.bell.until(lambda: self.opened_at is not None, seconds)
+        return self.opened_at
 
     @property
     def results(self) -> list[Result]:
@@ -202,6 +210,7 @@ class Supervisor:
         if force:
             self.kill("was killed on request")
             return
+        _log.debug("asked to stop, grace %s", grace)
         if grace is not None and (not self._life.stopping or grace < self._grace):
             self._grace = grace
         self._carry_out(self._life.stop())
@@ -210,6 +219,7 @@ class Supervisor:
 
     def kill(self, why: str) -> None:
         """Kill every node at once; `why` goes on after a node's name: `was killed, because ...`."""
+        _log.debug("every node is killed: %s", why)
         self._shared.killing = why
         for node in self._life.running:
             self._nodes[node].forced = self._nodes[node].forced or why
@@ -281,6 +291,7 @@ class Supervisor:
 
     def on_connected(self, node_id: str, pid: int) -> None:
         """Take note that a node called `Node()`."""
+        _log.debug("node %s called Node() in process %d", node_id, pid)
         run = self._nodes[node_id]
         run.no_longer_lingers()  # one process may make a second Node
         run.connected = True
@@ -300,6 +311,7 @@ class Supervisor:
 
     def on_outputs_done(self, node_id: str) -> None:
         """Take note that a node dropped its `Node`."""
+        _log.debug("node %s dropped its Node", node_id)
         run = self._nodes.get(node_id)
         if self._shared.finished or run is None:
             return
@@ -323,7 +335,9 @@ class Supervisor:
 
         Not if another process may follow: that one feeds the same consumers.
         """
-        if run.successor is None and not self._may_follow(run):
+        follows = self._may_follow(run)
+        _log.debug("node %s outlives its Node; another may follow: %s", run.node.id, follows)
+        if run.successor is None and not follows:
             self._carry_out(self._life.outputs_done(run.node.id))
 
     def _may_follow(self, run: NodeRun) -> bool:
@@ -332,6 +346,7 @@ class Supervisor:
 
     def on_disconnected(self, node_id: str) -> None:
         """Take note that the socket of a node is gone."""
+        _log.debug("node %s hung up", node_id)
         run = self._nodes.get(node_id)
         if run is not None and run.node.is_dynamic:
             run.connected, run.pid = False, None
@@ -344,6 +359,7 @@ class Supervisor:
         """Do what was decided."""
         broker, todo = self.broker, list(todo)
         for action in todo:
+            _log.debug("decided: %r", action)
             match action:
                 case actions.OpenBarrier():
                     self.opened_at = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import signal
 import time
@@ -32,6 +33,8 @@ BREATH_S = 0.1
 
 RETRY_S = 1.0
 """Least delay after a process that could not even be started; there is nothing to slow that."""
+
+_log = logging.getLogger(__name__)
 
 
 class Tender:
@@ -94,6 +97,7 @@ class Tender:
         if self._shared.killing:
             run.forced = self._shared.killing
             process.signal(signal.SIGKILL)
+        _log.debug("node %s runs as process %d, restarts: %d", name, process.pid, run.restarts)
         exit_ = await process.wait()
         while (successor := run.successor) is not None:
             exit_ = await self._hand_over(run, successor, exit_)
@@ -124,6 +128,7 @@ class Tender:
     async def _hand_over(self, run: NodeRun, successor: Started, exit_: Exit) -> Exit:
         """Let the process that waits take the place of the one that ended; return its end."""
         shared, name = self._shared, run.node.id
+        _log.debug("node %s: process %d follows", name, successor.pid)
         words, connected, api_pid = describe(exit_), run.successor_connected, run.api_pid
         run.gone(words)
         run.successor = None
@@ -150,6 +155,7 @@ class Tender:
             culprit=culprit if culprit != name else None,
         )
         result = classify(name, exit_, history, stderr)
+        _log.debug("node %s ended: %s, judged %s by %s", name, exit_, result.outcome, history)
         run.gone(result.reason)
         self._shared.tell(
             "node-exited", name, result.reason, code=exit_.code, signal=exit_.signal, ok=result.ok
@@ -165,6 +171,7 @@ class Tender:
         """Decide whether another life follows; if so, announce it. The result is in `ended_as`."""
         run.ended_as = result
         if not self._may_live(run):
+            _log.debug("node %s: no other process may follow", run.node.id)
             return False
         never_ran = result.exit is None and run.lives == 0
         if never_ran or run.hopeless:
@@ -174,6 +181,7 @@ class Tender:
             self._announce(run, result, Restart(0.0, run.history), now)
             return True
         decision = decide(run.node.restart, result.ok, run.history, now, self._chance)
+        _log.debug("node %s, %s: %s", run.node.id, run.node.restart, decision)
         match decision:
             case NoRestart():
                 return False

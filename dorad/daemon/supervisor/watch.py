@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from dorad.daemon.rules.finish import node_of
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 """Seconds between looks at nodes that may have become stragglers, at most."""
+
+_log = logging.getLogger(__name__)
 
 
 class IdleWatch:
@@ -37,6 +40,7 @@ class IdleWatch:
                 reason = f"was stopped by force: {straggler.reason}"
                 shared.nodes[straggler.node].forced = reason
             if found:
+                _log.debug("only stragglers are left: %s", remaining)
                 stop()
                 return
             wait = next_look(remaining, loop.time())

@@ -6,6 +6,7 @@ There is no tick while nothing is due and nothing has to be sampled.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import signal
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ STALL_S = 0.5
 """A look that comes so much too late means that this process did not run; nor need the others
 have. Such a time counts for nobody's silence."""
 
+_log = logging.getLogger(__name__)
+
 
 class Watchdogs:
     """Ends what is overdue and breaks what is silent. Belongs to one event loop."""
@@ -63,6 +66,7 @@ class Watchdogs:
             wait = self.look(begun - self._stalled)
             await self._shared.bell.wait(wait)
             if wait is not None and loop.time() - begun - wait > STALL_S:
+                _log.debug("this process stood still for %.3g s", loop.time() - begun - wait)
                 self._stalled += loop.time() - begun - wait
 
     def look(self, now: float) -> float | None:
@@ -107,17 +111,18 @@ class Watchdogs:
             self._health.pop(name, None)
             return
         vitals = self._shared.broker.vitals(name)
-        resting = at_rest(vitals)
+        resting = vitals.connected and at_rest(vitals)
         is_halted = resting and run.api_pid is not None and self._is_halted(run.api_pid)
         seen = health_after(self._health.get(name), vitals, now, halted=is_halted)
-        if seen is None:
-            self._health.pop(name, None)
-            yield now + SAMPLE_S
-            return
         self._health[name] = seen
         if seen.silent_for(now) >= timeout:
             self._shared.totals.health_check_kills += 1
-            self._kill(run, f"was killed because it had not come back to dora for {timeout:g} s")
+            why = (
+                f"it had not come back to dora for {timeout:g} s"
+                if vitals.connected
+                else f"it had not ended {timeout:g} s after it dropped its Node"
+            )
+            self._kill(run, f"was killed because {why}")
             return
         if resting and now - self._pinged.get(name, -math.inf) >= timeout / 2:
             self._pinged[name] = now
@@ -127,6 +132,7 @@ class Watchdogs:
     def _kill(self, run: NodeRun, why: str) -> None:
         if run.process is None:
             return
+        _log.debug("node %s, process %d %s", run.node.id, run.process.pid, why)
         run.killed = why
         self._health.pop(run.node.id, None)
         run.process.signal(signal.SIGKILL)
@@ -159,6 +165,7 @@ class Watchdogs:
     def _turned(self, run: NodeRun, entry: Input, breaker: Breaker) -> None:
         """Tell of an input that broke or was mended."""
         shared, name = self._shared, run.node.id
+        _log.debug("node %s, input %s: %s", name, entry.id, breaker)
         if breaker.broken:
             run.broken[entry.id] = breaker.sent
             shared.totals.input_timeouts += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +41,8 @@ _PIPE = 1 << 20
 _RING_BYTES = 32 << 20
 _FEWEST, _FEW = 4, 16
 
+_log = logging.getLogger(__name__)
+
 
 class _Frame(NamedTuple):
     kind: str
@@ -66,6 +69,7 @@ class _Guest:
         """Join the dataflow. Raises ControlError if it cannot."""
         try:
             config = await self._broker.add_guest(self.id, inputs, outputs or {})
+            _log.debug("tap %s is started to %s", self.id, task)
             environ = inherit(os.environ) | {CONFIG: config}
             environ.pop(WRITE_EVENTS, None)
             self._process = await asyncio.create_subprocess_exec(
@@ -134,6 +138,7 @@ class _Guest:
 
     async def end(self) -> None:
         """End the process and take the guest out of the dataflow."""
+        _log.debug("tap %s ends", self.id)
         self.stop()
         try:
             process = self._process

@@ -224,6 +224,7 @@ class SystemdHost:
             if tag is None:
                 continue
             self._number = max(self._number, names.number_of(name))
+            _log.debug("unit %s of an earlier daemon is found, for %s", name, tag)
             unit = self._made(name, tag)
             unit.started.set()
             if not values.get("ExecMainPID"):
@@ -266,6 +267,7 @@ class SystemdHost:
         """Start a unit; return it and the properties of its service. Raises LaunchError."""
         unit = self._made(self._free_name(command, tag), tag)
         self._failed.replaced(unit.name)
+        _log.debug("unit %s for %s is started: %s", unit.name, tag, command.argv)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await self._manager.start(unit.name, wanted, *fds)
@@ -310,6 +312,7 @@ class SystemdHost:
         return unit.process
 
     def _signal(self, unit: Unit, number: int) -> None:
+        _log.debug("signal %d to %s", number, unit.name)
         if not self._closed:
             self._in_background(self._manager.kill(unit.name, number))
 
@@ -317,6 +320,7 @@ class SystemdHost:
         """Take note of the end of the main process; the rest of the unit ends with it."""
         if how is None or self._closed:
             return
+        _log.debug("unit %s ended: %s", unit.name, how)
         if unit.exit is None:
             unit.exit = how
         if unit.process is not None and not unit.buried:
@@ -346,6 +350,7 @@ class SystemdHost:
 
     async def _release(self, unit: Unit) -> None:
         """End what is left of a unit, and let systemd forget it."""
+        _log.debug("unit %s is released", unit.name)
         await self._manager.kill(unit.name, _KILL)
         try:
             async with asyncio.timeout(_STOP_SECONDS):

@@ -30,7 +30,6 @@ def test_a_node_is_well_that_moves_or_waits_and_answers(vitals: Vitals, is_well:
 
 def test_silence_counts_from_when_it_was_last_well() -> None:
     seen = health_after(BEFORE, BUSY, 12)
-    assert seen is not None
     assert seen.silent_for(12.5) == 2.5
 
 
@@ -38,8 +37,10 @@ def test_the_first_look_finds_every_node_well() -> None:
     assert health_after(None, BUSY, 12) == Health(1, 12)
 
 
-def test_of_a_node_that_is_not_connected_nothing_is_known() -> None:
-    assert health_after(BEFORE, Vitals(connected=False), 12) is None
+def test_a_node_that_has_dropped_its_node_is_not_well_whatever_its_words_say() -> None:
+    for words in (Vitals(connected=False), Vitals(connected=False, asleep=False, pulse=7)):
+        assert health_after(BEFORE, words, 12) == BEFORE
+    assert health_after(None, Vitals(connected=False), 12).well_at == 12
 
 
 def test_a_halted_node_is_not_well_at_rest_but_is_if_it_has_moved() -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.daemon.rules.routing import Place, Router, deliveries, routes_of
+from dorad.daemon.rules.routing import Place, Router, routes_of
 from dorad.dataflow.load import parse
+from dorad.dataflow.model import Logging
 from dorad.logs.nodelog import Batch
 from dorad.logs.record import parse_line
 
@@ -32,39 +33,48 @@ def batch(node: str, *lines: str, stream: str = "stdout") -> Batch:
 
 
 class Mailroom:
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, str, str]] = []
+    """A broker that notes what is sent; `silent` outputs have no receiver."""
+
+    def __init__(self, *silent: str) -> None:
+        self.silent = silent
+        self.sent: list[tuple[Place, str]] = []
 
     def emit(self, node_id: str, input_id: str, text: str) -> None:
-        self.sent.append((node_id, input_id, text))
+        self.sent.append((Place(node_id, input_id), text))
+
+    def emit_output(self, node_id: str, output: str, text: str) -> None:
+        assert output not in self.silent
+        self.sent.append((Place(node_id, output), text))
+
+    def has_receivers(self, node_id: str, output: str) -> bool:
+        return output not in self.silent
 
 
 TALKER = """
     nodes:
       - {id: talk, path: a.py, outputs: [lines, logs], send_stdout_as: lines, send_logs_as: logs}
-      - {id: raw, path: b.py, inputs: {x: talk/lines}}
-      - {id: both, path: b.py, inputs: {l: talk/logs, x: talk/lines}}
 """
 
 
-def sent(dataflow: Dataflow, lines: Batch) -> list[tuple[Place, str]]:
-    return list(deliveries(routes_of(dataflow)[lines.node], lines, "id"))
+def sent(dataflow: Dataflow, lines: Batch, *silent: str) -> list[tuple[Place, str]]:
+    mailroom = Mailroom(*silent)
+    Router("id", mailroom, routes_of(dataflow)).route(lines)
+    return mailroom.sent
 
 
 def test_every_line_goes_out_of_send_stdout_as_with_its_newline() -> None:
     lines = batch("talk", "hello", "WARNING:root:hot")
-    found = [(place, text) for place, text in sent(flow(TALKER), lines) if place.input == "x"]
-    assert found == [
-        (Place("raw", "x"), "hello\n"),
-        (Place("both", "x"), "hello\n"),
-        (Place("raw", "x"), "WARNING:root:hot\n"),
-        (Place("both", "x"), "WARNING:root:hot\n"),
+    assert sent(flow(TALKER), lines, "logs") == [
+        (Place("talk", "lines"), "hello\n"),
+        (Place("talk", "lines"), "WARNING:root:hot\n"),
     ]
 
 
 def test_send_logs_as_carries_log_messages() -> None:
     lines = batch("talk", "hello", "WARNING:root:hot")
-    found = [json.loads(text) for place, text in sent(flow(TALKER), lines) if place.input == "l"]
+    sends = sent(flow(TALKER), lines, "lines")
+    assert {place for place, _ in sends} == {Place("talk", "logs")}
+    found = [json.loads(text) for _, text in sends]
     assert [(m["dataflow_id"], m["node_id"], m["level"], m["message"]) for m in found] == [
         ("id", "talk", "stdout", "hello"),
         ("id", "talk", "WARN", "hot"),
@@ -73,7 +83,11 @@ def test_send_logs_as_carries_log_messages() -> None:
 
 def test_what_min_log_level_held_back_leaves_through_send_stdout_as_alone() -> None:
     lines = batch("talk", "hello")._replace(records=[])
-    assert {place.input for place, _ in sent(flow(TALKER), lines)} == {"x"}
+    assert {place.input for place, _ in sent(flow(TALKER), lines)} == {"lines"}
+
+
+def test_an_output_that_nothing_receives_costs_no_message() -> None:
+    assert sent(flow(TALKER), batch("talk", "hello"), "lines", "logs") == []
 
 
 WATCHED = """
@@ -105,8 +119,7 @@ WATCHED = """
 def test_a_log_input_gets_what_it_asks_for(
     source: str, node: str, stream: str, line: str, arrives: bool
 ) -> None:
-    routes = routes_of(flow(WATCHED.replace("SOURCE", source))).get(node)
-    found = list(deliveries(routes, batch(node, line, stream=stream), "id")) if routes else []
+    found = sent(flow(WATCHED.replace("SOURCE", source)), batch(node, line, stream=stream))
     assert [place for place, _ in found] == ([Place("watch", "x")] if arrives else [])
 
 
@@ -124,15 +137,11 @@ def test_nobody_listens_where_nobody_asked() -> None:
 
 
 def test_the_router_follows_changes_of_the_dataflow() -> None:
-    mailroom = Mailroom()
+    mailroom = Mailroom("logs")
     router = Router("id", mailroom)
     dataflow = flow(TALKER)
-    router.update(dataflow)
-    router.route(batch("talk", "one"))
-    router.update(replace(dataflow, nodes=dataflow.nodes[:2]))
-    router.route(batch("talk", "two"))
-    assert [(node, text) for node, name, text in mailroom.sent if name == "x"] == [
-        ("raw", "one\n"),
-        ("both", "one\n"),
-        ("raw", "two\n"),
-    ]
+    quiet = replace(dataflow.nodes[0], logging=Logging())
+    for text, now in (("one", dataflow), ("two", replace(dataflow, nodes=(quiet,)))):
+        router.update(now)
+        router.route(batch("talk", text))
+    assert mailroom.sent == [(Place("talk", "lines"), "one\n")]

@@ -1,12 +1,11 @@
 """Hot reload: when a file counts as changed, and what becomes of that in a running dataflow."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dorad.daemon.supervisor.hotreload import Signature, Watched, mistake_in, signature
-from tests.harness.daemon import Daemon, daemon
+from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, SOURCE, logged, seen, write_flow
 
 OLD, NEW, NEWER = (Signature(n, 1, n) for n in (1, 2, 3))
@@ -78,12 +77,6 @@ def test_a_mistake_is_found_before_a_node_is_ended_for_it(tmp_path: Path) -> Non
 # -- with a real daemon ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
-
-
 def start(found: Daemon, folder: Path, **scripts: str) -> None:
     body = {"python": "op.py", "inputs": {"tick": "dora/timer/hz/50"}, "outputs": ["number"]}
     number = {"number": {"source": "ops/number", "queue_size": 1000}}
@@ -108,31 +101,33 @@ def said(folder: Path, node: str, text: str) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_an_operator_takes_up_an_edit_and_keeps_its_state(dorad: Daemon, tmp_path: Path) -> None:
-    start(dorad, tmp_path)
-    with dorad.client() as client:
+def test_an_operator_takes_up_an_edit_and_keeps_its_state(
+    own_daemon: Daemon, tmp_path: Path
+) -> None:
+    start(own_daemon, tmp_path)
+    with own_daemon.client() as client:
         pids = {node.node: node.pid for node in client.nodes()}
     save(tmp_path / "op.py", "OFFSET = 0", "OFFSET = 100_000")
-    dorad.until(lambda: seen(tmp_path)[-1] > 100_000)
+    own_daemon.until(lambda: seen(tmp_path)[-1] > 100_000)
     numbers = [number % 100_000 for number in seen(tmp_path)]
     assert numbers == list(range(1, len(numbers) + 1))
-    dorad.until(lambda: said(tmp_path, "ops", "told of op"))
+    own_daemon.until(lambda: said(tmp_path, "ops", "told of op"))
 
     (tmp_path / "op.py").write_text("def broken(", encoding="utf-8")
-    dorad.until(lambda: said(tmp_path, "ops", "the code from before the change goes on"))
+    own_daemon.until(lambda: said(tmp_path, "ops", "the code from before the change goes on"))
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 5)
+    own_daemon.until(lambda: len(seen(tmp_path)) > mark + 5)
     assert seen(tmp_path)[-1] > 100_000
 
     # What is edited while there is no daemon is taken up by the next one.
-    dorad.kill()
+    own_daemon.kill()
     (tmp_path / "op.py").write_text("", encoding="utf-8")
     write_flow_file(tmp_path / "op.py", OPERATOR.replace("OFFSET = 0", "OFFSET = 200_000"))
-    dorad.start()
-    dorad.until(lambda: seen(tmp_path)[-1] > 200_000)
-    with dorad.client() as client:
+    own_daemon.start()
+    own_daemon.until(lambda: seen(tmp_path)[-1] > 200_000)
+    with own_daemon.client() as client:
         assert {node.node: node.pid for node in client.nodes()} == pids
-    dorad.dora_ok("stop", "flow")
+    own_daemon.dora_ok("stop", "flow")
 
 
 def write_flow_file(path: Path, source: str) -> None:

@@ -77,14 +77,16 @@ async def launching(
 
 async def test_what_a_node_prints_is_in_its_log_when_its_end_is_known(tmp_path: Path) -> None:
     script = """
-        import sys
+        import os, sys, time
         for number in range(1000): print(number)
-        print("bad", file=sys.stderr)
+        print("bad", file=sys.stderr, flush=True)
+        while not os.path.exists("end"): time.sleep(0.01)
         sys.exit(3)
     """
     async with launching(tmp_path, script) as made:
         process = await made.launcher.start(made.node, "")
         assert process.pid in {child.pid for child in psutil.Process().children(recursive=True)}
+        (tmp_path / "end").touch()
         assert made.store.names == [f"{ID}/log/talk/0"]
         assert await process.wait() == Exit(code=3)
         assert process.ended
@@ -128,14 +130,6 @@ async def test_a_program_that_is_missing_leaves_nothing_behind(tmp_path: Path) -
         with pytest.raises(LaunchError, match="talk"):
             await made.launcher.start(made.node, "")
         assert made.store.names == []
-
-
-async def test_letting_go_leaves_the_pipes_to_others(tmp_path: Path) -> None:
-    script = "import time; print('first', flush=True); time.sleep(600)"
-    async with launching(tmp_path, script) as made:
-        await made.launcher.start(made.node, "")
-        made.launcher.leave()
-        assert made.store.names == [f"{ID}/log/talk/0"]
 
 
 async def test_descriptors_that_are_not_a_nodes_are_refused(tmp_path: Path) -> None:

@@ -2,14 +2,13 @@
 
 import ast
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dorad.control.messages import NodeInfo
-from tests.harness.daemon import Daemon, daemon
+from tests.harness.daemon import Daemon
 from tests.harness.flows import write_flow
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,12 +35,6 @@ NUMBERS = """
             while True:
                 pass
 """
-
-
-@pytest.fixture
-def dorad() -> Iterator[Daemon]:
-    with daemon() as found:
-        yield found
 
 
 def start(dorad: Daemon, folder: Path, *, timeout: float = 60.0, **keys: Any) -> None:
@@ -108,31 +101,31 @@ def test_a_silent_input_degrades_its_node_until_messages_come_again(
     assert closed == {"timeout"}
 
 
-def test_a_broken_input_recovers_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
-    start(dorad, tmp_path, timeout=0.5)
+def test_a_broken_input_recovers_under_the_next_daemon(own_daemon: Daemon, tmp_path: Path) -> None:
+    start(own_daemon, tmp_path, timeout=0.5)
     (tmp_path / "hush").touch()
-    wait_for(dorad, "sink", "degraded")
-    dorad.kill()
-    dorad.start()
-    assert info(dorad, "sink").status == "degraded"
+    wait_for(own_daemon, "sink", "degraded")
+    own_daemon.kill()
+    own_daemon.start()
+    assert info(own_daemon, "sink").status == "degraded"
     (tmp_path / "hush").unlink()
-    wait_for(dorad, "sink", "running")
-    dorad.until(lambda: "INPUT_RECOVERED" in kinds(tmp_path))
+    wait_for(own_daemon, "sink", "running")
+    own_daemon.until(lambda: "INPUT_RECOVERED" in kinds(tmp_path))
 
 
-def test_a_hang_is_noticed_by_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
-    start(dorad, tmp_path, restart_policy="on-failure", health_check_timeout=1.0)
-    dorad.kill()
+def test_a_hang_is_noticed_by_the_next_daemon(own_daemon: Daemon, tmp_path: Path) -> None:
+    start(own_daemon, tmp_path, restart_policy="on-failure", health_check_timeout=1.0)
+    own_daemon.kill()
     (tmp_path / "hang").touch()
-    dorad.until((tmp_path / "hung").exists)
-    dorad.start()
-    dorad.until(lambda: "NODE_RESTARTED" in kinds(tmp_path))
-    wait_for(dorad, "source", "running")
+    own_daemon.until((tmp_path / "hung").exists)
+    own_daemon.start()
+    own_daemon.until(lambda: "NODE_RESTARTED" in kinds(tmp_path))
+    wait_for(own_daemon, "source", "running")
 
 
-def test_a_delay_goes_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+def test_a_delay_goes_on_under_the_next_daemon(own_daemon: Daemon, tmp_path: Path) -> None:
     start(
-        dorad,
+        own_daemon,
         tmp_path,
         restart_policy="on-failure",
         restart_delay=3.0,
@@ -140,15 +133,15 @@ def test_a_delay_goes_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) ->
         health_check_timeout=0.5,
     )
     (tmp_path / "hang").touch()
-    wait_for(dorad, "source", "restarting")
+    wait_for(own_daemon, "source", "restarting")
     begun = time.monotonic()
-    dorad.kill()
-    dorad.start()
-    waits = info(dorad, "source").status == "restarting"
+    own_daemon.kill()
+    own_daemon.start()
+    waits = info(own_daemon, "source").status == "restarting"
     assert waits or time.monotonic() - begun > 3.0
-    wait_for(dorad, "source", "running")
+    wait_for(own_daemon, "source", "running")
     assert 2.0 <= time.monotonic() - begun <= 20
-    assert info(dorad, "source").restarts == 1
+    assert info(own_daemon, "source").restarts == 1
 
 
 def test_a_restart_by_hand_ends_no_consumer(dorad: Daemon, tmp_path: Path) -> None:

@@ -158,6 +158,20 @@ async def test_a_node_at_rest_that_does_not_answer_is_killed() -> None:
     assert scene.killed("a")
 
 
+async def test_a_process_that_outlives_its_node_for_too_long_is_killed() -> None:
+    scene = Scene(checked(health_check_timeout=1.0))
+    scene.look(0, 0.5)
+    scene.broker.nodes["a"] = Vitals(connected=False)
+    assert scene.look(0.55, 1.49) == pytest.approx(0.01)
+    assert not scene.killed("a")
+    scene.look(1.5)
+    assert scene.killed("a")
+    assert scene.runs["a"].killed == (
+        "was killed because it had not ended 1 s after it dropped its Node"
+    )
+    assert scene.broker.calls == [("ping", "a")] * 2
+
+
 async def test_before_the_barrier_opens_health_is_not_asked_for() -> None:
     scene = Scene(checked(health_check_timeout=1.0), node("late"), connected=False)
     scene.connect("a")
