@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dorad.cli.build_plan import BuildContext, BuildError, NodeBuild, plan
 from dorad.launch.client import Command, Guard, LaunchError
 from dorad.launch.programs import own_environment
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -141,6 +142,6 @@ async def _relay(reader: asyncio.StreamReader, say: Callable[[str], None]) -> No
     while chunk := await reader.read(CHUNK):
         *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
         for line in filter(None, lines):
-            say(line.decode(errors="replace"))
+            say(visible(line.decode(errors="replace")))
     if rest:
-        say(rest.decode(errors="replace"))
+        say(visible(rest.decode(errors="replace")))

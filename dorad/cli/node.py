@@ -14,6 +14,7 @@ from dorad.cli.node_view import COLUMNS, as_json, as_row, detail_json, detail_li
 from dorad.cli.restart import show_changes
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_lines, print_object, print_table
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +91,7 @@ def info_node(node: str, *, dataflow: str | None, style: str) -> None:
         print_object(detail_json(detail))
     else:
         for line in detail_lines(detail):
-            click.echo(line)
+            click.echo(visible(line))
 
 
 ADD_EPILOG = """\b

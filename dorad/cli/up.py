@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.terminal import visible
+
 if TYPE_CHECKING:
     from dorad.control.messages import DaemonStatus
 
@@ -60,7 +62,7 @@ def up() -> int:
     adopted = f", took over {status.adopted} running nodes" if status.adopted else ""
     click.echo(f"dorad started (pid {status.pid}, {places.control}){adopted}")
     for notice in status.notices:
-        click.echo(f"note: {notice}", err=True)
+        click.echo(f"note: {visible(notice)}", err=True)
     return 0
 
 
