@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
+from dorad.cli.launching import strict_option
 
 if TYPE_CHECKING:
     from dorad.dataflow.errors import Problem
@@ -28,20 +29,24 @@ Exit code 0: the file is good. 1: it has problems, they are on standard error.
 @click.command(epilog=EPILOG)
 @dataflow_argument(required=False)
 @click.option("--strict-types", is_flag=True, help="What is said of types fails the check.")
+@strict_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def validate(path: Path | None, *, strict_types: bool, as_json: bool) -> int:
+def validate(path: Path | None, *, strict_types: bool, strict: bool, as_json: bool) -> int:
     """Check the dataflow PATH and list everything that is wrong with it at once."""
     from dorad.dataflow.errors import DataflowError
 
     path = path or default_dataflow()
     try:
         dataflow = load_dataflow(path)
-        return _check(path, dataflow, strict_types=strict_types, as_json=as_json)
+        return _check(path, dataflow, strict_types=strict_types, strict=strict, as_json=as_json)
     except DataflowError as error:
         return _report(path, None, error.problems, (), (), as_json=as_json)
 
 
-def _check(path: Path, dataflow: "Dataflow", *, strict_types: bool, as_json: bool) -> int:
+def _check(
+    path: Path, dataflow: "Dataflow", *, strict_types: bool, strict: bool, as_json: bool
+) -> int:
+    from dorad.dataflow.problems import in_order
     from dorad.dataflow.support import unsupported
     from dorad.dataflow.types.check import check_types
     from dorad.dataflow.types.strict import all_warnings, type_problems
@@ -49,6 +54,8 @@ def _check(path: Path, dataflow: "Dataflow", *, strict_types: bool, as_json: boo
 
     read_user_types(path.parent)  # also where no port has a type, and nothing else looks
     problems = type_problems(dataflow, strict=strict_types)
+    if strict:
+        problems = in_order((*problems, *dataflow.ignored))
     warnings = tuple(found for found in all_warnings(dataflow) if found not in problems)
     notes = (*unsupported(dataflow), *check_types(dataflow).inferred)
     programs = missing_programs(dataflow, os.environ)

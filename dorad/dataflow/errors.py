@@ -26,6 +26,8 @@ class Problem:
     hint: str | None = None
     via: tuple[str, ...] = ()
     """For a module's file, the nodes that led there, innermost first: "`nav` in flow.yml:4"."""
+    ignored: bool = False
+    """Whether this is a warning of a key that is ignored: an error for `--strict`."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "

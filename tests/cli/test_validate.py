@@ -182,3 +182,49 @@ def test_what_is_wrong_in_a_file_of_types_fails_the_check(good):
         "types/acme/v1.yml:2:14: types.X.arrow: there is no type `Flaot32` "
         "(did you mean `Float32`?)\n"
     )
+
+
+IGNORED = """\
+nodes:
+  - id: source
+    path: source.py
+    build: "true"
+    inputs:
+      tick: {source: dora/timer/secs/1, queue-size: 1}
+"""
+
+
+@pytest.fixture
+def ignored(tmp_path):
+    (tmp_path / "dataflow.yml").write_text(IGNORED)
+    (tmp_path / "source.py").write_text("from dora import Node\nNode()\n")
+    return tmp_path
+
+
+KEY = "nodes[0].inputs.tick.queue-size"
+PLACE = f"dataflow.yml:6:41: {KEY}: the unknown key `queue-size` is ignored"
+    "dataflow.yml:6:41: nodes[0].inputs.tick.queue-size: the unknown key `queue-size` is ignored"
+)
+
+
+@pytest.mark.parametrize("command", ["validate", "build", "run"])
+def test_an_ignored_key_is_told_with_its_place_and_the_nearest_word(ignored, command):
+    result = dora(command, "dataflow.yml", cwd=ignored)
+    assert result.returncode == 0, result.stderr
+    assert f"warning: {PLACE} (did you mean `queue_size`?)\n" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["validate", "build", "run", "start"])
+def test_strict_makes_ignored_keys_errors(ignored, command):
+    result = dora(command, "--strict", "dataflow.yml", cwd=ignored)
+    assert result.returncode == 1
+    assert PLACE in result.stderr
+    assert "warning" not in result.stderr
+    assert not (ignored / "out").exists()
+
+
+def test_json_says_which_warnings_are_of_ignored_keys(ignored):
+    found = json.loads(dora("validate", "--json", cwd=ignored).stdout)
+    assert (found["ok"], [warning["ignored"] for warning in found["warnings"]]) == (True, [True])
+    found = json.loads(dora("validate", "--strict", "--json", cwd=ignored).stdout)
+    assert (found["ok"], found["warnings"]) == (False, [])
