@@ -45,6 +45,9 @@ COMMANDS: dict[str, Entry] = {
     "expand": Entry("dorad.cli.expand:expand", "Print the flat dataflow, with env filled in."),
     "new": Entry("dorad.cli.new:new", "Make a new dataflow or node, with tests."),
     "completion": Entry("dorad.cli.completion:completion", "Print a shell's completion script."),
+    "ps": Entry("dorad.cli.list:list_dataflows", "`ps` is `list`.", hidden=True),
+    "check": Entry("dorad.cli.status:status", "`check` is `status`.", hidden=True),
+    "destroy": Entry("dorad.cli.down:down", "`destroy` is `down`.", hidden=True),
     "system": Entry("dorad.cli.status:system", "`system status` is `status`.", hidden=True),
     "inspect": Entry("dorad.cli.top:inspect", "`inspect top` is `top`.", hidden=True),
 }
