@@ -26,9 +26,17 @@ NOT_YET = ("git", "hub")
 @click.option("--local", is_flag=True, help="Build on this machine, which is the default.")
 @click.option("--strict-types", is_flag=True, help="Build nothing unless all types fit.")
 @strict_option
+@click.option("--offline", is_flag=True, help="Let uv and pip download nothing.")
 @click.option("--parallel", is_flag=True, help="Build nodes at the same time.")
 def build(
-    path: Path, *, uv: bool, local: bool, strict_types: bool, strict: bool, parallel: bool
+    path: Path,
+    *,
+    uv: bool,
+    local: bool,
+    strict_types: bool,
+    strict: bool,
+    offline: bool,
+    parallel: bool,
 ) -> None:
     """Run the build commands of all nodes of the dataflow PATH, in the order of the file."""
     from dorad.cli.build_plan import BuildError
@@ -48,7 +56,9 @@ def build(
     if not dataflow.strict_types:
         tell_warnings(dataflow)
     try:
-        count = build_dataflow(dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel)
+        count = build_dataflow(
+            dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel, offline=offline
+        )
     except BuildError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"built {count} of {len(dataflow.nodes)} nodes" if count else "nothing to build")

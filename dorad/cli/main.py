@@ -53,10 +53,29 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
+WITH_DAEMON = frozenset(
+    (
+        *("up", "down", "destroy", "start", "stop", "restart", "enable", "disable", "list", "ps"),
+        *("logs", "clean", "status", "check", "doctor", "top", "node", "topic", "param"),
+        *("system", "inspect"),
+    )
+)
+"""The commands that talk to a daemon, and so can be told to which."""
+
+
 class Cli(LazyGroup):
     """All commands."""
 
     table: ClassVar[dict[str, Entry]] = COMMANDS
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command `cmd_name`; one that talks to a daemon can be told to which."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and cmd_name in WITH_DAEMON:
+            from dorad.cli.instance import add_options
+
+            add_options(command)
+        return command
 
     def unknown(self, name: str, names: list[str]) -> str:
         """Say of a command of dora 1.x what takes its place."""

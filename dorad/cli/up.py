@@ -29,7 +29,8 @@ Examples:
 
 \b
 The daemon belongs to this user, runs until `dora down`, and takes over nodes that an earlier one
-has left running. Its own log is in $XDG_STATE_HOME/dora/dorad.log.
+has left running. Its own log is in $XDG_STATE_HOME/dora/dorad.log. With --coordinator-port it is
+one beside the others, with dataflows, sockets and a log of its own.
 """
 
 
@@ -42,7 +43,7 @@ def up() -> int:
 
     try:
         places = user_places()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     named = os.environ.get(VARIABLE)
     control = Path(named) if named else places.control
