@@ -11,6 +11,7 @@ import click
 
 from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
 from dorad.cli.launching import strict_option
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from dorad.dataflow.errors import Problem
@@ -20,6 +21,7 @@ EPILOG = """\b
 Examples:
   dora validate                        checks ./dataflow.yml
   dora validate robot.yml --json
+  dora validate --node-manifest dora-node.yml
 \b
 Each problem is one line, `file:line:column: key: what is wrong`, which editors understand.
 Exit code 0: the file is good. 1: it has problems, they are on standard error.
@@ -30,10 +32,32 @@ Exit code 0: the file is good. 1: it has problems, they are on standard error.
 @dataflow_argument(required=False)
 @click.option("--strict-types", is_flag=True, help="What is said of types fails the check.")
 @strict_option
+@click.option(
+    "--node-manifest",
+    "manifest",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Check the manifest of a node, dora-node.yml, instead of a dataflow.",
+)
+@click.option("--offline", is_flag=True, help="Accepted for dora 1.x; nothing is downloaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def validate(path: Path | None, *, strict_types: bool, strict: bool, as_json: bool) -> int:
+def validate(
+    path: Path | None,
+    *,
+    strict_types: bool,
+    strict: bool,
+    manifest: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> int:
     """Check the dataflow PATH and list everything that is wrong with it at once."""
+    del offline
     from dorad.dataflow.errors import DataflowError
+
+    if manifest is not None:
+        if path is not None:
+            raise click.UsageError("give either PATH or --node-manifest")
+        return _check_manifest(manifest, as_json=as_json)
 
     path = path or default_dataflow()
     try:
@@ -60,6 +84,24 @@ def _check(
     notes = (*unsupported(dataflow), *check_types(dataflow).inferred)
     programs = missing_programs(dataflow, os.environ)
     return _report(path, dataflow, problems, (*warnings, *programs), notes, as_json=as_json)
+
+
+def _check_manifest(path: Path, *, as_json: bool) -> int:
+    from dorad.dataflow.errors import DataflowError
+    from dorad.dataflow.manifest import check_manifest
+
+    try:
+        inputs, outputs = check_manifest(path)
+    except DataflowError as error:
+        return _report(path, None, error.problems, (), (), as_json=as_json)
+    if as_json:
+        return _report(path, None, (), (), (), as_json=True)
+    ports = ", ".join(
+        f"{count} {word}{'' if count == 1 else 's'}"
+        for count, word in ((inputs, "input"), (outputs, "output"))
+    )
+    click.echo(f"{visible(str(path))}: {click.style('ok', fg='green')}, {ports}")
+    return 0
 
 
 def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple["Problem", ...]:

@@ -226,3 +226,28 @@ def test_json_says_which_warnings_are_of_ignored_keys(ignored):
     assert (found["ok"], [warning["ignored"] for warning in found["warnings"]]) == (True, [True])
     found = json.loads(dora("validate", "--strict", "--json", cwd=ignored).stdout)
     assert (found["ok"], found["warnings"]) == (False, [])
+
+
+MANIFEST = """\
+apiVersion: 1
+name: lidar
+namespace: acme
+runtime: python
+entrypoint: lidar
+outputs: {cloud: {}}
+"""
+
+
+def test_a_node_s_manifest_is_checked_instead_of_a_dataflow(tmp_path):
+    (tmp_path / "dora-node.yml").write_text(MANIFEST)
+    result = dora("validate", "--node-manifest", "dora-node.yml", "--offline", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "dora-node.yml: ok, 0 inputs, 1 output\n"
+    found = dora("validate", "--node-manifest", "dora-node.yml", "--json", cwd=tmp_path)
+    assert json.loads(found.stdout)["ok"]
+    (tmp_path / "dora-node.yml").write_text(MANIFEST.replace("python", "go"))
+    wrong = dora("validate", "--node-manifest", "dora-node.yml", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "dora-node.yml:4:10: runtime: must be one of" in wrong.stderr
+    both = dora("validate", "a.yml", "--node-manifest", "dora-node.yml", cwd=tmp_path)
+    assert both.returncode in (1, 2)
