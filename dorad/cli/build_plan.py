@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
 
 PIP = ("pip", "pip3")
+NODE_PACKAGES = ("pyarrow>=17", "numpy")
+"""What every Python node needs beside dora itself, which the launcher puts on its path."""
+OFFLINE = {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+"""Keep uv and pip from the network: uv takes what its cache has, pip what is installed."""
 
 
 class BuildError(Exception):
@@ -76,6 +80,8 @@ class BuildContext:
     uv: bool
     own_environment: Path | None
     """`bin` of the virtual environment that dora runs from."""
+    offline: bool = False
+    """Whether uv and pip may download nothing."""
 
 
 def plan(context: BuildContext) -> tuple[NodeBuild, ...]:
@@ -99,9 +105,12 @@ def _node_build(node: Node, lines: tuple[str, ...], context: BuildContext) -> No
     """Plan one node so that what it installs is where the launcher will run it."""
     folder = context.dataflow.base_dir
     env = layered_environment(context.environ, context.dataflow.env, context.run_env, node.own_env)
+    if context.offline:
+        env |= OFFLINE
     bin_folder = programs.environment_bin(env, context.own_environment)
     python = programs.find_python(bin_folder, programs.search_path(env, bin_folder))
     commands: list[tuple[str, ...]] = []
+    needed: list[tuple[str, ...]] = []
     if context.uv:
         uv = programs.find_uv(env.get("PATH", ""))
         if node.kind is NodeKind.OPERATORS or (node.path or "").endswith(".py"):
@@ -110,6 +119,10 @@ def _node_build(node: Node, lines: tuple[str, ...], context: BuildContext) -> No
                 commands.append((uv, "venv", "--quiet", "--python", python, str(venv)))
             env["VIRTUAL_ENV"] = str(venv)
             bin_folder = venv / "bin"
+            # Last, so that what the node's own commands install decides the versions.
+            needed.append((uv, "pip", "install", "--quiet", *NODE_PACKAGES))
+        else:
+            programs.activate_for_uv(env, folder, context.own_environment)
         pip: tuple[str, ...] = (uv, "pip")
     else:
         # Whatever pip comes first on PATH may belong to another interpreter.
@@ -119,4 +132,4 @@ def _node_build(node: Node, lines: tuple[str, ...], context: BuildContext) -> No
         name, *rest = split_command(line)
         commands.append((*pip, *rest) if name in PIP else (name, *rest))
     changes = {k: v for k, v in env.items() if context.environ.get(k) != v}
-    return NodeBuild(node.id, folder, env, changes, tuple(commands))
+    return NodeBuild(node.id, folder, env, changes, (*commands, *needed))

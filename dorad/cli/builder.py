@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dorad.cli.build_plan import BuildContext, BuildError, NodeBuild, plan
 from dorad.launch.client import Command, Guard, LaunchError
 from dorad.launch.programs import own_environment
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,18 +32,21 @@ def build_dataflow(
     extra_env: Mapping[str, str],
     echo: Callable[[str], None],
     parallel: bool = False,
+    offline: bool = False,
 ) -> int:
     """Build every node that has `build` commands, and return how many have.
 
     Lines of progress and output go to `echo`, each beginning with the node's id. With
-    `parallel` nodes are built at the same time. Must not be called in a running event loop:
-    `build_nodes` is for that.
+    `parallel` nodes are built at the same time; with `offline` uv and pip download nothing. Must
+    not be called in a running event loop: `build_nodes` is for that.
 
     Raises:
         BuildError: a command failed or cannot be started; every other one is stopped.
     """
     return asyncio.run(
-        build_nodes(dataflow, uv=uv, extra_env=extra_env, echo=echo, parallel=parallel)
+        build_nodes(
+            dataflow, uv=uv, extra_env=extra_env, echo=echo, parallel=parallel, offline=offline
+        )
     )
 
 
@@ -53,10 +57,11 @@ async def build_nodes(
     extra_env: Mapping[str, str],
     echo: Callable[[str], None],
     parallel: bool = False,
+    offline: bool = False,
 ) -> int:
     """Do what `build_dataflow` does, within a running event loop. Cancelling kills the commands."""
     try:
-        builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment()))
+        builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment(), offline))
         if not builds:
             return 0
         async with Guard.start() as guard:
@@ -141,6 +146,6 @@ async def _relay(reader: asyncio.StreamReader, say: Callable[[str], None]) -> No
     while chunk := await reader.read(CHUNK):
         *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
         for line in filter(None, lines):
-            say(line.decode(errors="replace"))
+            say(visible(line.decode(errors="replace")))
     if rest:
-        say(rest.decode(errors="replace"))
+        say(visible(rest.decode(errors="replace")))

@@ -16,6 +16,7 @@ from dorad import __version__
 from dorad.cli.files import DataflowFile
 from dorad.cli.select import connect
 from dorad.cli.tables import print_object
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -71,9 +72,9 @@ def doctor(*, path: Path | None, rt: bool, as_json: bool) -> int:
 
 def _show(checks: Sequence[Check]) -> None:
     for check in checks:
-        click.echo(f"  {_coloured(check.level)}  {check.name}: {check.text}")
+        click.echo(f"  {_coloured(check.level)}  {visible(check.name)}: {visible(check.text)}")
         if check.hint:
-            click.echo(f"        {check.hint}")
+            click.echo(f"        {visible(check.hint)}")
     failed = sum(check.level == "FAIL" for check in checks)
     warned = sum(check.level == "WARN" for check in checks)
     warnings = f", {warned} warning{'s' if warned > 1 else ''}" if warned else ""

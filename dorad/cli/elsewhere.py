@@ -5,9 +5,6 @@ _NOT_YET = "is not there yet"
 HINTS = {
     "coordinator": "is not needed: `dora up` starts the daemon, which is all there is",
     "daemon": "is `dorad` here; `dora up` starts one in the background",
-    "destroy": "is `dora down` here",
-    "check": "is `dora status` here",
-    "ps": "is `dora list` here",
     "self": "is not there: update and uninstall with what installed it, such as pip or apt",
     "cluster": "is `dorafleet` here, a program of its own; it has `check`, `install` and `status`",
     "hub": _NOT_YET,

@@ -58,7 +58,7 @@ def warn_unless_of_machine(path: Path) -> None:
     from dorad.shm.rendezvous import runtime_dir
 
     try:
-        of_user = path.parent == runtime_dir()
+        of_user = runtime_dir() in path.parents
     except PermissionError:  # whose commands go to a daemon elsewhere
         return
     if of_user:

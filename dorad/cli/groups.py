@@ -16,12 +16,33 @@ class Entry(NamedTuple):
     """Left out of help and completion: another name of a command that is listed."""
 
 
+@click.command("help", add_help_option=False)
+@click.argument("words", metavar="[COMMAND]...", nargs=-1)
+@click.pass_context
+def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
+    """Print the help of a group or of a command of it."""
+    assert ctx.parent is not None
+    about = ctx.parent
+    for word in words:
+        group = about.command
+        if not isinstance(group, click.Group):
+            raise click.UsageError(f"`{about.command_path}` has no commands", about)
+        name, command, _ = group.resolve_command(about, [word])
+        assert command is not None
+        about = click.Context(command, about, name, **command.context_settings)
+    click.echo(about.get_help())
+
+
 class Group(click.Group):
-    """A group that lists its commands in the order of their definition."""
+    """A group that lists its commands in the order of their definition, and has `help`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of use."""
         return list(self.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command `cmd_name`, or None when there is none of that name."""
+        return help_command if cmd_name == "help" else super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; when there are none, the help is a usage error."""
@@ -58,7 +79,7 @@ class LazyGroup(Group):
         """Import the command `cmd_name`, or return None when there is none of that name."""
         entry = self.table.get(cmd_name)
         if entry is None:
-            return None
+            return super().get_command(ctx, cmd_name)
         module, _, attribute = entry.target.partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)

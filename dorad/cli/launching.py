@@ -46,6 +46,9 @@ shell_nodes_option = click.option(
 debug_option = click.option(
     "--debug", is_flag=True, help="Accepted for dora 1.x; inspection needs no switch."
 )
+strict_option = click.option(
+    "--strict", is_flag=True, help="Unknown keys that are ignored elsewhere are errors."
+)
 env_option = click.option(
     "--env",
     multiple=True,
@@ -67,18 +70,21 @@ finish_option = click.option(
 )
 
 
-def refuse_unsupported(dataflow: Dataflow) -> None:
+def refuse_unsupported(dataflow: Dataflow, *, strict: bool = False) -> None:
     """Raise DataflowError if the dataflow asks for what does not exist yet, or for fitting types.
 
-    The latter only where it has `strict_types` and they do not fit.
+    The latter only where it has `strict_types` and they do not fit. With `strict` also if it has
+    keys that are ignored.
     """
     from dorad.dataflow.errors import DataflowError
+    from dorad.dataflow.problems import in_order
     from dorad.dataflow.support import unsupported
     from dorad.dataflow.types.strict import type_problems
 
-    problems = (*unsupported(dataflow), *type_problems(dataflow))
+    ignored = dataflow.ignored if strict else ()
+    problems = (*unsupported(dataflow), *type_problems(dataflow), *ignored)
     if problems:
-        raise DataflowError(problems)
+        raise DataflowError(in_order(problems))
 
 
 def tell_warnings(dataflow: Dataflow) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -64,6 +65,7 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 @click.command(epilog=EPILOG)
 @click.argument("dataflow", metavar="[UUID|NAME]", required=False, shell_complete=_dataflows)
+@click.argument("extra", metavar="", nargs=-1)
 @click.option(
     "-n",
     "--node",
@@ -96,6 +98,7 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 @click.option("--grep", metavar="TEXT", help="Lines with this text, in any case.")
 def logs(
     dataflow: str | None,
+    extra: tuple[str, ...],
     *,
     nodes: tuple[str, ...],
     all_nodes: bool,
@@ -116,6 +119,11 @@ def logs(
     from dorad.cli.logsources import Wanted, blocks
     from dorad.logs.filter import parse_filter
 
+    if extra:
+        named = " ".join(f"-n {shlex.quote(node)}" for node in extra)
+        raise click.UsageError(
+            f"one dataflow is enough; nodes are named with -n: `dora logs {dataflow} {named}`"
+        )
     if nodes and all_nodes:
         raise click.UsageError("give either --node or --all-nodes")
     if follow and until is not None:

@@ -170,7 +170,8 @@ def _from_files(wanted: Wanted, found: Found) -> Iterator[Block]:
         frozenset(wanted.nodes), wanted.shown, wanted.since, wanted.until, wanted.grep
     )
     nodes = found.nodes
-    past = JournalPast(found.folder.name, selection) if found.journal else None
+    sender = found.sender
+    past = None if sender is None else JournalPast(found.folder.name, selection, sender)
     try:
         with closing(History(found.folder, nodes, selection, past)) as history:
             for records in history.blocks(wanted.tail):

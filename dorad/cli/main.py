@@ -45,15 +45,37 @@ COMMANDS: dict[str, Entry] = {
     "expand": Entry("dorad.cli.expand:expand", "Print the flat dataflow, with env filled in."),
     "new": Entry("dorad.cli.new:new", "Make a new dataflow or node, with tests."),
     "completion": Entry("dorad.cli.completion:completion", "Print a shell's completion script."),
+    "ps": Entry("dorad.cli.list:list_dataflows", "`ps` is `list`.", hidden=True),
+    "check": Entry("dorad.cli.status:status", "`check` is `status`.", hidden=True),
+    "destroy": Entry("dorad.cli.down:down", "`destroy` is `down`.", hidden=True),
     "system": Entry("dorad.cli.status:system", "`system status` is `status`.", hidden=True),
     "inspect": Entry("dorad.cli.top:inspect", "`inspect top` is `top`.", hidden=True),
 }
+
+
+WITH_DAEMON = frozenset(
+    (
+        *("up", "down", "destroy", "start", "stop", "restart", "enable", "disable", "list", "ps"),
+        *("logs", "clean", "status", "check", "doctor", "top", "node", "topic", "param"),
+        *("system", "inspect"),
+    )
+)
+"""The commands that talk to a daemon, and so can be told to which."""
 
 
 class Cli(LazyGroup):
     """All commands."""
 
     table: ClassVar[dict[str, Entry]] = COMMANDS
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command `cmd_name`; one that talks to a daemon can be told to which."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and cmd_name in WITH_DAEMON:
+            from dorad.cli.instance import add_options
+
+            add_options(command)
+        return command
 
     def unknown(self, name: str, names: list[str]) -> str:
         """Say of a command of dora 1.x what takes its place."""

@@ -13,7 +13,9 @@ from dorad.cli.groups import Group
 from dorad.cli.node_view import COLUMNS, as_json, as_row, detail_json, detail_lines
 from dorad.cli.restart import show_changes
 from dorad.cli.select import connect, dataflow_option, select
+from dorad.cli.session import tell
 from dorad.cli.tables import format_option, print_lines, print_object, print_table
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +92,17 @@ def info_node(node: str, *, dataflow: str | None, style: str) -> None:
         print_object(detail_json(detail))
     else:
         for line in detail_lines(detail):
-            click.echo(line)
+            click.echo(visible(line))
+
+
+def _definition(file: Path) -> dict[str, Any]:
+    """Return the node that a file defines, and show the warnings."""
+    from dorad.dataflow.load import load_node
+
+    definition, warnings = load_node(file)
+    for warning in warnings:
+        tell("warning:", "yellow", str(warning))
+    return definition
 
 
 ADD_EPILOG = """\b
@@ -112,9 +124,7 @@ recorder.yml:
 @dataflow_option
 def add_node(*, file: Path, dataflow: str | None) -> None:
     """Add a node to a running dataflow and start it."""
-    from dorad.dataflow.load import load_node
-
-    definition = load_node(file)
+    definition = _definition(file)
     with connect() as client:
         result = client.add_node(definition, dataflow=select(client, dataflow))
     click.echo(f"added node `{definition['id']}`")
@@ -158,9 +168,7 @@ message that waits in them. It has to have the same inputs, and the outputs that
 @grace_option
 def replace_node(node: str, *, file: Path, dataflow: str | None, grace: float | None) -> None:
     """Put another node in the place of NODE without losing a message."""
-    from dorad.dataflow.load import load_node
-
-    definition = load_node(file)
+    definition = _definition(file)
     with connect() as client:
         result = client.replace_node(
             node, definition, dataflow=select(client, dataflow), grace=grace

@@ -75,7 +75,10 @@ def _sentence(message: str) -> str:
 
 
 def _tell(message: str) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=_colour())
+    from dorad.terminal import visible_lines  # here, so that help stays quick
+
+    head = click.style("error:", fg="red", bold=True)
+    click.echo(f"{head} {visible_lines(message)}", err=True, color=_colour())
 
 
 def _colour() -> bool | None:

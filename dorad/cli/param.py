@@ -11,6 +11,7 @@ from dorad.cli.complete import node_names, param_names
 from dorad.cli.groups import Group
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_object, print_table
+from dorad.terminal import visible_json
 
 if TYPE_CHECKING:
     from dorad.control.messages import Param
@@ -155,4 +156,4 @@ def _allowed(found: Param) -> str:
 
 
 def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return visible_json(json.dumps(value, ensure_ascii=False))

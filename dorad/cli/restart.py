@@ -6,6 +6,7 @@ import click
 
 from dorad.cli.select import connect, dataflow_name, name_option, one_name, select
 from dorad.cli.stop import force_option, grace_option
+from dorad.terminal import visible
 
 EPILOG = """\b
 Examples:
@@ -37,4 +38,4 @@ def show_changes(changes: list[str]) -> None:
     """Tell how a dataflow differs from the file it was started from."""
     if changes:
         head = click.style("note:", fg="cyan", bold=True)
-        click.echo(f"{head} differs from its file: {'; '.join(changes)}", err=True)
+        click.echo(f"{head} differs from its file: {visible('; '.join(changes))}", err=True)

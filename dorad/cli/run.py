@@ -18,6 +18,7 @@ from dorad.cli.launching import (
     refuse_unsupported,
     reload_option,
     shell_nodes_option,
+    strict_option,
     tell_warnings,
     uv_option,
 )
@@ -72,6 +73,7 @@ VERBOSE = ("debug", "trace")
 @shell_nodes_option
 @debug_option
 @env_option
+@strict_option
 @finish_option
 def run(
     path: Path,
@@ -85,6 +87,7 @@ def run(
     allow_shell_nodes: bool,
     debug: bool,
     env: Mapping[str, str],
+    strict: bool,
     exit_when_nodes_finish: bool | None,
 ) -> int:
     """Run the dataflow PATH on this machine and show what its nodes print.
@@ -102,7 +105,7 @@ def run(
         from dorad.launch.command import LaunchContext
 
         dataflow = load_dataflow(path)
-        refuse_unsupported(dataflow)
+        refuse_unsupported(dataflow, strict=strict)
         tell_warnings(dataflow)
         build_first(dataflow, uv=uv, env=env)
         context = LaunchContext(

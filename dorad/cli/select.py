@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.complete import dataflow_names
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from dorad.control.client import Client
@@ -78,6 +79,6 @@ def label(info: DataflowInfo) -> str:
 
 def _ask(living: list[DataflowInfo]) -> str:
     for place, info in enumerate(living, start=1):
-        click.echo(f"{place:3}  {info.uuid}  {info.name or ''}", err=True)
+        click.echo(f"{place:3}  {info.uuid}  {visible(info.name or '')}", err=True)
     choice = click.prompt("which dataflow", type=click.IntRange(1, len(living)), err=True)
     return living[int(choice) - 1].uuid

@@ -11,6 +11,7 @@ import click
 
 from dorad.cli.interrupts import Interrupts
 from dorad.cli.live import LiveLog, writer
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     import asyncio
@@ -155,7 +156,7 @@ def tell_failures(failures: Iterable[Failure]) -> None:
     for failure in failures:
         tell("error:", "red", failure.headline)
         for line in failure.lines:
-            click.echo(f"    {line}", err=True)
+            click.echo(f"    {visible(line)}", err=True)
 
 
 def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
@@ -174,5 +175,5 @@ def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
 
 
 def tell(head: str, colour: str, text: str) -> None:
-    """Write one line to stderr."""
-    click.echo(f"{click.style(head, fg=colour, bold=True)} {text}", err=True)
+    """Write one line to stderr; control characters in `text` are shown, not sent."""
+    click.echo(f"{click.style(head, fg=colour, bold=True)} {visible(text)}", err=True)

@@ -18,6 +18,7 @@ from dorad.cli.launching import (
     refuse_unsupported,
     reload_option,
     shell_nodes_option,
+    strict_option,
     tell_warnings,
     uv_option,
 )
@@ -52,6 +53,7 @@ exit code is 1 if any node failed. Nodes get the daemon's environment, not the o
 @shell_nodes_option
 @debug_option
 @env_option
+@strict_option
 @finish_option
 def start(
     path: Path,
@@ -64,6 +66,7 @@ def start(
     allow_shell_nodes: bool,
     debug: bool,
     env: Mapping[str, str],
+    strict: bool,
     exit_when_nodes_finish: bool | None,
 ) -> int:
     """Start the dataflow PATH under the daemon.
@@ -74,7 +77,7 @@ def start(
     if enable and name is None:
         raise click.UsageError("--enable needs --name: that is what it has after a boot")
     dataflow = load_dataflow(path)
-    refuse_unsupported(dataflow)
+    refuse_unsupported(dataflow, strict=strict)
     tell_warnings(dataflow)
     if attach is None:
         attach = sys.stdout.isatty()

@@ -11,6 +11,7 @@ from dorad.cli.files import DataflowFile
 from dorad.cli.groups import Group
 from dorad.cli.select import connect
 from dorad.cli.tables import format_option, megabytes, percent, print_object
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ def status(*, style: str, path: Path | None) -> int:
 def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
     if found is None:
         click.echo(f"{click.style('✗', fg='red')} dorad: not running")
-        click.echo(f"  {error}", err=True)
+        click.echo(f"  {visible(error)}", err=True)
         return
     click.echo(f"{click.style('✓', fg='green')} dorad {found.version}: running")
     click.echo(f"  address: {address}")
@@ -69,10 +70,10 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
     click.echo(f"  state: {found.state}")
     if found.network is not None:
         for line in network_lines(found.network):
-            click.echo(line)
+            click.echo(visible(line))
     click.echo(f"active dataflows: {found.dataflows} ({found.nodes} node processes)")
     for notice in found.notices:
-        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {notice}")
+        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
 
 
 def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dict[str, Any]:

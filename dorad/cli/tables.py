@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dorad.terminal import visible, visible_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -30,7 +32,10 @@ WIDEST = 10_000
 def table_lines(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool = False
 ) -> list[str]:
-    """Return the lines of a table without frames; `colour` makes its head bold."""
+    """Return the lines of a table without frames; `colour` makes its head bold.
+
+    Control characters in its cells are shown, not sent.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -38,7 +43,7 @@ def table_lines(
     for column in columns:
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     console = Console(
         width=WIDEST,
         color_system="standard" if colour else None,
@@ -79,12 +84,12 @@ def colours() -> bool:
 def print_lines(objects: Iterable[object]) -> None:
     """Print JSON Lines: one object a line."""
     for found in objects:
-        click.echo(json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+        click.echo(visible_json(json.dumps(found, ensure_ascii=False, separators=(",", ":"))))
 
 
 def print_object(found: object) -> None:
     """Print one JSON value in a form for people, too."""
-    click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    click.echo(visible_json(json.dumps(found, ensure_ascii=False, indent=2)))
 
 
 def plain(message: Any) -> Any:

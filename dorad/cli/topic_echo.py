@@ -20,6 +20,7 @@ from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.session import tell
 from dorad.cli.tables import format_option
 from dorad.cli.topic_hz import topics_argument
+from dorad.terminal import visible, visible_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,7 @@ def _line(header: TopicHeader, data: pa.Array | None, style: str) -> str:
         values = None if data is None else data.to_pylist()
         message = {"timestamp": milliseconds(sent), "name": header.topic}
         return to_json(message | {"data": values, "metadata": metadata})
-    return f"{header.topic}\tdata={brief(data)} metadata={to_json(metadata)}"
+    return f"{visible(header.topic)}\tdata={brief(data)} metadata={to_json(metadata)}"
 
 
 def brief(data: pa.Array | None) -> str:
@@ -119,11 +120,14 @@ def milliseconds(sent: object) -> int:
 
 
 def to_json(value: object) -> str:
-    """Return JSON on one line; what it has no word for is written as Arrow's JSON writer does."""
+    """Return JSON on one line; what it has no word for is written as Arrow's JSON writer does.
+
+    All control characters are escaped.
+    """
     try:
-        return _dumps(value)
+        return visible_json(_dumps(value))
     except ValueError:
-        return _dumps(_without_nan(value))
+        return visible_json(_dumps(_without_nan(value)))
 
 
 def _dumps(value: object) -> str:

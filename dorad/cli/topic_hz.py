@@ -13,6 +13,7 @@ from dorad.cli.complete import topic_names
 from dorad.cli.durations import Duration
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_lines, screen_lines, table_lines
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -75,7 +76,7 @@ def hz(
         print_lines(map(_as_json, last.rates))
     else:
         for row in (COLUMNS, *rows(last.rates)):
-            click.echo("\t".join(row))
+            click.echo("\t".join(map(visible, row)))
 
 
 def _last(stream: Iterator[TopicRates], duration: float) -> TopicRates | None:

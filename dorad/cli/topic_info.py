@@ -12,6 +12,7 @@ from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_lines
 from dorad.cli.topic_echo import until
 from dorad.cli.topic_hz import topics_argument
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, styl
         if place:
             click.echo()
         for line in one.lines():
-            click.echo(line)
+            click.echo(visible(line))
 
 
 def measure(

@@ -11,8 +11,11 @@ from click.shell_completion import CompletionItem
 from dorad.cli.files import DEFAULTS, DataflowFile, load_dataflow, write_text
 from dorad.cli.groups import Group
 from dorad.cli.tables import print_object, print_table
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dorad.dataflow.types.library import Library
     from dorad.dataflow.types.model import TypeDef
 
@@ -90,25 +93,31 @@ def show_type(urn: str, path: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_object(as_plain(found))
         return
-    click.echo(found.urn)
+    for line in detail_lines(found):
+        click.echo(visible(line))
+
+
+def detail_lines(found: TypeDef) -> Iterator[str]:
+    """Yield the lines that `dora types show` prints."""
+    yield found.urn
     if found.description:
-        click.echo(f"  {found.description}")
-    click.echo(f"  arrow: {found.shape}")
+        yield f"  {found.description}"
+    yield f"  arrow: {found.shape}"
     if found.fields:
         width = max(len(field.name) for field in found.fields)
-        click.echo("  fields:")
+        yield "  fields:"
         for field in found.fields:
             note = "" if field.nullable else "  (never null)"
             note += f"  {field.description}" if field.description else ""
-            click.echo(f"    {field.name:{width}}  {field.shape}{note}")
+            yield f"    {field.name:{width}}  {field.shape}{note}"
     for param in found.params:
         default = f" = {param.default}" if param.default is not None else ""
         about = f": {param.description}" if param.description else ""
-        click.echo(f"  parameter {param.name}{default}{about}")
+        yield f"  parameter {param.name}{default}{about}"
     for key in found.metadata:
         kind = f" ({key.type})" if key.type else ""
         about = f": {key.description}" if key.description else ""
-        click.echo(f"  metadata {key.key}{kind}{about}")
+        yield f"  metadata {key.key}{kind}{about}"
 
 
 GENERATE_EPILOG = """\b

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.terminal import visible
+
 if TYPE_CHECKING:
     from dorad.control.messages import DaemonStatus
 
@@ -27,7 +29,8 @@ Examples:
 
 \b
 The daemon belongs to this user, runs until `dora down`, and takes over nodes that an earlier one
-has left running. Its own log is in $XDG_STATE_HOME/dora/dorad.log.
+has left running. Its own log is in $XDG_STATE_HOME/dora/dorad.log. With --coordinator-port it is
+one beside the others, with dataflows, sockets and a log of its own.
 """
 
 
@@ -40,7 +43,7 @@ def up() -> int:
 
     try:
         places = user_places()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     named = os.environ.get(VARIABLE)
     control = Path(named) if named else places.control
@@ -60,7 +63,7 @@ def up() -> int:
     adopted = f", took over {status.adopted} running nodes" if status.adopted else ""
     click.echo(f"dorad started (pid {status.pid}, {places.control}){adopted}")
     for notice in status.notices:
-        click.echo(f"note: {notice}", err=True)
+        click.echo(f"note: {visible(notice)}", err=True)
     return 0
 
 

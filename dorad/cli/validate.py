@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
+from dorad.cli.launching import strict_option
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from dorad.dataflow.errors import Problem
@@ -19,6 +21,7 @@ EPILOG = """\b
 Examples:
   dora validate                        checks ./dataflow.yml
   dora validate robot.yml --json
+  dora validate --node-manifest dora-node.yml
 \b
 Each problem is one line, `file:line:column: key: what is wrong`, which editors understand.
 Exit code 0: the file is good. 1: it has problems, they are on standard error.
@@ -28,20 +31,46 @@ Exit code 0: the file is good. 1: it has problems, they are on standard error.
 @click.command(epilog=EPILOG)
 @dataflow_argument(required=False)
 @click.option("--strict-types", is_flag=True, help="What is said of types fails the check.")
+@strict_option
+@click.option(
+    "--node-manifest",
+    "manifest",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Check the manifest of a node, dora-node.yml, instead of a dataflow.",
+)
+@click.option("--offline", is_flag=True, help="Accepted for dora 1.x; nothing is downloaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def validate(path: Path | None, *, strict_types: bool, as_json: bool) -> int:
+def validate(
+    path: Path | None,
+    *,
+    strict_types: bool,
+    strict: bool,
+    manifest: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> int:
     """Check the dataflow PATH and list everything that is wrong with it at once."""
+    del offline
     from dorad.dataflow.errors import DataflowError
+
+    if manifest is not None:
+        if path is not None:
+            raise click.UsageError("give either PATH or --node-manifest")
+        return _check_manifest(manifest, as_json=as_json)
 
     path = path or default_dataflow()
     try:
         dataflow = load_dataflow(path)
-        return _check(path, dataflow, strict_types=strict_types, as_json=as_json)
+        return _check(path, dataflow, strict_types=strict_types, strict=strict, as_json=as_json)
     except DataflowError as error:
         return _report(path, None, error.problems, (), (), as_json=as_json)
 
 
-def _check(path: Path, dataflow: "Dataflow", *, strict_types: bool, as_json: bool) -> int:
+def _check(
+    path: Path, dataflow: "Dataflow", *, strict_types: bool, strict: bool, as_json: bool
+) -> int:
+    from dorad.dataflow.problems import in_order
     from dorad.dataflow.support import unsupported
     from dorad.dataflow.types.check import check_types
     from dorad.dataflow.types.strict import all_warnings, type_problems
@@ -49,10 +78,30 @@ def _check(path: Path, dataflow: "Dataflow", *, strict_types: bool, as_json: boo
 
     read_user_types(path.parent)  # also where no port has a type, and nothing else looks
     problems = type_problems(dataflow, strict=strict_types)
+    if strict:
+        problems = in_order((*problems, *dataflow.ignored))
     warnings = tuple(found for found in all_warnings(dataflow) if found not in problems)
     notes = (*unsupported(dataflow), *check_types(dataflow).inferred)
     programs = missing_programs(dataflow, os.environ)
     return _report(path, dataflow, problems, (*warnings, *programs), notes, as_json=as_json)
+
+
+def _check_manifest(path: Path, *, as_json: bool) -> int:
+    from dorad.dataflow.errors import DataflowError
+    from dorad.dataflow.manifest import check_manifest
+
+    try:
+        inputs, outputs = check_manifest(path)
+    except DataflowError as error:
+        return _report(path, None, error.problems, (), (), as_json=as_json)
+    if as_json:
+        return _report(path, None, (), (), (), as_json=True)
+    ports = ", ".join(
+        f"{count} {word}{'' if count == 1 else 's'}"
+        for count, word in ((inputs, "input"), (outputs, "output"))
+    )
+    click.echo(f"{visible(str(path))}: {click.style('ok', fg='green')}, {ports}")
+    return 0
 
 
 def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple["Problem", ...]:

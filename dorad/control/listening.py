@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
@@ -9,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dorad.control.errors import ControlError, NoDaemonError
+
+_log = logging.getLogger(__name__)
 
 MACHINE_WIDE = Path("/run/dorad/control.sock")
 """Where the daemon of the whole machine listens."""
@@ -23,27 +26,34 @@ LONGEST_PATH = 107
 def places() -> tuple[Path, ...]:
     """Return where to look for a daemon, first the one to prefer.
 
-    It is `$DORA_SOCKET` alone where that is set; else the socket of this user's daemon and that
-    of the machine's.
+    It is `$DORA_SOCKET` alone where that is set; else the socket of the daemon of this user that
+    `$DORA_COORDINATOR_PORT` names; else those of this user's and of the machine's.
 
     Raises:
-        ControlError: the directory of this user's sockets belongs to somebody else.
+        ControlError: the directory of this user's sockets belongs to somebody else, or a variable
+            cannot be followed.
     """
     if given := os.environ.get(VARIABLE):
         return (Path(given),)
-    from dorad.shm.rendezvous import runtime_dir
+    from dorad.shm.rendezvous import instance, runtime_dir
 
     try:
+        name = instance()
+        if name is not None:
+            _log.debug("using the daemon of instance %s alone", name)
+            return (runtime_dir() / name / "control.sock",)
         return (runtime_dir() / "control.sock", MACHINE_WIDE)
-    except PermissionError as error:
+    except (PermissionError, ValueError) as error:
         raise ControlError("refused", str(error)) from None
 
 
 def no_daemon(looked: tuple[Path, ...]) -> NoDaemonError:
     """Return the error for when nobody listens in any of these places."""
     where = " or ".join(map(str, looked))
+    name = looked[0].parent.name
+    command = f"dora up --coordinator-port {name}" if name.isdecimal() else "dora up"
     return NoDaemonError(
-        "unavailable", f"no dorad is running at {where}", "start one with `dora up`"
+        "unavailable", f"no dorad is running at {where}", f"start one with `{command}`"
     )
 
 

@@ -74,7 +74,8 @@ def _open(
     if not folder.is_dir():
         raise ControlError("not-found", f"the log files of {uuid} are gone: {folder}")
     found = Found.at(folder)
-    past = JournalPast(uuid, selection) if found.journal else None
+    sender = found.sender
+    past = None if sender is None else JournalPast(uuid, selection, sender)
     return History(folder, found.nodes, selection, past), None
 
 

@@ -71,6 +71,9 @@ def command(
     ownlog.begin(level or "info")
     try:
         chosen = system_places() if system else user_places()
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    try:
         places = Places(
             chosen.runtime if runtime_dir is None else runtime_dir.absolute(),
             chosen.state if state_dir is None else state_dir.absolute(),

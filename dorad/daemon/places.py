@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dorad.shm.rendezvous import runtime_dir
+from dorad.shm.rendezvous import instance, runtime_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,17 @@ def system_places() -> Places:
 def user_places() -> Places:
     """Return the places of this user's daemon; the folder for sockets is made if missing.
 
+    `$DORA_COORDINATOR_PORT` names a daemon beside the default one, with folders of its own.
+
     Raises:
         PermissionError: that folder belongs to somebody else or is open to others.
+        ValueError: that variable cannot be followed.
     """
+    name = instance()
     base = os.environ.get("XDG_STATE_HOME", "")
     home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
-    return Places(runtime_dir(), home / "dora")
+    if name is None:
+        return Places(runtime_dir(), home / "dora")
+    runtime = runtime_dir() / name
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    return Places(runtime, home / "dora" / name)

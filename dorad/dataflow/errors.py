@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dorad.terminal import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,20 +26,15 @@ class Problem:
     hint: str | None = None
     via: tuple[str, ...] = ()
     """For a module's file, the nodes that led there, innermost first: "`nav` in flow.yml:4"."""
+    ignored: bool = False
+    """Whether this is a warning of a key that is ignored: an error for `--strict`."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
         key = f"{self.key}: " if self.key else ""
         used = f"used by {', '.join(self.via)}" if self.via else None
         notes = "; ".join(note for note in (self.hint, used) if note)
-        return _one_line(f"{place}{key}{self.message}" + (f" ({notes})" if notes else ""))
-
-
-def _one_line(text: str) -> str:
-    """The text with line ends and other control characters made visible."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return visible(f"{place}{key}{self.message}" + (f" ({notes})" if notes else ""))
 
 
 class TextError(ValueError):

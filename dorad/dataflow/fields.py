@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.nearest import did_you_mean, nearest
+from dorad.dataflow.problems import hint_for
 from dorad.dataflow.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -216,15 +217,24 @@ class Fields:
         """Let keys pass that are read elsewhere."""
         self._asked.update(dict.fromkeys(names))
 
-    def finish(self, instead: Mapping[str, str] | None = None) -> set[str]:
+    def finish(
+        self,
+        instead: Mapping[str, str] | None = None,
+        *,
+        lenient: bool = False,
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> set[str]:
         """Report the keys that are not known here and the required ones that are missing.
 
         `instead` says what to write for a key that older versions knew or that belongs elsewhere.
         Gives the known names that the unknown ones were probably meant to be; their lack is not
         reported again.
+
+        With `lenient`, an unknown key is a warning and leaves the tree, unless it was probably
+        meant to be a required key that is missing. `elsewhere` has the hints for some.
         """
         meant: set[str] = set()
-        for name, value in self._values.items():
+        for name, value in list(self._values.items()):
             if name in self._asked:
                 continue
             if instead and name in instead:
@@ -232,6 +242,11 @@ class Fields:
             elif name == "<<":
                 self.problems.merge_key(value)
                 meant.update(self._asked)
+            elif lenient and nearest(name, self._asked) not in self._missing:
+                hint = (elsewhere or {}).get(name.replace("-", "_")) or hint_for(name, self._asked)
+                self.problems.ignored(value, name, hint)
+                assert isinstance(self.owner.data, dict)
+                del self.owner.data[name]
             else:
                 self.problems.unknown(value, name, self._asked)
                 meant.add(nearest(name, self._asked) or "")

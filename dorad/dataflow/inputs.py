@@ -24,8 +24,7 @@ MOST_RATE_HZ = 1e6
 def read_inputs(owner: Fields) -> tuple[Input, ...]:
     """The inputs in the order of the file; those without a usable source are left out.
 
-    Unlike dora 1.x, which ignores them, unknown options of the long form are errors: a misspelt
-    `queue_size` would otherwise silently stay at its default.
+    An unknown option of the long form is ignored, as dora 1.x does, but with a warning.
     """
     inputs: list[Input] = []
     for input_id, value in owner.entries("inputs").items():
@@ -62,7 +61,7 @@ def _read_input(input_id: str, value: Value, problems: Problems) -> Input | None
     timeout = options.seconds("input_timeout")
     latched = options.flag("latched") or False
     rate = options.number("max_rate_hz", least=LEAST_RATE_HZ, most=MOST_RATE_HZ)
-    options.finish()
+    options.finish(lenient=True)
     if source is None:
         return None
     _check_source(options, source, latched, rate)

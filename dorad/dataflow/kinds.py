@@ -40,6 +40,8 @@ _ALLOWED = {
     NodeKind.MODULE: frozenset((*_COMMON, "inputs", "params", "build")),
 }
 _IN_OPERATOR = frozenset(("inputs", "outputs", "build", *TYPE_KEYS))
+OF_OPERATOR_NODE = _ALLOWED[NodeKind.OPERATORS] - {*MAKERS, *LOG_KEYS, "id"}
+"""What an operator itself cannot have, but its node can."""
 _DEFAULTS = {"restart_policy": "never", "max_restarts": 0}
 
 _OF_INPUT = "it is an option of an input, beside its `source`"

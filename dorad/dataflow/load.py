@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import ModuleUse, Node
     from dorad.dataflow.types.model import TypeDef
 
@@ -71,11 +72,13 @@ def from_descriptor(descriptor: Mapping[str, Any], *, path: Path) -> Dataflow:
     return _read_dataflow(plain_tree(dict(descriptor), problems), path, None, problems)
 
 
-def load_node(path: str | Path, *, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+def load_node(
+    path: str | Path, *, environ: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], tuple[Problem, ...]]:
     """Read the file at `path` that holds one node: an entry of `nodes` by itself.
 
-    Gives it as plain values with `env` expanded by `environ` (None: this process's environment).
-    Raises DataflowError as `load` does.
+    Gives it as plain values with `env` expanded by `environ` (None: this process's environment),
+    and the warnings. Raises DataflowError as `load` does.
     """
     problems = Problems(str(path))
     text = read_text(Path(path), problems, "a YAML file with one node")
@@ -85,7 +88,7 @@ def load_node(path: str | Path, *, environ: Mapping[str, str] | None = None) -> 
     if root is None or problems.errors:
         raise DataflowError(in_order(problems.errors))
     node: dict[str, Any] = root.plain()
-    return node
+    return node, in_order(problems.warnings)
 
 
 def _read_dataflow(
@@ -98,6 +101,9 @@ def _read_dataflow(
         problems.error(root, f"a dataflow is a mapping with `nodes`, not {root.describe()}")
         raise DataflowError(problems.errors)
     fields = Fields(root, problems)
+    if "nodes" in root.data and root.data["nodes"].data is None:
+        problems.warn(root.data["nodes"], "the dataflow has no nodes")
+        root.data["nodes"].data = []
     if fields.has("module"):
         problems.error_in_name(
             root.data["module"],

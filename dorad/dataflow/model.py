@@ -440,11 +440,16 @@ class Dataflow:
     """`debug.enable_debug_inspection`; accepted, inspection works without it."""
     deploy: Deploy | None = None
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
-    """What is accepted but will not do what the file hopes for."""
+    """What is accepted but will not do what the file hopes for, `ignored` keys included."""
     positions: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
     """Key path to (line, column) in the file, both from 1."""
     modules: tuple[ModuleUse, ...] = field(default=(), compare=False)
     """What were modules in the file, outer ones first; `nodes` has their nodes instead."""
+
+    @property
+    def ignored(self) -> tuple[Problem, ...]:
+        """The warnings of keys that are ignored, which `--strict` makes errors."""
+        return tuple(warning for warning in self.warnings if warning.ignored)
 
     def problem(self, key: str, message: str, hint: str | None = None) -> Problem:
         """Something about one key of the file, or of a module's file, at its place there."""

@@ -9,6 +9,7 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields, scalar_text
 from dorad.dataflow.ids import check_data_id
 from dorad.dataflow.inputs import read_inputs
+from dorad.dataflow.kinds import OF_OPERATOR_NODE
 from dorad.dataflow.model import Logging, Operator
 from dorad.dataflow.ports import (
     LOG_KEYS,
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 DEFAULT_ID = "op"
 _UNSET = Logging()
 _LANGUAGES = ("python", "shared-library", "wasm")
+_OF_NODE = dict.fromkeys(
+    OF_OPERATOR_NODE, "it belongs to the node, beside `operator` or `operators`"
+)
 _INSTEAD = {"sync": "operators receive one message at a time; write a node with a `path`"}
 
 
 def read_operators(node: Fields) -> tuple[Operator, ...]:
     """All operators of a node.
 
-    Unlike dora 1.x, which ignores them, unknown keys in an operator are errors.
+    An unknown key in an operator is ignored, as dora 1.x does, but with a warning.
     """
     lone = node.take("operator")
     if lone is not None:
@@ -86,8 +90,9 @@ def _read_operator(item: Value, problems: Problems, default_id: str | None) -> O
         read_build(body),
         read_logging(body, outputs),
     )
-    meant = body.finish(_INSTEAD)
-    said = meant.intersection(_LANGUAGES) or any(map(body.has, _LANGUAGES))
+    said = any(map(body.has, _LANGUAGES))
+    meant = body.finish(_INSTEAD, lenient=said, elsewhere=_OF_NODE)
+    said = said or not meant.isdisjoint(_LANGUAGES)
     if isinstance(item.data, dict) and not said:
         problems.error_in_name(item, f"needs one of {', '.join(_LANGUAGES)}")
     return operator
@@ -134,7 +139,7 @@ def _read_source(body: Fields) -> tuple[str, str, str | None]:
     if python is not None and isinstance(python.data, dict):
         block = Fields(python, body.problems)
         source, conda_env = block.required_text("source"), block.text("conda_env")
-        block.finish()
+        block.finish(lenient=True)
     elif python is not None:
         source = scalar_text(python, body.problems) or ""
     files = {"python": source} | {key: body.text(key) or "" for key in _LANGUAGES[1:]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.document import shorten
@@ -51,17 +52,27 @@ class Problems:
             )
         )
 
+    def ignored(self, value: Value, name: str, hint: str | None = None) -> None:
+        """A key that does not exist where it stands, and that dora 1.x ignores there, too."""
+        self.warn(value, f"the unknown key `{shorten(name)}` is ignored", hint)
+        self.warnings[-1] = replace(self.warnings[-1], ignored=True)
+
     def merge_key(self, value: Value) -> None:
         """A `<<`, which other YAML readers replace by what it names."""
         self.error_in_name(value, "merge keys are not part of YAML 1.2", "write the keys out")
 
     def unknown(self, value: Value, name: str, known: Iterable[str], what: str = "key") -> None:
         """A name that does not exist where it stands; says the nearest one that does."""
-        names = list(known)
-        hint = did_you_mean(name, names)
-        if hint is None and 0 < len(names) <= _FEW:
-            hint = f"known here: {', '.join(names)}"
-        self.error_in_name(value, f"unknown {what} `{shorten(name)}`", hint)
+        self.error_in_name(value, f"unknown {what} `{shorten(name)}`", hint_for(name, known))
+
+
+def hint_for(name: str, known: Iterable[str]) -> str | None:
+    """The nearest of the names that are known where `name` stands, or all if they are few."""
+    names = list(known)
+    hint = did_you_mean(name, names)
+    if hint is None and 0 < len(names) <= _FEW:
+        return f"known here: {', '.join(names)}"
+    return hint
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -139,7 +139,7 @@ def _program(
 ) -> list[str]:
     """The words before the node's `args`; completes `env` for the Python chosen."""
     if context.uv:
-        return _uv_program(node, path, folder, env)
+        return _uv_program(node, path, folder, context, env)
     bin_folder = programs.environment_bin(env, context.own_environment)
     _put_on_path(env, bin_folder)
     program = programs.find_program(path, folder, env["PATH"])
@@ -152,29 +152,35 @@ def _python(node: Node, folder: Path, context: LaunchContext, env: dict[str, str
     """The words that start the Python of an operator node; completes `env` for it."""
     if context.uv:
         builds = any(operator.build for operator in node.operators)
-        return _uv_python(node, folder, env, builds=builds)
+        return _uv_python(node, folder, context, env, builds=builds)
     bin_folder = programs.environment_bin(env, context.own_environment)
     _put_on_path(env, bin_folder)
     return [programs.find_python(bin_folder, env["PATH"])]
 
 
-def _uv_program(node: Node, path: str, folder: Path, env: dict[str, str]) -> list[str]:
+def _uv_program(
+    node: Node, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
+) -> list[str]:
     on_path = env.get("PATH", "")
     if not path.endswith(".py"):
         # uv looks up what is not a file here, among the commands of the project it finds.
         program = folder / path
         found = program.is_file() or "/" in path
+        programs.activate_for_uv(env, folder, context.own_environment)
         return [
             programs.find_uv(on_path),
             "run",
             str(programs.find_program(path, folder, on_path)) if found else path,
         ]
     script = str(programs.find_program(path, folder, on_path))
-    return [*_uv_python(node, folder, env, builds=bool(node.build)), "-u", script]
+    return [*_uv_python(node, folder, context, env, builds=bool(node.build)), "-u", script]
 
 
-def _uv_python(node: Node, folder: Path, env: dict[str, str], *, builds: bool) -> list[str]:
+def _uv_python(
+    node: Node, folder: Path, context: LaunchContext, env: dict[str, str], *, builds: bool
+) -> list[str]:
     if not builds:
+        programs.activate_for_uv(env, folder, context.own_environment)
         return [programs.find_uv(env.get("PATH", "")), "run", "python"]
     managed = managed_environment(folder, node.id)
     if not Path(managed, "bin", "python").exists():

@@ -45,6 +45,21 @@ def search_path(env: Mapping[str, str], first: Path | None) -> str:
     return f"{first}{os.pathsep}{path}" if path else str(first)
 
 
+def activate_for_uv(env: dict[str, str], folder: Path, own: Path | None) -> None:
+    """Activate dora's own environment in `env`, unless uv finds another one.
+
+    uv takes that of VIRTUAL_ENV, of a project or of a `.venv` in `folder` or above it. Without any,
+    it cannot install, and would run a Python that has no pyarrow.
+    """
+    if own is None or environment_bin(env, None) is not None:
+        return
+    for place in (folder, *folder.parents):
+        if (place / ".venv").is_dir() or (place / "pyproject.toml").is_file():
+            return
+    env["VIRTUAL_ENV"] = str(own.parent)
+    env["PATH"] = search_path(env, own)
+
+
 def find_python(bin_folder: Path | None, path: str) -> str:
     """The interpreter for Python nodes: of `bin_folder` if given, else the first on `path`."""
     if bin_folder is not None:

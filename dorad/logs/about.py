@@ -26,6 +26,8 @@ class About(msgspec.Struct, frozen=True):
     pid_started: int | None = None
     journal: bool = False
     """Whether lines went to the journal; those that it did not take are in files anyway."""
+    unit: str | None = None
+    """The systemd service that wrote to the journal, if it was one."""
 
     @property
     def ended(self) -> bool:

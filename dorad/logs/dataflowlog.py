@@ -16,6 +16,7 @@ from dorad.logs.hub import LogHub
 from dorad.logs.journal.entry import DAEMON_STREAM
 from dorad.logs.journal.forward import DaemonJournal, NodeJournal
 from dorad.logs.journal.reader import JournalPast
+from dorad.logs.journal.sender import own, own_service
 from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import Batch, NodeLog
 from dorad.logs.paths import DAEMON, log_folder
@@ -92,6 +93,7 @@ class DataflowLog:
             pid=os.getpid(),
             pid_started=about.own_start(),
             journal=journal is not None,
+            unit=own_service(),
         )
 
     @property
@@ -186,7 +188,7 @@ class DataflowLog:
             }
             last["", DAEMON_STREAM] = self._said.last
             before = time.time_ns() // 1000
-            past = JournalPast(self._about.uuid, selection, last=last, before=before)
+            past = JournalPast(self._about.uuid, selection, own(), last=last, before=before)
         return History(self.folder, self.nodes, selection, past)
 
     def _record(self, record: LogRecord) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dorad.logs.record import RAW, LogRecord, Stream, parse_level
+from dorad.logs.record import LAST_MOMENT, RAW, LogRecord, Stream, parse_level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +91,8 @@ def decode(line: bytes) -> LogRecord:
     level = found.level if found.level == RAW else parse_level(found.level)
     if level is None:
         raise ValueError(f"no log level: {found.level}")
+    if found.line is not msgspec.UNSET and not 0 <= found.line < 1 << 31:
+        raise ValueError("no number of a line")
     return LogRecord(
         _seconds(found.ts),
         level,
@@ -116,10 +118,15 @@ _last_seconds = 0.0
 
 
 def _seconds(text: str) -> float:
-    """Return seconds since the epoch. Neighbours often have the same time, so it is kept."""
+    """Return seconds since the epoch, or raise ValueError.
+
+    Neighbours often have the same time, so it is kept.
+    """
     global _last_text, _last_seconds
     if text != _last_text:
         moment = datetime.fromisoformat(text)
-        _last_seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        _last_text = text
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        if not 0 <= seconds < LAST_MOMENT:
+            raise ValueError(f"not a time of this age: {text}")
+        _last_text, _last_seconds = text, seconds
     return _last_seconds

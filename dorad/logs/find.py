@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.logs import about
+from dorad.logs.journal.sender import of_run
 from dorad.logs.paths import nodes_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.logs.about import About
+    from dorad.logs.journal.sender import Sender
 
 SHOWN = 8
 """Dataflows that an error lists."""
@@ -54,6 +56,14 @@ class Found(NamedTuple):
     def journal(self) -> bool:
         """Whether its lines went to the journal."""
         return self.about is not None and self.about.journal
+
+    @property
+    def sender(self) -> Sender | None:
+        """Whose entries of the journal are its lines; None if they did not go there."""
+        try:
+            return of_run(self.folder, self.about) if self.journal else None
+        except FileNotFoundError:  # deleted meanwhile
+            return None
 
     @property
     def running(self) -> bool:

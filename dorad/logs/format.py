@@ -11,12 +11,14 @@ from typing import Literal
 import msgspec
 
 from dorad.logs.record import RAW, LogRecord
+from dorad.terminal import visible, visible_json, visible_lines
 
 Format = Literal["pretty", "compact", "json"]
 Formatter = Callable[[LogRecord], str]
 
 _LEVEL_WIDTH = len(RAW)
 _RESET = "\x1b[0m"
+_INDENT = "    "
 _LEVEL_COLORS = {
     "error": "\x1b[1;31m",
     "warn": "\x1b[33m",
@@ -42,10 +44,11 @@ def formatter(
     pretty: `HH:MM:SS LEVEL node: target message`, with the levels padded so that nodes stand below
     each other; compact leaves out the target and the padding; times are local.
     json: the record as dora's `LogMessage`, times in UTC. `color` gives every node of `nodes` a
-    colour of its own; never for `json`.
+    colour of its own; never for `json`. Control characters of nodes are shown, not sent; further
+    lines of one message are indented, so that none looks like a line of another node.
     """
     if kind == "json":
-        return lambda record: log_message(record, dataflow_id, daemon_id)
+        return lambda record: visible_json(log_message(record, dataflow_id, daemon_id))
     text = _TextFormatter(nodes, pretty=kind == "pretty")
     return text.colored if color else text.plain
 
@@ -66,10 +69,9 @@ class _TextFormatter:
     def colored(self, record: LogRecord) -> str:
         level = self._level(record)
         shade = _LEVEL_COLORS[record.level]
-        # A last reset, for a message that leaves a colour of its own behind.
         return (
             f"\x1b[2m{self._time(record)}{_RESET} {shade}{level}{_RESET} "
-            f"{self._color(record.node)}{_origin(record)}{_RESET}: {self._text(record)}{_RESET}"
+            f"{self._color(record.node)}{_origin(record)}{_RESET}: {self._text(record)}"
         )
 
     def _level(self, record: LogRecord) -> str:
@@ -77,9 +79,10 @@ class _TextFormatter:
         return level.ljust(_LEVEL_WIDTH) if self._pretty else level
 
     def _text(self, record: LogRecord) -> str:
+        message = visible_lines(record.message, _INDENT)
         if self._pretty and record.target:
-            return f"{record.target} {record.message}"
-        return record.message
+            return f"{visible(record.target)} {message}"
+        return message
 
     def _time(self, record: LogRecord) -> str:
         second = int(record.timestamp)
@@ -102,7 +105,7 @@ def _level_name(record: LogRecord) -> str:
 
 
 def _origin(record: LogRecord) -> str:
-    return "[dora]" if record.node is None else record.node
+    return "[dora]" if record.node is None else visible(record.node)
 
 
 def log_message(record: LogRecord, dataflow_id: str, daemon_id: str | None = None) -> str:

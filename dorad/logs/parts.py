@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from dorad.logs.record import LogRecord
 
+_log = logging.getLogger(__name__)
 _BLOCK = 1 << 18
 _TRIES = 20
 
@@ -129,6 +131,7 @@ def decode_lines(block: bytes) -> list[LogRecord]:
         if line:
             try:
                 found.append(decode(line))
-            except ValueError:
-                continue  # half written when the disk was full, or another program's
+            except (ValueError, OverflowError) as error:
+                # Half written when the disk was full, or another program's.
+                _log.debug("skipped a line of a log file: %s", error)
     return found

@@ -36,8 +36,8 @@ _PYTHON_LOGGING = re.compile(r"(CRITICAL|ERROR|WARNING|INFO|DEBUG):([\w.-]+):(.*
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOP = ("message", "target", "file", "line", "module_path")
-_YEAR_9998 = 253_370_764_800.0
-"""In seconds; what lies beyond cannot be shown as a date."""
+LAST_MOMENT = 253_370_764_800
+"""The year 9998, in seconds since 1970. Times beyond it cannot be shown as a date."""
 
 _T = TypeVar("_T")
 
@@ -137,6 +137,6 @@ def _seconds(timestamp: object) -> float | None:
             timestamp = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError):
             return None
-    if isinstance(timestamp, int | float) and 0 < timestamp < _YEAR_9998:
+    if isinstance(timestamp, int | float) and 0 < timestamp < LAST_MOMENT:
         return float(timestamp)
     return None

@@ -24,6 +24,33 @@ def port() -> int:
     return int(text)
 
 
+COORDINATOR_PORT = 6013
+"""Port of dora's coordinator; stands for the default instance."""
+
+
+def instance() -> str | None:
+    """Return the name of the user's daemon to use beside the default one, None for that.
+
+    It is `$DORA_COORDINATOR_PORT`, by which users tell several instances of dora apart. Nothing
+    listens at the port.
+
+    Raises:
+        ValueError: that is not a port number, or `$DORA_COORDINATOR_ADDR` is another machine.
+    """
+    address = os.environ.get("DORA_COORDINATOR_ADDR", "")
+    if address not in ("", "localhost", "::1") and not address.startswith("127."):
+        raise ValueError(
+            f"the coordinator's address is {address!r}, but there is no coordinator yet; leave out"
+            " --coordinator-addr (or unset DORA_COORDINATOR_ADDR) to use the daemon of this machine"
+        )
+    text = os.environ.get("DORA_COORDINATOR_PORT", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:6]) < 65536:
+        raise ValueError(f"DORA_COORDINATOR_PORT is {text!r}; it must be a port number")
+    return None if int(text) == COORDINATOR_PORT else str(int(text))
+
+
 LONGEST_DIR = 80
 """Bytes a directory's path may have so that a socket's whole path fits into its 107."""
 

@@ -13,19 +13,13 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from dorad.cli.tables import megabytes
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     from rich.progress import Progress
-
-
-def visible(text: str) -> str:
-    """Return text of a robot on one line, and so that it can do nothing to a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class Reporter:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.tables import print_object, print_table
+from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
     chosen,
@@ -16,7 +17,6 @@ from dorafleet.cli.arguments import (
     only_option,
     parallel_option,
 )
-from dorafleet.cli.reporting import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -95,6 +95,7 @@ def test_uv_gives_a_python_node_an_environment_of_its_own(tmp_path, own, with_uv
     assert talker.commands[0][:2] == (uv, "venv")
     assert talker.commands[0][-1] == str(venv)
     assert talker.commands[1] == (uv, "pip", "install", "-e", "talker")
+    assert talker.commands[-1] == (uv, "pip", "install", "--quiet", "pyarrow>=17", "numpy")
     assert talker.env["VIRTUAL_ENV"] == str(venv)
     assert talker.env["PATH"].startswith(f"{venv}/bin:")
 
@@ -136,3 +137,27 @@ def test_a_program_that_is_not_there_is_an_error_that_names_it(tmp_path, own):
     talker, _ = builds(tmp_path, own, environ={"PATH": ""})
     with pytest.raises(BuildError, match=r"node 'talker': .*make: it is not on PATH"):
         talker.program(("make",))
+
+
+def test_uv_installs_other_programs_where_the_launcher_looks_for_them(tmp_path, own, with_uv):
+    _, tool = builds(tmp_path, own, uv=True, environ=with_uv)
+    assert tool.env["VIRTUAL_ENV"] == str(own.parent)
+    assert tool.env["PATH"].startswith(f"{own}:")
+
+
+@pytest.mark.parametrize("found", [".venv/", "pyproject.toml"])
+def test_uv_is_left_the_environment_that_it_finds_itself(tmp_path, own, with_uv, found):
+    place = tmp_path / found
+    place.mkdir() if found.endswith("/") else place.touch()
+    _, tool = builds(tmp_path, own, uv=True, environ=with_uv)
+    assert "VIRTUAL_ENV" not in tool.env
+
+
+def test_offline_keeps_uv_and_pip_from_the_network(tmp_path, own):
+    dataflow = parse(FLOW, path=tmp_path / "flow.yml", environ={})
+    context = BuildContext(
+        dataflow, {"PATH": "/usr/bin"}, {}, uv=False, own_environment=own, offline=True
+    )
+    talker, _ = plan(context)
+    assert (talker.env["UV_OFFLINE"], talker.env["PIP_NO_INDEX"]) == ("1", "1")
+    assert {"UV_OFFLINE", "PIP_NO_INDEX"} <= set(talker.changes)

@@ -391,3 +391,15 @@ def test_a_silent_input_breaks_and_recovers_and_its_end_is_another_thing(tmp_pat
         assert 0.4 <= told - sent <= 0.6 + LATE_S
     for sent, told in zip(said[1:], recovered, strict=True):
         assert told - sent <= LATE_S
+
+
+def test_a_node_that_always_ends_well_may_use_up_its_restarts(tmp_path: Path) -> None:
+    yaml = """
+        nodes:
+          - {id: short, path: short.py, restart_policy: always, max_restarts: 2}
+    """
+    write(tmp_path, yaml, short="from dora import Node\nNode()\nprint('lived')\n")
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert run.out.count("stdout short: lived") == 3
+        assert "short: exited with code 0; gave up after 2 restarts" in run.out

@@ -99,7 +99,7 @@ def test_an_unknown_command_gets_the_nearest_suggested():
     )
 
 
-@pytest.mark.parametrize(("name", "said"), [("coordinator", "`dora up`"), ("ps", "`dora list`")])
+@pytest.mark.parametrize(("name", "said"), [("coordinator", "`dora up`"), ("daemon", "`dorad`")])
 def test_a_command_of_dora_that_is_not_here_is_explained(name: str, said: str) -> None:
     result = dora(name)
     assert result.returncode == 2
@@ -214,3 +214,46 @@ def test_how_long_to_look_is_a_duration_of_some_length(command):
         result = dora(*command, "--duration", text)
         assert result.returncode == 2
         assert f"'{text}' {why}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("ps", "list"), ("check", "status"), ("destroy", "down")]
+)
+def test_other_names_of_dora_are_the_same_commands(name, same):
+    shown = dora(name, "--help")
+    assert shown.returncode == 0
+    assert shown.stdout == dora(same, "--help").stdout.replace(
+        f"dora {same} [", f"dora {name} [", 1
+    )
+    assert f"\n  {name} " not in dora("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        (["help"], []),
+        (["help", "list"], ["list"]),
+        (["help", "node"], ["node"]),
+        (["help", "node", "add"], ["node", "add"]),
+        (["node", "help"], ["node"]),
+        (["node", "help", "add"], ["node", "add"]),
+    ],
+)
+def test_help_is_a_command_too(words, same):
+    shown = dora(*words)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout == dora(*same, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["help", "lst"], "no command named 'lst'; did you mean 'list'? (see `dora --help`)"),
+        (["help", "list", "x"], "`dora list` has no commands"),
+        (["node", "help", "ad"], "no command named 'ad'; did you mean 'add'?"),
+    ],
+)
+def test_help_of_what_is_no_command_is_a_usage_error(words, said):
+    result = dora(*words)
+    assert result.returncode == 2
+    assert said in result.stderr

@@ -182,3 +182,72 @@ def test_what_is_wrong_in_a_file_of_types_fails_the_check(good):
         "types/acme/v1.yml:2:14: types.X.arrow: there is no type `Flaot32` "
         "(did you mean `Float32`?)\n"
     )
+
+
+IGNORED = """\
+nodes:
+  - id: source
+    path: source.py
+    build: "true"
+    inputs:
+      tick: {source: dora/timer/secs/1, queue-size: 1}
+"""
+
+
+@pytest.fixture
+def ignored(tmp_path):
+    (tmp_path / "dataflow.yml").write_text(IGNORED)
+    (tmp_path / "source.py").write_text("from dora import Node\nNode()\n")
+    return tmp_path
+
+
+KEY = "nodes[0].inputs.tick.queue-size"
+PLACE = f"dataflow.yml:6:41: {KEY}: the unknown key `queue-size` is ignored"
+
+
+@pytest.mark.parametrize("command", ["validate", "build", "run"])
+def test_an_ignored_key_is_told_with_its_place_and_the_nearest_word(ignored, command):
+    result = dora(command, "dataflow.yml", cwd=ignored)
+    assert result.returncode == 0, result.stderr
+    assert f"warning: {PLACE} (did you mean `queue_size`?)\n" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["validate", "build", "run", "start"])
+def test_strict_makes_ignored_keys_errors(ignored, command):
+    result = dora(command, "--strict", "dataflow.yml", cwd=ignored)
+    assert result.returncode == 1
+    assert PLACE in result.stderr
+    assert "warning" not in result.stderr
+    assert not (ignored / "out").exists()
+
+
+def test_json_says_which_warnings_are_of_ignored_keys(ignored):
+    found = json.loads(dora("validate", "--json", cwd=ignored).stdout)
+    assert (found["ok"], [warning["ignored"] for warning in found["warnings"]]) == (True, [True])
+    found = json.loads(dora("validate", "--strict", "--json", cwd=ignored).stdout)
+    assert (found["ok"], found["warnings"]) == (False, [])
+
+
+MANIFEST = """\
+apiVersion: 1
+name: lidar
+namespace: acme
+runtime: python
+entrypoint: lidar
+outputs: {cloud: {}}
+"""
+
+
+def test_a_node_s_manifest_is_checked_instead_of_a_dataflow(tmp_path):
+    (tmp_path / "dora-node.yml").write_text(MANIFEST)
+    result = dora("validate", "--node-manifest", "dora-node.yml", "--offline", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "dora-node.yml: ok, 0 inputs, 1 output\n"
+    found = dora("validate", "--node-manifest", "dora-node.yml", "--json", cwd=tmp_path)
+    assert json.loads(found.stdout)["ok"]
+    (tmp_path / "dora-node.yml").write_text(MANIFEST.replace("python", "go"))
+    wrong = dora("validate", "--node-manifest", "dora-node.yml", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "dora-node.yml:4:10: runtime: must be one of" in wrong.stderr
+    both = dora("validate", "a.yml", "--node-manifest", "dora-node.yml", cwd=tmp_path)
+    assert both.returncode in (1, 2)

@@ -126,7 +126,8 @@ class TestOneNode:
     ) -> None:
         file = tmp_path / "node.yml"
         file.write_text("id: a\npath: a.py\nenv: {A: $X, B: '1'}\ninputs: {i: b/o}\n")
-        definition = load_node(file, environ={"X": "$Y"})
+        definition, warnings = load_node(file, environ={"X": "$Y"})
+        assert warnings == ()
         assert definition["env"] == {"A": "$Y", "B": "1"}
         node = read_one(definition)
         assert (node.id, node.env["A"]) == ("a", "$Y")

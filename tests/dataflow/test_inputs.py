@@ -81,10 +81,6 @@ def test_inputs_keep_their_order_and_spelling() -> None:
             "inputs.i.queue_size: must be a whole number from 0 to 16777216",
         ),
         (
-            "{source: dora/timer/secs/1, queue-size: 2}",
-            "inputs.i.queue-size: unknown key `queue-size` (did you mean `queue_size`?)",
-        ),
-        (
             "{source: dora/timer/secs/1, queue_policy: block}",
             "inputs.i.queue_policy: must be one of drop_oldest, backpressure, latest, not `block`",
         ),

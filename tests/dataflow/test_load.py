@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.errors import DataflowError, Problem
-from dorad.dataflow.load import load
+from dorad.dataflow.load import from_descriptor, load
 from dorad.dataflow.model import Deploy, TypeRule
 from dorad.dataflow.text import LARGEST_FILE
 from tests.dataflow.reading import problem, problems, read
@@ -105,7 +105,6 @@ def test_every_key_of_the_top_level() -> None:
     ("text", "key", "message"),
     [
         ("env: {}", "", "needs `nodes`"),
-        ("nodes:", "", "needs `nodes`"),
         ("nodes: {}", "nodes", "must be a list, not a mapping"),
         ("nodes: [a]", "nodes[0]", "must be a mapping with `id` and `path`, not `a`"),
         ("nodes: [~]", "nodes[0]", "an empty node"),
@@ -186,3 +185,42 @@ def test_loading_imports_nothing_heavy() -> None:
     )
     heavy = {"asyncio", "pyarrow", "numpy", "difflib", "decimal", "graphlib", "json"}
     assert heavy.isdisjoint(done.stdout.split())
+
+
+LENIENT = """\
+nodes:
+  - id: a
+    operator:
+      python: {source: a.py, conda_envs: x}
+      env: {A: 1}
+      restart-policy: always
+      outputs: [o]
+      inputs:
+        i: {source: dora/timer/secs/1, queue-size: 3, zzz: {y: 1}}
+"""
+
+
+def test_keys_that_dora_ignores_are_told_with_their_place_and_leave_the_dataflow() -> None:
+    flow = read(LENIENT)
+    beside = "it belongs to the node, beside `operator` or `operators`"
+    options = "source, queue_policy, queue_size, input_timeout, latched, max_rate_hz"
+    assert [(w.line, w.column, w.key, w.hint) for w in flow.warnings] == [
+        (4, 30, "nodes[0].operator.python.conda_envs", "did you mean `conda_env`?"),
+        (5, 7, "nodes[0].operator.env", beside),
+        (6, 7, "nodes[0].operator.restart-policy", beside),
+        (9, 40, "nodes[0].operator.inputs.i.queue-size", "did you mean `queue_size`?"),
+        (9, 55, "nodes[0].operator.inputs.i.zzz", f"known here: {options}"),
+    ]
+    assert flow.warnings[1].message == "the unknown key `env` is ignored"
+    assert flow.ignored == flow.warnings
+    again = from_descriptor(flow.descriptor, path=flow.path)
+    assert again.warnings == ()
+    assert again == flow
+
+
+def test_a_dataflow_may_have_no_nodes_yet() -> None:
+    flow = read("nodes:\n")
+    assert flow.nodes == ()
+    assert flow.descriptor["nodes"] == []
+    assert [warning.message for warning in flow.warnings] == ["the dataflow has no nodes"]
+    assert flow.ignored == ()

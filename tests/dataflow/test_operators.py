@@ -93,10 +93,9 @@ def test_a_source_at_a_lone_operator_is_completed() -> None:
         ("operator: {python: x, wasm: y}", "operator.wasm: `python` and `wasm` exclude each other"),
         ("operator: {python: {}}", "operator.python: needs `source`"),
         ("operator: {python: [x]}", "operator.python: must be text, not a list"),
-        ("operator: {python: {source: x, env: y}}", "operator.python.env: unknown key `env`"),
+        ("operator: {python: {sourc: x}}", "operator.python.sourc: unknown key `sourc` (did you m"),
         ("operator: {id: a/b, python: x}", "operator.id: the operator id `a/b` contains a `/`"),
         ("operator: {id: a b, python: x}", "operator.id: ` ` is not allowed in the id `a b`"),
-        ("operator: {python: x, env: {}}", "operator.env: unknown key `env`"),
         ("operators: {python: x}", "operators: must be a list, not a mapping"),
         ("operators: [{python: x}]", "operators[0]: needs `id`"),
         (

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import sys
 from pathlib import Path
 
@@ -32,6 +33,10 @@ for entry in entries:
 """
 
 
+CREDENTIALS = struct.Struct("3i")
+"""Process, user and group of a sender."""
+
+
 class Journald:
     """Use it as a context manager."""
 
@@ -49,6 +54,7 @@ class Journald:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.path)
         self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def __enter__(self) -> Journald:
         return self
@@ -65,16 +71,23 @@ class Journald:
         """Take what has been sent, and return all entries so far."""
         while True:
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(1 << 20, socket.CMSG_SPACE(4))
+                space = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(CREDENTIALS.size)
+                data, ancillary, _, _ = self._socket.recvmsg(1 << 20, space)
             except BlockingIOError:
                 break
-            for _, _, payload in ancillary:
+            trusted = {}
+            for _, kind, payload in ancillary:
+                if kind == socket.SCM_CREDENTIALS:
+                    _, uid, _ = CREDENTIALS.unpack(payload)
+                    trusted["_UID"] = str(uid)
+                    continue
                 (descriptor,) = array.array("i", payload)
                 assert stat.S_ISREG(os.fstat(descriptor).st_mode)
                 data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
                 os.close(descriptor)
                 self.memories += 1
-            self.entries.append(fields(data))
+            said = {name: value for name, value in fields(data).items() if name[0] != "_"}
+            self.entries.append(said | trusted)
         with self._file.open("w") as file:
             for entry in self.entries:
                 file.write(json.dumps({"__CURSOR": str(id(entry)), **entry}) + "\n")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from dorad.logs.fileline import decode, encode
+from dorad.logs.parts import decode_lines
 from dorad.logs.record import LogRecord, parse_line
 from tests.logs.test_record import lines
 
@@ -70,3 +71,19 @@ def test_a_line_of_another_program_with_an_unknown_level_is_refused() -> None:
     (line,) = encode([LogRecord(WHEN, "info", "cam", "x")])
     with pytest.raises(ValueError, match="loud"):
         decode(line.replace(b'"info"', b'"loud"'))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'"ts":"0001-01-01T00:00:00+14:00"',
+        b'"ts":"9999-12-31T23:59:59-14:00"',
+        b'"ts":"' + b"9" * 400 + b'"',
+        b'"ts":1e400',
+        b'"ts":"2026-01-01T00:00:00Z","line":' + b"9" * 400,
+    ],
+)
+def test_an_odd_line_of_a_file_is_skipped_and_reading_goes_on(odd: bytes) -> None:
+    good = encode([LogRecord(WHEN, "info", "cam", "good")])[0]
+    bad = b"{" + odd + b',"level":"info","node":"cam","stream":"stdout","msg":"odd"}\n'
+    assert [record.message for record in decode_lines(bad + good + bad + good)] == ["good"] * 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.logs.format import formatter
+from dorad.logs.format import Format, formatter
 from dorad.logs.record import LogRecord
 
 if TYPE_CHECKING:
@@ -102,6 +102,26 @@ def test_every_node_has_its_colour_and_keeps_it() -> None:
     assert color("stranger") == color("stranger")
 
 
-def test_a_message_cannot_leave_its_colour_to_the_next_line() -> None:
-    text = formatter("pretty", dataflow_id="d", color=True)
-    assert text(LogRecord(WHEN, "info", "cam", "\x1b[31mred")).endswith("\x1b[0m")
+@pytest.mark.parametrize("kind", ["pretty", "compact"])
+def test_control_characters_of_a_node_are_shown_and_not_sent(kind: Format) -> None:
+    record = LogRecord(
+        WHEN, "warn", "c\x1b[2J", "\x1b]0;title\x07 \x9b31m \u202e\ta\rb\x7f", target="t\x1b[H"
+    )
+    line = formatter(kind, dataflow_id="d")(record)
+    assert line.endswith(r"\x1b]0;title\x07 \x9b31m \u202e" + "\t" + r"a\rb\x7f")
+    assert line.replace("\t", "").isprintable()
+    coloured = formatter(kind, dataflow_id="d", color=True)(record)
+    assert ESCAPE.sub("", coloured) == line
+
+
+def test_a_message_of_several_lines_cannot_forge_a_line_of_another_node() -> None:
+    record = LogRecord(WHEN, "info", "cam", "first\n00:29:38 ERROR  [dora]: forged")
+    lines = formatter("pretty", dataflow_id="d")(record).split("\n")
+    assert lines == ["00:29:38 INFO   cam: first", "    00:29:38 ERROR  [dora]: forged"]
+
+
+def test_json_escapes_what_controls_a_terminal_and_keeps_its_value() -> None:
+    message = "\x1b[2J \x9b2J \u202e \x7f"
+    line = formatter("json", dataflow_id="d")(LogRecord(WHEN, "info", "cam", message))
+    assert line.isprintable()
+    assert json.loads(line)["message"] == message

@@ -15,8 +15,10 @@ from dorad.dataflow.model import Logging
 from dorad.logs import about, staging
 from dorad.logs.capture import Capture
 from dorad.logs.dataflowlog import DataflowLog
+from dorad.logs.find import Found
 from dorad.logs.journal import budget, reader, writer
-from dorad.logs.journal.reader import JournalError, JournalPast
+from dorad.logs.journal.reader import JournalError, JournalPast, arrived
+from dorad.logs.journal.sender import own
 from dorad.logs.journal.writer import Journal
 from dorad.logs.nodelog import NodeLog
 from dorad.logs.selection import Selection, select
@@ -300,12 +302,79 @@ async def test_the_last_words_are_known_to_the_next_daemon(
     robot.end()
 
 
+@pytest.mark.parametrize("trusted", [{"_UID": "4242"}, {}])
+async def test_entries_of_other_users_are_not_lines_of_the_dataflow(
+    tmp_path: Path, journald: Journald, trusted: dict[str, str]
+) -> None:
+    robot = Robot(tmp_path, journald)
+    os.write(robot.out, b"true\n")
+    await taken(journald, 1)
+    entry = {key: value for key, value in journald.entries[0].items() if key != "_UID"}
+    journald.entries.insert(0, entry | {"MESSAGE": "forged", "DORA_SEQ": "7"} | trusted)
+    journald.take()
+    with robot.log.history(Selection()) as history:
+        assert [r.message for block in history.blocks() for r in block] == ["true"]
+    found = Found.at(robot.log.folder)
+    assert found.sender == own()
+    past = JournalPast(ID, Selection(), found.sender)
+    assert [record.message for record in past.forwards()] == ["true"]
+    assert arrived(ID, "cam", "stdout", int(entry["DORA_SEQ"]))
+    assert not arrived(ID, "cam", "stdout", 7)
+    robot.end()
+
+
+async def test_a_node_s_own_unit_cannot_speak_for_the_daemon_s(
+    tmp_path: Path, journald: Journald
+) -> None:
+    """Where a node runs as the daemon's user."""
+    robot = Robot(tmp_path, journald)
+    os.write(robot.out, b"true\n")
+    await taken(journald, 1)
+    for entry, unit in ((0, "dorad.service"), (1, "dorad-robot-cam-1.service")):
+        journald.entries.append(
+            journald.entries[0] | {"MESSAGE": unit, "_SYSTEMD_UNIT": unit, "DORA_SEQ": str(entry)}
+        )
+    journald.take()
+    past = JournalPast(ID, Selection(), own()._replace(unit="dorad.service"))
+    assert [record.message for record in past.forwards()] == ["dorad.service"]
+    robot.end()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"DORA_TIME": "9" * 400},
+        {"DORA_TIME": "9" * 5000},
+        {"DORA_TIME": "9" * 19},
+        {"DORA_TIME": "²"},
+        {"DORA_SEQ": "9" * 400},
+        {"DORA_STREAM": "other"},
+        {"DORA_LEVEL": "loud"},
+    ],
+)
+async def test_an_odd_entry_is_skipped_and_counted_and_reading_goes_on(
+    tmp_path: Path, journald: Journald, odd: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    robot = Robot(tmp_path, journald)
+    os.write(robot.out, b"one\ntwo\n")
+    await taken(journald, 2)
+    journald.entries.insert(1, journald.entries[0] | odd)
+    journald.take()
+    for direction in ("forwards", "backwards"):
+        past = JournalPast(ID, Selection(), own())
+        read = {record.message for record in getattr(past, direction)()}
+        assert read == {"one", "two"}
+        assert past.skipped == 1
+    assert "skipped an entry of the journal" in caplog.text
+    robot.end()
+
+
 def test_a_reader_that_fails_says_why(tmp_path: Path) -> None:
     program = (sys.executable, "-c", "import sys; sys.exit('no such boot')")
-    past = JournalPast(ID, Selection(), program=program)
+    past = JournalPast(ID, Selection(), own(), program=program)
     with pytest.raises(JournalError, match="the journal cannot be read: no such boot"):
         list(past.forwards())
-    gone = JournalPast(ID, Selection(), program=(str(tmp_path / "none"),))
+    gone = JournalPast(ID, Selection(), own(), program=(str(tmp_path / "none"),))
     with pytest.raises(JournalError, match="cannot be run: No such file"):
         list(gone.forwards())
 
@@ -314,7 +383,7 @@ def test_a_reader_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reader, "PATIENCE_S", 0.2)
     monkeypatch.setattr(reader, "SYNC_S", 0.1)
     program = (sys.executable, "-c", "import signal; signal.pause()")
-    past = JournalPast(ID, Selection(), program=program)
+    past = JournalPast(ID, Selection(), own(), program=program)
     with pytest.raises(JournalError, match="no answer"):
         list(past.forwards())
 

@@ -9,6 +9,7 @@ import pytest
 from dorad.logs.filter import LEVELS
 from dorad.logs.journal.entry import Origin, encode
 from dorad.logs.journal.parse import Entry, parse
+from dorad.logs.journal.sender import service_of
 from dorad.logs.record import RAW, LogRecord
 from tests.logs.journald import fields
 
@@ -126,3 +127,21 @@ def test_an_entry_as_journalctl_prints_it() -> None:
 )  # fmt: skip
 def test_what_is_none_of_ours_is_left_out(line: bytes) -> None:
     assert parse(line) is None
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "service"),
+    [
+        ("0::/system.slice/dorad.service\n", "dorad.service"),
+        ("0::/system.slice/dorad.service/worker\n", "dorad.service"),
+        ("0::/dorad.slice/dorad-arm.slice/dorad-arm-cam.service\n", "dorad-arm-cam.service"),
+        ("4:cpu:/x\n1:name=systemd:/system.slice/dorad.service\n", "dorad.service"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.service\n", None),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", None),
+        ("0::/\n", None),
+    ],
+)
+def test_the_service_of_a_sender_is_its_unit_of_the_machine(
+    cgroups: str, service: str | None
+) -> None:
+    assert service_of(cgroups) == service

@@ -186,9 +186,11 @@ class Tender:
             case NoRestart():
                 return False
             case GiveUp(reason):
-                run.ended_as = replace(
-                    result, outcome=Outcome.FAILED, reason=f"{result.reason}; {reason}"
-                )
+                # A node whose last process ended well has not failed, as in dora 1.x.
+                outcome = Outcome.OK if result.ok else Outcome.FAILED
+                run.ended_as = replace(result, outcome=outcome, reason=f"{result.reason}; {reason}")
+                if result.ok:
+                    self._shared.notice("info", run.node.id, run.ended_as.reason)
                 return False
             case Restart():
                 least = run.begun + BREATH_S - now if result.exit else RETRY_S

@@ -20,6 +20,7 @@ from dorad.dataflow.types.model import (
     TypeDef,
 )
 from dorad.dataflow.types.standard import PREFIX, standard_types
+from dorad.dataflow.types.urn import is_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,6 +58,9 @@ def drafts(
             problems.error_in_name(value, f"`{name}` cannot be the name of a type", hint)
         elif "/" not in urn:
             problems.error_in_name(value, f"`{name}` has no prefix", f"write `my/v1/{name}`")
+        elif not is_base(urn):
+            hint = "letters, digits, `_`, `.` and `-` between the slashes, as in `my/v1/Name`"
+            problems.error_in_name(value, f"`{urn}` cannot be the name of a type", hint)
         elif urn in taken:
             problems.error_in_name(value, f"the type `{urn}` is defined twice")
         else:

@@ -35,6 +35,11 @@ class Urn:
         return f"{self.base}[{','.join(f'{key}={value}' for key, value in self.params.items())}]"
 
 
+def is_base(text: str) -> bool:
+    """Whether a text can be the URN of a type, without parameters."""
+    return _BASE.fullmatch(text) is not None
+
+
 def parse_urn(text: str) -> Urn:
     """The URN that a text spells. Raises TextError."""
     base, bracket, rest = text.partition("[")

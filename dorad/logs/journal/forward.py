@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.logs.journal.budget import Budget
 from dorad.logs.journal.entry import DAEMON_STREAM, Origin, encode
 from dorad.logs.journal.reader import JournalPast, arrived
+from dorad.logs.journal.sender import own
 from dorad.logs.journal.tracebacks import Span, spans
 from dorad.logs.record import RAW
 
@@ -77,7 +78,7 @@ class NodeJournal:
     def past(self, selection: Selection) -> JournalPast:
         """Return what the journal holds of what was sent so far."""
         last = {(self._node, stream): number for stream, number in self.last.items()}
-        return JournalPast(self._dataflow, selection, last=last)
+        return JournalPast(self._dataflow, selection, own(), last=last)
 
     def settle(self, stage: Stage, stream: Stream) -> None:
         """Go on after the death of the process that sent what is in `stage`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from dorad.logs.journal.entry import DAEMON_STREAM
 from dorad.logs.paths import DAEMON
-from dorad.logs.record import RAW, LogRecord, parse_level
+from dorad.logs.record import LAST_MOMENT, RAW, LogRecord, parse_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,8 @@ FIELDS = (
     "CODE_FUNC",
 )
 """What is needed of an entry."""
+
+_DIGITS = re.compile(r"[0-9]{1,19}")
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _fields_decoder = msgspec.json.Decoder(dict[str, Any])
@@ -56,12 +59,11 @@ def parse(line: bytes) -> Entry | None:
     if message is None or node is None or stream not in ("stdout", "stderr", DAEMON_STREAM):
         return None
     known = RAW if level == RAW else parse_level(level or "")
-    if known is None or not (micros or "").isdecimal() or not (number or "").isdecimal():
+    when, at = _number(micros, LAST_MOMENT * 1_000_000), _number(number, 1 << 63)
+    if known is None or when is None or at is None:
         return None
-    assert micros is not None and number is not None
-    place = _text(found, "CODE_LINE")
     record = LogRecord(
-        timestamp=int(micros) / 1e6,
+        timestamp=when / 1e6,
         level=known,
         node=None if node == DAEMON else node,
         message=message,
@@ -69,10 +71,18 @@ def parse(line: bytes) -> Entry | None:
         target=_text(found, "DORA_TARGET"),
         fields=_fields(_text(found, "DORA_FIELDS")),
         file=_text(found, "CODE_FILE"),
-        line=int(place) if place is not None and place.isdecimal() else None,
+        line=_number(_text(found, "CODE_LINE"), 1 << 31),
         module_path=_text(found, "CODE_FUNC"),
     )
-    return Entry(_lines(record), node, stream, int(number), _text(found, "__CURSOR") or "")
+    return Entry(_lines(record), node, stream, at, _text(found, "__CURSOR") or "")
+
+
+def _number(text: str | None, limit: int) -> int | None:
+    """Return a whole number from 0 to below `limit`; None for any other text."""
+    if text is None or not _DIGITS.fullmatch(text):
+        return None
+    number = int(text)
+    return number if number < limit else None
 
 
 def _lines(record: LogRecord) -> list[LogRecord]:
@@ -91,7 +101,7 @@ def _text(found: Mapping[str, Any], key: str) -> str | None:
     if isinstance(value, list):
         try:
             return bytes(value).decode("utf-8", "replace")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     return value if isinstance(value, str) else None
 

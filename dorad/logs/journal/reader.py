@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import subprocess
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from dorad.logs.journal.entry import DAEMON_STREAM
 from dorad.logs.journal.parse import FIELDS, Entry, parse
+from dorad.logs.journal.sender import own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from dorad.logs.journal.sender import Sender
     from dorad.logs.record import LogRecord
     from dorad.logs.selection import Selection
 
@@ -21,6 +24,7 @@ PATIENCE_S = 30.0
 """Seconds without a word after which `journalctl` is given up."""
 SYNC_S = 5.0
 
+_log = logging.getLogger(__name__)
 _BLOCK = 1 << 18
 _SLACK_S = 60.0
 """Nodes have clocks of their own: how far their times may be from those of the journal."""
@@ -37,24 +41,30 @@ class JournalPast:
         self,
         dataflow: str,
         selection: Selection,
+        sender: Sender,
         *,
         last: Mapping[tuple[str, str], int] | None = None,
         before: int | None = None,
         program: Sequence[str] = ("journalctl",),
     ) -> None:
-        """`last` has the numbers of the last entries that count, by node and stream.
+        """Entries of others than `sender` are not believed.
+
+        `last` has the numbers of the last entries that count, by node and stream.
 
         All that the daemon says counts as one node, "". Of others those count that have a number
         below `before` (microseconds since 1970).
         """
         self._dataflow = dataflow
         self._selection = selection
+        self._sender = sender
         self._last = last or {}
         self._before = before
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._newest: str | None = None
+        self.skipped = 0
+        """How many entries could not be understood."""
 
     def close(self) -> None:
         """End `journalctl`, if it runs; whoever iterates comes to an end. Idempotent."""
@@ -87,7 +97,7 @@ class JournalPast:
             options.append(f"--after-cursor={self._newest}")
         was_running = True
         for lines in self._blocks(options, wait=0.5):
-            entries = [entry for entry in map(parse, lines) if entry is not None]
+            entries = [entry for entry in map(self._parse, lines) if entry is not None]
             if not entries and not was_running:
                 return
             was_running = running()
@@ -97,9 +107,17 @@ class JournalPast:
         sync(self._program)
         for lines in self._blocks(options):
             for line in lines:
-                entry = parse(line)
+                entry = self._parse(line)
                 if entry is not None and self._counts(entry):
                     yield entry
+
+    def _parse(self, line: bytes) -> Entry | None:
+        entry = parse(line)
+        if entry is None:
+            level = logging.DEBUG if self.skipped else logging.WARNING
+            self.skipped += 1
+            _log.log(level, "skipped an entry of the journal (no. %d): %.99r", self.skipped, line)
+        return entry
 
     def _counts(self, entry: Entry) -> bool:
         node = "" if entry.stream == DAEMON_STREAM else entry.node
@@ -109,7 +127,7 @@ class JournalPast:
         return self._before is None or entry.number < self._before
 
     def _command(self, options: Sequence[str]) -> list[str]:
-        matches = [f"DORA_DATAFLOW={self._dataflow}"]
+        matches = [f"DORA_DATAFLOW={self._dataflow}", *self._sender.matches()]
         matches += [f"DORA_NODE={node}" for node in sorted(self._selection.nodes)]
         if self._selection.stream is not None:
             matches.append(f"DORA_STREAM={self._selection.stream}")
@@ -174,8 +192,8 @@ def arrived(
     number: int,
     program: Sequence[str] = ("journalctl",),
 ) -> bool:
-    """Tell whether the journal has this entry. Waits for it to write what it got, and answers
-    False where it cannot be asked: rather twice than never.
+    """Tell whether the journal has this entry of this process's service. Waits for it to write what
+    it got, and answers False where it cannot be asked: rather twice than never.
     """
     sync(program)
     matches = (
@@ -183,6 +201,7 @@ def arrived(
         f"DORA_NODE={node}",
         f"DORA_STREAM={stream}",
         f"DORA_SEQ={number}",
+        *own().matches(),
     )
     try:
         done = subprocess.run(

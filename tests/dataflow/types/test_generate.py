@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dorad.dataflow.load import parse
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.load import from_descriptor, parse
 from dorad.dataflow.types.generate.module import module_text
 from dorad.dataflow.types.generate.names import class_names, field_names, function_name, snake
 from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.model import Scalar, Shape, Struct, TypeDef
+from dorad.dataflow.types.user import read_user_types
 from dorad.node.typeshapes import Shapes
 
 ROOT = Path(__file__).parents[3]
@@ -415,3 +417,55 @@ def test_every_standard_type_is_there(made: Any) -> None:
         name = definition.name
         assert hasattr(made, name if isinstance(shape, Struct) else f"read_{snake(name)}")
         assert hasattr(made, function_name(name))
+
+
+# -- names that are code ---------------------------------------------------------------------------
+
+CODE = [
+    'a"""\nINJECTED()\n"""',
+    'a"\nINJECTED()\n"',
+    "a'''\nINJECTED()\n'''",
+    "a', INJECTED(), '",
+    'a", INJECTED(), "',
+    "a\\",
+    "a\u2028INJECTED()",
+    "a\x00\x1b",
+    "{INJECTED()}",
+]
+
+
+def without_injected_code(text: str) -> bool:
+    """Whether the text is a module in which no payload is a name."""
+    tree = ast.parse(text)
+    return not any(isinstance(node, ast.Name) and node.id == "INJECTED" for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_descriptions_and_names_of_fields_are_never_code(code: str) -> None:
+    definition = {
+        "arrow": "Struct",
+        "description": code,
+        "fields": [{"name": code, "type": "Float32", "description": code}],
+        "metadata": [{"key": code, "description": code}],
+        "params": [{"name": "unit", "default": code, "description": code}],
+    }
+    flow = from_descriptor(
+        {"types": {"acme/v1/Some": definition}, "nodes": []}, path=Path("flow.yml")
+    )
+    assert without_injected_code(module_text(flow.own_types))
+
+
+@pytest.mark.parametrize("code", CODE)
+@pytest.mark.parametrize("name", ["{}/v1/Some", "acme/{}/Some", "acme/v1/{}"])
+def test_the_name_of_a_type_cannot_be_code(code: str, name: str) -> None:
+    urn = name.replace("{}", code)
+    with pytest.raises(DataflowError, match="cannot be the name of a type"):
+        from_descriptor({"types": {urn: {"arrow": "Struct"}}, "nodes": []}, path=Path("flow.yml"))
+
+
+def test_the_name_of_a_folder_of_types_cannot_be_code(tmp_path: Path) -> None:
+    folder = tmp_path / "types" / 'a"; INJECTED(); "'
+    folder.mkdir(parents=True)
+    (folder / "v1.yml").write_text("types: {Some: {arrow: Struct}}\n")
+    with pytest.raises(DataflowError, match="cannot be the name of a type"):
+        read_user_types(tmp_path)

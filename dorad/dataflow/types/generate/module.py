@@ -14,6 +14,7 @@ from dorad.dataflow.types.generate.shapes import Words
 from dorad.dataflow.types.generate.special import SPECIAL
 from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.model import ListOf, Named, Shape, Struct
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -280,7 +281,7 @@ def _fitting(before: str, annotation: str, after: str) -> str:
 
 def _sentence(text: str | None) -> str:
     """A description on one line, fit for a docstring."""
-    line = " ".join((text or "").split()).rstrip(".")
+    line = visible(" ".join((text or "").split()).rstrip("."))
     return line.replace("\\", "/").replace('"', "'")
 
 

@@ -1,0 +1,46 @@
+"""Text that others wrote, shown without doing anything to a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+
+import pytest
+
+from dorad.terminal import visible, visible_json, visible_lines
+
+HARMFUL = [
+    chr(code)
+    for code in range(sys.maxunicode + 1)
+    if unicodedata.category(chr(code)) in ("Cc", "Cs", "Zl", "Zp")
+    or unicodedata.bidirectional(chr(code)) in ("LRE", "RLE", "LRO", "RLO", "PDF")
+    or unicodedata.bidirectional(chr(code)) in ("LRI", "RLI", "FSI", "PDI")
+    or chr(code) in "\u061c\u200e\u200f"
+]
+
+
+def test_no_control_character_passes_but_the_tab() -> None:
+    shown = visible("".join(HARMFUL))
+    assert not set(shown).intersection(HARMFUL) - {"\t"}
+    assert shown.startswith(r"\x00\x01")
+    assert len(HARMFUL) > 2100
+
+
+def test_lines_stay_lines_and_nothing_else_passes() -> None:
+    shown = visible_lines("".join(HARMFUL))
+    assert set(shown).intersection(HARMFUL) == {"\t", "\n"}
+    assert visible_lines("a\nb", "  ") == "a\n  b"
+
+
+def test_json_keeps_its_value() -> None:
+    text = "x".join(HARMFUL)  # apart, as two surrogates may spell one character
+    value = {text: text}
+    text = visible_json(json.dumps(value, ensure_ascii=False))
+    assert not set(text).intersection(HARMFUL)
+    assert json.loads(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "plain", "Grüße", "温度\u3000高", "a\u00a0b", "\ue0b0"])
+def test_text_of_people_stays_as_it_is(text: str) -> None:
+    assert visible(text) == visible_lines(text) == visible_json(text) == text
