@@ -11,7 +11,8 @@ import pytest
 
 from dorad.launch.model import Command, Exit, LaunchError
 from dorad.launch.systemd import names
-from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE, BusError
+from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE
+from dorad.launch.systemd.connection import BusError
 from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
 from dorad.realtime.schedule import Schedule
@@ -78,7 +79,6 @@ class Systemd:
         member: str,
         signature: str = "",
         body: Sequence[Any] = (),
-        fds: Sequence[int] = (),
     ) -> list[Any]:
         await asyncio.sleep(0)
         self.asked.append((member, list(body)))
@@ -90,10 +90,9 @@ class Systemd:
             case "GetUnitByPID", _:
                 return [names.object_path("dorad.service")]
             case "ListUnitsByPatterns", _:
-                return [[[n, v.get("description", "")] for n, v in self.units.items()]]
+                return [[self._listed(name) for name in self.units]]
             case "StartTransientUnit", [name, _, properties, _]:
-                assert len(fds) == 2
-                return self._start(name, {key: value.value for key, value in properties})
+                return self._start(name, {key: value for key, (_, value) in properties})
             case "KillUnit", [name, "all", _]:
                 self._known(name)
                 return []
@@ -108,7 +107,7 @@ class Systemd:
                 return ["/"]
             case "SetUnitProperties", [name, True, [["Description", value]]]:
                 self._known(name)
-                self.units[name]["description"] = value.value
+                self.units[name]["description"] = value[1]
                 return []
             case "ResetFailedUnit", [name]:
                 self._known(name)
@@ -127,6 +126,11 @@ class Systemd:
             if names.object_path(name) == path:
                 return dict(values)
         raise BusError("org.freedesktop.DBus.Error.UnknownObject", "gone")
+
+    def _listed(self, name: str) -> list[Any]:
+        values = self.units[name]
+        state = "failed" if values.get("failed") else "active"
+        return [name, values.get("description", ""), "loaded", state]
 
     def _known(self, name: str) -> None:
         if name not in self.units:

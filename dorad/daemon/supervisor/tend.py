@@ -18,7 +18,7 @@ from dorad.daemon.rules.exits import (
     not_started,
 )
 from dorad.daemon.rules.restart import GiveUp, NoRestart, Restart, decide
-from dorad.launch.model import Exit, LaunchError, SpawnerGoneError
+from dorad.launch.model import Exit, LaunchError, RefusedError, SpawnerGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,7 @@ class Tender:
         except LaunchError as error:
             run.again = False
             run.hopeless = isinstance(error, SpawnerGoneError)
+            run.refused = isinstance(error, RefusedError)
             result = not_started(name, str(error))
             run.gone(result.reason)
             return result
@@ -166,7 +167,9 @@ class Tender:
         run.ended_as = result
         if not self._may_live(run):
             return False
-        never_ran = result.exit is None and run.lives == 0
+        # A program that cannot be started the first time is a mistake in the file, unless it was
+        # refused for a reason that may pass.
+        never_ran = result.exit is None and run.lives == 0 and not run.refused
         if never_ran or run.hopeless:
             return False
         now = asyncio.get_running_loop().time()
