@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.launch.systemd import names
 from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE
-from dorad.launch.systemd.connection import BusError
+from dorad.launch.systemd.messages import BusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,8 +14,7 @@ from jeepney.low_level import parse_signature
 from jeepney.wrappers import DBusAddress
 
 from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SYSTEMD
-from dorad.launch.systemd.connection import BusError
-from dorad.launch.systemd.values import marshallable
+from dorad.launch.systemd.messages import BusError, marshallable
 from tests.launch.conftest import eventually
 from tests.launch.fakesystemd import Systemd
 

@@ -23,8 +23,8 @@ from dorad.launch.systemd.bus import (
     SERVICE,
     SystemBus,
 )
-from dorad.launch.systemd.connection import BusError
 from dorad.launch.systemd.host import SystemdHost
+from dorad.launch.systemd.messages import BusError
 from tests.launch.systembus import PrivateBus, SystemdOnBus, addressed, changed
 from tests.launch.test_systemd_host import FLOW, Notifier, Store
 

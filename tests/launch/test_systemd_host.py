@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dorad.launch.model import Command, Exit, LaunchError
-from dorad.launch.systemd.connection import BusError
 from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
+from dorad.launch.systemd.messages import BusError
 from dorad.realtime.schedule import Schedule
 from tests.launch.fakesystemd import Systemd
 

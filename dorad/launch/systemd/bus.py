@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jeepney.bus import get_bus
 
-from dorad.launch.systemd.connection import DRIVER, BusError, Connection
+from dorad.launch.systemd.connection import DRIVER, Connection
+from dorad.launch.systemd.messages import BusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,7 +175,7 @@ class SystemBus:
                 except BaseException:
                     connection.close()
                     raise
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, RuntimeError) as error:
             raise BusError("no-bus", str(error) or type(error).__name__) from error
         if self._systemd:
             self._there.set()

@@ -18,36 +18,27 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jeepney import Header, HeaderFields, Message, MessageFlag, MessageType
+from jeepney import HeaderFields, MessageType
 from jeepney.auth import BEGIN, AuthenticationError, Authenticator
-from jeepney.low_level import Endianness, calc_msg_size, endian_map, parse_signature
 
-from dorad.launch.systemd.values import marshallable, plain
+from dorad.launch.systemd.messages import (
+    BusError,
+    Inbox,
+    ProtocolError,
+    method_call,
+    values_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+
+    from jeepney import Message
 
 DRIVER = "org.freedesktop.DBus"
 """Name of the bus itself: its messages are its own, no client can send under it."""
-MAX_HEADER = 64 << 10
-MAX_MESSAGE = 16 << 20
-"""Bytes of a message that is read; a longer one is passed over."""
 _READ_BYTES = 16 << 10
-_FIXED = 16
-"""Bytes of a message that tell how long it is."""
 _CONNECT_RETRY_SECONDS = 0.05
 _log = logging.getLogger(__name__)
-
-
-class BusError(Exception):
-    """systemd refuses, or cannot be asked; `str()` is its reason.
-
-    `name` is the error's name on D-Bus, or `no-bus` where the connection was lost.
-    """
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(text)
-        self.name = name
 
 
 class Signal(NamedTuple):
@@ -70,7 +61,7 @@ class Connection:
         self._on_signal = on_signal
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(lambda sender: sender in self.trusted)
-        self._outbox: deque[tuple[memoryview, list[int]]] = deque()
+        self._outbox = Outbox(sock, self.close)
         self._serials = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._lost = asyncio.Event()
@@ -119,12 +110,12 @@ class Connection:
         if self._lost.is_set():
             raise BusError("no-bus", "the connection to D-Bus was lost")
         serial = next(self._serials)
-        data, fds = _message(serial, destination, path, interface, member, signature, body)
+        data, fds = method_call(serial, destination, path, interface, member, signature, body)
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._calls[serial] = answer
         try:
-            self._send(data, fds)
-            return _values(await answer)
+            self._outbox.send(data, fds)
+            return values_of(await answer)
         finally:
             self._calls.pop(serial, None)
 
@@ -138,46 +129,11 @@ class Connection:
             return
         self._lost.set()
         self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
+        self._outbox.close()
         self._sock.close()
-        while self._outbox:
-            _close(self._outbox.popleft()[1])
         for answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(BusError("no-bus", "the connection to D-Bus was lost"))
-
-    # -- sending -----------------------------------------------------------------------------
-
-    def _send(self, data: bytes, fds: list[int]) -> None:
-        """Send now, or as soon as the bus takes it: a full socket is not a lost connection."""
-        waits = bool(self._outbox)
-        # Duplicates: the caller may give up, and close its own, before these are sent.
-        self._outbox.append((memoryview(data), [os.dup(fd) for fd in fds]))
-        if not waits:
-            self._write()
-            if self._outbox:
-                _log.debug("the bus takes no more at the moment")
-                self._loop.add_writer(self._sock, self._write)
-
-    def _write(self) -> None:
-        while self._outbox:
-            data, fds = self._outbox[0]
-            try:
-                sent = _send(self._sock, data, fds)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                _log.debug("D-Bus: %r", error)
-                self.close()
-                return
-            _close(fds)
-            if sent < len(data):
-                self._outbox[0] = (data[sent:], [])
-            else:
-                self._outbox.popleft()
-        self._loop.remove_writer(self._sock)
-
-    # -- receiving ---------------------------------------------------------------------------
 
     def _read(self) -> None:
         try:
@@ -206,7 +162,7 @@ class Connection:
                     fields[HeaderFields.path],
                     fields[HeaderFields.interface],
                     fields[HeaderFields.member],
-                    _values(message),
+                    values_of(message),
                 )
             except KeyError:
                 return
@@ -218,112 +174,54 @@ class Connection:
             answer.set_result(message)
 
 
-class ProtocolError(Exception):
-    """What comes over the connection is not D-Bus."""
+class Outbox:
+    """Messages on their way: a socket that is full at the moment is not a lost connection."""
 
+    def __init__(self, sock: socket.socket, on_lost: Callable[[], None]) -> None:
+        self._sock = sock
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[memoryview, list[int]]] = deque()
 
-class Inbox:
-    """Splits a stream of bytes into messages; passes over those with an unknown sender."""
+    def send(self, data: bytes, fds: Sequence[int]) -> None:
+        """Send now, or as soon as the bus takes it; the descriptors stay the caller's.
 
-    def __init__(self, trusts: Callable[[str], bool]) -> None:
-        self._trusts = trusts
-        self._buffer = bytearray()
-        self._skip = 0
-        """Bytes that are still to come of a message that is passed over."""
+        Raises:
+            BusError: there are no more descriptors.
+        """
+        waits = bool(self._queue)
+        # Duplicates: the caller may give up, and close its own, before these are sent.
+        self._queue.append((memoryview(data), _duplicates(fds)))
+        if not waits:
+            self._write()
+            if self._queue:
+                _log.debug("the bus takes no more at the moment")
+                self._loop.add_writer(self._sock, self._write)
 
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """Yield the messages of trusted senders that `data` completes. Raises ProtocolError."""
-        skipped = min(self._skip, len(data))
-        self._skip -= skipped
-        self._buffer += data[skipped:]
-        while len(self._buffer) >= _FIXED:
-            head, size = _sizes(bytes(self._buffer[:_FIXED]))
-            if head > MAX_HEADER or size > MAX_MESSAGE:
-                self._drop(size)
-                continue
-            if len(self._buffer) < head:
+    def close(self) -> None:
+        """Forget what was not sent. Idempotent."""
+        self._loop.remove_writer(self._sock)
+        while self._queue:
+            _close(self._queue.popleft()[1])
+
+    def _write(self) -> None:
+        while self._queue:
+            data, fds = self._queue[0]
+            try:
+                sent = _send(self._sock, data, fds)
+            except (BlockingIOError, InterruptedError):
                 return
-            if not self._wants(bytes(self._buffer[:head])):
-                self._drop(size)
-                continue
-            if len(self._buffer) < size:
+            except OSError as error:
+                _log.debug("D-Bus: %r", error)
+                self._on_lost()
                 return
-            raw = bytes(self._buffer[:size])
-            del self._buffer[:size]
-            message = _parsed(raw)
-            if message is not None:
-                yield message
-
-    def _drop(self, size: int) -> None:
-        self._skip = max(0, size - len(self._buffer))
-        del self._buffer[:size]
-
-    def _wants(self, head: bytes) -> bool:
-        try:
-            header, _ = Header.from_buffer(head)
-        except Exception as error:  # noqa: BLE001 - the header is a stranger's
-            _log.debug("a message with an unreadable header is passed over: %r", error)
-            return False
-        return self._trusts(header.fields.get(HeaderFields.sender, ""))
-
-
-def _sizes(fixed: bytes) -> tuple[int, int]:
-    """Return the bytes of the header, and of the whole message."""
-    endianness = endian_map.get(fixed[:1])
-    if endianness is None:
-        raise ProtocolError(f"a message begins with {fixed[:1]!r}")
-    fields = int.from_bytes(fixed[12:16], "little" if endianness is Endianness.little else "big")
-    return _FIXED + fields + -fields % 8, calc_msg_size(fixed)
-
-
-def _parsed(raw: bytes) -> Message | None:
-    """Return a message; None, with an error for a call that waits for it, if it is not in order."""
-    try:
-        # An answer may speak of descriptors; they were not received.
-        return Message.from_buffer(raw, fds=range(-1, -254, -1))
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next one may be fine
-        _log.warning("a message of D-Bus cannot be read: %r", error)
-        header, _ = Header.from_buffer(raw)
-        if header.message_type is not MessageType.method_return:
-            return None
-        header.message_type = MessageType.error
-        header.fields[HeaderFields.error_name] = "unreadable"
-        return Message(header, ("its answer cannot be read",))
-
-
-def _message(
-    serial: int,
-    destination: str,
-    path: str,
-    interface: str,
-    member: str,
-    signature: str,
-    body: Sequence[Any],
-) -> tuple[bytes, list[int]]:
-    """Return a method call as bytes, and the descriptors that go with it."""
-    fields = {
-        HeaderFields.path: path,
-        HeaderFields.destination: destination,
-        HeaderFields.interface: interface,
-        HeaderFields.member: member,
-    }
-    if signature:
-        fields[HeaderFields.signature] = signature
-    kind, flags = MessageType.method_call.value, MessageFlag.no_auto_start
-    header = Header(Endianness.little, kind, flags, 1, 0, serial, fields)
-    fds = array.array("i")
-    shape = parse_signature(list(f"({signature})"))
-    message = Message(header, marshallable(shape, body))
-    return message.serialise(serial, fds), list(fds)
-
-
-def _values(message: Message) -> list[Any]:
-    """Return the values of a message. Raises BusError if it is an error."""
-    if message.header.message_type is MessageType.error:
-        text = str(message.body[0]) if message.body else ""
-        raise BusError(message.header.fields.get(HeaderFields.error_name, ""), text)
-    shape = parse_signature(list(f"({message.header.fields.get(HeaderFields.signature, '')})"))
-    return [plain(each, value) for each, value in zip(shape.fields, message.body, strict=True)]
+            # They went with the first byte.
+            _close(fds)
+            if sent < len(data):
+                self._queue[0] = (data[sent:], [])
+            else:
+                self._queue.popleft()
+        self._loop.remove_writer(self._sock)
 
 
 async def _connect(sock: socket.socket, address: str) -> None:
@@ -357,6 +255,17 @@ def _send(sock: socket.socket, data: memoryview, fds: list[int]) -> int:
         return sock.send(data)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
     return sock.sendmsg([data], [rights])
+
+
+def _duplicates(fds: Sequence[int]) -> list[int]:
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))
+    except OSError as error:
+        _close(made)
+        raise BusError("no-descriptors", f"no descriptor can be sent: {error.strerror}") from error
+    return made
 
 
 def _close(fds: list[int]) -> None:

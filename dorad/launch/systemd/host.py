@@ -15,7 +15,6 @@ from dorad.launch.spawner import Process
 from dorad.launch.stat import start_time
 from dorad.launch.systemd import failed, names
 from dorad.launch.systemd.bus import SERVICE
-from dorad.launch.systemd.connection import BusError
 from dorad.launch.systemd.exits import (
     CAPABILITIES,
     SCHEDULER,
@@ -25,6 +24,7 @@ from dorad.launch.systemd.exits import (
 )
 from dorad.launch.systemd.failed import FailedUnits
 from dorad.launch.systemd.manager import NO_UNIT, Manager
+from dorad.launch.systemd.messages import BusError
 from dorad.launch.systemd.properties import properties, tag_of, usable, without
 from dorad.launch.systemd.unit import Unit
 
