@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dorad.launch.model import Command, Exit, LaunchError
+from dorad.launch.systemd import names
+from dorad.launch.systemd.bus import MANAGER_PATH
 from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
 from dorad.launch.systemd.messages import BusError
@@ -216,6 +218,17 @@ async def test_a_unit_that_an_administrator_removes_has_ended(systemd: Systemd) 
     host = await attach(systemd)
     process = await spawn(host)
     systemd.vanish("dorad-nav-camera-1.service")
+    assert await process.wait() == Exit(signal=signal.SIGKILL)
+    await host.detach()
+
+
+async def test_an_empty_unit_that_any_user_can_have_made_is_not_the_node(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    process = await spawn(host)
+    (name,) = systemd.units
+    del systemd.units[name]
+    systemd.units[name] = {"ExecMainPID": 0, "ExecMainCode": 0, "LogExtraFields": []}
+    systemd.on_signal(MANAGER_PATH, "UnitRemoved", [name, names.object_path(name)])
     assert await process.wait() == Exit(signal=signal.SIGKILL)
     await host.detach()
 

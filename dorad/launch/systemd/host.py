@@ -363,20 +363,34 @@ class SystemdHost:
             return
         self._asking.add(unit)
         try:
-            while not self._closed:
-                try:
-                    values = await self._manager.values(unit.name)
-                except BusError as error:
-                    if error.name in NO_UNIT:
-                        return  # that it was removed is said in another signal
-                    _log.warning("systemd does not say how %s ended: %s", unit.name, error)
-                    await asyncio.sleep(_ASK_AGAIN_SECONDS)
-                else:
-                    _log.debug("%s has %s", unit.name, exit_of(values) or "not ended")
-                    self._note_exit(unit, exit_of(values))
-                    return
+            await self._look_at(unit)
         finally:
             self._asking.discard(unit)
+
+    async def _look_at(self, unit: Unit) -> None:
+        """Ask how a unit is until systemd answers.
+
+        Asked for a unit that it does not have, systemd may make an empty one with that name, and so
+        may any user. So one without our tag is not ours: ours is gone.
+        """
+        while not self._closed:
+            try:
+                values = await self._manager.values(unit.name)
+            except BusError as error:
+                if error.name not in NO_UNIT:
+                    _log.warning("systemd does not say how %s is: %s", unit.name, error)
+                    await asyncio.sleep(_ASK_AGAIN_SECONDS)
+                    continue
+                values = {}
+            ours = tag_of(values.get("LogExtraFields", ())) == unit.tag
+            _log.debug("%s %s", unit.name, (exit_of(values) or "runs") if ours else "is gone")
+            if ours:
+                self._note_exit(unit, exit_of(values))
+            else:
+                unit.stopped.set()
+                if unit.process is not None:
+                    self._removed(unit)
+            return
 
     async def _bury(self, unit: Unit, process: Process, how: Exit) -> None:
         await self._manager.kill(unit.name, _KILL)
@@ -414,23 +428,6 @@ class SystemdHost:
             _log.warning("%s is not released: it does not stop", unit.name)
         self._removed(unit)
 
-    async def _check_removed(self, unit: Unit) -> None:
-        """Find out whether a unit that systemd calls removed is.
-
-        It says so of every unit when it reads its files again (`systemctl daemon-reload`, and every
-        package with a unit does that), though all of them are there afterwards.
-        """
-        try:
-            if await self._manager.has(unit.name):
-                return
-        except BusError as error:
-            # Once D-Bus is there again, all units are looked at.
-            _log.warning("systemd does not say whether %s is there: %s", unit.name, error)
-            return
-        unit.stopped.set()
-        if unit.process is not None:
-            self._removed(unit)
-
     def _removed(self, unit: Unit) -> None:
         """Take note that systemd has no such unit any more."""
         if unit.process is not None and unit.exit is None:
@@ -452,7 +449,9 @@ class SystemdHost:
             case "JobRemoved", [_, _, str(name), str(result)] if name in self._units:
                 self._end_of_job(self._units[name], result)
             case "UnitRemoved", [str(name), _] if name in self._units:
-                self._in_background(self._check_removed(self._units[name]))
+                # It says so of every unit when it reads its files again (`systemctl daemon-reload`,
+                # and every package with a unit does that), though all are there afterwards.
+                self._in_background(self._look_at(self._units[name]))
             case "Reloading", [False]:
                 self._in_background(self._look_again())
 

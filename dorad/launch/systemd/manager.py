@@ -46,12 +46,9 @@ class Manager:
 
     async def listed(self) -> dict[str, Listed]:
         """Return all units that may be ours, by name."""
-        (found,) = await self._ask("ListUnitsByPatterns", "asas", [[], [names.PATTERN]])
+        # Not empty ones, which any user can have systemd make.
+        (found,) = await self._ask("ListUnitsByPatterns", "asas", [["loaded"], [names.PATTERN]])
         return {name: Listed(description, state) for name, description, _, state, *_ in found}
-
-    async def has(self, unit: str) -> bool:
-        """Return whether there is such a unit."""
-        return await self._if_there("GetUnit", "s", [unit])
 
     async def values(self, unit: str) -> dict[str, Any]:
         """Return the properties of a unit's service."""
