@@ -71,7 +71,7 @@ def node(robot: Robot) -> str:
 def alive(robot: Robot) -> None:
     """See that the dataflow goes on and the daemon still hears what systemd says."""
     assert robot.exec("dora", "list").count("Running") == 1
-    robot.exec("dora", "node", "restart", "load", "talker")
+    robot.exec("dora", "node", "restart", "talker")
     robot.exec("dora", "stop", "load")
 
 

@@ -26,6 +26,8 @@ class Systemd:
         )
         """Does something after the answer to a call."""
         self.units: dict[str, dict[str, Any]] = {}
+        self._names: dict[str, str] = {}
+        """Units by the paths of their objects."""
         self.asked: list[tuple[str, list[Any]]] = []
         self.state = "running"
         self.refusal: BusError | None = None
@@ -48,7 +50,8 @@ class Systemd:
         """Return what a method returns. Raises BusError."""
         self.asked.append((member, body))
         if path != MANAGER_PATH:
-            return [self._properties(path, member)]
+            assert member == "Get"
+            return [self._property(path, *body)]
         match member, body:
             case "Get", _:
                 return [self.state]
@@ -83,14 +86,17 @@ class Systemd:
     async def close(self) -> None:
         return
 
-    def _properties(self, path: str, member: str) -> Any:
+    def _property(self, path: str, interface: str, wanted: str) -> Any:
         if path == names.object_path("dorad.service"):
-            kept = {"NFileDescriptorStore": self.kept, "FileDescriptorStoreMax": 7}
-            return "dorad.service" if member == "Get" else kept
-        for name, values in self.units.items():
-            if names.object_path(name) == path:
-                return dict(values)
-        raise BusError("org.freedesktop.DBus.Error.UnknownObject", "gone")
+            found = {"Id": "dorad.service", "NFileDescriptorStore": self.kept}
+            return (found | {"FileDescriptorStoreMax": 7})[wanted]
+        assert interface == SERVICE
+        name = self._names.get(path) or next(
+            (each for each in self.units if names.object_path(each) == path), ""
+        )
+        if name not in self.units:
+            raise BusError("org.freedesktop.DBus.Error.UnknownObject", "gone")
+        return self.units[name].get(wanted, [] if wanted == "LogExtraFields" else 0)
 
     def _listed(self, name: str) -> list[Any]:
         values = self.units[name]
@@ -106,6 +112,7 @@ class Systemd:
             raise self.refusal
         assert name not in self.units
         self._pid += 1
+        self._names[names.object_path(name)] = name
         failed, self.first_fails_with = self.first_fails_with, None
         self.units[name] = {
             "ExecMainPID": self._pid,

@@ -15,7 +15,6 @@ from jeepney.wrappers import DBusAddress
 
 from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SYSTEMD
 from dorad.launch.systemd.messages import BusError, marshallable
-from tests.launch.conftest import eventually
 from tests.launch.fakesystemd import Systemd
 
 if TYPE_CHECKING:
@@ -69,13 +68,19 @@ class PrivateBus:
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
         words = ["dbus-daemon", f"--config-file={self._config}", "--nofork", "--nopidfile"]
-        self._process = subprocess.Popen([*words, "--nosyslog"], stderr=subprocess.DEVNULL)
-        assert eventually(self.socket.exists, 20)
+        self._process = subprocess.Popen(
+            [*words, "--nosyslog", "--print-address"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None
+        # Said once it listens.
+        assert self._process.stdout.readline().startswith(b"unix:")
 
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
             self._process = None
 
     def stranger(self) -> DBusConnection:
@@ -198,14 +203,9 @@ def addressed(message: Any, to: str) -> Any:
 
 
 def _typed(member: str, values: list[Any]) -> tuple[str, Any]:
-    if member == "GetAll":
-        kept = {k: v for k, v in values[0].items() if type(v) in KINDS}
-        typed = {k: (KINDS[type(v)], v) for k, v in kept.items()}
-        if "LogExtraFields" in values[0]:
-            typed["LogExtraFields"] = ("aay", values[0]["LogExtraFields"])
-        return "a{sv}", (typed,)
     if member == "Get":
-        return "v", (("s", values[0]),)
+        (value,) = values
+        return "v", ((KINDS.get(type(value), "aay"), value),)
     signature = SIGNATURES.get(member, "")
     if not signature:
         return "", ()

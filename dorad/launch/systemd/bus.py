@@ -158,7 +158,8 @@ class SystemBus:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await self._there.wait()
-                assert self._connection is not None
+                if self._connection is None:
+                    raise BusError("no-bus", "the connection to D-Bus is closed")
                 return await self._connection.call(
                     self._systemd, path, interface, member, signature, body
                 )

@@ -44,6 +44,17 @@ _CHECK_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = 1.0
 _MAX_STARTS = 16
 """Units that are started at the same time, so that each is given its time."""
+_END = ("LogExtraFields", "ExecMainCode", "ExecMainStatus")
+"""What tells how a unit is, in this order: the status counts only if the code came before it."""
+_STARTED = (
+    "ExecMainCode",
+    "ExecMainStatus",
+    "ExecMainPID",
+    "ExecMainStartTimestampMonotonic",
+    "Result",
+)
+_FOUND = ("LogExtraFields", *_STARTED)
+_STORE = ("NFileDescriptorStore", "FileDescriptorStoreMax")
 _LEFT_OUT = {SCHEDULER: "CPUScheduling", CAPABILITIES: "AmbientCapabilities"}
 """What a unit is started without if it ended with this, in the order in which systemd fails."""
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -215,7 +226,7 @@ class SystemdHost:
         expected = self._store.count
         try:
             await self._notifier.barrier()
-            values = await self._manager.values(self._own_unit)
+            values = await self._manager.values(self._own_unit, _STORE)
         except (BusError, OSError) as error:
             _log.warning("it cannot be told what systemd has kept: %s", error)
             return
@@ -239,7 +250,7 @@ class SystemdHost:
 
     async def _find_one(self, name: str, listed: Listed) -> KeptProcess | None:
         """Return the process of a unit; None if it is not one of ours, or of no interest."""
-        values = await self._manager.values(name)
+        values = await self._manager.values(name, _FOUND)
         tag = tag_of(values.get("LogExtraFields", ()))
         if tag is None:
             return None
@@ -304,7 +315,7 @@ class SystemdHost:
             await self._manager.start(unit.name, wanted, *fds)
             async with asyncio.timeout(_START_SECONDS):
                 await unit.started.wait()
-            return unit, await self._manager.values(unit.name)
+            return unit, await self._manager.values(unit.name, _STARTED)
         except (BusError, TimeoutError) as error:
             self._in_background(self._release(unit))
             why = "it does not come up" if isinstance(error, TimeoutError) else error
@@ -375,7 +386,7 @@ class SystemdHost:
         """
         while not self._closed:
             try:
-                values = await self._manager.values(unit.name)
+                values = await self._manager.values(unit.name, _END)
             except BusError as error:
                 if error.name not in NO_UNIT:
                     _log.warning("systemd does not say how %s is: %s", unit.name, error)

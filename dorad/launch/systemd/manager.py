@@ -50,11 +50,16 @@ class Manager:
         (found,) = await self._ask("ListUnitsByPatterns", "asas", [["loaded"], [names.PATTERN]])
         return {name: Listed(description, state) for name, description, _, state, *_ in found}
 
-    async def values(self, unit: str) -> dict[str, Any]:
-        """Return the properties of a unit's service."""
+    async def values(self, unit: str, wanted: Sequence[str]) -> dict[str, Any]:
+        """Return some properties of a unit's service, read one after the other.
+
+        All of them would be two hundred, and systemd would read files of the kernel for many.
+        """
         path = names.object_path(unit)
-        (values,) = await self._bus.call(path, PROPERTIES, "GetAll", "s", [SERVICE])
-        return dict(values)
+        found = {}
+        for name in wanted:
+            (found[name],) = await self._bus.call(path, PROPERTIES, "Get", "ss", [SERVICE, name])
+        return found
 
     async def start(self, unit: str, wanted: Properties, stdout: int, stderr: int) -> None:
         """Ask for a transient unit; the end of its job says whether it has started."""
@@ -103,8 +108,8 @@ class Manager:
     async def _is_from(self, unit: str, wanted: Properties) -> bool:
         """Return whether a unit was started with these properties."""
         fields = next(value for name, _, value in wanted if name == "LogExtraFields")
-        values = await self.values(unit)
-        return bool(values.get("LogExtraFields") == fields)
+        values = await self.values(unit, ["LogExtraFields"])
+        return bool(values["LogExtraFields"] == fields)
 
     async def _if_there(self, method: str, signature: str, body: Sequence[Any]) -> bool:
         try:
