@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import signal
 import time
@@ -32,6 +33,8 @@ BREATH_S = 0.1
 
 RETRY_S = 1.0
 """Least delay after a process that could not even be started; there is nothing to slow that."""
+
+_log = logging.getLogger(__name__)
 
 
 class Tender:
@@ -171,6 +174,7 @@ class Tender:
         # refused for a reason that may pass.
         never_ran = result.exit is None and run.lives == 0 and not run.refused
         if never_ran or run.hopeless:
+            _log.debug("%s is not started again: %s", run.node.id, result.reason)
             return False
         now = asyncio.get_running_loop().time()
         if run.again:

@@ -241,6 +241,8 @@ class SystemBus:
             await connection.call(owner, MANAGER_PATH, MANAGER, "Subscribe")
         except BusError as error:
             _log.debug("systemd on D-Bus: %s", error)
+            if error.name == "no-bus":
+                return
         if self._systemd == owner:
             self._there.set()
             self.on_back()
