@@ -66,7 +66,9 @@ def ready(robot: Robot) -> Robot:
 def start(robot: Robot, name: str, text: str) -> None:
     robot.write(f"{load.FOLDER}/{name}.yml", text)
     words = (f"{load.FOLDER}/{name}.yml", "--name", name, "--detach", "--enable")
-    robot.exec("dora", "start", *words, timeout=LIMIT_S)
+    done = robot.attempt("dora", "start", *words, timeout=LIMIT_S)
+    # On a busy machine the daemon may be silent for longer than the command has patience.
+    assert done.returncode == 0 or "has not answered" in done.stderr, done.stderr
 
 
 def units(robot: Robot) -> int:
