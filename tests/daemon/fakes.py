@@ -217,7 +217,14 @@ class Stage:
     async def spawned(self) -> None:
         """Wait until every node that can be started has been."""
         spawnable = {node.id for node in self.dataflow.nodes if not node.is_dynamic}
-        await until(lambda: self.processes.keys() >= spawnable - self.broken - self.slow)
+        wanted = spawnable - self.broken - self.slow
+
+        def known(name: str) -> bool:
+            view = self.supervisor.statuses()[name]
+            return view.pid is not None or view.last_exit is not None
+
+        # Also by the supervisor, which hears of a process a moment after it was started.
+        await until(lambda: self.processes.keys() >= wanted and all(map(known, wanted)))
 
 
 @asynccontextmanager
