@@ -83,6 +83,8 @@ class NodeProcess:
             ended = True
             if self._capture is not None:
                 await self._capture.drain()
+                if not how.ok:
+                    await self._capture.recall()
             return how
         finally:
             if self._capture is not None:
