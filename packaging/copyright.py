@@ -116,7 +116,7 @@ def parts(folder: Path) -> list[str]:
 
 def module_of(folder: Path, name: str) -> str:
     """Return the name under which the project is imported."""
-    known = {"markdown_it_py": "markdown_it", "pyyaml": "yaml", "dbus_fast": "dbus_fast"}
+    known = {"markdown_it_py": "markdown_it", "pyyaml": "yaml"}
     found = known.get(name.lower(), name.lower())
     if not any(folder.parent.glob(f"{found}*")):
         sys.exit(f"copyright.py: {folder.name}: no module {found} beside it; name it in module_of")

@@ -36,8 +36,8 @@ async def attach_host(keeper_path: Path, *, system: bool) -> tuple[Host, str | N
             " (no units, no `resources`, no `user`)"
         )
     # Few daemons are run by systemd.
-    from dorad.launch.systemd.bus import BusError
     from dorad.launch.systemd.host import SystemdHost
+    from dorad.launch.systemd.messages import BusError
     from dorad.launch.systemd.notify import Notifier, take_descriptors
     from dorad.launch.systemd.store import SystemdStore, holds_something
 
@@ -59,7 +59,8 @@ async def attach_host(keeper_path: Path, *, system: bool) -> tuple[Host, str | N
 
 
 async def _connect(patience: float) -> SystemBus:
-    from dorad.launch.systemd.bus import BusError, SystemBus
+    from dorad.launch.systemd.bus import SystemBus
+    from dorad.launch.systemd.messages import BusError
 
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience

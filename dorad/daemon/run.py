@@ -184,6 +184,8 @@ class DataflowRun:
         )
         for node_id, values in (params or {}).items():
             self.broker.set_params(node_id, values)
+        # Only now: what there is from the start is no change.
+        self.broker.on_change = self._changed
         self.taps = Taps(self.broker)
         self._router = Router(dataflow_id, self.broker)
         self._router.update(context.dataflow)
@@ -454,7 +456,6 @@ class DataflowRun:
             store=self._store,
             admits=self._admits,
         )
-        self.broker.on_change = self._changed
         self.broker.on_note = self._note
         return self.broker
 

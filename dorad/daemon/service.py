@@ -18,6 +18,7 @@ from dorad.control.errors import ControlError
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
 from dorad.daemon.config import ConfigError, Settings, load
+from dorad.daemon.descriptors import DescriptorWatch
 from dorad.daemon.hosting import attach_host
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
@@ -83,6 +84,7 @@ class Service:
         """What is wrong with the configuration, as long as it is."""
         self.notices: list[str] = []
         """What the operator should know."""
+        self.descriptors = DescriptorWatch()
         self.started_at = time.time()
 
     async def run(self) -> int:
@@ -172,6 +174,8 @@ class Service:
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._places.control, __version__)
         notices.ready(self._status(registry))
+        counting = asyncio.create_task(self.descriptors.run(), name="descriptors")
+        stack.callback(counting.cancel)
         watching = asyncio.create_task(
             watch(notices, registry.fault, lambda: self._status(registry)), name="watchdog"
         )
@@ -273,7 +277,8 @@ class Service:
 
     def _status(self, registry: Registry) -> str:
         """Return in one line how things are."""
-        return registry.summary() + self._unread
+        trouble = self.descriptors.trouble
+        return registry.summary() + self._unread + (f"; {trouble}" if trouble else "")
 
     def _listen_to_signals(self, registry: Registry, host: Host, notices: Notices) -> None:
         loop = asyncio.get_running_loop()

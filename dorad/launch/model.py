@@ -18,6 +18,10 @@ class LaunchError(Exception):
     """A process that cannot be started; `str()` is one line for the user."""
 
 
+class RefusedError(LaunchError):
+    """A start that was refused for a reason that may pass; a restart policy may repeat it."""
+
+
 class SpawnerGoneError(LaunchError):
     """Nothing can be started any more, so there is no use in trying again."""
 

@@ -45,6 +45,9 @@ class Capture:
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """The last 500 lines of stderr, as the process wrote them; for the failure report."""
+        self._log = log
+        self._recalled_until: float | None = None
+        """When we came, while what was read before lies in the journal alone."""
         self._staging = staging
         self._closed = asyncio.Event()
         self._open = 2
@@ -54,9 +57,7 @@ class Capture:
             if log.journal is None:
                 self.tail.extend(log.last_errors(TAIL_LINES))
             else:
-                loop = asyncio.get_running_loop()
-                reading = loop.run_in_executor(None, log.last_errors, TAIL_LINES)
-                reading.add_done_callback(self._remember)
+                self._recalled_until = time.time()
         self._streams = (
             _Reader(stdout, staging.stdout, "stdout", log, self._on_closed, None, unit),
             _Reader(stderr, staging.stderr, "stderr", log, self._on_closed, self.tail, unit),
@@ -89,11 +90,18 @@ class Capture:
             self._staging.close()
             self._closed.set()
 
-    def _remember(self, reading: asyncio.Future[list[str]]) -> None:
-        """Put what an earlier process read from stderr before what has been read since."""
-        if not reading.cancelled():
-            room = TAIL_LINES - len(self.tail)
-            self.tail.extendleft(reversed(reading.result()[-room:] if room else []))
+    async def recall(self) -> None:
+        """Put what an earlier process read from stderr before what has been read since.
+
+        Only for who needs it: reading the journal takes a program of its own.
+        """
+        until, self._recalled_until = self._recalled_until, None
+        room = TAIL_LINES - len(self.tail)
+        if until is None or not room:
+            return
+        loop = asyncio.get_running_loop()
+        lines = await loop.run_in_executor(None, self._log.last_errors, room, until)
+        self.tail.extendleft(reversed(lines))
 
 
 def _put_right(stage: Stage, stream: Stream, log: NodeLog) -> None:

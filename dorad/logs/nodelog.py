@@ -79,12 +79,12 @@ class NodeLog:
             records = [record for record in records if self._filter.passes(record)]
         self._sink(Batch(self.node, records, raw))
 
-    def last_errors(self, count: int) -> list[str]:
+    def last_errors(self, count: int, until: float | None = None) -> list[str]:
         """Return the last lines on stderr that were written so far, oldest first.
 
-        May be called in another thread.
+        `until` is in seconds since 1970: later ones are left out. May be called in another thread.
         """
-        selection = Selection(frozenset([self.node]), stream="stderr")
+        selection = Selection(frozenset([self.node]), until=until, stream="stderr")
         past = None if self.journal is None else self.journal.past(selection)
         try:
             with History(self.file.path.parent, [self.node], selection, past) as history:

@@ -218,8 +218,13 @@ class Stage:
         """Wait until every node that can be started has been, and the supervisor knows."""
         spawnable = {node.id for node in self.dataflow.nodes if not node.is_dynamic}
         wanted = spawnable - self.broken - self.slow
-        views = self.supervisor.statuses
-        await until(lambda: all(views()[n].pid or views()[n].last_exit for n in wanted))
+
+        def known(name: str) -> bool:
+            view = self.supervisor.statuses()[name]
+            return view.pid is not None or view.last_exit is not None
+
+        # Also by the supervisor, which hears of a process a moment after it was started.
+        await until(lambda: self.processes.keys() >= wanted and all(map(known, wanted)))
 
 
 @asynccontextmanager

@@ -11,16 +11,17 @@ import pytest
 
 from dorad.launch.model import Command, Exit, LaunchError
 from dorad.launch.systemd import names
-from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE, BusError
+from dorad.launch.systemd.bus import MANAGER_PATH
 from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
+from dorad.launch.systemd.messages import BusError
 from dorad.realtime.schedule import Schedule
+from tests.launch.fakesystemd import Systemd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 FLOW = "0b5e1d4e-0000-0000-0000-000000000000"
-NO_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 
 
 class Store:
@@ -55,130 +56,6 @@ class Notifier:
 
     def close(self) -> None:
         return
-
-
-class Systemd:
-    """Answers as systemd does, as far as the host asks."""
-
-    def __init__(self) -> None:
-        self.on_signal: Callable[[str, str, list[Any]], None] = lambda path, member, values: None
-        self.on_back: Callable[[], None] = lambda: None
-        self.units: dict[str, dict[str, Any]] = {}
-        self.asked: list[tuple[str, list[Any]]] = []
-        self.state = "running"
-        self.refusal: BusError | None = None
-        self.first_fails_with: int | None = None
-        self.kept = 1
-        self._pid = 4_000_000  # more than a machine has, so that none is there
-
-    async def call(
-        self,
-        path: str,
-        interface: str,
-        member: str,
-        signature: str = "",
-        body: Sequence[Any] = (),
-        fds: Sequence[int] = (),
-    ) -> list[Any]:
-        await asyncio.sleep(0)
-        self.asked.append((member, list(body)))
-        if path != MANAGER_PATH:
-            return [self._properties(path, member)]
-        match member, list(body):
-            case "Get", _:
-                return [self.state]
-            case "GetUnitByPID", _:
-                return [names.object_path("dorad.service")]
-            case "ListUnitsByPatterns", _:
-                return [[[n, v.get("description", "")] for n, v in self.units.items()]]
-            case "StartTransientUnit", [name, _, properties, _]:
-                assert len(fds) == 2
-                return self._start(name, {key: value.value for key, value in properties})
-            case "KillUnit", [name, "all", _]:
-                self._known(name)
-                return []
-            case "GetUnit", [name]:
-                self._known(name)
-                return [names.object_path(name)]
-            case "StopUnit", [name, _]:
-                self._known(name)
-                self._say("JobRemoved", [0, "/", name, "done"])
-                if not self.units[name]["failed"]:
-                    self.vanish(name)
-                return ["/"]
-            case "SetUnitProperties", [name, True, [["Description", value]]]:
-                self._known(name)
-                self.units[name]["description"] = value.value
-                return []
-            case "ResetFailedUnit", [name]:
-                self._known(name)
-                self.vanish(name)
-                return []
-        raise AssertionError(member)
-
-    async def close(self) -> None:
-        return
-
-    def _properties(self, path: str, member: str) -> Any:
-        if path == names.object_path("dorad.service"):
-            kept = {"NFileDescriptorStore": self.kept, "FileDescriptorStoreMax": 7}
-            return "dorad.service" if member == "Get" else kept
-        for name, values in self.units.items():
-            if names.object_path(name) == path:
-                return dict(values)
-        raise BusError("org.freedesktop.DBus.Error.UnknownObject", "gone")
-
-    def _known(self, name: str) -> None:
-        if name not in self.units:
-            raise BusError(NO_UNIT, f"Unit {name} not loaded.")
-
-    def _start(self, name: str, properties: dict[str, Any]) -> list[Any]:
-        if self.refusal is not None:
-            raise self.refusal
-        assert name not in self.units
-        self._pid += 1
-        failed, self.first_fails_with = self.first_fails_with, None
-        self.units[name] = {
-            "ExecMainPID": self._pid,
-            "ExecMainCode": 0 if failed is None else 1,
-            "ExecMainStatus": failed or 0,
-            "ExecMainStartTimestampMonotonic": 1,
-            "LogExtraFields": properties["LogExtraFields"],
-            "properties": properties,
-            "failed": failed is not None,
-        }
-        result = "done" if failed is None else "failed"
-        asyncio.get_running_loop().call_soon(self._say, "JobRemoved", [1, "/", name, result])
-        return ["/"]
-
-    def end(self, name: str, code: int, status: int) -> None:
-        """A main process ends, and systemd says so."""
-        self.end_silently(name, code, status)
-        changed = {"ExecMainCode": code, "ExecMainStatus": status}
-        self.on_signal(names.object_path(name), "PropertiesChanged", [SERVICE, changed, []])
-
-    def end_silently(self, name: str, code: int, status: int) -> None:
-        self.units[name] |= {"ExecMainCode": code, "ExecMainStatus": status}
-        self.units[name]["failed"] = (code, status) != (1, 0)
-
-    def read_again(self) -> None:
-        """As `systemctl daemon-reload`: every unit is said to be removed, and is there again."""
-        self._say("Reloading", [True])
-        for name in self.units:
-            self._say("UnitRemoved", [name, names.object_path(name)])
-        self._say("Reloading", [False])
-
-    def vanish(self, name: str) -> None:
-        """A unit is forgotten."""
-        del self.units[name]
-        self._say("UnitRemoved", [name, names.object_path(name)])
-
-    def _say(self, member: str, values: list[Any]) -> None:
-        self.on_signal(MANAGER_PATH, member, values)
-
-    def killed(self, name: str) -> list[int]:
-        """Signals that were sent to all of a unit."""
-        return [body[2] for member, body in self.asked if member == "KillUnit" and body[0] == name]
 
 
 @pytest.fixture
@@ -341,6 +218,17 @@ async def test_a_unit_that_an_administrator_removes_has_ended(systemd: Systemd) 
     host = await attach(systemd)
     process = await spawn(host)
     systemd.vanish("dorad-nav-camera-1.service")
+    assert await process.wait() == Exit(signal=signal.SIGKILL)
+    await host.detach()
+
+
+async def test_an_empty_unit_that_any_user_can_have_made_is_not_the_node(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    process = await spawn(host)
+    (name,) = systemd.units
+    del systemd.units[name]
+    systemd.units[name] = {"ExecMainPID": 0, "ExecMainCode": 0, "LogExtraFields": []}
+    systemd.on_signal(MANAGER_PATH, "UnitRemoved", [name, names.object_path(name)])
     assert await process.wait() == Exit(signal=signal.SIGKILL)
     await host.detach()
 

@@ -366,6 +366,35 @@ async def test_an_odd_entry_is_skipped_and_counted_and_reading_goes_on(
         assert read == {"one", "two"}
         assert past.skipped == 1
     assert "skipped an entry of the journal" in caplog.text
+
+
+async def test_the_journal_is_asked_for_last_words_only_when_a_node_has_failed(
+    tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = Robot(tmp_path, journald)
+    os.write(robot.err, b"said to the first daemon\n")
+    await taken(journald, 1)
+    await robot.drained()
+    asked: list[int] = []
+    last_errors = NodeLog.last_errors
+    monkeypatch.setattr(
+        NodeLog,
+        "last_errors",
+        lambda *arguments: (asked.append(1), last_errors(*arguments))[1],
+    )
+    out, gone = os.pipe()
+    err, said = os.pipe()
+    next_capture = Capture(out, err, Staging(robot.memory), robot.node, adopted=True)
+    os.write(said, b"said to the second\n")
+    for end in (gone, said):
+        os.close(end)
+    await next_capture.drain()
+    assert not asked
+    await next_capture.recall()
+    await next_capture.recall()
+    assert list(next_capture.tail) == ["said to the first daemon", "said to the second"]
+    assert len(asked) == 1
+    next_capture.finish()
     robot.end()
 
 

@@ -39,6 +39,7 @@ class DataflowMethods:
         running = [record for record in self._registry.records if record.running]
         own = self._measure.own()
         troubles = [r.run.log.trouble.text for r in running if r.run is not None]
+        troubles.append(self._service.descriptors.trouble)
         return m.DaemonStatus(
             version=__version__,
             protocol=m.PROTOCOL,

@@ -5,7 +5,7 @@ Decided for units: a unit is a node, or one operator of a node, which is then `n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,15 @@ class Flow:
     """Units that were told ALL_INPUTS_CLOSED."""
     ended: frozenset[str] = frozenset()
     """Operators that have ended while their node goes on."""
+    _units: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
+    """The units of each node, as far as they are in `open_inputs`."""
+
+    def __post_init__(self) -> None:
+        units: dict[str, tuple[str, ...]] = {}
+        for unit in self.open_inputs:
+            node = node_of(unit)
+            units[node] = (*units.get(node, ()), unit)
+        object.__setattr__(self, "_units", units)
 
     def close_source(self, source: str) -> tuple[Flow, tuple[Closing, ...]]:
         """Close whatever the unit feeds, for good; returns what it means for each consumer."""
@@ -75,22 +84,21 @@ class Flow:
         """Whether nothing can arrive at any part of the node any more."""
         if node in self.drained:
             return True
-        own = {unit for unit in self.open_inputs if unit.startswith(f"{node}/")}
+        own = {unit for unit in self._units.get(node, ()) if unit != node}
         return bool(own) and own <= self.drained | self.ended
 
     def is_endless(self, node: str) -> bool:
         """Whether a timer or the log stream keeps a part of the node busy."""
         return node in self.endless or any(
-            node_of(unit) == node for unit in self.endless - self.ended
+            unit in self.endless and unit not in self.ended for unit in self._units.get(node, ())
         )
 
     def open_of(self, node: str) -> dict[str, str]:
         """Return the open data inputs of a node, with its operators' own: input id to source."""
         return {
             name: source
-            for unit, inputs in self.open_inputs.items()
-            if node_of(unit) == node
-            for name, source in inputs.items()
+            for unit in self._units.get(node, ())
+            for name, source in self.open_inputs[unit].items()
         }
 
     def rewired(

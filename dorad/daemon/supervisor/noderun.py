@@ -59,6 +59,8 @@ class NodeRun:
     """Its end is no part of the dataflow's result: it is being taken out, or not yet in."""
     again: bool = False
     """Somebody asked for its restart, whatever its policy."""
+    refused: bool = False
+    """Its last start was refused for a reason that may pass."""
     hopeless: bool = False
     """Nothing can start a process for it any more."""
     grace: float | None = None

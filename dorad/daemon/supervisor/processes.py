@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.model import NodeKind
 from dorad.launch import operators
 from dorad.launch.command import command_for
-from dorad.launch.model import LaunchError
+from dorad.launch.model import LaunchError, RefusedError
 from dorad.launch.orphans import VARIABLE
 from dorad.logs import staging
 from dorad.logs.capture import TAIL_LINES, Capture
@@ -83,6 +83,8 @@ class NodeProcess:
             ended = True
             if self._capture is not None:
                 await self._capture.drain()
+                if not how.ok:
+                    await self._capture.recall()
             return how
         finally:
             if self._capture is not None:
@@ -220,7 +222,7 @@ class Launcher:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise LaunchError(f"no memory can be had for its output: {error.strerror}") from error
+            raise RefusedError(f"no memory can be had for its output: {error.strerror}") from error
         return memory
 
     def _made(self, process: Process, capture: Capture, tag: str) -> NodeProcess:
@@ -238,7 +240,7 @@ def _pipe_size(nodes: int) -> int:
 
 
 def _pipes(count: int, size: int) -> list[tuple[int, int]]:
-    """Return pipes, each as its two ends. Raises LaunchError when descriptors run out."""
+    """Return pipes, each as its two ends. Raises RefusedError when descriptors run out."""
     pipes: list[tuple[int, int]] = []
     try:
         for _ in range(count):
@@ -247,7 +249,7 @@ def _pipes(count: int, size: int) -> list[tuple[int, int]]:
     except OSError as error:
         for end in itertools.chain(*pipes):
             os.close(end)
-        raise LaunchError(f"no pipe can be made for its output: {error.strerror}") from error
+        raise RefusedError(f"no pipe can be made for its output: {error.strerror}") from error
     return pipes
 
 

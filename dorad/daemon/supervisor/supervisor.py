@@ -33,6 +33,9 @@ LINGER_S = 0.25
 """A process that drops its `Node` is mostly about to end. Its consumers hear of it when it has, and
 then also whether it failed; or after this time, if it lives on."""
 
+MAX_NAMED = 20
+"""Nodes that one line names."""
+
 PATIENCE_S = 10.0
 """Seconds after which the user is told for which nodes the start is waiting."""
 
@@ -396,5 +399,7 @@ class Supervisor:
     def _tell_who_is_awaited(self) -> None:
         pending = self._life.barrier.pending
         if self._life.barrier.phase is Phase.WAITING and pending:
-            names = ", ".join(sorted(pending))
+            first = sorted(pending)[:MAX_NAMED]
+            more = len(pending) - len(first)
+            names = ", ".join(first) + (f" and {more} more" if more else "")
             self._shared.notice("warn", None, f"the start still waits for Node() in: {names}")

@@ -19,7 +19,7 @@ from dorad.daemon.rules.exits import (
     not_started,
 )
 from dorad.daemon.rules.restart import GiveUp, NoRestart, Restart, decide
-from dorad.launch.model import Exit, LaunchError, SpawnerGoneError
+from dorad.launch.model import Exit, LaunchError, RefusedError, SpawnerGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +73,7 @@ class Tender:
         except LaunchError as error:
             run.again = False
             run.hopeless = isinstance(error, SpawnerGoneError)
+            run.refused = isinstance(error, RefusedError)
             result = not_started(name, str(error))
             run.gone(result.reason)
             return result
@@ -173,8 +174,11 @@ class Tender:
         if not self._may_live(run):
             _log.debug("node %s: no other process may follow", run.node.id)
             return False
-        never_ran = result.exit is None and run.lives == 0
+        # A program that cannot be started the first time is a mistake in the file, unless it was
+        # refused for a reason that may pass.
+        never_ran = result.exit is None and run.lives == 0 and not run.refused
         if never_ran or run.hopeless:
+            _log.debug("%s is not started again: %s", run.node.id, result.reason)
             return False
         now = asyncio.get_running_loop().time()
         if run.again:

@@ -14,6 +14,7 @@ _EXITED = 1
 
 SCHEDULER = 214
 CAPABILITIES = 218
+_CONTROL_GROUP = 219
 _NOT_STARTED = {
     200: "its working directory cannot be entered",
     202: "its descriptors cannot be passed on",
@@ -24,7 +25,7 @@ _NOT_STARTED = {
     216: "its group cannot be taken on",
     217: "its user does not exist or cannot be taken on",
     CAPABILITIES: "its capabilities cannot be set",
-    219: "its control group cannot be set up",
+    _CONTROL_GROUP: "its control group cannot be set up",
 }
 """Codes that systemd itself ends a process with before the program is executed."""
 
@@ -39,6 +40,14 @@ def exit_of(values: Mapping[str, Any]) -> Exit | None:
     if not code:
         return None
     return Exit(code=status) if code == _EXITED else Exit(signal=status)
+
+
+def may_pass(values: Mapping[str, Any]) -> bool:
+    """Return whether a unit that has not come up may do so later: it was not the program's fault.
+
+    As when the machine has no more processes or memory.
+    """
+    return values.get("Result") == "resources" or values.get("ExecMainStatus") == _CONTROL_GROUP
 
 
 def why_not_started(values: Mapping[str, Any]) -> str:

@@ -10,14 +10,21 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from dorad.launch.host import KeptProcess
-from dorad.launch.model import Exit, LaunchError
+from dorad.launch.model import Exit, LaunchError, RefusedError
 from dorad.launch.spawner import Process
 from dorad.launch.stat import start_time
 from dorad.launch.systemd import failed, names
-from dorad.launch.systemd.bus import SERVICE, BusError
-from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER, exit_of, why_not_started
+from dorad.launch.systemd.bus import SERVICE
+from dorad.launch.systemd.exits import (
+    CAPABILITIES,
+    SCHEDULER,
+    exit_of,
+    may_pass,
+    why_not_started,
+)
 from dorad.launch.systemd.failed import FailedUnits
-from dorad.launch.systemd.manager import Manager
+from dorad.launch.systemd.manager import NO_UNIT, Manager
+from dorad.launch.systemd.messages import BusError
 from dorad.launch.systemd.properties import properties, tag_of, usable, without
 from dorad.launch.systemd.unit import Unit
 
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
 
     from dorad.launch.model import Command
     from dorad.launch.systemd.bus import Bus
+    from dorad.launch.systemd.manager import Listed
     from dorad.launch.systemd.notify import Notifier
     from dorad.launch.systemd.properties import Properties
     from dorad.launch.systemd.store import SystemdStore
@@ -33,6 +41,20 @@ if TYPE_CHECKING:
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _CHECK_SECONDS = 1.0
+_ASK_AGAIN_SECONDS = 1.0
+_MAX_STARTS = 16
+"""Units that are started at the same time, so that each is given its time."""
+_END = ("LogExtraFields", "ExecMainCode", "ExecMainStatus")
+"""What tells how a unit is, in this order: the status counts only if the code came before it."""
+_STARTED = (
+    "ExecMainCode",
+    "ExecMainStatus",
+    "ExecMainPID",
+    "ExecMainStartTimestampMonotonic",
+    "Result",
+)
+_FOUND = ("LogExtraFields", *_STARTED)
+_STORE = ("NFileDescriptorStore", "FileDescriptorStoreMax")
 _LEFT_OUT = {SCHEDULER: "CPUScheduling", CAPABILITIES: "AmbientCapabilities"}
 """What a unit is started without if it ended with this, in the order in which systemd fails."""
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -61,6 +83,9 @@ class SystemdHost:
         self._number = 0
         self._units: dict[str, Unit] = {}
         self._paths: dict[str, Unit] = {}
+        self._starts = asyncio.Semaphore(_MAX_STARTS)
+        self._asking: set[Unit] = set()
+        """Units that systemd is being asked about, whether they have ended."""
         self._failed = FailedUnits(lambda unit: self._in_background(self._release(unit)))
         self._work: set[asyncio.Task[None]] = set()
         self._check: asyncio.TimerHandle | None = None
@@ -108,7 +133,8 @@ class SystemdHost:
                 unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
         if unit.start_result != "done":
             self._in_background(self._release(unit))
-            raise LaunchError(f"cannot start {command.argv[0]}: {why_not_started(values)}")
+            kind = RefusedError if may_pass(values) else LaunchError
+            raise kind(f"cannot start {command.argv[0]}: {why_not_started(values)}")
         skipped = tuple(core for core in command.cpu_affinity if core not in cores)
         process = self._process(unit, values, skipped, refused)
         self._note_exit(unit, unit.exit or exit_of(values))
@@ -200,7 +226,7 @@ class SystemdHost:
         expected = self._store.count
         try:
             await self._notifier.barrier()
-            values = await self._manager.values(self._own_unit)
+            values = await self._manager.values(self._own_unit, _STORE)
         except (BusError, OSError) as error:
             _log.warning("it cannot be told what systemd has kept: %s", error)
             return
@@ -218,46 +244,59 @@ class SystemdHost:
     async def _find(self) -> None:
         """Take over the units of an earlier daemon."""
         self._own_unit = await self._manager.unit_of(os.getpid())
-        for name, description in (await self._manager.listed()).items():
-            values = await self._manager.values(name)
-            tag = tag_of(values.get("LogExtraFields", ()))
-            if tag is None:
-                continue
-            self._number = max(self._number, names.number_of(name))
-            _log.debug("unit %s of an earlier daemon is found, for %s", name, tag)
-            unit = self._made(name, tag)
-            unit.started.set()
-            if not values.get("ExecMainPID"):
-                self._in_background(self._release(unit))
-                continue
-            process = self._process(unit, values)
-            ended = unit.exit or exit_of(values)
-            if ended is not None and failed.is_one(description):
-                unit.exit, unit.buried, unit.forgotten = ended, True, True
-                process.set_exit(ended)
-                self._failed.add(unit)
-                continue
-            if ended is not None:
-                # Ended for good before anybody is told of it.
-                unit.exit, unit.buried = ended, True
-                await self._manager.kill(unit.name, _KILL)
-                process.set_exit(ended)
-            self.kept.append(KeptProcess(tag, process))
+        there = (await self._manager.listed()).items()
+        found = await asyncio.gather(*(self._find_one(*each) for each in there))
+        self.kept += [kept for kept in found if kept is not None]
+
+    async def _find_one(self, name: str, listed: Listed) -> KeptProcess | None:
+        """Return the process of a unit; None if it is not one of ours, or of no interest."""
+        values = await self._manager.values(name, _FOUND)
+        tag = tag_of(values.get("LogExtraFields", ()))
+        if tag is None:
+            return None
+        self._number = max(self._number, names.number_of(name))
+        _log.debug("unit %s of an earlier daemon is found, for %s", name, tag)
+        unit = self._made(name, tag)
+        unit.started.set()
+        if not values.get("ExecMainPID"):
+            self._in_background(self._release(unit))
+            return None
+        process = self._process(unit, values)
+        ended = unit.exit or exit_of(values)
+        if ended is not None and failed.is_one(listed.description):
+            unit.exit, unit.buried, unit.forgotten = ended, True, True
+            process.set_exit(ended)
+            self._failed.add(unit)
+            return None
+        if ended is not None:
+            # Ended for good before anybody is told of it.
+            unit.exit, unit.buried = ended, True
+            await self._manager.kill(unit.name, _KILL)
+            process.set_exit(ended)
+        return KeptProcess(tag, process)
 
     async def _look_again(self) -> None:
         """Find out what was missed while there was no D-Bus, or while systemd read its files."""
         try:
             there = await self._manager.listed()
-            for unit in list(self._units.values()):
-                if unit.process is None or unit.exit is not None:
-                    continue
-                if unit.name not in there:
-                    self._note_exit(unit, Exit(signal=signal.SIGKILL))
-                else:
-                    values = await self._manager.values(unit.name)
-                    self._note_exit(unit, exit_of(values))
         except BusError as error:
             self.on_problem(f"systemd does not say how nodes are: {error}")
+            return
+        for unit in list(self._units.values()):
+            state = there[unit.name].state if unit.name in there else ""
+            _log.debug("%s is %s", unit.name, state or "gone")
+            if not unit.started.is_set():
+                if state in ("active", "failed", "inactive"):
+                    self._end_of_job(unit, "done" if state == "active" else "failed")
+                continue
+            if state in ("", "failed", "inactive"):
+                unit.stopped.set()
+            if unit.process is None or unit.exit is not None:
+                continue
+            if state:
+                self._in_background(self._ask_exit(unit))
+            else:
+                self._note_exit(unit, Exit(signal=signal.SIGKILL))
 
     # -- the life of a unit ------------------------------------------------------------------
 
@@ -265,18 +304,24 @@ class SystemdHost:
         self, command: Command, wanted: Properties, fds: tuple[int, int], tag: str
     ) -> tuple[Unit, dict[str, Any]]:
         """Start a unit; return it and the properties of its service. Raises LaunchError."""
+        async with self._starts:
+            return await self._start_now(command, wanted, fds, tag)
+
+    async def _start_now(
+        self, command: Command, wanted: Properties, fds: tuple[int, int], tag: str
+    ) -> tuple[Unit, dict[str, Any]]:
         unit = self._made(self._free_name(command, tag), tag)
         self._failed.replaced(unit.name)
         _log.debug("unit %s for %s is started: %s", unit.name, tag, command.argv)
         try:
+            await self._manager.start(unit.name, wanted, *fds)
             async with asyncio.timeout(_START_SECONDS):
-                await self._manager.start(unit.name, wanted, *fds)
                 await unit.started.wait()
-                return unit, await self._manager.values(unit.name)
+            return unit, await self._manager.values(unit.name, _STARTED)
         except (BusError, TimeoutError) as error:
             self._in_background(self._release(unit))
             why = "it does not come up" if isinstance(error, TimeoutError) else error
-            raise LaunchError(
+            raise RefusedError(
                 f"cannot start {command.argv[0]}: systemd refuses {unit.name}: {why}"
             ) from error
         except BaseException:
@@ -327,6 +372,41 @@ class SystemdHost:
             unit.buried = True
             self._in_background(self._bury(unit, unit.process, unit.exit))
 
+    async def _ask_exit(self, unit: Unit) -> None:
+        """Take note of the end of a unit's main process if systemd, when asked, says so."""
+        if unit.exit is not None or unit in self._asking:
+            return
+        self._asking.add(unit)
+        try:
+            await self._look_at(unit)
+        finally:
+            self._asking.discard(unit)
+
+    async def _look_at(self, unit: Unit) -> None:
+        """Ask how a unit is until systemd answers.
+
+        Asked for a unit that it does not have, systemd may make an empty one with that name, and so
+        may any user. So one without our tag is not ours: ours is gone.
+        """
+        while not self._closed:
+            try:
+                values = await self._manager.values(unit.name, _END)
+            except BusError as error:
+                if error.name not in NO_UNIT:
+                    _log.warning("systemd does not say how %s is: %s", unit.name, error)
+                    await asyncio.sleep(_ASK_AGAIN_SECONDS)
+                    continue
+                values = {}
+            ours = tag_of(values.get("LogExtraFields", ())) == unit.tag
+            _log.debug("%s %s", unit.name, (exit_of(values) or "runs") if ours else "is gone")
+            if ours:
+                self._note_exit(unit, exit_of(values))
+            else:
+                unit.stopped.set()
+                if unit.process is not None:
+                    self._removed(unit)
+            return
+
     async def _bury(self, unit: Unit, process: Process, how: Exit) -> None:
         await self._manager.kill(unit.name, _KILL)
         process.set_exit(how)
@@ -353,9 +433,9 @@ class SystemdHost:
         _log.debug("unit %s is released", unit.name)
         await self._manager.kill(unit.name, _KILL)
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                unit.stopped.clear()
-                if await self._manager.stop(unit.name):
+            unit.stopped.clear()
+            if await self._manager.stop(unit.name):
+                async with asyncio.timeout(_STOP_SECONDS):
                     await unit.stopped.wait()
             await self._manager.reset(unit.name)
         except BusError as error:
@@ -363,23 +443,6 @@ class SystemdHost:
         except TimeoutError:
             _log.warning("%s is not released: it does not stop", unit.name)
         self._removed(unit)
-
-    async def _check_removed(self, unit: Unit) -> None:
-        """Find out whether a unit that systemd calls removed is.
-
-        It says so of every unit when it reads its files again (`systemctl daemon-reload`, and every
-        package with a unit does that), though all of them are there afterwards.
-        """
-        try:
-            if await self._manager.has(unit.name):
-                return
-        except BusError as error:
-            # Once D-Bus is there again, all units are looked at.
-            _log.warning("systemd does not say whether %s is there: %s", unit.name, error)
-            return
-        unit.stopped.set()
-        if unit.process is not None:
-            self._removed(unit)
 
     def _removed(self, unit: Unit) -> None:
         """Take note that systemd has no such unit any more."""
@@ -396,19 +459,24 @@ class SystemdHost:
         match member, values:
             case "PropertiesChanged", [str(interface), dict(changed), _]:
                 unit = self._paths.get(path)
-                if unit is not None and interface == SERVICE and unit.started.is_set():
-                    self._note_exit(unit, exit_of(changed))
+                ends = interface == SERVICE and exit_of(changed) is not None
+                if unit is not None and ends and unit.started.is_set():
+                    self._in_background(self._ask_exit(unit))
             case "JobRemoved", [_, _, str(name), str(result)] if name in self._units:
-                unit = self._units[name]
-                if unit.started.is_set():
-                    unit.stopped.set()
-                else:
-                    unit.start_result = result
-                    unit.started.set()
+                self._end_of_job(self._units[name], result)
             case "UnitRemoved", [str(name), _] if name in self._units:
-                self._in_background(self._check_removed(self._units[name]))
+                # It says so of every unit when it reads its files again (`systemctl daemon-reload`,
+                # and every package with a unit does that), though all are there afterwards.
+                self._in_background(self._look_at(self._units[name]))
             case "Reloading", [False]:
                 self._in_background(self._look_again())
+
+    def _end_of_job(self, unit: Unit, result: str) -> None:
+        if unit.started.is_set():
+            unit.stopped.set()
+        else:
+            unit.start_result = result
+            unit.started.set()
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

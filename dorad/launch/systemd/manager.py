@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
-
-from dbus_fast import Variant
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.launch.systemd import names
-from dorad.launch.systemd.bus import (
-    MANAGER,
-    MANAGER_PATH,
-    PROPERTIES,
-    SERVICE,
-    UNIT,
-    BusError,
-)
+from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SERVICE, UNIT
+from dorad.launch.systemd.messages import BusError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +15,21 @@ if TYPE_CHECKING:
     from dorad.launch.systemd.bus import Bus
     from dorad.launch.systemd.properties import Properties
 
-_NOTHING_TO_DO = (
+NO_UNIT = (
     "org.freedesktop.systemd1.NoSuchUnit",
     "org.freedesktop.systemd1.NoSuchProcess",
     "org.freedesktop.DBus.Error.UnknownObject",
 )
+_EXISTS = "org.freedesktop.systemd1.UnitExists"
 _log = logging.getLogger(__name__)
+
+
+class Listed(NamedTuple):
+    """One unit in systemd's list."""
+
+    description: str
+    state: str
+    """`active`, `activating`, `deactivating`, `failed`, ..."""
 
 
 class Manager:
@@ -43,37 +44,45 @@ class Manager:
         (name,) = await self._bus.call(path, PROPERTIES, "Get", "ss", [UNIT, "Id"])
         return str(name)
 
-    async def listed(self) -> dict[str, str]:
-        """Return the descriptions of all units that may be ours, by name."""
-        (found,) = await self._ask("ListUnitsByPatterns", "asas", [[], [names.PATTERN]])
-        return {name: description for name, description, *_ in found}
+    async def listed(self) -> dict[str, Listed]:
+        """Return all units that may be ours, by name."""
+        # Not empty ones, which any user can have systemd make.
+        (found,) = await self._ask("ListUnitsByPatterns", "asas", [["loaded"], [names.PATTERN]])
+        return {name: Listed(description, state) for name, description, _, state, *_ in found}
 
-    async def has(self, unit: str) -> bool:
-        """Return whether there is such a unit."""
-        return await self._if_there("GetUnit", "s", [unit])
+    async def values(self, unit: str, wanted: Sequence[str]) -> dict[str, Any]:
+        """Return some properties of a unit's service, read one after the other.
 
-    async def values(self, unit: str) -> dict[str, Any]:
-        """Return the properties of a unit's service."""
+        All of them would be two hundred, and systemd would read files of the kernel for many.
+        """
         path = names.object_path(unit)
-        (values,) = await self._bus.call(path, PROPERTIES, "GetAll", "s", [SERVICE])
-        return dict(values)
+        found = {}
+        for name in wanted:
+            (found[name],) = await self._bus.call(path, PROPERTIES, "Get", "ss", [SERVICE, name])
+        return found
 
     async def start(self, unit: str, wanted: Properties, stdout: int, stderr: int) -> None:
         """Ask for a transient unit; the end of its job says whether it has started."""
-        properties = [[name, Variant(kind, value)] for name, kind, value in wanted]
+        properties = [(name, (kind, value)) for name, kind, value in wanted]
         properties += [
-            ["StandardOutputFileDescriptor", Variant("h", 0)],
-            ["StandardErrorFileDescriptor", Variant("h", 1)],
+            ("StandardOutputFileDescriptor", ("h", stdout)),
+            ("StandardErrorFileDescriptor", ("h", stderr)),
         ]
         body = [unit, "fail", properties, []]
-        await self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", body, (stdout, stderr))
+        try:
+            await self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+        except BusError as error:
+            if error.name != _EXISTS or not await self._is_from(unit, wanted):
+                raise
+            # The answer to a first call was lost.
+            _log.debug("%s is there already", unit)
 
     async def kill(self, unit: str, number: int) -> None:
         """Send a signal to every process of a unit. Raises nothing."""
         try:
             await self._ask("KillUnit", "ssi", [unit, "all", int(number)])
         except BusError as error:
-            if error.name not in _NOTHING_TO_DO:
+            if error.name not in NO_UNIT:
                 _log.debug("signal %d to %s: %s", number, unit, error)
 
     async def stop(self, unit: str) -> bool:
@@ -86,7 +95,7 @@ class Manager:
 
     async def describe(self, unit: str, text: str) -> bool:
         """Change a unit's description; False if there is no such unit."""
-        body = [unit, True, [["Description", Variant("s", text)]]]
+        body = [unit, True, [("Description", ("s", text))]]
         return await self._if_there("SetUnitProperties", "sba(sv)", body)
 
     async def ending(self) -> bool:
@@ -96,16 +105,20 @@ class Manager:
         )
         return state == ["stopping"]
 
+    async def _is_from(self, unit: str, wanted: Properties) -> bool:
+        """Return whether a unit was started with these properties."""
+        fields = next(value for name, _, value in wanted if name == "LogExtraFields")
+        values = await self.values(unit, ["LogExtraFields"])
+        return bool(values["LogExtraFields"] == fields)
+
     async def _if_there(self, method: str, signature: str, body: Sequence[Any]) -> bool:
         try:
             await self._ask(method, signature, body)
         except BusError as error:
-            if error.name in _NOTHING_TO_DO:
+            if error.name in NO_UNIT:
                 return False
             raise
         return True
 
-    async def _ask(
-        self, method: str, signature: str, body: Sequence[Any], fds: Sequence[int] = ()
-    ) -> list[Any]:
-        return await self._bus.call(MANAGER_PATH, MANAGER, method, signature, body, fds)
+    async def _ask(self, method: str, signature: str, body: Sequence[Any]) -> list[Any]:
+        return await self._bus.call(MANAGER_PATH, MANAGER, method, signature, body)

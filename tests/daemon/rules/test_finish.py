@@ -1,3 +1,6 @@
+import math
+import time
+
 import pytest
 
 from dorad.daemon.rules.finish import Closing, Flow, flow_of
@@ -61,3 +64,21 @@ def test_a_loop_is_not_drained_by_itself() -> None:
     after, closings = start.close_source("s")
     assert closings == (Closing("a", ("x",), drained=False),)
     assert after.drained == frozenset()
+
+
+def test_a_look_at_every_node_costs_no_more_than_there_are_nodes() -> None:
+    def seconds(count: int) -> float:
+        after = (node(f"n{number}", x=f"n{number - 1}") for number in range(1, count))
+        found = flow(node("n0"), *after)
+        best = math.inf
+        for _ in range(3):
+            begun = time.process_time()
+            for number in range(count):
+                found.open_of(f"n{number}")
+                found.has_drained(f"n{number}")
+                found.is_endless(f"n{number}")
+            best = min(best, time.process_time() - begun)
+        return best
+
+    # Four times as many: with a look at all for each it would be sixteen times as long.
+    assert seconds(1600) < 9 * seconds(400)

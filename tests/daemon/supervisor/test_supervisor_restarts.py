@@ -7,7 +7,7 @@ import pytest
 from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.supervisor import supervisor as module
 from dorad.daemon.supervisor import tend
-from dorad.launch.model import Exit, SpawnerGoneError
+from dorad.launch.model import Exit, RefusedError, SpawnerGoneError
 from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, running, until
 from tests.daemon.flows import dataflow, node, restarted
 
@@ -252,6 +252,55 @@ async def test_a_first_start_that_fails_is_final_whatever_the_policy() -> None:
         await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
         stage.supervisor.kill("was killed")
     assert task.result()[0].reason == "could not be started: no such file: a.py"
+
+
+async def test_a_first_start_that_is_refused_for_now_is_a_start_that_the_policy_repeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tend, "RETRY_S", 0.01)
+    stage = pair("on-failure")
+    refusals = ["systemd has no time", "no pipe can be made"]
+
+    async def start(node: Any, *arguments: Any) -> FakeProcess:
+        if node.id == "a" and refusals:
+            raise RefusedError(refusals.pop(0))
+        return await stage.start(node, *arguments)
+
+    task = asyncio.create_task(stage.supervisor.run(start))
+    await stage.lived("a", 1)
+    stage.connect("a", "b")
+    assert stage.supervisor.statuses()["a"].restarts == 2
+    assert not [call for call in stage.broker.calls if call[0] == "poison"]
+    assert [text for *_, text in stage.notices if "could not be started: no pipe" in text]
+    for process in stage.processes.values():
+        process.end(Exit(code=0))
+    async with asyncio.timeout(DEADLINE_S):
+        assert all(result.ok for result in await task)
+
+
+async def test_starts_that_are_refused_end_with_the_limit_of_the_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tend, "RETRY_S", 0.01)
+    stage = pair("always", max_restarts=3)
+    tries = 0
+
+    async def start(node: Any, *arguments: Any) -> FakeProcess:
+        nonlocal tries
+        if node.id == "a":
+            tries += 1
+            raise RefusedError("systemd has no time")
+        return await stage.start(node, *arguments)
+
+    task = asyncio.create_task(stage.supervisor.run(start))
+    await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+    stage.supervisor.kill("was killed")
+    for process in stage.processes.values():
+        process.end(Exit(signal=9))
+    async with asyncio.timeout(DEADLINE_S):
+        results = {result.node: result.reason for result in await task}
+    assert tries == 4
+    assert results["a"] == ("could not be started: systemd has no time; gave up after 3 restarts")
 
 
 async def test_what_happens_to_a_node_is_told_to_programs() -> None:

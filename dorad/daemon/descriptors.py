@@ -1,0 +1,87 @@
+"""Watching how many descriptors the daemon has open, so that it says so before they run out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+EVERY_S = 5.0
+WARN_SHARE = 0.8
+"""Part of the limit from which on it is said."""
+CLEAR_SHARE = 0.7
+"""Part of the limit below which all is well again."""
+
+_FOLDER = "/proc/self/fd"
+_log = logging.getLogger("dorad")
+
+
+class DescriptorWatch:
+    """Compares the descriptors of this process with its limit."""
+
+    def __init__(
+        self,
+        listed: Callable[[], Sequence[str]] = lambda: os.listdir(_FOLDER),  # noqa: PTH208
+        limit: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    ) -> None:
+        """`listed` returns the numbers of all open descriptors, `limit` how many there may be."""
+        self._listed = listed
+        self._limit = limit
+        self.trouble: str | None = None
+        """What is wrong and what to do, while too many are open."""
+
+    async def run(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(EVERY_S)
+
+    def look(self) -> None:
+        """Count, and log a warning when there are too many for the first time."""
+        try:
+            numbers, limit = self._listed(), self._limit()
+        except OSError as error:
+            _log.warning("the open descriptors cannot be counted: %s", error)
+            return
+        _log.debug("%d of %d descriptors are open", len(numbers), limit)
+        if len(numbers) >= WARN_SHARE * limit:
+            first = self.trouble is None
+            self.trouble = (
+                f"{len(numbers)} of at most {limit} descriptors are open"
+                f" (most of them: {_most_common(numbers)}); when none is left, no node can be"
+                " started and no command answered. Stop dataflows, or raise the limit"
+                " (LimitNOFILE= in dorad.service, elsewhere `ulimit -n`)"
+            )
+            if first:
+                _log.warning("%s", self.trouble)
+        elif self.trouble is not None and len(numbers) < CLEAR_SHARE * limit:
+            self.trouble = None
+            _log.info("%d of at most %d descriptors are open again", len(numbers), limit)
+
+
+def _most_common(numbers: Sequence[str]) -> str:
+    """Return what most of the descriptors are: `sockets`, `pipes`, or a file's name."""
+    kinds: Counter[str] = Counter()
+    for number in numbers:
+        with suppress(OSError):
+            target = os.readlink(f"{_FOLDER}/{number}")  # noqa: PTH115
+            kinds[_kind(target)] += 1
+    return kinds.most_common(1)[0][0] if kinds else "unknown"
+
+
+def _kind(target: str) -> str:
+    """Return what a descriptor is, from what its link in /proc says."""
+    if target.startswith(("socket:", "pipe:")):
+        return f"{target.partition(':')[0]}s"
+    if target.startswith("anon_inode:"):
+        return target.removeprefix("anon_inode:").strip("[]")
+    if target.startswith("/memfd:"):
+        return "memory"
+    return target

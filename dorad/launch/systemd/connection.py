@@ -1,0 +1,274 @@
+"""A connection to a message bus that reads nothing but the headers of what strangers send.
+
+Any local user may send messages to any connection of the system bus, with descriptors in them and
+bodies of up to 32 MiB. Descriptors are never received here: the kernel closes those that come with
+data read by a plain `recv`. The body of a message is kept, and parsed, only if its sender is
+trusted. Each turn of the event loop reads a limited number of bytes, so a flood delays other work
+but does not stop it.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import itertools
+import logging
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jeepney import HeaderFields, MessageType
+from jeepney.auth import BEGIN, AuthenticationError, Authenticator
+
+from dorad.launch.systemd.messages import (
+    BusError,
+    Inbox,
+    ProtocolError,
+    method_call,
+    values_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jeepney import Message
+
+DRIVER = "org.freedesktop.DBus"
+"""Name of the bus itself: its messages are its own, no client can send under it."""
+_READ_BYTES = 16 << 10
+_CONNECT_RETRY_SECONDS = 0.05
+_log = logging.getLogger(__name__)
+
+
+class Signal(NamedTuple):
+    """A signal of a trusted sender; variants in `values` are unwrapped."""
+
+    sender: str
+    path: str
+    interface: str
+    member: str
+    values: list[Any]
+
+
+class Connection:
+    """An open connection. Made by `open`; belongs to one event loop."""
+
+    def __init__(self, sock: socket.socket, on_signal: Callable[[Signal], None]) -> None:
+        self.trusted = {DRIVER}
+        """Unique names whose messages are read."""
+        self._sock = sock
+        self._on_signal = on_signal
+        self._loop = asyncio.get_running_loop()
+        self._inbox = Inbox(lambda sender: sender in self.trusted)
+        self._outbox = Outbox(sock, self.close)
+        self._serials = itertools.count(1)
+        self._calls: dict[int, asyncio.Future[Message]] = {}
+        self._lost = asyncio.Event()
+
+    @classmethod
+    async def open(cls, address: str, on_signal: Callable[[Signal], None]) -> Connection:
+        """Connect to the socket `address`, as `socket.connect` wants it, and say hello.
+
+        Raises:
+            OSError: the bus is not there, or refuses.
+            BusError: it does not answer to the hello.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            await _connect(sock, address)
+            await _authenticate(sock)
+        except BaseException:
+            sock.close()
+            raise
+        connection = cls(sock, on_signal)
+        connection._loop.add_reader(sock, connection._read)
+        try:
+            await connection.call(DRIVER, "/org/freedesktop/DBus", DRIVER, "Hello")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: Sequence[Any] = (),
+    ) -> list[Any]:
+        """Call a method and return the values of its answer, with variants unwrapped.
+
+        A variant of `body` is a tuple of its signature and its value; a descriptor (`h`) is the
+        descriptor itself, which stays the caller's.
+
+        Raises:
+            BusError: the answer is an error, or the connection was lost.
+        """
+        if self._lost.is_set():
+            raise BusError("no-bus", "the connection to D-Bus was lost")
+        serial = next(self._serials)
+        data, fds = method_call(serial, destination, path, interface, member, signature, body)
+        answer: asyncio.Future[Message] = self._loop.create_future()
+        self._calls[serial] = answer
+        try:
+            self._outbox.send(data, fds)
+            return values_of(await answer)
+        finally:
+            self._calls.pop(serial, None)
+
+    async def lost(self) -> None:
+        """Return when the connection is lost or closed."""
+        await self._lost.wait()
+
+    def close(self) -> None:
+        """Close the connection; calls that wait for an answer fail. Idempotent."""
+        if self._lost.is_set():
+            return
+        self._lost.set()
+        self._loop.remove_reader(self._sock)
+        self._outbox.close()
+        self._sock.close()
+        for answer in self._calls.values():
+            if not answer.done():
+                answer.set_exception(BusError("no-bus", "the connection to D-Bus was lost"))
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            _log.debug("D-Bus: %r", error)
+            data = b""
+        if not data:
+            self.close()
+            return
+        try:
+            for message in self._inbox.feed(data):
+                self._take(message)
+        except ProtocolError as error:
+            _log.warning("D-Bus: %s", error)
+            self.close()
+
+    def _take(self, message: Message) -> None:
+        fields = message.header.fields
+        if message.header.message_type is MessageType.signal:
+            try:
+                signal = Signal(
+                    fields[HeaderFields.sender],
+                    fields[HeaderFields.path],
+                    fields[HeaderFields.interface],
+                    fields[HeaderFields.member],
+                    values_of(message),
+                )
+            except KeyError:
+                return
+            self._on_signal(signal)
+            return
+        # What comes after its call was given up finds nobody, and neither does a method call.
+        answer = self._calls.pop(fields.get(HeaderFields.reply_serial, 0), None)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+
+class Outbox:
+    """Messages on their way: a socket that is full at the moment is not a lost connection."""
+
+    def __init__(self, sock: socket.socket, on_lost: Callable[[], None]) -> None:
+        self._sock = sock
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[memoryview, list[int]]] = deque()
+
+    def send(self, data: bytes, fds: Sequence[int]) -> None:
+        """Send now, or as soon as the bus takes it; the descriptors stay the caller's.
+
+        Raises:
+            BusError: there are no more descriptors.
+        """
+        waits = bool(self._queue)
+        # Duplicates: the caller may give up, and close its own, before these are sent.
+        self._queue.append((memoryview(data), _duplicates(fds)))
+        if not waits:
+            self._write()
+            if self._queue:
+                _log.debug("the bus takes no more at the moment")
+                self._loop.add_writer(self._sock, self._write)
+
+    def close(self) -> None:
+        """Forget what was not sent. Idempotent."""
+        self._loop.remove_writer(self._sock)
+        while self._queue:
+            _close(self._queue.popleft()[1])
+
+    def _write(self) -> None:
+        while self._queue:
+            data, fds = self._queue[0]
+            try:
+                sent = _send(self._sock, data, fds)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                _log.debug("D-Bus: %r", error)
+                self._on_lost()
+                return
+            # They went with the first byte.
+            _close(fds)
+            if sent < len(data):
+                self._queue[0] = (data[sent:], [])
+            else:
+                self._queue.popleft()
+        self._loop.remove_writer(self._sock)
+
+
+async def _connect(sock: socket.socket, address: str) -> None:
+    """Connect; waits while as many others as the bus lets wait are waiting."""
+    while True:
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            await asyncio.sleep(_CONNECT_RETRY_SECONDS)
+        else:
+            return
+
+
+async def _authenticate(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    conversation = Authenticator(enable_fds=True)
+    try:
+        for data in conversation:
+            await loop.sock_sendall(sock, data)
+            received = await loop.sock_recv(sock, 4096)
+            if not received:
+                raise ConnectionResetError("the bus has closed the connection")
+            conversation.feed(received)
+    except AuthenticationError as error:
+        raise ConnectionRefusedError(str(error)) from error
+    await loop.sock_sendall(sock, BEGIN)
+
+
+def _send(sock: socket.socket, data: memoryview, fds: list[int]) -> int:
+    if not fds:
+        return sock.send(data)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+    return sock.sendmsg([data], [rights])
+
+
+def _duplicates(fds: Sequence[int]) -> list[int]:
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))
+    except OSError as error:
+        _close(made)
+        raise BusError("no-descriptors", f"no descriptor can be sent: {error.strerror}") from error
+    return made
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+    fds.clear()

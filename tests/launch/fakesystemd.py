@@ -1,0 +1,157 @@
+"""A stand-in for systemd: answers as it does, as far as the host of units asks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dorad.launch.systemd import names
+from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE
+from dorad.launch.systemd.messages import BusError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NO_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
+
+
+class Systemd:
+    """Answers as systemd does, as far as the host asks."""
+
+    def __init__(self) -> None:
+        self.on_signal: Callable[[str, str, list[Any]], None] = lambda path, member, values: None
+        self.on_back: Callable[[], None] = lambda: None
+        self.soon: Callable[[Callable[[], None]], object] = lambda work: (
+            asyncio.get_running_loop().call_soon(work)
+        )
+        """Does something after the answer to a call."""
+        self.units: dict[str, dict[str, Any]] = {}
+        self._names: dict[str, str] = {}
+        """Units by the paths of their objects."""
+        self.asked: list[tuple[str, list[Any]]] = []
+        self.state = "running"
+        self.refusal: BusError | None = None
+        self.first_fails_with: int | None = None
+        self.kept = 1
+        self._pid = 4_000_000  # more than a machine has, so that none is there
+
+    async def call(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: Sequence[Any] = (),
+    ) -> list[Any]:
+        await asyncio.sleep(0)
+        return self.answer(path, member, list(body))
+
+    def answer(self, path: str, member: str, body: list[Any]) -> list[Any]:
+        """Return what a method returns. Raises BusError."""
+        self.asked.append((member, body))
+        if path != MANAGER_PATH:
+            assert member == "Get"
+            return [self._property(path, *body)]
+        match member, body:
+            case "Get", _:
+                return [self.state]
+            case "GetUnitByPID", _:
+                return [names.object_path("dorad.service")]
+            case "ListUnitsByPatterns", _:
+                return [[self._listed(name) for name in self.units]]
+            case "StartTransientUnit", [name, _, properties, _]:
+                return self._start(name, {key: value for key, (_, value) in properties})
+            case "KillUnit", [name, "all", _]:
+                self._known(name)
+                return []
+            case "GetUnit", [name]:
+                self._known(name)
+                return [names.object_path(name)]
+            case "StopUnit", [name, _]:
+                self._known(name)
+                self._say("JobRemoved", [0, "/", name, "done"])
+                if not self.units[name]["failed"]:
+                    self.vanish(name)
+                return ["/"]
+            case "SetUnitProperties", [name, True, [["Description", value]]]:
+                self._known(name)
+                self.units[name]["description"] = value[1]
+                return []
+            case "ResetFailedUnit", [name]:
+                self._known(name)
+                self.vanish(name)
+                return []
+        raise AssertionError(member)
+
+    async def close(self) -> None:
+        return
+
+    def _property(self, path: str, interface: str, wanted: str) -> Any:
+        if path == names.object_path("dorad.service"):
+            found = {"Id": "dorad.service", "NFileDescriptorStore": self.kept}
+            return (found | {"FileDescriptorStoreMax": 7})[wanted]
+        assert interface == SERVICE
+        name = self._names.get(path) or next(
+            (each for each in self.units if names.object_path(each) == path), ""
+        )
+        if name not in self.units:
+            raise BusError("org.freedesktop.DBus.Error.UnknownObject", "gone")
+        return self.units[name].get(wanted, [] if wanted == "LogExtraFields" else 0)
+
+    def _listed(self, name: str) -> list[Any]:
+        values = self.units[name]
+        state = "failed" if values.get("failed") else "active"
+        return [name, values.get("description", ""), "loaded", state]
+
+    def _known(self, name: str) -> None:
+        if name not in self.units:
+            raise BusError(NO_UNIT, f"Unit {name} not loaded.")
+
+    def _start(self, name: str, properties: dict[str, Any]) -> list[Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        assert name not in self.units
+        self._pid += 1
+        self._names[names.object_path(name)] = name
+        failed, self.first_fails_with = self.first_fails_with, None
+        self.units[name] = {
+            "ExecMainPID": self._pid,
+            "ExecMainCode": 0 if failed is None else 1,
+            "ExecMainStatus": failed or 0,
+            "ExecMainStartTimestampMonotonic": 1,
+            "LogExtraFields": properties["LogExtraFields"],
+            "properties": properties,
+            "failed": failed is not None,
+        }
+        result = "done" if failed is None else "failed"
+        self.soon(lambda: self._say("JobRemoved", [1, "/", name, result]))
+        return ["/"]
+
+    def end(self, name: str, code: int, status: int) -> None:
+        """A main process ends, and systemd says so."""
+        self.end_silently(name, code, status)
+        changed = {"ExecMainCode": code, "ExecMainStatus": status}
+        self.on_signal(names.object_path(name), "PropertiesChanged", [SERVICE, changed, []])
+
+    def end_silently(self, name: str, code: int, status: int) -> None:
+        self.units[name] |= {"ExecMainCode": code, "ExecMainStatus": status}
+        self.units[name]["failed"] = (code, status) != (1, 0)
+
+    def read_again(self) -> None:
+        """As `systemctl daemon-reload`: every unit is said to be removed, and is there again."""
+        self._say("Reloading", [True])
+        for name in self.units:
+            self._say("UnitRemoved", [name, names.object_path(name)])
+        self._say("Reloading", [False])
+
+    def vanish(self, name: str) -> None:
+        """A unit is forgotten."""
+        del self.units[name]
+        self._say("UnitRemoved", [name, names.object_path(name)])
+
+    def _say(self, member: str, values: list[Any]) -> None:
+        self.on_signal(MANAGER_PATH, member, values)
+
+    def killed(self, name: str) -> list[int]:
+        """Signals that were sent to all of a unit."""
+        return [body[2] for member, body in self.asked if member == "KillUnit" and body[0] == name]
