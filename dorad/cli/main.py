@@ -95,4 +95,18 @@ def _known_answer(arguments: "Sequence[str]") -> str | None:
 
 def main() -> "NoReturn":
     """Run the `dora` command with the arguments of this process."""
-    sys.exit(run_command(sys.argv[1:]))
+    leave(run_command(sys.argv[1:]))
+
+
+def leave(code: int) -> "NoReturn":
+    """End this process without taking the interpreter apart, which takes a command longer than its
+    work.
+
+    So nothing may be left to exit handlers: what has to be done at the end, `with` blocks do.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads, or it is closed: who runs us has seen to that
+        code = code or 1
+    os._exit(code)
