@@ -5,9 +5,11 @@ Decided for units: a unit is a node, or one operator of a node, which is then `n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dorad.daemon.rules.routing import printed_outputs
 from dorad.dataflow.model import NodeOutput
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Input, Node
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(Struct, frozen=True):
     """What the end of one source means for one of its consumers."""
 
     unit: str
@@ -28,8 +29,7 @@ class Closing:
     """Nothing can arrive at this unit any more: it is told ALL_INPUTS_CLOSED."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """The data inputs that are still open, by consumer."""
 
     open_inputs: Mapping[str, Mapping[str, str]]
