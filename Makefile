@@ -7,7 +7,7 @@ TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest hwtest-long vmtest clean
+.PHONY: help demo test lint generate hub bench bench-rt torture faults model deb hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,6 +23,9 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+generate: ## Generate the asyncio methods of the control client from the others
+	$(PYTHON) packaging/asyncmethods.py
 
 hub: $(VENV)/.dev ## Run third-party nodes from PyPI, unmodified
 	$(BIN)/python -m tests.hub.environment
