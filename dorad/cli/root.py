@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dorad.cli.page import Entry
     from dorad.control.errors import ControlError
 
+MISSING_LIBRARY = "libatomic.so.1"
+"""What `dorad.shm.fence` needs on arm64; the one import that fails where all of dorad is there."""
+
 
 class Cli(LazyGroup):
     """All commands."""
@@ -60,6 +63,8 @@ def _problems(error: Exception) -> Sequence[str] | None:
         return str(error).splitlines()
     if isinstance(error, _control_error()):
         return error.problems or [str(error)]
+    if isinstance(error, ImportError) and error.name == MISSING_LIBRARY:
+        return [str(error)]
     return None
 
 
