@@ -7,10 +7,10 @@ TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help demo test lint generate hub bench bench-rt torture faults model deb hwtest hwtest-long vmtest clean
+.PHONY: help demo test lint generate hub bench bench-rt torture faults model deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 demo: $(VENV)/.demo ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
@@ -45,6 +45,9 @@ faults: $(VENV)/.dev ## Inflict faults on running dataflows and look for damage 
 
 deb: ## Build the Debian packages into dist/
 	packaging/deb.sh
+
+arm64: ## Build the packages for arm64 and try them under emulation (as root, on Debian 13, an hour)
+	packaging/arm64.sh
 
 hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root, on Debian 13)
 	$(BIN)/pytest -n0 --timeout 600 -rsP $(HWTESTS) $(PYTEST_ARGS)
