@@ -9,10 +9,10 @@ FAULT_SECONDS ?= 20
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help demo test lint hub bench bench-rt torture faults model deb hwtest hwtest-long vmtest clean
+.PHONY: help demo test lint generate hub bench bench-rt torture faults model deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 demo: $(VENV)/.demo ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
@@ -25,6 +25,9 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+generate: ## Generate the asyncio methods of the control client from the others
+	$(PYTHON) packaging/asyncmethods.py
 
 hub: $(VENV)/.dev ## Run third-party nodes from PyPI, unmodified
 	$(BIN)/python -m tests.hub.environment
@@ -44,6 +47,9 @@ faults: $(VENV)/.dev ## Inflict faults on running dataflows and look for damage 
 
 deb: ## Build the Debian packages into dist/
 	packaging/deb.sh
+
+arm64: ## Build the packages for arm64 and try them under emulation (as root, on Debian 13, an hour)
+	packaging/arm64.sh
 
 hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root, on Debian 13)
 	$(BIN)/pytest -n0 --timeout 600 -rsP $(HWTESTS) $(PYTEST_ARGS)

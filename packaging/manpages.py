@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad import __version__
-from dorad.cli.main import cli
+from dorad.cli.root import cli
 from dorad.daemon.main import command as daemon
 from dorafleet.cli.main import cli as fleet
 

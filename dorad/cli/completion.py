@@ -21,7 +21,8 @@ Set it up, once:
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def completion(shell: str | None) -> None:
     """Print the completion script of SHELL; without SHELL, of the one in $SHELL."""
-    from dorad.cli.main import COMPLETE_VARIABLE, cli
+    from dorad.cli.main import COMPLETE_VARIABLE
+    from dorad.cli.root import cli
 
     print_script(shell, cli, "dora", COMPLETE_VARIABLE)
 

@@ -93,6 +93,7 @@ def check_machine() -> Iterator[Check]:
     """Check what every dataflow needs of this machine."""
     yield Check("PASS", "dora", __version__)
     yield check_shared_memory(SHARED_MEMORY)
+    yield check_fences()
     yield check_uv(shutil.which("uv"))
 
 
@@ -129,6 +130,19 @@ def check_shared_memory(folder: Path) -> Check:
     if free < LITTLE_SHM:
         return Check("WARN", name, text, "large messages will not fit; enlarge it or free memory")
     return Check("PASS", name, text)
+
+
+def check_fences() -> Check:
+    """Check that the data plane can order memory: on arm64 with a library that may be missing."""
+    name = "memory fences"
+    try:
+        from dorad.shm import fence
+    except ImportError as error:
+        hint = "install it: `sudo apt-get install libatomic1`"
+        return Check("FAIL", name, f"{error.name} is missing, so no dataflow can run", hint)
+    if fence.STRONG_ORDER:
+        return Check("PASS", name, "this processor needs no library for them")
+    return Check("PASS", name, f"{fence.LIBRARY} is installed")
 
 
 def check_uv(program: str | None) -> Check:

@@ -1,19 +1,14 @@
 """Command groups: of commands that are imported when called, and with suggestions for typos."""
 
 import importlib
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from dorad.cli.page import Entry
 
-class Entry(NamedTuple):
-    """One row of a table of commands: where the command is, and its line in the help."""
-
-    target: str
-    help: str
-    hidden: bool = False
-    """Left out of help and completion: another name of a command that is listed."""
+__all__ = ["Entry", "Group", "LazyGroup"]
 
 
 @click.command("help", add_help_option=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.main import cli
+from dorad.cli.root import cli
 from dorad.dataflow.errors import DataflowError
 
 if TYPE_CHECKING:

@@ -1,21 +1,19 @@
-"""The entry of the `dora` command: the table of commands, errors as one line, exit codes.
+"""The entry of the `dora` command: the table of commands, and the help of all of them.
 
-`dora --help` has to answer at once, so this module imports click and nothing else; a command's
-module is imported when the command is called.
+`dora --help` has to answer at once, so this module does not even import click; `root.py` does, for
+every other command line.
 """
 
+import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NoReturn
-
-import click
 
 from dorad import __version__
-from dorad.cli.groups import Entry, LazyGroup
-from dorad.cli.outcome import run_group
+from dorad.cli.page import Entry, help_page, terminal_width
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dorad.control.errors import ControlError
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 COMPLETE_VARIABLE = "_DORA_COMPLETE"
 """The environment variable by which a shell asks for completions."""
@@ -52,39 +50,7 @@ COMMANDS: dict[str, Entry] = {
     "inspect": Entry("dorad.cli.top:inspect", "`inspect top` is `top`.", hidden=True),
 }
 
-
-WITH_DAEMON = frozenset(
-    (
-        *("up", "down", "destroy", "start", "stop", "restart", "enable", "disable", "list", "ps"),
-        *("logs", "clean", "status", "check", "doctor", "top", "node", "topic", "param"),
-        *("system", "inspect"),
-    )
-)
-"""The commands that talk to a daemon, and so can be told to which."""
-
-
-class Cli(LazyGroup):
-    """All commands."""
-
-    table: ClassVar[dict[str, Entry]] = COMMANDS
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command `cmd_name`; one that talks to a daemon can be told to which."""
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and cmd_name in WITH_DAEMON:
-            from dorad.cli.instance import add_options
-
-            add_options(command)
-        return command
-
-    def unknown(self, name: str, names: list[str]) -> str:
-        """Say of a command of dora 1.x what takes its place."""
-        from dorad.cli.elsewhere import HINTS
-
-        if name in HINTS:
-            return f"`dora {name}` {HINTS[name]}"
-        return super().unknown(name, names)
-
+ABOUT = "Build and run dataflows: processes that exchange Arrow data through shared memory."
 
 EPILOG = """\b
 Examples:
@@ -96,47 +62,54 @@ Examples:
 """
 
 
-@click.group(
-    cls=Cli,
-    epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(__version__, "-V", "--version", message="dora %(version)s")
-def cli() -> None:
-    """Build and run dataflows: processes that exchange Arrow data through shared memory."""
+def page() -> str:
+    """Return the help of the whole command, for this terminal."""
+    return help_page("dora", ABOUT, COMMANDS, EPILOG, terminal_width())
 
 
-def run_command(arguments: Sequence[str]) -> int:
+def run_command(arguments: "Sequence[str]") -> int:
     """Run one `dora` command line and return its exit code; every error is told on stderr.
 
     0 is success, 1 an error, 2 a usage error, 130 Ctrl-C.
     """
-    return run_group(cli, arguments, "dora", COMPLETE_VARIABLE, _problems)
+    text = None if COMPLETE_VARIABLE in os.environ else _known_answer(arguments)
+    if text is None:
+        from dorad.cli.root import run_command as run
+
+        return run(arguments)
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        from dorad.cli.outcome import output_failed
+
+        return output_failed(error)
+    return 0
 
 
-def _problems(error: Exception) -> Sequence[str] | None:
-    """Return the lines of an error that is told without a traceback."""
-    if isinstance(error, _dataflow_error()):
-        return str(error).splitlines()
-    if isinstance(error, _control_error()):
-        return error.problems or [str(error)]
+def _known_answer(arguments: "Sequence[str]") -> str | None:
+    """Return the answer to a command line that only asks for the help or the version."""
+    match list(arguments):
+        case ["-h" | "--help"]:
+            return page()
+        case ["-V" | "--version"]:
+            return f"dora {__version__}"
     return None
 
 
-def _dataflow_error() -> type[Exception]:
-    """Return DataflowError; imported when something was raised, so that help stays quick."""
-    from dorad.dataflow.errors import DataflowError
-
-    return DataflowError
-
-
-def _control_error() -> type["ControlError"]:
-    """Return ControlError, in the same way."""
-    from dorad.control.errors import ControlError
-
-    return ControlError
-
-
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """Run the `dora` command with the arguments of this process."""
-    sys.exit(run_command(sys.argv[1:]))
+    leave(run_command(sys.argv[1:]))
+
+
+def leave(code: int) -> "NoReturn":
+    """End this process without taking the interpreter apart, which takes a command longer than its
+    work.
+
+    So nothing may be left to exit handlers: what has to be done at the end, `with` blocks do.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads, or it is closed: who runs us has seen to that
+        code = code or 1
+    os._exit(code)

@@ -46,14 +46,9 @@ def run_group(
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        _abandon_stdout()
-        return 1
     except Exception as error:
         if isinstance(error, OSError) and _is_output(error):
-            _abandon_stdout()
-            _tell(f"cannot write the output: {error.strerror}")
-            return 1
+            return output_failed(error)
         lines = problems(error)
         if lines is None:
             raise
@@ -63,7 +58,17 @@ def run_group(
     return result if isinstance(result, int) else 0
 
 
+def output_failed(error: OSError) -> int:
+    """Tell that the output cannot be written, unless its reader just left; return the exit code."""
+    _abandon_stdout()
+    if not isinstance(error, BrokenPipeError):
+        _tell(f"cannot write the output: {error.strerror}")
+    return 1
+
+
 def _is_output(error: OSError) -> bool:
+    if isinstance(error, BrokenPipeError):
+        return True
     return error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None
 
 

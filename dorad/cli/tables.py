@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,7 @@ format_option = click.option(
     help="How the result is printed.",
 )
 
-WIDEST = 10_000
-"""Columns of a table; it is for the terminal to wrap or cut a line that is too long for it."""
+_GAP = "  "
 
 
 def table_lines(
@@ -34,27 +32,27 @@ def table_lines(
 ) -> list[str]:
     """Return the lines of a table without frames; `colour` makes its head bold.
 
-    Control characters in its cells are shown, not sent.
+    Control characters in its cells are shown, not sent. A line may be wider than the terminal,
+    which wraps or cuts it.
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*map(visible, row))
-    console = Console(
-        width=WIDEST,
-        color_system="standard" if colour else None,
-        force_terminal=colour,
-        markup=False,
-        emoji=False,
-        highlight=False,
+    table = [tuple(columns), *(tuple(map(visible, row)) for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    head, *lines = (
+        _GAP.join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in table
     )
-    with console.capture() as captured:
-        console.print(table)
-    return [line.rstrip() for line in captured.get().splitlines()]
+    return [f"\x1b[1m{head}\x1b[0m" if colour else head, *lines]
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -83,12 +81,16 @@ def colours() -> bool:
 
 def print_lines(objects: Iterable[object]) -> None:
     """Print JSON Lines: one object a line."""
+    import json
+
     for found in objects:
         click.echo(visible_json(json.dumps(found, ensure_ascii=False, separators=(",", ":"))))
 
 
 def print_object(found: object) -> None:
     """Print one JSON value in a form for people, too."""
+    import json
+
     click.echo(visible_json(json.dumps(found, ensure_ascii=False, indent=2)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, cast
 
 from websockets.asyncio.client import unix_connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from dorad import __version__
 from dorad.control import faults
@@ -105,7 +105,8 @@ class AsyncClient(AsyncMethods):
         except TimeoutError:
             raise faults.hung(self.path, self._pid, CONNECT_S) from None
         except (OSError, WebSocketException) as error:
-            raise faults.not_opened(error, self.path) from None
+            body = error.response.body if isinstance(error, InvalidStatus) else b""
+            raise faults.not_opened(error, self.path, bytes(body or b"")) from None
         try:
             async with asyncio.timeout(give_up - time.monotonic()):
                 await self._connection.send(hello(self._name), text=True)
@@ -115,7 +116,7 @@ class AsyncClient(AsyncMethods):
             if isinstance(error, TimeoutError):
                 raise faults.hung(self.path, self._pid, CONNECT_S) from None
             if isinstance(error, ConnectionClosed):
-                raise faults.closed(error) from None
+                raise faults.closed(_code(error)) from None
             raise
         return self
 
@@ -165,7 +166,7 @@ class AsyncClient(AsyncMethods):
         except TimeoutError:
             raise faults.hung(self.path, self._pid, CALL_S) from None
         except ConnectionClosed as error:
-            raise faults.closed(error) from None
+            raise faults.closed(_code(error)) from None
 
     async def _drop(self, ask: Ask) -> None:
         """Forget a request; if it is not over, end it."""
@@ -222,7 +223,7 @@ class AsyncClient(AsyncMethods):
                     self._since = time.monotonic()
                 return None
         except ConnectionClosed as error:
-            raise faults.closed(error) from None
+            raise faults.closed(_code(error)) from None
         if self._ping.done():
             self._heard()
         elif time.monotonic() - self._since >= ANSWER_S:
@@ -294,3 +295,7 @@ class AsyncStream(Generic[T]):
 
 AsyncArrays: TypeAlias = "AsyncStream[tuple[TopicHeader, pa.Array | None]]"
 """Messages of outputs: what is known of each, and its Arrow array."""
+
+
+def _code(error: ConnectionClosed) -> int | None:
+    return None if error.rcvd is None else error.rcvd.code

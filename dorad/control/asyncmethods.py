@@ -1,6 +1,6 @@
 """The methods of the control API as typed methods of a client for asyncio.
 
-Made from `methods.py`; do not edit.
+Generated from `methods.py` by `make generate`; do not edit.
 """
 
 from __future__ import annotations

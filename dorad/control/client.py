@@ -8,9 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
-from websockets.exceptions import ConcurrencyError, ConnectionClosed, WebSocketException
-from websockets.sync.client import unix_connect
-
 from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
@@ -18,23 +15,22 @@ from dorad.control.connecting import (
     ANSWER_S,
     CALL_S,
     CONNECT_S,
-    OPTIONS,
     SILENCE_S,
     open_socket,
 )
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.exchange import END, Exchange, check_welcome, exactly, hello
-from dorad.control.limits import time_allowed
+from dorad.control.limits import LARGEST_REPLY, time_allowed
 from dorad.control.listening import places
 from dorad.control.messages import Struct
 from dorad.control.methods import Methods
+from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     import pyarrow as pa
-    from websockets.sync.client import ClientConnection
 
     from dorad.control.exchange import Ask
     from dorad.control.messages import TopicHeader, TopicSubscribe
@@ -43,9 +39,6 @@ __all__ = ["Arrays", "Client", "ControlError", "NoDaemonError", "Stream"]
 
 R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
-
-FAREWELL_S = 0.02
-"""Seconds between looks whether the connection has been closed."""
 
 NAME = f"dorad-client {__version__}"
 
@@ -74,20 +67,19 @@ class Client(Methods):
         self._turn = threading.Condition()
         self._reading = False
         self._broken: ControlError | None = None
-        self._since = time.monotonic()
-        """When the last frame came, or the ping was sent that is not answered yet."""
-        self._ping: threading.Event | None = None
-        """Set when it is answered."""
+        self._asked: float | None = None
+        """When the ping was sent that is not answered yet."""
         self.path, self._pid, sock = open_socket(places() if path is None else (Path(path),))
         """The daemon's socket."""
         give_up = time.monotonic() + CONNECT_S
+        self._connection = WebSocket(sock, max_size=LARGEST_REPLY)
         try:
-            connection = unix_connect(sock=sock, open_timeout=CONNECT_S, **OPTIONS)
-        except TimeoutError:
-            raise faults.hung(self.path, self._pid, CONNECT_S) from None
-        except (OSError, WebSocketException) as error:
-            raise faults.not_opened(error, self.path) from None
-        self._connection: ClientConnection = connection.__enter__()
+            self._connection.open(CONNECT_S)
+        except (OSError, NotOpenedError) as error:
+            self._connection.close()
+            if isinstance(error, TimeoutError):
+                raise faults.hung(self.path, self._pid, CONNECT_S) from None
+            raise faults.not_opened(error, self.path, getattr(error, "body", b"")) from None
         self.daemon = self._shake_hands(name, give_up)
         """What the daemon calls itself, such as `dorad 0.1.0`."""
 
@@ -104,14 +96,7 @@ class Client(Methods):
 
     def close(self) -> None:
         """End the connection, and with it all calls and streams."""
-        closing = threading.Thread(target=self._connection.close)
-        closing.start()
-        # Frames that nobody reads would keep the daemon's farewell from being read.
-        with suppress(ConnectionClosed, ConcurrencyError):
-            while closing.is_alive():
-                with suppress(TimeoutError):
-                    self._connection.recv(FAREWELL_S)
-        closing.join()
+        self._connection.close()
 
     def call(self, method: str, params: Struct, kind: type[R]) -> R:
         """Return the result of a method, which is of this type.
@@ -143,14 +128,13 @@ class Client(Methods):
     def _shake_hands(self, name: str, give_up: float) -> str:
         try:
             self._connection.send(hello(name), text=True)
-            return check_welcome(self._connection.recv(give_up - time.monotonic()))
-        except TimeoutError:
+            return check_welcome(self._connection.receive(give_up - time.monotonic()))
+        except BaseException as error:
             self.close()
-            raise faults.hung(self.path, self._pid, CONNECT_S) from None
-        except ConnectionClosed as error:
-            raise faults.closed(error) from None
-        except ControlError:
-            self.close()
+            if isinstance(error, TimeoutError):
+                raise faults.hung(self.path, self._pid, CONNECT_S) from None
+            if isinstance(error, ClosedError):
+                raise faults.closed(error.code) from None
             raise
 
     def _ask(self, method: str, params: Struct) -> Ask:
@@ -164,8 +148,8 @@ class Client(Methods):
     def _send(self, frame: bytes) -> None:
         try:
             self._connection.send(frame, text=True)
-        except ConnectionClosed as error:
-            raise faults.closed(error) from None
+        except ClosedError as error:
+            raise faults.closed(error.code) from None
 
     def _drop(self, ask: Ask) -> None:
         """Forget a request; if it is not over, end it."""
@@ -228,25 +212,28 @@ class Client(Methods):
         """
         try:
             with suppress(TimeoutError):
-                frame = self._connection.recv(
+                return self._connection.receive(
                     SILENCE_S if seconds is None else min(seconds, SILENCE_S)
                 )
-                self._heard()
-                return frame
-            if self._ping is None:
-                if time.monotonic() - self._since >= SILENCE_S:
-                    self._ping, self._since = self._connection.ping(), time.monotonic()
-                return None
-        except ConnectionClosed as error:
-            raise faults.closed(error) from None
-        if self._ping.is_set():
-            self._heard()
-        elif time.monotonic() - self._since >= ANSWER_S:
-            raise faults.hung(self.path, self._pid, ANSWER_S)
+            self._check_alive()
+        except ClosedError as error:
+            raise faults.closed(error.code) from None
         return None
 
-    def _heard(self) -> None:
-        self._ping, self._since = None, time.monotonic()
+    def _check_alive(self) -> None:
+        """Ping the daemon when it is silent.
+
+        Raises:
+            ControlError: it has not answered for `ANSWER_S`.
+            ClosedError: the connection has ended.
+        """
+        now = time.monotonic()
+        if self._asked is not None and self._connection.heard < self._asked:
+            if now - self._asked >= ANSWER_S:
+                raise faults.hung(self.path, self._pid, ANSWER_S)
+        elif now - self._connection.heard >= SILENCE_S:
+            self._asked = now
+            self._connection.ping()
 
 
 class Stream(Generic[T]):

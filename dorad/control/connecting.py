@@ -38,7 +38,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "max_queue": 2,
     "user_agent_header": None,
 }
-"""For websockets' `unix_connect`, of both kinds."""
+"""For websockets' `unix_connect`."""
 
 
 def open_socket(paths: tuple[Path, ...]) -> tuple[Path, int, socket.socket]:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from websockets.exceptions import InvalidStatus
-
 from dorad.control import codec
 from dorad.control.errors import ControlError
 from dorad.control.messages import Error
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from websockets.exceptions import ConnectionClosed
 
 _GOING_AWAY = 1001
 _TOO_BIG = 1009
@@ -39,9 +35,8 @@ def hung(path: Path, pid: int | None, seconds: float) -> ControlError:
     )
 
 
-def closed(error: ConnectionClosed) -> ControlError:
-    """Return the error for a connection that has ended."""
-    code = None if error.rcvd is None else error.rcvd.code
+def closed(code: int | None) -> ControlError:
+    """Return the error for a connection that has ended, with the daemon's code if it gave one."""
     if code == _TOO_BIG:
         return ControlError("too-large", "the request has more bytes than dorad takes")
     if code == _GOING_AWAY:
@@ -51,11 +46,14 @@ def closed(error: ConnectionClosed) -> ControlError:
     )
 
 
-def not_opened(error: Exception, path: Path) -> ControlError:
-    """Return the error for a connection that could not be opened: the daemon's, if it said why."""
-    if isinstance(error, InvalidStatus):
+def not_opened(error: Exception, path: Path, body: bytes = b"") -> ControlError:
+    """Return the error for a connection that could not be opened.
+
+    `body` is what the other end answered: a daemon says in it why it refuses.
+    """
+    if body:
         try:
-            return ControlError.of(codec.decode(bytes(error.response.body), Error, "the refusal"))
+            return ControlError.of(codec.decode(body, Error, "the refusal"))
         except ControlError:
             pass
     return ControlError(

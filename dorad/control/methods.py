@@ -1,6 +1,6 @@
 """The methods of the control API as typed methods of a client.
 
-`asyncmethods.py` is made from this file.
+`asyncmethods.py` is generated from this file.
 """
 
 from __future__ import annotations

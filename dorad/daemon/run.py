@@ -9,8 +9,10 @@ import signal
 import time
 import uuid
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept, close_all
@@ -60,8 +62,7 @@ start and stop; so many times as long as it took passes until it is stored again
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """What is known of a dataflow when it is over."""
 
     results: tuple[Result, ...]
@@ -76,8 +77,7 @@ class Ended:
         return all(result.ok for result in self.results)
 
 
-@dataclass(frozen=True, slots=True)
-class Inheritance:
+class Inheritance(Struct, frozen=True):
     """What an earlier daemon has left of a dataflow that goes on."""
 
     descriptors: dict[str, tuple[int, ...]]

@@ -12,8 +12,9 @@ import os
 import select
 import signal
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dorad.launch import stat
 from dorad.launch.model import LaunchError
@@ -27,8 +28,7 @@ _WATCHED = 256
 """Processes ended at a time; each takes a descriptor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(Struct, frozen=True):
     """A process that nobody looks after any more."""
 
     pid: int
@@ -36,8 +36,7 @@ class Orphan:
     """In clock ticks since boot; tells it from a later process with the same pid."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     parent: int
     started: int
     mark: str | None

@@ -7,8 +7,9 @@ interpreters complain about.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dorad.logs.record import RAW, LogRecord, parse_level
 
@@ -21,8 +22,7 @@ LEVELS = ("error", "warn", "info", "debug", "trace", RAW)
 _RANK = {level: rank for rank, level in enumerate(LEVELS)}
 
 
-@dataclass(frozen=True, slots=True)
-class LogFilter:
+class LogFilter(Struct, frozen=True):
     """The least severity shown, for all nodes and for some."""
 
     level: str = RAW

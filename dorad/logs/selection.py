@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dorad.logs.filter import LogFilter, parse_filter
 from dorad.logs.paths import DAEMON
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from dorad.logs.record import LogRecord, Stream
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """What a line has to be; what is not set asks for nothing. Times in seconds since 1970."""
 
     nodes: frozenset[str] = frozenset()

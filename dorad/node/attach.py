@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.node.session import DaemonAwayError, Session
-from dorad.shm import rendezvous
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
+    from pathlib import Path
 
 CONFIG = "DORA_NODE_CONFIG"
 TEST_INPUTS = "DORA_TEST_WITH_INPUTS"
@@ -25,31 +24,27 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(NamedTuple):
     """A daemon started this node and waits for it at `socket`."""
 
     node_id: str
-    socket: Path
+    socket: str | os.PathLike[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Dynamic:
+class Dynamic(NamedTuple):
     """The node was started by hand and looks for a dataflow that has a place for it."""
 
     node_id: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class FromFile:
+class FromFile(NamedTuple):
     """The node reads its inputs from a file; there is no dataflow."""
 
     inputs: Path
 
 
-@dataclass(frozen=True, slots=True)
-class OnTerminal:
+class OnTerminal(NamedTuple):
     """A person at a terminal types the node's inputs; there is no dataflow."""
 
 
@@ -76,9 +71,14 @@ def decide(
     if config:
         return _spawned(config)
     if node_id is not None:
+        # Imported only where it is needed, because most nodes are spawned and never use it.
+        from dorad.shm import rendezvous
+
         return Dynamic(node_id, rendezvous.port())
     inputs = environ.get(TEST_INPUTS)
     if inputs:
+        from pathlib import Path
+
         return FromFile(Path(inputs))
     if terminal:
         return OnTerminal()
@@ -96,7 +96,7 @@ def _spawned(config: str) -> Spawned:
         raise RuntimeError(f"{CONFIG} is not one of ours: {error}") from error
     if not isinstance(node_id, str) or not isinstance(socket, str):
         raise RuntimeError(f"{CONFIG} is not one of ours: its values are no texts")
-    return Spawned(node_id, Path(socket))
+    return Spawned(node_id, socket)
 
 
 def connect(place: Spawned | Dynamic) -> Session:
@@ -107,6 +107,8 @@ def connect(place: Spawned | Dynamic) -> Session:
     """
     if isinstance(place, Spawned):
         return _reach(place, time.monotonic() + PATIENCE_S)
+    from dorad.shm import rendezvous
+
     found: list[Session] = []
     refusals: list[str] = []
     for path in rendezvous.sockets(place.port):

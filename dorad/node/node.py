@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import attach, forking, inputs, logbridge
@@ -88,6 +87,8 @@ class _Attachment:
             self.receiver = WatchedReceiver(self.receiver, session)
         directory = os.environ.get(attach.WRITE_EVENTS)
         if directory:
+            from pathlib import Path
+
             from dorad.node.offline.capture import CapturingReceiver, Recorder
 
             recorder = Recorder(Path(directory), config["node_id"], session.params.all())

@@ -25,7 +25,6 @@ from dorad.shm.mapping import Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from dorad.shm.ring import Peer
 
@@ -52,7 +51,7 @@ class Session:
     called after each packet.
     """
 
-    def __init__(self, path: Path, node_id: str, *, dynamic: bool) -> None:
+    def __init__(self, path: str | os.PathLike[str], node_id: str, *, dynamic: bool) -> None:
         """Connect, introduce the node and map its mailbox.
 
         Raises:

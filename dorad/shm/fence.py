@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LIBRARY = "libatomic.so.1"
+"""Of GCC; needed where `STRONG_ORDER` does not hold."""
+
 _SEQ_CST = 5
 
 STRONG_ORDER = platform.machine() in ("x86_64", "AMD64")
@@ -41,11 +44,12 @@ def _lock_fence() -> Callable[[], object]:
 
 def _library_fence() -> Callable[[], object]:
     try:
-        function = ctypes.CDLL("libatomic.so.1").atomic_thread_fence
+        function = ctypes.CDLL(LIBRARY).atomic_thread_fence
     except OSError as error:
         raise ImportError(
-            f"the data plane needs libatomic.so.1 on {platform.machine()} "
-            "(install the package libatomic1)"
+            f"the data plane needs {LIBRARY} on {platform.machine()}; "
+            "install it: sudo apt-get install libatomic1",
+            name=LIBRARY,
         ) from error
     function.argtypes = [ctypes.c_int]
     function.restype = None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.tables import print_object, print_table
+from dorad.cli.tables import plain, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from dorafleet.ssh.fanout import Outcome
 
 COLUMNS = ("Machine", "Host", "Version", "Service", "Dataflows", "Problem")
+
+MAX_NAMES = 500
+"""Characters of the names of a machine's dataflows in the table; `--json` has them whole."""
 
 EPILOG = """\b
 Examples:
@@ -81,6 +83,8 @@ def as_row(outcome: Outcome[State]) -> tuple[str, ...]:
     if state is None:
         return (machine.id, machine.host, "-", "-", "-", str(outcome.error))
     running = ", ".join(each.name or each.uuid for each in state.dataflows)
+    if len(running) > MAX_NAMES:
+        running = f"{running[:MAX_NAMES]}… ({len(state.dataflows)} in all)"
     return (
         machine.id,
         machine.host,
@@ -113,7 +117,7 @@ def as_plain(outcome: Outcome[State]) -> dict[str, Any]:
         result["package"] = state.package
         result["service"] = state.daemon.service
         result["answers"] = state.daemon.answers
-        result["dataflows"] = [asdict(each) for each in state.dataflows]
+        result["dataflows"] = plain(state.dataflows)
         if not state.well:
             message = state.daemon.problem or f"the service is {state.daemon.service}"
             result["error"] = {"code": "not_well", "message": message, "hint": None}

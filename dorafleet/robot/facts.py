@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 NOT_FOUND = 127
 """The exit code of a shell that finds no such command."""
 
+MAX_UID_DIGITS = 10
+"""A user id has 32 bits."""
+MAX_WORD = 80
+"""Characters of a version or a state of a service that are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -40,10 +45,11 @@ async def read_facts(robot: Connection) -> Facts:
         robot.run(commands.ACTIVE),
         robot.run(commands.ENABLED),
     )
-    if not who.strip().isdecimal():
-        raise SshError(Code.FAILED, f"`id -u` says {who.strip()!r}", "is there a shell behind ssh?")
+    uid = who.strip()
+    if not uid.isdecimal() or len(uid) > MAX_UID_DIGITS:
+        raise SshError(Code.FAILED, f"`id -u` says {uid[:80]!r}", "is there a shell behind ssh?")
     return Facts(
-        uid=int(who),
+        uid=int(uid),
         architecture=None if architecture.code else architecture.stdout.strip(),
         version=installed_version(version),
         service=service_state(active),
@@ -54,11 +60,11 @@ async def read_facts(robot: Connection) -> Facts:
 def installed_version(answer: Finished) -> str | None:
     """Return the version out of dpkg-query's answer; None if the package is not fully there."""
     status, _, version = answer.stdout.strip().partition(" ")
-    return version if answer.code == 0 and status == "installed" else None
+    return version[:MAX_WORD] if answer.code == 0 and status == "installed" else None
 
 
 def service_state(answer: Finished) -> str:
     """Return systemctl's word; it says `inactive` also of a unit that there is not."""
     if answer.code == NOT_FOUND:
         return "no systemd"
-    return answer.stdout.strip() or answer.last_words
+    return (answer.stdout.strip() or answer.last_words)[:MAX_WORD]

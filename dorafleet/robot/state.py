@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from dorafleet.robot import commands
 from dorafleet.robot.facts import NOT_FOUND, installed_version, service_state
@@ -14,15 +15,31 @@ from dorafleet.ssh.errors import Code, SshError
 if TYPE_CHECKING:
     from dorafleet.ssh.connection import Connection, Finished
 
+Content = TypeVar("Content")
 
-@dataclass(frozen=True, slots=True)
-class Dataflow:
-    """A dataflow that runs on a robot."""
+MAX_DATAFLOWS = 1000
+"""Dataflows that are taken from one robot; more are no answer of dorad's."""
+
+
+class Dataflow(msgspec.Struct, frozen=True):
+    """A dataflow that runs on a robot: a line of `dora list --format json`."""
 
     uuid: str
     name: str | None
     status: str
     nodes: int
+
+
+class _Daemon(msgspec.Struct):
+    status: str
+    version: str | None = None
+
+
+class _Status(msgspec.Struct):
+    """The answer of `dora status --format json`."""
+
+    daemon: _Daemon
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +90,34 @@ async def read_daemon(robot: Connection, uid: int) -> Daemon:
     if status.code == NOT_FOUND:
         return Daemon(service, answers=False, problem="dorad is not installed")
     try:
-        said = json.loads(status.stdout)
-        daemon = said["daemon"]
-        answers = status.code == 0 and daemon["status"] == "running"
-        version = _text(daemon.get("version"))
-        problem = None if answers else _text(said.get("error")) or status.last_words
-    except (ValueError, KeyError, TypeError, AttributeError):
+        said = _decode(status.stdout, _Status)
+    except ValueError:
         return Daemon(service, answers=False, problem=f"`dora status` says: {status.last_words}")
-    return Daemon(service, answers, version, problem)
+    answers = status.code == 0 and said.daemon.status == "running"
+    problem = None if answers else said.error or status.last_words
+    return Daemon(service, answers, said.daemon.version or None, problem)
 
 
 def _dataflows(listed: Finished) -> tuple[Dataflow, ...]:
     """Return the dataflows out of JSON lines. Raises SshError for anything else."""
     if listed.code:
         raise SshError(Code.FAILED, f"`dora list` says: {listed.last_words}")
-    return tuple(_dataflow(line) for line in listed.stdout.splitlines())
+    lines = listed.stdout.splitlines()
+    if len(lines) > MAX_DATAFLOWS:
+        raise SshError(Code.FAILED, f"`dora list` lists {len(lines)} dataflows")
+    return tuple(map(_dataflow, lines))
 
 
 def _dataflow(line: str) -> Dataflow:
     try:
-        entry: Any = json.loads(line)
-        name, nodes = _text(entry.get("name")), int(entry["nodes"])
-        return Dataflow(str(entry["uuid"]), name, str(entry["status"]), nodes)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _decode(line, Dataflow)
+    except ValueError as error:
         raise SshError(Code.FAILED, f"`dora list` says: {line[:200]}") from error
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _decode(text: str, kind: type[Content]) -> Content:
+    """Return the JSON that a robot printed. Raises ValueError for whatever else it printed."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error

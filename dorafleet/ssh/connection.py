@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import shlex
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,6 +29,8 @@ COMMAND_S = 30.0
 """Seconds for a command, unless it is given others."""
 OUTPUT_LIMIT = 1 << 20
 """Bytes that a command may print, to each of its two outputs."""
+MAX_WORDS = 300
+"""Characters of a command's last line that are shown."""
 KEEPALIVE_S = 5.0
 SILENT_KEEPALIVES = 3
 """So many without an answer end a connection: a robot that is cut off is noticed within 20 s."""
@@ -56,7 +58,7 @@ class Finished:
     def last_words(self) -> str:
         """The last line of what it had to complain of, or of what it printed."""
         lines = self.stderr.strip().splitlines() or self.stdout.strip().splitlines()
-        return lines[-1].strip() if lines else f"exit code {self.code}"
+        return lines[-1].strip()[:MAX_WORDS] if lines else f"exit code {self.code}"
 
 
 class Connection:
@@ -127,12 +129,13 @@ class Connection:
             raise SshError(Code.FAILED, f"{source.name} arrived damaged", "try again")
 
     async def _run(self, command: Sequence[str], limit: int, doing: str) -> Finished:
-        async with self._ssh.create_process(
+        process = await self._ssh.create_process(
             shlex.join(command), encoding=None, stdin=asyncssh.DEVNULL
-        ) as process:
+        )
+        # Not `async with`, which would wait for a robot that never confirms the end.
+        with closing(process):
             outputs = await asyncio.gather(
-                _read(process, process.stdout, limit),
-                _read(process, process.stderr, limit),
+                _read(process, process.stdout, limit), _read(process, process.stderr, limit)
             )
             if None in outputs:
                 said = f"{doing} prints more than {limit >> 10} KiB"
@@ -150,7 +153,8 @@ class Connection:
         count = 0
         command = f"cat > {shlex.quote(target)}"
         async with asyncio.timeout(STALL_S) as stall:
-            async with self._ssh.create_process(command, encoding=None) as process:
+            process = await self._ssh.create_process(command, encoding=None)
+            with closing(process):
                 try:
                     while piece := await asyncio.to_thread(read):
                         took(piece)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+MAX_MESSAGE = 1000
+"""Characters: messages quote robots, which may say anything."""
+
 
 class Code(StrEnum):
     """What kind of thing went wrong."""
@@ -25,6 +28,8 @@ class Code(StrEnum):
     """A command there ended with an error."""
     REFUSED = "refused"
     """What was asked for does not fit the robot, and nothing was done."""
+    UNEXPECTED = "unexpected"
+    """An error that nothing here foresaw."""
 
     @property
     def is_from_there(self) -> bool:
@@ -43,9 +48,9 @@ class SshError(Exception):
 
     def __init__(self, code: Code, message: str, hint: str | None = None) -> None:
         self.code = code
-        self.message = message
+        self.message = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}…"
         self.hint = hint
-        super().__init__(message)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message} ({self.hint})"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from dorafleet.ssh.errors import SshError
+from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from dorafleet.inventory.model import Machine
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,8 @@ async def each(
 ) -> list[Outcome[Result]]:
     """Return the outcomes in the order of the machines; each is told to `ended` at its end.
 
-    Only SshError is an outcome. Cancelling this cancels the work on all, and waits for it to
-    clean up.
+    Every error is an outcome, foreseen or not. Cancelling this cancels the work on all, and waits
+    for it to clean up.
     """
     turns = asyncio.Semaphore(at_most)
 
@@ -45,6 +48,11 @@ async def each(
                 outcome = Outcome(machine, await work(machine))
             except SshError as error:
                 outcome = Outcome(machine, error=error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this machine's
+                _log.debug("%s: unexpected error", machine.id, exc_info=True)
+                said = f"unexpected {type(error).__name__}: {error}"
+                hint = "please report it, with the answer of this machine that it came from"
+                outcome = Outcome(machine, error=SshError(Code.UNEXPECTED, said, hint))
         ended(outcome)
         return outcome
 

@@ -65,6 +65,9 @@ def measurements(
     if "start" in groups:
         for system in systems * plan.starts * 2:
             found.append((f"dora --help, {system.name}", _help(system)))
+            # dora's daemon listens at fixed ports, which may be in use.
+            if system.name == OURS:
+                found.append((f"dora list, {system.name}", _list(system)))
     if "floor" in groups:
         found += floors(plan, peers)
     return found
@@ -76,6 +79,10 @@ def _flow(system: System, flow: Flow) -> Measurement:
 
 def _help(system: System) -> Measurement:
     return lambda: [system.measure_help()]
+
+
+def _list(system: System) -> Measurement:
+    return lambda: [system.measure_list()]
 
 
 def measure(

@@ -64,6 +64,23 @@ class System:
         _, taken = run([self.dora, "--help"], environment(self.venv), Path.cwd(), 20.0)
         return Key("dora --help", self.name, 0, "s"), taken
 
+    def measure_list(self) -> tuple[Key, float]:
+        """Seconds that ``dora list`` takes with a daemon that has nothing to do.
+
+        :raises MeasurementError: if it fails.
+        """
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            place = Path(folder)
+            own = {"XDG_RUNTIME_DIR": folder, "XDG_STATE_HOME": folder}
+            env = environment(self.venv) | own
+            run([self.dora, "up"], env, place, 20.0)
+            try:
+                run([self.dora, "list"], env, place, 20.0)
+                _, taken = run([self.dora, "list"], env, place, 20.0)
+            finally:
+                run([self.dora, "down"], env, place, 20.0)
+        return Key("dora list", self.name, 0, "s"), taken
+
 
 def _report(path: Path, output: str) -> dict[str, Any]:
     try:

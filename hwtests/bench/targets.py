@@ -109,10 +109,10 @@ def targets() -> Iterator[Target]:
     )
     yield _stream_cost("stream 30 Hz")
     yield _stream_cost("stream 1 kHz")
-    yield Target(Key("hello", OURS, 0, "s"), Key("hello", PEER, 0, "s"), 1.5, False, "x", ratio)
-    yield Target(
-        Key("dora --help", OURS, 0, "s"), None, 100, False, " ms", lambda ours, _: ours * 1e3
-    )
+    yield Target(Key("hello", OURS, 0, "s"), Key("hello", PEER, 0, "s"), 1.2, False, "x", ratio)
+    for command, wanted in (("dora --help", 50), ("dora list", 150)):
+        key = Key(command, OURS, 0, "s")
+        yield Target(key, None, wanted, False, " ms", lambda ours, _: ours * 1e3)
 
 
 def verdicts(summary: Summary) -> list[Verdict]:

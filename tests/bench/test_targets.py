@@ -47,7 +47,7 @@ def test_spinning_is_held_against_our_own_figure_without_it():
 
 
 def test_the_help_has_a_limit_of_its_own():
-    assert str(only({Key("dora --help", "ours", 0, "s"): 0.05})) == "≤ 100 ms: 50 ms, reached"
+    assert str(only({Key("dora --help", "ours", 0, "s"): 0.05})) == "≤ 50 ms: 50 ms, reached"
 
 
 def test_hello_may_take_one_and_a_half_times_as_long():

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from dorad.control import methods
 from dorad.control.asyncmethods import AsyncMethods
 from dorad.control.messages import METHODS
 from dorad.control.methods import Methods
 
-from .unasync import SOURCE, TARGET, asynchronous
+GENERATOR = Path(__file__).parents[2] / "packaging/asyncmethods.py"
+SOURCE_TEXT = inspect.getsource(methods)
 
-SOURCE_TEXT = SOURCE.read_text(encoding="utf-8")
 
-
-def test_the_methods_for_asyncio_are_made_from_the_others() -> None:
-    made = asynchronous(SOURCE_TEXT)
-    assert TARGET.read_text(encoding="utf-8") == made, "run `python -m tests.control.unasync`"
+def test_the_methods_for_asyncio_are_generated_from_the_others() -> None:
+    command = [sys.executable, str(GENERATOR), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", METHODS)

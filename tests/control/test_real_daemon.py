@@ -121,7 +121,7 @@ def test_who_vanishes_in_mid_stream_leaves_nothing_behind(dorad: Daemon, flow: P
             next(client.echo(["source/number"]))
             next(client.watch_topics())
             # No goodbye, as when the process is killed.
-            client._connection.socket.shutdown(socket.SHUT_RDWR)
+            client._connection._sock.shutdown(socket.SHUT_RDWR)
     dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
     with dorad.client() as client:
         (detail,) = [node for node in client.nodes() if node.node == "source"]

@@ -13,7 +13,7 @@ import click
 import pytest
 import yaml
 
-from dorad.cli.main import cli
+from dorad.cli.root import cli
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.dataflow.modules.expansion import check_module

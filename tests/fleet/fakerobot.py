@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEADLINE_S = 20.0
+MSG_CHANNEL_CLOSE = 97
+"""Of RFC 4254."""
 RUNNING = {"coordinator": {"status": "running"}, "active_dataflows": 1}
 FLOW = {"uuid": "u-1", "name": "arm", "status": "Running", "nodes": 3}
 
@@ -41,7 +43,13 @@ class FakeRobot:
     """First words of commands that never end."""
     dropping: set[str] = field(default_factory=set)
     """First words of commands at which the connection breaks."""
-    said: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    flooding: set[str] = field(default_factory=set)
+    """First words of commands that print without end."""
+    dripping: set[str] = field(default_factory=set)
+    """First words of commands that print a byte now and then without end."""
+    never_closing: bool = False
+    """Whether it ignores that a command is to be ended."""
+    said: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
     """Other answers by first word: exit code, output, errors."""
     commands: list[list[str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -56,15 +64,16 @@ class FakeRobot:
             for at in range(len(command))
         )
 
-    def answer(self, words: list[str]) -> tuple[int, str, str]:
+    def answer(self, words: list[str]) -> tuple[int, str | bytes, str]:
         if words[:2] == ["sudo", "-n"]:
             if not self.sudo:
                 return 1, "", "sudo: a password is required\n"
             words = words[2:]
         if words[0] == "env":
             words = words[3:] if words[2].startswith("DORA_SOCKET=") else words[2:]
-        if words[0] in self.said:
-            return self.said[words[0]]
+        for first in (" ".join(words[:2]), words[0]):
+            if first in self.said:
+                return self.said[first]
         match words:
             case ["true"] | ["rm", *_] | ["journalctl", "--sync"]:
                 return 0, "", ""
@@ -185,8 +194,17 @@ async def serve(robot: FakeRobot, process: asyncssh.SSHServerProcess[bytes]) -> 
     if words[0] in robot.dropping:
         process.channel.get_connection().abort()
         return
+    if robot.never_closing:
+        channel = process.channel
+        ignored = {MSG_CHANNEL_CLOSE: lambda *_: True}
+        channel._packet_handlers = {**channel._packet_handlers, **ignored}
     if words[0] in robot.hanging:
         await asyncio.Event().wait()
+    while words[0] in robot.flooding or words[0] in robot.dripping:
+        piece, pause = (b"y" * 65536, 0.0) if words[0] in robot.flooding else (b"y", 0.02)
+        process.stdout.write(piece)
+        await process.stdout.drain()
+        await asyncio.sleep(pause)
     if words[:2] == ["cat", ">"]:
         if robot.disk_full:
             process.stderr.write(b"cat: write error: No space left on device\n")
@@ -196,6 +214,6 @@ async def serve(robot: FakeRobot, process: asyncssh.SSHServerProcess[bytes]) -> 
         process.exit(0)
         return
     code, stdout, stderr = robot.answer(words)
-    process.stdout.write(stdout.encode())
+    process.stdout.write(stdout.encode() if isinstance(stdout, str) else stdout)
     process.stderr.write(stderr.encode())
     process.exit(code)

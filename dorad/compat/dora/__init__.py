@@ -8,14 +8,14 @@ have it installed.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 if "dorad" not in sys.modules:
-    _package = Path(__file__).resolve().parents[2]
+    _package = os.path.realpath(f"{__file__}/../../..")
     _spec = importlib.util.spec_from_file_location(
-        "dorad", _package / "__init__.py", submodule_search_locations=[str(_package)]
+        "dorad", f"{_package}/__init__.py", submodule_search_locations=[_package]
     )
     if _spec is None or _spec.loader is None:
         raise ImportError(f"the dorad package is incomplete at {_package}")
@@ -26,9 +26,6 @@ if "dorad" not in sys.modules:
 from dorad import __version__ as __version__
 from dorad.node.node import Node as Node
 from dorad.node.runtime.status import DoraStatus as DoraStatus
-
-if TYPE_CHECKING:
-    import os
 
 __all__ = ["DoraStatus", "Node", "__author__", "__version__", "build", "run", "start_runtime"]
 

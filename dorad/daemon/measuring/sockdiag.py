@@ -1,7 +1,7 @@
 """What the TCP connections of this machine have carried, from the kernel's socket diagnostics.
 
-See sock_diag(7). A library for all of netlink (pyroute2) takes 0.1 s and 20 MB to import, which is
-more than the rest of the daemon; this is one request and two numbers of each answer.
+See sock_diag(7). pyroute2, which reads interfaces for us, could ask this, too, but decodes every
+field: for 1000 connections it takes 128 ms of a core a time, and this 4 ms.
 """
 
 from __future__ import annotations

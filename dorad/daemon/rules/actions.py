@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class StopReason(StrEnum):
@@ -13,28 +14,24 @@ class StopReason(StrEnum):
     ALL_INPUTS_CLOSED = "ALL_INPUTS_CLOSED"
 
 
-@dataclass(frozen=True, slots=True)
-class OpenBarrier:
+class OpenBarrier(Struct, frozen=True):
     """Let every `Node()` return."""
 
 
-@dataclass(frozen=True, slots=True)
-class Poison:
+class Poison(Struct, frozen=True):
     """Let every `Node()` raise."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CloseInput:
+class CloseInput(Struct, frozen=True):
     """Send INPUT_CLOSED, after whatever is still queued."""
 
     node: str
     input: str
 
 
-@dataclass(frozen=True, slots=True)
-class TellFailed:
+class TellFailed(Struct, frozen=True):
     """Send NODE_FAILED."""
 
     node: str
@@ -43,16 +40,14 @@ class TellFailed:
     inputs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TellRestarted:
+class TellRestarted(Struct, frozen=True):
     """Send NODE_RESTARTED."""
 
     node: str
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Send STOP."""
 
     node: str
@@ -61,13 +56,11 @@ class Stop:
     """Which operator of the node is meant; None is all of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopAll:
+class StopAll(Struct, frozen=True):
     """Begin the stop ladder for every node that still runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """Nothing is left to wait for: the dataflow has ended."""
 
 

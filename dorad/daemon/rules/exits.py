@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from dorad.launch.model import Exit
 
@@ -25,8 +26,7 @@ class Outcome(StrEnum):
     """It could not start because another node ended too early."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """What the daemon did to a node, and saw of it, before its end."""
 
     stopping: bool = False
@@ -39,8 +39,7 @@ class History:
     """The node whose early end kept the dataflow from starting, unless it is this one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """How one node ended, and what is known of the cause."""
 
     node: str
@@ -87,8 +86,11 @@ _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 _FORCED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGKILL})
 
 
+_NO_HISTORY = History()
+
+
 def classify(
-    node: str, exit_: Exit, history: History = History(), stderr: tuple[str, ...] = ()
+    node: str, exit_: Exit, history: History = _NO_HISTORY, stderr: tuple[str, ...] = ()
 ) -> Result:
     """Judge the end of a node's process.
 

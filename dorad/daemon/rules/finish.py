@@ -5,9 +5,11 @@ Decided for units: a unit is a node, or one operator of a node, which is then `n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
 
 from dorad.daemon.rules.routing import printed_outputs
 from dorad.dataflow.model import NodeOutput
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Input, Node
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(Struct, frozen=True):
     """What the end of one source means for one of its consumers."""
 
     unit: str
@@ -28,8 +29,7 @@ class Closing:
     """Nothing can arrive at this unit any more: it is told ALL_INPUTS_CLOSED."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """The data inputs that are still open, by consumer."""
 
     open_inputs: Mapping[str, Mapping[str, str]]
@@ -40,15 +40,15 @@ class Flow:
     """Units that were told ALL_INPUTS_CLOSED."""
     ended: frozenset[str] = frozenset()
     """Operators that have ended while their node goes on."""
-    _units: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
-    """The units of each node, as far as they are in `open_inputs`."""
+    _units: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """The units of each node, as far as they are in `open_inputs`; derived from it."""
 
     def __post_init__(self) -> None:
         units: dict[str, tuple[str, ...]] = {}
         for unit in self.open_inputs:
             node = node_of(unit)
             units[node] = (*units.get(node, ()), unit)
-        object.__setattr__(self, "_units", units)
+        force_setattr(self, "_units", units)
 
     def close_source(self, source: str) -> tuple[Flow, tuple[Closing, ...]]:
         """Close whatever the unit feeds, for good; returns what it means for each consumer."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 GRACE_S = 10.0
 """Seconds between the STOP event and SIGTERM, unless the user says otherwise."""
@@ -21,8 +22,7 @@ class Step(StrEnum):
     KILL = "kill"
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
+class Rung(Struct, frozen=True):
     """One step and when it is due, in seconds since the stop began."""
 
     after: float

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dorad.dataflow.model import RestartPolicy
 
@@ -18,8 +19,7 @@ JITTER = 0.25
 not rise together."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """How often a node was restarted within its window; times in monotonic seconds."""
 
     count: int = 0
@@ -27,8 +27,7 @@ class History:
     """None until it is first looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(Struct, frozen=True):
     """Start it again."""
 
     after: float
@@ -36,16 +35,14 @@ class Restart:
     history: History
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(Struct, frozen=True):
     """Its policy would restart it, but its limit is reached."""
 
     reason: str
     """Goes on after how it ended: `gave up after 3 restarts`."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoRestart:
+class NoRestart(Struct, frozen=True):
     """Its policy does not restart it."""
 
 

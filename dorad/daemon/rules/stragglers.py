@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,8 +14,7 @@ DEFAULT_GRACE_S = 120.0
 VARIABLE = "DORA_FINISH_DRAIN_GRACE_SECS"
 
 
-@dataclass(frozen=True, slots=True)
-class Remaining:
+class Remaining(Struct, frozen=True):
     """What is known of a node that still runs."""
 
     node: str
@@ -30,8 +30,7 @@ class Remaining:
     """It was told that all its inputs are closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Straggler:
+class Straggler(Struct, frozen=True):
     """A node that holds up the end, and why it is thought to."""
 
     node: str

@@ -9,8 +9,9 @@ while no daemon was there, and needs nothing from the file system.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec import Struct, field
 
 from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.ladder import RESTART_GRACE_S
@@ -35,8 +36,7 @@ class Signature(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(Struct, frozen=True):
     """A file: as it was taken up, and as the last look found it."""
 
     known: Signature | None
@@ -68,8 +68,7 @@ class Reloadable(Protocol):
         """Give a node another process. Raises CommandError."""
 
 
-@dataclass(slots=True, eq=False)
-class HotReload:
+class HotReload(Struct, eq=False):
     """Watches the files of one dataflow. `files` tells who runs which, `notice` tells the user."""
 
     run: Reloadable

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,8 +47,7 @@ class Bell:
         return True
 
 
-@dataclass(slots=True, eq=False)
-class Totals:
+class Totals(Struct, eq=False):
     """How often something had to be done, since the dataflow began or a daemon took it over."""
 
     restarts: int = 0
@@ -57,8 +57,7 @@ class Totals:
     circuit_breaker_recoveries: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Shared:
+class Shared(Struct, eq=False):
     """One dataflow as its supervisor has it before it."""
 
     life: Lifecycle

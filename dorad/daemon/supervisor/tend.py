@@ -7,8 +7,9 @@ import logging
 import random
 import signal
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dorad.daemon.rules.exits import (
     History,

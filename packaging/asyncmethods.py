@@ -1,18 +1,22 @@
-"""Makes `asyncmethods.py` of `methods.py`: `python -m tests.control.unasync` writes it anew."""
+"""Generate dorad/control/asyncmethods.py from methods.py: `asyncmethods.py [--check]`.
+
+With `--check` nothing is written; exit code 1 tells that the file is not what would be generated.
+"""
 
 import re
+import sys
 from pathlib import Path
 
-import dorad.control
-
-ROOM = Path(dorad.control.__file__).parent
+ROOM = Path(__file__).resolve().parents[1] / "dorad/control"
 SOURCE = ROOM / "methods.py"
 TARGET = ROOM / "asyncmethods.py"
 WIDTH = 100
 
 _WORDS = {
     "as typed methods of a client.": "as typed methods of a client for asyncio.",
-    "`asyncmethods.py` is made from this file.": "Made from `methods.py`; do not edit.",
+    "`asyncmethods.py` is generated from this file.": (
+        "Generated from `methods.py` by `make generate`; do not edit."
+    ),
     "import annotations\n\n": "import annotations\n\nimport asyncio\n",
     "control.client import Arrays, Stream": "control.asyncclient import AsyncArrays, AsyncStream",
     "class Methods(": "class AsyncMethods(",
@@ -26,7 +30,8 @@ _METHOD = re.compile(r"(?<=\n)    def ")
 def asynchronous(source: str) -> str:
     """Return the module for asyncio: what calls the daemon becomes a coroutine."""
     for old, new in _WORDS.items():
-        assert old in source, f"methods.py has no longer {old!r}"
+        if old not in source:
+            sys.exit(f"{SOURCE}: {old!r} is no longer there; adapt {__file__}")
         source = source.replace(old, new)
     head, *methods = _METHOD.split(source)
     return head + "".join(map(_method, methods))
@@ -44,5 +49,14 @@ def _method(text: str) -> str:
     return f"    async def {signature}\n{body}"
 
 
+def main() -> None:
+    """Write the module, or check it."""
+    made = asynchronous(SOURCE.read_text(encoding="utf-8"))
+    if sys.argv[1:] != ["--check"]:
+        TARGET.write_text(made, encoding="utf-8")
+    elif TARGET.read_text(encoding="utf-8") != made:
+        sys.exit(f"{TARGET} is not made from {SOURCE.name}; run: make generate")
+
+
 if __name__ == "__main__":
-    TARGET.write_text(asynchronous(SOURCE.read_text(encoding="utf-8")), encoding="utf-8")
+    main()

@@ -1,0 +1,248 @@
+"""The client's end of a WebSocket over a Unix socket, from the standard library alone.
+
+Every command begins with it. It is not the `websockets` library, whose import alone takes longer
+than a command should.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from binascii import b2a_base64
+from contextlib import suppress
+
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
+_FINAL = _MASKED = 0x80
+_NO_MASK = b"\0\0\0\0"
+"""Masks keep proxies from taking data for requests, and no proxy reads a Unix socket. A client has
+to send a mask, but zeros leave the data as they are."""
+
+_NORMAL_CLOSURE, _PROTOCOL_ERROR, _INVALID_DATA, _TOO_BIG = 1000, 1002, 1007, 1009
+_MAX_HEAD = 16 << 10
+_CHUNK, _MAX_CHUNK = 64 << 10, 1 << 20
+
+
+class NotOpenedError(Exception):
+    """The other end did not agree to a WebSocket; `body` is what it said instead."""
+
+    def __init__(self, message: str, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body
+
+
+class ClosedError(Exception):
+    """The connection has ended; `code` is the server's reason, if it gave one."""
+
+    def __init__(self, code: int | None = None) -> None:
+        super().__init__(f"closed with code {code}")
+        self.code = code
+
+
+class WebSocket:
+    """A WebSocket on a connected socket in blocking mode.
+
+    Any number of threads may send; one at a time may receive.
+    """
+
+    def __init__(self, sock: socket.socket, *, max_size: int) -> None:
+        """`max_size` is the largest message, in bytes, to be received."""
+        self._sock = sock
+        self._max_size = max_size
+        self._sending = threading.Lock()
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
+        self._buffer = bytearray()
+        self._fragments = bytearray()
+        self._fragmented: int | None = None
+        """Opcode of the message that the fragments belong to."""
+        self._ended: ClosedError | None = None
+        self.heard = time.monotonic()
+        """When the server last sent anything."""
+
+    def open(self, timeout: float) -> None:
+        """Ask for a WebSocket.
+
+        Raises:
+            TimeoutError: there was no answer within `timeout` seconds.
+            NotOpenedError: the answer was another one.
+            OSError: the connection has ended.
+        """
+        key = b2a_base64(os.urandom(16), newline=False)
+        self._sock.sendall(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: " + key + b"\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        give_up = time.monotonic() + timeout
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > _MAX_HEAD or not self._fill(give_up, _CHUNK):
+                raise NotOpenedError("it did not answer in HTTP")
+        head = bytes(self._buffer[:end])
+        del self._buffer[: end + 4]
+        status = head.split(b"\r\n", 1)[0]
+        if status.startswith(b"HTTP/1.1 101 "):
+            return
+        if not status.startswith(b"HTTP/1."):
+            raise NotOpenedError("it did not answer in HTTP")
+        # A refusal is followed by the end of the connection.
+        while len(self._buffer) < _MAX_HEAD and self._fill(give_up, _CHUNK):
+            pass
+        raise NotOpenedError(f"it answered {status[:80].decode('latin-1')}", bytes(self._buffer))
+
+    def send(self, data: bytes, *, text: bool) -> None:
+        """Send a message.
+
+        If the server has just ended the connection this does nothing: `receive` says why it did.
+
+        Raises:
+            ClosedError: the connection was known to have ended, or the server does not read.
+        """
+        self._send(_TEXT if text else _BINARY, data)
+
+    def ping(self) -> None:
+        """Ask for a sign of life, which moves `heard`. Raises ClosedError."""
+        self._send(_PING, b"")
+
+    def receive(self, timeout: float) -> str | bytes:
+        """Return the next message: text as str, data as bytes.
+
+        Raises:
+            TimeoutError: none was complete within `timeout` seconds.
+            ClosedError: the connection has ended.
+        """
+        give_up = time.monotonic() + timeout
+        while True:
+            if self._ended is not None:
+                raise self._ended
+            frame = self._next_frame(give_up)
+            message = self._take(*frame)
+            if message is not None:
+                return message
+
+    def close(self) -> None:
+        """End the connection without waiting; a thread that is receiving gets ClosedError."""
+        if self._sending.acquire(blocking=False):
+            try:
+                if self._ended is None:
+                    with suppress(OSError):
+                        farewell = _frame(_CLOSE, struct.pack("!H", _NORMAL_CLOSURE))
+                        self._sock.send(farewell, socket.MSG_DONTWAIT)
+                    self._ended = ClosedError()
+            finally:
+                self._sending.release()
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+    def _send(self, opcode: int, data: bytes) -> None:
+        with self._sending:
+            if self._ended is not None:
+                raise self._ended
+            try:
+                self._sock.sendall(_frame(opcode, data))
+            except BlockingIOError:
+                raise self._end(None) from None
+            except OSError:
+                return
+            except BaseException:  # Ctrl-C: part of the frame may have been sent
+                self._end(None)
+                raise
+
+    def _next_frame(self, give_up: float) -> tuple[int, bool, bytes]:
+        """Return opcode, whether it is the last of its message, and payload of the next frame."""
+        self._need(2, give_up)
+        first, second = self._buffer[:2]
+        size, start = second & 0x7F, 2
+        if first & 0x70 or second & _MASKED:
+            raise self._fail(_PROTOCOL_ERROR)
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            self._need(start, give_up)
+            size = int.from_bytes(self._buffer[2:start], "big")
+        if size + len(self._fragments) > self._max_size:
+            raise self._fail(_TOO_BIG)
+        self._need(start + size, give_up)
+        payload = bytes(memoryview(self._buffer)[start : start + size])
+        del self._buffer[: start + size]
+        return first & 0x0F, bool(first & _FINAL), payload
+
+    def _take(self, opcode: int, final: bool, payload: bytes) -> str | bytes | None:
+        """Return the message that a frame completes; answer what is not part of one."""
+        if opcode == _PING:
+            self._send(_PONG, payload)
+        elif opcode == _CLOSE:
+            code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+            raise self._end(code)
+        elif opcode in (_TEXT, _BINARY, _CONTINUATION):
+            return self._add(opcode, final, payload)
+        elif opcode != _PONG:
+            raise self._fail(_PROTOCOL_ERROR)
+        return None
+
+    def _add(self, opcode: int, final: bool, payload: bytes) -> str | bytes | None:
+        if (opcode == _CONTINUATION) is (self._fragmented is None):
+            raise self._fail(_PROTOCOL_ERROR)
+        if not final:
+            self._fragmented = self._fragmented or opcode
+            self._fragments += payload
+            return None
+        if self._fragmented is not None:
+            opcode, payload = self._fragmented, bytes(self._fragments) + payload
+            self._fragmented = None
+            self._fragments.clear()
+        if opcode == _BINARY:
+            return payload
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            raise self._fail(_INVALID_DATA) from None
+
+    def _fail(self, code: int) -> ClosedError:
+        """End the connection because of what the server sent; return the error to raise."""
+        with suppress(ClosedError):
+            self._send(_CLOSE, struct.pack("!H", code))
+        return self._end(None)
+
+    def _end(self, code: int | None) -> ClosedError:
+        self._ended = self._ended or ClosedError(code)
+        return self._ended
+
+    def _need(self, size: int, give_up: float) -> None:
+        """Read until the buffer holds `size` bytes."""
+        while len(self._buffer) < size:
+            try:
+                more = self._fill(give_up, max(_CHUNK, min(_MAX_CHUNK, size - len(self._buffer))))
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                raise self._end(None) from None
+            if not more:
+                raise self._end(None)
+
+    def _fill(self, give_up: float, size: int) -> bool:
+        """Read at most `size` bytes; return False at the end of the connection.
+
+        Raises:
+            TimeoutError: nothing came until `give_up`.
+            OSError: the connection has ended.
+        """
+        if not self._readable.poll(max(0.0, give_up - time.monotonic()) * 1e3):
+            raise TimeoutError
+        data = self._sock.recv(size)
+        self.heard = time.monotonic()
+        self._buffer += data
+        return bool(data)
+
+
+def _frame(opcode: int, data: bytes) -> bytes:
+    size = len(data)
+    if size < 126:
+        head = struct.pack("!BB", _FINAL | opcode, _MASKED | size)
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", _FINAL | opcode, _MASKED | 126, size)
+    else:
+        head = struct.pack("!BBQ", _FINAL | opcode, _MASKED | 127, size)
+    return b"".join((head, _NO_MASK, data))
