@@ -36,7 +36,7 @@ def _address() -> click.Option:
         metavar="IP",
         expose_value=False,
         callback=_set,
-        hidden=True,
+        help="This machine's address; there is no coordinator on others yet.",
     )
 
 

@@ -14,6 +14,8 @@ def main() -> None:
     for event in node:
         if event["type"] == "STOP":
             break
+        if event["type"] != "INPUT":
+            continue
         if event["id"] == "map":
             shape = event["metadata"]["shape"]
             walls = int(event["value"].to_numpy().reshape(shape).sum())
