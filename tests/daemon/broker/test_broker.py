@@ -262,13 +262,13 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Shared memory is made only while this is set."""
     gate = threading.Event()
     gate.set()
-    make: Callable[..., int] = create.create
+    make = create.create_pool
 
-    def make_late(size: int, **options: int) -> int:
+    def make_late(size: int) -> create.PoolMemory:
         assert gate.wait(10)
-        return make(size, **options)
+        return make(size)
 
-    monkeypatch.setattr(samples.create, "create", make_late)
+    monkeypatch.setattr(samples.create, "create_pool", make_late)
     return gate
 
 
