@@ -122,6 +122,7 @@ def create_texts(size: int) -> tuple[int, Mapping]:
     try:
         os.ftruncate(memory, size)
         os.posix_fallocate(memory, 0, size)
+        os.fchmod(memory, 0o400)
         mapping = Mapping(memory)
         seals = _SIZE_SEALS | F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
@@ -142,13 +143,24 @@ def _allocate(segment: int, size: int) -> None:
         raise
 
 
-def pool_limit() -> int:
-    """Return how many bytes the segments of one node may have: three quarters of /dev/shm.
+def check_share(size: int, used: int) -> None:
+    """Make sure that a node that has `used` bytes in /dev/shm may have `size` more.
 
-    So one node leaves room for the others, whatever it asks for.
+    One node may have three quarters of it, and so leaves room for the others.
+
+    Raises:
+        ShmFullError: there is no room anyway.
+        OSError: it may not.
     """
     usage = os.statvfs(_FOLDER)
-    return usage.f_blocks * usage.f_frsize // 4 * 3
+    free, most = usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize // 4 * 3
+    if size > free:
+        raise ShmFullError(size, free)
+    if used + size > most:
+        raise OSError(
+            f"{size} bytes asked, and this node has {used} of the {most} that one node may have "
+            "(three quarters of /dev/shm); send smaller messages, or make /dev/shm larger"
+        )
 
 
 def _available() -> int:

@@ -80,12 +80,7 @@ class Samples:
                 f"this node has {MAX_SEGMENTS} segments of shared memory, and may not have more; "
                 "let go of arrays that were made or received"
             )
-        used, most = sum(held) + sum(growing), create.pool_limit()
-        if used + size > most:
-            raise OSError(
-                f"{size} bytes asked, and this node has {used} of the {most} that one node may "
-                "have (three quarters of /dev/shm); send smaller messages, or make /dev/shm larger"
-            )
+        create.check_share(size, sum(held) + sum(growing))
 
     async def _grow(self, node_id: str, connection: Connection, size: int, ask: Any) -> None:
         desk = self._desk
