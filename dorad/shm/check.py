@@ -11,6 +11,7 @@ import os
 
 F_SEAL_FUTURE_WRITE = 0x10  # Linux 5.1; not in `fcntl` before Python 3.13
 _EVENTFD = "anon_inode:[eventfd]"
+_PIPE = "pipe:["
 
 
 def seals(descriptor: int) -> int | None:
@@ -21,16 +22,16 @@ def seals(descriptor: int) -> int | None:
         return None
 
 
-def check_mailbox(descriptor: int, size: int) -> None:
-    """Make sure that a descriptor is of a mailbox of `size` bytes, which nobody can shrink.
+def check_memory(what: str, descriptor: int, size: int) -> None:
+    """Make sure that a descriptor is of `size` bytes of memory that nobody can shrink.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not; `what` it should be begins the text.
     """
     found = seals(descriptor)
     if not found or not found & fcntl.F_SEAL_SHRINK:
-        raise ValueError("its mailbox is not sealed memory")
-    _check_size("its mailbox", descriptor, size)
+        raise ValueError(f"{what} is not sealed memory")
+    _check_size(what, descriptor, size)
 
 
 def check_bell(descriptor: int) -> None:
@@ -39,9 +40,20 @@ def check_bell(descriptor: int) -> None:
     Raises:
         ValueError: it is not.
     """
-    found = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - it is no path
+    found = _target(descriptor)
     if found != _EVENTFD:
         raise ValueError(f"its doorbell is {found}")
+
+
+def check_pipe(descriptor: int) -> None:
+    """Make sure that a descriptor is the end of a pipe that reads.
+
+    Raises:
+        ValueError: it is not.
+    """
+    found = _target(descriptor)
+    if not found.startswith(_PIPE) or not _only_reads(descriptor):
+        raise ValueError(f"its output is {found}")
 
 
 def check_segment(descriptor: int, size: int) -> None:
@@ -51,10 +63,17 @@ def check_segment(descriptor: int, size: int) -> None:
         ValueError: it is not.
     """
     found = seals(descriptor)
-    only_reads = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
-    if found is None or not (only_reads or found & F_SEAL_FUTURE_WRITE):
+    if found is None or not (_only_reads(descriptor) or found & F_SEAL_FUTURE_WRITE):
         raise ValueError("a segment of its samples is not memory that can only be read")
     _check_size("a segment of its samples", descriptor, size)
+
+
+def _target(descriptor: int) -> str:
+    return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - it is no path
+
+
+def _only_reads(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
 def _check_size(what: str, descriptor: int, size: int) -> None:

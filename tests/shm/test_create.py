@@ -62,7 +62,7 @@ def test_nobody_can_shrink_grow_or_seal_a_mailbox() -> None:
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, SEAL_WRITE)
         with pytest.raises(PermissionError):
             os.posix_fallocate(memory, 0, 8 * SIZE)
-        check.check_mailbox(memory, 4 * SIZE)
+        check.check_memory("its mailbox", memory, 4 * SIZE)
 
 
 def test_a_mailbox_whose_pages_are_taken_away_can_still_be_used() -> None:
@@ -168,12 +168,12 @@ def test_what_is_no_mailbox_or_of_another_size_is_found_out() -> None:
     read, write = os.pipe()
     bell = os.eventfd(0)
     with closing(plain, mailbox, *pool, read, write, bell):
-        check.check_mailbox(mailbox, SIZE)
+        check.check_memory("its mailbox", mailbox, SIZE)
         check.check_segment(pool.receiver, SIZE)
         check.check_bell(bell)
         for wrong in (plain, pool.owner, pool.receiver, read, bell):
             with pytest.raises(ValueError, match="not sealed memory"):
-                check.check_mailbox(wrong, SIZE)
+                check.check_memory("its mailbox", wrong, SIZE)
         for wrong in (plain, pool.owner, mailbox, read, bell):
             with pytest.raises(ValueError, match="can only be read"):
                 check.check_segment(wrong, SIZE)
@@ -181,7 +181,7 @@ def test_what_is_no_mailbox_or_of_another_size_is_found_out() -> None:
             with pytest.raises(ValueError, match="its doorbell is"):
                 check.check_bell(wrong)
         with pytest.raises(ValueError, match=f"{SIZE} bytes instead of {SIZE + 1}"):
-            check.check_mailbox(mailbox, SIZE + 1)
+            check.check_memory("its mailbox", mailbox, SIZE + 1)
         os.ftruncate(pool.owner, 0)
         with pytest.raises(ValueError, match=f"0 bytes instead of {SIZE}"):
             check.check_segment(pool.receiver, SIZE)

@@ -107,7 +107,7 @@ class Broker(Telling, Seeing):
             else:
                 try:
                     self._take_over(kept)
-                except (KeyError, TypeError, ValueError) as error:
+                except (AttributeError, LookupError, TypeError, ValueError) as error:
                     raise RestoreError(f"what is known of it is not in order: {error!r}") from error
         except BaseException:
             await self.close()

@@ -131,13 +131,13 @@ class Mailbox:
             ValueError, KeyError, TypeError: it is none. The descriptors stay the caller's.
         """
         memory, bell, space = descriptors
-        check.check_mailbox(memory, kept["size"])
+        check.check_memory("its mailbox", memory, kept["size"])
         check.check_bell(bell)
         check.check_bell(space)
         box = cls.__new__(cls)
         box._set_up(node, descriptors)
         if box._words[layout.BOX_MAGIC] != layout.MAGIC:
-            raise ValueError("its mailbox has no mailbox in it")
+            raise ValueError("its mailbox is empty")
         for name, input_id, first, latched, *numbers in kept["rings"]:
             item = box.inputs.get(input_id)
             source, interval = _origin(item) if item is not None else (None, None)
