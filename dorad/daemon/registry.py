@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
 from dorad.daemon.autostart import due, first_since_boot, forgettable
+from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
 from dorad.daemon.config import NodeSettings
 from dorad.daemon.happenings import Happenings
@@ -245,12 +246,15 @@ class Registry:
             boot = False
         _log.debug("first start since boot: %s; lost: %s", boot, self._lost)
         for record in due(self._records, self._lost, boot=boot):
-            try:
-                again = self.start_again(record)
-            except ControlError as error:
-                self._notice(f"dataflow {record.name} is not started: {error.message}")
-            else:
-                _log.info("started dataflow %s (%s)", again.name, again.uuid)
+            self._start_enabled(record)
+
+    def _start_enabled(self, record: Record) -> None:
+        try:
+            again = self.start_again(record)
+        except ControlError as error:
+            self._notice(f"dataflow {record.name} is not started: {error.message}")
+        else:
+            _log.info("started dataflow %s (%s)", again.name, again.uuid)
 
     def _make_run(
         self, record: Record, dataflow: Dataflow, inherited: Inheritance | None
@@ -307,6 +311,13 @@ class Registry:
             record.row.results = [stored_result(result) for result in ended.results]
             record.row.failures = [stored_failure(block) for block in failure_report(ended.results)]
             record.row.status = "finished" if ended.ok else "failed"
+        except RestoreError as error:
+            _log.warning("dataflow %s could not be taken over: %s", record.uuid, error)
+            headline = f"could not be taken over: {error}"
+            record.row.failures = [{"headline": headline, "lines": []}]
+            record.row.status = "failed"
+            self._lost.add(record.uuid)
+            await self._end_strays(record)
         except (LaunchError, OSError) as error:
             record.row.failures = [{"headline": str(error), "lines": []}]
             record.row.status = "failed"
@@ -322,6 +333,8 @@ class Registry:
             self._store(record)
         self.happenings.tell(record.uuid, "dataflow-ended", text=record.row.status)
         record.bell.ring()
+        if due([record], self._lost, boot=False):
+            self._start_enabled(record)
         self._forget_oldest()
 
     def _admits(self, uid: int) -> bool:

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from dorad.logs.record import Sink
 
 
-FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}"
-"""Of shared memory and packets: nodes of another one cannot be gone on with."""
+FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}.2"
+"""Of shared memory, packets, and what is kept: nodes of another one cannot be gone on with."""
 
 
 START_S = 20.0

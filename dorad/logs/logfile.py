@@ -154,7 +154,8 @@ class LogFile:
             if status.st_nlink:
                 return status.st_size
             self.close()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        # Not blocked by a FIFO, which a node may have put in its place.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             self._descriptor = os.open(self.path, flags, 0o644)
         except FileNotFoundError:

@@ -21,11 +21,13 @@ for.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import time
 
 from dorad.logs.lines import MAX_LINE
+from dorad.shm.check import check_memory
 
 CHUNK = 16 << 10
 """Bytes of one read: what one node may keep the others waiting for."""
@@ -52,9 +54,11 @@ _STREAM_WORDS = 64
 
 def create() -> int:
     """Return the descriptor of new, empty staging memory. Raises OSError."""
-    descriptor = os.memfd_create("dora-log", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("dora-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, _SIZE)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     except OSError:
         os.close(descriptor)
         raise
@@ -65,12 +69,12 @@ class Staging:
     """The memory of both streams, mapped; the descriptor stays the caller's.
 
     Raises:
-        OSError: it cannot be mapped, or it is something else.
+        ValueError: it is something else.
+        OSError: it cannot be mapped.
     """
 
     def __init__(self, descriptor: int) -> None:
-        if os.fstat(descriptor).st_size != _SIZE:
-            raise OSError("the staging memory of a log has another size")
+        check_memory("the staging memory of its log", descriptor, _SIZE)
         self._memory = mmap.mmap(descriptor, _SIZE)
         self._view = memoryview(self._memory)
         words = self._view[:_PAGE].cast("Q")

@@ -1,22 +1,27 @@
-"""Bytes that are too many for a packet, in an anonymous file whose descriptor travels beside it."""
+"""Bytes that are too many for a packet, in sealed memory whose descriptor travels beside it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-import stat
+
+from dorad.shm.check import seals
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def pack(value: bytes) -> int:
-    """Return the descriptor of a new file with these bytes.
+    """Return the descriptor of new memory with these bytes, which nobody can change.
 
     Raises:
         OSError: there is no memory, or no descriptor, left for it.
     """
-    descriptor = os.memfd_create("dorad-value", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("dorad-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         rest = memoryview(value)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
     except BaseException:
         os.close(descriptor)
         raise
@@ -24,17 +29,19 @@ def pack(value: bytes) -> int:
 
 
 def unpack(descriptor: int, limit: int) -> bytes:
-    """Return the bytes of such a file; the descriptor stays open.
+    """Return the bytes of such memory; the descriptor stays open.
 
-    Never blocks: nothing but a file in memory or on a disk is read.
+    Never blocks, and reads what was there all the time: any other file is refused, before anything
+    is asked of it.
 
     Raises:
-        ValueError: it is no such file, or larger than `limit` bytes.
+        ValueError: it is no such memory, or larger than `limit` bytes.
         OSError: it cannot be read.
     """
+    found = seals(descriptor)
+    if found is None or found & _SEALS != _SEALS:
+        raise ValueError("the descriptor is not of sealed memory")
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("the descriptor is of no file")
     if status.st_size > limit:
         raise ValueError(f"{status.st_size} bytes are more than the {limit} allowed")
     parts = []

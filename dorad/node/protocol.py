@@ -40,7 +40,8 @@ One packet is one JSON object with a key `t` that names its kind; descriptors tr
                                                              operator is for all of the node;
                                                              `value` with param_gone
                                                              is what holds from now on: the default
-                     ping {}                                 is to be read, no more
+                     ping {}                                 something may have come, or a sender
+                                                             may go on: look, no more
                      adopted {}                              another daemon has taken over: what
                                                              waits for an answer asks again
 

@@ -220,7 +220,10 @@ class Session:
             self._ask_again()
         elif kind == "refused":
             raise RuntimeError(packet.text("error"))
-        elif kind != "ping":
+        elif kind == "ping":
+            # Whoever waits looks around. A receiver is woken below; this is for a sender.
+            doorbell.ring(self.space)
+        else:
             packet.close()
             raise RuntimeError(f"the daemon sent the unknown packet {kind!r}")
 

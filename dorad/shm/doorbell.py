@@ -1,4 +1,8 @@
-"""Doorbells: how a process is woken, and how it waits for one with its other descriptors."""
+"""Doorbells: how a process is woken, and how it waits for one with its other descriptors.
+
+All who have a doorbell share its open file, and each of them can make its writes block. So only
+nodes ring doorbells; the daemon wakes a node over its socket (`Desk.wake`).
+"""
 
 from __future__ import annotations
 
@@ -30,9 +34,9 @@ def ring(descriptor: int) -> None:
 
 
 def hush(descriptor: int) -> None:
-    """Forget the rings so far."""
+    """Forget the rings so far. Never blocks, whatever others have made of the open file."""
     try:
-        os.eventfd_read(descriptor)
+        os.preadv(descriptor, [bytearray(8)], -1, os.RWF_NOWAIT)
     except BlockingIOError:
         return
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from dorad.shm.fence import STRONG_ORDER, acquire
 from dorad.shm.layout import ENTRY, ENTRY_SIZE, RING_LAST, RING_LATCHED, RingPlan
 from dorad.shm.picking import PickingInlet
-from dorad.shm.ring import Outlet, Peer
+from dorad.shm.ring import Outlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.shm.borrow import Taken
     from dorad.shm.mapping import Mapping
+    from dorad.shm.ring import Peer
 
 _time_ns = time.time_ns
 
@@ -110,12 +111,6 @@ class LatchedOutlet(Outlet):
         if words[self._latched_at] and words[self._head_at] - index <= 1:
             return False
         return super().done_with(index, key)
-
-
-def outlet(peer: Peer, ring: RingPlan, *, blocking: bool) -> Outlet:
-    """Return a producer's end of a ring, as the ring asks for."""
-    kind = LatchedOutlet if peer.words[ring.base + RING_LATCHED] else Outlet
-    return kind(peer, ring, blocking=blocking)
 
 
 def samples_of(entry: bytes) -> list[tuple[int, int]]:

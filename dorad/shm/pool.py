@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SMALLEST = 9  # 512 bytes
 SLAB = 1 << 18  # bytes; segments of smaller samples hold this much
+GROWTH = 8
+"""A new segment holds a so-many-th of the samples of its size that there are, if that is more."""
 DEFAULT_KEEP = 8 << 20
 TRIM_EVERY_NS = 5_000_000_000
 
@@ -153,8 +155,17 @@ class Pool:
         return None
 
     def _add_segment(self, order: int) -> Sample:
+        """Get one more segment: the more samples there are, the larger, so that few suffice."""
         size = 1 << order
-        number, mapping = self._grow(max(SLAB, size))
+        there = sum(len(s.samples) for s in self._segments if s.samples[0].order == order)
+        least = max(SLAB, size)
+        wanted = max(least, there // GROWTH * size)
+        try:
+            number, mapping = self._grow(wanted)
+        except OSError:
+            if wanted == least:
+                raise
+            number, mapping = self._grow(least)
         segment = Segment(number, mapping)
         segment.samples = [
             Sample(segment, offset, order, sample_key(number, offset))

@@ -55,6 +55,11 @@ if TYPE_CHECKING:
 _unpack = ENTRY.unpack_from
 _time_ns = time.time_ns
 
+LOOKS = 1000
+"""So often counters are read until none has moved meanwhile."""
+
+_LARGEST = (1 << 63) - 1
+
 BEYOND_NS = 1 << 40
 """A message that seems to have been on its way for longer, 18 minutes, counts as 0 ns."""
 
@@ -78,8 +83,11 @@ class Counters(NamedTuple):
 
 
 def counters(words: memoryview, base: int) -> Counters:
-    """Read the counters of the ring whose header starts at word `base`."""
-    while True:
+    """Read the counters of the ring whose header starts at word `base`.
+
+    Whatever is written there: it ends, and the numbers are such as a ring can have.
+    """
+    for _ in range(LOOKS):
         received = words[base + RING_RECEIVED]
         acquire()
         tail = words[base + RING_TAIL] + words[base + RING_LANE_TAIL]
@@ -90,12 +98,14 @@ def counters(words: memoryview, base: int) -> Counters:
         if words[base + RING_RECEIVED] == received:
             break
     queue_size = words[base + RING_QUEUE_SIZE]
-    waiting = head - tail
+    head &= _LARGEST
+    tail &= _LARGEST
+    waiting = max(0, head - tail)
     queued = min(waiting, queue_size)
     return Counters(
         sent=head,
         received=received,
-        dropped=tail - received + waiting - queued,
+        dropped=max(0, tail - received + waiting - queued),
         queued=queued,
         payload_bytes=words[base + RING_BYTES],
         last_ns=words[base + RING_LAST],

@@ -211,6 +211,21 @@ class Client:
             assert packet, f"the connection ended before a packet {kind!r}"
         return packet
 
+    async def descriptor_with(self, kind: str) -> int:
+        """Return the one descriptor that comes with the next packet of a kind."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                try:
+                    data, fds, _, _ = socket.recv_fds(self._socket, 1 << 17, 4)
+                except BlockingIOError:
+                    await asyncio.sleep(0.005)
+                    continue
+                if json.loads(data)["t"] == kind:
+                    (descriptor,) = fds
+                    return descriptor
+                for descriptor in fds:
+                    os.close(descriptor)
+
     async def ended(self) -> list[dict[str, Any]]:
         """Wait for the end of the connection; return what was said before."""
         said = []

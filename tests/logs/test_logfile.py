@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.logs.logfile import RETRY_S, LogFile, Trouble
+from dorad.logs.parts import close_parts, open_parts
 from dorad.logs.paths import files_of
 
 if TYPE_CHECKING:
@@ -150,3 +151,17 @@ def test_a_folder_that_may_not_be_written_is_trouble_too(tmp_path: Path) -> None
     told.file.write(b"a\n", 1)
     assert "Permission denied" in told.said[0][1]
     tmp_path.chmod(0o700)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("read", [False, True], ids=["that nobody reads", "that a node reads"])
+def test_a_fifo_in_the_place_of_a_file_blocks_nobody(told: Told, read: bool) -> None:
+    os.mkfifo(told.file.path)
+    reader = os.open(told.file.path, os.O_RDWR) if read else -1
+    for _ in range(10):
+        told.file.write(b"x" * 50_000 + b"\n", 1)
+        told.clock.now += 2 * RETRY_S
+    assert told.said
+    close_parts(open_parts(lambda: [told.file.path]))
+    if reader >= 0:
+        os.close(reader)

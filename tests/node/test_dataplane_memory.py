@@ -264,3 +264,72 @@ def test_a_full_shm_is_an_error_in_the_sending_node_and_ends_nothing_else(tmp_pa
     assert json_lines(tmp_path / "taker.jsonl") == [[1000]]
     assert json_lines(tmp_path / "content.jsonl") == [300]
     assert "Traceback" not in outcome.output
+
+
+def test_a_receiver_cannot_change_what_others_receive(flow: Flow) -> None:
+    """Neither through its array nor by way of the descriptors that it was given."""
+    flow.node(
+        "publisher",
+        """
+        import pyarrow as pa
+        from dora import Node
+        node = Node()
+        node.next()
+        node.send_output("out", pa.array([7] * 100_000, pa.int64()))
+        node.send_output("out", pa.array([8] * 100_000, pa.int64()))
+        """,
+        inputs={"go": "thief/go"},
+        outputs=["out"],
+    ).node(
+        "thief",
+        """
+        import mmap, os
+        os.close = lambda descriptor: None
+        import pyarrow as pa
+        from dora import Node
+        from probe import report
+        node = Node()
+        node.send_output("go", pa.array([1]))
+        event = next(event for event in node if event["type"] == "INPUT")
+        array = event["value"].to_numpy()
+        def through_numpy():
+            array.flags.writeable = True
+        found = [int(name) for name in os.listdir("/proc/self/fd")
+                 if os.path.lexists(f"/proc/self/fd/{name}")
+                 and os.readlink(f"/proc/self/fd/{name}").startswith("/dev/shm/")]
+        attempts = [through_numpy]
+        for fd in found:
+            attempts += [
+                lambda fd=fd: mmap.mmap(fd, 0),
+                lambda fd=fd: os.pwrite(fd, bytes(8), 0),
+                lambda fd=fd: os.ftruncate(fd, 0),
+            ]
+            if os.getuid():
+                attempts.append(lambda fd=fd: os.open(f"/proc/self/fd/{fd}", os.O_RDWR))
+        failed = 0
+        for attempt in attempts:
+            try:
+                attempt()
+            except (OSError, ValueError):
+                failed += 1
+        report([bool(found), event["value"].buffers()[1].is_mutable, len(attempts) - failed])
+        node.send_output("done", pa.array([1]))
+        """,
+        inputs={"x": "publisher/out"},
+        outputs=["go", "done"],
+    ).node(
+        "honest",
+        """
+        from dora import Node
+        from probe import report
+        values = []
+        for event in Node():
+            if event["type"] == "INPUT" and event["id"] == "x":
+                values.append(event["value"])
+        report([[value[0].as_py(), value[99_999].as_py()] for value in values])
+        """,
+        inputs={"x": "publisher/out", "done": "thief/done"},
+    )
+    flow.run().expect(0)
+    assert flow.reports("thief") == [[True, False, 0]]
+    assert flow.reports("honest") == [[[7, 7], [8, 8]]]

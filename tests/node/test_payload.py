@@ -1,4 +1,4 @@
-"""Bytes that travel in a file beside a packet."""
+"""Bytes that travel in memory beside a packet."""
 
 import os
 from pathlib import Path
@@ -16,17 +16,42 @@ def test_bytes_come_out_as_they_went_in(size: int) -> None:
     os.close(descriptor)
 
 
-def test_too_many_bytes_are_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "sparse"
-    with path.open("wb") as file:
-        file.truncate(1 << 40)
-    with path.open("rb") as file, pytest.raises(ValueError, match="more than the 100 allowed"):
-        unpack(file.fileno(), 100)
+def test_too_many_bytes_are_not_read() -> None:
+    descriptor = pack(bytes(101))
+    with pytest.raises(ValueError, match="more than the 100 allowed"):
+        unpack(descriptor, 100)
+    os.close(descriptor)
 
 
-def test_what_could_block_is_not_read() -> None:
-    read, write = os.pipe()
-    with pytest.raises(ValueError, match="no file"):
-        unpack(read, 100)
-    os.close(read)
-    os.close(write)
+def test_nobody_changes_bytes_on_their_way() -> None:
+    descriptor = pack(b"value")
+    for attempt in (
+        lambda: os.pwrite(descriptor, b"other", 0),
+        lambda: os.ftruncate(descriptor, 0),
+        lambda: os.posix_fallocate(descriptor, 0, 1 << 20),
+    ):
+        with pytest.raises(PermissionError):
+            attempt()
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "memory", "eventfd", "device"])
+def test_what_could_block_or_change_is_not_read(kind: str, tmp_path: Path) -> None:
+    """A file may lie in a file system whose server never answers."""
+    path = tmp_path / "file"
+    path.write_bytes(b"value")
+    match kind:
+        case "pipe":
+            descriptors = os.pipe()
+        case "file":
+            descriptors = (os.open(path, os.O_RDONLY),)
+        case "memory":
+            descriptors = (os.memfd_create("value"),)
+        case "eventfd":
+            descriptors = (os.eventfd(0),)
+        case _:
+            descriptors = (os.open("/dev/null", os.O_RDONLY),)
+    with pytest.raises(ValueError, match="not of sealed memory"):
+        unpack(descriptors[0], 100)
+    for descriptor in descriptors:
+        os.close(descriptor)

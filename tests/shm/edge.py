@@ -45,11 +45,12 @@ class Edge:
         return add_lane(Outlet(self.peer, self.ring, blocking=self.blocking), self.ring)
 
     def _grow(self, size: int) -> tuple[int, Mapping]:
-        memory = create.create(size)
+        memory = create.create_pool(size)
         number = len(self.segments) + 1
-        self.segments[number] = Mapping(memory, writable=False)
-        mapping = Mapping(memory)
-        os.close(memory)
+        self.segments[number] = Mapping(memory.receiver, writable=False)
+        mapping = Mapping(memory.owner)
+        for descriptor in memory:
+            os.close(descriptor)
         return number, mapping
 
     def push(
@@ -98,7 +99,7 @@ def content(taken: Taken) -> bytes:
 def edge(queue_size: int = 10, *, blocking: bool = False, lane: bool = False) -> Iterator[Edge]:
     """An edge between two ends in this process, its consumer attached."""
     plan = layout.plan([queue_size], lanes=[lane])
-    memory = create.create(plan.size)
+    memory = create.create_mailbox(plan.size)
     bells = [doorbell.create(), doorbell.create()]
     box = Mapping(memory)
     os.close(memory)

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dorad.shm import layout
-from dorad.shm.latch import LatchedInlet, LatchedOutlet, outlet
+from dorad.shm.latch import LatchedInlet, LatchedOutlet
 from dorad.shm.picking import PickingInlet
-from dorad.shm.ring import Outlet
 from tests.shm.edge import Edge, content, edge
 
 _SIZE = 1000
@@ -19,19 +18,13 @@ def latch(e: Edge) -> Edge:
     """Make an edge latched, as the daemon does."""
     e.box.words[e.ring.base + layout.RING_LATCHED] = 1
     renew(e)
-    e.outlet = outlet(e.peer, e.ring, blocking=e.blocking)
+    e.outlet = LatchedOutlet(e.peer, e.ring, blocking=e.blocking)
     return e
 
 
 def renew(e: Edge) -> None:
     """Another consumer takes the place of the last."""
     e.inlet = LatchedInlet(e.box, e.ring, e.segments.get, e.space if e.blocking else None)
-
-
-def test_the_kind_of_an_end_is_what_the_ring_says() -> None:
-    with edge() as e:
-        assert type(outlet(e.peer, e.ring, blocking=False)) is Outlet
-        assert isinstance(latch(e).outlet, LatchedOutlet)
 
 
 def test_a_new_consumer_begins_with_what_the_last_one_has_taken() -> None:
@@ -103,7 +96,7 @@ def test_the_newest_sample_is_kept_until_there_is_a_newer_one() -> None:
         assert first.reachable()
         e.outlet.closed = True
         assert first.reachable(), "the next sender or consumer may still want it"
-        e.outlet = outlet(e.peer, e.ring, blocking=False)
+        e.outlet = LatchedOutlet(e.peer, e.ring, blocking=False)
         e.push_sample(b"2" * _SIZE)
         e.take()
         assert not first.reachable()
@@ -158,7 +151,7 @@ class Latched(RuleBasedStateMachine):
     @rule()
     def restart_producer(self) -> None:
         old = self.edge.outlet
-        self.edge.outlet = outlet(self.edge.peer, self.edge.ring, blocking=False)
+        self.edge.outlet = LatchedOutlet(self.edge.peer, self.edge.ring, blocking=False)
         old.closed = True
 
     @invariant()

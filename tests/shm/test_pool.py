@@ -100,7 +100,7 @@ def test_samples_of_a_segment_do_not_overlap() -> None:
 
 def test_a_full_dev_shm_says_how_much_was_asked_and_free() -> None:
     with pytest.raises(create.ShmFullError) as caught:
-        create.create(1 << 45)
+        create.create_pool(1 << 45)
     assert caught.value.asked == 1 << 45
     assert 0 < caught.value.free < 1 << 45
     assert f"{1 << 45} bytes asked, {caught.value.free} free" in str(caught.value)

@@ -19,6 +19,7 @@ from dorad.daemon.broker.introductions import Introductions
 from dorad.daemon.broker.lobby import Lobby
 from dorad.daemon.broker.mailbox import Mailbox
 from dorad.daemon.broker.members import Members
+from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.broker.rewiring import Rewiring
 from dorad.daemon.broker.samples import Samples
 from dorad.daemon.broker.seeing import Seeing
@@ -96,14 +97,18 @@ class Broker(Telling, Seeing):
         """Make all mailboxes and listen; or take over what another daemon has left.
 
         Raises:
-            OSError: /dev/shm is full, or the socket cannot be made.
+            OSError: there is no room, or the socket cannot be made.
+            RestoreError: what another daemon has left cannot be used.
         """
         create.sweep()
         try:
             if kept is None:
                 self._make()
             else:
-                self._take_over(kept)
+                try:
+                    self._take_over(kept)
+                except (AttributeError, LookupError, TypeError, ValueError) as error:
+                    raise RestoreError(f"what is known of it is not in order: {error!r}") from error
         except BaseException:
             await self.close()
             raise
@@ -141,7 +146,7 @@ class Broker(Telling, Seeing):
         for node_id in desk.boxes:
             if node_id not in desk.connections and node_id not in handovers:
                 self._members.nobody_reads(node_id)
-        (listener,) = kept.take(desk.name("listener")).get("", (None,))
+        listener = restore.restore_listener(desk, kept)
         desk.store.store(desk.name("listener"), (self._lobby.open(listener),))
 
     async def close(self) -> None:

@@ -23,6 +23,9 @@ _CREDENTIALS = struct.Struct("3i")
 MAX_BACKLOG = 512
 """Packets that may wait for a node that does not read, beyond what its socket holds (about 300)."""
 
+MAX_UNHEARD = 512
+"""More packets than a socket holds: those that come after are said to the new daemon."""
+
 TURN = 64
 """Packets that one node may say before the others are listened to again."""
 
@@ -92,7 +95,7 @@ class Connection:
 
         Everything else it has said is heard in the next turn of the loop. False if it has ended.
         """
-        while True:
+        for _ in range(MAX_UNHEARD):
             try:
                 packet = protocol.receive(self._sock)
             except BlockingIOError:
@@ -107,6 +110,7 @@ class Connection:
                 packet.close()
             else:
                 self._loop.call_soon(self._hear, packet)
+        return True
 
     def _hear(self, packet: Packet) -> None:
         try:

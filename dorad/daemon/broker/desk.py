@@ -60,6 +60,22 @@ class Desk:
         if connection is not None:
             connection.send(kind, fields, fds)
 
+    def wake(self, node_id: str) -> None:
+        """Make a node that sleeps look at its rings. The caller has fenced after its last push.
+
+        It is told over its socket. Its doorbell is an open file that it shares with us: it could
+        make a write there block us.
+        """
+        box = self.boxes.get(node_id)
+        if box is not None and box.asleep:
+            self.send_ping(node_id)
+
+    def send_ping(self, node_id: str) -> None:
+        """Send something that a node reads, and looks around; it does anyway if more is unread."""
+        box, connection = self.boxes.get(node_id), self.connections.get(node_id)
+        if box is not None and connection is not None and connection.said <= box.seen:
+            connection.send("ping", {})
+
     def edge_counters(self, edge: EdgeKey) -> Counters | None:
         """Return what an edge has seen, None if nobody will ever take what is queued on it."""
         box = self.boxes.get(edge.node)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from dorad.node.clock import Clock
 from dorad.shm.fence import fence
 from dorad.shm.layout import ENTRY, INLINE
-from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.mailbox import Ring
     from dorad.daemon.broker.samples import Samples
     from dorad.daemon.broker.segments import EdgeKey
+    from dorad.shm.mapping import Mapping
     from dorad.shm.pool import Sample
     from dorad.shm.ring import Outlet
 
@@ -71,8 +71,8 @@ class Emitter:
             self._pool.sent(sample, marks)
             self._pool.trim(time.time_ns())
         fence()
-        for outlet in outlets:
-            outlet.peer.wake()
+        for edge in edges:
+            self._desk.wake(edge.consumer)
 
     def _outlet(self, edge: Edge) -> Outlet:
         box = self._desk.boxes[edge.consumer]
@@ -88,8 +88,7 @@ class Emitter:
             self._outlets.pop(key)[1].closed = True
 
     def _grow(self, size: int) -> tuple[int, Mapping]:
-        number, memory = self._samples.grow_own(size)
-        return number, Mapping(memory)
+        return self._samples.grow_own(size)
 
     def _retire(self, number: int) -> None:
         self._samples.retire_own(number)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.edges import Edge
     from dorad.shm.ring import Outlet
 
+MAX_SIZE = 1 << 48
+"""Bytes that no message has."""
+
 
 def bring_up(desk: Desk, edge: Edge) -> None:
     """Give the end of a latched edge what its source has sent last, if it lacks that.
@@ -34,10 +37,11 @@ def bring_up(desk: Desk, edge: Edge) -> None:
     entry = newest.newest()
     sent, _, _, size, *_ = ENTRY.unpack_from(entry)
     kept = isinstance(newest, LatchedOutlet) or not samples_of(entry)
-    if kept and late.last_ns() < sent == stamp:
+    # Anybody who maps the sibling's mailbox may have written the entry.
+    if size <= MAX_SIZE and kept and late.last_ns() < sent == stamp:
         late.push(entry, size, stamp)
         fence()
-        late.peer.wake()
+        desk.wake(edge.consumer)
 
 
 def _siblings(desk: Desk, edge: Edge) -> Iterator[Outlet]:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.dataflow.model import NodeOutput, QueuePolicy, Timer
-from dorad.shm import create, doorbell, layout
-from dorad.shm.latch import outlet, samples_of
+from dorad.shm import check, create, doorbell, layout
+from dorad.shm.latch import LatchedOutlet, samples_of
 from dorad.shm.mapping import Mapping
-from dorad.shm.ring import Counters, Peer, counters
+from dorad.shm.ring import Counters, Outlet, Peer, counters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from dorad.dataflow.model import Input, Node
-    from dorad.shm.ring import Outlet
 
 ROOM = 1 << 21
 """Bytes of address space beyond its first rings that a mailbox has for rings added later."""
+
+_NO_BELL = -1
+_LINE = layout.LINE * layout.WORD
+_WORD_MASK = (1 << 64) - 1
+_SANE = 1 << 62
+"""More than any counter of a ring comes to."""
 
 
 class NoRoomError(OSError):
@@ -76,23 +81,27 @@ class Lateness(NamedTuple):
 
 
 class Mailbox:
-    """The daemon's side of one node: its segment, its bells, and the words the daemon writes."""
+    """The daemon's side of one node: its segment, its bells, and the words the daemon writes.
+
+    Every word may have been written by anybody who maps the segment: where rings lie is known from
+    here, and no value of a word can raise or go on for ever. The bells are only passed on.
+    """
 
     def __init__(self, node: Node) -> None:
         """Make the segment, with a ring for each input.
 
         Raises:
-            create.ShmFullError: /dev/shm has no room for it.
+            create.ShmFullError: there is no memory for it.
         """
         items = node.all_inputs
         plan = layout.plan(
             [max(1, item.queue_size) for item in items],
             lanes=[_has_lane(node, item) for item in items],
         )
-        memory = create.create(plan.size, room=plan.size + ROOM)
+        memory = create.create_mailbox(plan.size, room=plan.size + ROOM)
         self._set_up(node, (memory, doorbell.create(), doorbell.create()))
         words = self._words
-        words[layout.BOX_END] = plan.rings[-1].end if items else layout.BOX_WORDS * layout.WORD
+        self._set_end(plan.rings[-1].end if items else layout.BOX_WORDS * layout.WORD)
         for item, ring in zip(items, plan.rings, strict=True):
             self.rings[item.id] = Ring(item.id, ring, *_origin(item))
             words[ring.base + layout.RING_CAPACITY] = ring.capacity
@@ -109,6 +118,7 @@ class Mailbox:
         self._mapping = Mapping(self.memory)
         self._words = self._mapping.words
         self._state = layout.STATE_DETACHED
+        self._end = 0
         self._free: list[layout.RingPlan] = []
 
     # -- kept over a restart of the daemon ---------------------------------------------------
@@ -118,21 +128,27 @@ class Mailbox:
         """Take over the mailbox that another daemon made and described with `snapshot`.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none.
+            ValueError, KeyError, TypeError: it is none. The descriptors stay the caller's.
         """
+        memory, bell, space = descriptors
+        check.check_memory("its mailbox", memory, kept["size"])
+        check.check_bell(bell)
+        check.check_bell(space)
         box = cls.__new__(cls)
         box._set_up(node, descriptors)
         if box._words[layout.BOX_MAGIC] != layout.MAGIC:
-            raise ValueError(f"what was kept for node {node.id!r} is no mailbox")
-        for name, input_id, base, first in kept["rings"]:
+            raise ValueError("its mailbox is empty")
+        for name, input_id, first, latched, *numbers in kept["rings"]:
             item = box.inputs.get(input_id)
             source, interval = _origin(item) if item is not None else (None, None)
-            latched = bool(box._words[base + layout.RING_LATCHED])
-            plan = box._plan_at(base)
+            plan = layout.RingPlan(*numbers)
             box.rings[name] = Ring(input_id, plan, source, interval, first, latched=latched)
+        # A ring may have been added after the snapshot: its place is not used again.
+        end = max(kept["end"], box._words[layout.BOX_END])
+        box._set_end(end if end <= box._mapping.size and not end % _LINE else box._mapping.size)
         # Those of operators that have ended are closed, whatever holds for the others.
         states = (box._words[ring.plan.base + layout.RING_STATE] for ring in box.rings.values())
-        box._state = min(states, default=layout.STATE_DETACHED)
+        box._state = min(layout.STATE_CLOSED, min(states, default=layout.STATE_DETACHED))
         return box
 
     def snapshot(self) -> dict[str, Any]:
@@ -142,22 +158,18 @@ class Mailbox:
         known of them may be older than what has become of them.
         """
         return {
+            "size": self._mapping.size,
+            "end": self._end,
             "rings": [
-                [name, ring.input, ring.plan.base, ring.first]
+                [name, ring.input, ring.first, ring.latched, *astuple(ring.plan)]
                 for name, ring in self.rings.items()
                 if not ring.leaving
             ],
             "leaving": [[r.input, r.plan.base] for r in self.rings.values() if r.leaving],
         }
 
-    def _plan_at(self, base: int) -> layout.RingPlan:
-        return layout.RingPlan(
-            base=base,
-            entries=(base + layout.RING_WORDS) * layout.WORD,
-            capacity=self._words[base + layout.RING_CAPACITY],
-            queue_size=self._words[base + layout.RING_QUEUE_SIZE],
-            lane=self._words[base + layout.RING_LANE],
-        )
+    def _set_end(self, end: int) -> None:
+        self._end = self._words[layout.BOX_END] = end
 
     # -- rings added and taken away ----------------------------------------------------------
 
@@ -165,18 +177,18 @@ class Mailbox:
         """Add a ring that feeds an input; `source` is who sends, if not the input's own source.
 
         Raises:
-            NoRoomError: the mailbox or /dev/shm has no room for it.
+            NoRoomError: the mailbox or the memory has no room for it.
         """
         words = self._words
         queue_size = max(1, item.queue_size)
-        end = words[layout.BOX_END]
+        end = self._end
         plan = layout.plan_ring(end, queue_size, lane=_has_lane(self.node, item))
         if plan.end <= self._mapping.size:
             try:
                 create.extend(self.memory, end, plan.end - end)
             except OSError as error:
                 raise NoRoomError(str(error)) from None
-            words[layout.BOX_END] = plan.end
+            self._set_end(plan.end)
             words[plan.base + layout.RING_CAPACITY] = plan.capacity
             words[plan.base + layout.RING_LANE] = plan.lane
         else:
@@ -185,7 +197,7 @@ class Mailbox:
         words[plan.base + layout.RING_STATE] = self._state
         origin = (source, None) if source else _origin(item)
         first = words[plan.base + layout.RING_HEAD] + words[plan.base + layout.RING_LANE_HEAD]
-        ring = Ring(item.id, plan, *origin, first=first)
+        ring = Ring(item.id, plan, *origin, first=first & _WORD_MASK)
         self.rings[name] = ring
         # What a guest sends is not what the input's own source has sent.
         self._latch(name, item.latched and source is None)
@@ -246,7 +258,7 @@ class Mailbox:
         lane_head = words[old.base + layout.RING_LANE_HEAD]
         words[old.base + layout.RING_TAIL] = head
         words[old.base + layout.RING_LANE_TAIL] = lane_head
-        words[old.base + layout.RING_RECEIVED] = head + lane_head
+        words[old.base + layout.RING_RECEIVED] = head + lane_head & _WORD_MASK
         for word in (
             layout.RING_BYTES,
             layout.RING_LAST,
@@ -342,7 +354,7 @@ class Mailbox:
 
     def mail_sent(self, count: int) -> None:
         """Tell the node, without a system call on its side, how many packets were sent so far."""
-        self._words[layout.BOX_MAIL] = count
+        self._words[layout.BOX_MAIL] = count & _WORD_MASK
 
     def counters(self, name: str) -> Counters:
         """Return what the edge that ends at a ring has seen so far.
@@ -387,8 +399,13 @@ class Mailbox:
         return not ring.interval_ns and not self.node.chooses(ring.input)
 
     def outlet(self, name: str) -> Outlet:
-        """Return a producer's end of a ring, for the daemon itself."""
-        return outlet(Peer(self._mapping, self.bell), self.rings[name].plan, blocking=False)
+        """Return a producer's end of a ring, for the daemon itself; see `Desk.wake`."""
+        ring = self.rings[name]
+        for word in (layout.RING_HEAD, layout.RING_BYTES):
+            if self._words[ring.plan.base + word] > _SANE:
+                self._words[ring.plan.base + word] = 0
+        kind = LatchedOutlet if ring.latched else Outlet
+        return kind(Peer(self._mapping, _NO_BELL), ring.plan, blocking=False)
 
     def close(self) -> None:
         """Let go of the descriptors; the memory ends with the last process that maps it."""

@@ -10,7 +10,6 @@ from dorad.daemon.broker.extensions import KINDS, Extensions
 from dorad.daemon.broker.handover import Handovers
 from dorad.daemon.supervisor.pidwatch import PidWatch
 from dorad.node.protocol import VERSION, Packet, ProtocolError
-from dorad.shm import doorbell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -243,7 +242,7 @@ class Members:
         desk = self._desk
         for edge in desk.edges.received_by(node_id):
             if edge.blocking and edge.source in desk.boxes:
-                doorbell.ring(desk.boxes[edge.source].space)
+                desk.send_ping(edge.source)
 
     def take_back(self, node_id: str) -> None:
         """Undo what an ended process has left: its connection, its borrows, its samples."""

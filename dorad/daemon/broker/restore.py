@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.broker.edges import Edge, edge_of
 from dorad.daemon.broker.mailbox import Mailbox
+from dorad.daemon.broker.segments import Segment
 from dorad.daemon.broker.told import Told
+from dorad.shm import check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,20 +29,25 @@ QUESTIONS = frozenset({"grow", "ext_store", "ext_load", "ext_drop", "ext_drain"}
 _log = logging.getLogger(__name__)
 
 
+class RestoreError(Exception):
+    """What was kept of a dataflow cannot be used; the text says what is wrong."""
+
+
 @dataclass(slots=True)
 class Kept:
     """What was kept of a dataflow: descriptors by name, and what `Broker.snapshot` returned.
 
-    Those that a broker knows what to do with are taken out of `descriptors`.
+    Whoever takes over what is kept under a name takes it out of `descriptors`. What is left there
+    belongs to whoever made this, also after a failure.
     """
 
     descriptors: dict[str, tuple[int, ...]]
     snapshot: dict[str, Any] = field(default_factory=dict)
 
-    def take(self, prefix: str) -> dict[str, tuple[int, ...]]:
-        """Take out what is kept under names that start so, which is left out of them."""
-        names = [name for name in self.descriptors if name.startswith(prefix)]
-        return {name[len(prefix) :]: self.descriptors.pop(name) for name in names}
+    def below(self, prefix: str) -> dict[str, tuple[int, ...]]:
+        """Return what is kept under names that start so, which is left out of them."""
+        size = len(prefix)
+        return {n[size:]: fds for n, fds in self.descriptors.items() if n.startswith(prefix)}
 
 
 def restore_boxes(desk: Desk, kept: Kept) -> list[Edge]:
@@ -49,23 +56,28 @@ def restore_boxes(desk: Desk, kept: Kept) -> list[Edge]:
     Returns the edges whose rings were made now, so that their consumers can be told of them.
 
     Raises:
+        RestoreError: what was kept is no mailbox.
         OSError: there is no room for a mailbox that was not kept.
     """
     snapshot = kept.snapshot
     boxes = snapshot.get("boxes", {})
-    found = kept.take(desk.name("box") + "/")
+    found = kept.below(desk.name("box") + "/")
     for node in desk.dataflow.nodes:
         descriptors = found.pop(node.id, ())
         kept_box = node.id in boxes and len(descriptors) == 3
         _log.debug("mailbox of node %s: %s", node.id, "kept" if kept_box else "made anew")
         if kept_box:
-            desk.boxes[node.id] = Mailbox.adopt(node, descriptors, boxes[node.id])
+            try:
+                desk.boxes[node.id] = Mailbox.adopt(node, descriptors, boxes[node.id])
+            except (ValueError, OSError) as error:
+                raise RestoreError(f"node {node.id!r}: {error}") from error
+            del kept.descriptors[desk.name("box", node.id)]
         else:
-            close_all(descriptors)
+            close_all(kept.descriptors.pop(desk.name("box", node.id), ()))
             desk.boxes[node.id] = Mailbox(node)
             desk.keep_box(node.id)
-    for node_id, descriptors in found.items():
-        close_all(descriptors)
+    for node_id in found:
+        close_all(kept.descriptors.pop(desk.name("box", node_id)))
         desk.store.drop(desk.name("box", node_id))
     desk.gone = set(snapshot.get("gone", ())) & set(desk.boxes)
     desk.ended = {(node, operator) for node, operator in snapshot.get("ended", ())}
@@ -116,31 +128,47 @@ def lost_rings(desk: Desk, snapshot: dict[str, Any]) -> list[tuple[str, str, int
 
 
 def restore_segments(desk: Desk, samples: Samples, kept: Kept) -> None:
-    """Take over the segments that samples lie in."""
-    segments = {}
-    for name, descriptors in kept.take(desk.name("segment") + "/").items():
-        number, owner, pid = name.split("/")
-        segments[int(number), owner, int(pid)] = descriptors[0]
+    """Take over the segments that samples lie in.
+
+    Raises:
+        RestoreError: what was kept is no segment, or one of another size.
+    """
+    segments = []
+    prefix = desk.name("segment") + "/"
+    for name, (memory, *_) in kept.below(prefix).items():
+        number, owner, pid, size = name.split("/")
+        try:
+            check.check_segment(memory, int(size))
+        except (ValueError, OSError) as error:
+            raise RestoreError(f"node {owner!r}: {error}") from error
+        segments.append(Segment(int(number), owner, int(pid), memory, int(size)))
+        del kept.descriptors[prefix + name]
     following = kept.snapshot.get("next_segment", 1)
     samples.restore(segments, following, kept.snapshot.get("orphans", []))
 
 
 def restore_connections(desk: Desk, lobby: Lobby, kept: Kept) -> dict[str, Connection]:
-    """Take over the connections; return those that wait for the place of another process."""
+    """Take over the connections; return those that wait for the place of another process.
+
+    Raises:
+        RestoreError: what was kept is no connection.
+    """
     attached = kept.snapshot.get("attached", {})
     parked: dict[str, Connection] = {}
-    found = kept.take(desk.name("conn") + "/")
+    found = kept.below(desk.name("conn") + "/")
     # Of two processes of one node, the one that is known to have its place comes first.
     for name in sorted(found, key=lambda name: not _is_known(name, attached)):
         node_id = name.split("/")[0]
         box = desk.boxes.get(node_id)
         if box is None:
-            close_all(found[name])
+            close_all(kept.descriptors.pop(desk.name("conn", name)))
             desk.store.drop(desk.name("conn", name))
             continue
+        sock = _socket(found[name][0], f"node {node_id!r}: its connection")
+        del kept.descriptors[desk.name("conn", name)]
         # A daemon that was killed between sending a packet and counting it is one behind.
         sent = max(box.mail, box.seen)
-        connection = lobby.take_in(socket.socket(fileno=found[name][0]), sent)
+        connection = lobby.take_in(sock, sent)
         connection.kept_as = desk.name("conn", name)
         _log.debug("connection of node %s to process %d is kept", node_id, connection.pid)
         if node_id in desk.connections:
@@ -150,6 +178,32 @@ def restore_connections(desk: Desk, lobby: Lobby, kept: Kept) -> dict[str, Conne
             desk.connections[node_id] = connection
             connection.on_sent = box.mail_sent
     return parked
+
+
+def restore_listener(desk: Desk, kept: Kept) -> int | None:
+    """Take over the socket that nodes connect to; None if none was kept.
+
+    Raises:
+        RestoreError: what was kept is no socket.
+    """
+    name = desk.name("listener")
+    if name not in kept.descriptors:
+        return None
+    sock = _socket(kept.descriptors[name][0], "the socket for its nodes")
+    del kept.descriptors[name]
+    return sock.detach()
+
+
+def _socket(descriptor: int, what: str) -> socket.socket:
+    """Return the socket that a descriptor is of; unless it is one of ours, it stays as it is."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise RestoreError(f"{what} is no socket") from error
+    if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+        sock.detach()
+        raise RestoreError(f"{what} is another socket")
+    return sock
 
 
 def _is_known(name: str, attached: dict[str, int]) -> bool:

@@ -18,9 +18,20 @@ if TYPE_CHECKING:
 
     from dorad.daemon.broker.connection import Connection
     from dorad.daemon.broker.desk import Desk
+    from dorad.shm import mapping
+
+_log = logging.getLogger(__name__)
 
 REAP_S = 1.0
 """Seconds between looks at the samples that ended processes have left in queues."""
+
+MAX_SEGMENTS = 256
+"""Segments that one node may have, those that its ended processes have left included.
+
+A pool's segments become larger the more samples it needs: this suffices for any number of them."""
+
+MAX_GROWING = 8
+"""Segments that may be in the making for one node. It waits for each, unless a signal ends that."""
 
 SKIPPED = 4096
 """Numbers left out by a new daemon: what it knows of the last one may be a little old."""
@@ -34,7 +45,8 @@ class Samples:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._segments = Segments(self._dropped)
-        self._growing: set[asyncio.Task[None]] = set()
+        self._growing: dict[asyncio.Task[None], tuple[str, int]] = {}
+        """What is being made: for whom, and its size."""
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -49,15 +61,34 @@ class Samples:
         if connection is None:
             return
         self._reap()
+        try:
+            self._check_limits(node_id, size)
+        except OSError as error:
+            _log.debug("no segment of %d bytes for node %s: %s", size, node_id, error)
+            connection.send("full", {"error": str(error), "ask": ask})
+            return
         task = asyncio.ensure_future(self._grow(node_id, connection, size, ask))
-        self._growing.add(task)
-        task.add_done_callback(self._growing.discard)
+        self._growing[task] = (node_id, size)
+        task.add_done_callback(self._growing.pop)
+
+    def _check_limits(self, owner: str, size: int) -> None:
+        """Raise OSError if a node has all the shared memory that it may have."""
+        held = [segment.size for segment in self._segments.of({owner})]
+        growing = [each for node_id, each in self._growing.values() if node_id == owner]
+        if len(growing) == MAX_GROWING:
+            raise OSError(f"{MAX_GROWING} segments are being made for this node; wait for them")
+        if len(held) + len(growing) >= MAX_SEGMENTS:
+            raise OSError(
+                f"this node has {MAX_SEGMENTS} segments of shared memory, and may not have more; "
+                "let go of arrays that were made or received"
+            )
+        create.check_share(size, sum(held) + sum(growing))
 
     async def _grow(self, node_id: str, connection: Connection, size: int, ask: Any) -> None:
         desk = self._desk
         try:
             # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.
-            memory = await asyncio.to_thread(create.create, size)
+            memory = await asyncio.to_thread(create.create_pool, size)
         except OSError as error:
             _log.debug("no segment of %d bytes for node %s: %s", size, node_id, error)
             if desk.connection(node_id) is connection:
@@ -65,31 +96,33 @@ class Samples:
             return
         if desk.connection(node_id) is not connection:
             # Whoever has taken its place meanwhile did not ask for it.
-            os.close(memory)
+            os.close(memory.owner)
+            os.close(memory.receiver)
             return
-        number = self._add(node_id, connection.pid, memory)
-        desk.send(node_id, "grown", {"segment": number, "ask": ask}, (memory,))
+        number = self._add(node_id, connection.pid, memory.receiver, size)
+        desk.send(node_id, "grown", {"segment": number, "ask": ask}, (memory.owner,))
+        # From here on only the owner can write: we, the next daemon and receivers just read.
+        os.close(memory.owner)
 
-    def grow_own(self, size: int) -> tuple[int, int]:
-        """Make a segment for what the daemon itself sends; return its number and descriptor.
-
-        The descriptor stays the samples' own.
+    def grow_own(self, size: int) -> tuple[int, mapping.Mapping]:
+        """Make a segment for what the daemon itself sends; return its number and its memory.
 
         Raises:
             OSError: there is no room.
         """
-        memory = create.create(size)
-        return self._add(DAEMON, os.getpid(), memory), memory
+        self._check_limits(DAEMON, size)
+        memory, mapped = create.create_texts(size)
+        return self._add(DAEMON, os.getpid(), memory, size), mapped
 
-    def _add(self, owner: str, pid: int, memory: int) -> int:
-        number = self._segments.add(owner, pid, memory)
-        _log.debug("segment %d for %s, process %d", number, owner, pid)
+    def _add(self, owner: str, pid: int, memory: int, size: int) -> int:
+        segment = self._segments.add(owner, pid, memory, size)
+        _log.debug("segment %d for %s, process %d", segment.number, owner, pid)
         desk = self._desk
-        desk.store.store(self._name(Segment(number, owner, pid, memory)), (memory,))
+        desk.store.store(self._name(segment), (memory,))
         # Subscribers hear of it before its owner can put anything into it.
         for consumer in self._consumers(owner):
-            desk.send(consumer, "segment", {"segment": number}, (memory,))
-        return number
+            desk.send(consumer, "segment", {"segment": segment.number}, (memory,))
+        return segment.number
 
     def show(self, node_id: str) -> None:
         """Give a node that has just attached the segments it may receive samples in."""
@@ -156,8 +189,8 @@ class Samples:
         return {edge.consumer for edge in self._desk.edges.reached_by(node_id)}
 
     def _name(self, segment: Segment) -> str:
-        number, owner, pid = segment.number, segment.owner, segment.pid
-        return self._desk.name("segment", str(number), owner, str(pid))
+        numbers = (segment.number, segment.owner, segment.pid, segment.size)
+        return self._desk.name("segment", *map(str, numbers))
 
     def _dropped(self, segment: Segment) -> None:
         _log.debug("segment %d of %s is dropped", segment.number, segment.owner)
@@ -168,21 +201,20 @@ class Samples:
 
     # -- kept over a restart of the daemon ---------------------------------------------------
 
-    def restore(
-        self, kept: Mapping[tuple[int, str, int], int], following: int, heads: list[Any]
-    ) -> None:
-        """Take over the segments of another daemon's time, by number, owner and pid.
+    def restore(self, kept: Collection[Segment], following: int, heads: list[Any]) -> None:
+        """Take over the segments of another daemon's time.
 
         `following` is a number that was free lately, `heads` what `snapshot` returned.
         """
         known = {number: {EdgeKey(*key): head for *key, head in each} for number, each in heads}
         self._segments.next = following
-        for (number, owner, pid), memory in sorted(kept.items()):
-            self._segments.restore(Segment(number, owner, pid, memory, known.get(number)))
+        for segment in sorted(kept, key=lambda each: each.number):
+            segment.heads = known.get(segment.number)
+            self._segments.restore(segment)
         self._segments.next += SKIPPED
-        for number, owner, pid in kept:
-            if number not in known and (owner == DAEMON or not _lives(pid)):
-                self.orphan(owner, pid)
+        for segment in kept:
+            if segment.heads is None and (segment.owner == DAEMON or not _lives(segment.pid)):
+                self.orphan(segment.owner, segment.pid)
 
     def drop_guests(self, consumers: Collection[str]) -> None:
         """Let go of what lies in segments of guests, which ended with another daemon."""

@@ -19,7 +19,9 @@ class EdgeKey(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """One segment: `memory` is its descriptor, `pid` the process that alone writes into it.
+    """One segment: `memory` is a descriptor that only reads its `size` bytes.
+
+    `pid` is the process that alone writes into it.
 
     Its process has ended if there are `heads`: how many messages it had sent on each of its edges.
     """
@@ -28,6 +30,7 @@ class Segment:
     owner: str
     pid: int
     memory: int
+    size: int
     heads: Mapping[EdgeKey, int] | None = None
 
 
@@ -52,11 +55,11 @@ class Segments:
         """Whether a segment's process has ended."""
         return any(segment.heads is not None for segment in self._all.values())
 
-    def add(self, owner: str, pid: int, memory: int) -> int:
-        """Take over a descriptor; return the segment's number, which is never used again."""
-        number = self.next
-        self.restore(Segment(number, owner, pid, memory))
-        return number
+    def add(self, owner: str, pid: int, memory: int, size: int) -> Segment:
+        """Take over a descriptor; the segment's number is never used again."""
+        segment = Segment(self.next, owner, pid, memory, size)
+        self.restore(segment)
+        return segment
 
     def restore(self, segment: Segment) -> None:
         """Take over a segment that has its number already."""

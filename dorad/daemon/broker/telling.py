@@ -90,7 +90,7 @@ class Telling:
 
     def ping(self, node_id: str) -> None:
         """Send something that a node at work reads, and nothing comes of."""
-        self._desk.send(node_id, "ping", {})
+        self._desk.send_ping(node_id)
 
     # -- params ------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from dorad.logs import staging
 from dorad.logs.capture import TAIL_LINES, Capture
 from dorad.logs.staging import Staging
 from dorad.realtime.refusal import policy_refused, rights
+from dorad.shm.check import check_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -178,6 +179,8 @@ class Launcher:
                 on_error.callback(os.close, descriptor)
             try:
                 out, err, memory = descriptors
+                check_pipe(out)
+                check_pipe(err)
                 staged = Staging(memory)
             except (ValueError, OSError) as error:
                 raise LaunchError(f"cannot go on reading what {node.id} writes: {error}") from error

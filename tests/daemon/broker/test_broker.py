@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -195,7 +195,7 @@ async def test_who_never_reads_is_let_go_and_the_others_go_on(at_work: Stage) ->
         await deaf.attach("c")
         sent = 0
         while ("disconnected", "c") not in at_work.heard:
-            at_work.broker.ping("c")
+            at_work.broker.param_update("c", "number", sent)
             sent += 1
             assert sent < MAX_BACKLOG + 2000
             if sent % 100 == 0:
@@ -262,13 +262,13 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Shared memory is made only while this is set."""
     gate = threading.Event()
     gate.set()
-    make: Callable[..., int] = create.create
+    make = create.create_pool
 
-    def make_late(size: int, **options: int) -> int:
+    def make_late(size: int) -> create.PoolMemory:
         assert gate.wait(10)
-        return make(size, **options)
+        return make(size)
 
-    monkeypatch.setattr(samples.create, "create", make_late)
+    monkeypatch.setattr(samples.create, "create_pool", make_late)
     return gate
 
 

@@ -1,0 +1,82 @@
+"""What a descriptor is that another process had in its hands, found out without trusting it.
+
+Nothing here can block: a file is asked for its size only when it is known to lie in memory, because
+a file of a user's own file system (FUSE) answers when that user likes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+F_SEAL_FUTURE_WRITE = 0x10  # Linux 5.1; not in `fcntl` before Python 3.13
+_EVENTFD = "anon_inode:[eventfd]"
+_PIPE = "pipe:["
+
+
+def seals(descriptor: int) -> int | None:
+    """Return the seals of a file in memory (a memfd, or one in /dev/shm); None of anything else."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:
+        return None
+
+
+def check_memory(what: str, descriptor: int, size: int) -> None:
+    """Make sure that a descriptor is of `size` bytes of memory that nobody can shrink.
+
+    Raises:
+        ValueError: it is not; `what` it should be begins the text.
+    """
+    found = seals(descriptor)
+    if not found or not found & fcntl.F_SEAL_SHRINK:
+        raise ValueError(f"{what} is not sealed memory")
+    _check_size(what, descriptor, size)
+
+
+def check_bell(descriptor: int) -> None:
+    """Make sure that a descriptor is of a doorbell.
+
+    Raises:
+        ValueError: it is not.
+    """
+    found = _target(descriptor)
+    if found != _EVENTFD:
+        raise ValueError(f"its doorbell is {found}")
+
+
+def check_pipe(descriptor: int) -> None:
+    """Make sure that a descriptor is the end of a pipe that reads.
+
+    Raises:
+        ValueError: it is not.
+    """
+    found = _target(descriptor)
+    if not found.startswith(_PIPE) or not _only_reads(descriptor):
+        raise ValueError(f"its output is {found}")
+
+
+def check_segment(descriptor: int, size: int) -> None:
+    """Make sure that a descriptor is of a segment of `size` bytes that it cannot write.
+
+    Raises:
+        ValueError: it is not.
+    """
+    found = seals(descriptor)
+    if found is None or not (_only_reads(descriptor) or found & F_SEAL_FUTURE_WRITE):
+        raise ValueError("a segment of its samples is not memory that can only be read")
+    _check_size("a segment of its samples", descriptor, size)
+
+
+def _target(descriptor: int) -> str:
+    return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - it is no path
+
+
+def _only_reads(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+
+
+def _check_size(what: str, descriptor: int, size: int) -> None:
+    found = os.fstat(descriptor).st_size
+    if found != size:
+        raise ValueError(f"{what} has {found} bytes instead of {size}")

@@ -1,0 +1,95 @@
+"""One node asks for shared memory without end: it gets an error, and nobody else notices."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.daemon.broker.samples import MAX_SEGMENTS
+from dorad.shm import create
+from tests.daemon.clients import Client, Stage, pair, stage
+from tests.daemon.flows import dataflow, node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PAGE = 4096
+TIMES = 6000
+
+
+@pytest.fixture
+async def on() -> AsyncIterator[Stage]:
+    async with stage(dataflow(node("a"), node("b", x="a/out"), node("c", x="a/out"))) as found:
+        yield found
+
+
+async def grow(client: Client, size: int = PAGE) -> dict[str, Any]:
+    client.say("grow", size=size, ask=1)
+    while (packet := await client.packet()).get("t") not in ("grown", "full"):
+        assert packet
+    return packet
+
+
+@pytest.mark.timeout(120)
+async def test_who_asks_6000_times_is_refused_past_a_limit_and_the_others_go_on(on: Stage) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number
+    async with pair(on):
+        with on.client() as client:
+            await client.attach("c")
+            answers = [await grow(client) for _ in range(TIMES)]
+            kinds = Counter(answer["t"] for answer in answers)
+            assert kinds == {"grown": MAX_SEGMENTS, "full": TIMES - MAX_SEGMENTS}
+            assert f"{MAX_SEGMENTS} segments" in (await grow(client))["error"]
+            # One descriptor a segment; the other nodes have a few of their own.
+            assert len(os.listdir("/proc/self/fd")) < before + MAX_SEGMENTS + 200  # noqa: PTH208
+            await on.goes_on()
+            client.say("retire", segment=answers[0]["segment"])
+            assert (await grow(client))["t"] == "grown"
+            assert (await grow(client))["t"] == "full"
+
+
+async def test_many_questions_at_once_are_answered_within_the_limit(on: Stage) -> None:
+    with on.client() as client:
+        await client.attach("c")
+        for _ in range(100):
+            client.say("grow", size=PAGE)
+        answers: Counter[str] = Counter()
+        while answers.total() < 100:
+            answers[(await client.packet())["t"]] += 1
+        assert set(answers) == {"grown", "full"}
+        assert (await grow(client))["t"] == "grown"
+
+
+async def test_what_an_ended_process_has_left_counts_as_long_as_it_is_needed(on: Stage) -> None:
+    with on.client() as first:
+        await first.attach("a")
+        for _ in range(MAX_SEGMENTS):
+            await grow(first)
+        assert (await grow(first))["t"] == "full"
+    on.broker.released("a")
+    with on.client() as second:
+        await second.attach("a")
+        assert (await grow(second))["t"] == "grown"
+
+
+async def test_one_node_leaves_a_quarter_of_dev_shm_to_the_others(
+    on: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = SimpleNamespace(f_blocks=100, f_bavail=100, f_frsize=PAGE)
+    monkeypatch.setattr(create.os, "statvfs", lambda path: used)
+    with on.client() as greedy, on.client() as other:
+        await greedy.attach("c")
+        await other.attach("a")
+        assert (await grow(greedy, 50 * PAGE))["t"] == "grown"
+        refused = await grow(greedy, 26 * PAGE)
+        assert refused["error"].startswith(
+            f"{26 * PAGE} bytes asked, and this node has {50 * PAGE} of the {75 * PAGE} "
+        )
+        assert (await grow(other, 26 * PAGE))["t"] == "grown"
+        assert (await grow(greedy, 25 * PAGE))["t"] == "grown"
+        used.f_bavail = 10
+        assert (await grow(other, 11 * PAGE))["error"].startswith("/dev/shm is full: ")

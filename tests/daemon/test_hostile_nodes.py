@@ -1,0 +1,160 @@
+"""Nodes that spoil all they were given: the daemon answers, and the next one takes over."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.flows import counting, logged, seen, write_flow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(180)
+
+ANSWER_S = 10.0
+"""A call on a machine that is busy with other things takes no longer."""
+
+EVIL = """
+    import contextlib, fcntl, mmap, os, pathlib, sys, threading
+    from dora import Node
+    from dorad.shm import layout
+
+    os.close = lambda descriptor: None  # keep all that is handed over
+    node = Node()
+    MOST = (1 << 64) - 2
+
+    def descriptors():
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                yield int(name), os.readlink(f"/proc/self/fd/{name}")
+
+    def fill(bell):
+        for amount in (MOST, 1 << 32, 1):
+            with contextlib.suppress(OSError):
+                os.set_blocking(bell, False)
+                while True:
+                    os.eventfd_write(bell, amount)
+        os.set_blocking(bell, True)
+
+    def spoil(memory):
+        for attempt in (
+            lambda: os.ftruncate(memory, 0),
+            lambda: os.truncate(f"/proc/self/fd/{memory}", 0),
+            lambda: fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
+            lambda: os.fchmod(memory, 0),
+            lambda: mmap.mmap(memory, 0).madvise(mmap.MADV_REMOVE) if HOLES else None,
+        ):
+            with contextlib.suppress(OSError, ValueError):
+                attempt()
+        with contextlib.suppress(OSError, ValueError):
+            mapped = mmap.mmap(memory, 0)
+            words = memoryview(mapped).cast("Q")
+            if GARBAGE:
+                words[1:] = memoryview(b"\\xff" * (len(mapped) - 8)).cast("Q")
+            words[layout.BOX_ASLEEP] = 1
+
+    GARBAGE = sys.argv[1] == "garbage"
+    HOLES = sys.argv[1] == "holes"
+
+    def harm():
+        for descriptor, target in descriptors():
+            with contextlib.suppress(OSError):
+                os.set_blocking(descriptor, True)
+            if "eventfd" in target:
+                fill(descriptor)
+            elif target.startswith(("/memfd:dorad", "/dev/shm/")) :
+                spoil(descriptor)
+
+    harm()
+    pathlib.Path("armed").touch()
+    while True:
+        harm()
+"""
+
+TALKER = """
+    from dora import Node
+    for event in Node():
+        print("something to log " + "x" * 500)
+"""
+
+TAKER = """
+    import sys, time
+    from dora import Node
+    node = Node()
+    node.next(timeout=0.2)
+    sys.exit(1)
+"""
+
+
+@pytest.fixture
+def dorad() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+def evil(folder: Path, mode: str) -> Path:
+    """A node that is told of logs, and whose receiver, for whom it waits, comes and goes."""
+    nodes = [
+        {
+            "id": "evil",
+            "path": "evil.py",
+            "args": mode,
+            "inputs": {"logs": "dora/logs", "tick": "dora/timer/hz/100"},
+            "outputs": ["out"],
+        },
+        {"id": "talker", "path": "talker.py", "inputs": {"tick": "dora/timer/hz/100"}},
+        {
+            "id": "taker",
+            "path": "taker.py",
+            "inputs": {"x": {"source": "evil/out", "queue_policy": "backpressure"}},
+            "restart_policy": "on-failure",
+            "restart_delay": 0.1,
+        },
+    ]
+    return write_flow(folder, nodes, evil=EVIL, talker=TALKER, taker=TAKER)
+
+
+def answers(dorad: Daemon) -> None:
+    """Ask the daemon all that makes it look at nodes."""
+    for call in ("status", "top", "nodes", "topics"):
+        begun = time.monotonic()
+        with dorad.client() as client:
+            getattr(client, call)(*(["good"] if call == "topics" else []))
+        assert time.monotonic() - begun < ANSWER_S, call
+
+
+@pytest.mark.parametrize("mode", ["bells", "garbage", "holes"])
+def test_a_node_that_spoils_all_it_was_given_harms_only_its_own_dataflow(
+    dorad: Daemon, tmp_path: Path, mode: str
+) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    dorad.dora_ok("start", counting(good), "--name", "good", "--detach")
+    dorad.dora_ok("start", evil(bad, mode), "--name", "bad", "--detach")
+    dorad.until((bad / "armed").exists)
+    for _ in range(2):
+        lines = len(logged(bad, "talker"))
+        dorad.until(lambda lines=lines: len(logged(bad, "talker")) > lines + 100)  # type: ignore[misc]
+        for _ in range(3):
+            answers(dorad)
+        mark = len(seen(good))
+        dorad.until(lambda mark=mark: len(seen(good)) > mark + 50)  # type: ignore[misc]
+    for _ in range(2):
+        dorad.kill()
+        dorad.start()
+        answers(dorad)
+    dorad.dora("stop", "bad", "--force")
+    dorad.dora_ok("stop", "good")
+    numbers = seen(good)
+    assert numbers == list(range(len(numbers)))
+    assert "Traceback" not in dorad.log
+    with dorad.client() as client:
+        flows = {flow.name: flow for flow in client.list()}
+        assert flows["good"].status == "finished"
+        (failure, *_) = client.wait(flows["bad"].uuid, until="ended", timeout=20).failures
+    if mode == "holes":
+        assert failure.headline == "could not be taken over: node 'evil': its mailbox is empty"

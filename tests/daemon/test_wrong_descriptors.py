@@ -1,0 +1,124 @@
+"""What an earlier daemon has left may be anything: it is found out, and nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.daemon.broker.restore import Kept, RestoreError, close_all
+from dorad.shm import create
+from tests.daemon.flows import dataflow, node
+from tests.daemon.test_adoption import Succession, succession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FLOW = dataflow(node("a"), node("b", x="a/out"))
+
+
+def plain(size: int) -> int:
+    """Memory that is not sealed."""
+    memory = os.memfd_create("test")
+    os.ftruncate(memory, size)
+    return memory
+
+
+def pipe() -> int:
+    """The end of a pipe."""
+    read, write = os.pipe()
+    os.close(write)
+    return read
+
+
+def of_size(fd: int) -> int:
+    return os.fstat(fd).st_size
+
+
+def zeros(fd: int) -> int:
+    """A sealed mailbox with nothing in it."""
+    return create.create_mailbox(of_size(fd))
+
+
+WRONG: dict[str, tuple[str, int, Callable[[int], int], str]] = {
+    "a mailbox that is not sealed": (
+        "box/b", 0, lambda fd: plain(of_size(fd)), r"node 'b': its mailbox is not sealed memory"
+    ),
+    "a mailbox of another size": (
+        "box/b", 0, lambda fd: create.create_mailbox(4096), r"node 'b': its mailbox has 4096 bytes"
+    ),
+    "an empty mailbox": ("box/b", 0, zeros, r"node 'b': its mailbox is empty"),
+    "a pipe as a mailbox": ("box/a", 0, lambda _: pipe(), r"node 'a': its mailbox is not sealed"),
+    "a pipe as a doorbell": ("box/b", 1, lambda _: pipe(), r"node 'b': its doorbell is pipe:"),
+    "a file as a space bell": ("box/b", 2, lambda _: plain(0), r"node 'b': its doorbell is /mem"),
+    "a segment of another size": (
+        "segment/", 0, lambda _: create.create_mailbox(4096), r"node 'a': a segment of its samples"
+    ),
+    "a pipe as a segment": ("segment/", 0, lambda _: pipe(), r"node 'a': a segment of its samples"),
+    "a pipe as a connection": ("conn/a", 0, lambda _: pipe(), r"node 'a': its connection is no so"),
+    "a stream as a connection": (
+        "conn/a", 0, lambda _: socket.socket().detach(), r"node 'a': its connection is another so"
+    ),
+    "a pipe as the listener": ("listener", 0, lambda _: pipe(), r"the socket for its nodes is no"),
+}  # fmt: skip
+
+
+async def fail(on: Succession, kept: Kept, message: str) -> None:
+    """Let a new broker find out; then all is closed by those whose it is."""
+    await on.broker.let_go()
+    with pytest.raises(RestoreError, match=message):
+        await on.make().open(kept)
+    for name, descriptors in kept.descriptors.items():
+        on.shelf.drop(name)
+        close_all(descriptors)
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_a_wrong_descriptor_is_told_from_a_right_one(case: str) -> None:
+    prefix, index, replace, message = WRONG[case]
+    async with succession(FLOW) as on:
+        with on.client() as client:
+            await client.attach("a")
+            client.say("grow", size=1 << 16)
+            await client.packet_of("grown")
+            kept = Kept(on.shelf.copies(), json.loads(json.dumps(on.broker.snapshot())))
+            (name,) = [each for each in kept.descriptors if each.startswith(f"test/{prefix}")]
+            descriptors = list(kept.descriptors[name])
+            right = descriptors[index]
+            descriptors[index] = replace(right)
+            os.close(right)
+            kept.descriptors[name] = tuple(descriptors)
+            await fail(on, kept, message)
+
+
+async def test_a_pool_that_its_owner_has_made_shorter_is_found_out() -> None:
+    async with succession(FLOW) as on:
+        with on.client() as client:
+            await client.attach("a")
+            client.say("grow", size=1 << 16)
+            owner = await client.descriptor_with("grown")
+            os.ftruncate(owner, 4096)
+            os.close(owner)
+            kept = Kept(on.shelf.copies(), json.loads(json.dumps(on.broker.snapshot())))
+            await fail(on, kept, r"node 'a': a segment of its samples has 4096 bytes instead")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"boxes": {"a": {}, "b": {}}},
+        {"boxes": 7},
+        {"edges": [[1]]},
+        {"orphans": [[1, [["a"]]]]},
+        {"next_segment": "x"},
+        {"handovers": {"slots": {"x": 1}}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+async def test_a_snapshot_that_makes_no_sense_is_told(change: dict[str, Any]) -> None:
+    async with succession(FLOW) as on:
+        snapshot = on.broker.snapshot() | change
+        await fail(on, Kept(on.shelf.copies(), snapshot), r"what is known of it is not in order")
