@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import signal
 import time
 import uuid
@@ -11,7 +12,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
+from dorad.daemon.broker.members import MAX_NOTES
 from dorad.daemon.broker.restore import Kept, close_all
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dorad.control.peer import Peer
     from dorad.daemon.rules.exits import Result
     from dorad.daemon.supervisor.noderun import NodeView
     from dorad.daemon.supervisor.ports import EdgeCounters, Happening
@@ -102,7 +106,8 @@ class DataflowRun:
         watch: Sink | None = None,
         store: FdStore | None = None,
         marker: str | None = None,
-        admits: Callable[[int], bool] | None = None,
+        admits: Callable[[Peer], bool] | None = None,
+        may_use: Callable[[Node, Peer], bool] = lambda node, peer: peer.uid in (0, os.getuid()),
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
         params: Mapping[str, dict[str, Any]] | None = None,
@@ -121,7 +126,8 @@ class DataflowRun:
         long as that is stopped, too. `params` are the values that each node starts with. With
         `hot_reload` nodes and operators take up changes of their Python files.
 
-        For a daemon: `admits` tells which other users' nodes may attach; `store` keeps
+        For a daemon: `admits` tells which other users' processes may connect at all, and `may_use`
+        which processes may attach as a dynamic node; `store` keeps
         descriptors and `marker` marks processes for the next daemon;
         `on_change` is called when `snapshot()` would differ, and `forget` with the pid of an ended
         process after that. `inherited` is what an earlier daemon left, and its snapshot.
@@ -148,6 +154,7 @@ class DataflowRun:
         """Set while changes wait for that."""
         self._forget = forget
         self._admits = admits
+        self._admission = Admission(may_use)
         self.notes: dict[str, list[str]] = {}
         """What the processes of nodes lack of what they were to have, one line each."""
         if inherited is not None:
@@ -368,7 +375,12 @@ class DataflowRun:
 
     async def _start(self, node: Node, node_config: str, restart_count: int) -> NodeProcess:
         self.notes.pop(node.id, None)
-        process = await self._launcher.start(node, node_config, restart_count)
+        process = None
+        self._admission.begin(node.id)
+        try:
+            process = await self._launcher.start(node, node_config, restart_count)
+        finally:
+            self._admission.end(node.id, process)
         self._living[process.pid] = process
         return process
 
@@ -381,13 +393,15 @@ class DataflowRun:
             descriptors = kept.descriptors.pop(log_name(found.tag), ())
             try:
                 node = self.dataflow.node(node_id)
-                process = self._launcher.adopt(node, found.process, found.tag, descriptors)
+                config = self.broker.node_config(node_id)
+                process = self._launcher.adopt(node, found.process, found.tag, descriptors, config)
             except (KeyError, LaunchError) as error:
                 self.log.say("error", node_id, f"its process {found.pid} is ended: {error}")
                 found.process.signal(signal.SIGKILL)
                 self._forget(found.pid)
                 continue
             self._living[process.pid] = process
+            self._admission.add(node_id, process)
             other = adopted.get(node_id)
             if other is not None:
                 # It was being replaced, which nobody goes on with.
@@ -412,7 +426,10 @@ class DataflowRun:
     def _note(self, node_id: str, text: str) -> None:
         """Tell the user now, and whoever asks for the node later."""
         self.log.say("warn", node_id, text)
-        self.notes.setdefault(node_id, []).append(text)
+        notes = self.notes.setdefault(node_id, [])
+        if text not in notes:
+            notes.append(text)
+            del notes[:-MAX_NOTES]
         self._changed()
 
     def _changed(self) -> None:
@@ -446,6 +463,7 @@ class DataflowRun:
             listener,
             store=self._store,
             admits=self._admits,
+            admission=self._admission,
         )
         self.broker.on_change = self._changed
         self.broker.on_note = self._note

@@ -123,6 +123,7 @@ class Service:
             if logs.note is not None:
                 self._notice(logs.note)
             registry = Registry(state, host, self._places, self._notice, journal=logs.journal)
+            registry.group = group
             stack.push_async_callback(registry.close)
             self._apply(settings, registry, host)
             self._listen_to_signals(registry, host, notices)

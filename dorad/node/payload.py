@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import stat
 
 
 def pack(value: bytes) -> int:
@@ -12,7 +12,7 @@ def pack(value: bytes) -> int:
     Raises:
         OSError: there is no memory, or no descriptor, left for it.
     """
-    descriptor = os.memfd_create("dorad-value", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("dorad-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         rest = memoryview(value)
         while rest:
@@ -23,18 +23,31 @@ def pack(value: bytes) -> int:
     return descriptor
 
 
+def seal(descriptor: int) -> None:
+    """Let nobody change such a file any more. Raises OSError if it is mapped writable."""
+    fcntl.fcntl(
+        descriptor,
+        fcntl.F_ADD_SEALS,
+        fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL,
+    )
+
+
 def unpack(descriptor: int, limit: int) -> bytes:
     """Return the bytes of such a file; the descriptor stays open.
 
-    Never blocks: nothing but a file in memory or on a disk is read.
+    Never blocks: nothing but a file in memory is read, no pipe, and no file of a file system that
+    may wait for a disk, a network or a process (FUSE).
 
     Raises:
         ValueError: it is no such file, or larger than `limit` bytes.
         OSError: it cannot be read.
     """
+    try:
+        # Only files in memory have seals.
+        fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError as error:
+        raise ValueError("the descriptor is of no file in memory") from error
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("the descriptor is of no file")
     if status.st_size > limit:
         raise ValueError(f"{status.st_size} bytes are more than the {limit} allowed")
     parts = []
