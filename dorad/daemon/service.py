@@ -160,7 +160,7 @@ class Service:
         network = NetworkWatch(registry.happenings.network_changed)
         knowing = asyncio.create_task(network.run(), name="network")
         stack.callback(knowing.cancel)
-        measure = Measure(registry, network)
+        measure = Measure(registry, network, self._notice)
         measuring = asyncio.create_task(measure.run(), name="measuring")
         stack.callback(measuring.cancel)
         server = ControlServer(handlers(self, registry, measure), version=__version__)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 from pathlib import Path
 
 import posix_ipc
 
 PREFIX = "dorad-"
+
+_log = logging.getLogger(__name__)
 
 
 class ShmFullError(OSError):
@@ -65,8 +69,19 @@ def extend(segment: int, offset: int, size: int) -> None:
 
 
 def sweep() -> None:
-    """Unlink segments of daemons that died between making and unlinking one."""
+    """Unlink segments of this user's daemons that died between making and unlinking one.
+
+    Anybody may put files into /dev/shm: those of others, and what is no segment, are passed over.
+    """
     for path in Path("/dev/shm").glob(f"{PREFIX}*-*"):
         pid = path.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
-            path.unlink(missing_ok=True)
+        if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
+            continue
+        try:
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
+                path.unlink()
+            else:
+                _log.debug("passing over %s, which is not ours", path)
+        except OSError as error:
+            _log.debug("%s stays: %s", path, error)
