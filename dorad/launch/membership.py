@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.launch.stat import fields, is_alive
+from dorad.launch.stat import fields, is_alive, start_time
 
 if TYPE_CHECKING:
     from dorad.launch.spawner import Process
@@ -28,8 +28,8 @@ def belongs(pid: int, process: Process, mark: tuple[str, str]) -> bool:
     if process.exit is not None:
         return False
     if process.control_group is not None:
-        group = control_group(pid)
-        return group == process.control_group or group.startswith(f"{process.control_group}/")
+        own, group = process.control_group, control_group(pid)
+        return bool(own) and (group == own or group.startswith(f"{own}/"))
     if not is_alive(process.pid, process.started):
         return False
     line = lineage(pid)
@@ -38,19 +38,25 @@ def belongs(pid: int, process: Process, mark: tuple[str, str]) -> bool:
     parent = _parent(process.pid)
     if parent not in line[1:]:
         return False
-    # Not one that another node has started: its oldest ancestor would have that node's mark.
+    # Not one that another node has started: its oldest ancestor would have that node's mark. Nor
+    # one that an earlier process of this node has left: it would be older.
     orphan = line[line.index(parent) - 1]
-    return _environ(orphan).get(mark[0]) == mark[1]
+    is_younger = (start_time(orphan) or 0) >= process.started
+    return is_younger and _environ(orphan).get(mark[0]) == mark[1]
 
 
 def control_group(pid: int) -> str:
     """Return the path of a process's control group as systemd names it; empty if it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+        return group_in(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace"))
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def group_in(text: str) -> str:
+    """Return the path of systemd's hierarchy in the text of a /proc/PID/cgroup."""
     found: dict[str, str] = {}
-    for line in lines.splitlines():
+    for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
         found[controllers] = path
     return found.get(_SYSTEMD, found.get("", ""))
