@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +30,7 @@ from tests.daemon.flows import node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from dorad.launch.model import Command
     from dorad.logs.record import LogRecord
