@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.daemon.broker.edges import DAEMON, EdgeCounters, is_guest
-from dorad.daemon.broker.mailbox import Vitals
 
 if TYPE_CHECKING:
     from dorad.daemon.broker.desk import Desk
-    from dorad.daemon.broker.mailbox import Lateness
+    from dorad.daemon.broker.mailbox import Lateness, Vitals
     from dorad.shm.ring import Counters
 
 
@@ -19,11 +18,12 @@ class Seeing:
     _desk: Desk
 
     def vitals(self, node_id: str) -> Vitals:
-        """Return a node's signs of life; none before the dataflow's mailboxes are, or after."""
-        box = self._desk.boxes.get(node_id)
-        if box is None:
-            return Vitals(connected=False, asleep=False, pulse=0, unread=False, queued=0)
-        return box.vitals(connected=node_id in self._desk.connections)
+        """Return a node's signs of life.
+
+        Raises:
+            KeyError: there is no such node, or the dataflow has no mailboxes yet or any more.
+        """
+        return self._desk.boxes[node_id].vitals(connected=node_id in self._desk.connections)
 
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""

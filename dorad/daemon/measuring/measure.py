@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dorad.daemon.measuring.network import NetworkWatch
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
+    from dorad.daemon.run import DataflowRun
     from dorad.dataflow.model import Node
 
 EVERY_S = 1.0
@@ -149,7 +150,7 @@ class Measure:
             restarts=view.restarts,
             metrics=self._metrics.get((record.uuid, node.id), _IDLE),
             broken_inputs=list(view.broken_inputs),
-            pending=record.run.broker.vitals(node.id).queued,
+            pending=_pending(record.run, node.id),
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,
@@ -181,3 +182,12 @@ class Measure:
             edges=edges,
             interfaces=self._interfaces,
         )
+
+
+def _pending(run: DataflowRun, node_id: str) -> int:
+    """Return how many messages wait for a node; none while the dataflow has no mailboxes."""
+    try:
+        return run.broker.vitals(node_id).queued
+    except KeyError:
+        _log.debug("node %s has no mailbox: its dataflow begins or ends", node_id)
+        return 0
