@@ -58,15 +58,25 @@ import os
 import re
 import socket
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dorad.node.payload import pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 VERSION = 3
 MAX_PACKET = 1 << 16
 MAX_LARGE = 1 << 26
 """Bytes of a packet whose content travels in a file, at most."""
 MAX_DESCRIPTORS = 5
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 class ProtocolError(Exception):
@@ -80,6 +90,8 @@ class Packet:
     kind: str
     fields: dict[str, Any]
     descriptors: list[int] = field(default_factory=list)
+    closes: Callable[[Sequence[int]], None] = close_all
+    """Closes descriptors that are not wanted."""
 
     def text(self, key: str) -> str:
         """Return a string field, or raise `ProtocolError`."""
@@ -108,10 +120,9 @@ class Packet:
 
     def close(self) -> None:
         """Close the descriptors nobody took."""
-        for descriptor in self.descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        self.descriptors = []
+        taken, self.descriptors = self.descriptors, []
+        if taken:
+            self.closes(taken)
 
 
 def encode(kind: str, fields: dict[str, Any]) -> bytes:
@@ -160,22 +171,31 @@ def send_any(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[i
         os.close(content)
 
 
-def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
+def receive(
+    sock: socket.socket,
+    flags: int = 0,
+    *,
+    closes: Callable[[Sequence[int]], None] = close_all,
+    room: int = MAX_DESCRIPTORS,
+) -> Packet | None:
     """Receive one packet, or None at the end of the connection.
+
+    Its descriptors, if they are not wanted, are closed by `closes`. The kernel itself closes those
+    beyond `room`.
 
     Raises:
         ProtocolError: it is no packet.
         BlockingIOError: there is none yet, and the socket or `flags` say not to wait.
     """
-    room = socket.CMSG_LEN(MAX_DESCRIPTORS * array.array("i").itemsize)
+    bytes_for_descriptors = socket.CMSG_LEN(room * array.array("i").itemsize)
     data, ancillary, received, _ = sock.recvmsg(
-        MAX_PACKET + 1, room, flags | socket.MSG_CMSG_CLOEXEC
+        MAX_PACKET + 1, bytes_for_descriptors, flags | socket.MSG_CMSG_CLOEXEC
     )
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    packet = Packet("", {}, list(fds))
+    packet = Packet("", {}, list(fds), closes)
     if not data:
         packet.close()
         return None

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.peer import peer_of, pidfd_of
+from dorad.daemon.broker.foreign import close_apart, close_foreign
 from dorad.launch.stat import start_time
 from dorad.node import protocol
 from dorad.node.protocol import Packet, ProtocolError
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 MAX_BACKLOG = 512
 """Packets that may wait for a node that does not read, beyond what its socket holds (about 300)."""
+
+HUNG_UP = "hung up"
+"""Why a connection ends that its node has ended."""
+
+SCM_MAX_FD = 253
+"""Descriptors that may come with a packet; all are received, since even the kernel may wait as it
+closes one."""
 
 TURN = 64
 """Packets that one node may say before the others are listened to again."""
@@ -115,19 +123,22 @@ class Connection:
         """
         while True:
             try:
-                packet = protocol.receive(self._sock)
+                packet = self._receive()
             except BlockingIOError:
                 return True
             except (OSError, ProtocolError) as error:
                 self._loop.call_soon(self.refuse, str(error))
                 return False
             if packet is None:
-                self._loop.call_soon(self.close, "hung up")
+                self._loop.call_soon(self.close, HUNG_UP)
                 return False
             if packet.kind in kinds:
                 packet.close()
             else:
                 self._loop.call_soon(self._hear, packet)
+
+    def _receive(self) -> Packet | None:
+        return protocol.receive(self._sock, closes=close_foreign, room=SCM_MAX_FD)
 
     def _hear(self, packet: Packet) -> None:
         try:
@@ -149,9 +160,9 @@ class Connection:
             if self.closed:
                 return
             try:
-                packet = protocol.receive(self._sock)
+                packet = self._receive()
                 if packet is None:
-                    self.close("hung up")
+                    self.close(HUNG_UP)
                     return
                 self._hear(packet)
             except BlockingIOError:
@@ -235,7 +246,11 @@ class Connection:
             self._rest.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
+        if reason == HUNG_UP:
+            self._sock.close()
+        else:
+            # The node may have sent something that was not read, and descriptors with it.
+            close_apart(self._sock.detach())
         for _, _, fds in self._backlog:
             _close_all(fds)
         self._backlog.clear()

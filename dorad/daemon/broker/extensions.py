@@ -7,6 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from dorad.daemon.broker.foreign import close_foreign
 from dorad.node.exttable import MAX_VALUE, ExtensionTable, TableError
 from dorad.node.payload import pack, seal, unpack
 from dorad.node.protocol import ProtocolError
@@ -116,4 +117,4 @@ def _content(packet: Packet) -> bytes:
     except ValueError as error:
         raise ProtocolError(f"packet {packet.kind!r}: {error}") from error
     finally:
-        os.close(descriptor)
+        close_foreign([descriptor])

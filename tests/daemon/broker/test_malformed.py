@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +155,43 @@ async def test_no_packet_raises_in_the_daemon_or_keeps_it_from_its_work(
     assert faults == []
     assert [record.getMessage() for record in caplog.records] == []
     assert neighbour.worst < LATE_S
+
+
+async def test_a_descriptor_that_takes_a_minute_to_close_keeps_nobody_waiting() -> None:
+    """A TCP socket that lingers for unsent data; a file system of a process can do the same."""
+    neighbour = Neighbour()
+    async with stage() as on, pair(on):
+        task = asyncio.create_task(neighbour.run())
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            for kind in ("note", "ext_store", "no such kind"):
+                slow = socket.create_connection(server.getsockname())
+                there, _ = server.accept()
+                slow.setblocking(False)
+                fill(slow)
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+                with on.client() as client:
+                    await client.attach("c")
+                    fields = {"text": "x", "namespace": "n", "key": "k"}
+                    data = json.dumps({"t": kind, **fields}).encode()
+                    client.send(data, [slow.fileno()])
+                    client.send(data, [slow.fileno()])
+                    os.close(slow.detach())
+                    await asyncio.sleep(0.1)
+                await on.goes_on()
+                # The other end resets the connection, so that the threads end.
+                there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                there.close()
+        task.cancel()
+    assert neighbour.worst < LATE_S
+
+
+def fill(sock: socket.socket) -> None:
+    """Send what nobody reads until nothing more fits."""
+    try:
+        while sock.send(bytes(1 << 20)):
+            pass
+    except BlockingIOError:
+        return
 
 
 async def test_half_a_character_in_a_note_reaches_nothing_that_is_stored() -> None:
