@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
+from dorad.control.peer import may_command
 from dorad.daemon.autostart import due, first_since_boot, forgettable
 from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dorad.control.messages import Start
+    from dorad.control.peer import Peer
     from dorad.daemon.places import Places
     from dorad.daemon.state import State
     from dorad.dataflow.model import Dataflow, Node
@@ -74,6 +76,8 @@ class Registry:
         """Node processes that were found running."""
         self.node_settings = NodeSettings(user="")
         """Who nodes run as."""
+        self.group: int | None = None
+        """Whose members may command the daemon."""
         self._state = state
         self._host = host
         self._places = places
@@ -281,6 +285,7 @@ class Registry:
                 journal=Journal() if self._journal else None,
                 store=self._host,
                 admits=self._admits if self._host.units else None,
+                may_use=self._may_use,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 hot_reload=row.options.hot_reload,
@@ -337,10 +342,21 @@ class Registry:
             self._start_enabled(record)
         self._forget_oldest()
 
-    def _admits(self, uid: int) -> bool:
-        """Whether nodes may run as this user, and so attach."""
+    def _admits(self, peer: Peer) -> bool:
+        """Whether nodes may run as this user, or it may command the daemon."""
+        if may_command(peer, os.getuid(), self.group):
+            return True
         try:
-            return self.node_settings.allows(pwd.getpwuid(uid).pw_name)
+            return self.node_settings.allows(pwd.getpwuid(peer.uid).pw_name)
+        except KeyError:
+            return False
+
+    def _may_use(self, node: Node, peer: Peer) -> bool:
+        """Whether a process may attach as a dynamic node: of its user, or of a commander."""
+        if may_command(peer, os.getuid(), self.group):
+            return True
+        try:
+            return pwd.getpwuid(peer.uid).pw_name == (node.user or self.node_settings.user)
         except KeyError:
             return False
 

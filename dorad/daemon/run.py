@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import signal
 import time
 import uuid
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
+from dorad.daemon.broker.members import MAX_NOTES
 from dorad.daemon.broker.restore import Kept, close_all
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dorad.control.peer import Peer
     from dorad.daemon.rules.exits import Result
     from dorad.daemon.supervisor.noderun import NodeView
     from dorad.daemon.supervisor.ports import EdgeCounters, Happening
@@ -108,7 +112,8 @@ class DataflowRun:
         watch: Sink | None = None,
         store: FdStore | None = None,
         marker: str | None = None,
-        admits: Callable[[int], bool] | None = None,
+        admits: Callable[[Peer], bool] | None = None,
+        may_use: Callable[[Node, Peer], bool] = lambda node, peer: peer.uid in (0, os.getuid()),
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
         params: Mapping[str, dict[str, Any]] | None = None,
@@ -127,7 +132,8 @@ class DataflowRun:
         long as that, and 20 s, is stopped, too. `params` are the values that each node starts with.
         With `hot_reload` nodes and operators take up changes of their Python files.
 
-        For a daemon: `admits` tells which other users' nodes may attach; `store` keeps
+        For a daemon: `admits` tells which other users' processes may connect at all, and `may_use`
+        which processes may attach as a dynamic node; `store` keeps
         descriptors and `marker` marks processes for the next daemon;
         `on_change` is called when `snapshot()` would differ, and `forget` with the pid of an ended
         process after that. `inherited` is what an earlier daemon left, and its snapshot.
@@ -154,6 +160,7 @@ class DataflowRun:
         """Set while changes wait for that."""
         self._forget = forget
         self._admits = admits
+        self._admission = Admission(may_use)
         self.notes: dict[str, list[str]] = {}
         """What the processes of nodes lack of what they were to have, one line each."""
         if inherited is not None:
@@ -374,7 +381,12 @@ class DataflowRun:
 
     async def _start(self, node: Node, node_config: str, restart_count: int) -> NodeProcess:
         self.notes.pop(node.id, None)
-        process = await self._launcher.start(node, node_config, restart_count)
+        process = None
+        self._admission.begin(node.id)
+        try:
+            process = await self._launcher.start(node, node_config, restart_count)
+        finally:
+            self._admission.end(node.id, process)
         self._living[process.pid] = process
         return process
 
@@ -387,7 +399,8 @@ class DataflowRun:
             descriptors = kept.descriptors.pop(log_name(found.tag), ())
             try:
                 node = self.dataflow.node(node_id)
-                process = self._launcher.adopt(node, found.process, found.tag, descriptors)
+                config = self.broker.node_config(node_id)
+                process = self._launcher.adopt(node, found.process, found.tag, descriptors, config)
             except (KeyError, LaunchError) as error:
                 self.log.say("error", node_id, f"its process {found.pid} is ended: {error}")
                 found.process.signal(signal.SIGKILL)
@@ -395,6 +408,7 @@ class DataflowRun:
                 continue
             _log.debug("process %d is taken over as node %s", found.pid, node_id)
             self._living[process.pid] = process
+            self._admission.add(node_id, process)
             other = adopted.get(node_id)
             if other is not None:
                 # It was being replaced, which nobody goes on with.
@@ -421,7 +435,10 @@ class DataflowRun:
         """Tell the user now, and whoever asks for the node later."""
         self.log.say("warn", node_id, text)
         _log.debug("note of node %s: %r", node_id, text)
-        self.notes.setdefault(node_id, []).append(text)
+        notes = self.notes.setdefault(node_id, [])
+        if text not in notes:
+            notes.append(text)
+            del notes[:-MAX_NOTES]
         self._changed()
 
     def _changed(self) -> None:
@@ -455,6 +472,7 @@ class DataflowRun:
             listener,
             store=self._store,
             admits=self._admits,
+            admission=self._admission,
         )
         self.broker.on_note = self._note
         return self.broker

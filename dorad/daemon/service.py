@@ -127,6 +127,7 @@ class Service:
             if logs.note is not None:
                 self._notice(logs.note)
             registry = Registry(state, host, self._places, self._notice, journal=logs.journal)
+            registry.group = group
             stack.push_async_callback(registry.close)
             self._apply(settings, registry, host)
             self._listen_to_signals(registry, host, notices)
@@ -163,7 +164,7 @@ class Service:
         network = NetworkWatch(registry.happenings.network_changed)
         knowing = asyncio.create_task(network.run(), name="network")
         stack.callback(knowing.cancel)
-        measure = Measure(registry, network)
+        measure = Measure(registry, network, self._notice)
         measuring = asyncio.create_task(measure.run(), name="measuring")
         stack.callback(measuring.cancel)
         server = ControlServer(handlers(self, registry, measure), version=__version__)

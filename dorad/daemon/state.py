@@ -260,7 +260,7 @@ class State:
         """Store a dataflow, or all that is new of it. Raises StateError."""
         fields = msgspec.structs.asdict(row)
         for column in _JSON_COLUMNS:
-            fields[column] = msgspec.json.encode(fields[column]).decode()
+            fields[column] = _json(fields[column])
         updates = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
         self._run(
             f"INSERT INTO dataflow ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - constants
@@ -271,7 +271,7 @@ class State:
 
     def put_snapshot(self, uuid: str, snapshot: Mapping[str, Any]) -> None:
         """Store how far a dataflow is. Raises StateError."""
-        text = msgspec.json.encode(snapshot).decode()
+        text = _json(snapshot)
         self._run("UPDATE dataflow SET snapshot = ? WHERE uuid = ?", (text, uuid))
 
     def forget(self, uuids: Iterable[str]) -> None:
@@ -295,7 +295,7 @@ class State:
         self._run(
             "INSERT INTO param VALUES (?, ?, ?, ?) "
             "ON CONFLICT (dataflow, node, key) DO UPDATE SET value = excluded.value",
-            (uuid, node, key, msgspec.json.encode(value).decode()),
+            (uuid, node, key, _json(value)),
         )
 
     def delete_param(self, uuid: str, node: str, key: str) -> None:
@@ -308,9 +308,17 @@ class State:
         try:
             with self._database:
                 found: list[tuple[Any, ...]] = self._database.execute(sql, values).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeError, OverflowError) as error:
             raise StateError(f"{self.path}: {error}") from error
         return found
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON. Raises StateError if it cannot be spelt so."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError, RecursionError) as error:
+        raise StateError(f"what is to be stored is no JSON: {error}") from error
 
 
 def _to_disk(log: Path) -> int:

@@ -30,7 +30,7 @@ def children(pid: int) -> list[int]:
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
         return _children_by_psutil(pid)
     found: list[int] = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             # A thread that has just ended has handed its children to another one.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):

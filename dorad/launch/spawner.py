@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Process:
         """Why it does not run as the command's schedule asks, as errno; 0: it does."""
         self.unit: str | None = None
         """systemd's unit of it, if it has one."""
+        self.control_group: str | None = None
+        """The unit's control group, in which all that it starts stays."""
+        self.uid = os.getuid()
+        """The user it runs as."""
         self.left_out: tuple[str, ...] = ()
         """Keys of the node that only systemd could have seen to."""
         self._send_signal = signal

@@ -42,8 +42,10 @@ class Extended:
 
         Raises:
             RuntimeError: another node has stored this key, 8192 entries are there already, the
-                value has more than 64 MiB, or the daemon is gone.
+                value has more than 64 MiB, this node would store more than 128 MiB (all nodes
+                together: 256 MiB), a name has more than 1024 characters, or the daemon is gone.
             TypeError: the value is not `bytes`, or a name no `str`.
+            ValueError: a name is not valid Unicode.
         """
         if not isinstance(value, bytes):
             raise TypeError(f"the value must be bytes, got {type(value).__name__}")
@@ -88,6 +90,7 @@ def _check(*names: str) -> None:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"a namespace or key must be str, got {type(name).__name__}")
+        name.encode()  # a UnicodeEncodeError is a ValueError
 
 
 class OwnTable:
@@ -96,7 +99,7 @@ class OwnTable:
     _NODE = "node"
 
     def __init__(self) -> None:
-        self._table = ExtensionTable()
+        self._table: ExtensionTable[bytes] = ExtensionTable()
 
     def store(self, namespace: str, key: str, value: bytes) -> None:
         """Keep a value."""

@@ -7,7 +7,11 @@ dataflow, a node without a dataflow keeps its own.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sized
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+_Value = TypeVar("_Value", bound=Sized)
 
 MAX_ENTRIES = 8192
 """Values that a table holds."""
@@ -15,8 +19,20 @@ MAX_ENTRIES = 8192
 MAX_VALUE = 1 << 26
 """The size of a value, at most, in bytes."""
 
+MAX_NODE_BYTES = 1 << 27
+"""Bytes of all values and names that one node stores, at most."""
+
+MAX_BYTES = 1 << 28
+"""Bytes of all values and names in a table, at most."""
+
+MAX_NAME = 1024
+"""Characters of a namespace or a key, at most."""
+
 MAX_NOTICES = 4096
 """Keys that wait to be drained by a node, for each namespace; older ones are forgotten."""
+
+MAX_NODE_NOTICES = 4 * MAX_NOTICES
+"""Keys that wait to be drained by a node, in all namespaces."""
 
 
 class TableError(Exception):
@@ -24,44 +40,89 @@ class TableError(Exception):
 
 
 @dataclass(slots=True)
-class _Entry:
+class _Entry(Generic[_Value]):
     owner: str
-    value: bytes
+    value: _Value
+    size: int
     touched: set[str] = field(default_factory=set)
 
 
-class ExtensionTable:
+class _Notices:
+    """What waits to be drained by one node, by namespace."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, deque[str]] = {}
+        self._count = 0
+
+    def add(self, namespace: str, key: str) -> None:
+        """Add a key; if there are too many, forget the oldest of the oldest namespace."""
+        if self._count == MAX_NODE_NOTICES:
+            oldest = next(iter(self._keys))
+            self._keys[oldest].popleft()
+            self._count -= 1
+            if not self._keys[oldest]:
+                del self._keys[oldest]
+        keys = self._keys.setdefault(namespace, deque())
+        keys.append(key)
+        if len(keys) > MAX_NOTICES:
+            keys.popleft()
+        else:
+            self._count += 1
+
+    def take(self, namespace: str) -> list[str]:
+        """Take out the keys of a namespace, the oldest first."""
+        keys = list(self._keys.pop(namespace, ()))
+        self._count -= len(keys)
+        return keys
+
+
+class ExtensionTable(Generic[_Value]):
     """The values of one dataflow."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, str], _Entry] = {}
-        self._notices: dict[tuple[str, str], deque[str]] = {}
+        self._entries: dict[tuple[str, str], _Entry[_Value]] = {}
+        self._notices: dict[str, _Notices] = {}
+        self._used: dict[str, int] = {}
+        """Bytes of each node that has stored something."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def store(self, node: str, namespace: str, key: str, value: bytes) -> None:
+    def store(self, node: str, namespace: str, key: str, value: _Value) -> None:
         """Keep a value for as long as `node` lives; it replaces the node's own older one.
 
         Raises:
-            TableError: the key is another node's, the table is full, or the value is too large.
+            TableError: the key is another node's or too long, the value is too large, or the table
+                or the node's share of it is full.
         """
+        _check_names(namespace, key)
         place = f"extension key {namespace}/{key}"
         if len(value) > MAX_VALUE:
             raise TableError(f"{place}: {len(value)} bytes are more than the {MAX_VALUE} allowed")
         known = self._entries.get((namespace, key))
-        if known is not None:
-            if known.owner != node:
-                raise TableError(f"{place} is owned by node {known.owner!r}; drop it first")
-            known.value = value
-            return
-        if len(self._entries) >= MAX_ENTRIES:
+        if known is not None and known.owner != node:
+            raise TableError(f"{place} is owned by node {known.owner!r}; drop it first")
+        if known is None and len(self._entries) >= MAX_ENTRIES:
             raise TableError(
                 f"{place}: the dataflow's table is full with {MAX_ENTRIES} entries; drop some first"
             )
-        self._entries[namespace, key] = _Entry(node, value, {node})
+        size = len(value) + len(namespace.encode()) + len(key.encode())
+        more = size - (0 if known is None else known.size)
+        used = self._used.get(node, 0) + more
+        if used > MAX_NODE_BYTES:
+            raise TableError(
+                f"{place}: node {node!r} would store {used} bytes, which are more than the "
+                f"{MAX_NODE_BYTES} allowed; drop some first"
+            )
+        if sum(self._used.values()) + more > MAX_BYTES:
+            raise TableError(
+                f"{place}: the dataflow's table is full with {MAX_BYTES} bytes; drop some first"
+            )
+        self._used[node] = used
+        touched = {node} if known is None else known.touched
+        self._entries[namespace, key] = _Entry(node, value, size, touched)
 
-    def load(self, node: str, namespace: str, key: str, *, remove: bool = False) -> bytes | None:
+    def load(self, node: str, namespace: str, key: str, *, remove: bool = False) -> _Value | None:
         """Return a value, None if there is none, and with `remove` drop it."""
         entry = self._entries.get((namespace, key))
         if entry is None:
@@ -75,13 +136,14 @@ class ExtensionTable:
         """Forget a value, whosever it is; it need not be there."""
         entry = self._entries.pop((namespace, key), None)
         if entry is not None:
+            self._used[entry.owner] -= entry.size
             for node in entry.touched:
-                notices = self._notices.setdefault((node, namespace), deque(maxlen=MAX_NOTICES))
-                notices.append(key)
+                self._notices.setdefault(node, _Notices()).add(namespace, key)
 
     def drain(self, node: str, namespace: str) -> list[str]:
         """Return which keys that the node stored or read were dropped since it asked last."""
-        return list(self._notices.pop((node, namespace), ()))
+        notices = self._notices.get(node)
+        return [] if notices is None else notices.take(namespace)
 
     def leave(self, node: str) -> None:
         """Forget a node that has ended: its values, and what it has not drained."""
@@ -90,5 +152,14 @@ class ExtensionTable:
             self.drop(namespace, key)
         for entry in self._entries.values():
             entry.touched.discard(node)
-        for place in [place for place in self._notices if place[0] == node]:
-            del self._notices[place]
+        self._notices.pop(node, None)
+        self._used.pop(node, None)
+
+
+def _check_names(*names: str) -> None:
+    for name in names:
+        if len(name) > MAX_NAME:
+            raise TableError(
+                f"a namespace or key of an extension has {len(name)} characters, which are more "
+                f"than the {MAX_NAME} allowed"
+            )

@@ -1,6 +1,8 @@
 """What a node and its daemon say to each other over their Unix socket.
 
-One packet is one JSON object with a key `t` that names its kind; descriptors travel beside it.
+One packet is one JSON object with a key `t` that names its kind; descriptors travel beside it. What
+the daemon sends may be too large for one packet: then the object lies in an anonymous file, whose
+descriptor comes last, and the packet says `{"t": kind, "large": true}`.
 
     node -> daemon   hello {node, dynamic, pid, version}     first of all
                      ready {}                                can receive; waits at the barrier
@@ -54,13 +56,28 @@ import array
 import contextlib
 import json
 import os
+import re
 import socket
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-VERSION = 2
+from dorad.node.payload import pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+VERSION = 3
 MAX_PACKET = 1 << 16
-MAX_DESCRIPTORS = 4
+MAX_LARGE = 1 << 26
+"""Bytes of a packet whose content travels in a file, at most."""
+MAX_DESCRIPTORS = 5
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 class ProtocolError(Exception):
@@ -74,6 +91,8 @@ class Packet:
     kind: str
     fields: dict[str, Any]
     descriptors: list[int] = field(default_factory=list)
+    closes: Callable[[Sequence[int]], None] = close_all
+    """Closes descriptors that are not wanted."""
 
     def text(self, key: str) -> str:
         """Return a string field, or raise `ProtocolError`."""
@@ -89,6 +108,10 @@ class Packet:
             raise ProtocolError(f"packet {self.kind!r} has no number {key!r}")
         return value
 
+    def question(self) -> int | None:
+        """Return the number that the answer repeats, None without one; or raise `ProtocolError`."""
+        return None if self.fields.get("ask") is None else self.number("ask")
+
     def take(self, count: int) -> list[int]:
         """Hand out exactly `count` descriptors, or raise `ProtocolError`."""
         if len(self.descriptors) != count:
@@ -98,10 +121,9 @@ class Packet:
 
     def close(self) -> None:
         """Close the descriptors nobody took."""
-        for descriptor in self.descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        self.descriptors = []
+        taken, self.descriptors = self.descriptors, []
+        if taken:
+            self.closes(taken)
 
 
 def encode(kind: str, fields: dict[str, Any]) -> bytes:
@@ -110,10 +132,14 @@ def encode(kind: str, fields: dict[str, Any]) -> bytes:
     Raises:
         ProtocolError: it is larger than a packet may be.
     """
-    data = json.dumps({"t": kind, **fields}, separators=(",", ":")).encode()
+    data = _dump(kind, fields)
     if len(data) > MAX_PACKET:
         raise ProtocolError(f"packet {kind!r} would be {len(data)} bytes long")
     return data
+
+
+def _dump(kind: str, fields: dict[str, Any]) -> bytes:
+    return json.dumps({"t": kind, **fields}, separators=(",", ":")).encode()
 
 
 def send(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int]) -> None:
@@ -126,22 +152,51 @@ def send(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int])
     socket.send_fds(sock, [encode(kind, fields)], fds, socket.MSG_NOSIGNAL)
 
 
-def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
+def send_any(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int]) -> None:
+    """Send a node one packet with descriptors, however large it is.
+
+    Raises:
+        OSError: the node is gone or, for a non-blocking socket, does not read.
+        ProtocolError: the packet is larger than `MAX_LARGE`.
+    """
+    data = _dump(kind, fields)
+    if len(data) <= MAX_PACKET:
+        socket.send_fds(sock, [data], fds, socket.MSG_NOSIGNAL)
+        return
+    if len(data) > MAX_LARGE:
+        raise ProtocolError(f"packet {kind!r} would be {len(data)} bytes long")
+    content = pack(data)
+    try:
+        send(sock, kind, {"large": True}, [*fds, content])
+    finally:
+        os.close(content)
+
+
+def receive(
+    sock: socket.socket,
+    flags: int = 0,
+    *,
+    closes: Callable[[Sequence[int]], None] = close_all,
+    room: int = MAX_DESCRIPTORS,
+) -> Packet | None:
     """Receive one packet, or None at the end of the connection.
+
+    Its descriptors, if they are not wanted, are closed by `closes`. The kernel itself closes those
+    beyond `room`.
 
     Raises:
         ProtocolError: it is no packet.
         BlockingIOError: there is none yet, and the socket or `flags` say not to wait.
     """
-    room = socket.CMSG_LEN(MAX_DESCRIPTORS * array.array("i").itemsize)
+    bytes_for_descriptors = socket.CMSG_LEN(room * array.array("i").itemsize)
     data, ancillary, received, _ = sock.recvmsg(
-        MAX_PACKET + 1, room, flags | socket.MSG_CMSG_CLOEXEC
+        MAX_PACKET + 1, bytes_for_descriptors, flags | socket.MSG_CMSG_CLOEXEC
     )
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    packet = Packet("", {}, list(fds))
+    packet = Packet("", {}, list(fds), closes)
     if not data:
         packet.close()
         return None
@@ -153,15 +208,52 @@ def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
                 "descriptors were lost on their way: too many beside one packet, or this process "
                 "has too many files open (see `ulimit -n`)"
             )
-        try:
-            content = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise ProtocolError(f"a packet is no JSON: {error}") from error
-        if not isinstance(content, dict) or not isinstance(content.get("t"), str):
-            raise ProtocolError("a packet is no JSON object with a kind")
+        packet.kind, packet.fields = _load(data)
     except ProtocolError:
         packet.close()
         raise
-    packet.kind = content.pop("t")
-    packet.fields = content
     return packet
+
+
+def receive_any(sock: socket.socket, flags: int = 0) -> Packet | None:
+    """Receive one packet from the daemon as `receive` does, however large it is.
+
+    Raises:
+        OSError: what is too large for a packet cannot be read.
+    """
+    packet = receive(sock, flags)
+    if packet is None or packet.fields.get("large") is not True:
+        return packet
+    try:
+        if not packet.descriptors:
+            raise ProtocolError(f"packet {packet.kind!r} came without its content")
+        content = packet.descriptors.pop()
+        try:
+            packet.kind, packet.fields = _load(unpack(content, MAX_LARGE))
+        except ValueError as error:
+            raise ProtocolError(f"packet {packet.kind!r}: {error}") from error
+        finally:
+            os.close(content)
+    except BaseException:
+        packet.close()
+        raise
+    return packet
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _load(data: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the kind and the fields of a packet, or raise `ProtocolError`."""
+    try:
+        # Not left to `json`, which takes bytes that are no UTF-8.
+        text = data.decode()
+        content = json.loads(text)
+        if _SURROGATE.search(text):
+            # JSON can spell half a character, which nothing could write again.
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a packet is no JSON: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("t"), str):
+        raise ProtocolError("a packet is no JSON object with a kind")
+    return content.pop("t"), content

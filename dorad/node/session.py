@@ -187,7 +187,7 @@ class Session:
     def _receive(self, flags: int = 0) -> protocol.Packet | None:
         """Return the next packet, or None when the daemon is gone."""
         try:
-            return protocol.receive(self._socket, flags)
+            return protocol.receive_any(self._socket, flags)
         except ConnectionResetError:
             # It hung up before it had read all that this node said.
             return None

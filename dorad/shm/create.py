@@ -11,7 +11,9 @@ There are three kinds, and what each process can do with them follows from the k
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ _FOLDER = "/dev/shm"
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _LARGE = 1 << 26
 """Bytes from which on a mailbox is compared with the memory that is available."""
+_log = logging.getLogger(__name__)
 
 
 class ShmFullError(OSError):
@@ -172,8 +175,19 @@ def _available() -> int:
 
 
 def sweep() -> None:
-    """Unlink segments of daemons that died between making and unlinking one."""
-    for path in Path(_FOLDER).glob(f"{PREFIX}*-*"):
+    """Unlink segments of this user's daemons that died between making and unlinking one.
+
+    Anybody may put files into /dev/shm: those of others, and what is no segment, are passed over.
+    """
+    for path in Path("/dev/shm").glob(f"{PREFIX}*-*"):
         pid = path.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
-            path.unlink(missing_ok=True)
+        if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
+            continue
+        try:
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
+                path.unlink()
+            else:
+                _log.debug("passing over %s, which is not ours", path)
+        except OSError as error:
+            _log.debug("%s stays: %s", path, error)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import pwd
 import stat
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 53291
 """Stands in a socket's name for the port dora's daemon listens on; several daemons may share it."""
@@ -51,6 +55,9 @@ def instance() -> str | None:
     return None if int(text) == COORDINATOR_PORT else str(int(text))
 
 
+SHARED = "/tmp"
+"""Where everybody may make directories."""
+
 LONGEST_DIR = 80
 """Bytes a directory's path may have so that a socket's whole path fits into its 107."""
 
@@ -59,21 +66,56 @@ def runtime_dir() -> Path:
     """Return the private directory of this user's sockets, made if missing.
 
     It is `$XDG_RUNTIME_DIR/dora`; or `/tmp/dora-<uid>` where that variable is not set or names
-    nothing usable, as after `su` or in a container.
+    nothing usable, as after `su` or in a container; or `~/.local/state/dora/run` where somebody
+    else has taken that name in a directory that all may write to.
 
     Raises:
-        PermissionError: the directory belongs to somebody else or is open to others.
+        PermissionError: none of them can be had.
     """
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     usable = base and os.access(base, os.W_OK | os.X_OK) and len(os.fsencode(base)) < LONGEST_DIR
-    path = Path(base, "dora") if usable else Path(f"/tmp/dora-{os.getuid()}")
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(
-            f"{path} must be a directory of user {os.getuid()} with mode 0700; remove it and retry"
-        )
-    return path
+    path = Path(base, "dora") if usable else Path(SHARED, f"dora-{os.getuid()}")
+    spare = _spare_dir() if path.parent.stat().st_mode & stat.S_IWOTH else None
+    # What was taken once may be free now; a daemon that runs is then still in the spare one.
+    if (spare is None or not _is_private(spare) or _is_private(path)) and _make_private(path):
+        return path
+    if spare is not None and _make_private(spare):
+        _log.debug("%s is not ours; using %s", path, spare)
+        return spare
+    raise PermissionError(
+        f"{path} must be a directory of user {os.getuid()} with mode 0700; remove it and retry"
+    )
+
+
+def _spare_dir() -> Path | None:
+    """Return the directory in the user's home; None if there is no home or the path is too long."""
+    try:
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+        if home.stat().st_uid != os.getuid():
+            return None
+    except (KeyError, OSError):
+        return None
+    path = home / ".local" / "state" / "dora" / "run"
+    return path if len(os.fsencode(path)) < LONGEST_DIR else None
+
+
+def _make_private(path: Path) -> bool:
+    """Make a directory if it is missing; tell whether it is this user's, and nobody else's."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        _log.debug("cannot make %s: %s", path, error)
+        return False
+    return _is_private(path)
+
+
+def _is_private(path: Path) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    own = found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and own
 
 
 def socket_path(pid: int, port: int) -> Path:

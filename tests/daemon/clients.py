@@ -178,6 +178,19 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def peek(self) -> bytes:
+        """Return what comes next and leave it; empty at the end. BlockingIOError: nothing yet."""
+        return self._socket.recv(1 << 17, socket.MSG_PEEK)
+
+    def receive_descriptors(self) -> list[int]:
+        """Return the descriptors of the next packet, the caller's. BlockingIOError: none yet."""
+        _, fds, _, _ = socket.recv_fds(self._socket, 1 << 17, 8)
+        return fds
+
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send one packet as it is."""
         socket.send_fds(self._socket, [data], list(fds))

@@ -280,3 +280,21 @@ def test_what_the_disk_holds_is_in_the_spare_state_too(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"state\.db"):
         State(tmp_path / "missing" / "state.db", never)
+
+
+def test_what_cannot_be_stored_is_an_error_of_the_state_and_no_other(tmp_path: Path) -> None:
+    """Whoever writes to the state is prepared for this one."""
+    state = State(tmp_path / "state.db", never)
+    state.put(row())
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for bad in ({"x": "\ud800"}, {"x": deep}, {"x": object()}):
+        with pytest.raises(StateError):
+            state.put_snapshot("u1", bad)
+    with pytest.raises(StateError):
+        state.put(row(name="\ud800"))
+    with pytest.raises(StateError):
+        state.add_restart("u1", "a", 1.0, "\ud800")
+    assert state.rows() == [row()]
+    state.close()

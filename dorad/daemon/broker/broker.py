@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.broker import latches, restore
+from dorad.daemon.broker.admission import OwnUser
 from dorad.daemon.broker.desk import Desk
 from dorad.daemon.broker.edges import EdgeTable, is_guest
 from dorad.daemon.broker.emitter import Emitter
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from dorad.control.peer import Peer
+    from dorad.daemon.broker.admission import Admission
     from dorad.daemon.broker.guests import Targets
     from dorad.daemon.broker.members import BrokerListener
     from dorad.daemon.broker.restore import Kept
@@ -53,12 +56,14 @@ class Broker(Telling, Seeing):
         listener: BrokerListener,
         *,
         store: FdStore | None = None,
-        admits: Callable[[int], bool] | None = None,
+        admits: Callable[[Peer], bool] | None = None,
+        admission: Admission | None = None,
         hello_deadline: float = HELLO_DEADLINE_S,
     ) -> None:
         """Make a broker that has not made anything yet; `store` keeps what is to outlive it.
 
-        `admits` is as `Lobby`'s.
+        `admits` is as `Lobby`'s; `admission` tells which process may be which node. Without one,
+        any process of the same user may be any node.
         """
         self.on_change: Callable[[], None] = lambda: None
         """Called when `snapshot` would return something else than before."""
@@ -82,8 +87,11 @@ class Broker(Telling, Seeing):
             self._topology,
             self._changed,
             lambda node_id, text: self.on_note(node_id, text),
+            OwnUser() if admission is None else admission,
         )
         members = self._members
+        if admission is not None:
+            admission.on_started = members.started
         self._lobby = Lobby(
             socket_path, hello_deadline, members.hello, members.heard, members.ended, admits
         )

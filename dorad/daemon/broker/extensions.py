@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from dorad.daemon.broker.foreign import close_foreign
 from dorad.node.exttable import MAX_VALUE, ExtensionTable, TableError
 from dorad.node.payload import pack, unpack
 from dorad.node.protocol import ProtocolError
@@ -15,7 +17,39 @@ if TYPE_CHECKING:
 
     from dorad.node.protocol import Packet
 
+_log = logging.getLogger(__name__)
+
 KINDS = frozenset({"ext_store", "ext_load", "ext_drop", "ext_drain"})
+
+
+LARGE = 1 << 18
+"""Bytes from which on a value is kept in a file that all answers share: a node that asks for it
+again and again and reads no answer must not use up the memory."""
+
+
+class _Value:
+    """What is stored; the file ends with the last reference."""
+
+    __slots__ = ("_bytes", "_descriptor")
+
+    def __init__(self, content: bytes) -> None:
+        """Raises OSError: there is no memory, or no descriptor, left."""
+        self._bytes = content
+        self._descriptor = -1
+        if len(content) >= LARGE:
+            self._descriptor = pack(content)
+            self._bytes = b""
+
+    def __len__(self) -> int:
+        return len(self._bytes) if self._descriptor < 0 else os.fstat(self._descriptor).st_size
+
+    def open(self) -> int:
+        """Return a descriptor of a file with the bytes, the caller's to close. Raises OSError."""
+        return pack(self._bytes) if self._descriptor < 0 else os.dup(self._descriptor)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 class Sender(Protocol):
@@ -32,7 +66,7 @@ class Extensions:
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
-        self._table = ExtensionTable()
+        self._table: ExtensionTable[_Value] = ExtensionTable()
 
     def answer(self, node_id: str, packet: Packet) -> None:
         """Do what the packet of a node asks, and answer it.
@@ -40,11 +74,12 @@ class Extensions:
         Raises:
             ProtocolError: the packet is malformed.
         """
-        ask = packet.fields.get("ask")
+        ask = packet.question()
         try:
             value = self._do(node_id, packet)
-            memory = None if value is None else pack(value)
+            memory = None if value is None else value.open()
         except (TableError, OSError) as error:
+            _log.debug("refuses node %s: %s", node_id, error)
             self._sender.send(node_id, "ext_refused", {"error": str(error), "ask": ask})
             return
         try:
@@ -54,14 +89,14 @@ class Extensions:
             if memory is not None:
                 os.close(memory)
 
-    def _do(self, node_id: str, packet: Packet) -> bytes | None:
+    def _do(self, node_id: str, packet: Packet) -> _Value | None:
         namespace = packet.text("namespace")
         if packet.kind == "ext_drain":
-            return json.dumps(self._table.drain(node_id, namespace)).encode()
+            return _Value(json.dumps(self._table.drain(node_id, namespace)).encode())
         key = packet.text("key")
         match packet.kind:
             case "ext_store":
-                self._table.store(node_id, namespace, key, _value(packet))
+                self._table.store(node_id, namespace, key, _Value(_content(packet)))
             case "ext_load":
                 remove = packet.fields.get("remove") is True
                 return self._table.load(node_id, namespace, key, remove=remove)
@@ -74,11 +109,11 @@ class Extensions:
         self._table.leave(node_id)
 
 
-def _value(packet: Packet) -> bytes:
+def _content(packet: Packet) -> bytes:
     (descriptor,) = packet.take(1)
     try:
         return unpack(descriptor, MAX_VALUE)
     except ValueError as error:
         raise ProtocolError(f"packet {packet.kind!r}: {error}") from error
     finally:
-        os.close(descriptor)
+        close_foreign([descriptor])

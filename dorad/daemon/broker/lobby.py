@@ -9,11 +9,19 @@ import socket
 from typing import TYPE_CHECKING
 
 from dorad.daemon.broker.connection import Connection
+from dorad.launch.membership import lineage
 from dorad.node.protocol import Packet, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from dorad.control.peer import Peer
+
+
+MAX_SILENT = 64
+"""Connections of one user that have not said which node they are. A node says so at once; of more
+than these, the oldest is closed."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +39,9 @@ class Lobby:
         on_hello: Callable[[Connection, Packet], None],
         on_packet: Callable[[Connection, Packet], None],
         on_end: Callable[[Connection], None],
-        admits: Callable[[int], bool] | None = None,
+        admits: Callable[[Peer], bool] | None = None,
     ) -> None:
-        """`admits` tells whether nodes may run as a user id other than ours; None: none may."""
+        """`admits` tells whether a process of another user may be a node; None: none may."""
         self._path = path
         self._deadline = deadline
         self._on_hello = on_hello
@@ -87,15 +95,24 @@ class Lobby:
             return
         sock.setblocking(False)
         connection = Connection(sock, self._heard, self._ended)
-        uid = connection.uid
-        _log.debug("process %d of user %d connects", connection.pid, uid)
-        if uid not in (0, os.getuid()) and not (self._admits and self._admits(uid)):
+        _log.debug("process %d of user %d connects", connection.pid, connection.peer.uid)
+        if not self._may_enter(connection.peer):
             connection.close("another user's process")
             return
+        silent = [each for each in self._strangers if each.peer.uid == connection.peer.uid]
+        if len(silent) >= MAX_SILENT:
+            _log.debug("user %d has %d silent connections", connection.peer.uid, len(silent))
+            silent[0].close("others of its user are waiting")
         loop = asyncio.get_running_loop()
         self._strangers[connection] = loop.call_later(
             self._deadline, connection.close, "said nothing"
         )
+
+    def _may_enter(self, peer: Peer) -> bool:
+        if peer.uid in (0, os.getuid()) or (self._admits is not None and self._admits(peer)):
+            return True
+        # A tap, which runs without the daemon's privileges.
+        return lineage(peer.pid)[1:2] == [os.getpid()]
 
     def _heard(self, connection: Connection, packet: Packet) -> None:
         if connection not in self._strangers:

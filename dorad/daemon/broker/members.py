@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from dorad.daemon.broker.admission import Verdict
 from dorad.daemon.broker.edges import is_guest
 from dorad.daemon.broker.extensions import KINDS, Extensions
 from dorad.daemon.broker.handover import Handovers
@@ -14,6 +15,8 @@ from dorad.node.protocol import VERSION, Packet, ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dorad.control.peer import Peer
+    from dorad.daemon.broker.admission import Admission, OwnUser
     from dorad.daemon.broker.connection import Connection
     from dorad.daemon.broker.desk import Desk
     from dorad.daemon.broker.introductions import Introductions
@@ -25,6 +28,11 @@ MAX_NOTE = 1000
 """Characters of what a node wants the user to know."""
 
 _log = logging.getLogger(__name__)
+MAX_NOTES = 100
+"""What one process of a node may want the user to know."""
+
+MAX_DEFERRED = 8
+"""Processes that wait until it is known whether they belong to a node."""
 
 
 class BrokerListener(Protocol):
@@ -58,6 +66,7 @@ class Members:
         topology: Topology,
         changed: Callable[[], None],
         noted: Callable[[str, str], None],
+        admission: Admission | OwnUser,
     ) -> None:
         self._desk = desk
         self._listener = listener
@@ -65,6 +74,11 @@ class Members:
         self._introductions = introductions
         self._changed = changed
         self._noted = noted
+        self._notes: dict[str, int] = {}
+        """How many each node has sent."""
+        self._admission = admission
+        self._deferred: dict[str, dict[Connection, Packet]] = {}
+        """By node: who said hello while a process of the node was being started."""
         self._watch = PidWatch(self._process_ended)
         self._extensions = Extensions(desk)
         self._departed: dict[str, Mailbox] = {}
@@ -79,6 +93,13 @@ class Members:
         """Welcome a process, keep it waiting, or refuse it with the reason."""
         node_id = packet.text("node")
         refusal = self._refusal(node_id, packet)
+        if refusal is None:
+            match self._admission.verdict(self._desk.boxes[node_id].node, connection):
+                case Verdict.UNKNOWN:
+                    self._defer(node_id, connection, packet)
+                    return
+                case Verdict.FOREIGN:
+                    refusal = self._foreign(node_id, connection.peer)
         if refusal is None and node_id in self.handovers:
             if self.handovers.park(node_id, connection):
                 _log.debug("process %d waits for the place of node %s", connection.pid, node_id)
@@ -96,6 +117,30 @@ class Members:
             return
         self._welcome(node_id, connection)
 
+    def _defer(self, node_id: str, connection: Connection, packet: Packet) -> None:
+        """Decide on a hello once the process that is being started for its node is known."""
+        waiting = self._deferred.setdefault(node_id, {})
+        if len(waiting) >= MAX_DEFERRED:
+            connection.refuse(f"{MAX_DEFERRED} processes wait to be node {node_id!r}")
+            return
+        waiting[connection] = packet
+
+    def started(self, node_id: str) -> None:
+        """Decide on those that have said hello while a process of a node was being started."""
+        for connection, packet in self._deferred.pop(node_id, {}).items():
+            try:
+                self.hello(connection, packet)
+            except OSError as error:
+                connection.close(error.strerror or str(error))
+
+    def _foreign(self, node_id: str, peer: Peer) -> str:
+        if self._desk.boxes[node_id].node.is_dynamic:
+            return f"user {peer.uid} may not use this dataflow, so not attach as node {node_id!r}"
+        return (
+            f"process {peer.pid} of user {peer.uid} is not one that the dataflow has started for "
+            f"node {node_id!r}; only `path: dynamic` nodes attach from outside"
+        )
+
     def _refusal(self, node_id: str, packet: Packet) -> str | None:
         if packet.number("version") != VERSION:
             return (
@@ -103,7 +148,7 @@ class Members:
             )
         box = self._desk.boxes.get(node_id)
         if box is None:
-            return f"the running dataflow has no node {node_id!r}"
+            return f"the running dataflow has no node {node_id[:MAX_NOTE]!r}"
         if packet.fields.get("dynamic") is True and not box.node.is_dynamic:
             return f"node {node_id!r} is started by its dataflow; only `path: dynamic` nodes attach"
         return self._desk.poison
@@ -113,6 +158,7 @@ class Members:
             self._watch.add(connection.pid, node_id)
         self.revive_operators(node_id)
         _log.debug("process %d is node %s", connection.pid, node_id)
+        self._notes.pop(node_id, None)
         self._desk.welcome(node_id, connection)
         self._inform(node_id)
         self._changed()
@@ -159,7 +205,7 @@ class Members:
             case "retire":
                 self._samples.retire(node_id, packet.number("segment"))
             case "note":
-                self._noted(node_id, packet.text("text")[:MAX_NOTE])
+                self._note(node_id, packet.text("text"))
             case "ended":
                 self._operator_ended(node_id, packet.text("operator"))
             case "done":
@@ -168,6 +214,12 @@ class Members:
                 self._extensions.answer(node_id, packet)
             case unknown:
                 raise ProtocolError(f"the unknown packet {unknown!r}")
+
+    def _note(self, node_id: str, text: str) -> None:
+        sent = self._notes[node_id] = self._notes.get(node_id, 0) + 1
+        if sent > MAX_NOTES:
+            raise ProtocolError(f"a node may send {MAX_NOTES} notes, and no more")
+        self._noted(node_id, text[:MAX_NOTE])
 
     def _ready(self, node_id: str, connection: Connection) -> None:
         desk = self._desk
@@ -211,6 +263,8 @@ class Members:
         desk = self._desk
         if connection.kept_as is not None:
             desk.store.drop(connection.kept_as)
+        for waiting_too in self._deferred.values():
+            waiting_too.pop(connection, None)
         waiting = self.handovers.parked(connection)
         if waiting is not None:
             self.handovers.unpark(waiting)
@@ -220,6 +274,8 @@ class Members:
             return
         _log.debug("node %s has lost its process %d", node_id, connection.pid)
         del desk.connections[node_id]
+        if connection.violation is not None and not is_guest(node_id):
+            self._noted(node_id, f"its connection was ended: {connection.violation}"[:MAX_NOTE])
         self._changed()
         if node_id in self.handovers:
             # Its mailbox stays as if somebody read it: nothing may be displaced there.

@@ -18,7 +18,11 @@ class Seeing:
     _desk: Desk
 
     def vitals(self, node_id: str) -> Vitals:
-        """Return a node's signs of life."""
+        """Return a node's signs of life.
+
+        Raises:
+            KeyError: there is no such node, or the dataflow has no mailboxes yet or any more.
+        """
         return self._desk.boxes[node_id].vitals(connected=node_id in self._desk.connections)
 
     def activity(self, node_id: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
@@ -15,10 +16,13 @@ from dorad.daemon.measuring.metrics import NodeMeter
 from dorad.daemon.measuring.rates import EdgeHistory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dorad.control.messages import DataflowInfo
     from dorad.daemon.measuring.network import NetworkWatch
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
+    from dorad.daemon.run import DataflowRun
     from dorad.dataflow.model import Node
 
 EVERY_S = 1.0
@@ -28,12 +32,21 @@ _OWN = ("", "")
 
 _IDLE = m.NodeMetrics()
 
+_log = logging.getLogger(__name__)
+
 
 class Measure:
     """The last look, and the history that rates follow from. Belongs to one event loop."""
 
-    def __init__(self, registry: Registry, network: NetworkWatch) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        network: NetworkWatch,
+        notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`notice` is for the operator: told once when measuring begins to fail."""
         self._registry = registry
+        self._notice = notice
         self._network = network
         self._interface_meter = InterfaceMeter()
         self._interfaces: list[m.InterfaceRates] = []
@@ -43,9 +56,17 @@ class Measure:
         self._ticks: dict[str, TickHistory] = {}
 
     async def run(self) -> None:
-        """Look once a second, until cancelled."""
+        """Look once a second, until cancelled; a look that fails is followed by the next one."""
+        failed = False
         while True:
-            await self._look()
+            try:
+                await self._look()
+                failed = False
+            except Exception as error:  # noqa: BLE001 - whatever is wrong now may be right again
+                if not failed:
+                    self._notice(f"nodes cannot be measured: {error!r}; trying again")
+                failed = True
+                _log.debug("a look at what runs failed", exc_info=True)
             await asyncio.sleep(EVERY_S)
 
     async def _look(self) -> None:
@@ -129,7 +150,7 @@ class Measure:
             restarts=view.restarts,
             metrics=self._metrics.get((record.uuid, node.id), _IDLE),
             broken_inputs=list(view.broken_inputs),
-            pending=record.run.broker.vitals(node.id).queued,
+            pending=_pending(record.run, node.id),
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,
@@ -161,3 +182,12 @@ class Measure:
             edges=edges,
             interfaces=self._interfaces,
         )
+
+
+def _pending(run: DataflowRun, node_id: str) -> int:
+    """Return how many messages wait for a node; none while the dataflow has no mailboxes."""
+    try:
+        return run.broker.vitals(node_id).queued
+    except KeyError:
+        _log.debug("node %s has no mailbox: its dataflow begins or ends", node_id)
+        return 0

@@ -140,6 +140,9 @@ class Commands:
                 await shared.broker.begin_handover(name, node, dataflow)
             except OSError as error:
                 raise CommandError("refused", f"node {name} is not replaced: {error}") from error
+            except ValueError as error:
+                # One that an earlier daemon began, and whose processes sort it out themselves.
+                raise CommandError("busy", str(error), "try again when that has ended") from error
             successor = await self._successor(run, node, node.startup_timeout or STARTUP_S)
             if run.successor is successor:
                 await self._climb(run, old, grace)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.model import NodeKind
 from dorad.launch import operators
 from dorad.launch.command import command_for
+from dorad.launch.membership import belongs
 from dorad.launch.model import LaunchError, RefusedError
 from dorad.launch.orphans import VARIABLE
 from dorad.logs import staging
 from dorad.logs.capture import TAIL_LINES, Capture
 from dorad.logs.staging import Staging
+from dorad.node.attach import CONFIG
 from dorad.realtime.refusal import policy_refused, rights
 from dorad.shm.check import check_pipe
 
@@ -55,9 +57,14 @@ class NodeProcess:
         capture: Capture | None,
         tail: Iterable[str] = (),
         on_end: Callable[[], None] = lambda: None,
+        node_config: str = "",
     ) -> None:
-        """`capture` is None when all that it wrote has been read already; `tail` its last lines."""
+        """`capture` is None when all that it wrote has been read already; `tail` its last lines.
+
+        `node_config` is its DORA_NODE_CONFIG.
+        """
         self._process = process
+        self._node_config = node_config
         self._capture = capture
         self._tail = tail
         self._on_end = on_end
@@ -71,6 +78,15 @@ class NodeProcess:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self._process.exit is not None
+
+    @property
+    def uid(self) -> int:
+        """The user it runs as."""
+        return self._process.uid
+
+    def owns(self, pid: int) -> bool:
+        """Tell whether process `pid` is it, or part of what it has started."""
+        return belongs(pid, self._process, (CONFIG, self._node_config))
 
     def signal(self, sig: int) -> None:
         """Send `sig` to the whole process group; nothing happens after its end."""
@@ -159,10 +175,15 @@ class Launcher:
             text = policy_refused(command.schedule, process.refused, limit, nice=nice)
             self._note(node.id, text)
         capture = Capture(out, err, memory, self._log.node(node), unit=process.unit)
-        return self._made(process, capture, tag)
+        return self._made(process, capture, tag, node_config)
 
     def adopt(
-        self, node: Node, process: Process, tag: str, descriptors: Sequence[int]
+        self,
+        node: Node,
+        process: Process,
+        tag: str,
+        descriptors: Sequence[int],
+        node_config: str = "",
     ) -> NodeProcess:
         """Go on with a process that an earlier daemon started, whether or not it has ended.
 
@@ -189,7 +210,7 @@ class Launcher:
         self._tags.add(tag)
         log = self._log.node(node)
         capture = Capture(out, err, staged, log, adopted=True, unit=process.unit)
-        return self._made(process, capture, tag)
+        return self._made(process, capture, tag, node_config)
 
     async def _command(self, node: Node, node_config: str) -> Command:
         downloaded = None
@@ -228,8 +249,8 @@ class Launcher:
             raise RefusedError(f"no memory can be had for its output: {error.strerror}") from error
         return memory
 
-    def _made(self, process: Process, capture: Capture, tag: str) -> NodeProcess:
-        return NodeProcess(process, capture, capture.tail, lambda: self._forget(tag))
+    def _made(self, process: Process, capture: Capture, tag: str, node_config: str) -> NodeProcess:
+        return NodeProcess(process, capture, capture.tail, lambda: self._forget(tag), node_config)
 
     def _forget(self, tag: str) -> None:
         self._tags.discard(tag)

@@ -26,7 +26,7 @@ from dorad.launch.systemd.failed import FailedUnits
 from dorad.launch.systemd.manager import NO_UNIT, Manager
 from dorad.launch.systemd.messages import BusError
 from dorad.launch.systemd.properties import properties, tag_of, usable, without
-from dorad.launch.systemd.unit import Unit
+from dorad.launch.systemd.unit import Unit, user_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -354,6 +354,8 @@ class SystemdHost:
             pid, started, lambda _, number: self._signal(unit, number), skipped, refused
         )
         unit.process.unit = unit.name
+        unit.process.control_group = values.get("ControlGroup", "")
+        unit.process.uid = user_of(values)
         return unit.process
 
     def _signal(self, unit: Unit, number: int) -> None:

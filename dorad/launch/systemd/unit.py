@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dorad.launch.model import Exit
@@ -29,3 +31,16 @@ class Unit:
     start_result: str = ""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a stop job is done."""
+
+
+def user_of(values: dict[str, Any]) -> int:
+    """Return the uid of a unit's processes, from the properties of its service."""
+    user = str(values.get("User", ""))
+    if not user:
+        return os.getuid()
+    if user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:  # removed since it was started
+        return int(values.get("UID", -1))

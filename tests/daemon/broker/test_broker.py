@@ -97,7 +97,7 @@ async def test_what_is_no_request_ends_its_connection() -> None:
                     await client.attach("c")
                     client.send(data)
                     said = {packet["t"] for packet in await client.ended()}
-                    assert said <= {"edges", "segment"}, what
+                    assert said <= {"edges", "segment", "refused"}, what
         await until(lambda: ("disconnected", "a") in on.heard)
         on.broker.released("a")
         assert descriptors() == before

@@ -300,6 +300,23 @@ async def test_a_replacement_is_started_first_and_takes_over_when_the_old_one_ha
     assert stage.processes["a"].signals == [signal.SIGKILL]
 
 
+async def test_a_node_is_not_replaced_while_an_earlier_daemons_handover_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(chain("a"))
+    async with running(stage):
+        stage.connect("a")
+
+        async def taken(node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+            raise ValueError(f"node {node_id!r} is being replaced already")
+
+        monkeypatch.setattr(stage.broker, "begin_handover", taken)
+        with refused("busy", "node 'a' is being replaced already"):
+            await stage.supervisor.replace_node("a", node("a"), stage.dataflow)
+        assert stage.status("a") == "running"
+        stage.supervisor.kill("was killed")
+
+
 async def test_a_replacement_that_ends_early_leaves_the_old_one_where_it_was() -> None:
     stage = Stage(chain("a"))
     async with running(stage):

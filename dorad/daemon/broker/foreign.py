@@ -1,0 +1,104 @@
+"""Closing descriptors that a node has sent, which may be of anything.
+
+Closing one can block for as long as the node likes: a TCP socket lingers, a file system that a
+process makes up (FUSE) is asked first, a serial line drains. So what could block is closed in a
+thread, which a node may keep for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import stat
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_THREADS = 32
+"""Threads that close; hostile nodes may keep some of them, and what comes then waits for others."""
+
+_NULL = os.makedev(1, 3)
+
+_log = logging.getLogger(__name__)
+
+
+class _Closer:
+    """Closes descriptors in threads of its own, which the end of the process does not wait for."""
+
+    def __init__(self) -> None:
+        self._descriptors: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting = 0
+        """Descriptors that are not closed yet."""
+        self._threads = 0
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor soon."""
+        with self._lock:
+            self._waiting += 1
+            more = self._threads < min(self._waiting, MAX_THREADS)
+            self._threads += more
+        self._descriptors.put(descriptor)
+        if more:
+            _log.debug("thread %d closes descriptors of nodes", self._threads)
+            threading.Thread(target=self._work, name="closing", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                descriptor = self._descriptors.get(timeout=1)
+            except queue.Empty:
+                with self._lock:
+                    if self._descriptors.empty():
+                        self._threads -= 1
+                        return
+                continue
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+            with self._lock:
+                self._waiting -= 1
+
+
+_closer = _Closer()
+
+
+def close_foreign(descriptors: Sequence[int]) -> None:
+    """Close descriptors, those that could block in a thread."""
+    for descriptor in descriptors:
+        if _is_harmless(descriptor):
+            os.close(descriptor)
+        else:
+            _closer.close(descriptor)
+
+
+def close_apart(descriptor: int) -> None:
+    """Close a descriptor in a thread."""
+    _closer.close(descriptor)
+
+
+def _is_harmless(descriptor: int) -> bool:
+    """Tell whether nothing is done as a file is closed: a pipe, an eventfd, a file in memory."""
+    found = os.fstat(descriptor)
+    match stat.S_IFMT(found.st_mode):
+        case 0 | stat.S_IFIFO:
+            return True
+        case stat.S_IFCHR:
+            return found.st_rdev == _NULL
+        case stat.S_IFREG:
+            return _is_in_memory(descriptor)
+        case _:
+            return False
+
+
+def _is_in_memory(descriptor: int) -> bool:
+    try:
+        # Only files in memory have seals.
+        fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True

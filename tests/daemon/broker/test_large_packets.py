@@ -1,0 +1,70 @@
+"""A dataflow with many subscribers of very long names: what is told does not fit one packet."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+from dorad.node import protocol
+from dorad.node.session import Session
+from tests.daemon.clients import stage
+from tests.daemon.fakes import until
+from tests.daemon.flows import dataflow, node
+
+LONG = 240
+CONSUMERS = 60
+INPUTS = 10
+
+ONCE = """
+from dora import Node
+node = Node()
+node.send_output("out", b"x")
+"""
+
+
+async def test_600_subscribers_of_very_long_names_all_get_what_is_sent() -> None:
+    names = [f"{number}".rjust(LONG, "n") for number in range(CONSUMERS)]
+    inputs = {f"{number}".rjust(LONG, "i"): "a/out" for number in range(INPUTS)}
+    flow = dataflow(node("a"), *(node(name, **inputs) for name in names))
+    async with stage(flow) as on:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            ONCE,
+            env={**os.environ, "DORA_NODE_CONFIG": on.broker.node_config("a")},
+            stderr=subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        assert (process.returncode, said) == (0, b"")
+        counters = on.broker.counters()
+        assert len(counters) == 600
+        assert {each.sent for each in counters} == {1}
+
+
+async def test_a_large_packet_waits_for_a_node_that_does_not_read_yet() -> None:
+    """More is said than a socket holds, each of it in a file of its own; all of it arrives."""
+    async with stage() as on:
+        session = await asyncio.to_thread(Session, on.path, "c", dynamic=False)
+        for number in range(400):
+            on.broker.node_failed("c", f"{number}", "x" * 70_000, [])
+        await until(lambda: read_all(session) == 400)
+        assert list(session.news.failed) == [f"{number}" for number in range(400)]
+        await asyncio.to_thread(session.done)
+
+
+def read_all(session: Session) -> int:
+    """Take in what has come; return how much that was so far."""
+    session.read_mail()
+    return len(session.news.failed)
+
+
+async def test_what_a_node_sends_stays_bounded() -> None:
+    """Only the daemon's packets may come in a file."""
+    async with stage() as on:
+        with on.client() as client:
+            await client.attach("c")
+            content = os.memfd_create("content")
+            os.write(content, b'{"t":"note","text":"' + b"x" * protocol.MAX_PACKET + b'"}')
+            client.send(b'{"t":"note","large":true}', [content])
+            os.close(content)
+            assert "no text" in (await client.packet_of("refused"))["error"]

@@ -1,0 +1,335 @@
+"""A campaign of malformed packets: whatever a node says, only its own connection suffers."""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dorad.daemon.broker import members
+from dorad.daemon.broker.lobby import MAX_SILENT
+from dorad.node.payload import pack
+from dorad.node.protocol import MAX_PACKET
+from dorad.node.session import Session
+from tests.daemon.clients import Client, pair, stage
+from tests.daemon.fakes import until
+
+SEED = 20240229
+ROUNDS = 1500
+LATE_S = 2.0
+"""No turn of the loop may take so long; a daemon that hangs takes for ever."""
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "hello": ("node", "dynamic", "pid", "version"),
+    "ready": (),
+    "grow": ("size", "ask"),
+    "retire": ("segment",),
+    "note": ("text",),
+    "ended": ("operator",),
+    "done": (),
+    "ext_store": ("namespace", "key", "ask"),
+    "ext_load": ("namespace", "key", "remove", "ask"),
+    "ext_drop": ("namespace", "key", "ask"),
+    "ext_drain": ("namespace", "ask"),
+    "large": ("large",),
+    "no such kind": ("text",),
+    "\ud800": ("text",),
+}
+"""Every kind of packet that a node may send, some that it may not, and what belongs to each."""
+
+DEEP = 5000
+
+TEXTS = [
+    '""', '"c"', '"a"', '"\\ud800"', '"\\udfff\\ud800"', '"\\u0000"', '"\\u001b[2J"', '"../../etc"',
+    '"' + "x" * 50_000 + '"', '"' + "\\ud83d" * 9000 + '"', '"\\ud83d\\ude00"',
+    "null", "true", "false", "0", "-1", "-0.0", "1e999", "-1e999", "NaN", "Infinity", "1.5",
+    str(1 << 63), str(1 << 64), str(-(1 << 63) - 1), "9" * 4000, "9" * 60_000,
+    "[]", "{}", '[["c"]]', '{"c": 1}', "[" * DEEP + "]" * DEEP, '{"a":' * DEEP + "1" + "}" * DEEP,
+    "[" * 900 + '"\\ud800"' + "]" * 900,
+]  # fmt: skip
+"""Hostile values, as JSON spells them; some cannot be spelt otherwise."""
+
+
+def descriptors(chance: random.Random) -> Iterator[int]:
+    """Open some descriptors of any kind, which are the caller's to close."""
+    for _ in range(chance.choice([0, 0, 0, 1, 1, 2, 4, 5, 40])):
+        match chance.randrange(5):
+            case 0:
+                yield os.memfd_create("large")
+            case 1:
+                yield os.open("/dev/zero", os.O_RDONLY)
+            case 2:
+                read, write = os.pipe()
+                os.close(write)
+                yield read
+            case 3:
+                yield os.open("/", os.O_RDONLY)
+            case 4:
+                yield pack(b"value")
+
+
+def packet(chance: random.Random) -> bytes:
+    """Make up a packet."""
+    kind = chance.choice(list(FIELDS))
+    names = [*FIELDS[kind], *chance.sample(["t", "ask", "large", "\ud800", ""], k=1)]
+    pairs = [f'"t":{json.dumps(kind)}'] if chance.random() < 0.95 else []
+    pairs += [
+        f"{json.dumps(name)}:{chance.choice(TEXTS)}" for name in names if chance.random() < 0.9
+    ]
+    data = ("{" + ",".join(pairs) + "}").encode()
+    match chance.randrange(12):
+        case 0:
+            return data[: chance.randrange(len(data))]
+        case 1:
+            return data.replace(b"x", b"\xff", 3)
+        case 2:
+            return data + b" " * (MAX_PACKET + 1 - len(data))
+        case 3:
+            return bytes(chance.randbytes(chance.randrange(1, 200)))
+        case _:
+            return data
+
+
+class Neighbour:
+    """A task that runs again and again, and knows how long it was ever kept waiting."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+
+    async def run(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            self.worst = max(self.worst, time.monotonic() - before)
+
+
+def say(client: Client, data: bytes, fds: list[int]) -> None:
+    """Send a packet to a daemon that may have hung up already."""
+    try:
+        client.send(data[:150_000], fds)
+    except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+        # It was said too much, or something that ended the connection.
+        return
+
+
+async def test_no_packet_raises_in_the_daemon_or_keeps_it_from_its_work(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chance = random.Random(SEED)
+    caplog.set_level(logging.ERROR)
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    neighbour = Neighbour()
+    task = asyncio.create_task(neighbour.run())
+    async with stage() as on, pair(on):
+        noted: list[str] = []
+        on.broker.on_note = lambda _node, text: noted.append(text)
+        for number in range(ROUNDS):
+            with on.client() as client:
+                if number % 4:
+                    await client.attach("c")
+                for _ in range(chance.randrange(1, 6)):
+                    fds = list(descriptors(chance))
+                    data = packet(chance)
+                    say(client, data, fds)
+                    for fd in fds:
+                        os.close(fd)
+                await asyncio.sleep(0)
+            await until(lambda: "c" not in on.broker.snapshot()["attached"])
+            if not number % 100:
+                # What the daemon stores, and what it answers: JSON that is UTF-8.
+                msgspec.json.encode(on.broker.snapshot()).decode()
+                await on.goes_on()
+        json.dumps(noted, ensure_ascii=False).encode()
+        on.broker.stop("c", "MANUAL")
+        task.cancel()
+    assert faults == []
+    assert [record.getMessage() for record in caplog.records] == []
+    assert neighbour.worst < LATE_S
+
+
+async def test_a_descriptor_that_takes_a_minute_to_close_keeps_nobody_waiting() -> None:
+    """A TCP socket that lingers for unsent data; a file system of a process can do the same."""
+    neighbour = Neighbour()
+    async with stage() as on, pair(on):
+        task = asyncio.create_task(neighbour.run())
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            for kind in ("note", "ext_store", "no such kind"):
+                slow = socket.create_connection(server.getsockname())
+                there, _ = server.accept()
+                slow.setblocking(False)
+                fill(slow)
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+                with on.client() as client:
+                    await client.attach("c")
+                    fields = {"text": "x", "namespace": "n", "key": "k"}
+                    data = json.dumps({"t": kind, **fields}).encode()
+                    client.send(data, [slow.fileno()])
+                    client.send(data, [slow.fileno()])
+                    os.close(slow.detach())
+                    await asyncio.sleep(0.1)
+                await on.goes_on()
+                # The other end resets the connection, so that the threads end.
+                there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                there.close()
+        task.cancel()
+    assert neighbour.worst < LATE_S
+
+
+def fill(sock: socket.socket) -> None:
+    """Send what nobody reads until nothing more fits."""
+    try:
+        while sock.send(bytes(1 << 20)):
+            pass
+    except BlockingIOError:
+        return
+
+
+async def test_half_a_character_in_a_note_reaches_nothing_that_is_stored() -> None:
+    async with stage() as on:
+        noted: list[str] = []
+        on.broker.on_note = lambda _node, text: noted.append(text)
+        with on.client() as client:
+            await client.attach("c")
+            client.send(b'{"t":"note","text":"a\\ud800b"}')
+            await until(lambda: noted)
+        assert noted == ["a?b"]
+
+
+async def test_who_says_what_is_no_packet_is_told_why_and_so_is_the_user() -> None:
+    async with stage() as on:
+        noted: list[tuple[str, str]] = []
+        on.broker.on_note = lambda node, text: noted.append((node, text))
+        with on.client() as client:
+            await client.attach("c")
+            client.send(b'{"t":"selfdestruct"}')
+            assert "selfdestruct" in (await client.packet_of("refused"))["error"]
+            assert await client.ended() == []
+        assert noted == [("c", "its connection was ended: the unknown packet 'selfdestruct'")]
+
+
+async def test_a_node_that_sends_notes_without_end_is_refused_and_nobody_else() -> None:
+    async with stage() as on, pair(on):
+        noted: list[tuple[str, str]] = []
+        on.broker.on_note = lambda node, text: noted.append((node, text))
+        with on.client() as client:
+            await client.attach("c")
+            for number in range(30_000):
+                say(client, b'{"t":"note","text":"%d"}' % number, [])
+                if number % 50 == 0:
+                    await asyncio.sleep(0)
+            error = (await client.packet_of("refused"))["error"]
+        assert error == f"a node may send {members.MAX_NOTES} notes, and no more"
+        assert len(noted) == members.MAX_NOTES + 1
+        await on.goes_on()
+
+
+async def test_connections_that_say_nothing_are_bounded_and_keep_nobody_out() -> None:
+    before = open_descriptors()
+    silent: list[Client] = []
+    async with stage(hello_deadline=60) as on, pair(on):
+        for _ in range(20 * MAX_SILENT):
+            silent.append(on.client())
+            await asyncio.sleep(0)
+        await until(lambda: sum(not is_closed(each) for each in silent) <= MAX_SILENT)
+        with on.client() as client:
+            await client.attach("c")
+        await on.goes_on()
+        held = open_descriptors() - before - len(silent)
+        assert held < 2 * MAX_SILENT
+        for each in silent:
+            each.close()
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def is_closed(client: Client) -> bool:
+    """Whether the broker has closed a connection that was told nothing."""
+    try:
+        return client.peek() == b""
+    except BlockingIOError:
+        return False
+
+
+async def test_a_node_that_talks_without_end_leaves_the_daemon_to_others() -> None:
+    async with stage() as on, pair(on):
+        with on.client() as client:
+            await client.attach("c")
+            begun = time.monotonic()
+            spent = time.process_time()
+            while time.monotonic() < begun + 2:
+                say(client, b'{"t":"ready"}', [])
+                await asyncio.sleep(0)
+            heard = on.heard.count(("connected", "c"))
+            await on.goes_on()
+        assert heard < 60_000, f"in {time.process_time() - spent:.1f} s of the processor"
+
+
+async def test_a_value_of_the_extension_table_is_copied_once_however_often_it_is_asked_for() -> (
+    None
+):
+    """Answers that nobody reads lie in the socket: 200 copies of 64 MB would be 13 GB."""
+    async with stage() as on:
+        with on.client() as client:
+            await client.attach("c")
+            value = pack(bytes(32 << 20))
+            client.send(b'{"t":"ext_store","namespace":"n","key":"k","ask":1}', [value])
+            os.close(value)
+            assert (await client.packet_of("ext_done"))["ask"] == 1
+            files: list[int] = []
+            for _ in range(50):
+                client.say("ext_load", namespace="n", key="k", remove=False, ask=2)
+                await asyncio.sleep(0)
+                await until(lambda: take_file(client, files))
+            assert (len(files), len(set(files))) == (50, 1), "all answers share one file"
+
+
+def take_file(client: Client, files: list[int]) -> bool:
+    """Take the next answer and add the number of the file that came with it; False if none did."""
+    try:
+        fds = client.receive_descriptors()
+    except BlockingIOError:
+        return False
+    files += [os.fstat(fd).st_ino for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    return bool(fds)
+
+
+async def test_what_a_node_stores_is_bounded_and_the_node_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dorad.node.exttable.MAX_NODE_BYTES", 1 << 20)
+    async with stage() as on, pair(on):
+        session = await asyncio.to_thread(Session, on.path, "c", dynamic=False)
+        value = pack(bytes(400_000))
+        answers = [
+            await asyncio.to_thread(
+                session.ask, "ext_store", {"namespace": "n", "key": str(number)}, [value]
+            )
+            for number in range(4)
+        ]
+        os.close(value)
+        kinds = [answer.kind for answer in answers]
+        assert kinds == ["ext_done", "ext_done", "ext_refused", "ext_refused"]
+        assert "node 'c' would store 1200006 bytes" in answers[2].text("error")
+        await asyncio.to_thread(session.done)
+        await on.goes_on()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+async def test_another_kind_of_socket_cannot_connect(kind: int) -> None:
+    async with stage() as on:
+        with socket.socket(socket.AF_UNIX, kind) as sock, pytest.raises(OSError, match="rotocol"):
+            sock.connect(os.fspath(on.path))

@@ -1,0 +1,57 @@
+"""Measuring all that runs, also after a moment in which nothing could be measured."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dorad.daemon.measuring import measure
+from dorad.daemon.measuring.measure import Measure
+from dorad.daemon.measuring.network import NetworkWatch
+from tests.daemon.fakes import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+    from dorad.daemon.record import Record
+
+
+class NoDataflows:
+    """A registry of a daemon that runs nothing."""
+
+    records: tuple[Record, ...] = ()
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """As long as this lasts, no file can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_measuring_goes_on_when_files_can_be_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "EVERY_S", 0.01)
+    noticed: list[str] = []
+    watch = NetworkWatch(lambda *_: None)
+    measuring = Measure(NoDataflows(), watch, noticed.append)  # type: ignore[arg-type]
+    with no_descriptor_left():
+        task = asyncio.create_task(measuring.run())
+        await until(lambda: noticed)
+    try:
+        await until(lambda: measuring.own().memory > 0)
+        assert len(noticed) == 1
+        assert "cannot be measured" in noticed[0]
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

@@ -1,0 +1,340 @@
+"""Who may attach as which node: what was started for it, and nobody who only says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.daemon.broker.admission import Admission, Verdict
+from dorad.daemon.broker.connection import Connection
+from dorad.daemon.broker.sockets import own_socket
+from dorad.daemon.run import DataflowRun
+from dorad.dataflow.load import load
+from dorad.launch import membership
+from dorad.launch.client import Guard
+from dorad.launch.command import LaunchContext
+from dorad.launch.spawner import Process
+from dorad.node.protocol import VERSION
+from tests.cli.running import write
+from tests.daemon.fakes import until
+from tests.daemon.flows import node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from dorad.launch.model import Command
+    from dorad.logs.record import LogRecord
+
+pytestmark = pytest.mark.timeout(120)
+
+NOBODY = 65534
+
+HELLO = """
+import json, os, socket, sys
+config = json.loads(os.environ["DORA_NODE_CONFIG"])
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+sock.connect(config["daemon_socket"])
+hello = {"t": "hello", "node": config["node_id"], "dynamic": False, "pid": os.getpid()}
+sock.send(json.dumps({**hello, "version": VERSION}).encode())
+answer = json.loads(sock.recv(65536))
+print(os.environ.get("WHO", ""), answer["t"], answer.get("error"), flush=True)
+""".replace("VERSION", str(VERSION))
+"""A program that says it is the node that its environment names, and prints the answer."""
+
+
+@pytest.fixture(autouse=True)
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as base:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", base)
+        yield
+
+
+class Running:
+    """A dataflow that runs, and what its nodes have printed."""
+
+    def __init__(self, run: DataflowRun, path: Path, records: list[LogRecord]) -> None:
+        self.run = run
+        self.path = path
+        self.records = records
+
+    async def said(self, word: str) -> str:
+        """Wait for a line that begins so, and return the rest of it."""
+        await until(lambda: any(each.message.startswith(word) for each in self.records))
+        line = next(each.message for each in self.records if each.message.startswith(word))
+        return line.removeprefix(word).strip()
+
+    def hello_as(self, node_id: str) -> socket.socket:
+        """Connect from this process, which no dataflow has started, and say hello as a node."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.connect(os.fspath(self.path))
+        hello = {"t": "hello", "node": node_id, "dynamic": False, "pid": 1, "version": VERSION}
+        sock.send(json.dumps(hello).encode())
+        sock.setblocking(False)
+        return sock
+
+
+class SlowGuard:
+    """A guard whose answers come late, as those of a machine with much to do."""
+
+    def __init__(self, guard: Guard, seconds: float) -> None:
+        self._guard = guard
+        self._seconds = seconds
+
+    async def spawn(
+        self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
+    ) -> Process:
+        process = await self._guard.spawn(command, stdout_fd, stderr_fd, tag=tag)
+        await asyncio.sleep(self._seconds)
+        return process
+
+
+@asynccontextmanager
+async def running(folder: Path, slow: float = 0.0, **programs: str) -> AsyncIterator[Running]:
+    """Run a dataflow of nodes without inputs and outputs; each program has `HELLO` in hello.py."""
+    nodes = "".join(f"\n      - {{id: {name}, path: {name}.py}}" for name in programs)
+    write(folder, f"\n    nodes:{nodes}\n      - {{id: dyn, path: dynamic}}\n", **programs)
+    (folder / "hello.py").write_text(HELLO)
+    records: list[LogRecord] = []
+    async with Guard.start() as guard:
+        context = LaunchContext(load(folder / "dataflow.yml"), dict(os.environ))
+        path = own_socket()
+        spawner = SlowGuard(guard, slow) if slow else guard
+        run = DataflowRun("id", context, spawner, path, watch=records.extend)
+        task = asyncio.create_task(run.run())
+        try:
+            await until(path.exists)
+            yield Running(run, path, records)
+        finally:
+            run.kill("was killed")
+            await task
+
+
+WAITS = """
+    import time
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+async def answer(sock: socket.socket) -> dict[str, Any]:
+    data = await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
+    sock.close()
+    return json.loads(data) if data else {}
+
+
+async def test_a_process_that_the_dataflow_did_not_start_is_no_node(tmp_path: Path) -> None:
+    async with running(tmp_path, a=WAITS) as on:
+        await on.said("there")
+        said = await answer(on.hello_as("a"))
+    assert said["t"] == "refused"
+    assert said["error"] == (
+        f"process {os.getpid()} of user {os.getuid()} is not one that the dataflow has started "
+        "for node 'a'; only `path: dynamic` nodes attach from outside"
+    )
+
+
+async def test_a_dynamic_node_attaches_from_outside(tmp_path: Path) -> None:
+    async with running(tmp_path, a=WAITS) as on:
+        await on.said("there")
+        assert (await answer(on.hello_as("dyn")))["t"] == "welcome"
+
+
+async def test_no_node_attaches_as_another_that_is_between_two_processes(tmp_path: Path) -> None:
+    other = """
+        import json, os, subprocess, sys
+        config = json.loads(os.environ["DORA_NODE_CONFIG"]) | {"node_id": "a"}
+        environ = os.environ | {"DORA_NODE_CONFIG": json.dumps(config), "WHO": "child"}
+        subprocess.run([sys.executable, "hello.py"], env=environ, check=True)
+        subprocess.run([sys.executable, "hello.py"], env=environ, start_new_session=True)
+        os.environ |= environ | {"WHO": "itself"}
+        exec(open("hello.py").read())
+    """
+    async with running(tmp_path, a=WAITS, b=other) as on:
+        assert (await on.said("child")).startswith("refused process")
+        assert (await on.said("itself")).startswith("refused process")
+
+
+FAMILIES = {
+    "grandchild": "subprocess.run(['sh', '-c', f'{sys.executable} hello.py; true'])",
+    "session": "subprocess.run([sys.executable, 'hello.py'], start_new_session=True)",
+    "orphan": "subprocess.run(['sh', '-c', f'setsid {sys.executable} hello.py &'])",
+    "fork": "os.fork() or (exec(open('hello.py').read()), os._exit(0))",
+    "exec": "os.execv(sys.executable, [sys.executable, 'hello.py'])",
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_whatever_a_node_starts_may_be_the_node(tmp_path: Path, family: str) -> None:
+    program = f"""
+        import os, subprocess, sys, time
+        os.environ["WHO"] = "child"
+        {FAMILIES[family]}
+        time.sleep(600)
+    """
+    async with running(tmp_path, a=program) as on:
+        assert await on.said("child") == "welcome None"
+
+
+async def test_a_hello_waits_until_it_is_known_which_process_was_started(tmp_path: Path) -> None:
+    program = "import os; os.environ['WHO'] = 'itself'; exec(open('hello.py').read())"
+    async with running(tmp_path, slow=1.0, a=program) as on:
+        assert await on.said("itself") == "welcome None"
+
+
+async def test_who_is_not_that_process_is_refused_then(tmp_path: Path) -> None:
+    async with running(tmp_path, slow=1.0, a=WAITS) as on:
+        said = await answer(on.hello_as("a"))
+    assert said["t"] == "refused"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+async def test_a_part_of_a_node_that_has_become_another_user_is_not_the_node(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, a=WAITS) as on:
+        await on.said("there")
+        on.path.chmod(0o666)
+        for folder in on.path.parents[:2]:
+            folder.chmod(0o755)
+        config = on.run.broker.node_config("a")
+        done = await asyncio.to_thread(
+            subprocess.run,
+            ["/usr/bin/env", "python3", "-c", HELLO],
+            env={"PATH": "/usr/bin:/bin", "DORA_NODE_CONFIG": config},
+            user=NOBODY,
+            capture_output=True,
+            text=True,
+        )
+        for folder in on.path.parents[:2]:
+            folder.chmod(0o700)
+    assert "welcome" not in done.stdout
+
+
+async def test_what_the_first_process_of_a_node_has_left_is_no_part_of_the_second(
+    tmp_path: Path,
+) -> None:
+    program = """
+        import os, subprocess, sys, time
+        print("born", flush=True)
+        if os.path.exists("second"):
+            time.sleep(600)
+        open("second", "w").close()
+        wait = "import os, time\\nwhile not os.path.exists('go'): time.sleep(0.01)\\n"
+        text = wait + open("hello.py").read()
+        subprocess.Popen([sys.executable, "-c", text], env=os.environ | {"WHO": "left"},
+            start_new_session=True, stdout=open("answer", "w"))
+        sys.exit(1)
+    """
+    write(tmp_path, "nodes:\n  - {id: a, path: a.py, restart_policy: on-failure}\n", a=program)
+    (tmp_path / "hello.py").write_text(HELLO)
+    records: list[LogRecord] = []
+    async with Guard.start() as guard:
+        context = LaunchContext(load(tmp_path / "dataflow.yml"), dict(os.environ))
+        run = DataflowRun("id", context, guard, own_socket(), watch=records.extend)
+        task = asyncio.create_task(run.run())
+        await until(lambda: [each.message for each in records].count("born") == 2)
+        (tmp_path / "go").touch()
+        said = tmp_path / "answer"
+        await until(lambda: said.read_text().endswith("\n"))
+        assert said.read_text().startswith("left refused process")
+        run.kill("was killed")
+        await task
+
+
+# -- one process with the number of another ----------------------------------------------------
+
+
+class Started:
+    """A process that is said to be a node's."""
+
+    ended = False
+    uid = os.getuid()
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def owns(self, pid: int) -> bool:
+        return pid == self._pid
+
+
+async def test_the_number_of_a_process_that_has_ended_opens_no_door() -> None:
+    """It connected and ended; another process, of the node, may have its number by now."""
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(f"{folder}/s")
+        listener.listen()
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        program = (
+            f"import socket; s = socket.socket(fileno={client.fileno()}); s.connect('{folder}/s')"
+            "; s.detach(); input()"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, pass_fds=[client.fileno()], stdin=subprocess.PIPE
+        )
+        accepted, _ = await asyncio.to_thread(listener.accept)
+        accepted.setblocking(False)
+        connection = Connection(accepted, lambda *_: None, lambda *_: None)
+        admission = Admission(lambda *_: False)
+        admission.add("a", Started(process.pid))
+        assert admission.verdict(node("a"), connection) is Verdict.ADMITTED
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+        # Whatever has the number now, and `Started` says that it is the node's.
+        assert admission.verdict(node("a"), connection) is Verdict.FOREIGN
+        connection.close("the test has ended")
+        client.close()
+        listener.close()
+
+
+# -- control groups ----------------------------------------------------------------------------
+
+UNIFIED = "0::/dorad.slice/dorad-a-1.service\n"
+HYBRID = "5:memory:/elsewhere\n1:name=systemd:/dorad.slice/dorad-a-1.service\n0::/other\n"
+V1 = "9:name=systemd:/dorad.slice/dorad-a-1.service\n8:pids:/\n0::/\n"
+
+
+@pytest.mark.parametrize("text", [UNIFIED, HYBRID, V1])
+def test_the_control_group_is_found_as_systemd_names_it(text: str) -> None:
+    assert membership.group_in(text) == "/dorad.slice/dorad-a-1.service"
+
+
+def test_the_control_group_of_a_process_that_is_gone_is_none() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    assert membership.control_group(process.pid) == ""
+
+
+@pytest.mark.parametrize(
+    ("group", "inside"),
+    [
+        ("/dorad.slice/dorad-a-1.service", True),
+        ("/dorad.slice/dorad-a-1.service/below", True),
+        ("/dorad.slice/dorad-a-1.service2", False),
+        ("/user.slice/user@1.service/dorad.slice/dorad-a-1.service", False),
+        ("", False),
+    ],
+)
+def test_a_unit_has_the_processes_of_its_control_group_and_no_others(
+    group: str, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "control_group", lambda _pid: group)
+    process = Process(1, 1, lambda *_: None)
+    process.control_group = "/dorad.slice/dorad-a-1.service"
+    assert membership.belongs(7, process, ("", "")) is inside
+
+
+def test_a_unit_without_a_known_control_group_has_no_processes() -> None:
+    process = Process(1, 1, lambda *_: None)
+    process.control_group = ""
+    assert not membership.belongs(os.getpid(), process, ("", ""))
