@@ -37,6 +37,7 @@ async def attach_host(keeper_path: Path, *, system: bool) -> tuple[Host, str | N
         )
     # Few daemons are run by systemd.
     from dorad.launch.systemd.bus import BusError
+    from dorad.launch.systemd.envfile import EnvironmentFiles
     from dorad.launch.systemd.host import SystemdHost
     from dorad.launch.systemd.notify import Notifier, take_descriptors
     from dorad.launch.systemd.store import SystemdStore, holds_something
@@ -55,7 +56,9 @@ async def attach_host(keeper_path: Path, *, system: bool) -> tuple[Host, str | N
             f"D-Bus is not there ({error}), so nodes are plain processes and end with this one"
         )
     notifier = Notifier(address)
-    return await SystemdHost.attach(bus, notifier, SystemdStore(notifier, received)), None
+    store = SystemdStore(notifier, received)
+    environments = EnvironmentFiles(keeper_path.with_name("environments"))
+    return await SystemdHost.attach(bus, notifier, store, environments), None
 
 
 async def _connect(patience: float) -> SystemBus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pytest
 from dorad.launch.model import Command, Exit, LaunchError
 from dorad.launch.systemd import names
 from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE, BusError
+from dorad.launch.systemd.envfile import EnvironmentFiles
 from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
 from dorad.realtime.schedule import Schedule
@@ -60,7 +62,9 @@ class Notifier:
 class Systemd:
     """Answers as systemd does, as far as the host asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        """Of the environment files of units."""
         self.on_signal: Callable[[str, str, list[Any]], None] = lambda path, member, values: None
         self.on_back: Callable[[], None] = lambda: None
         self.units: dict[str, dict[str, Any]] = {}
@@ -136,6 +140,7 @@ class Systemd:
         if self.refusal is not None:
             raise self.refusal
         assert name not in self.units
+        ((file, _),) = properties["EnvironmentFiles"]
         self._pid += 1
         failed, self.first_fails_with = self.first_fails_with, None
         self.units[name] = {
@@ -145,6 +150,8 @@ class Systemd:
             "ExecMainStartTimestampMonotonic": 1,
             "LogExtraFields": properties["LogExtraFields"],
             "properties": properties,
+            "environment": Path(file).read_text(),
+            "environment_mode": stat.S_IMODE(Path(file).stat().st_mode),
             "failed": failed is not None,
         }
         result = "done" if failed is None else "failed"
@@ -182,13 +189,14 @@ class Systemd:
 
 
 @pytest.fixture
-def systemd() -> Systemd:
-    return Systemd()
+def systemd(tmp_path: Path) -> Systemd:
+    return Systemd(tmp_path / "environments")
 
 
 async def attach(systemd: Systemd, store: Store | None = None) -> SystemdHost:
     kept = store or Store()
-    return await SystemdHost.attach(systemd, Notifier(), kept)  # type: ignore[arg-type]
+    environments = EnvironmentFiles(systemd.folder)
+    return await SystemdHost.attach(systemd, Notifier(), kept, environments)  # type: ignore[arg-type]
 
 
 def command(**fields: Any) -> Command:
@@ -211,6 +219,32 @@ async def test_a_node_is_a_unit_of_its_own(systemd: Systemd) -> None:
     assert list(systemd.units) == ["dorad-nav-camera-1.service", "dorad-nav-camera-2.service"]
     assert first.pid != second.pid
     assert systemd.units["dorad-nav-camera-1.service"]["properties"]["Before"] == ["dorad.service"]
+    await host.detach()
+
+
+async def test_variables_reach_a_unit_in_a_file_of_root_s_that_is_gone_afterwards(
+    systemd: Systemd,
+) -> None:
+    systemd.folder.mkdir(mode=0o755)
+    (systemd.folder / "left").write_text("OLD_SECRET=1\n")
+    host = await attach(systemd)
+    assert stat.S_IMODE(systemd.folder.stat().st_mode) == 0o700
+    assert not list(systemd.folder.iterdir())
+    await spawn(host, env={"TOKEN": "hunter2"})
+    (unit,) = systemd.units.values()
+    assert unit["environment"] == 'TOKEN="hunter2"\n'
+    assert unit["environment_mode"] == 0o600
+    assert "hunter2" not in repr(unit["properties"])
+    assert not list(systemd.folder.iterdir())
+    await host.detach()
+
+
+async def test_no_environment_is_left_of_a_unit_that_does_not_start(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    systemd.refusal = BusError("org.freedesktop.systemd1.Refused", "no")
+    with pytest.raises(LaunchError):
+        await spawn(host, env={"TOKEN": "hunter2"})
+    assert not list(systemd.folder.iterdir())
     await host.detach()
 
 

@@ -18,7 +18,7 @@ from dorad.launch.systemd.bus import SERVICE, BusError
 from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER, exit_of, why_not_started
 from dorad.launch.systemd.failed import FailedUnits
 from dorad.launch.systemd.manager import Manager
-from dorad.launch.systemd.properties import properties, tag_of, usable, without
+from dorad.launch.systemd.properties import environment, properties, tag_of, usable, without
 from dorad.launch.systemd.unit import Unit
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from dorad.launch.model import Command
     from dorad.launch.systemd.bus import Bus
+    from dorad.launch.systemd.envfile import EnvironmentFiles
     from dorad.launch.systemd.notify import Notifier
     from dorad.launch.systemd.properties import Properties
     from dorad.launch.systemd.store import SystemdStore
@@ -46,7 +47,9 @@ class SystemdHost:
     units = True
     """They are."""
 
-    def __init__(self, bus: Bus, notifier: Notifier, store: SystemdStore) -> None:
+    def __init__(
+        self, bus: Bus, notifier: Notifier, store: SystemdStore, environments: EnvironmentFiles
+    ) -> None:
         self.kept: list[KeptProcess] = []
         """The processes that were found, also those that ended while no daemon was there."""
         self.died = False
@@ -57,6 +60,7 @@ class SystemdHost:
         self._manager = Manager(bus)
         self._notifier = notifier
         self._store = store
+        self._environments = environments
         self._own_unit = ""
         self._number = 0
         self._units: dict[str, Unit] = {}
@@ -67,13 +71,15 @@ class SystemdHost:
         self._closed = False
 
     @classmethod
-    async def attach(cls, bus: Bus, notifier: Notifier, store: SystemdStore) -> SystemdHost:
+    async def attach(
+        cls, bus: Bus, notifier: Notifier, store: SystemdStore, environments: EnvironmentFiles
+    ) -> SystemdHost:
         """Find what an earlier daemon has started.
 
         Raises:
             LaunchError: systemd does not say what there is.
         """
-        host = cls(bus, notifier, store)
+        host = cls(bus, notifier, store, environments)
         bus.on_signal = host._on_signal
         bus.on_back = lambda: host._in_background(host._look_again())
         try:
@@ -88,12 +94,18 @@ class SystemdHost:
         self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
     ) -> Process:
         """Start a unit for `command`, as `Host.spawn`."""
+        with self._environments.file(environment(command, os.environ)) as file:
+            return await self._spawn(command, stdout_fd, stderr_fd, tag, os.fspath(file))
+
+    async def _spawn(
+        self, command: Command, stdout_fd: int, stderr_fd: int, tag: str, environment_file: str
+    ) -> Process:
         cores = usable(command.cpu_affinity)
         wanted = properties(
             command,
             tag,
+            environment_file=environment_file,
             own_unit=self._own_unit,
-            own_environ=os.environ,
             cores=cores,
         )
         refused = 0

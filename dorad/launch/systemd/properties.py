@@ -42,14 +42,15 @@ def properties(
     command: Command,
     tag: str,
     *,
+    environment_file: str,
     own_unit: str = "",
-    own_environ: Mapping[str, str] | None = None,
     cores: Collection[int] = (),
 ) -> Properties:
     """Return the properties of the unit for `command`, but for its descriptors.
 
-    `own_unit` is the daemon's; `cores` are those of `cpu_affinity` that this machine has. Variables
-    that say in `own_environ` who the daemon is are not passed on to a node with a `user`.
+    Every user can read them, so none holds a variable of the node: `environment_file` does (see
+    `envfile`). `own_unit` is the daemon's; `cores` are those of `cpu_affinity` that this machine
+    has.
     """
     dataflow_id, node, _ = [*tag.split("/", 2), "", ""][:3]
     flow = command.dataflow_name or dataflow_id
@@ -61,7 +62,7 @@ def properties(
         ("Type", "s", "exec"),
         ("ExecStartEx", "a(sasas)", [[argv[0], argv, ["no-env-expand"]]]),
         ("WorkingDirectory", "s", os.fspath(command.cwd)),
-        ("Environment", "as", _environment(command, own_environ or {})),
+        ("EnvironmentFiles", "a(sb)", [[environment_file, False]]),
         ("KillMode", "s", "control-group"),
         ("TimeoutStopUSec", "t", STOP_TIMEOUT_S * 1_000_000),
         # Without these two an end that the daemon was not there to see would leave no trace.
@@ -85,6 +86,20 @@ def properties(
     return found
 
 
+def environment(command: Command, own: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that the node's process gets from us.
+
+    Those that tell a service about itself are left out; and, for a node with a `user`, those that
+    say in `own`, the daemon's environment, who the daemon is.
+    """
+    left = {name: value for name, value in command.env.items() if not _OWN.fullmatch(name)}
+    if command.user:
+        for name in _USERS:
+            if name in left and left[name] == own.get(name):
+                del left[name]
+    return left
+
+
 def without(found: Properties, prefix: str) -> Properties:
     """Return the properties but for those whose names start so."""
     return [each for each in found if not each[0].startswith(prefix)]
@@ -103,15 +118,6 @@ def tag_of(fields: Collection[bytes]) -> str | None:
         if field.startswith(prefix):
             return field[len(prefix) :].decode()
     return None
-
-
-def _environment(command: Command, own: Mapping[str, str]) -> list[str]:
-    left = {name: value for name, value in command.env.items() if not _OWN.fullmatch(name)}
-    if command.user:
-        for name in _USERS:
-            if name in left and left[name] == own.get(name):
-                del left[name]
-    return [f"{name}={value}" for name, value in left.items()]
 
 
 def _fields(name: str, dataflow_id: str, node: str, tag: str) -> list[bytes]:
