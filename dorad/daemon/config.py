@@ -41,6 +41,8 @@ class NodeSettings:
     """Of nodes that name none."""
     users: tuple[str, ...] = ()
     """Whom else nodes may name as their `user`; `*` is anybody, root too."""
+    place: str = field(default="", compare=False)
+    """Where the file says `user`, as `FILE:LINE: nodes.user`; empty if it does not."""
 
     def allows(self, user: str) -> bool:
         """Whether a node may run as this user."""
@@ -104,6 +106,7 @@ def parse(text: str, name: str) -> Settings:
         nodes=NodeSettings(
             user=nodes.user("user", NodeSettings().user),
             users=nodes.users("users"),
+            place=nodes.place("user") if nodes.has("user") else "",
         ),
         realtime=_realtime(realtime),
         journal=logs.value("journal", bool, False) if logs.has("journal") else None,
@@ -197,8 +200,11 @@ class _Section:
                 raise self.error(key, f"unknown {what} (known here: {known})")
 
     def error(self, key: str, text: str) -> ConfigError:
+        return ConfigError(f"{self.place(key)}: {text}")
+
+    def place(self, key: str) -> str:
         full = f"{self._title}.{key}" if self._title else key
-        return ConfigError(f"{self._name}:{self._line(key)}: {full}: {text}")
+        return f"{self._name}:{self._line(key)}: {full}"
 
     def _line(self, key: str) -> int:
         """Return the line that a key of this section, or a section, is written in."""

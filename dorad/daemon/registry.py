@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import pwd
 import signal
 import time
 import uuid
@@ -18,6 +17,7 @@ from dorad.daemon.autostart import due, first_since_boot, forgettable
 from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
 from dorad.daemon.config import NodeSettings
 from dorad.daemon.happenings import Happenings
+from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.record import Record, stored_failure, stored_result
 from dorad.daemon.rules.naming import check_name, find
 from dorad.daemon.rules.report import failure_report
@@ -71,7 +71,7 @@ class Registry:
         self.happenings = Happenings()
         self.adopted = 0
         """Node processes that were found running."""
-        self.node_settings = NodeSettings(user="")
+        self.node_users = NodeUsers(NodeSettings())
         """Who nodes run as."""
         self._state = state
         self._host = host
@@ -185,6 +185,9 @@ class Registry:
         if self._closing:
             raise ControlError("busy", "the daemon is ending")
         dataflow = _checked(descriptor, path)
+        problem = self.node_users.problem()
+        if problem and any(node.user is None and not node.is_dynamic for node in dataflow.nodes):
+            raise ControlError("refused", f"nodes cannot be started: {problem}")
         if unfit := change_problems(dataflow):
             raise _refused(DataflowError(unfit))
         number = str(uuid.uuid4())
@@ -260,8 +263,7 @@ class Registry:
             uv=row.options.uv,
             allow_shell=row.options.allow_shell,
             dataflow_name=row.name or "",
-            default_user=self.node_settings.user if self._host.units else "",
-            allows_user=lambda user: self.node_settings.allows(user),
+            user_for=lambda wanted: self.node_users.user_for(wanted),
         )
         try:
             return DataflowRun(
@@ -273,7 +275,7 @@ class Registry:
                 log_dir=Path(row.log_dir),
                 journal=Journal() if self._journal else None,
                 store=self._host,
-                admits=self._admits if self._host.units else None,
+                admits=(lambda uid: self.node_users.admits(uid)) if self._host.units else None,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 hot_reload=row.options.hot_reload,
@@ -319,13 +321,6 @@ class Registry:
         self.happenings.tell(record.uuid, "dataflow-ended", text=record.row.status)
         record.bell.ring()
         self._forget_oldest()
-
-    def _admits(self, uid: int) -> bool:
-        """Whether nodes may run as this user, and so attach."""
-        try:
-            return self.node_settings.allows(pwd.getpwuid(uid).pw_name)
-        except KeyError:
-            return False
 
     def _mark(self, uuid: str) -> str:
         """What the processes of one dataflow carry; see `orphans`."""
