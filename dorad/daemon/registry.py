@@ -264,6 +264,7 @@ class Registry:
             allow_shell=row.options.allow_shell,
             dataflow_name=row.name or "",
             user_for=lambda wanted: self.node_users.user_for(wanted),
+            sandboxed=lambda node: self.node_users.settings.sandboxed(row.name, node),
         )
         try:
             return DataflowRun(
@@ -276,6 +277,7 @@ class Registry:
                 journal=Journal() if self._journal else None,
                 store=self._host,
                 admits=(lambda uid: self.node_users.admits(uid)) if self._host.units else None,
+                helpers=self._host.helpers,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 hot_reload=row.options.hot_reload,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore
+    from dorad.launch.helper import HelperHost
     from dorad.launch.host import KeptProcess
     from dorad.launch.spawner import Process, Spawner
     from dorad.logs.journal.writer import Journal
@@ -103,6 +104,7 @@ class DataflowRun:
         store: FdStore | None = None,
         marker: str | None = None,
         admits: Callable[[int], bool] | None = None,
+        helpers: HelperHost | None = None,
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
         params: Mapping[str, dict[str, Any]] | None = None,
@@ -122,7 +124,7 @@ class DataflowRun:
         `hot_reload` nodes and operators take up changes of their Python files.
 
         For a daemon: `admits` tells which other users' nodes may attach; `store` keeps
-        descriptors and `marker` marks processes for the next daemon;
+        descriptors and `marker` marks processes for the next daemon; `helpers` starts helpers;
         `on_change` is called when `snapshot()` would differ, and `forget` with the pid of an ended
         process after that. `inherited` is what an earlier daemon left, and its snapshot.
 
@@ -178,7 +180,7 @@ class DataflowRun:
         )
         for node_id, values in (params or {}).items():
             self.broker.set_params(node_id, values)
-        self.taps = Taps(self.broker)
+        self.taps = Taps(self.broker, helpers)
         self._router = Router(dataflow_id, self.broker)
         self._router.update(context.dataflow)
         self._hot_reload = (

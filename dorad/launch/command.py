@@ -53,6 +53,8 @@ class LaunchContext:
     """What people call the dataflow, if they do."""
     user_for: Callable[[str | None], str] = lambda wanted: wanted or ""
     """Who a node with this `user` runs as; empty is whoever starts it. Raises LaunchError."""
+    sandboxed: Callable[[str], bool] = lambda _: True
+    """Whether the node with this id loses the rights that most nodes never need."""
     own_environment: Path | None = field(default_factory=programs.own_environment)
     """`bin` of the virtual environment that dora runs from."""
 
@@ -101,6 +103,7 @@ def command_for(
         schedule_of(node.realtime),
         node.resources,
         user,
+        context.sandboxed(node.id),
         context.dataflow_name,
         tuple(warnings),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,14 @@ class Spawned:
 
 
 @dataclass(frozen=True, slots=True)
+class Connected:
+    """The process was started with a connection to its daemon, for this node alone."""
+
+    node_id: str
+    descriptor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dynamic:
     """The node was started by hand and looks for a dataflow that has a place for it."""
 
@@ -59,7 +68,7 @@ def decide(
     environ: Mapping[str, str],
     *,
     terminal: bool = False,
-) -> Spawned | Dynamic | FromFile | OnTerminal:
+) -> Spawned | Connected | Dynamic | FromFile | OnTerminal:
     """Return where the node's dataflow is.
 
     `daemon_port` forces the search by name; else the environment wins over a name. `terminal`
@@ -88,18 +97,27 @@ def decide(
     )
 
 
-def _spawned(config: str) -> Spawned:
+def connected(node_id: str, descriptor: int) -> str:
+    """Return the text of DORA_NODE_CONFIG for a process that is `Connected`."""
+    return json.dumps({"node_id": node_id, "daemon_descriptor": descriptor})
+
+
+def _spawned(config: str) -> Spawned | Connected:
     try:
         content = json.loads(config)
-        node_id, socket = content["node_id"], content["daemon_socket"]
-    except (ValueError, TypeError, KeyError) as error:
+        node_id = content["node_id"]
+        descriptor = content.get("daemon_descriptor")
+        if isinstance(node_id, str) and isinstance(descriptor, int):
+            return Connected(node_id, descriptor)
+        path = content["daemon_socket"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RuntimeError(f"{CONFIG} is not one of ours: {error}") from error
-    if not isinstance(node_id, str) or not isinstance(socket, str):
+    if not isinstance(node_id, str) or not isinstance(path, str):
         raise RuntimeError(f"{CONFIG} is not one of ours: its values are no texts")
-    return Spawned(node_id, Path(socket))
+    return Spawned(node_id, Path(path))
 
 
-def connect(place: Spawned | Dynamic) -> Session:
+def connect(place: Spawned | Connected | Dynamic) -> Session:
     """Attach to the dataflow.
 
     Raises:
@@ -107,6 +125,8 @@ def connect(place: Spawned | Dynamic) -> Session:
     """
     if isinstance(place, Spawned):
         return _reach(place, time.monotonic() + PATIENCE_S)
+    if isinstance(place, Connected):
+        return Session(socket.socket(fileno=place.descriptor), place.node_id, dynamic=False)
     found: list[Session] = []
     refusals: list[str] = []
     for path in rendezvous.sockets(place.port):

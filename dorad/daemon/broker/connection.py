@@ -40,8 +40,12 @@ class Connection:
         on_end: Callable[[Connection, str], None],
         *,
         sent: int = 0,
+        pid: int | None = None,
     ) -> None:
-        """Listen to an accepted socket, over which `sent` packets went before."""
+        """Listen to an accepted socket, over which `sent` packets went before.
+
+        `pid` is the process at the other end, if the socket itself does not know.
+        """
         self.sent = sent
         self.on_sent: Callable[[int], None] | None = None
         """Told how many packets have gone out, whenever one has."""
@@ -50,6 +54,8 @@ class Connection:
         self.pid, self.uid, _ = _CREDENTIALS.unpack(
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
+        if pid is not None:
+            self.pid = pid
         self._sock = sock
         self._on_packet = on_packet
         self._on_end = on_end

@@ -9,6 +9,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
+from dorad.launch import helper
 from dorad.launch.host import KeptProcess
 from dorad.launch.model import Exit, LaunchError
 from dorad.launch.spawner import Process
@@ -17,18 +18,28 @@ from dorad.launch.systemd import failed, names
 from dorad.launch.systemd.bus import SERVICE, BusError
 from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER, exit_of, why_not_started
 from dorad.launch.systemd.failed import FailedUnits
-from dorad.launch.systemd.manager import Manager
-from dorad.launch.systemd.properties import environment, properties, tag_of, usable, without
+from dorad.launch.systemd.manager import LINK, Manager
+from dorad.launch.systemd.properties import (
+    environment,
+    helper_properties,
+    is_helper,
+    properties,
+    tag_of,
+    usable,
+    without,
+)
 from dorad.launch.systemd.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from dorad.launch.helper import HelperHost
     from dorad.launch.model import Command
     from dorad.launch.systemd.bus import Bus
     from dorad.launch.systemd.envfile import EnvironmentFiles
+    from dorad.launch.systemd.hardening import Properties
+    from dorad.launch.systemd.manager import Descriptors
     from dorad.launch.systemd.notify import Notifier
-    from dorad.launch.systemd.properties import Properties
     from dorad.launch.systemd.store import SystemdStore
 
 _START_SECONDS = 60.0
@@ -37,6 +48,8 @@ _CHECK_SECONDS = 1.0
 _LEFT_OUT = {SCHEDULER: "CPUScheduling", CAPABILITIES: "AmbientCapabilities"}
 """What a unit is started without if it ended with this, in the order in which systemd fails."""
 _TICKS = os.sysconf("SC_CLK_TCK")
+_FIRST_EXTRA = 3
+"""The number that systemd gives the first descriptor that is not a standard one."""
 _KILL = signal.SIGKILL
 _log = logging.getLogger(__name__)
 
@@ -52,6 +65,8 @@ class SystemdHost:
     ) -> None:
         self.kept: list[KeptProcess] = []
         """The processes that were found, also those that ended while no daemon was there."""
+        self.helpers: HelperHost = self
+        self.parent = 0
         self.died = False
         self.on_died: Callable[[], None] = lambda: None
         """Never called: without systemd there is no machine."""
@@ -109,7 +124,8 @@ class SystemdHost:
             cores=cores,
         )
         refused = 0
-        unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
+        outputs = (("Output", stdout_fd), ("Error", stderr_fd))
+        unit, values = await self._start(command, wanted, outputs, tag)
         # What systemd may not give itself is left out; the node then tells what it lacks.
         for status, prefix in _LEFT_OUT.items():
             if unit.start_result != "done" and values.get("ExecMainStatus") == status:
@@ -117,12 +133,27 @@ class SystemdHost:
                 if status == SCHEDULER:
                     refused = errno.EPERM
                 wanted = without(wanted, prefix)
-                unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
+                unit, values = await self._start(command, wanted, outputs, tag)
         if unit.start_result != "done":
             self._in_background(self._release(unit))
             raise LaunchError(f"cannot start {command.argv[0]}: {why_not_started(values)}")
         skipped = tuple(core for core in command.cpu_affinity if core not in cores)
         process = self._process(unit, values, skipped, refused)
+        self._note_exit(unit, unit.exit or exit_of(values))
+        return process
+
+    async def start_helper(self, command: Command, stdio: int, link: int, *, tag: str) -> Process:
+        """Start a helper as a unit with a user of its own, as `HelperHost.start_helper`."""
+        environ = {**command.env, helper.LINK: str(_FIRST_EXTRA)}
+        wanted = helper_properties(command, tag, environ, self._own_unit)
+        fds = (("Input", stdio), ("Output", stdio), (LINK, link))
+        unit, values = await self._start(command, wanted, fds, tag)
+        # Its end is nothing that anybody writes down.
+        unit.forgotten = unit.helper = True
+        if unit.start_result != "done":
+            self._in_background(self._release(unit))
+            raise LaunchError(f"cannot start {command.argv[0]}: {why_not_started(values)}")
+        process = self._process(unit, values)
         self._note_exit(unit, unit.exit or exit_of(values))
         return process
 
@@ -238,7 +269,7 @@ class SystemdHost:
             self._number = max(self._number, names.number_of(name))
             unit = self._made(name, tag)
             unit.started.set()
-            if not values.get("ExecMainPID"):
+            if is_helper(tag) or not values.get("ExecMainPID"):
                 self._in_background(self._release(unit))
                 continue
             process = self._process(unit, values)
@@ -273,14 +304,14 @@ class SystemdHost:
     # -- the life of a unit ------------------------------------------------------------------
 
     async def _start(
-        self, command: Command, wanted: Properties, fds: tuple[int, int], tag: str
+        self, command: Command, wanted: Properties, fds: Descriptors, tag: str
     ) -> tuple[Unit, dict[str, Any]]:
         """Start a unit; return it and the properties of its service. Raises LaunchError."""
         unit = self._made(self._free_name(command, tag), tag)
         self._failed.replaced(unit.name)
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await self._manager.start(unit.name, wanted, *fds)
+                await self._manager.start(unit.name, wanted, fds)
                 await unit.started.wait()
                 return unit, await self._manager.values(unit.name)
         except (BusError, TimeoutError) as error:
@@ -346,7 +377,7 @@ class SystemdHost:
 
         Those who know only systemd find there what failed, until the node is started again.
         """
-        if unit.exit is None or unit.exit.ok or unit.exit.signal == signal.SIGTERM:
+        if unit.helper or unit.exit is None or unit.exit.ok or unit.exit.signal == signal.SIGTERM:
             await self._release(unit)
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbus_fast import Variant
@@ -18,16 +19,19 @@ from dorad.launch.systemd.bus import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dorad.launch.systemd.bus import Bus
-    from dorad.launch.systemd.properties import Properties
+    from dorad.launch.systemd.hardening import Properties
 
 _NOTHING_TO_DO = (
     "org.freedesktop.systemd1.NoSuchUnit",
     "org.freedesktop.systemd1.NoSuchProcess",
     "org.freedesktop.DBus.Error.UnknownObject",
 )
+LINK = "link"
+"""The descriptor 3 of a unit that has one."""
+Descriptors = Sequence[tuple[str, int]]
+"""Each with what it is: Input, Output, Error, or LINK."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,15 +62,17 @@ class Manager:
         (values,) = await self._bus.call(path, PROPERTIES, "GetAll", "s", [SERVICE])
         return dict(values)
 
-    async def start(self, unit: str, wanted: Properties, stdout: int, stderr: int) -> None:
+    async def start(self, unit: str, wanted: Properties, fds: Descriptors) -> None:
         """Ask for a transient unit; the end of its job says whether it has started."""
         properties = [[name, Variant(kind, value)] for name, kind, value in wanted]
-        properties += [
-            ["StandardOutputFileDescriptor", Variant("h", 0)],
-            ["StandardErrorFileDescriptor", Variant("h", 1)],
-        ]
+        for index, (name, _) in enumerate(fds):
+            if name == LINK:
+                properties.append(["ExtraFileDescriptors", Variant("a(hs)", [[index, name]])])
+            else:
+                properties.append([f"Standard{name}FileDescriptor", Variant("h", index)])
         body = [unit, "fail", properties, []]
-        await self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", body, (stdout, stderr))
+        numbers = [fd for _, fd in fds]
+        await self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", body, numbers)
 
     async def kill(self, unit: str, number: int) -> None:
         """Send a signal to every process of a unit. Raises nothing."""
