@@ -30,6 +30,7 @@ from dorad.dataflow.support import unsupported
 from dorad.dataflow.topology import changes
 from dorad.dataflow.types.strict import change_problems
 from dorad.launch.command import LaunchContext
+from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.model import LaunchError
 from dorad.logs.journal.writer import Journal
 from dorad.logs.paths import log_folder
@@ -78,6 +79,11 @@ class Registry:
         self._places = places
         self._notice = notice
         self._journal = journal
+        self._downloads: Downloads | None = None
+        if places.downloads is not None:
+            helpers = host.helpers if host.units else None
+            self._downloads = Downloads(places.downloads, helpers=helpers, max_total=MAX_TOTAL)
+            self._downloads.clear_partial()
         self._records: list[Record] = []
         self._broken_state = False
         self._closing = False
@@ -278,6 +284,7 @@ class Registry:
                 store=self._host,
                 admits=(lambda uid: self.node_users.admits(uid)) if self._host.units else None,
                 helpers=self._host.helpers,
+                downloads=self._downloads,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 hot_reload=row.options.hot_reload,

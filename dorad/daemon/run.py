@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore
+    from dorad.launch.fetch import Downloads
     from dorad.launch.helper import HelperHost
     from dorad.launch.host import KeptProcess
     from dorad.launch.spawner import Process, Spawner
@@ -105,6 +106,7 @@ class DataflowRun:
         marker: str | None = None,
         admits: Callable[[int], bool] | None = None,
         helpers: HelperHost | None = None,
+        downloads: Downloads | None = None,
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
         params: Mapping[str, dict[str, Any]] | None = None,
@@ -125,6 +127,7 @@ class DataflowRun:
 
         For a daemon: `admits` tells which other users' nodes may attach; `store` keeps
         descriptors and `marker` marks processes for the next daemon; `helpers` starts helpers;
+        `downloads` keeps nodes whose path is a URL;
         `on_change` is called when `snapshot()` would differ, and `forget` with the pid of an ended
         process after that. `inherited` is what an earlier daemon left, and its snapshot.
 
@@ -196,6 +199,7 @@ class DataflowRun:
             store=self._store,
             marker=marker,
             note=self._note,
+            downloads=downloads,
         )
 
     async def run(self) -> Ended:

@@ -1,7 +1,8 @@
 """Helpers: processes without privileges that handle what nodes wrote, on behalf of the daemon.
 
 A helper has two descriptors and nothing else: its standard input and output are one socket, by
-which whoever asked for it speaks with it, and a second one is its connection to the broker.
+which whoever asked for it speaks with it; the second one is what it works on, a
+connection to the broker or a file.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ class HelperHost(Protocol):
     parent: int
     """The process whose children they are, and with which they end; 0 if it is systemd."""
 
-    async def start_helper(self, command: Command, stdio: int, link: int, *, tag: str) -> Process:
+    async def start_helper(
+        self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False
+    ) -> Process:
         """Start a helper. The descriptors stay the caller's to close, right after this.
 
-        `tag` is `<dataflow>/<name>`. The variable LINK is added to the command's environment.
+        `tag` is `<dataflow>/<name>`. The variable LINK is added to the command's environment. Most
+        helpers need no `network`.
 
         Raises:
             LaunchError: it cannot be started.
@@ -50,7 +54,9 @@ class LocalHelpers:
         self.parent = os.getpid()
         self._waiting: set[asyncio.Task[None]] = set()
 
-    async def start_helper(self, command: Command, stdio: int, link: int, *, tag: str) -> Process:
+    async def start_helper(
+        self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False
+    ) -> Process:
         """Start a helper, as `HelperHost.start_helper`."""
         try:
             child = await asyncio.create_subprocess_exec(

@@ -10,6 +10,7 @@ Properties = list[tuple[str, str, Any]]
 
 _ROOTS = ("", "root", "0")
 _FAMILIES = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_CAN", "AF_BLUETOOTH"]
+_NETWORK = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"]
 _KERNEL_CALLS = [
     "@cpu-emulation",
     "@module",
@@ -49,7 +50,7 @@ def of_node(user: str, capabilities: int) -> Properties:
     ]
 
 
-def of_helper(*, code_in_home: bool) -> Properties:
+def of_helper(*, code_in_home: bool, network: bool) -> Properties:
     """Return the sandbox of a helper: a user of its own, two descriptors, and its code.
 
     `code_in_home` lets it read below /home and /root, where a development tree may lie.
@@ -64,7 +65,7 @@ def of_helper(*, code_in_home: bool) -> Properties:
         ("InaccessiblePaths", "as", _OURS),
         ("PrivateTmp", "b", True),
         ("PrivateDevices", "b", True),
-        ("PrivateNetwork", "b", True),
+        ("PrivateNetwork", "b", not network),
         ("PrivateIPC", "b", True),
         ("PrivateUsers", "b", True),
         ("ProtectClock", "b", True),
@@ -77,7 +78,7 @@ def of_helper(*, code_in_home: bool) -> Properties:
         ("KeyringMode", "s", "private"),
         ("LockPersonality", "b", True),
         ("MemoryDenyWriteExecute", "b", True),
-        ("RestrictAddressFamilies", "(bas)", [True, []]),
+        ("RestrictAddressFamilies", "(bas)", [True, _NETWORK if network else []]),
         ("RestrictNamespaces", "t", 0),
         ("RestrictRealtime", "b", True),
         ("RestrictSUIDSGID", "b", True),

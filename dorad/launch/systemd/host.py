@@ -142,10 +142,12 @@ class SystemdHost:
         self._note_exit(unit, unit.exit or exit_of(values))
         return process
 
-    async def start_helper(self, command: Command, stdio: int, link: int, *, tag: str) -> Process:
+    async def start_helper(
+        self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False
+    ) -> Process:
         """Start a helper as a unit with a user of its own, as `HelperHost.start_helper`."""
         environ = {**command.env, helper.LINK: str(_FIRST_EXTRA)}
-        wanted = helper_properties(command, tag, environ, self._own_unit)
+        wanted = helper_properties(command, tag, environ, self._own_unit, network=network)
         fds = (("Input", stdio), ("Output", stdio), (LINK, link))
         unit, values = await self._start(command, wanted, fds, tag)
         # Its end is nothing that anybody writes down.

@@ -92,7 +92,7 @@ def properties(
 
 
 def helper_properties(
-    command: Command, tag: str, environ: Mapping[str, str], own_unit: str
+    command: Command, tag: str, environ: Mapping[str, str], own_unit: str, *, network: bool = False
 ) -> Properties:
     """Return the properties of the unit of a helper, but for its descriptors.
 
@@ -113,7 +113,7 @@ def helper_properties(
         ("BindsTo", "as", [own_unit]),
         ("After", "as", [own_unit]),
         ("LogExtraFields", "aay", _fields("", dataflow_id, name, f"{_HELPER}{tag}")),
-        *hardening.of_helper(code_in_home=code_in_home),
+        *hardening.of_helper(code_in_home=code_in_home, network=network),
     ]
 
 
