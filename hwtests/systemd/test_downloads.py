@@ -11,7 +11,7 @@ from hwtests.systemd import load
 if TYPE_CHECKING:
     from hwtests.robots import Robot
 
-NODE = b"#!/bin/sh\nid -un\nexec sleep 1000\n"
+NODE = b"#!/bin/sh\nid -un\nwhile sleep 1; do :; done\n"
 SHA256 = hashlib.sha256(NODE).hexdigest()
 FLOW = f"""\
 nodes:
@@ -42,5 +42,5 @@ def test_a_node_from_a_url_runs_as_others_do_and_starts_again_without_its_server
     robot.exec("dora", "stop", "load")
     robot.exec("systemctl", "restart", "dorad")
     robot.exec(*flow)
-    wait_until(lambda: "Running" in robot.exec("dora", "list"), "it runs without the server")
-    robot.exec("pgrep", "-f", FILE)
+    running = ("pgrep", "-u", "dorad-node", "-f", FILE)
+    wait_until(lambda: robot.attempt(*running).returncode == 0, "it runs without the server")
