@@ -195,6 +195,8 @@ def judge_daemon(found: DaemonStatus) -> Iterator[Check]:
         yield Check("WARN", "daemon", f"{text}; this command is {__version__}", hint)
     else:
         yield Check("PASS", "daemon", text)
+    if found.problem:
+        yield Check("FAIL", "daemon", f"nodes cannot be started: {found.problem}")
     for notice in found.notices:
         yield Check("WARN", "daemon", notice)
 

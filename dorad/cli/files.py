@@ -85,11 +85,14 @@ def fetch(url: str, directory: Path) -> Path:
     import urllib.parse
     import urllib.request
 
+    from dorad.dataflow.redirects import SecureRedirects
+
     name = Path(urllib.parse.urlsplit(url).path).name
     if not name.endswith(SUFFIXES):
         raise click.ClickException(f"{url}: the address of a dataflow ends in .yml or .yaml")
     try:
-        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as reply:  # noqa: S310 (checked)
+        opener = urllib.request.build_opener(SecureRedirects)
+        with opener.open(url, timeout=FETCH_TIMEOUT_S) as reply:
             content: bytes = reply.read()
     except urllib.error.HTTPError as error:
         raise click.ClickException(f"{url}: {error.code} {error.reason}") from error

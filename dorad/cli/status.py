@@ -72,6 +72,8 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
         for line in network_lines(found.network):
             click.echo(visible(line))
     click.echo(f"active dataflows: {found.dataflows} ({found.nodes} node processes)")
+    if found.problem:
+        click.echo(f"{click.style('✗', fg='red')} nodes cannot be started: {found.problem}")
     for notice in found.notices:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
 
@@ -97,6 +99,7 @@ def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dic
         "adopted": found.adopted,
     }
     result |= {"nodes": found.nodes, "state": found.state, "notices": found.notices}
+    result |= {"problem": found.problem or None}
     return result | {"network": None if found.network is None else to_builtins(found.network)}
 
 

@@ -61,6 +61,8 @@ class DaemonStatus(Struct):
     """Nodes that it found running when it started."""
     notices: list[str] = []
     """What the operator should know: a state file that was set aside, a full disk."""
+    problem: str = ""
+    """Why nodes cannot be started; empty if they can."""
     memory: int = 0
     """Resident bytes."""
     cpu: float = 0.0

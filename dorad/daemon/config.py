@@ -41,10 +41,20 @@ class NodeSettings:
     """Of nodes that name none."""
     users: tuple[str, ...] = ()
     """Whom else nodes may name as their `user`; `*` is anybody, root too."""
+    sandbox: bool = True
+    """Whether nodes lose the rights that most nodes never need."""
+    sandbox_exceptions: tuple[str, ...] = ()
+    """Those that keep them, as `NODE` or `DATAFLOW/NODE`."""
+    place: str = field(default="", compare=False)
+    """Where the file says `user`, as `FILE:LINE: nodes.user`; empty if it does not."""
 
     def allows(self, user: str) -> bool:
         """Whether a node may run as this user."""
         return user == self.user or user in self.users or ANYBODY in self.users
+
+    def sandboxed(self, dataflow: str | None, node: str) -> bool:
+        """Whether a node of the dataflow with this name loses rights."""
+        return self.sandbox and not {node, f"{dataflow}/{node}"} & set(self.sandbox_exceptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,9 @@ def parse(text: str, name: str) -> Settings:
         nodes=NodeSettings(
             user=nodes.user("user", NodeSettings().user),
             users=nodes.users("users"),
+            sandbox=nodes.value("sandbox", bool, True),
+            sandbox_exceptions=nodes.texts("sandbox_exceptions"),
+            place=nodes.place("user") if nodes.has("user") else "",
         ),
         realtime=_realtime(realtime),
         journal=logs.value("journal", bool, False) if logs.has("journal") else None,
@@ -175,6 +188,13 @@ class _Section:
                 raise self.error(key, f"must be numbers from {least} to {most}, not {value!r}")
         return tuple(values)
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        values: list[Any] = self.value(key, list, [])
+        for value in values:
+            if not isinstance(value, str):
+                raise self.error(key, f"must be texts, not {value!r}")
+        return tuple(values)
+
     def user(self, key: str, default: str) -> str:
         value = self.value(key, str, default)
         if not _USER.fullmatch(value):
@@ -197,8 +217,11 @@ class _Section:
                 raise self.error(key, f"unknown {what} (known here: {known})")
 
     def error(self, key: str, text: str) -> ConfigError:
+        return ConfigError(f"{self.place(key)}: {text}")
+
+    def place(self, key: str) -> str:
         full = f"{self._title}.{key}" if self._title else key
-        return ConfigError(f"{self._name}:{self._line(key)}: {full}: {text}")
+        return f"{self._name}:{self._line(key)}: {full}"
 
     def _line(self, key: str) -> int:
         """Return the line that a key of this section, or a section, is written in."""

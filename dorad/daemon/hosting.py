@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.launch.keeper import Keeper
 from dorad.launch.model import LaunchError
@@ -18,24 +19,37 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 20.0
 _RETRY_S = 0.2
+_LONGEST_PAUSE_S = 2.0
 _log = logging.getLogger("dorad")
 
 
-async def attach_host(keeper_path: Path, *, system: bool) -> tuple[Host, str | None]:
-    """Return the host, and one line if it is not the one that a daemon of the machine should have.
+class Hosting(NamedTuple):
+    """Who keeps processes, and why it is not systemd where it should be."""
+
+    host: Host
+    note: str = ""
+    """One line for the operator of a machine whose service manager is another one."""
+    missing: str = ""
+    """What systemd cannot be reached without, although it runs this daemon."""
+
+
+async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
+    """Return the host of a daemon; with `system` of that of the machine.
 
     Raises:
         LaunchError: there is none.
     """
     if not system:
-        return await Keeper.attach(keeper_path), None
+        return Hosting(await Keeper.attach(keeper_path))
     address = os.environ.get("NOTIFY_SOCKET")
     if address is None:
-        return await Keeper.attach(keeper_path), (
-            "systemd does not run this dorad, so nodes are plain processes"
-            " (no units, no `resources`, no `user`)"
+        return Hosting(
+            await Keeper.attach(keeper_path),
+            note="systemd does not run this dorad, so nodes are plain processes"
+            " (no units, no `resources`, no `user`)",
         )
     # Few daemons are run by systemd.
+    from dorad.launch.systemd.envfile import EnvironmentFiles
     from dorad.launch.systemd.host import SystemdHost
     from dorad.launch.systemd.messages import BusError
     from dorad.launch.systemd.notify import Notifier, take_descriptors
@@ -51,11 +65,17 @@ async def attach_host(keeper_path: Path, *, system: bool) -> tuple[Host, str | N
                 f"nodes run as units of systemd, and D-Bus is not there to reach it: {error};"
                 " they go on, and so does the next dorad"
             ) from error
-        return await Keeper.attach(keeper_path), (
-            f"D-Bus is not there ({error}), so nodes are plain processes and end with this one"
-        )
+        return Hosting(await Keeper.attach(keeper_path), missing=f"D-Bus is not there ({error})")
     notifier = Notifier(address)
-    return await SystemdHost.attach(bus, notifier, SystemdStore(notifier, received)), None
+    store = SystemdStore(notifier, received)
+    environments = EnvironmentFiles(keeper_path.with_name("environments"))
+    return Hosting(await SystemdHost.attach(bus, notifier, store, environments))
+
+
+async def wait_for_bus() -> None:
+    """Return when D-Bus is there, and systemd on it."""
+    bus = await _connect(math.inf)
+    await bus.close()
 
 
 async def _connect(patience: float) -> SystemBus:
@@ -64,10 +84,13 @@ async def _connect(patience: float) -> SystemBus:
 
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience
+    pause = _RETRY_S
     while True:
         try:
             return await SystemBus.connect()
-        except BusError:
+        except BusError as error:
             if loop.time() >= give_up_at:
                 raise
-            await asyncio.sleep(_RETRY_S)
+            _log.debug("D-Bus is not there: %s; next attempt in %.1f s", error, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)

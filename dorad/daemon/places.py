@@ -47,6 +47,11 @@ class Places:
         return self.state / "dorad.log"
 
     @property
+    def downloads(self) -> Path | None:
+        """Where nodes that come from a URL lie; None is beside the file of each dataflow."""
+        return None if self.logs is None else self.state / "downloads"
+
+    @property
     def marker(self) -> str:
         """What tells the processes of this daemon from those of another; see `orphans`."""
         return str(self.runtime)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import pwd
 import signal
 import time
 import uuid
@@ -20,6 +19,7 @@ from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
 from dorad.daemon.config import NodeSettings
 from dorad.daemon.happenings import Happenings
+from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.record import Record, stored_failure, stored_result
 from dorad.daemon.rules.naming import check_name, find
 from dorad.daemon.rules.report import failure_report
@@ -32,6 +32,7 @@ from dorad.dataflow.support import unsupported
 from dorad.dataflow.topology import changes
 from dorad.dataflow.types.strict import change_problems
 from dorad.launch.command import LaunchContext
+from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.model import LaunchError
 from dorad.logs.journal.writer import Journal
 from dorad.logs.paths import log_folder
@@ -74,7 +75,7 @@ class Registry:
         self.happenings = Happenings()
         self.adopted = 0
         """Node processes that were found running."""
-        self.node_settings = NodeSettings(user="")
+        self.node_users = NodeUsers(NodeSettings())
         """Who nodes run as."""
         self.group: int | None = None
         """Whose members may command the daemon."""
@@ -83,6 +84,11 @@ class Registry:
         self._places = places
         self._notice = notice
         self._journal = journal
+        self._downloads: Downloads | None = None
+        if places.downloads is not None:
+            helpers = host.helpers if host.units else None
+            self._downloads = Downloads(places.downloads, helpers=helpers, max_total=MAX_TOTAL)
+            self._downloads.clear_partial()
         self._records: list[Record] = []
         self._broken_state = False
         self._closing = False
@@ -190,6 +196,9 @@ class Registry:
         if self._closing:
             raise ControlError("busy", "the daemon is ending")
         dataflow = _checked(descriptor, path)
+        problem = self.node_users.problem()
+        if problem and any(node.user is None and not node.is_dynamic for node in dataflow.nodes):
+            raise ControlError("refused", f"nodes cannot be started: {problem}")
         if unfit := change_problems(dataflow):
             raise _refused(DataflowError(unfit))
         number = str(uuid.uuid4())
@@ -271,8 +280,8 @@ class Registry:
             uv=row.options.uv,
             allow_shell=row.options.allow_shell,
             dataflow_name=row.name or "",
-            default_user=self.node_settings.user if self._host.units else "",
-            allows_user=lambda user: self.node_settings.allows(user),
+            user_for=lambda wanted: self.node_users.user_for(wanted),
+            sandboxed=lambda node: self.node_users.settings.sandboxed(row.name, node),
         )
         try:
             return DataflowRun(
@@ -286,6 +295,8 @@ class Registry:
                 store=self._host,
                 admits=self._admits if self._host.units else None,
                 may_use=self._may_use,
+                helpers=self._host.helpers,
+                downloads=self._downloads,
                 marker=self._mark(row.uuid),
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 hot_reload=row.options.hot_reload,
@@ -346,19 +357,13 @@ class Registry:
         """Whether nodes may run as this user, or it may command the daemon."""
         if may_command(peer, os.getuid(), self.group):
             return True
-        try:
-            return self.node_settings.allows(pwd.getpwuid(peer.uid).pw_name)
-        except KeyError:
-            return False
+        return self.node_users.admits(peer.uid)
 
     def _may_use(self, node: Node, peer: Peer) -> bool:
         """Whether a process may attach as a dynamic node: of its user, or of a commander."""
         if may_command(peer, os.getuid(), self.group):
             return True
-        try:
-            return pwd.getpwuid(peer.uid).pw_name == (node.user or self.node_settings.user)
-        except KeyError:
-            return False
+        return self.node_users.is_user_of(node.user, peer.uid)
 
     def _mark(self, uuid: str) -> str:
         """What the processes of one dataflow carry; see `orphans`."""

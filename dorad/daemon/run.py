@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Node
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore
+    from dorad.launch.fetch import Downloads
+    from dorad.launch.helper import HelperHost
     from dorad.launch.host import KeptProcess
     from dorad.launch.spawner import Process, Spawner
     from dorad.logs.journal.writer import Journal
@@ -114,6 +116,8 @@ class DataflowRun:
         marker: str | None = None,
         admits: Callable[[Peer], bool] | None = None,
         may_use: Callable[[Node, Peer], bool] = lambda node, peer: peer.uid in (0, os.getuid()),
+        helpers: HelperHost | None = None,
+        downloads: Downloads | None = None,
         exit_when_nodes_finish: bool | None = None,
         stop_after: float | None = None,
         params: Mapping[str, dict[str, Any]] | None = None,
@@ -133,7 +137,8 @@ class DataflowRun:
         With `hot_reload` nodes and operators take up changes of their Python files.
 
         For a daemon: `admits` tells which other users' processes may connect at all, and `may_use`
-        which processes may attach as a dynamic node; `store` keeps
+        which processes may attach as a dynamic node; `helpers` starts helpers and
+        `downloads` keeps nodes whose path is a URL; `store` keeps
         descriptors and `marker` marks processes for the next daemon;
         `on_change` is called when `snapshot()` would differ, and `forget` with the pid of an ended
         process after that. `inherited` is what an earlier daemon left, and its snapshot.
@@ -193,7 +198,7 @@ class DataflowRun:
             self.broker.set_params(node_id, values)
         # Only now: what there is from the start is no change.
         self.broker.on_change = self._changed
-        self.taps = Taps(self.broker)
+        self.taps = Taps(self.broker, helpers)
         self._router = Router(dataflow_id, self.broker)
         self._router.update(context.dataflow)
         self._hot_reload = (
@@ -209,6 +214,7 @@ class DataflowRun:
             store=self._store,
             marker=marker,
             note=self._note,
+            downloads=downloads,
         )
 
     async def run(self) -> Ended:

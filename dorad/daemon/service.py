@@ -6,7 +6,6 @@ import asyncio
 import grp
 import logging
 import os
-import pwd
 import signal
 import time
 from contextlib import AsyncExitStack
@@ -19,9 +18,10 @@ from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
 from dorad.daemon.config import ConfigError, Settings, load
 from dorad.daemon.descriptors import DescriptorWatch
-from dorad.daemon.hosting import attach_host
+from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
+from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.notify import Notices
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State, StateError
@@ -80,6 +80,9 @@ class Service:
         self._stopping = False
         self._code = 0
         self._begun_with = Settings()
+        self._missing = ""
+        """What systemd cannot be reached without, although it runs this daemon."""
+        self._autostarted = False
         self._unread = ""
         """What is wrong with the configuration, as long as it is."""
         self.notices: list[str] = []
@@ -98,11 +101,13 @@ class Service:
         self._prepare()
         async with AsyncExitStack() as stack:
             try:
-                host, fallback = await attach_host(self._places.keeper, system=self._system)
+                hosting = await attach_host(self._places.keeper, system=self._system)
             except LaunchError as error:
                 raise ServiceError(str(error)) from error
-            if fallback is not None:
-                self._notice(fallback)
+            host = hosting.host
+            self._missing = hosting.missing
+            if hosting.note:
+                self._notice(hosting.note)
             notices = Notices()
             stack.callback(notices.close)
             host.on_died = self._on_host_died
@@ -159,8 +164,10 @@ class Service:
             ServiceError: the control socket cannot be made.
         """
         await registry.adopt()
-        if self._system:
-            registry.autostart()
+        self._autostart(registry)
+        if self._missing:
+            waiting = asyncio.create_task(self._begin_anew_with_bus(registry), name="D-Bus")
+            stack.callback(waiting.cancel)
         network = NetworkWatch(registry.happenings.network_changed)
         knowing = asyncio.create_task(network.run(), name="network")
         stack.callback(knowing.cancel)
@@ -247,17 +254,27 @@ class Service:
         """Do what can be done at any time of what the configuration says."""
         if self._config is not None:
             _log.setLevel((self._log_level or settings.log_level).upper())
-        nodes = settings.nodes
-        if host.units:
-            try:
-                pwd.getpwnam(nodes.user)
-            except KeyError:
-                self._notice(
-                    f"there is no user {nodes.user}, so nodes run as the daemon does;"
-                    f" `user` in the section [nodes] of {self._config} names another"
-                )
-                nodes = replace(nodes, user="")
-        registry.node_settings = nodes
+        users = NodeUsers(
+            settings.nodes, units=host.units, system=self._system, missing=self._missing
+        )
+        registry.node_users = users
+        if problem := users.problem():
+            _log.error("nodes cannot be started: %s", problem)
+
+    def _autostart(self, registry: Registry) -> None:
+        """Start what is to run, once nodes can be started."""
+        if self._system and not self._autostarted and not registry.node_users.problem():
+            self._autostarted = True
+            registry.autostart()
+
+    async def _begin_anew_with_bus(self, registry: Registry) -> None:
+        """End when D-Bus is there, so that systemd starts a daemon that can use it."""
+        await wait_for_bus()
+        if any(record.running for record in registry.records):
+            self._notice("D-Bus is there now; nodes are units once dorad is restarted")
+            return
+        _log.info("D-Bus is there now; systemd starts the daemon again")
+        self.end()
 
     def _reload(self, registry: Registry, host: Host, notices: Notices) -> None:
         """Read the configuration again; one that cannot be used changes nothing."""
@@ -265,6 +282,7 @@ class Service:
         try:
             settings = self._load()
             self._apply(settings, registry, host)
+            self._autostart(registry)
             self._unread = ""
             _log.info("the configuration was read again")
             for section in settings.taken_at_start(self._begun_with):
@@ -279,7 +297,9 @@ class Service:
     def _status(self, registry: Registry) -> str:
         """Return in one line how things are."""
         trouble = self.descriptors.trouble
-        return registry.summary() + self._unread + (f"; {trouble}" if trouble else "")
+        problem = registry.node_users.problem()
+        blocked = f"; nodes cannot be started: {problem}" if problem else ""
+        return registry.summary() + blocked + self._unread + (f"; {trouble}" if trouble else "")
 
     def _listen_to_signals(self, registry: Registry, host: Host, notices: Notices) -> None:
         loop = asyncio.get_running_loop()

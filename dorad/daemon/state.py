@@ -92,6 +92,18 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+def _make_private(path: Path) -> None:
+    """Let only this user read the state, which holds the `env` of all nodes.
+
+    SQLite gives its other files the mode of this one. What the disk refuses, SQLite will report.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    for part in ("", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + part).chmod(0o600)
+
+
 class State:
     """The state file. Belongs to one thread, but for `sync`."""
 
@@ -147,6 +159,7 @@ class State:
 
     def _open(self, spare: Path | None) -> None:
         """Open the file; with a `spare` state that is there, it is replaced by that."""
+        _make_private(self.path)
         database = apsw.Connection(str(self.path))
         try:
             if database.readonly("main"):

@@ -51,10 +51,10 @@ class LaunchContext:
     """Goes into DORA_RUN_PARENT_PID."""
     dataflow_name: str = ""
     """What people call the dataflow, if they do."""
-    default_user: str = ""
-    """Who nodes run as that do not say so; empty is whoever starts them."""
-    allows_user: Callable[[str], bool] = lambda _: True
-    """Whether a node may name this user."""
+    user_for: Callable[[str | None], str] = lambda wanted: wanted or ""
+    """Who a node with this `user` runs as; empty is whoever starts it. Raises LaunchError."""
+    sandboxed: Callable[[str], bool] = lambda _: True
+    """Whether the node with this id loses the rights that most nodes never need."""
     own_environment: Path | None = field(default_factory=programs.own_environment)
     """`bin` of the virtual environment that dora runs from."""
 
@@ -72,11 +72,7 @@ def command_for(
     env = environment.layered_environment(
         context.environ, context.dataflow.env, context.run_env, node.own_env
     )
-    if node.user is not None and not context.allows_user(node.user):
-        raise LaunchError(
-            f"it may not run as user `{node.user}`; whoever administers this machine allows it"
-            " with `users` in the section [nodes] of /etc/dorad/dorad.toml"
-        )
+    user = context.user_for(node.user)
     warnings = environment.left_out(context.run_env)
     folder = context.dataflow.base_dir
     args = shlex.split(node.args or "")
@@ -106,7 +102,8 @@ def command_for(
         node.cpu_affinity,
         schedule_of(node.realtime),
         node.resources,
-        node.user or context.default_user,
+        user,
+        context.sandboxed(node.id),
         context.dataflow_name,
         tuple(warnings),
     )

@@ -1,123 +1,255 @@
-"""Nodes whose path is a URL: download, check, make executable."""
+"""Nodes whose path is a URL: download, check, make executable, and keep."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
+import logging
 import os
+import shutil
+import signal
+import socket
+import sys
 import tempfile
 import threading
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
-from dorad.launch.model import LaunchError
+from dorad.launch.helper import helper_environment
+from dorad.launch.model import Command, LaunchError
+from dorad.launch.transfer import transfer
 
-_CHUNK = 1 << 16
-_STALL_SECONDS = 30.0
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dorad.launch.helper import HelperHost
+
+MAX_BYTES = 1 << 30
+"""Of one file."""
+MAX_TOTAL = 4 << 30
+"""Bytes of all files of a cache; those that were used least recently make room."""
+MAX_SECONDS = 300.0
+
+_PARTIAL = ".download-"
+_GRACE_SECONDS = 10.0
+"""What a helper may need to start and to end."""
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_log = logging.getLogger(__name__)
 
 
-async def download(
-    url: str,
-    working_dir: Path,
-    *,
-    sha256: str | None = None,
-    max_bytes: int = 1 << 30,
-    max_seconds: float = 300.0,
-) -> Path:
-    """Fetch `url` into `<working_dir>/build/` (with `sha256`: `build/<sha256>/`).
+class Downloads:
+    """A folder of downloaded files that only this user can change. Belongs to one event loop.
 
-    The file replaces an older one in one step and only if all is well with it.
-
-    Raises:
-        LaunchError: one line: unreachable, larger than `max_bytes`, slower than `max_seconds`
-            in all, another checksum than `sha256`, no room for it.
+    A file with a checksum lies in `<checksum>/` and is downloaded and checked once. One without is
+    downloaded at each start of its node, and stays in use while its server cannot be reached.
     """
-    cancelled = threading.Event()
-    try:
-        folder = Path(working_dir, "build", *([sha256] if sha256 else []))
-        target = folder / _file_name(url)
-        job = _Download(url, target, sha256, max_bytes, max_seconds, cancelled)
-        return await asyncio.to_thread(job.run)
-    except asyncio.CancelledError:
-        cancelled.set()
-        raise
-    except urllib.error.HTTPError as error:
-        raise LaunchError(f"cannot download {url}: HTTP {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        raise LaunchError(f"cannot download {url}: {error.reason}") from None
-    except (OSError, HTTPException, ValueError) as error:
-        raise LaunchError(f"cannot download {url}: {error or type(error).__name__}") from None
-
-
-class _Download:
-    """One download, in a thread: urllib blocks."""
 
     def __init__(
         self,
-        url: str,
-        target: Path,
-        sha256: str | None,
-        max_bytes: int,
-        max_seconds: float,
-        cancelled: threading.Event,
+        folder: Path,
+        *,
+        plain: bool = False,
+        helpers: HelperHost | None = None,
+        max_bytes: int = MAX_BYTES,
+        max_total: int | None = None,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
-        self._url = url
-        self._target = target
-        self._sha256 = sha256
+        """Keep files in `folder`, at most `max_total` bytes of them.
+
+        With `plain` files without a checksum lie in the folder itself; else in a folder of their
+        own for each URL. `helpers` download for a process that has no network itself.
+        """
+        self._folder = folder
+        self._plain = plain
+        self._helpers = helpers
         self._max_bytes = max_bytes
+        self._max_total = max_total
         self._max_seconds = max_seconds
-        self._cancelled = cancelled
+        self._locks: dict[Path, asyncio.Lock] = {}
+        self._checked: dict[Path, tuple[int, int, int]] = {}
+        """What the files were when their checksums were found right."""
 
-    def run(self) -> Path:
-        folder = self._target.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(prefix=".download-", dir=folder)
-        partial = Path(name)
+    async def get(self, url: str, sha256: str | None = None) -> Path:
+        """Return the file that `url` names, downloaded now or before.
+
+        The file replaces an older one in one step and only if all is well with it.
+
+        Raises:
+            LaunchError: one line: unreachable, too large, too slow, another checksum than `sha256`,
+                no room for it.
+        """
         try:
-            with os.fdopen(fd, "wb") as file:
-                found = self._receive(file)
-            if self._sha256 and found != self._sha256.lower():
-                raise LaunchError(
-                    f"{self._url} is not what path_sha256 says: "
-                    f"its sha256 is {found}, expected {self._sha256}"
-                )
-            partial.chmod(0o755)
-            partial.replace(self._target)
-        except BaseException:
-            partial.unlink()
-            raise
-        return self._target
+            target = self._target(url, sha256)
+        except ValueError as error:
+            raise LaunchError(f"cannot download {url}: {error}") from None
+        async with self._locks.setdefault(target, asyncio.Lock()):
+            try:
+                if sha256 is not None and await asyncio.to_thread(self._is_right, target, sha256):
+                    _log.debug("%s is there already: %s", url, target)
+                    os.utime(target.parent)
+                    return target
+                await self._download(url, target, sha256)
+            except OSError as error:
+                raise LaunchError(f"cannot download {url}: {error}") from None
+        if self._max_total is not None:
+            await asyncio.to_thread(self._make_room, target, self._max_total)
+        return target
 
-    def _receive(self, file: IO[bytes]) -> str:
-        """Copy the body into `file`; returns its SHA-256 in hexadecimal."""
-        give_up_at = time.monotonic() + self._max_seconds
-        stall = min(_STALL_SECONDS, self._max_seconds)
-        checksum = hashlib.sha256()
-        left = self._max_bytes
-        # The scheme is http or https, or the node would not be one with a URL; redirects of
-        # urllib's handlers do not leave the network either.
-        opener = urllib.request.build_opener()
-        with opener.open(self._url, timeout=stall) as response:
-            while chunk := response.read1(_CHUNK):
-                left -= len(chunk)
-                if left < 0:
-                    raise LaunchError(f"{self._url} is larger than {self._max_bytes} bytes")
-                if time.monotonic() > give_up_at:
-                    raise LaunchError(
-                        f"{self._url} takes longer than {self._max_seconds:g} s to download"
-                    )
-                if self._cancelled.is_set():
-                    raise LaunchError(f"the download of {self._url} is cancelled")
-                checksum.update(chunk)
-                file.write(chunk)
-            if response.length:
-                raise LaunchError(f"the download of {self._url} broke off: incomplete")
-        return checksum.hexdigest()
+    def clear_partial(self) -> None:
+        """Remove what downloads of an earlier process have left. Raises OSError."""
+        for left in self._folder.glob(f"*/{_PARTIAL}*"):
+            _log.debug("removing the partial download %s", left)
+            left.unlink(missing_ok=True)
+
+    def _target(self, url: str, sha256: str | None) -> Path:
+        name = _file_name(url)
+        if sha256 is not None:
+            return self._folder / sha256.lower() / name
+        if self._plain:
+            return self._folder / name
+        return self._folder / f"url-{hashlib.sha256(url.encode()).hexdigest()[:32]}" / name
+
+    def _is_right(self, path: Path, sha256: str) -> bool:
+        """Return whether the file is there and its checksum right, which is looked at once."""
+        try:
+            found = _identity(path)
+            if self._checked.get(path) != found:
+                if _checksum(path) != sha256.lower():
+                    _log.warning("%s was changed; it is downloaded again", path)
+                    return False
+                self._checked[path] = found
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def _download(self, url: str, target: Path, sha256: str | None) -> None:
+        """Raises OSError and LaunchError."""
+        _log.debug("downloading %s into %s", url, target)
+        _make_folders(target.parent, self._folder)
+        with _partial(target.parent) as (descriptor, partial):
+            problem = await self._transfer(url, descriptor)
+            if problem and sha256 is None and self._has_older(target):
+                _log.warning("%s; the file of an earlier start is used", problem)
+                return
+            if problem:
+                raise LaunchError(problem)
+            await asyncio.to_thread(self._finish, url, partial, target, sha256)
+
+    def _has_older(self, target: Path) -> bool:
+        return not self._plain and target.exists()
+
+    def _finish(self, url: str, partial: Path, target: Path, sha256: str | None) -> None:
+        """Check a download that is complete and give it its name. Raises OSError, LaunchError."""
+        if sha256 is not None and (found := _checksum(partial)) != sha256.lower():
+            raise LaunchError(
+                f"{url} is not what path_sha256 says: its sha256 is {found}, expected {sha256}"
+            )
+        partial.chmod(0o755)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+        if sha256 is not None:
+            self._checked[target] = _identity(target)
+
+    async def _transfer(self, url: str, descriptor: int) -> str:
+        if self._helpers is not None:
+            return await self._with_helper(self._helpers, url, descriptor)
+        cancelled = threading.Event()
+        # The thread may go on for a moment after a cancellation: it gets a descriptor of its own.
+        own = os.dup(descriptor)
+
+        def work() -> str:
+            try:
+                return transfer(url, own, self._max_bytes, self._max_seconds, cancelled.is_set)
+            finally:
+                os.close(own)
+
+        try:
+            return await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def _with_helper(self, helpers: HelperHost, url: str, descriptor: int) -> str:
+        environ = helper_environment(os.environ) | {
+            name: value
+            for name, value in os.environ.items()
+            if name.lower() in _PROXIES or name in _CERTIFICATES
+        }
+        argv = (sys.executable, "-P", "-s", "-m", "dorad.launch.transfer")
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                process = await helpers.start_helper(
+                    Command(argv, Path("/"), environ),
+                    theirs.fileno(),
+                    descriptor,
+                    tag="downloads/transfer",
+                    network=True,
+                )
+            try:
+                order = {"url": url, "max_bytes": self._max_bytes, "max_seconds": self._max_seconds}
+                reader, writer = await asyncio.open_unix_connection(sock=ours)
+                try:
+                    async with asyncio.timeout(self._max_seconds + _GRACE_SECONDS):
+                        writer.write(json.dumps(order).encode() + b"\n")
+                        answer = await reader.readline()
+                finally:
+                    writer.close()
+                return str(json.loads(answer))
+            except TimeoutError:
+                return f"{url} takes longer than {self._max_seconds:g} s to download"
+            except (ValueError, OSError):
+                return f"cannot download {url}: its helper has ended"
+            finally:
+                process.signal(signal.SIGKILL)
+                await process.wait()
+
+    def _make_room(self, kept: Path, most: int) -> None:
+        """Remove the files that were used least recently, all but `kept`, down to `most` bytes."""
+        folders = [each for each in self._folder.iterdir() if each.is_dir()]
+        sizes = {each: sum(file.stat().st_size for file in each.iterdir()) for each in folders}
+        total = sum(sizes.values())
+        for folder in sorted(folders, key=lambda each: each.stat().st_mtime):
+            if total <= most:
+                return
+            if folder != kept.parent:
+                _log.info("removing %s to make room for downloads", folder)
+                shutil.rmtree(folder)
+                total -= sizes[folder]
+
+
+@contextlib.contextmanager
+def _partial(folder: Path) -> Iterator[tuple[int, Path]]:
+    """A new file in `folder`, which is gone afterwards unless it was renamed. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(prefix=_PARTIAL, dir=folder)
+    try:
+        yield descriptor, Path(name)
+    finally:
+        os.close(descriptor)
+        Path(name).unlink(missing_ok=True)
+
+
+def _make_folders(folder: Path, top: Path) -> None:
+    """Make `folder`, in or at `top`: nodes of other users execute what lies in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in {folder, top}:
+        if each.stat().st_uid == os.geteuid():
+            each.chmod(0o755)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file_name(url: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dorad.launch.helper import HelperHost
     from dorad.launch.model import Command, Exit
     from dorad.launch.spawner import Process
 
@@ -44,6 +45,8 @@ class Host(Protocol):
     forget one."""
     units: bool
     """Whether processes are units of systemd's, which have users and limits of their own."""
+    helpers: HelperHost
+    """Starts helpers of the daemon."""
     died: bool
     """Whether it ended without having been told to, and every process with it."""
     on_died: Callable[[], None]

@@ -12,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from dorad.launch import orphans, wire
+from dorad.launch.helper import LocalHelpers
 from dorad.launch.host import KeptProcess
 from dorad.launch.joining import connect_or_start
 from dorad.launch.link import Link
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from dorad.launch.helper import HelperHost
     from dorad.launch.model import Command
     from dorad.launch.spawner import Process
 
@@ -45,6 +47,7 @@ class Keeper:
     """They are plain processes."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self.helpers: HelperHost = LocalHelpers()
         self.pid = 0
         self.entries: dict[str, tuple[int, ...]] = {}
         """What it held when we came, by name; the descriptors are ours. See `take`."""

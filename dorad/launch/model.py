@@ -42,6 +42,8 @@ class Command:
     """What it may use; only systemd can see to it."""
     user: str = ""
     """Who it runs as; only systemd can see to it. Empty is whoever starts it."""
+    sandbox: bool = True
+    """Whether it loses the rights that most nodes never need; only systemd can see to it."""
     dataflow_name: str = ""
     """What people call the dataflow, if they do."""
     warnings: tuple[str, ...] = field(default=(), compare=False)

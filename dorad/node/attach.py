@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +32,13 @@ class Spawned(NamedTuple):
     socket: str | os.PathLike[str]
 
 
+class Connected(NamedTuple):
+    """The process was started with a connection to its daemon, for this node alone."""
+
+    node_id: str
+    descriptor: int
+
+
 class Dynamic(NamedTuple):
     """The node was started by hand and looks for a dataflow that has a place for it."""
 
@@ -54,7 +62,7 @@ def decide(
     environ: Mapping[str, str],
     *,
     terminal: bool = False,
-) -> Spawned | Dynamic | FromFile | OnTerminal:
+) -> Spawned | Connected | Dynamic | FromFile | OnTerminal:
     """Return where the node's dataflow is.
 
     `daemon_port` forces the search by name; else the environment wins over a name. `terminal`
@@ -88,18 +96,27 @@ def decide(
     )
 
 
-def _spawned(config: str) -> Spawned:
+def connected(node_id: str, descriptor: int) -> str:
+    """Return the text of DORA_NODE_CONFIG for a process that is `Connected`."""
+    return json.dumps({"node_id": node_id, "daemon_descriptor": descriptor})
+
+
+def _spawned(config: str) -> Spawned | Connected:
     try:
         content = json.loads(config)
-        node_id, socket = content["node_id"], content["daemon_socket"]
-    except (ValueError, TypeError, KeyError) as error:
+        node_id = content["node_id"]
+        descriptor = content.get("daemon_descriptor")
+        if isinstance(node_id, str) and isinstance(descriptor, int):
+            return Connected(node_id, descriptor)
+        path = content["daemon_socket"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RuntimeError(f"{CONFIG} is not one of ours: {error}") from error
-    if not isinstance(node_id, str) or not isinstance(socket, str):
+    if not isinstance(node_id, str) or not isinstance(path, str):
         raise RuntimeError(f"{CONFIG} is not one of ours: its values are no texts")
-    return Spawned(node_id, socket)
+    return Spawned(node_id, path)
 
 
-def connect(place: Spawned | Dynamic) -> Session:
+def connect(place: Spawned | Connected | Dynamic) -> Session:
     """Attach to the dataflow.
 
     Raises:
@@ -107,6 +124,8 @@ def connect(place: Spawned | Dynamic) -> Session:
     """
     if isinstance(place, Spawned):
         return _reach(place, time.monotonic() + PATIENCE_S)
+    if isinstance(place, Connected):
+        return Session(socket.socket(fileno=place.descriptor), place.node_id, dynamic=False)
     from dorad.shm import rendezvous
 
     found: list[Session] = []

@@ -51,14 +51,20 @@ class Session:
     called after each packet.
     """
 
-    def __init__(self, path: str | os.PathLike[str], node_id: str, *, dynamic: bool) -> None:
-        """Connect, introduce the node and map its mailbox.
+    def __init__(
+        self, path: str | os.PathLike[str] | socket.socket, node_id: str, *, dynamic: bool
+    ) -> None:
+        """Connect, introduce the node and map its mailbox. `path` may be a connected socket.
 
         Raises:
             DaemonAwayError: nobody answers at `path`, or hangs up before the answer.
             RuntimeError: there is no daemon at `path`, or it refuses the node.
         """
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        if isinstance(path, socket.socket):
+            self._socket = path
+        else:
+            kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
+            self._socket = socket.socket(socket.AF_UNIX, kind)
         self._lock = threading.RLock()
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
@@ -79,7 +85,8 @@ class Session:
         self.lost = False
         self.epoch_ns: int | None = None
         try:
-            self._socket.connect(os.fspath(path))
+            if not isinstance(path, socket.socket):
+                self._socket.connect(os.fspath(path))
             hello = {"node": node_id, "dynamic": dynamic, "pid": os.getpid()}
             protocol.send(self._socket, "hello", hello | {"version": protocol.VERSION}, [])
             self._welcome()

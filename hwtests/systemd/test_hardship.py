@@ -74,11 +74,31 @@ def test_a_disk_that_takes_nothing_keeps_no_dataflow_from_running(enabled: Robot
     enabled.exec("test", "!", "-e", "/run/dorad/state.db")
 
 
-def test_without_dbus_nodes_are_plain_processes_and_that_is_said(enabled: Robot) -> None:
+def test_without_dbus_no_node_runs_and_all_go_on_by_themselves_once_it_is_there(
+    enabled: Robot,
+) -> None:
+    buses = ("dbus.service", "dbus.socket")
+    enabled.exec("systemctl", "mask", "--now", "--runtime", *buses)
+    enabled.exec("systemctl", "start", "dorad")
+    refused = enabled.attempt("dora", "start", f"{load.FOLDER}/load.yml", "--detach")
+    assert refused.returncode == 1
+    assert "D-Bus is not there" in refused.stderr
+    assert "nodes would run as root" in refused.stderr
+    assert "D-Bus is not there" in enabled.exec("dora", "status")
+    assert "nodes cannot be started" in enabled.attempt("dora", "doctor").stdout
+    assert "D-Bus is not there" in enabled.exec("systemctl", "show", "-P", "StatusText", "dorad")
+    assert enabled.attempt("pgrep", "-f", "talker.py").returncode == 1
+    enabled.exec("systemctl", "unmask", "--runtime", *buses)
+    enabled.exec("systemctl", "start", "dbus.socket")
+    wait_until(lambda: running(enabled), "what was enabled runs")
+    assert "dorad-node" in enabled.exec("ps", "-o", "user:20=", "-p", pid(enabled))
+
+
+def test_without_dbus_nodes_run_as_root_where_the_configuration_says_root(enabled: Robot) -> None:
+    enabled.write("/etc/dorad/dorad.toml", '[nodes]\nuser = "root"\n')
     enabled.exec("systemctl", "mask", "--now", "--runtime", "dbus.service", "dbus.socket")
     enabled.exec("systemctl", "start", "dorad")
     wait_until(lambda: running(enabled), "the dataflow runs")
-    assert "D-Bus is not there" in enabled.exec("dora", "status")
     status = enabled.exec("systemctl", "show", "-P", "StatusText", "dorad")
     assert "not units of systemd" in status
     assert "talker.py" in enabled.exec("systemd-cgls", "--no-pager", "/dorad.slice/dorad.service")

@@ -117,6 +117,12 @@ def test_each_notice_of_the_daemon_is_a_warning():
     assert levels(judge_daemon(found)) == ["PASS", "WARN", "WARN"]
 
 
+def test_a_daemon_that_can_start_no_node_is_a_failure():
+    checks = list(judge_daemon(daemon_status(version=__version__, problem="no such user")))
+    assert levels(checks) == ["PASS", "FAIL"]
+    assert checks[1].text == "nodes cannot be started: no such user"
+
+
 def test_a_failed_dataflow_is_a_warning():
     check = judge_dataflows([dataflow(), dataflow(status="failed"), dataflow(status="finished")])
     assert (check.level, check.text) == ("WARN", "1 running, 1 failed, 3 in all")

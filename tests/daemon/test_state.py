@@ -44,6 +44,21 @@ def test_a_dataflow_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     again.close()
 
 
+def test_only_its_user_can_read_the_state(tmp_path: Path) -> None:
+    """It holds the `env` of nodes; and an earlier version left it to the umask."""
+    path = tmp_path / "state.db"
+    before = os.umask(0)
+    try:
+        path.touch(mode=0o644)
+        state = State(path, never)
+        state.put(row())
+        modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+        state.close()
+    finally:
+        os.umask(before)
+    assert modes == {"state.db": 0o600, "state.db-wal": 0o600, "state.db-shm": 0o600}
+
+
 def test_storing_again_replaces_and_a_snapshot_alone_leaves_the_rest(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.launch.systemd import names
@@ -18,7 +20,9 @@ NO_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 class Systemd:
     """Answers as systemd does, as far as the host asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        """Of the environment files of units."""
         self.on_signal: Callable[[str, str, list[Any]], None] = lambda path, member, values: None
         self.on_back: Callable[[], None] = lambda: None
         self.soon: Callable[[Callable[[], None]], object] = lambda work: (
@@ -111,6 +115,7 @@ class Systemd:
         if self.refusal is not None:
             raise self.refusal
         assert name not in self.units
+        ((file, _),) = properties["EnvironmentFiles"]
         self._pid += 1
         self._names[names.object_path(name)] = name
         failed, self.first_fails_with = self.first_fails_with, None
@@ -121,6 +126,8 @@ class Systemd:
             "ExecMainStartTimestampMonotonic": 1,
             "LogExtraFields": properties["LogExtraFields"],
             "properties": properties,
+            "environment": Path(file).read_text(),
+            "environment_mode": stat.S_IMODE(Path(file).stat().st_mode),
             "failed": failed is not None,
         }
         result = "done" if failed is None else "failed"

@@ -52,6 +52,7 @@ class PrivateBus:
     """A daemon that lets anybody do anything: nothing but our own care protects us."""
 
     def __init__(self, folder: Path, *, replies: int = 128) -> None:
+        self.folder = folder
         self.socket = folder / "system_bus_socket"
         self._config = folder / "bus.conf"
         self._config.write_text(CONFIG.format(socket=self.socket, replies=replies))
@@ -91,7 +92,7 @@ class SystemdOnBus(Systemd):
     """The stand-in as a process sees systemd: under its name, from a thread of its own."""
 
     def __init__(self, bus: PrivateBus) -> None:
-        super().__init__()
+        super().__init__(bus.folder / "environments")
         self.on_signal = self._emit
         self.clients: list[str] = []
         """Unique names of those who have subscribed."""

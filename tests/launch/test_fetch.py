@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import stat
 import threading
+import urllib.error
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from dorad.launch.fetch import download
+from dorad.dataflow.redirects import SecureRedirects
+from dorad.launch.fetch import Downloads
+from dorad.launch.helper import LocalHelpers
 from dorad.launch.model import LaunchError
 
 from .conftest import eventually
@@ -25,8 +30,10 @@ BODY = b"#!/bin/sh\nexit 0\n"
 
 class Handler(BaseHTTPRequestHandler):
     released = threading.Event()
+    asked: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         if self.path.startswith("/missing"):
             self.send_error(404)
             return
@@ -51,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     Handler.released.clear()
+    Handler.asked.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=[0.01]).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -62,9 +70,13 @@ def files(folder: Path) -> list[str]:
     return [name for _, _, names in os.walk(folder) for name in names]
 
 
-async def failure(url: str, folder: Path, **options: object) -> str:
+async def download(url: str, folder: Path, *, sha256: str | None = None, **limits: Any) -> Path:
+    return await Downloads(folder / "build", plain=True, **limits).get(url, sha256)
+
+
+async def failure(url: str, folder: Path, **options: Any) -> str:
     with pytest.raises(LaunchError) as caught:
-        await download(url, folder, **options)  # type: ignore[arg-type]  # options vary by test
+        await download(url, folder, **options)
     assert not files(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -146,3 +158,110 @@ async def test_a_full_or_forbidden_folder_is_one_line(server: str, tmp_path: Pat
 async def test_a_strange_name_stays_inside_build(server: str, tmp_path: Path, path: str) -> None:
     file = await download(server + path, tmp_path)
     assert file.parent == tmp_path / "build"
+
+
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+async def test_a_checked_file_is_downloaded_once_also_for_the_next_daemon(
+    server: str, tmp_path: Path
+) -> None:
+    url = f"{server}/node.sh"
+    file = await Downloads(tmp_path).get(url, SHA256)
+    downloads = Downloads(tmp_path)
+    assert await downloads.get(url, SHA256.upper()) == file
+    assert await downloads.get("http://127.0.0.1:9/node.sh", SHA256) == file
+    assert Handler.asked == ["/node.sh"]
+
+
+@pytest.mark.parametrize("body", [b"evil", BODY.replace(b"0", b"1")])
+async def test_a_checked_file_that_was_changed_is_not_run(
+    server: str, tmp_path: Path, body: bytes
+) -> None:
+    downloads = Downloads(tmp_path)
+    file = await downloads.get(f"{server}/node.sh", SHA256)
+    file.write_bytes(body)
+    assert (await downloads.get(f"{server}/node.sh", SHA256)).read_bytes() == BODY
+    assert len(Handler.asked) == 2
+
+
+async def test_nodes_that_start_at_once_share_one_download(server: str, tmp_path: Path) -> None:
+    downloads = Downloads(tmp_path)
+    async with asyncio.TaskGroup() as group:
+        got = [group.create_task(downloads.get(f"{server}/n", SHA256)) for _ in range(8)]
+    assert {task.result() for task in got} == {tmp_path / SHA256 / "n"}
+    assert Handler.asked == ["/n"]
+    assert files(tmp_path) == ["n"]
+
+
+async def test_a_file_without_checksum_is_downloaded_anew_and_kept_for_when_the_server_is_gone(
+    server: str, tmp_path: Path
+) -> None:
+    downloads = Downloads(tmp_path, max_seconds=0.5)
+    file = await downloads.get(f"{server}/node.sh")
+    other = await downloads.get(f"{server}/node.sh?v=2")
+    assert other != file
+    Handler.asked.clear()
+    assert await downloads.get(f"{server}/node.sh") == file
+    assert Handler.asked == ["/node.sh"]
+    file.write_bytes(b"older")
+    limited = Downloads(tmp_path, max_bytes=3)
+    assert (await limited.get(f"{server}/node.sh")).read_bytes() == b"older"
+
+
+async def test_what_was_used_least_recently_makes_room(server: str, tmp_path: Path) -> None:
+    downloads = Downloads(tmp_path, max_total=3 * len(BODY))
+    found = []
+    for number in range(3):
+        file = await downloads.get(f"{server}/{number}")
+        os.utime(file.parent, (number, number))
+        found.append(file)
+    os.utime(found[0].parent)
+    found.append(await downloads.get(f"{server}/3"))
+    assert [file.exists() for file in found] == [True, False, True, True]
+
+
+async def test_what_a_daemon_that_was_killed_has_left_is_removed_and_never_used(
+    server: str, tmp_path: Path
+) -> None:
+    left = tmp_path / SHA256 / ".download-x"
+    left.parent.mkdir()
+    left.write_bytes(BODY[:3])
+    downloads = Downloads(tmp_path)
+    downloads.clear_partial()
+    assert not left.exists()
+    assert (await downloads.get(f"{server}/n", SHA256)).read_bytes() == BODY
+
+
+async def test_others_can_execute_a_file_and_not_change_it(server: str, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        file = await Downloads(tmp_path / "downloads").get(f"{server}/n", SHA256)
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (file, *file.parents[:2])]
+    assert modes == [0o755] * 3
+
+
+async def test_a_helper_downloads_for_a_process_without_network(
+    server: str, tmp_path: Path
+) -> None:
+    downloads = Downloads(tmp_path, helpers=LocalHelpers(), max_bytes=len(BODY))
+    assert (await downloads.get(f"{server}/n", SHA256)).read_bytes() == BODY
+    with pytest.raises(LaunchError, match="HTTP 404"):
+        await downloads.get(f"{server}/missing")
+    with pytest.raises(LaunchError, match="expected 0000"):
+        await downloads.get(f"{server}/n", "0" * 64)
+    assert files(tmp_path) == ["n"]
+
+
+@pytest.mark.parametrize("to", ["http://example.invalid/n", "HTTP://example.invalid/n"])
+def test_a_redirect_never_leaves_https(to: str) -> None:
+    handler = SecureRedirects()
+    fields: Any = (None, 302, "Found", {})
+    secure = urllib.request.Request("https://example.invalid/node")
+    with pytest.raises(urllib.error.URLError, match="from https to"):
+        handler.redirect_request(secure, *fields, to)
+    plain = urllib.request.Request("http://example.invalid/node")
+    assert handler.redirect_request(plain, *fields, to) is not None
+    assert handler.redirect_request(secure, *fields, "https://example.invalid/n") is not None

@@ -23,6 +23,7 @@ from dorad.launch.systemd.bus import (
     SERVICE,
     SystemBus,
 )
+from dorad.launch.systemd.envfile import EnvironmentFiles
 from dorad.launch.systemd.host import SystemdHost
 from dorad.launch.systemd.messages import BusError
 from tests.launch.systembus import PrivateBus, SystemdOnBus, addressed, changed
@@ -61,9 +62,13 @@ async def bus(systemd: SystemdOnBus) -> AsyncIterator[SystemBus]:
 
 @pytest.fixture
 async def host(systemd: SystemdOnBus, bus: SystemBus) -> AsyncIterator[SystemdHost]:
-    made = await SystemdHost.attach(bus, Notifier(), Store())  # type: ignore[arg-type]
+    made = await SystemdHost.attach(bus, Notifier(), Store(), environments(systemd))  # type: ignore[arg-type]
     yield made
     await made.detach()
+
+
+def environments(systemd: SystemdOnBus) -> EnvironmentFiles:
+    return EnvironmentFiles(systemd.folder)
 
 
 async def spawn(host: SystemdHost, node: str = "camera") -> Any:
@@ -296,7 +301,7 @@ async def test_what_passes_by_is_tried_again(
     systemd = SystemdOnBus(tight)
     bus = await SystemBus.connect()
     try:
-        host = await SystemdHost.attach(bus, Notifier(), Store())  # type: ignore[arg-type]
+        host = await SystemdHost.attach(bus, Notifier(), Store(), environments(systemd))  # type: ignore[arg-type]
         await asyncio.gather(*(spawn(host, f"n{number}") for number in range(40)))
         assert len(systemd.units) == 40
         await host.detach()

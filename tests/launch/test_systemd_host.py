@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pytest
 from dorad.launch.model import Command, Exit, LaunchError
 from dorad.launch.systemd import names
 from dorad.launch.systemd.bus import MANAGER_PATH
+from dorad.launch.systemd.envfile import EnvironmentFiles
 from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
 from dorad.launch.systemd.messages import BusError
@@ -59,13 +61,14 @@ class Notifier:
 
 
 @pytest.fixture
-def systemd() -> Systemd:
-    return Systemd()
+def systemd(tmp_path: Path) -> Systemd:
+    return Systemd(tmp_path / "environments")
 
 
 async def attach(systemd: Systemd, store: Store | None = None) -> SystemdHost:
     kept = store or Store()
-    return await SystemdHost.attach(systemd, Notifier(), kept)  # type: ignore[arg-type]
+    environments = EnvironmentFiles(systemd.folder)
+    return await SystemdHost.attach(systemd, Notifier(), kept, environments)  # type: ignore[arg-type]
 
 
 def command(**fields: Any) -> Command:
@@ -88,6 +91,32 @@ async def test_a_node_is_a_unit_of_its_own(systemd: Systemd) -> None:
     assert list(systemd.units) == ["dorad-nav-camera-1.service", "dorad-nav-camera-2.service"]
     assert first.pid != second.pid
     assert systemd.units["dorad-nav-camera-1.service"]["properties"]["Before"] == ["dorad.service"]
+    await host.detach()
+
+
+async def test_variables_reach_a_unit_in_a_file_of_root_s_that_is_gone_afterwards(
+    systemd: Systemd,
+) -> None:
+    systemd.folder.mkdir(mode=0o755)
+    (systemd.folder / "left").write_text("OLD_SECRET=1\n")
+    host = await attach(systemd)
+    assert stat.S_IMODE(systemd.folder.stat().st_mode) == 0o700
+    assert not list(systemd.folder.iterdir())
+    await spawn(host, env={"TOKEN": "hunter2"})
+    (unit,) = systemd.units.values()
+    assert unit["environment"] == 'TOKEN="hunter2"\n'
+    assert unit["environment_mode"] == 0o600
+    assert "hunter2" not in repr(unit["properties"])
+    assert not list(systemd.folder.iterdir())
+    await host.detach()
+
+
+async def test_no_environment_is_left_of_a_unit_that_does_not_start(systemd: Systemd) -> None:
+    host = await attach(systemd)
+    systemd.refusal = BusError("org.freedesktop.systemd1.Refused", "no")
+    with pytest.raises(LaunchError):
+        await spawn(host, env={"TOKEN": "hunter2"})
+    assert not list(systemd.folder.iterdir())
     await host.detach()
 
 

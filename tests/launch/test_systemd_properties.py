@@ -12,16 +12,17 @@ from dorad.dataflow.model import Resources
 from dorad.launch.model import Command, Exit
 from dorad.launch.systemd import names
 from dorad.launch.systemd.exits import exit_of, why_not_started
-from dorad.launch.systemd.properties import properties, tag_of, without
+from dorad.launch.systemd.properties import environment, properties, tag_of, without
 from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
 
 TAG = "0b5e1d4e-0000-0000-0000-000000000000/camera/0"
+FILE = "/run/dorad/environments/x"
 
 
 def asked(command: Command, **options: Any) -> dict[str, Any]:
-    found = properties(command, TAG, **options)
+    found = properties(command, TAG, environment_file=FILE, **options)
     assert len({name for name, _, _ in found}) == len(found)
     return {name: value for name, _, value in found}
 
@@ -48,10 +49,15 @@ def test_people_and_the_next_daemon_can_tell_whose_it_is() -> None:
 def test_what_systemd_says_to_the_daemon_is_not_passed_on() -> None:
     env = {"NOTIFY_SOCKET": "x", "LISTEN_FDS": "1", "HOME": "/root", "USER": "root", "A": "b"}
     own = {"HOME": "/root", "USER": "other"}
-    values = asked(command(env=env, user="dorad-node"), own_environ=own)
-    assert values["Environment"] == ["USER=root", "A=b"]
+    assert environment(command(env=env, user="dorad-node"), own) == {"USER": "root", "A": "b"}
+    assert environment(command(env=env), own)["HOME"] == "/root"
+
+
+def test_no_property_holds_a_variable_of_the_node() -> None:
+    values = asked(command(env={"TOKEN": "hunter2"}, user="dorad-node"))
+    assert values["EnvironmentFiles"] == [[FILE, False]]
+    assert "hunter2" not in repr(values)
     assert values["User"] == "dorad-node"
-    assert "HOME=/root" in asked(command(env=env), own_environ=own)["Environment"]
 
 
 def test_cores_are_a_mask() -> None:
@@ -69,7 +75,8 @@ def test_resources_are_limits() -> None:
 
 
 def test_a_real_time_policy_can_be_left_out_again() -> None:
-    found = properties(command(schedule=Schedule(os.SCHED_FIFO, 30, 1)), TAG)
+    wanted = command(schedule=Schedule(os.SCHED_FIFO, 30, 1))
+    found = properties(wanted, TAG, environment_file=FILE)
     values = {name: value for name, _, value in found}
     assert (values["CPUSchedulingPolicy"], values["CPUSchedulingPriority"]) == (os.SCHED_FIFO, 30)
     assert values["LimitMEMLOCK"] == 2**64 - 1

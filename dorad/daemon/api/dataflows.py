@@ -50,6 +50,7 @@ class DataflowMethods:
             state=str(self._registry.state_path),
             adopted=self._registry.adopted,
             notices=[*self._service.notices, *filter(None, troubles)],
+            problem=self._registry.node_users.problem(),
             memory=own.memory,
             cpu=own.cpu,
             network=self._measure.network(),

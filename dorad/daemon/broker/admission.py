@@ -8,7 +8,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from dorad.control.peer import has_ended
-from dorad.launch.membership import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,8 +103,8 @@ class Admission:
 
     def _look(self, node: Node, peer: Peer) -> Verdict:
         if node.id.startswith("."):
-            # A tap, which the daemon starts itself; nobody else gives it children.
-            return _verdict(lineage(peer.pid)[1:2] == [os.getpid()])
+            # An observer has a connection of its own, which needs no verdict.
+            return Verdict.FOREIGN
         if node.is_dynamic:
             return _verdict(self._may_use(node, peer))
         for process in self._processes.get(node.id, ()):

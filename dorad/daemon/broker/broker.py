@@ -30,6 +30,7 @@ from dorad.launch.fdstore import NoStore
 from dorad.shm import create
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -95,6 +96,11 @@ class Broker(Telling, Seeing):
         self._lobby = Lobby(
             socket_path, hello_deadline, members.hello, members.heard, members.ended, admits
         )
+
+    @property
+    def dataflow_id(self) -> str:
+        """The UUID of the run."""
+        return self._desk.dataflow_id
 
     def _changed(self) -> None:
         self.on_change()
@@ -334,6 +340,13 @@ class Broker(Telling, Seeing):
         """
         await self._guests.add(guest_id, inputs, outputs or {})
         return self.node_config(guest_id)
+
+    def connect_guest(self, guest_id: str, sock: socket.socket, pid: int) -> None:
+        """Let the process `pid`, which has the other end of `sock`, be the guest.
+
+        The socket is owned from here on.
+        """
+        self._lobby.introduce(sock, guest_id, pid)
 
     def remove_guest(self, guest_id: str) -> None:
         """Let go of a guest; what it sent is still received."""

@@ -59,15 +59,22 @@ class Connection:
         on_end: Callable[[Connection, str], None],
         *,
         sent: int = 0,
+        pid: int | None = None,
+        reserved_for: str | None = None,
     ) -> None:
-        """Listen to an accepted socket, over which `sent` packets went before."""
+        """Listen to an accepted socket, over which `sent` packets went before.
+
+        `pid` is the process at the other end, if the socket itself does not know; `reserved_for` is
+        the observer that alone may say hello over it.
+        """
         self.sent = sent
         self.on_sent: Callable[[int], None] | None = None
         """Told how many packets have gone out, whenever one has."""
         self.kept_as: str | None = None
         """The name under which a copy of the socket is kept open."""
         self.peer = peer_of(sock)
-        self.pid = self.peer.pid
+        self.pid = self.peer.pid if pid is None else pid
+        self.reserved_for = reserved_for
         self._started = start_time(self.pid)
         self._sock = sock
         self._on_packet = on_packet

@@ -9,7 +9,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from dorad.daemon.broker.connection import Connection
-from dorad.launch.membership import lineage
 from dorad.node.protocol import Packet, ProtocolError
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ class Lobby:
         self._on_end = on_end
         self._admits = admits
         self._strangers: dict[Connection, asyncio.TimerHandle] = {}
+        self._introduced: dict[Connection, str] = {}
+        """Connections that were made for one node each, until it says hello."""
         self._server: socket.socket | None = None
 
     def open(self, kept: int | None = None) -> int:
@@ -77,13 +78,22 @@ class Lobby:
             self._server.close()
             self._server = None
             self._path.unlink(missing_ok=True)
-        for connection in list(self._strangers):
+        for connection in [*self._strangers, *self._introduced]:
             connection.close("the dataflow has ended")
 
     def take_in(self, sock: socket.socket, sent: int) -> Connection:
         """Return the connection over a kept socket that has introduced itself to another daemon."""
         sock.setblocking(False)
         return Connection(sock, self._heard, self._ended, sent=sent)
+
+    def introduce(self, sock: socket.socket, node_id: str, pid: int) -> None:
+        """Listen to a socket that was given to the process `pid`, for this node and no other.
+
+        The socket is owned from here on. It has no deadline: the process may take long to start.
+        """
+        sock.setblocking(False)
+        connection = Connection(sock, self._heard, self._ended, pid=pid, reserved_for=node_id)
+        self._introduced[connection] = node_id
 
     def _accept(self) -> None:
         if self._server is None:
@@ -109,25 +119,26 @@ class Lobby:
         )
 
     def _may_enter(self, peer: Peer) -> bool:
-        if peer.uid in (0, os.getuid()) or (self._admits is not None and self._admits(peer)):
-            return True
-        # A tap, which runs without the daemon's privileges.
-        return lineage(peer.pid)[1:2] == [os.getpid()]
+        return peer.uid in (0, os.getuid()) or (self._admits is not None and self._admits(peer))
 
     def _heard(self, connection: Connection, packet: Packet) -> None:
-        if connection not in self._strangers:
+        if connection not in self._strangers and connection not in self._introduced:
             self._on_packet(connection, packet)
             return
         if packet.kind != "hello":
             raise ProtocolError(f"a {packet.kind!r} where 'hello' was due")
-        packet.text("node")
+        node_id = packet.text("node")
         packet.number("version")
-        self._strangers.pop(connection).cancel()
+        expected = self._introduced.pop(connection, None)
+        if expected is None:
+            self._strangers.pop(connection).cancel()
+        elif expected != node_id:
+            raise ProtocolError(f"hello of {node_id!r} over the connection of {expected!r}")
         self._on_hello(connection, packet)
 
     def _ended(self, connection: Connection, _reason: str) -> None:
         handle = self._strangers.pop(connection, None)
         if handle is not None:
             handle.cancel()
-        else:
+        elif self._introduced.pop(connection, None) is None:
             self._on_end(connection)

@@ -93,7 +93,7 @@ class Members:
         """Welcome a process, keep it waiting, or refuse it with the reason."""
         node_id = packet.text("node")
         refusal = self._refusal(node_id, packet)
-        if refusal is None:
+        if refusal is None and connection.reserved_for != node_id:
             match self._admission.verdict(self._desk.boxes[node_id].node, connection):
                 case Verdict.UNKNOWN:
                     self._defer(node_id, connection, packet)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Node
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore
+    from dorad.launch.fetch import Downloads
     from dorad.launch.model import Command, Exit
     from dorad.launch.spawner import Process, Spawner
     from dorad.logs.dataflowlog import DataflowLog
@@ -128,9 +129,12 @@ class Launcher:
         store: FdStore,
         marker: str | None = None,
         note: Callable[[str, str], None] | None = None,
+        downloads: Downloads | None = None,
     ) -> None:
         """`store` keeps what is needed to go on reading; `marker` becomes DORA_DAEMON.
 
+        `downloads` keeps nodes whose path is a URL; without it they lie in `build/` beside the
+        dataflow's file.
         `note` gets a node's id and one line on what its process lacks of what it was to have.
         """
         self._id = dataflow_id
@@ -139,6 +143,7 @@ class Launcher:
         self._log = log
         self._store = store
         self._marker = marker
+        self._downloads = downloads
         self._note = note or (lambda node, text: log.say("warn", node, text))
         self._tags: set[str] = set()
 
@@ -215,11 +220,11 @@ class Launcher:
     async def _command(self, node: Node, node_config: str) -> Command:
         downloaded = None
         if node.kind is NodeKind.URL and node.path is not None:
-            from dorad.launch.fetch import download  # few nodes need an HTTP client
+            from dorad.launch.fetch import Downloads  # few nodes need an HTTP client
 
-            downloaded = await download(
-                node.path, self._context.dataflow.base_dir, sha256=node.path_sha256
-            )
+            if self._downloads is None:
+                self._downloads = Downloads(self._context.dataflow.base_dir / "build", plain=True)
+            downloaded = await self._downloads.get(node.path, node.path_sha256)
         command = command_for(node, self._context, node_config, downloaded=downloaded)
         if self._marker is not None:
             command = replace(command, env={**command.env, VARIABLE: self._marker})

@@ -11,7 +11,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
+import socket
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -20,13 +24,15 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import Published, TopicHeader
 from dorad.daemon.tap.frames import PREFIX, head
 from dorad.dataflow.model import Input, NodeOutput
-from dorad.launch.environment import inherit
-from dorad.node.attach import CONFIG, WRITE_EVENTS
+from dorad.launch.helper import LocalHelpers, helper_environment
+from dorad.launch.model import Command, LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from dorad.daemon.broker.broker import Broker
+    from dorad.launch.helper import HelperHost
+    from dorad.launch.spawner import Process
 
 MOST_TAPS = 16
 """At a time, of one dataflow: each is a process of some 60 MB."""
@@ -53,10 +59,13 @@ class _Frame(NamedTuple):
 class _Guest:
     """A tap's process and its place in the dataflow."""
 
-    def __init__(self, broker: Broker, guest_id: str) -> None:
+    def __init__(self, broker: Broker, helpers: HelperHost, guest_id: str) -> None:
         self.id = guest_id
         self._broker = broker
-        self._process: asyncio.subprocess.Process | None = None
+        self._helpers = helpers
+        self._process: Process | None = None
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._stopped = False
 
     async def start(
@@ -68,22 +77,14 @@ class _Guest:
     ) -> None:
         """Join the dataflow. Raises ControlError if it cannot."""
         try:
-            config = await self._broker.add_guest(self.id, inputs, outputs or {})
-            _log.debug("tap %s is started to %s", self.id, task)
-            environ = inherit(os.environ) | {CONFIG: config}
-            environ.pop(WRITE_EVENTS, None)
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "dorad.daemon.tap.process",
-                str(os.getpid()),
-                task,
-                str(queue_size),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env=environ,
-                limit=_PIPE,
+            await self._broker.add_guest(self.id, inputs, outputs or {})
+            arguments = (str(self._helpers.parent), task, str(queue_size), self.id)
+            await self._start(
+                Command(
+                    (sys.executable, "-P", "-s", "-m", "dorad.daemon.tap.process", *arguments),
+                    Path("/"),
+                    helper_environment(os.environ),
+                )
             )
             if self._stopped:  # while it started
                 self.stop()
@@ -91,16 +92,33 @@ class _Guest:
                 raise ControlError("not-found", "the dataflow has ended")
         except KeyError as error:
             raise ControlError("not-found", f"{error.args[0]} has just been removed") from error
-        except OSError as error:
+        except (OSError, LaunchError) as error:
             raise ControlError("internal", f"nobody can join the dataflow: {error}") from error
+
+    async def _start(self, command: Command) -> None:
+        """Start the process with one end of each of two connections. Raises LaunchError."""
+        with ExitStack() as on_error, ExitStack() as theirs:
+            ends = [socket.socketpair(), socket.socketpair(type=socket.SOCK_SEQPACKET)]
+            for ours, other in ends:
+                on_error.enter_context(ours)
+                theirs.enter_context(other)
+            (stdio, their_stdio), (link, their_link) = ends
+            tag = f"{self._broker.dataflow_id}/{self.id}"
+            self._process = await self._helpers.start_helper(
+                command, their_stdio.fileno(), their_link.fileno(), tag=tag
+            )
+            self._streams = await asyncio.open_unix_connection(sock=stdio, limit=_PIPE)
+            self._broker.connect_guest(self.id, link, self._process.pid)
+            on_error.pop_all()
+        self._ending = asyncio.create_task(_end_of(self._process, stdio), name=f"end of {tag}")
 
     async def send(self, content: dict[str, Any]) -> None:
         """Give the process an order. Raises ControlError if it has ended."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(head(content))
+        assert self._streams is not None
+        _, writer = self._streams
+        writer.write(head(content))
         try:
-            await self._process.stdin.drain()
+            await writer.drain()
         except ConnectionError as error:
             raise ControlError("internal", "the tap has ended") from error
 
@@ -110,15 +128,16 @@ class _Guest:
         Raises ControlError with what the process has to complain of, or if it died.
         """
         assert self._process is not None
-        assert self._process.stdout is not None
-        out = self._process.stdout
+        assert self._streams is not None
+        out, _ = self._streams
         try:
             size, payload = PREFIX.unpack(await out.readexactly(PREFIX.size))
             content: dict[str, Any] = msgspec.json.decode(await out.readexactly(size))
             frame = _Frame(content.pop("kind"), content, await out.readexactly(payload))
-        except asyncio.IncompleteReadError:
-            code = await self._process.wait()
-            if code != 0 and not self._stopped:
+        except (asyncio.IncompleteReadError, ConnectionError):
+            ended = await self._process.wait()
+            if not ended.ok and not self._stopped:
+                code = ended.code if ended.signal is None else -ended.signal
                 raise ControlError(
                     "internal", f"the tap's process ended with {code}", "try again"
                 ) from None
@@ -131,25 +150,32 @@ class _Guest:
         """End the process; what it has sent already can be received."""
         self._stopped = True
         if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._process.signal(signal.SIGKILL)
 
     async def end(self) -> None:
         """End the process and take the guest out of the dataflow."""
         _log.debug("tap %s ends", self.id)
         self.stop()
         try:
-            process = self._process
-            if process is not None:
-                assert process.stdout is not None
-                # asyncio tells of the end only when all that was written has been read
-                while await process.stdout.read(_PIPE):
-                    pass
-                await process.wait()
+            if self._streams is not None:
+                _, writer = self._streams
+                writer.close()
+            if self._process is not None:
+                await self._process.wait()
+            if self._ending is not None:
+                await self._ending
         finally:
             self._broker.remove_guest(self.id)
+
+
+async def _end_of(process: Process, stdio: socket.socket) -> None:
+    """Let the reader come to an end with the process: systemd keeps the other end open for longer.
+
+    What the process has written before can still be read.
+    """
+    await process.wait()
+    with contextlib.suppress(OSError):  # it is closed already
+        stdio.shutdown(socket.SHUT_RDWR)
 
 
 class Tap:
@@ -159,12 +185,18 @@ class Tap:
     """
 
     def __init__(
-        self, broker: Broker, guest_id: str, topics: Sequence[NodeOutput], *, queue_size: int
+        self,
+        broker: Broker,
+        helpers: HelperHost,
+        guest_id: str,
+        topics: Sequence[NodeOutput],
+        *,
+        queue_size: int,
     ) -> None:
         """`queue_size` is how many messages of each topic wait for a slow reader."""
         self.topics = tuple(dict.fromkeys(str(topic) for topic in topics))
         self._broker = broker
-        self._guest = _Guest(broker, guest_id)
+        self._guest = _Guest(broker, helpers, guest_id)
         self._queue_size = min(max(queue_size, 1), LONGEST_QUEUE)
         self._inputs = tuple(
             Input(str(topic), topic, min(self._queue_size, _ring_size(broker, topic)))
@@ -249,8 +281,10 @@ class _Publisher:
 class Taps:
     """All taps of one dataflow. Belongs to one event loop."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, helpers: HelperHost | None = None) -> None:
+        """`helpers` starts their processes; without it they are children of this one."""
         self._broker = broker
+        self._helpers = LocalHelpers() if helpers is None else helpers
         self._open: set[Tap] = set()
         self._publisher: _Publisher | None = None
         self._publishing = asyncio.Lock()
@@ -269,7 +303,8 @@ class Taps:
             raise ControlError(
                 "busy", f"{MOST_TAPS} clients receive topics of this dataflow", "end one of them"
             )
-        tap = Tap(self._broker, self._name(), topics, queue_size=queue_size)
+        name = self._name()
+        tap = Tap(self._broker, self._helpers, name, topics, queue_size=queue_size)
         self._open.add(tap)
         try:
             async with tap:
@@ -322,7 +357,8 @@ class Taps:
         if kept is not None and (kept.topic, kept.targets) == (topic, targets):
             return kept
         await self._retire()
-        publisher = _Publisher(_Guest(self._broker, self._name()), topic, targets)
+        guest = _Guest(self._broker, self._helpers, self._name())
+        publisher = _Publisher(guest, topic, targets)
         self._publisher = publisher
         try:
             await publisher.guest.start("publish", outputs={output: targets})

@@ -9,6 +9,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
+from dorad.launch import helper
 from dorad.launch.host import KeptProcess
 from dorad.launch.model import Exit, LaunchError, RefusedError
 from dorad.launch.spawner import Process
@@ -23,19 +24,29 @@ from dorad.launch.systemd.exits import (
     why_not_started,
 )
 from dorad.launch.systemd.failed import FailedUnits
-from dorad.launch.systemd.manager import NO_UNIT, Manager
+from dorad.launch.systemd.manager import LINK, NO_UNIT, Manager
 from dorad.launch.systemd.messages import BusError
-from dorad.launch.systemd.properties import properties, tag_of, usable, without
+from dorad.launch.systemd.properties import (
+    environment,
+    helper_properties,
+    is_helper,
+    properties,
+    tag_of,
+    usable,
+    without,
+)
 from dorad.launch.systemd.unit import Unit, user_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from dorad.launch.helper import HelperHost
     from dorad.launch.model import Command
     from dorad.launch.systemd.bus import Bus
-    from dorad.launch.systemd.manager import Listed
+    from dorad.launch.systemd.envfile import EnvironmentFiles
+    from dorad.launch.systemd.hardening import Properties
+    from dorad.launch.systemd.manager import Descriptors, Listed
     from dorad.launch.systemd.notify import Notifier
-    from dorad.launch.systemd.properties import Properties
     from dorad.launch.systemd.store import SystemdStore
 
 _START_SECONDS = 60.0
@@ -58,6 +69,8 @@ _STORE = ("NFileDescriptorStore", "FileDescriptorStoreMax")
 _LEFT_OUT = {SCHEDULER: "CPUScheduling", CAPABILITIES: "AmbientCapabilities"}
 """What a unit is started without if it ended with this, in the order in which systemd fails."""
 _TICKS = os.sysconf("SC_CLK_TCK")
+_FIRST_EXTRA = 3
+"""The number that systemd gives the first descriptor that is not a standard one."""
 _KILL = signal.SIGKILL
 _log = logging.getLogger(__name__)
 
@@ -68,9 +81,13 @@ class SystemdHost:
     units = True
     """They are."""
 
-    def __init__(self, bus: Bus, notifier: Notifier, store: SystemdStore) -> None:
+    def __init__(
+        self, bus: Bus, notifier: Notifier, store: SystemdStore, environments: EnvironmentFiles
+    ) -> None:
         self.kept: list[KeptProcess] = []
         """The processes that were found, also those that ended while no daemon was there."""
+        self.helpers: HelperHost = self
+        self.parent = 0
         self.died = False
         self.on_died: Callable[[], None] = lambda: None
         """Never called: without systemd there is no machine."""
@@ -79,6 +96,7 @@ class SystemdHost:
         self._manager = Manager(bus)
         self._notifier = notifier
         self._store = store
+        self._environments = environments
         self._own_unit = ""
         self._number = 0
         self._units: dict[str, Unit] = {}
@@ -92,13 +110,15 @@ class SystemdHost:
         self._closed = False
 
     @classmethod
-    async def attach(cls, bus: Bus, notifier: Notifier, store: SystemdStore) -> SystemdHost:
+    async def attach(
+        cls, bus: Bus, notifier: Notifier, store: SystemdStore, environments: EnvironmentFiles
+    ) -> SystemdHost:
         """Find what an earlier daemon has started.
 
         Raises:
             LaunchError: systemd does not say what there is.
         """
-        host = cls(bus, notifier, store)
+        host = cls(bus, notifier, store, environments)
         bus.on_signal = host._on_signal
         bus.on_back = lambda: host._in_background(host._look_again())
         try:
@@ -113,16 +133,23 @@ class SystemdHost:
         self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
     ) -> Process:
         """Start a unit for `command`, as `Host.spawn`."""
+        with self._environments.file(environment(command, os.environ)) as file:
+            return await self._spawn(command, stdout_fd, stderr_fd, tag, os.fspath(file))
+
+    async def _spawn(
+        self, command: Command, stdout_fd: int, stderr_fd: int, tag: str, environment_file: str
+    ) -> Process:
         cores = usable(command.cpu_affinity)
         wanted = properties(
             command,
             tag,
+            environment_file=environment_file,
             own_unit=self._own_unit,
-            own_environ=os.environ,
             cores=cores,
         )
         refused = 0
-        unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
+        outputs = (("Output", stdout_fd), ("Error", stderr_fd))
+        unit, values = await self._start(command, wanted, outputs, tag)
         # What systemd may not give itself is left out; the node then tells what it lacks.
         for status, prefix in _LEFT_OUT.items():
             if unit.start_result != "done" and values.get("ExecMainStatus") == status:
@@ -130,13 +157,30 @@ class SystemdHost:
                 if status == SCHEDULER:
                     refused = errno.EPERM
                 wanted = without(wanted, prefix)
-                unit, values = await self._start(command, wanted, (stdout_fd, stderr_fd), tag)
+                unit, values = await self._start(command, wanted, outputs, tag)
         if unit.start_result != "done":
             self._in_background(self._release(unit))
             kind = RefusedError if may_pass(values) else LaunchError
             raise kind(f"cannot start {command.argv[0]}: {why_not_started(values)}")
         skipped = tuple(core for core in command.cpu_affinity if core not in cores)
         process = self._process(unit, values, skipped, refused)
+        self._note_exit(unit, unit.exit or exit_of(values))
+        return process
+
+    async def start_helper(
+        self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False
+    ) -> Process:
+        """Start a helper as a unit with a user of its own, as `HelperHost.start_helper`."""
+        environ = {**command.env, helper.LINK: str(_FIRST_EXTRA)}
+        wanted = helper_properties(command, tag, environ, self._own_unit, network=network)
+        fds = (("Input", stdio), ("Output", stdio), (LINK, link))
+        unit, values = await self._start(command, wanted, fds, tag)
+        # Its end is nothing that anybody writes down.
+        unit.forgotten = unit.helper = True
+        if unit.start_result != "done":
+            self._in_background(self._release(unit))
+            raise LaunchError(f"cannot start {command.argv[0]}: {why_not_started(values)}")
+        process = self._process(unit, values)
         self._note_exit(unit, unit.exit or exit_of(values))
         return process
 
@@ -258,7 +302,7 @@ class SystemdHost:
         _log.debug("unit %s of an earlier daemon is found, for %s", name, tag)
         unit = self._made(name, tag)
         unit.started.set()
-        if not values.get("ExecMainPID"):
+        if is_helper(tag) or not values.get("ExecMainPID"):
             self._in_background(self._release(unit))
             return None
         process = self._process(unit, values)
@@ -301,20 +345,20 @@ class SystemdHost:
     # -- the life of a unit ------------------------------------------------------------------
 
     async def _start(
-        self, command: Command, wanted: Properties, fds: tuple[int, int], tag: str
+        self, command: Command, wanted: Properties, fds: Descriptors, tag: str
     ) -> tuple[Unit, dict[str, Any]]:
         """Start a unit; return it and the properties of its service. Raises LaunchError."""
         async with self._starts:
             return await self._start_now(command, wanted, fds, tag)
 
     async def _start_now(
-        self, command: Command, wanted: Properties, fds: tuple[int, int], tag: str
+        self, command: Command, wanted: Properties, fds: Descriptors, tag: str
     ) -> tuple[Unit, dict[str, Any]]:
         unit = self._made(self._free_name(command, tag), tag)
         self._failed.replaced(unit.name)
         _log.debug("unit %s for %s is started: %s", unit.name, tag, command.argv)
         try:
-            await self._manager.start(unit.name, wanted, *fds)
+            await self._manager.start(unit.name, wanted, fds)
             async with asyncio.timeout(_START_SECONDS):
                 await unit.started.wait()
             return unit, await self._manager.values(unit.name, _STARTED)
@@ -420,7 +464,7 @@ class SystemdHost:
 
         Those who know only systemd find there what failed, until the node is started again.
         """
-        if unit.exit is None or unit.exit.ok or unit.exit.signal == signal.SIGTERM:
+        if unit.helper or unit.exit is None or unit.exit.ok or unit.exit.signal == signal.SIGTERM:
             await self._release(unit)
             return
         try:

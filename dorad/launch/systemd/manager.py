@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.launch.systemd import names
@@ -10,10 +11,8 @@ from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SERVICE,
 from dorad.launch.systemd.messages import BusError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dorad.launch.systemd.bus import Bus
-    from dorad.launch.systemd.properties import Properties
+    from dorad.launch.systemd.hardening import Properties
 
 NO_UNIT = (
     "org.freedesktop.systemd1.NoSuchUnit",
@@ -21,6 +20,11 @@ NO_UNIT = (
     "org.freedesktop.DBus.Error.UnknownObject",
 )
 _EXISTS = "org.freedesktop.systemd1.UnitExists"
+LINK = "link"
+"""The descriptor 3 of a unit that has one."""
+Descriptors = Sequence[tuple[str, int]]
+"""Each with what it is: Input, Output, Error, or LINK."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,13 +65,16 @@ class Manager:
             (found[name],) = await self._bus.call(path, PROPERTIES, "Get", "ss", [SERVICE, name])
         return found
 
-    async def start(self, unit: str, wanted: Properties, stdout: int, stderr: int) -> None:
+    async def start(self, unit: str, wanted: Properties, fds: Descriptors) -> None:
         """Ask for a transient unit; the end of its job says whether it has started."""
-        properties = [(name, (kind, value)) for name, kind, value in wanted]
-        properties += [
-            ("StandardOutputFileDescriptor", ("h", stdout)),
-            ("StandardErrorFileDescriptor", ("h", stderr)),
+        properties: list[tuple[str, tuple[str, Any]]] = [
+            (name, (kind, value)) for name, kind, value in wanted
         ]
+        for name, fd in fds:
+            if name == LINK:
+                properties.append(("ExtraFileDescriptors", ("a(hs)", [(fd, name)])))
+            else:
+                properties.append((f"Standard{name}FileDescriptor", ("h", fd)))
         body = [unit, "fail", properties, []]
         try:
             await self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", body)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dorad.launch.systemd import hardening
 from dorad.realtime.enter import entering
 from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Resources
     from dorad.launch.model import Command
+    from dorad.launch.systemd.hardening import Properties
     from dorad.realtime.schedule import Schedule
 
 SLICE = "dorad.slice"
@@ -34,22 +38,22 @@ _OWN = re.compile(
 """Variables that tell a service about itself."""
 _USERS = ("HOME", "USER", "LOGNAME", "SHELL")
 
-Properties = list[tuple[str, str, Any]]
-"""Name, D-Bus signature and value of each."""
+_HELPER = "helper/"
 
 
 def properties(
     command: Command,
     tag: str,
     *,
+    environment_file: str,
     own_unit: str = "",
-    own_environ: Mapping[str, str] | None = None,
     cores: Collection[int] = (),
 ) -> Properties:
     """Return the properties of the unit for `command`, but for its descriptors.
 
-    `own_unit` is the daemon's; `cores` are those of `cpu_affinity` that this machine has. Variables
-    that say in `own_environ` who the daemon is are not passed on to a node with a `user`.
+    Every user can read them, so none holds a variable of the node: `environment_file` does (see
+    `envfile`). `own_unit` is the daemon's; `cores` are those of `cpu_affinity` that this machine
+    has.
     """
     dataflow_id, node, _ = [*tag.split("/", 2), "", ""][:3]
     flow = command.dataflow_name or dataflow_id
@@ -61,7 +65,7 @@ def properties(
         ("Type", "s", "exec"),
         ("ExecStartEx", "a(sasas)", [[argv[0], argv, ["no-env-expand"]]]),
         ("WorkingDirectory", "s", os.fspath(command.cwd)),
-        ("Environment", "as", _environment(command, own_environ or {})),
+        ("EnvironmentFiles", "a(sb)", [[environment_file, False]]),
         ("KillMode", "s", "control-group"),
         ("TimeoutStopUSec", "t", STOP_TIMEOUT_S * 1_000_000),
         # Without these two an end that the daemon was not there to see would leave no trace.
@@ -80,9 +84,56 @@ def properties(
         found.append(("CPUAffinity", "ay", _mask(cores)))
     if command.schedule is not None:
         found += _schedule(command.schedule)
+    if command.sandbox:
+        found += hardening.of_node(command.user, _capabilities(command.schedule))
     if command.resources is not None:
         found += _resources(command.resources)
     return found
+
+
+def helper_properties(
+    command: Command, tag: str, environ: Mapping[str, str], own_unit: str, *, network: bool = False
+) -> Properties:
+    """Return the properties of the unit of a helper, but for its descriptors.
+
+    It has no secrets in its environment, `environ`, and ends with the daemon's unit, `own_unit`.
+    """
+    dataflow_id, name, *_ = [*tag.split("/"), ""]
+    argv = list(command.argv)
+    code_in_home = sys.prefix.startswith(("/home/", "/root/", "/run/user/"))
+    return [
+        ("Description", "s", f"Helper {name} of dataflow {command.dataflow_name or dataflow_id}"),
+        ("Slice", "s", SLICE),
+        ("Type", "s", "exec"),
+        ("ExecStartEx", "a(sasas)", [[argv[0], argv, ["no-env-expand"]]]),
+        ("WorkingDirectory", "s", os.fspath(command.cwd)),
+        ("Environment", "as", [f"{key}={value}" for key, value in environ.items()]),
+        ("CollectMode", "s", "inactive-or-failed"),
+        ("KillSignal", "i", int(signal.SIGKILL)),
+        ("BindsTo", "as", [own_unit]),
+        ("After", "as", [own_unit]),
+        ("LogExtraFields", "aay", _fields("", dataflow_id, name, f"{_HELPER}{tag}")),
+        *hardening.of_helper(code_in_home=code_in_home, network=network),
+    ]
+
+
+def is_helper(tag: str) -> bool:
+    """Return whether a unit with this tag is a helper of a daemon, and no node."""
+    return tag.startswith(_HELPER)
+
+
+def environment(command: Command, own: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that the node's process gets from us.
+
+    Those that tell a service about itself are left out; and, for a node with a `user`, those that
+    say in `own`, the daemon's environment, who the daemon is.
+    """
+    left = {name: value for name, value in command.env.items() if not _OWN.fullmatch(name)}
+    if command.user:
+        for name in _USERS:
+            if name in left and left[name] == own.get(name):
+                del left[name]
+    return left
 
 
 def without(found: Properties, prefix: str) -> Properties:
@@ -105,15 +156,6 @@ def tag_of(fields: Collection[bytes]) -> str | None:
     return None
 
 
-def _environment(command: Command, own: Mapping[str, str]) -> list[str]:
-    left = {name: value for name, value in command.env.items() if not _OWN.fullmatch(name)}
-    if command.user:
-        for name in _USERS:
-            if name in left and left[name] == own.get(name):
-                del left[name]
-    return [f"{name}={value}" for name, value in left.items()]
-
-
 def _fields(name: str, dataflow_id: str, node: str, tag: str) -> list[bytes]:
     """What systemd says of the unit in the journal is found by what finds the node's own lines."""
     fields = {"DORA_DATAFLOW": dataflow_id, "DORA_NODE": node, TAG: tag}
@@ -129,16 +171,23 @@ def _mask(cores: Collection[int]) -> bytes:
     return mask.to_bytes(max(cores) // 8 + 1, "little")
 
 
-def _schedule(schedule: Schedule) -> Properties:
-    found: Properties = []
+def _capabilities(schedule: Schedule | None) -> int:
+    """Return the mask of what a node with this schedule needs."""
     capabilities = 0
-    if schedule.lock_memory:
+    if schedule is not None and schedule.lock_memory:
         # In a container, where systemd itself has limits, it cannot lift those of others.
         capabilities |= 1 << CAP_IPC_LOCK
-        found.append(("LimitMEMLOCK", "t", _INFINITY))
-    if schedule.policy == SCHED_DEADLINE:
+    if schedule is not None and schedule.policy == SCHED_DEADLINE:
         # Used, and given away, by the words before the command.
         capabilities |= 1 << CAP_SYS_NICE
+    return capabilities
+
+
+def _schedule(schedule: Schedule) -> Properties:
+    found: Properties = []
+    capabilities = _capabilities(schedule)
+    if schedule.lock_memory:
+        found.append(("LimitMEMLOCK", "t", _INFINITY))
     if capabilities:
         found.append(("AmbientCapabilities", "t", capabilities))
     if schedule.policy in (os.SCHED_FIFO, os.SCHED_RR):

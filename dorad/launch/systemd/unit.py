@@ -26,6 +26,8 @@ class Unit:
     """Whether what is left of it is ended, or just being."""
     forgotten: bool = False
     """Its end is written down, or will be: it may be released."""
+    helper: bool = False
+    """Whether it is no node: nobody looks for its failure."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when systemd has done, or given up, what it was asked for."""
     start_result: str = ""

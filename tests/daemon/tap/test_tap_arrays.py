@@ -57,7 +57,7 @@ def test_what_is_left_to_pyarrow(value: Any) -> None:
 
 def test_it_does_not_import_pyarrow() -> None:
     code = (
-        "import sys, dorad.daemon.tap.process as p; p.encode_plain([1]);"
+        "import sys, dorad.daemon.tap.tasks as p; p.encode_plain([1]);"
         "sys.exit('pyarrow' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

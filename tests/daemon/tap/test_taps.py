@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -18,6 +20,8 @@ from dorad.control.errors import ControlError
 from dorad.daemon.tap import taps as taps_module
 from dorad.daemon.tap.taps import MOST_TAPS, Taps
 from dorad.dataflow.model import NodeOutput
+from dorad.launch.confine import CAP_DAC_READ_SEARCH
+from dorad.node.session import Session
 from tests.daemon.clients import DEADLINE_S, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
 
@@ -176,7 +180,7 @@ async def test_a_cancelled_reader_leaves_nothing(on: Stage, taps: Taps) -> None:
 
 
 def test_a_tap_whose_daemon_was_killed_before_it_began_ends_without_a_word() -> None:
-    orphan = ["-m", "dorad.daemon.tap.process", "1", "echo", "10"]
+    orphan = ["-m", "dorad.daemon.tap.process", "1", "echo", "10", ".tap-1"]
     done = subprocess.run(
         [sys.executable, *orphan], capture_output=True, timeout=DEADLINE_S, stdin=subprocess.DEVNULL
     )
@@ -236,6 +240,41 @@ async def test_only_so_many_receive_at_a_time(
                 await anext(second)
         assert caught.value.code == "busy"
         await _next(first)
+
+
+def _status(process: psutil.Process) -> dict[str, str]:
+    text = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+async def test_a_tap_has_no_privileges_and_none_of_the_daemon_s_variables(
+    on: Stage, taps: Taps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_DAEMON", "hunter2")
+    async with pair(on), _received(taps) as stream:
+        await _next(stream)
+        (process,) = _tap_processes()
+        status = _status(process)
+        kept = ("CapInh", "CapPrm", "CapEff", "CapAmb")
+        for kind in (*kept, "CapBnd") if os.getuid() == 0 else kept:
+            assert int(status[kind], 16) in (0, 1 << CAP_DAC_READ_SEARCH)
+        assert status["NoNewPrivs"] == "1"
+        if os.getuid() == 0:
+            assert status["Uid"].split() == ["65534"] * 4
+            assert status["Gid"].split() == ["65534"] * 4
+            assert status["Groups"].split() == []
+        assert not {"SECRET_OF_THE_DAEMON", "DORA_NODE_CONFIG"} & process.environ().keys()
+
+
+async def test_a_process_cannot_take_another_guest_s_place_with_the_connection_it_was_given(
+    on: Stage,
+) -> None:
+    for guest in (".tap-1", ".tap-2"):
+        await on.broker.add_guest(guest)
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    on.broker.connect_guest(".tap-1", ours, os.getpid())
+    with theirs, pytest.raises(RuntimeError, match="closed the connection"):
+        await asyncio.to_thread(Session, theirs, ".tap-2", dynamic=False)
 
 
 class TestPublish:

@@ -1,0 +1,153 @@
+"""What a tap does: `echo` or `publish`.
+
+It is a node like others, except that no file declares it. `echo` writes every message of its inputs
+to standard output. `publish` sends on its only output what standard input asks for. It ends when
+standard input does, when the daemon dies, and when the dataflow lets go of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from dorad.daemon.tap.frames import PREFIX, head
+from dorad.daemon.tap.outbox import Message, Outbox
+from dorad.daemon.tap.plainarrays import encode_plain
+from dorad.launch.helper import LINK
+from dorad.node import attach
+from dorad.node.clock import Clock
+from dorad.node.sender import Sender
+from dorad.shm.pool import DEFAULT_KEEP
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from dorad.shm.arrow import Encoded
+
+
+def serve(task: str, queue_size: int, guest_id: str) -> None:
+    """Take part in the dataflow as `guest_id` until there is nothing left to do."""
+    os.environ[attach.CONFIG] = attach.connected(guest_id, int(os.environ.pop(LINK)))
+    # What a library prints must not come between frames.
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    if task == "echo":
+        threading.Thread(target=_end_with_input, daemon=True).start()
+    try:
+        if task == "echo":
+            _echo(out, queue_size)
+        else:
+            _publish(out)
+    except RuntimeError as error:
+        _write(out, {"kind": "error", "text": str(error)})
+    except ConnectionError:
+        os._exit(0)  # nobody asks any more
+
+
+def _end_with_input() -> None:
+    """Nobody listens any more: what waits for a message, or for room, need not be told."""
+    try:
+        while os.read(0, 1):  # not sys.stdin, whose lock would be in the way of an ordinary end
+            pass
+    finally:
+        os._exit(0)
+
+
+def _echo(out: BinaryIO, queue_size: int) -> None:
+    """Raises RuntimeError if it cannot join the dataflow."""
+    from dorad.control.arrays import to_ipc
+    from dorad.node.node import Node
+
+    node = Node()
+    _write(out, {"kind": "ready"})
+    outbox = Outbox(queue_size)
+    writer = threading.Thread(target=_write_all, args=(outbox, out))
+    writer.start()
+    while (event := node.next()) is not None and event["type"] != "STOP":
+        if event["type"] == "INPUT":
+            metadata = {key: _plain(value) for key, value in event["metadata"].items()}
+            message = Message(event["id"], metadata, to_ipc(event["value"]))
+            del event  # the sender may use its memory again
+            outbox.put(message)
+    outbox.close()
+    writer.join()
+
+
+def _write_all(outbox: Outbox, out: BinaryIO) -> None:
+    while (message := outbox.get()) is not None:
+        topic, metadata, payload = message
+        content = {"kind": "message", "topic": topic, "displaced": outbox.displaced[topic]}
+        _write(out, content | {"metadata": metadata}, payload)
+
+
+def _publish(out: BinaryIO) -> None:
+    """Raises RuntimeError if it cannot join the dataflow.
+
+    No `Node`, but the part of one that sends: somebody waits for it.
+    """
+    place = attach.decide(None, None, os.environ)
+    assert isinstance(place, attach.Connected)
+    session = attach.connect(place)
+    try:
+        session.wait_for_start()
+        sender = Sender(session, Clock(), DEFAULT_KEEP)
+        (output,) = session.config["outputs"]
+        _write(out, {"kind": "ready"})
+        orders = sys.stdin.buffer
+        while prefix := orders.read(PREFIX.size):
+            size, _ = PREFIX.unpack(prefix)
+            order = json.loads(orders.read(size))
+            try:
+                _send(sender, output, order["data"], order["metadata"])
+            except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+                _write(out, {"kind": "error", "text": str(error)})
+            else:
+                _write(out, {"kind": "sent"})
+    finally:
+        session.done()
+
+
+def _send(sender: Sender, output: str, values: list[Any], metadata: dict[str, Any]) -> None:
+    """Raises what `Node.send_output` does, and ValueError for what is no Arrow data."""
+    messages = [_array(value) for value in values]
+    for message in messages:
+        sender.send_encoded(output, message, metadata)
+
+
+def _array(value: Any) -> Encoded:
+    encoded = encode_plain(value)
+    if encoded is None:
+        from dorad.node.offline.arrowjson import from_json
+        from dorad.shm.arrow import encode
+
+        encoded = encode(from_json(value))
+    return encoded
+
+
+def _plain(value: Any) -> Any:
+    """A metadata value as JSON has it: a time as ISO 8601 text, NaN and infinities as null."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _write(out: BinaryIO, content: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+    rest = memoryview(payload)
+    start = memoryview(head(content, len(rest)))
+    try:
+        while start or rest:
+            part = start or rest
+            written = out.write(part) or 0
+            if start:
+                start = start[written:]
+            else:
+                rest = rest[written:]
+    except ConnectionError:
+        os._exit(0)

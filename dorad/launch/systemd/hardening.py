@@ -1,0 +1,93 @@
+"""What units may not do: nodes that need no more, and helpers, which need almost nothing."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+Properties = list[tuple[str, str, Any]]
+"""Name, D-Bus signature and value of each."""
+
+_ROOTS = ("", "root", "0")
+_FAMILIES = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_CAN", "AF_BLUETOOTH"]
+_NETWORK = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"]
+_KERNEL_CALLS = [
+    "@cpu-emulation",
+    "@module",
+    "@mount",
+    "@obsolete",
+    "@raw-io",
+    "@reboot",
+    "@swap",
+]
+_OURS = ["-/run/dorad", "-/run/dbus", "-/etc/dorad", "-/var/lib/dorad", "-/dev/shm"]
+
+
+def of_node(user: str, capabilities: int) -> Properties:
+    """Return the sandbox of a node that runs as `user` with these capabilities (a mask).
+
+    A node keeps what robots' nodes need: devices, network, files, /sys and the folders in /tmp.
+    Nothing here needs a mount namespace, which would triple the time that a node takes to start.
+    A node that the configuration lets be root keeps the rights of root.
+    """
+    found: Properties = [
+        ("NoNewPrivileges", "b", True),
+        ("LockPersonality", "b", True),
+        ("KeyringMode", "s", "private"),
+    ]
+    if user in _ROOTS:
+        return found
+    return [
+        *found,
+        ("CapabilityBoundingSet", "t", capabilities),
+        ("ProtectHostname", "b", True),
+        ("RestrictSUIDSGID", "b", True),
+        ("RestrictNamespaces", "t", 0),
+        ("RestrictAddressFamilies", "(bas)", [True, _FAMILIES]),
+        ("SystemCallArchitectures", "as", ["native"]),
+        ("SystemCallFilter", "(bas)", [False, _KERNEL_CALLS]),
+        ("SystemCallErrorNumber", "i", errno.EPERM),
+    ]
+
+
+def of_helper(*, code_in_home: bool, network: bool) -> Properties:
+    """Return the sandbox of a helper: a user of its own, two descriptors, and its code.
+
+    `code_in_home` lets it read below /home and /root, where a development tree may lie.
+    """
+    return [
+        ("DynamicUser", "b", True),
+        ("NoNewPrivileges", "b", True),
+        ("CapabilityBoundingSet", "t", 0),
+        ("AmbientCapabilities", "t", 0),
+        ("ProtectSystem", "s", "strict"),
+        ("ProtectHome", "s", "read-only" if code_in_home else "yes"),
+        ("InaccessiblePaths", "as", _OURS),
+        ("PrivateTmp", "b", True),
+        ("PrivateDevices", "b", True),
+        ("PrivateNetwork", "b", not network),
+        ("PrivateIPC", "b", True),
+        ("PrivateUsers", "b", True),
+        ("ProtectClock", "b", True),
+        ("ProtectControlGroups", "b", True),
+        ("ProtectHostname", "b", True),
+        ("ProtectKernelLogs", "b", True),
+        ("ProtectKernelModules", "b", True),
+        ("ProtectKernelTunables", "b", True),
+        ("ProtectProc", "s", "invisible"),
+        ("KeyringMode", "s", "private"),
+        ("LockPersonality", "b", True),
+        ("MemoryDenyWriteExecute", "b", True),
+        ("RestrictAddressFamilies", "(bas)", [True, _NETWORK if network else []]),
+        ("RestrictNamespaces", "t", 0),
+        ("RestrictRealtime", "b", True),
+        ("RestrictSUIDSGID", "b", True),
+        ("SystemCallArchitectures", "as", ["native"]),
+        ("SystemCallFilter", "(bas)", [True, ["@system-service"]]),
+        ("SystemCallFilter", "(bas)", [False, ["@privileged", "@resources"]]),
+        ("SystemCallErrorNumber", "i", errno.EPERM),
+        ("UMask", "u", 0o077),
+        ("LimitCORE", "t", 0),
+        ("TasksMax", "t", 128),
+        ("OOMScoreAdjust", "i", 500),
+    ]

@@ -1,0 +1,90 @@
+"""Who nodes run as, and that none becomes root because something is missing or misspelt."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+
+import pytest
+
+from dorad.daemon.config import NodeSettings, parse
+from dorad.daemon.nodeusers import NodeUsers
+from dorad.launch.model import LaunchError
+
+OWN = pwd.getpwuid(os.getuid()).pw_name
+OTHER = next(entry.pw_name for entry in pwd.getpwall() if entry.pw_uid not in (0, os.getuid()))
+
+
+def settings(text: str) -> NodeSettings:
+    return parse(text, "/etc/dorad/dorad.toml").nodes
+
+
+def on_systemd(text: str) -> NodeUsers:
+    return NodeUsers(settings(text), units=True, system=True)
+
+
+def without_dbus(text: str) -> NodeUsers:
+    return NodeUsers(settings(text), system=True, missing="D-Bus is not there (gone)")
+
+
+def test_a_user_that_exists_is_who_nodes_run_as() -> None:
+    users = on_systemd(f'[nodes]\nuser = "{OTHER}"\n')
+    assert users.problem() == ""
+    assert users.user_for(None) == OTHER
+    assert users.user_for(OTHER) == OTHER
+
+
+def test_a_misspelt_user_is_refused_with_place_and_nearest_name() -> None:
+    wrong = f"{OTHER}x"
+    users = on_systemd(f'[daemon]\n\n[nodes]\nuser = "{wrong}"\n')
+    expected = (
+        f"/etc/dorad/dorad.toml:4: nodes.user: there is no user `{wrong}` (did you mean `{OTHER}`?)"
+    )
+    assert users.problem() == expected
+    with pytest.raises(LaunchError, match=re.escape(expected)):
+        users.user_for(None)
+
+
+def test_a_node_with_a_user_of_its_own_does_not_need_the_misspelt_one() -> None:
+    users = on_systemd(f'[nodes]\nuser = "no-such-user"\nusers = ["{OTHER}"]\n')
+    assert users.user_for(OTHER) == OTHER
+
+
+def test_the_user_of_the_package_that_is_missing_is_refused_with_the_remedy() -> None:
+    users = NodeUsers(NodeSettings("no-such-user"), units=True, system=True)
+    with pytest.raises(LaunchError, match="systemd-sysusers"):
+        users.user_for(None)
+
+
+def test_without_dbus_no_node_runs_as_the_daemon_does() -> None:
+    users = without_dbus("")
+    with pytest.raises(LaunchError, match="D-Bus is not there"):
+        users.user_for(None)
+    with pytest.raises(LaunchError, match="D-Bus is not there"):
+        without_dbus(f'[nodes]\nusers = ["{OTHER}"]\n').user_for(OTHER)
+
+
+def test_the_daemon_s_own_user_can_be_asked_for_in_so_many_words() -> None:
+    users = without_dbus(f'[nodes]\nuser = "{OWN}"\n')
+    assert users.problem() == ""
+    assert users.user_for(None) == ""
+
+
+def test_without_systemd_a_user_that_is_set_and_cannot_be_taken_on_is_refused() -> None:
+    users = NodeUsers(settings(f'[nodes]\nuser = "{OTHER}"\n'), system=True)
+    with pytest.raises(LaunchError, match=r"dorad.toml:2: nodes.user: without systemd"):
+        users.user_for(None)
+    assert NodeUsers(settings(""), system=True).user_for(None) == ""
+
+
+def test_a_user_that_is_not_listed_is_refused_everywhere() -> None:
+    for users in (on_systemd(""), without_dbus(""), NodeUsers(NodeSettings(), system=True)):
+        with pytest.raises(LaunchError, match="may not run as user `root`"):
+            users.user_for("root")
+
+
+def test_only_users_of_nodes_may_attach() -> None:
+    users = on_systemd(f'[nodes]\nuser = "{OTHER}"\n')
+    assert users.admits(pwd.getpwnam(OTHER).pw_uid)
+    assert not users.admits(2**31 - 5)
