@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import attach, forking, inputs, logbridge
-from dorad.node.clock import Clock, as_datetime
+from dorad.node.clock import Clock, StampCounter, as_datetime
 from dorad.node.correlation import session_of
 from dorad.node.extensions import DaemonTable, Extended
 from dorad.node.identifiers import uuid7, well_formed
@@ -65,7 +65,7 @@ class _Attachment:
         self.session = session
         self.config = config
         self.outputs = frozenset(config["outputs"])
-        self.clock = Clock()
+        self.clock = Clock(StampCounter(config["node_id"], session.box.words))
         if config.get("lock_memory"):
             _lock_memory(session)
         spin_us = config.get("spin_us")

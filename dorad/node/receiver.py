@@ -10,7 +10,7 @@ from dorad.node import events
 from dorad.node.inputs import NEVER_NS, ChoosyInput, RingInput, TimerInput
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
-from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, LayoutError
 
 if TYPE_CHECKING:
     from collections import deque
@@ -149,7 +149,12 @@ class Receiver:
             elif known is None or known.gone:
                 if known is not None:
                     self._order.remove(known)
-                item = self._make_input(packet.fields)
+                try:
+                    item = self._make_input(packet.fields)
+                except LayoutError as error:
+                    text = f"input {packet.text('id')!r} cannot be received: {error}"
+                    self._news.urgent.append(events.error(text))
+                    continue
                 if self._stopped:
                     item.stop()
                 self._order.insert(0, item)

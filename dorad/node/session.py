@@ -7,6 +7,7 @@ one that does not answer yet, and the next one says `adopted`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import socket
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 
     from dorad.shm.ring import Peer
 
+_log = logging.getLogger(__name__)
+
 MAX_CONFIG = 1 << 26
 
-SEGMENT_DEADLINE = 5.0
-"""Seconds after which a segment that an entry names must have been announced."""
+SEGMENT_TIMEOUT_S = 5.0
+"""How long to wait for the announcement of a segment that an entry names."""
 
 LOOK_S = 0.1
 """Whoever waits for the daemon looks at its words, and shows that it does, at least this often."""
@@ -78,6 +81,7 @@ class Session:
         self._asked = 0
         self._answer: protocol.Packet | None = None
         self.lost = False
+        self._segment_timeout_s = SEGMENT_TIMEOUT_S
         self.epoch_ns: int | None = None
         try:
             self._socket.connect(os.fspath(path))
@@ -230,26 +234,30 @@ class Session:
         return self._neighbours.peer(node_id)
 
     def segment(self, number: int) -> Mapping | None:
-        """Return a mapped segment; None if its owner has given it back.
+        """Return a mapped segment; None if it was never announced, or its owner has given it back.
 
-        Raises:
-            LookupError: the daemon never announced it.
+        The daemon announces a segment before its owner can use it, so there is hardly ever a wait.
+        After one in vain there are no more, or made-up numbers would stop the node.
         """
         segments = self._neighbours.segments
         mapping = segments.get(number)
         if mapping is not None:
             return mapping
-        deadline = time.monotonic() + SEGMENT_DEADLINE
+        self.read_mail()
+        deadline = time.monotonic() + self._segment_timeout_s
         while number not in segments and number not in self._neighbours.retired:
             left = deadline - time.monotonic()
-            if self.lost or left < 0:
-                raise LookupError(f"segment {number} was never shared with this node")
+            if self.lost or left <= 0:
+                _log.debug("segment %d was never announced", number)
+                self._segment_timeout_s = 0.0
+                return None
             # Another thread that waits for an answer takes everything in.
             if self._lock.acquire(timeout=min(left, LOOK_S)):
                 try:
                     self._wait(min(left, LOOK_S))
                 finally:
                     self._lock.release()
+        self._segment_timeout_s = SEGMENT_TIMEOUT_S
         return segments.get(number)
 
     # -- what the node says ------------------------------------------------------------------

@@ -122,7 +122,8 @@ class Pool:
         for each in self._segments:
             if each.number == segment:
                 samples = each.samples
-                return samples[offset >> samples[0].order]
+                place = offset >> samples[0].order
+                return samples[place] if place < len(samples) else None
         return None
 
     def give_back(self, sample: Sample) -> None:

@@ -120,6 +120,7 @@ class Measure:
             raise ControlError("not-found", f"node {node.id} has just been removed")
         history = self._ticks.get(record.uuid)
         ticks = None if history is None else history.of(node.id)
+        vitals = record.run.broker.vitals(node.id)
         return m.NodeInfo(
             dataflow=record.uuid,
             dataflow_name=record.name,
@@ -129,7 +130,8 @@ class Measure:
             restarts=view.restarts,
             metrics=self._metrics.get((record.uuid, node.id), _IDLE),
             broken_inputs=list(view.broken_inputs),
-            pending=record.run.broker.vitals(node.id).queued,
+            pending=vitals.queued,
+            stamps_refused=vitals.stamps_refused,
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from dorad.node import logbridge
-from dorad.node.correlation import CORRELATING, GOAL_ID, REQUEST_ID
+from dorad.node.correlation import CORRELATING, GOAL_ID, REQUEST_ID, id_in
 from dorad.node.patterns.errors import (
     ExchangeError,
     NoAnswerError,
@@ -201,7 +201,7 @@ class Exchange:
             return False
         metadata = event["metadata"]
         for name in (REQUEST_ID, GOAL_ID):
-            key = metadata.get(name)
+            key = id_in(metadata, name)
             if key is None:
                 continue
             sink = self._sinks.get(key)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.node import attach, forking, inputs, logbridge
-from dorad.node.clock import Clock
+from dorad.node.clock import Clock, StampCounter
 from dorad.node.neighbours import ring_at
 from dorad.node.node import SPIN_US, _input, _lock_memory, _type_checks
 from dorad.node.runtime import lines
@@ -150,7 +150,7 @@ class Runtime:
 
     def _desk_of(self, program: Program) -> _Desk:
         session, name = self._session, program.id
-        clock = Clock()
+        clock = Clock(StampCounter(self._config["node_id"], session.box.words))
         make = functools.partial(self._input_of, name, clock)
         # Two that look at once would only keep each other from working.
         spin_us = self._config.get("spin_us")
