@@ -209,13 +209,13 @@ def _lock_memory(session: Session) -> None:
 
 
 _attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()
-_attaching = threading.Lock()
+_attaching = threading.RLock()
 
 
 def _start_afresh() -> None:
     """Forget, in a forked child, what is attached, and a lock that a lost thread may hold."""
     global _attaching
-    _attaching = threading.Lock()
+    _attaching = threading.RLock()
     _attached.clear()
 
 

@@ -77,9 +77,10 @@ class Session:
         self.late = self._neighbours.late
         self.catch_up: Callable[[], bool] = lambda: True
         """Sends those of `late` what they lack; False if that has to be tried once more."""
-        self._question: tuple[str, dict[str, Any], list[int]] | None = None
+        self._questions: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
+        self._answers: dict[int, protocol.Packet] = {}
         self._asked = 0
-        self._answer: protocol.Packet | None = None
+        self._draining = False
         self.lost = False
         self._segment_timeout_s = SEGMENT_TIMEOUT_S
         self.epoch_ns: int | None = None
@@ -171,6 +172,16 @@ class Session:
                 self._lock.release()
 
     def _drain(self) -> None:
+        if self._draining:
+            # In a signal's handler: what it has interrupted takes in the rest.
+            return
+        self._draining = True
+        try:
+            self._take_all_in()
+        finally:
+            self._draining = False
+
+    def _take_all_in(self) -> None:
         words = self.box.words
         # Noted first: what comes meanwhile is read now, or moves the word later.
         mail = words[BOX_MAIL]
@@ -287,28 +298,34 @@ class Session:
             ProtocolError: the packet would be too large.
         """
         with self._lock:
+            if self._draining:
+                raise OSError(
+                    "this was called in a signal handler that has interrupted the node while it "
+                    "listens to its daemon; set a flag there, and do it later"
+                )
+            # A signal's handler may ask while this waits: each finds its own answer.
             self._asked += 1
-            self._answer = None
-            question = (kind, {**fields, "ask": self._asked}, list(fds))
+            number = self._asked
+            question = (kind, {**fields, "ask": number}, list(fds))
+            self._questions[number] = question
             try:
-                protocol.send(self._socket, *question)
-            except (BrokenPipeError, ConnectionResetError):
-                raise ConnectionError("the daemon is gone") from None
-            self._question = question
-            try:
-                while self._answer is None:
+                try:
+                    protocol.send(self._socket, *question)
+                except (BrokenPipeError, ConnectionResetError):
+                    raise ConnectionError("the daemon is gone") from None
+                while number not in self._answers:
                     if self.lost:
                         raise ConnectionError("the daemon is gone")
                     self.beat()
                     self._wait(LOOK_S)
             finally:
-                self._question = None
-            return self._answer
+                self._questions.pop(number, None)
+            return self._answers.pop(number)
 
     def _take_answer(self, packet: protocol.Packet) -> None:
-        if self._question is not None and packet.fields.get("ask") in (None, self._asked):
-            self._answer = packet
-            self._question = None
+        number = packet.fields.get("ask") or self._asked
+        if self._questions.pop(number, None) is not None:
+            self._answers[number] = packet
             return
         # Two daemons have answered the same question.
         packet.close()
@@ -319,8 +336,8 @@ class Session:
         """Say to a new daemon what the last one may not have heard."""
         if self.epoch_ns is None:
             self._tell("ready", {})
-        if self._question is not None:
-            self._tell(*self._question)
+        for question in list(self._questions.values()):
+            self._tell(*question)
 
     def note(self, text: str) -> None:
         """Let the daemon tell the user something about this node, in one line."""
