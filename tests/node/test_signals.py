@@ -84,7 +84,6 @@ def test_what_a_handler_must_not_send_is_its_own_error(daemon: FakeDaemon) -> No
         with handler(send_nonsense):
             node.sender.send("out", Interrupted(1), None)
         assert _received(inlet) == [1]
-        del node
     assert len(errors) == 1
     assert "invalid data type" in errors[0]
 
@@ -102,7 +101,6 @@ def test_memory_asked_for_in_the_middle_of_a_send_is_refused_clearly(daemon: Fak
     with attached(daemon) as node:
         with handler(ask):
             node.sender.send("out", Interrupted(1), None)
-        del node
     assert len(errors) == 2
     assert all("signal handler" in error for error in errors)
 
@@ -129,7 +127,6 @@ def test_signals_at_any_moment_cost_no_message(daemon: FakeDaemon) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         node.sender.send("out", b"\x03", None)
         found = _received(inlet)
-        del node, send
     assert sent > 0
     assert (found.count(1), found.count(2), found.count(3)) == (MESSAGES, sent, 1)
 
@@ -150,7 +147,6 @@ def test_a_handler_sends_while_its_node_waits_for_an_event(daemon: FakeDaemon) -
         assert event is not None
         assert event["type"] == "INPUT"
         assert _received(inlet) == [7]
-        del node, send
 
 
 def test_a_handler_that_would_wait_for_what_it_has_interrupted_is_told(daemon: FakeDaemon) -> None:
@@ -172,7 +168,6 @@ def test_a_handler_that_would_wait_for_what_it_has_interrupted_is_told(daemon: F
             event = node.receiver.next(DEADLINE_S)
         assert event is not None
         assert event["type"] == "INPUT"
-        del node, receive
     assert found == [None, True]
     assert len(errors) == 1
     assert "already receiving" in errors[0]
@@ -200,7 +195,6 @@ def test_a_handler_asks_the_daemon_while_its_node_waits_for_an_answer(daemon: Fa
         with handler(lambda: ask("inner")), in_thread(answer) as answered:
             ask("outer")
             answered()
-        del node, table
     assert answers == [("inner", "no inner"), ("outer", "no outer")]
 
 
@@ -225,5 +219,4 @@ def test_a_packet_that_comes_while_another_is_taken_in_waits_its_turn(daemon: Fa
         deadline = time.monotonic() + DEADLINE_S
         while len(seen) < 3 and time.monotonic() < deadline:
             session.read_mail()
-        del node, session, slow, take_in
     assert seen == ["first begins", "first ends", "second"]
