@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import time
 from datetime import UTC, datetime
@@ -66,6 +67,28 @@ def load_decoder() -> Callable[[Taken], Any]:
         return decode(code, length, nulls, buffer, shared=borrow is not None)
 
     return build
+
+
+def warm_up(config: dict[str, Any]) -> None:
+    """Do the work of a first message before the start barrier: imports, and a collection.
+
+    It takes long enough for a queue to overflow. pyarrow's first conversion of values imports
+    pandas, where that is installed, and what computes on arrays imports `pyarrow.compute`. A node
+    that neither sends nor receives data pays for none of it.
+    """
+    receives = any(item["interval_ns"] is None for item in config["inputs"])
+    if receives or config["outputs"]:
+        started = _monotonic_ns()
+        load_decoder()
+        import pyarrow as pa
+
+        pa.array([0]).to_numpy()
+        if receives:
+            import pyarrow.compute  # noqa: F401 - for `array.sum()`, `cast` and the like
+        _log.debug("warmed up in %.0f ms", (_monotonic_ns() - started) / 1e6)
+    # What exists by now lives as long as the process: later collections need not look at it.
+    gc.collect()
+    gc.freeze()
 
 
 class RingInput:

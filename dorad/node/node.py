@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import math
 import os
 import sys
@@ -58,10 +57,6 @@ class _Attachment:
 
     def __init__(self, session: Session) -> None:
         config = session.config
-        if any(item["interval_ns"] is None for item in config["inputs"]):
-            # Importing pyarrow takes long enough for a queue to overflow: data waits for it at the
-            # barrier, not in queues. A node that only has timers never pays for it.
-            inputs.load_decoder()
         self.session = session
         self.config = config
         self.outputs = frozenset(config["outputs"])
@@ -73,6 +68,8 @@ class _Attachment:
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
         types = _type_checks(config)
+        logbridge.bridge(config["node_id"])
+        inputs.warm_up(config)
         epoch_ns = session.wait_for_start()
         make = functools.partial(_input, session, self.clock, epoch_ns, types, {})
         served = [make(item) for item in config["inputs"]]
@@ -259,9 +256,6 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         self._params = self._attachment.params
         self._warned: set[str] = set()
         logbridge.bridge(self._config["node_id"])
-        # What exists by now lives as long as the process: later collections need not look at it.
-        gc.collect()
-        gc.freeze()
 
     # -- receiving ---------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ slow one holds up nobody else.
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import sys
 import threading
@@ -125,13 +124,12 @@ class Runtime:
         self._config = config = session.config
         names = [program.id for program in programs]
         self._newsroom = session.news = Newsroom(config["inputs"], session.params, names)
-        if any(item["interval_ns"] is None for item in config["inputs"]):
-            inputs.load_decoder()  # before the barrier: data would wait for it in queues
         for program in programs:
             program.describe(dict(config["descriptor"]))
         if config.get("lock_memory"):
             _lock_memory(session)
         self._types = _type_checks(config)
+        inputs.warm_up(config)
         self._epoch_ns = session.wait_for_start()
         self._pulse = Pulse(session) if session.watched else None
         self._handed: dict[int, HandedInput] = {}
@@ -145,8 +143,6 @@ class Runtime:
         session.catch_up = self._catch_up
         self._catch_up()
         forking.watch(self)
-        gc.collect()
-        gc.freeze()
 
     def _desk_of(self, program: Program) -> _Desk:
         session, name = self._session, program.id
