@@ -86,9 +86,7 @@ def warm_up(config: dict[str, Any]) -> None:
         if receives:
             import pyarrow.compute  # noqa: F401 - for `array.sum()`, `cast` and the like
         _log.debug("warmed up in %.0f ms", (_monotonic_ns() - started) / 1e6)
-    # What exists by now lives as long as the process: later collections need not look at it.
     gc.collect()
-    gc.freeze()
 
 
 class RingInput:

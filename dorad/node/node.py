@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import os
 import sys
@@ -68,7 +69,6 @@ class _Attachment:
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
         types = _type_checks(config)
-        logbridge.bridge(config["node_id"])
         inputs.warm_up(config)
         epoch_ns = session.wait_for_start()
         make = functools.partial(_input, session, self.clock, epoch_ns, types, {})
@@ -255,6 +255,8 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         self._extensions = self._attachment.extensions
         self._params = self._attachment.params
         self._warned: set[str] = set()
+        # What exists by now lives as long as the process: later collections need not look at it.
+        gc.freeze()
         logbridge.bridge(self._config["node_id"])
 
     # -- receiving ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ slow one holds up nobody else.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 import threading
@@ -143,6 +144,7 @@ class Runtime:
         session.catch_up = self._catch_up
         self._catch_up()
         forking.watch(self)
+        gc.freeze()
 
     def _desk_of(self, program: Program) -> _Desk:
         session, name = self._session, program.id
