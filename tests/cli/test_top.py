@@ -22,6 +22,7 @@ def edge(source, target, **values):
         "sent": 100,
         "received": 90,
         "dropped": 4,
+        "unreadable": 0,
         "queued": 6,
         "payload": 800,
         "rate": 20.0,
