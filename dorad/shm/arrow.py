@@ -244,10 +244,40 @@ def _decode_variable(
     return array if kind is binary else array.view(kind)
 
 
+_U16 = struct.Struct("<H").unpack_from
+_I32 = struct.Struct("<i").unpack_from
+_HEADER, _DATA, _COMPRESSION = 8, 6, 10
+"""Where a table's list of fields has them: `Message.header`, `DictionaryBatch.data`, and
+`RecordBatch.compression`; see Message.fbs of Arrow."""
+
+
+def _is_compressed(message: pa.Message) -> bool:
+    """Tell whether a message of a stream would have to be decompressed, to any size."""
+    if message.type not in ("record batch", "dictionary"):
+        return False
+    metadata = memoryview(message.metadata)
+
+    def field(table: int, at: int) -> int:
+        """Return where a table's field lies, 0 if it has none."""
+        fields = table - _I32(metadata, table)[0]
+        offset = _U16(metadata, fields + at)[0] if at < _U16(metadata, fields)[0] else 0
+        return table + offset if offset else 0
+
+    def follow(at: int) -> int:
+        return at + int(_I32(metadata, at)[0])
+
+    batch = follow(field(follow(0), _HEADER))
+    if message.type == "dictionary":
+        batch = follow(field(batch, _DATA))
+    return bool(field(batch, _COMPRESSION))
+
+
 def _decode_stream(stream: pa.Buffer) -> pa.Array:
     try:
+        if any(map(_is_compressed, pa.ipc.MessageReader.open_stream(stream))):
+            raise ValueError("its Arrow stream is compressed")
         array = pa.ipc.open_stream(stream).read_next_batch().column(0)
         array.validate(full=True)
-    except (pa.ArrowException, StopIteration, IndexError) as error:
+    except (pa.ArrowException, StopIteration, IndexError, struct.error) as error:
         raise ValueError(f"its Arrow stream cannot be read: {error}") from error
     return array
