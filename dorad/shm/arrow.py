@@ -197,7 +197,7 @@ def decode(
     if code == CODE_NULL:
         return pa.nulls(length)
     if code == CODE_IPC:
-        return _decode_stream(_private(payload) if shared else payload)
+        return _decode_stream(payload, shared)
     raise ValueError(f"it has the unknown type code {code}")
 
 
@@ -246,16 +246,18 @@ def _decode_variable(
 
 _U16 = struct.Struct("<H").unpack_from
 _I32 = struct.Struct("<i").unpack_from
-_HEADER, _DATA, _COMPRESSION = 8, 6, 10
-"""Where a table's list of fields has them: `Message.header`, `DictionaryBatch.data`, and
-`RecordBatch.compression`; see Message.fbs of Arrow."""
+_HEADER_TYPE, _HEADER, _DATA, _COMPRESSION = 6, 8, 6, 10
+"""Where a table's list of fields has them: `Message.header_type` and `.header`,
+`DictionaryBatch.data`, `RecordBatch.compression`; see Message.fbs of Arrow."""
+_DICTIONARY, _BATCH = 2, 3
+_CONTINUATION = -1
+
+SMALL_STREAM = 4096
+"""A stream of up to so many bytes is copied as a whole: that is faster than to sort its parts."""
 
 
-def _is_compressed(message: pa.Message) -> bool:
+def _is_compressed(metadata: bytes) -> bool:
     """Tell whether a message of a stream would have to be decompressed, to any size."""
-    if message.type not in ("record batch", "dictionary"):
-        return False
-    metadata = memoryview(message.metadata)
 
     def field(table: int, at: int) -> int:
         """Return where a table's field lies, 0 if it has none."""
@@ -266,18 +268,130 @@ def _is_compressed(message: pa.Message) -> bool:
     def follow(at: int) -> int:
         return at + int(_I32(metadata, at)[0])
 
-    batch = follow(field(follow(0), _HEADER))
-    if message.type == "dictionary":
+    message = follow(0)
+    at = field(message, _HEADER_TYPE)
+    kind = metadata[at] if at else 0
+    if kind not in (_DICTIONARY, _BATCH):
+        return False
+    batch = follow(field(message, _HEADER))
+    if kind == _DICTIONARY:
         batch = follow(field(batch, _DATA))
     return bool(field(batch, _COMPRESSION))
 
 
-def _decode_stream(stream: pa.Buffer) -> pa.Array:
+class _Stream:
+    """A stream in shared memory as a file: all but the bodies of its messages is copied out.
+
+    It follows what Arrow reads: a continuation mark, the length of the metadata, these, a body.
+    """
+
+    closed = False
+
+    def __init__(self, payload: pa.Buffer) -> None:
+        self._payload = payload
+        self._at = 0
+        self._due = 0  # bytes of metadata that come next
+        self._body_next = False
+
+    def read(self, size: int) -> pa.Buffer | bytes:
+        part = self._payload.slice(self._at, max(0, min(size, self._payload.size - self._at)))
+        self._at += part.size
+        if self._body_next and size > 8:
+            self._body_next = False
+            return part
+        self._body_next = False
+        copied: bytes = part.to_pybytes()
+        if self._due:
+            if size != self._due:
+                raise ValueError("its Arrow stream is malformed")
+            if _is_compressed(copied):
+                raise ValueError("its Arrow stream is compressed")
+            self._due, self._body_next = 0, True
+        elif len(copied) == 4:
+            (number,) = _I32(copied)
+            self._due = max(0, number) if number != _CONTINUATION else 0
+        return copied
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _decode_stream(payload: pa.Buffer, shared: bool) -> pa.Array:
     try:
-        if any(map(_is_compressed, pa.ipc.MessageReader.open_stream(stream))):
-            raise ValueError("its Arrow stream is compressed")
+        if shared and payload.size > SMALL_STREAM:
+            reader = pa.ipc.open_stream(pa.PythonFile(_Stream(payload), mode="r"))
+            if _is_ordinary(reader.schema.field(0).type):
+                array = reader.read_next_batch().column(0)
+                # Lengths and sizes, before its children are looked at; all else when it is copied.
+                array.validate()
+                array = _with_private_structure(array)
+                array.validate(full=True)
+                return array
+        stream = _private(payload) if shared else payload
+        for message in pa.ipc.MessageReader.open_stream(stream):
+            if _is_compressed(message.metadata.to_pybytes()):
+                raise ValueError("its Arrow stream is compressed")
         array = pa.ipc.open_stream(stream).read_next_batch().column(0)
         array.validate(full=True)
     except (pa.ArrowException, StopIteration, IndexError, struct.error) as error:
         raise ValueError(f"its Arrow stream cannot be read: {error}") from error
     return array
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Tell whether arrays of a type are a bitmap and values of one width."""
+    t = pa.types
+    return bool(t.is_primitive(kind) or t.is_fixed_size_binary(kind) or t.is_decimal(kind))
+
+
+def _is_ordinary(kind: pa.DataType) -> bool:
+    """Tell whether `_with_private_structure` knows arrays of a type, down to the innermost.
+
+    It does not know views, unions, run ends and the like, all of which say where to read.
+    """
+    t = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_ordinary(kind.storage_type)
+    if t.is_dictionary(kind):
+        return _is_ordinary(kind.value_type)
+    if t.is_struct(kind):
+        return all(_is_ordinary(kind.field(n).type) for n in range(kind.num_fields))
+    if t.is_map(kind):
+        return _is_ordinary(kind.key_type) and _is_ordinary(kind.item_type)
+    if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
+        return _is_ordinary(kind.value_type)
+    return _is_plain(kind) or kind.id in _VARIABLE_BY_ID
+
+
+def _with_private_structure(array: pa.Array) -> pa.Array:
+    """Return an array of an ordinary type of which only plain values are left in shared memory."""
+    kind, t = array.type, pa.types
+    if array.offset:
+        raise ValueError("its Arrow stream is malformed")
+    if isinstance(array, pa.ExtensionArray):
+        return pa.ExtensionArray.from_storage(kind, _with_private_structure(array.storage))
+    if isinstance(array, pa.DictionaryArray):
+        indices = _rebuilt(array.indices, 2)
+        return pa.DictionaryArray.from_arrays(
+            indices, _with_private_structure(array.dictionary), ordered=kind.ordered
+        )
+    if t.is_struct(kind):
+        fields = [_with_private_structure(array.field(n)) for n in range(kind.num_fields)]
+        return _rebuilt(array, 1, fields)
+    if t.is_fixed_size_list(kind):
+        return _rebuilt(array, 1, [_with_private_structure(array.values)])
+    if t.is_list(kind) or t.is_large_list(kind) or t.is_map(kind):
+        return _rebuilt(array, 2, [_with_private_structure(array.values)])
+    return _rebuilt(array, 1 if _is_plain(kind) else 2)
+
+
+def _rebuilt(array: pa.Array, structural: int, children: list[pa.Array] | None = None) -> pa.Array:
+    """Return an array with copies of its first buffers; nulls are counted anew."""
+    buffers = array.buffers()
+    if children is not None:
+        buffers = buffers[:structural]
+    private = [
+        _private(each) if each is not None and n < structural else each
+        for n, each in enumerate(buffers)
+    ]
+    return _from_buffers(array.type, len(array), private, -1, children=children)

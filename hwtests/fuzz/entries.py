@@ -90,6 +90,14 @@ def _samples() -> list[pa.Array]:
             pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["s", "t"])]
         ),
         pa.array([[["deep"], []], [[None]]]),
+        # Of these, streams too large to be copied as a whole.
+        pa.array([["one", "two"], None, ["three"]] * 200),
+        pa.array([{"a": 1, "b": "x"}, None, {"a": 2, "b": "yy"}] * 200),
+        pa.array(["x", "y", "x"] * 1000).dictionary_encode(),
+        pa.array([[("k", 1)], []] * 300, pa.map_(pa.string(), pa.int32())),
+        pa.array([[1.0, 2.0, 3.0]] * 500, pa.list_(pa.float32(), 3)),
+        pa.array([{"image": b"x" * 9000, "size": [2, 3]}]),
+        pa.array(["view of a long string", "b"] * 300, pa.string_view()),
     ]
 
 

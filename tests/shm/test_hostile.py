@@ -141,11 +141,11 @@ def test_offsets_that_point_elsewhere_are_an_error(e: Edge, array: pa.Array, off
 @pytest.mark.parametrize(
     "array",
     [
-        pa.array(["ab", None, "cd"] * 30),
-        pa.array([1, None, 3] * 30),
-        pa.array([["ab"], None, ["c", "d"]] * 30),
-        pa.array(["x", "y"] * 30).dictionary_encode(),
-        pa.array([{"a": "x"}, {"a": None}] * 30),
+        pa.array(["ab", None, "cd"] * 600),
+        pa.array([1, None, 3] * 600),
+        pa.array([["ab"], None, ["c", "d"]] * 600),
+        pa.array(["x", "y"] * 600).dictionary_encode(),
+        pa.array([{"a": "x"}, {"a": None}] * 600),
     ],
 )
 def test_what_is_written_after_the_check_leads_nowhere_else(e: Edge, array: pa.Array) -> None:
