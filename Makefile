@@ -7,9 +7,10 @@ TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
+FUZZ_ENTRIES ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help demo test lint generate hub bench bench-rt torture faults model deb arm64 hwtest hwtest-long vmtest clean
+.PHONY: help demo test lint generate hub bench bench-rt torture fuzz faults model deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,6 +42,9 @@ bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without r
 
 torture: $(VENV)/.dev ## Kill nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
+
+fuzz: $(VENV)/.dev ## Let receivers read random entries and look for crashes (FUZZ_ENTRIES=1000000)
+	$(BIN)/python -m hwtests.fuzz --entries $(FUZZ_ENTRIES)
 
 faults: $(VENV)/.dev ## Inflict faults on running dataflows and look for damage (FAULT_SECONDS=20 each)
 	$(BIN)/python -m hwtests.faults --seconds $(FAULT_SECONDS)

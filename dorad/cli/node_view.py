@@ -75,6 +75,7 @@ def detail_json(detail: NodeDetail) -> dict[str, Any]:
         "health_check_timeout": detail.health_check_timeout,
         "startup_timeout": detail.startup_timeout,
         "realtime": detail.realtime,
+        "stamps_refused": info.stamps_refused,
         "deadline_misses": info.deadline_misses,
         "tick_delay": info.tick_delay,
         "tick_jitter": info.tick_jitter,
@@ -129,6 +130,8 @@ def _now(info: NodeInfo) -> Iterator[str]:
     yield f"  network:         {network_text(info.metrics)}"
     yield f"  restarts:        {info.restarts}"
     yield f"  pending:         {info.pending} messages"
+    if info.stamps_refused:
+        yield f"  clock:           {info.stamps_refused} timestamps too far ahead, ignored"
     if info.deadline_misses is not None:
         delay, jitter, worst = map(
             milliseconds, (info.tick_delay, info.tick_jitter, info.tick_worst)

@@ -160,14 +160,16 @@ def tell_failures(failures: Iterable[Failure]) -> None:
 
 
 def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
-    """Yield a line for each edge that dropped messages.
+    """Yield a line for each edge that dropped messages, or brought unreadable ones.
 
     An input of one place asks for the newest message only, and one with a rate for few, so their
     drops are news to nobody; they are left out unless `every` edge is wanted.
     """
     for edge in edges:
+        way = f"{edge.source_node}/{edge.output} -> {edge.node}/{edge.input}"
+        if edge.unreadable:
+            yield f"{edge.unreadable} of {edge.received} messages on {way} could not be read"
         if edge.dropped and (every or (edge.queue_size > 1 and not edge.limited)):
-            way = f"{edge.source_node}/{edge.output} -> {edge.node}/{edge.input}"
             yield (
                 f"{edge.dropped} of {edge.sent} messages dropped on {way}"
                 f" (queue_size {edge.queue_size})"

@@ -250,6 +250,8 @@ class NodeInfo(Struct):
     metrics: NodeMetrics
     broken_inputs: list[str] = []
     pending: int = 0
+    stamps_refused: int = 0
+    """Timestamps received that were too far ahead to move the node's clock."""
     """Messages that wait in its inputs."""
     dynamic: bool = False
     started_at: float | None = None
@@ -389,6 +391,8 @@ class EdgeStats(Struct):
     jitter: float | None
     """Mean absolute difference of the latencies of successive messages, seconds."""
     broken: bool = False
+    unreadable: int = 0
+    """Received messages that their sender had written wrongly; the node got ERROR events."""
 
 
 class InterfaceRates(Struct):

@@ -75,7 +75,7 @@ class BornArrays:
             sample = self._pool.take(max(size, 1))
         except OSError as error:
             raise RuntimeError(f"an array of {size} bytes cannot be made: {error}") from error
-        sample.held = True
+        sample.held = 1
         mapping = sample.segment.mapping
         array: NDArray[Any] = np.ndarray(extent, kind, mapping.memory, sample.offset)
         born = Born(array, self._gone)

@@ -2,24 +2,44 @@
 
 After Kulkarni et al., "Logical Physical Clocks" (2014), with the logical part kept in the last
 nanoseconds: a timestamp is one more than the newest seen whenever the wall clock is not ahead.
+
+A timestamp that is further ahead of the wall clock than `MAX_AHEAD_NS` does not move the clock, or
+one sender with a wrong clock would move those of all nodes that it reaches, for good.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from dorad.node import logbridge
+from dorad.shm.layout import BOX_STAMPS_REFUSED, add_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
 
 _fromtimestamp = datetime.fromtimestamp
 _time_ns = time.time_ns
 
+MAX_AHEAD_NS = 500_000_000
+"""How far another clock may be ahead of this machine's, as in dora (`uhlc`)."""
+
 
 class Clock:
-    """The clock of one node; timestamps are ns since 1970, UTC."""
+    """The clock of one node; timestamps are ns since 1970, UTC.
 
-    __slots__ = ("last",)
+    `on_refused` is called with each timestamp that is too far ahead.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("last", "on_refused")
+
+    def __init__(self, on_refused: Callable[[int], None] = lambda _: None) -> None:
         self.last = 0
+        self.on_refused = on_refused
 
     def now(self) -> int:
         """Return a timestamp later than every one given or seen before."""
@@ -30,9 +50,36 @@ class Clock:
         return now
 
     def saw(self, stamp: int) -> None:
-        """Learn of another clock's timestamp."""
+        """Learn of another clock's timestamp, unless it is too far ahead."""
         if stamp > self.last:
-            self.last = stamp
+            if stamp - _time_ns() > MAX_AHEAD_NS:
+                self.on_refused(stamp)
+            else:
+                self.last = stamp
+
+
+class StampCounter:
+    """Counts the timestamps that a node's clock refuses, and warns of the first."""
+
+    def __init__(self, node_id: str, words: memoryview) -> None:
+        """`words` are those of the node's mailbox."""
+        self._node_id = node_id
+        self._words = words
+        self._warned = False
+
+    def __call__(self, stamp: int) -> None:
+        """Count one; to be an `on_refused`."""
+        add_to(self._words, BOX_STAMPS_REFUSED, 1)
+        ahead_s = (stamp - _time_ns()) / 1e9
+        _log.debug("refused the timestamp %d, %.3f s ahead", stamp, ahead_s)
+        if not self._warned:
+            self._warned = True
+            text = (
+                f"a message is dated {as_datetime(stamp):%Y-%m-%d %H:%M:%S} UTC, {ahead_s:.1f} s "
+                "ahead of this machine's clock: such timestamps do not move this node's clock; "
+                "check the clock of the sender (`dora node info` counts them)"
+            )
+            logbridge.emit(logbridge.line(self._node_id, "warn", text))
 
 
 def as_datetime(stamp: int) -> datetime:

@@ -22,6 +22,12 @@ CORRELATING = frozenset((REQUEST_ID, GOAL_ID, GOAL_STATUS))
 MARKING = CORRELATING | {FLUSH_KEY}
 
 
+def id_in(metadata: Mapping[str, Any], key: str) -> str | None:
+    """Return the id that metadata have under a key; None if there is none, or it is no text."""
+    found = metadata.get(key)
+    return found if isinstance(found, str) else None
+
+
 def flags_of(metadata: Mapping[str, Any]) -> int:
     """Return what an entry of the data plane says of a message with this metadata."""
     flags = 0 if CORRELATING.isdisjoint(metadata) else CORRELATED
@@ -34,7 +40,4 @@ def session_of(encoded: bytes) -> Any:
     Raises:
         ValueError: they are no metadata.
     """
-    try:
-        return metadata_codec.decode(encoded).get(SESSION_ID)
-    except (StopIteration, AttributeError, TypeError) as error:
-        raise ValueError("no metadata") from error
+    return metadata_codec.decode(encoded).get(SESSION_ID)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import logging
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ from dorad.shm.layout import (
     RING_RECEIVED,
     RING_TAIL,
     RingPlan,
+    add_to,
+    read_count,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from dorad.shm.mapping import Mapping
     from dorad.shm.picking import PickingInlet
     from dorad.shm.ring import Inlet
+
+_log = logging.getLogger(__name__)
 
 NEVER_NS = 1 << 62
 """Stands for a time on CLOCK_MONOTONIC that never comes."""
@@ -55,10 +61,32 @@ def load_decoder() -> Callable[[Taken], Any]:
         else:
             buffer = foreign(borrow.mapping.address() + offset, size, borrow)
         if code in BARE and not nulls:
-            return from_buffers(BARE[code], length, [None, buffer], 0)
-        return decode(code, length, nulls, buffer)
+            kind, bits = BARE[code]
+            if (length * bits + 7) >> 3 == size:
+                return from_buffers(kind, length, [None, buffer], 0)
+        return decode(code, length, nulls, buffer, shared=borrow is not None)
 
     return build
+
+
+def warm_up(config: dict[str, Any]) -> None:
+    """Do the work of a first message before the start barrier: imports, and a collection.
+
+    It takes long enough for a queue to overflow. pyarrow's first conversion of values imports
+    pandas, where that is installed, and what computes on arrays imports `pyarrow.compute`. A node
+    that neither sends nor receives data pays for none of it.
+    """
+    receives = any(item["interval_ns"] is None for item in config["inputs"])
+    if receives or config["outputs"]:
+        started = _monotonic_ns()
+        load_decoder()
+        import pyarrow as pa
+
+        pa.array([0]).to_numpy()
+        if receives:
+            import pyarrow.compute  # noqa: F401 - for `array.sum()`, `cast` and the like
+        _log.debug("warmed up in %.0f ms", (_monotonic_ns() - started) / 1e6)
+    gc.collect()
 
 
 class RingInput:
@@ -94,20 +122,23 @@ class RingInput:
     def take(self) -> Event | None:
         """Return the next event, or None.
 
-        A message that cannot be read is an ERROR: an extension type's own code may refuse it.
+        A message that cannot be read is an ERROR: its sender may have written anything, and an
+        extension type's own code may refuse it.
         """
-        taken = self.inlet.take()
-        if taken is None:
-            return None
-        stamp = taken[0]
-        self._clock.saw(stamp)
-        metadata = metadata_codec.decode(taken[-1]) if taken[-1] else {}
-        if "timestamp" not in metadata:
-            metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
         try:
+            taken = self.inlet.take()
+            if taken is None:
+                return None
+            stamp = taken[0]
+            metadata = metadata_codec.decode(taken[-1]) if taken[-1] else {}
+            if "timestamp" not in metadata:
+                metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
             value = self._build(taken)
         except Exception as failure:  # noqa: BLE001 - the code of extension types is anybody's
+            self.inlet.count_unreadable()
+            _log.debug("input %s: unreadable message", self.id, exc_info=True)
             return error(f"a message on input {self.id!r} cannot be read: {failure}")
+        self._clock.saw(stamp)
         return {
             "kind": "dora",
             "type": "INPUT",
@@ -171,7 +202,9 @@ class TimerInput:
         "_interval_ns",
         "_late_ns",
         "_queue_size",
+        "_received",
         "_stopped",
+        "_tail",
         "_words",
         "gone",
         "id",
@@ -201,10 +234,12 @@ class TimerInput:
         self._deadline_ns = deadline_ns or interval_ns
         self._late_ns: int | None = None
         self._stopped = False
-        taken = box.words[ring.base + RING_TAIL]
-        fired = max(0, _monotonic_ns() - epoch_ns) // interval_ns
+        self._tail = taken = read_count(box.words, ring.base + RING_TAIL)
+        self._received = read_count(box.words, ring.base + RING_RECEIVED)
+        now = _monotonic_ns()
+        fired = max(0, now - epoch_ns) // interval_ns
         last = box.words[ring.base + RING_LAST]
-        if last:
+        if 0 < last <= now:
             fired = max(fired, (last - epoch_ns) // interval_ns + 1)
         # Counting continues over restarts: the tick due next has the index TAIL.
         self._epoch_ns = epoch_ns + (fired - taken) * interval_ns
@@ -212,7 +247,7 @@ class TimerInput:
 
     def next_ns(self) -> int:
         """Return when the next tick that was not yet taken is due, on CLOCK_MONOTONIC."""
-        return self._epoch_ns + int(self._words[self._base + RING_TAIL]) * self._interval_ns
+        return self._epoch_ns + self._tail * self._interval_ns
 
     def ready(self) -> bool:
         """Tell whether a tick waits."""
@@ -229,27 +264,27 @@ class TimerInput:
         now = _monotonic_ns()
         words = self._words
         base = self._base
-        tail = words[base + RING_TAIL]
+        tail = self._tail
         if self._stopped or now < self._epoch_ns + tail * self._interval_ns:
             return None
         head = (now - self._epoch_ns) // self._interval_ns + 1
         skipped = max(0, head - self._queue_size - tail)
         tail += skipped
         words[base + RING_HEAD] = head
-        words[base + RING_TAIL] = tail + 1
-        words[base + RING_RECEIVED] += 1
+        self._tail = words[base + RING_TAIL] = tail + 1
+        self._received = words[base + RING_RECEIVED] = self._received + 1
         due = self._epoch_ns + tail * self._interval_ns
         words[base + RING_LAST] = due
         late_ns = now - due
         before_ns = self._late_ns
         self._late_ns = late_ns
         if before_ns is not None:
-            words[base + RING_LATENCY_SUM] += late_ns
-            words[base + RING_LATENCY_DIFF] += abs(late_ns - before_ns)
+            add_to(words, base + RING_LATENCY_SUM, late_ns)
+            add_to(words, base + RING_LATENCY_DIFF, abs(late_ns - before_ns))
             if late_ns > words[base + RING_LATE_MAX]:
                 words[base + RING_LATE_MAX] = late_ns
             if skipped or late_ns > self._deadline_ns:
-                words[base + RING_MISSED] += skipped + (late_ns > self._deadline_ns)
+                add_to(words, base + RING_MISSED, skipped + (late_ns > self._deadline_ns))
         return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
 
     def stop(self) -> None:

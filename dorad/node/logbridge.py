@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -51,15 +52,19 @@ def line(
 
 def emit(text: str) -> None:
     """Print a line at once, whole, whoever else prints."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except RuntimeError:
+        # Python's files refuse a signal handler that prints while its own thread is printing.
+        os.write(sys.stdout.fileno(), f"{text}\n".encode(errors="backslashreplace"))
 
 
 class _Handler(logging.Handler):
     """Prints records of Python's logging as structured lines."""
 
-    def __init__(self, node_id: str) -> None:
-        super().__init__(level=0)
+    def __init__(self, node_id: str, level: int = logging.NOTSET) -> None:
+        super().__init__(level)
         self._node_id = node_id
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -90,9 +95,11 @@ _bridged = False
 
 
 def bridge(node_id: str) -> None:
-    """Make `logging.basicConfig` print structured lines, once a process.
+    """Make Python's logging print structured lines, once a process.
 
-    A node that gives its own handlers, stream or file keeps them.
+    Records from INFO on are shown, unless the node sets a level or a handler. `basicConfig` without
+    a level sets 0 on the root logger, as under dora; one with handlers, a stream or a file of the
+    node's own keeps them.
     """
     global _bridged
     if _bridged:
@@ -102,7 +109,8 @@ def bridge(node_id: str) -> None:
 
     def basic_config(**options: Any) -> None:
         if not options.keys() & {"handlers", "stream", "filename"}:
-            handler = _Handler(node_id)
+            handler = _Handler(node_id, logging.NOTSET if "level" in options else logging.INFO)
+            options.setdefault("level", logging.NOTSET)
             if "format" not in options:
                 # Level, logger and place travel beside the text, which is the message alone.
                 handler.setFormatter(logging.Formatter("%(message)s"))
@@ -110,3 +118,9 @@ def bridge(node_id: str) -> None:
         original(**options)
 
     logging.basicConfig = basic_config
+    root = logging.getLogger()
+    if not root.handlers and root.level == logging.WARNING:
+        # Nobody has configured anything. `logging.info` would call `basicConfig` now, but a named
+        # logger would not, and what it says would be lost.
+        root.setLevel(logging.INFO)
+        logging.lastResort = _Handler(node_id, logging.INFO)

@@ -115,10 +115,19 @@ def _convert_list(key: str, values: list[Any] | tuple[Any, ...]) -> Any:
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """Return the metadata as a fresh dictionary."""
-    metadata: dict[str, Any] = _scan(data.decode(), 0)[0]
-    if _TIME_MARK in data:
-        for key, value in metadata.items():
-            if type(value) is dict:
-                metadata[key] = _EPOCH + timedelta(microseconds=value[_TIME])
+    """Return the metadata as a fresh dictionary.
+
+    Raises:
+        ValueError: these are no metadata.
+    """
+    try:
+        metadata: dict[str, Any] = _scan(data.decode(), 0)[0]
+        if type(metadata) is not dict:
+            raise TypeError("no dictionary")
+        if _TIME_MARK in data:
+            for key, value in metadata.items():
+                if type(value) is dict:
+                    metadata[key] = _EPOCH + timedelta(microseconds=value[_TIME])
+    except (StopIteration, RecursionError, TypeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"its metadata are malformed ({error!r})") from error
     return metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from dorad.shm.layout import (
     RING_QUEUE_SIZE,
     RING_WORDS,
     WORD,
+    LayoutError,
     RingPlan,
 )
 from dorad.shm.mapping import Mapping
@@ -21,18 +23,28 @@ from dorad.shm.ring import Outlet, Peer
 if TYPE_CHECKING:
     from dorad.node.protocol import Packet
 
+_log = logging.getLogger(__name__)
+
 KINDS = frozenset({"peer", "peer_gone", "source", "segment", "retired", "edges"})
 
 
 def ring_at(words: memoryview, base: int) -> RingPlan:
-    """Return the plan of the ring whose header starts at word `base`."""
-    return RingPlan(
+    """Return the plan of the ring whose header starts at word `base`.
+
+    Raises:
+        LayoutError: there is none: a peer has overwritten its words.
+    """
+    if not 0 <= base <= len(words) - RING_WORDS:
+        raise LayoutError(f"word {base} lies outside of the mailbox")
+    plan = RingPlan(
         base=base,
         entries=(base + RING_WORDS) * WORD,
         capacity=words[base + RING_CAPACITY],
         queue_size=words[base + RING_QUEUE_SIZE],
         lane=words[base + RING_LANE],
     )
+    plan.check(len(words) * WORD)
+    return plan
 
 
 class _Bell:
@@ -140,7 +152,11 @@ class Neighbours:
             peer = self._peers[node]
             outlet = old.pop((id(peer), base), None)
             if outlet is None:
-                outlet = self._meet_outlet(output, peer, base, blocking)
+                try:
+                    outlet = self._meet_outlet(output, peer, base, blocking)
+                except LayoutError as error:
+                    _log.error("output %s is not sent to node %s: %s", output, node, error)
+                    continue
             for end in (outlet, outlet.lane or outlet):
                 end.blocking = blocking
             new.append(outlet)

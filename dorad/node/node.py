@@ -12,7 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import attach, forking, inputs, logbridge
-from dorad.node.clock import Clock, as_datetime
+from dorad.node.clock import Clock, StampCounter, as_datetime
 from dorad.node.correlation import session_of
 from dorad.node.extensions import DaemonTable, Extended
 from dorad.node.identifiers import uuid7, well_formed
@@ -57,14 +57,10 @@ class _Attachment:
 
     def __init__(self, session: Session) -> None:
         config = session.config
-        if any(item["interval_ns"] is None for item in config["inputs"]):
-            # Importing pyarrow takes long enough for a queue to overflow: data waits for it at the
-            # barrier, not in queues. A node that only has timers never pays for it.
-            inputs.load_decoder()
         self.session = session
         self.config = config
         self.outputs = frozenset(config["outputs"])
-        self.clock = Clock()
+        self.clock = Clock(StampCounter(config["node_id"], session.box.words))
         if config.get("lock_memory"):
             _lock_memory(session)
         spin_us = config.get("spin_us")
@@ -72,6 +68,7 @@ class _Attachment:
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
         types = _type_checks(config)
+        inputs.warm_up(config)
         epoch_ns = session.wait_for_start()
         make = functools.partial(_input, session, self.clock, epoch_ns, types, {})
         served = [make(item) for item in config["inputs"]]
@@ -210,13 +207,13 @@ def _lock_memory(session: Session) -> None:
 
 
 _attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()
-_attaching = threading.Lock()
+_attaching = threading.RLock()
 
 
 def _start_afresh() -> None:
     """Forget, in a forked child, what is attached, and a lock that a lost thread may hold."""
     global _attaching
-    _attaching = threading.Lock()
+    _attaching = threading.RLock()
     _attached.clear()
 
 
@@ -259,10 +256,9 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         self._extensions = self._attachment.extensions
         self._params = self._attachment.params
         self._warned: set[str] = set()
-        logbridge.bridge(self._config["node_id"])
         # What exists by now lives as long as the process: later collections need not look at it.
-        gc.collect()
         gc.freeze()
+        logbridge.bridge(self._config["node_id"])
 
     # -- receiving ---------------------------------------------------------------------------
 

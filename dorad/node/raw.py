@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import ctypes
+import copy
+import functools
 import operator
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from dorad.node import metadata as metadata_codec
+from dorad.node import samplebuffer
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from dorad.node.sender import Sender
 
+_LENGTHS = 1 << 64
+
 
 class SampleHandler:
     """A buffer of `length` bytes that is sent once, as a UInt8 array.
 
-    As a context manager it hands out the buffer and sends it at the end of the block. All views of
-    the buffer must be released before, so that nobody writes what receivers already read.
+    As a context manager it hands out the buffer and sends it at the end of the block, unless that
+    raises: then it can still be sent. All views of the buffer must be released before, so that
+    nobody writes what receivers already read. A view that outlives the handler stays valid.
     """
 
-    _sent = True
-    """Until there is a sample to send or to give back."""
+    __slots__ = (
+        "_attachment",
+        "_buffer",
+        "_length",
+        "_metadata",
+        "_output",
+        "_sample",
+        "_sender",
+        "_sent",
+    )
 
     def __init__(
         self,
@@ -34,38 +48,49 @@ class SampleHandler:
         """Take a sample. The `attachment` of the node lives at least as long as this handler.
 
         Raises:
-            TypeError: `length` is no integer.
-            OverflowError: it is negative.
-            RuntimeError: /dev/shm is full.
+            TypeError: `length` is no integer, or the metadata cannot be sent.
+            OverflowError: it is negative, or does not fit into 64 bits.
+            RuntimeError: a metadata key is no string, or /dev/shm is full.
         """
+        self._buffer: Any = None
         length = operator.index(length)
-        if length < 0:
+        if not 0 <= length < _LENGTHS:
             raise OverflowError(f"a buffer cannot be {length} bytes long")
+        if metadata:
+            metadata_codec.encode(metadata)
         self._attachment = attachment
         self._sender = sender
         self._output = output
         self._length = length
-        self._metadata = metadata
+        self._metadata = copy.deepcopy(metadata)
         self._sample = sample = sender.take_sample(length)
-        # Every unreleased view holds a reference to this object, which nobody else gets to see.
-        self._memory = (ctypes.c_ubyte * length).from_buffer(
-            sample.segment.mapping.memory, sample.offset
+        self._buffer = samplebuffer.begin(
+            sample.segment.mapping.memory,
+            sample.offset,
+            length,
+            functools.partial(sender.pool.give_back, sample),
         )
-        self._unshared = sys.getrefcount(self._memory)
-        self._handed: memoryview | None = None
         self._sent = False
 
+    def as_buffer(self) -> Any:
+        """Return the buffer, always the same object; `memoryview` and numpy write through it.
+
+        Views of it after `send`, or after the end of this handler, raise BufferError.
+
+        Raises:
+            RuntimeError: it was already sent.
+        """
+        if self._sent:
+            raise RuntimeError("Cannot access buffer: the sample has already been sent")
+        return self._buffer
+
     def as_memoryview(self) -> memoryview:
-        """Return a writable view of the buffer.
+        """Return a new writable view of the buffer.
 
         Raises:
             RuntimeError: the buffer was already sent.
         """
-        if self._sent:
-            raise RuntimeError("Cannot access buffer: the sample has already been sent")
-        return memoryview(self._memory).cast("B")
-
-    as_buffer = as_memoryview
+        return memoryview(self.as_buffer())
 
     def send(self) -> None:
         """Send the buffer.
@@ -73,41 +98,46 @@ class SampleHandler:
         Raises:
             RuntimeError: it was sent before, or views of it are still open.
         """
-        if self._sent:
-            raise RuntimeError("Sample has already been sent")
-        views = sys.getrefcount(self._memory) - self._unshared
-        if views > 0:
-            raise RuntimeError(
-                f"Cannot send: {views} buffer view(s) are still open. "
-                "Release all memoryview / numpy references before calling send()."
-            )
+        if (reason := self._unsendable()) is not None:
+            raise RuntimeError(reason)
+        buffer = self._buffer
         self._sent = True
+        samplebuffer.end(buffer)
         try:
             self._sender.send_sample(self._output, self._sample, self._length, self._metadata)
         finally:
-            self._sender.pool.give_back(self._sample)
+            samplebuffer.let_go(buffer)
 
-    def __enter__(self) -> memoryview:
-        self._handed = self.as_memoryview()
-        return self._handed
+    def _unsendable(self) -> str | None:
+        """Return why the buffer cannot be sent now, None if it can."""
+        if self._sent:
+            return "Sample has already been sent"
+        views = self._buffer.views
+        if views:
+            return (
+                f"Cannot send: {views} buffer view(s) are still open. "
+                "Release all memoryview / numpy references before calling send()."
+            )
+        return None
+
+    def __enter__(self) -> Any:
+        return self.as_buffer()
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
-        if self._handed is not None and kind is None and not self._sent:
-            handed, self._handed = self._handed, None
-            try:
-                handed.release()
-            except BufferError:
-                raise RuntimeError(
-                    "Failed to send: Cannot send: a numpy array over the buffer is still open. "
-                    "Release it (del) before the end of the block."
-                ) from None
+    ) -> Literal[False]:
+        if kind is None:
+            if (reason := self._unsendable()) is not None:
+                raise RuntimeError(f"Failed to send: {reason}")
             self.send()
+        return False
+
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot pickle 'SampleHandler' object")
 
     def __del__(self) -> None:
-        if not self._sent:
-            self._sender.pool.give_back(self._sample)
+        if self._buffer is not None:
+            samplebuffer.end(self._buffer)

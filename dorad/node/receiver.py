@@ -10,7 +10,7 @@ from dorad.node import events
 from dorad.node.inputs import NEVER_NS, ChoosyInput, RingInput, TimerInput
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
-from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, LayoutError
 
 if TYPE_CHECKING:
     from collections import deque
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dorad.shm.spin import Spin
 
 _monotonic_ns = time.monotonic_ns
+_get_ident = threading.get_ident
 
 ASYNC_TURN_NS = 1_000_000
 """A coroutine that always finds an event still gives way to others this often."""
@@ -47,6 +48,8 @@ class Receiver:
         self._words = session.box.words
         self._waiter = doorbell.Waiter(session.bell, [session.descriptor])
         self._lock = threading.Lock()
+        self._holder = 0
+        """The thread that receives now, or 0."""
         self._stopped = False
         self._turn_ns = 0
         self._mail = 0
@@ -110,6 +113,8 @@ class Receiver:
         self._session.refresh()
         locked = self._lock.acquire(False)
         try:
+            if locked:
+                self._holder = _get_ident()
             if locked and self._news.changes:
                 self._change_inputs()
             news = self._news
@@ -121,6 +126,7 @@ class Receiver:
             return not any(item.ready() if locked else item.moved() for item in self._order)
         finally:
             if locked:
+                self._holder = 0
                 self._lock.release()
 
     # -- which inputs there are --------------------------------------------------------------
@@ -149,7 +155,12 @@ class Receiver:
             elif known is None or known.gone:
                 if known is not None:
                     self._order.remove(known)
-                item = self._make_input(packet.fields)
+                try:
+                    item = self._make_input(packet.fields)
+                except LayoutError as error:
+                    text = f"input {packet.text('id')!r} cannot be received: {error}"
+                    self._news.urgent.append(events.error(text))
+                    continue
                 if self._stopped:
                     item.stop()
                 self._order.insert(0, item)
@@ -165,11 +176,15 @@ class Receiver:
     def next(self, timeout: float | None) -> Event | None:
         """Block for the next event; None after the last. `timeout` in seconds."""
         deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
-        if timeout is None:
-            self._lock.acquire()
-        elif not self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            return events.timed_out(timeout)
+        lock = self._lock
+        if not lock.acquire(False):
+            self.refuse_reentry()
+            if timeout is None:
+                lock.acquire()
+            elif not lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+                return events.timed_out(timeout)
         try:
+            self._holder = _get_ident()
             while True:
                 event = self._poll()
                 if event is not None or self.ended:
@@ -178,7 +193,20 @@ class Receiver:
                     return events.timed_out(timeout or 0.0)
                 self._wait(deadline)
         finally:
-            self._lock.release()
+            self._holder = 0
+            lock.release()
+
+    def refuse_reentry(self) -> None:
+        """Check that waiting for this receiver is not waiting for oneself.
+
+        Raises:
+            RuntimeError: this thread receives already, and runs a signal's handler or another task.
+        """
+        if self._holder == _get_ident():
+            raise RuntimeError(
+                "this thread is already receiving on this node: a signal handler, or another task, "
+                "that runs meanwhile cannot wait here; use `try_recv`, or set a flag"
+            )
 
     def try_recv(self) -> Event | None:
         """Return the next event if there is one."""
@@ -186,8 +214,10 @@ class Receiver:
             # Another thread is waiting in `next`: whatever comes is its own.
             return None
         try:
+            self._holder = _get_ident()
             return None if self.ended else self._poll()
         finally:
+            self._holder = 0
             self._lock.release()
 
     def drain(self) -> list[Event]:
@@ -293,6 +323,7 @@ class Receiver:
         if not self._lock.acquire(False):
             raise RuntimeError("another thread or task is already receiving on this node")
         try:
+            self._holder = _get_ident()
             while True:
                 if self._turn_ns < _monotonic_ns() - ASYNC_TURN_NS:
                     await asyncio.sleep(0)
@@ -305,6 +336,7 @@ class Receiver:
                 await self._wait_async(deadline)
                 self._turn_ns = _monotonic_ns()
         finally:
+            self._holder = 0
             self._lock.release()
 
     async def _wait_async(self, deadline: int | None) -> None:

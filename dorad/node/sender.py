@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
@@ -14,13 +18,15 @@ from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE
 from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dorad.node.clock import Clock
     from dorad.node.latching import Unheard
     from dorad.node.session import Session
     from dorad.shm.arrow import Encoded
     from dorad.shm.ring import Outlet
+
+_log = logging.getLogger(__name__)
 
 _pack = ENTRY.pack
 
@@ -32,7 +38,11 @@ SPACE_LOOK_NS = 100_000_000
 
 
 class Sender:
-    """Sends messages on a node's outputs. Safe to use from several threads."""
+    """Sends messages on a node's outputs. Safe to use from several threads, and signal handlers.
+
+    A handler may run in the middle of a send of the same thread. What it sends is put off until
+    that send is done: it is sent next, before anything else of this thread.
+    """
 
     def __init__(self, session: Session, clock: Clock, keep: int) -> None:
         """`keep` is how many bytes of shared memory are held on to while idle."""
@@ -42,7 +52,9 @@ class Sender:
         self._beat = session.beat
         self.pool = Pool(session.grow, session.retire, keep)
         self.born = BornArrays(self.pool)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._busy = False
+        self._deferred: deque[Callable[[], None]] = deque()
         self._waiter: doorbell.Waiter | None = None
         self._encode: Callable[[Any], Encoded] | None = None
         self._trim_ns = 0
@@ -66,6 +78,10 @@ class Sender:
         session = self._session
         born = self.born
         self._lock.acquire()
+        if self._busy:
+            self._defer(output, data, meta, flags)
+            return
+        self._busy = True
         try:
             if self._words[BOX_MAIL] != session.mail:
                 self._read_mail()
@@ -87,7 +103,87 @@ class Sender:
                 if array is not None:
                     array.freeze()
         finally:
+            self._busy = False
             self._lock.release()
+            if self._deferred:
+                self._send_deferred()
+
+    # -- inside a signal's handler -----------------------------------------------------------
+
+    def _defer(self, output: str, data: Any, meta: bytes, flags: int) -> None:
+        """Put off a message until the send that the handler has interrupted is done.
+
+        The caller has the lock, which is released. Raises what `send` does for the data.
+        """
+        try:
+            assert self._encode is not None
+            found = self.born.find(data) if self.born else None
+            array, encoded = found or (None, self._encode(data))
+            sample = None
+            if array is not None:
+                sample = array.sample
+                array.freeze()
+            self._put_off(output, encoded, meta, sample, flags)
+        finally:
+            self._lock.release()
+
+    def _put_off(
+        self, output: str, encoded: Encoded, meta: bytes, sample: Sample | None, flags: int
+    ) -> None:
+        _log.debug("output %s: a signal handler sends during a send; its message is next", output)
+        if sample is not None:
+            sample.held += 1
+        self._deferred.append(
+            functools.partial(self._send_put_off, output, encoded, meta, sample, flags)
+        )
+
+    def _send_put_off(
+        self, output: str, encoded: Encoded, meta: bytes, sample: Sample | None, flags: int
+    ) -> None:
+        try:
+            self._read_mail()
+            outlets = self._session.outlets.get(output)
+            if outlets:
+                self._push(outlets, encoded, meta, sample, flags)
+            else:
+                self._keep(output, encoded, meta, sample)
+        finally:
+            if sample is not None:
+                self.pool.give_back(sample)
+
+    def _send_deferred(self) -> None:
+        """Send what was put off, unless a send is under way here: then that one does it."""
+        while self._deferred:
+            with self._lock:
+                if self._busy:
+                    return
+                self._busy = True
+                try:
+                    while self._deferred:
+                        self._deferred.popleft()()
+                finally:
+                    self._busy = False
+
+    @contextlib.contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Have the lock, in the middle of nothing.
+
+        Raises:
+            RuntimeError: a signal's handler has interrupted a send of its own thread.
+        """
+        with self._lock:
+            if self._busy:
+                raise RuntimeError(
+                    f"{what} was called in a signal handler that has interrupted a send; "
+                    "use `send_output` there, or set a flag and send later"
+                )
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
+        if self._deferred:
+            self._send_deferred()
 
     def send_sample(
         self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
@@ -97,19 +193,16 @@ class Sender:
 
         meta = metadata_codec.encode(metadata) if metadata else b""
         flags = flags_of(metadata) if metadata else 0
+        encoded: Encoded = (UINT8_CODE, length, 0, length, ())
         with self._lock:
-            self._read_mail()
-            outlets = self._session.outlets.get(output, ())
-            encoded: Encoded = (UINT8_CODE, length, 0, length, ())
-            if not outlets:
-                self._keep(output, encoded, meta, sample)
-            self._push(outlets, encoded, meta, sample, flags)
+            self._put_off(output, encoded, meta, sample, flags)
+            self._send_deferred()
 
     def send_encoded(self, output: str, encoded: Encoded, metadata: dict[str, Any] | None) -> None:
         """Send an array that is ready to be placed; see `dorad.shm.arrow.encode`."""
         meta = metadata_codec.encode(metadata) if metadata else b""
         flags = flags_of(metadata) if metadata else 0
-        with self._lock:
+        with self._alone("sending"):
             self._read_mail()
             self._push(self._session.outlets.get(output, ()), encoded, meta, None, flags)
 
@@ -139,9 +232,17 @@ class Sender:
         if not self._lock.acquire(timeout=BUSY_S):
             return False
         try:
-            self._catch_up()
+            if self._busy:
+                return False
+            self._busy = True
+            try:
+                self._catch_up()
+            finally:
+                self._busy = False
         finally:
             self._lock.release()
+            if self._deferred:
+                self._send_deferred()
         return True
 
     def _late(self) -> str | None:
@@ -172,7 +273,7 @@ class Sender:
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Return an uninitialised numpy array in shared memory; see `BornArrays.empty`."""
-        with self._lock:
+        with self._alone("empty"):
             return self.born.empty(shape, dtype)
 
     def take_sample(self, size: int) -> Sample:
@@ -181,9 +282,9 @@ class Sender:
         Raises:
             RuntimeError: /dev/shm is full.
         """
-        with self._lock:
+        with self._alone("send_output_raw"):
             sample = self._place(max(size, 1), ())
-        sample.held = True
+            sample.held = 1
         return sample
 
     @staticmethod

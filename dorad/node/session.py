@@ -7,6 +7,7 @@ one that does not answer yet, and the next one says `adopted`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import socket
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 
     from dorad.shm.ring import Peer
 
+_log = logging.getLogger(__name__)
+
 MAX_CONFIG = 1 << 26
 
-SEGMENT_DEADLINE = 5.0
-"""Seconds after which a segment that an entry names must have been announced."""
+SEGMENT_TIMEOUT_S = 5.0
+"""How long to wait for the announcement of a segment that an entry names."""
 
 LOOK_S = 0.1
 """Whoever waits for the daemon looks at its words, and shows that it does, at least this often."""
@@ -79,10 +82,12 @@ class Session:
         self.late = self._neighbours.late
         self.catch_up: Callable[[], bool] = lambda: True
         """Sends those of `late` what they lack; False if that has to be tried once more."""
-        self._question: tuple[str, dict[str, Any], list[int]] | None = None
+        self._questions: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
+        self._answers: dict[int, protocol.Packet] = {}
         self._asked = 0
-        self._answer: protocol.Packet | None = None
+        self._draining = False
         self.lost = False
+        self._segment_timeout_s = SEGMENT_TIMEOUT_S
         self.epoch_ns: int | None = None
         try:
             if not isinstance(path, socket.socket):
@@ -173,6 +178,16 @@ class Session:
                 self._lock.release()
 
     def _drain(self) -> None:
+        if self._draining:
+            # In a signal's handler: what it has interrupted takes in the rest.
+            return
+        self._draining = True
+        try:
+            self._take_all_in()
+        finally:
+            self._draining = False
+
+    def _take_all_in(self) -> None:
         words = self.box.words
         # Noted first: what comes meanwhile is read now, or moves the word later.
         mail = words[BOX_MAIL]
@@ -239,26 +254,30 @@ class Session:
         return self._neighbours.peer(node_id)
 
     def segment(self, number: int) -> Mapping | None:
-        """Return a mapped segment; None if its owner has given it back.
+        """Return a mapped segment; None if it was never announced, or its owner has given it back.
 
-        Raises:
-            LookupError: the daemon never announced it.
+        The daemon announces a segment before its owner can use it, so there is hardly ever a wait.
+        After one in vain there are no more, or made-up numbers would stop the node.
         """
         segments = self._neighbours.segments
         mapping = segments.get(number)
         if mapping is not None:
             return mapping
-        deadline = time.monotonic() + SEGMENT_DEADLINE
+        self.read_mail()
+        deadline = time.monotonic() + self._segment_timeout_s
         while number not in segments and number not in self._neighbours.retired:
             left = deadline - time.monotonic()
-            if self.lost or left < 0:
-                raise LookupError(f"segment {number} was never shared with this node")
+            if self.lost or left <= 0:
+                _log.debug("segment %d was never announced", number)
+                self._segment_timeout_s = 0.0
+                return None
             # Another thread that waits for an answer takes everything in.
             if self._lock.acquire(timeout=min(left, LOOK_S)):
                 try:
                     self._wait(min(left, LOOK_S))
                 finally:
                     self._lock.release()
+        self._segment_timeout_s = SEGMENT_TIMEOUT_S
         return segments.get(number)
 
     # -- what the node says ------------------------------------------------------------------
@@ -288,28 +307,34 @@ class Session:
             ProtocolError: the packet would be too large.
         """
         with self._lock:
+            if self._draining:
+                raise OSError(
+                    "this was called in a signal handler that has interrupted the node while it "
+                    "listens to its daemon; set a flag there, and do it later"
+                )
+            # A signal's handler may ask while this waits: each finds its own answer.
             self._asked += 1
-            self._answer = None
-            question = (kind, {**fields, "ask": self._asked}, list(fds))
+            number = self._asked
+            question = (kind, {**fields, "ask": number}, list(fds))
+            self._questions[number] = question
             try:
-                protocol.send(self._socket, *question)
-            except (BrokenPipeError, ConnectionResetError):
-                raise ConnectionError("the daemon is gone") from None
-            self._question = question
-            try:
-                while self._answer is None:
+                try:
+                    protocol.send(self._socket, *question)
+                except (BrokenPipeError, ConnectionResetError):
+                    raise ConnectionError("the daemon is gone") from None
+                while number not in self._answers:
                     if self.lost:
                         raise ConnectionError("the daemon is gone")
                     self.beat()
                     self._wait(LOOK_S)
             finally:
-                self._question = None
-            return self._answer
+                self._questions.pop(number, None)
+            return self._answers.pop(number)
 
     def _take_answer(self, packet: protocol.Packet) -> None:
-        if self._question is not None and packet.fields.get("ask") in (None, self._asked):
-            self._answer = packet
-            self._question = None
+        number = packet.fields.get("ask") or self._asked
+        if self._questions.pop(number, None) is not None:
+            self._answers[number] = packet
             return
         # Two daemons have answered the same question.
         packet.close()
@@ -320,8 +345,8 @@ class Session:
         """Say to a new daemon what the last one may not have heard."""
         if self.epoch_ns is None:
             self._tell("ready", {})
-        if self._question is not None:
-            self._tell(*self._question)
+        for question in list(self._questions.values()):
+            self._tell(*question)
 
     def note(self, text: str) -> None:
         """Let the daemon tell the user something about this node, in one line."""

@@ -186,7 +186,9 @@ class CheckedInput(RingInput):
         """Return the next event, or None; warns of data of another type."""
         event = super().take()
         check = self._check
-        if event is not None and check is not None and check.applies(event["metadata"]):
+        if event is None or event["type"] != "INPUT":
+            return event
+        if check is not None and check.applies(event["metadata"]):
             found = check.mismatch(event["value"])
             if found is not None:
                 check.warn(self._node, found)

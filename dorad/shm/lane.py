@@ -28,13 +28,15 @@ from dorad.shm.layout import (
     ENTRY_FLAGS,
     ENTRY_SIZE,
     FLUSH,
+    INLINE,
     RING_FLUSHED,
     RING_LANE_HEAD,
     RING_LANE_TAIL,
     WORD,
     RingPlan,
+    read_count,
 )
-from dorad.shm.ring import Inlet, Outlet
+from dorad.shm.ring import MAX_LAPS, Inlet, Outlet, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +65,7 @@ class Lane(Outlet):
         self.blocking = ring.blocking
         self.closed = ring.closed
         self.queue_size = ring.queue_size
-        self.head = ring.peer.words[base + RING_LANE_HEAD]
+        self.head = read_count(ring.peer.words, base + RING_LANE_HEAD)
         self._words = ring._words
         self._memory = ring._memory
         self._entries = plan.lane + plan.capacity * WORD
@@ -157,7 +159,11 @@ class LanedInlet(Inlet):
         if not STRONG_ORDER:
             acquire()
         if words[self.lane_head_at] != self.lane_tail:
-            return self._lane_next() is not None
+            try:
+                return self._lane_next() is not None
+            except UnreadableError:
+                self.count_unreadable()
+                return False
         return head != self.tail and (self.limit is None or self.tail < self.limit)
 
     def freeze(self) -> None:
@@ -167,16 +173,20 @@ class LanedInlet(Inlet):
 
     def discard(self) -> None:
         """Drop, and count, all that is queued."""
-        self._skip_lane(self._words[self.lane_head_at] - self.lane_tail)
+        words = self._words
+        self.lane_tail = words[self._lane_tail_at] = words[self.lane_head_at]
         super().discard()
 
-    def _skip_lane(self, count: int) -> None:
-        self.lane_tail += count
-        self._words[self._lane_tail_at] = self.lane_tail
+    def _skip_lane_to(self, tail: int) -> None:
+        """See `_skip_to`."""
+        before = self.lane_tail
+        self.lane_tail = self._words[self._lane_tail_at] = tail
+        if tail < before:
+            raise UnreadableError(f"the count of its messages went back from {before} to {tail}")
 
     def _lane_next(self) -> bool | None:
         words = self._words
-        while True:
+        for _ in range(MAX_LAPS + 2 * self.queue_size):
             lane_head = words[self.lane_head_at]
             if not STRONG_ORDER:
                 acquire()
@@ -185,14 +195,16 @@ class LanedInlet(Inlet):
             if not STRONG_ORDER:
                 acquire()
             kept = lane_head - self.lane_tail
+            if kept < 0:
+                self._skip_lane_to(lane_head)
             if kept > self.queue_size:
-                lost = kept - self.queue_size
-                self._skip_lane(lost)
-                self.on_lost(lost)
+                self._skip_lane_to(lane_head - self.queue_size)
+                self.on_lost(kept - self.queue_size)
                 continue
-            ordinary = head - self.tail
-            if ordinary > self.queue_size - kept:
-                self._skip(ordinary - self.queue_size + kept)
+            if head < self.tail:
+                self._skip_to(head)
+            if head - self.tail > self.queue_size - kept:
+                self._skip_to(head - self.queue_size + kept)
                 self._room()
             before = words[self._marks + (self.lane_tail & self._mask)]
             if words[self.lane_head_at] - self.lane_tail > self.queue_size:
@@ -206,6 +218,7 @@ class LanedInlet(Inlet):
             if words[self._flushed_at] > self.lane_tail and self._drop_void(lane_head, lane):
                 continue
             return lane
+        return None
 
     def _room(self) -> None:
         if self._space_bell is not None:
@@ -214,11 +227,16 @@ class LanedInlet(Inlet):
     def _take_from_lane(self) -> Taken | None:
         words = self._words
         tail = self.lane_tail
-        taken = self._read(self._lane_entries + (tail & self._mask) * ENTRY_SIZE)
+        try:
+            taken = self._read(self._lane_entries + (tail & self._mask) * ENTRY_SIZE)
+        except UnreadableError:
+            if words[self.lane_head_at] - tail > self.queue_size:
+                return None
+            self.lane_tail = words[self._lane_tail_at] = tail + 1
+            self._count_received()
+            raise
         if words[self.lane_head_at] - tail > self.queue_size:
             return None
-        if taken is None:
-            raise LookupError("a message lies in a segment that was never shared")
         self.lane_tail = words[self._lane_tail_at] = tail + 1
         return taken
 
@@ -247,9 +265,9 @@ class LanedInlet(Inlet):
         if not any(flush.session is None or flush.session == session for flush in later):
             return False
         if lane:
-            self._skip_lane(1)
+            self._skip_lane_to(self.lane_tail + 1)
         else:
-            self._skip(1)
+            self._skip_to(self.tail + 1)
         self._room()
         return True
 
@@ -273,14 +291,13 @@ class LanedInlet(Inlet):
         """Return the session of the entry at a byte; the caller checks that it still stood."""
         _, _, _, _, _, offset, _, segment, size, _, _, _ = _unpack(self._memory, at)
         memory, start = self._memory, at + ENTRY.size
-        if segment:
-            mapping = self._segments(segment)
-            if mapping is None:
-                return None
-            memory, start = mapping.memory, offset
-        metadata = memory[start : start + size]
         try:
-            return self.session_of(metadata) if size else None
+            if segment:
+                memory, start = self._mapping(segment, offset, size).memory, offset
+            elif size > INLINE:
+                return None
+            return self.session_of(memory[start : start + size]) if size else None
         except ValueError:
-            # It was overwritten as we read, which the caller finds out.
+            # It was overwritten as we read, which the caller finds out; or it is unreadable, and so
+            # of no session.
             return None

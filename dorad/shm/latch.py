@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dorad.shm.fence import STRONG_ORDER, acquire
 from dorad.shm.layout import ENTRY, ENTRY_SIZE, RING_LAST, RING_LATCHED, RingPlan
 from dorad.shm.picking import PickingInlet
-from dorad.shm.ring import Outlet
+from dorad.shm.ring import Outlet, Peer, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,12 @@ class LatchedInlet(PickingInlet):
             return None
         if not STRONG_ORDER:
             acquire()
-        taken = self._read(self._entries + (head - 1 & self._mask) * ENTRY_SIZE)
+        try:
+            taken = self._read(self._entries + (head - 1 & self._mask) * ENTRY_SIZE)
+        except UnreadableError:
+            if words[self.head_at] != head:
+                return None
+            raise
         # Something newer has come: that one is taken, and the sample of this one may be reused.
         return taken if words[self.head_at] == head else None
 

@@ -34,6 +34,7 @@ BOX_MAIL = 2 * LINE  # daemon: packets sent to the node's socket so far
 BOX_PULSE = 3 * LINE  # node: grows whenever it enters or leaves the API, if it is watched
 BOX_SEEN = 3 * LINE + 1  # node: packets it has read from its socket so far
 BOX_BUSY = 3 * LINE + 2  # node: how many of its operators are at work, if it is watched
+BOX_STAMPS_REFUSED = 3 * LINE + 3  # node: timestamps too far ahead for its clock, so far
 BOX_WORDS = 4 * LINE
 
 # Words of a ring header, relative to the ring.
@@ -54,6 +55,7 @@ RING_LATENCY_DIFF = 2 * LINE + 3  # consumer: sum of how much successive such ti
 RING_LATE_MAX = 2 * LINE + 4  # consumer of a timer: the longest it has taken to take a tick, ns
 RING_MISSED = 2 * LINE + 5  # consumer of a timer: ticks taken after their deadline, or never
 RING_LANE_TAIL = 2 * LINE + 6  # consumer: messages taken or skipped from the lane, ever
+RING_UNREADABLE = 2 * LINE + 7  # consumer: messages taken that could not be read, ever
 RING_STATE = 3 * LINE  # daemon: one of STATE_*
 RING_LATCHED = 3 * LINE + 1  # daemon: non-zero where the newest message is kept; see `latch.py`
 RING_HAZARDS = 4 * LINE  # consumer: samples it borrows, 0 where free
@@ -75,6 +77,13 @@ INLINE = ENTRY_SIZE - ENTRY.size
 
 MIN_CAPACITY = 16
 
+COUNT_LIMIT = 1 << 62
+"""No count of messages or bytes gets here by counting; a word that says so was overwritten."""
+
+
+class LayoutError(RuntimeError):
+    """The words of a mailbox describe no ring that lies in it: a peer has overwritten them."""
+
 
 @dataclass(frozen=True, slots=True)
 class RingPlan:
@@ -88,6 +97,28 @@ class RingPlan:
     capacity: int
     queue_size: int
     lane: int = 0
+
+    def check(self, size: int) -> None:
+        """Check that the ring is as `plan_ring` lays one out, within a mailbox of `size` bytes.
+
+        One that is used again may have more entries than its queue needs.
+
+        Raises:
+            LayoutError: it is not.
+        """
+        capacity = self.capacity
+        entries = (self.base + RING_WORDS) * WORD
+        if (
+            self.base < BOX_WORDS
+            or self.base % LINE
+            or capacity & capacity - 1
+            or not 1 <= self.queue_size <= capacity <= size
+            or capacity < capacity_for(self.queue_size)
+            or self.entries != entries
+            or self.lane not in (0, entries + capacity * ENTRY_SIZE)
+            or self.end > size
+        ):
+            raise LayoutError(f"the ring at word {self.base} of the mailbox is damaged: {self}")
 
     @property
     def end(self) -> int:
@@ -140,6 +171,17 @@ def plan(
         rings.append(plan_ring(offset, queue_size, lane=lane))
         offset = rings[-1].end
     return MailboxPlan(tuple(rings), -(-offset // page) * page)
+
+
+def read_count(words: memoryview, at: int) -> int:
+    """Return the count in a word to go on from; 0 where a peer has overwritten it."""
+    count: int = words[at]
+    return count if count < COUNT_LIMIT else 0
+
+
+def add_to(words: memoryview, at: int, number: int) -> None:
+    """Add to the count in a word, which a peer may have overwritten."""
+    words[at] = read_count(words, at) + number
 
 
 def sample_key(segment: int, offset: int) -> int:

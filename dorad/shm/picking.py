@@ -50,7 +50,7 @@ class PickingInlet(Inlet):
     def pass_to(self, index: int) -> None:
         """Pass over all messages before one."""
         if index > self.tail:
-            self._skip(index - self.tail)
+            self._skip_to(index)
             self._make_room_known()
 
     def disown(self) -> None:

@@ -41,8 +41,8 @@ class Segment:
 class Sample:
     """A stretch of a segment: `1 << order` bytes at `offset`.
 
-    `marks` are the (outlet, index) pairs it was pushed as. While `held`, an array of the node's own
-    still lies in it.
+    `marks` are the (outlet, index) pairs it was pushed as. `held` counts what the node itself still
+    has in it: an array, or a message that is yet to be sent.
     """
 
     segment: Segment
@@ -50,7 +50,7 @@ class Sample:
     order: int
     key: int
     marks: list[tuple[Outlet, int]] = field(default_factory=list)
-    held: bool = False
+    held: int = 0
 
     def reachable(self) -> bool:
         """Tell whether some subscriber may still read it."""
@@ -124,17 +124,20 @@ class Pool:
         for each in self._segments:
             if each.number == segment:
                 samples = each.samples
-                return samples[offset >> samples[0].order]
+                place = offset >> samples[0].order
+                return samples[place] if place < len(samples) else None
         return None
 
     def give_back(self, sample: Sample) -> None:
-        """End the node's own hold of a sample. May be called from any thread, even a finalizer."""
+        """End one hold by the node itself. May be called from any thread, even a finalizer."""
         self._returned.append(sample)
 
     def _collect_returned(self) -> None:
         while self._returned:
             sample = self._returned.popleft()
-            sample.held = False
+            sample.held -= 1
+            if sample.held:
+                continue
             marks, sample.marks = sample.marks, []
             self.sent(sample, marks)
 

@@ -11,6 +11,11 @@ Where there is a lane (see `lane.py`), HEAD stands for HEAD + LANE_HEAD, and TAI
 LANE_TAIL; RECEIVED counts both. Skipping moves TAIL alone, and taking moves TAIL before RECEIVED,
 so the counts are exact even for a consumer killed between two stores: the message that it was
 taking is lost, and counts as dropped.
+
+A mailbox is writable by all who send to its node. So a consumer believes nothing that it reads
+there: counts are its own, and each field of an entry is checked against what it points into before
+it is used. A message that fails a check is taken and counted, raises `UnreadableError`, and the
+next one comes.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from dorad.shm.layout import (
     ENTRY,
     ENTRY_SIZE,
     HAZARDS,
+    INLINE,
     RING_BYTES,
     RING_HAZARDS,
     RING_HEAD,
@@ -39,10 +45,13 @@ from dorad.shm.layout import (
     RING_REFUSED,
     RING_STATE,
     RING_TAIL,
+    RING_UNREADABLE,
     RING_WAITING,
     STATE_ATTACHED,
     STATE_CLOSED,
     RingPlan,
+    add_to,
+    read_count,
 )
 
 if TYPE_CHECKING:
@@ -55,20 +64,28 @@ if TYPE_CHECKING:
 _unpack = ENTRY.unpack_from
 _time_ns = time.time_ns
 
-LOOKS = 1000
-"""So often counters are read until none has moved meanwhile."""
-
 _LARGEST = (1 << 63) - 1
 
 BEYOND_NS = 1 << 40
 """A message that seems to have been on its way for longer, 18 minutes, counts as 0 ns."""
+
+MAX_LAPS = 100
+"""How often one call starts again because the other end was faster; it then finds nothing."""
+
+ALIGNMENT = 64
+"""Samples begin at multiples of so many bytes."""
+
+
+class UnreadableError(ValueError):
+    """A message's entry points where it must not, or its ring was overwritten."""
 
 
 class Counters(NamedTuple):
     """What one edge has seen so far; `sent == received + dropped + queued` at rest.
 
     `latency_sum` is the time from sending to taking, summed over what was received, and
-    `latency_diff` how much that time differed from one message to the next, both in ns.
+    `latency_diff` how much that time differed from one message to the next, both in ns. Of what was
+    received, `unreadable` messages could not be read.
     """
 
     sent: int
@@ -80,6 +97,7 @@ class Counters(NamedTuple):
     refused: int
     latency_sum: int
     latency_diff: int
+    unreadable: int
 
 
 def counters(words: memoryview, base: int) -> Counters:
@@ -87,7 +105,7 @@ def counters(words: memoryview, base: int) -> Counters:
 
     Whatever is written there: it ends, and the numbers are such as a ring can have.
     """
-    for _ in range(LOOKS):
+    for _ in range(MAX_LAPS):
         received = words[base + RING_RECEIVED]
         acquire()
         tail = words[base + RING_TAIL] + words[base + RING_LANE_TAIL]
@@ -112,6 +130,7 @@ def counters(words: memoryview, base: int) -> Counters:
         refused=words[base + RING_REFUSED],
         latency_sum=words[base + RING_LATENCY_SUM],
         latency_diff=words[base + RING_LATENCY_DIFF],
+        unreadable=words[base + RING_UNREADABLE],
     )
 
 
@@ -172,12 +191,12 @@ class Outlet:
         self.closed = False
         self.lane = None
         self.queue_size = ring.queue_size
-        self.head: int = words[base + RING_HEAD]
+        self.head = read_count(words, base + RING_HEAD)
         self._words = words
         self._memory = peer.mapping.memory
         self._entries = ring.entries
         self._mask = ring.capacity - 1
-        self._bytes: int = words[base + RING_BYTES]
+        self._bytes = read_count(words, base + RING_BYTES)
         self._head_at = base + RING_HEAD
         self._tail_at = base + RING_TAIL
         self._bytes_at = base + RING_BYTES
@@ -229,7 +248,7 @@ class Outlet:
 
     def refuse(self) -> None:
         """Count a message that was given up because the dataflow is stopping."""
-        self._words[self.base + RING_REFUSED] += 1
+        add_to(self._words, self.base + RING_REFUSED, 1)
 
     def done_with(self, index: int, key: int) -> bool:
         """Tell whether the consumer can no longer reach sample `key`, pushed as entry `index`."""
@@ -263,6 +282,8 @@ class Inlet:
         "_segments",
         "_space_bell",
         "_tail_at",
+        "_unreadable",
+        "_unreadable_at",
         "_waiting_at",
         "_words",
         "base",
@@ -296,7 +317,7 @@ class Inlet:
         self._mask = ring.capacity - 1
         self.head_at = base + RING_HEAD
         self.lane_head_at = base + RING_LANE_HEAD
-        self.lane_tail: int = box.words[base + RING_LANE_TAIL]
+        self.lane_tail = read_count(box.words, base + RING_LANE_TAIL)
         self._tail_at = base + RING_TAIL
         self._received_at = base + RING_RECEIVED
         self._waiting_at = base + RING_WAITING
@@ -306,11 +327,13 @@ class Inlet:
         self._free = [slot for slot in hazards if not box.words[slot]]
         self._foreign = [slot for slot in hazards if box.words[slot]]
         self.queue_size = ring.queue_size
-        self.tail: int = box.words[self._tail_at]
-        self._received: int = box.words[self._received_at]
+        self.tail = read_count(box.words, self._tail_at)
+        self._received = read_count(box.words, self._received_at)
+        self._unreadable_at = base + RING_UNREADABLE
+        self._unreadable = read_count(box.words, self._unreadable_at)
         self._latency_words = box.words[base + RING_LATENCY_SUM : base + RING_LATENCY_DIFF + 1]
-        self._latency_sum: int = self._latency_words[0]
-        self._latency_diff: int = self._latency_words[1]
+        self._latency_sum = read_count(self._latency_words, 0)
+        self._latency_diff = read_count(self._latency_words, 1)
         self._latency: int | None = None
         self.limit: int | None = None
 
@@ -331,12 +354,24 @@ class Inlet:
 
     def discard(self) -> None:
         """Drop, and count, all that is queued."""
-        self._skip(self._words[self.head_at] - self.tail)
+        words = self._words
+        self.tail = words[self._tail_at] = words[self.head_at]
         self._make_room_known()
 
-    def _skip(self, count: int) -> None:
-        self.tail += count
-        self._words[self._tail_at] = self.tail
+    def count_unreadable(self) -> None:
+        """Count a message that was taken as one that could not be read."""
+        self._unreadable = self._words[self._unreadable_at] = self._unreadable + 1
+
+    def _skip_to(self, tail: int) -> None:
+        """Go on with the message of an index.
+
+        Raises:
+            UnreadableError: it was taken long ago: HEAD was overwritten. What was queued is lost.
+        """
+        before = self.tail
+        self.tail = self._words[self._tail_at] = tail
+        if tail < before:
+            raise UnreadableError(f"the count of its messages went back from {before} to {tail}")
 
     def _lane_next(self) -> bool | None:
         """Tell whether the next message is one of the lane; None if there is none at all.
@@ -355,10 +390,10 @@ class Inlet:
         """Take the next message, or None when there is none.
 
         Raises:
-            LookupError: an entry names a segment that this process was never given.
+            UnreadableError: its entry is wrong; it counts as received.
         """
         words = self._words
-        while True:
+        for _ in range(MAX_LAPS):
             head = words[self.head_at]
             if not STRONG_ORDER:
                 acquire()
@@ -380,15 +415,20 @@ class Inlet:
                 tail = self.tail
                 if head == tail or (self.limit is not None and tail >= self.limit):
                     return None
-                if head - tail > self.queue_size:
-                    self._skip(head - tail - self.queue_size)
+                if not 0 < head - tail <= self.queue_size:
+                    self._skip_to(head - self.queue_size if head > tail else head)
                     continue
-                taken = self._read(self._entries + (tail & self._mask) * ENTRY_SIZE)
+                try:
+                    taken = self._read(self._entries + (tail & self._mask) * ENTRY_SIZE)
+                except UnreadableError:
+                    if words[self.head_at] - tail > self.queue_size:
+                        continue
+                    self.tail = words[self._tail_at] = tail + 1
+                    self._count_received()
+                    raise
                 if words[self.head_at] - tail > self.queue_size:
                     # The producer lapped us while we read; a borrow ends as `taken` goes.
                     continue
-                if taken is None:
-                    raise LookupError("a message lies in a segment that was never shared")
                 self.tail = words[self._tail_at] = tail + 1
             if not STRONG_ORDER:
                 release()
@@ -401,13 +441,27 @@ class Inlet:
             last = self._latency
             self._latency = latency
             sums = self._latency_words
-            self._latency_sum = sums[0] = self._latency_sum + latency
-            if last is not None:
-                change = latency - last if latency > last else last - latency
-                self._latency_diff = sums[1] = self._latency_diff + change
+            try:
+                self._latency_sum = sums[0] = self._latency_sum + latency
+                if last is not None:
+                    change = latency - last if latency > last else last - latency
+                    self._latency_diff = sums[1] = self._latency_diff + change
+            except ValueError:
+                # Only a sender whose timestamps are wrong on purpose gets past 64 bits.
+                self._latency_sum = self._latency_diff = 0
             if self._space_bell is not None:
                 self._make_room_known()
             return taken
+        # A producer this fast, or one that only moves HEAD, must not keep us here for ever.
+        return None
+
+    def _count_received(self) -> None:
+        """Count a message that was taken although it could not be read."""
+        if not STRONG_ORDER:
+            release()
+        self._received = self._words[self._received_at] = self._received + 1
+        if self._space_bell is not None:
+            self._make_room_known()
 
     def _inherit(self) -> bool:
         """Take over the slots that others have cleared by now; tell whether there are any."""
@@ -422,10 +476,28 @@ class Inlet:
         if self._space_bell is not None and self._words[self._waiting_at]:
             doorbell.ring(self._space_bell)
 
-    def _read(self, at: int) -> Taken | None:
+    def _mapping(self, segment: int, offset: int, size: int) -> Mapping:
+        """Return the mapping that `size` bytes of a segment at `offset` lie in.
+
+        Raises:
+            UnreadableError: there is no such segment, or they do not lie in it.
+        """
+        mapping = self._segments(segment)
+        if mapping is None:
+            raise UnreadableError(f"it lies in segment {segment}, which was never shared")
+        if offset % ALIGNMENT or offset + size > mapping.size:
+            raise UnreadableError(
+                f"it lies at byte {offset} and is {size} bytes long; its segment has {mapping.size}"
+            )
+        return mapping
+
+    def _read(self, at: int) -> Taken:
         """Copy out or borrow what the entry at a byte says; the caller checks that it still stood.
 
-        Returns None where it names a segment that is not there.
+        The entry is copied out once, and only the copy is looked at.
+
+        Raises:
+            UnreadableError: it does not lie where a message may.
         """
         memory = self._memory
         (
@@ -444,19 +516,19 @@ class Inlet:
         ) = _unpack(memory, at)
         at += ENTRY.size
         metadata = b""
+        room = INLINE
         if meta_size:
             if meta_segment:
-                mapping = self._segments(meta_segment)
-                if mapping is None:
-                    return None
+                mapping = self._mapping(meta_segment, meta_offset, meta_size)
                 metadata = mapping.memory[meta_offset : meta_offset + meta_size]
             else:
+                room -= meta_size
+                if room < 0:
+                    raise UnreadableError(f"it has {meta_size} bytes of metadata in its entry")
                 metadata = memory[at : at + meta_size]
                 at += meta_size
         if segment:
-            mapping = self._segments(segment)
-            if mapping is None:
-                return None
+            mapping = self._mapping(segment, offset, size)
             if self._free or (self._foreign and self._inherit()):
                 slot = self._free.pop()
                 self._words[slot] = segment << 40 | offset >> 6  # sample_key, without a call
@@ -465,6 +537,8 @@ class Inlet:
                 return (stamp, code, length, nulls, size, None, borrow, offset, metadata)
             # The node holds as many as there are slots: this one is copied out instead.
             memory, at = mapping.memory, offset
+        elif size > room:
+            raise UnreadableError(f"it has {size} bytes in its entry")
         payload = memory[at : at + size]
         if not STRONG_ORDER:
             acquire()

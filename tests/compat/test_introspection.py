@@ -42,12 +42,16 @@ def test_a_node_knows_the_whole_file(flow: Flow) -> None:
         descriptor = node.dataflow_descriptor()
         report([entry["id"] for entry in descriptor["nodes"]])
         report(descriptor["nodes"][1]["inputs"])
+        report([descriptor["deploy"], descriptor["health_check_interval"], descriptor["debug"]])
+        report({key: descriptor["nodes"][0][key] for key in ("deploy", "inputs", "max_restarts")})
         report(node.dataflow_id())
         """,
         inputs={"x": "other/x"},
     )
     flow.run(stop_after=10).expect(0)
-    ids, inputs, dataflow_id = flow.reports("node")
+    ids, inputs, top, defaults, dataflow_id = flow.reports("node")
+    assert top == [None, None, {"enable_debug_inspection": False}]
+    assert defaults == {"deploy": None, "inputs": {}, "max_restarts": 0}
     assert ids == ["other", "node"]
     assert inputs == {"x": "other/x"}
     assert uuid.UUID(dataflow_id)

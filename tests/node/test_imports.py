@@ -30,7 +30,6 @@ def test_a_node_that_counts_ticks_imports_nothing_heavy(flow: Flow) -> None:
         report([name for name in {HEAVY!r} if name in sys.modules])
         """,
         inputs={"tick": "dora/timer/millis/10"},
-        outputs=["out"],
     )
     flow.run().expect(0)
     assert flow.reports("node") == [[]]

@@ -31,3 +31,91 @@ def test_the_source_of_a_record_stands_beside_its_message() -> None:
         "line": 7,
     }
     assert shown["fields"] is None
+
+
+def _lines(source: str) -> list[tuple[str, str | None, str]]:
+    """What a node's source logs after `Node()`: level, target and message of each line."""
+    begin = "import logging, sys\nfrom dorad.node import logbridge\nlogbridge.bridge('cam')\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", begin + source], capture_output=True, check=True, text=True
+    )
+    assert ended.stderr == ""
+    records = [json.loads(line) for line in ended.stdout.splitlines()]
+    return [(each["level"], each.get("target"), each["message"]) for each in records]
+
+
+def test_records_from_info_on_are_shown_without_any_configuration() -> None:
+    assert _lines("logging.debug('d'); logging.info('i'); logging.error('e')") == [
+        ("info", "root", "i"),
+        ("error", "root", "e"),
+    ]
+
+
+def test_records_of_named_loggers_are_shown_without_any_configuration() -> None:
+    source = "log = logging.getLogger('arm'); log.debug('d'); log.info('i'); log.warning('w')"
+    assert _lines(source) == [("info", "arm", "i"), ("warn", "arm", "w")]
+
+
+def test_a_module_level_call_sets_the_root_logger_to_level_0_as_under_dora() -> None:
+    assert _lines("logging.info('i'); logging.critical(str(logging.root.level))") == [
+        ("info", "root", "i"),
+        ("error", "root", "0"),
+    ]
+
+
+def test_a_level_that_is_given_holds() -> None:
+    both = "logging.debug('d'); logging.info('i'); logging.warning('w')"
+    assert _lines(f"logging.basicConfig(level=logging.WARNING); {both}") == [("warn", "root", "w")]
+    assert [line[2] for line in _lines(f"logging.basicConfig(level=logging.DEBUG); {both}")] == [
+        *"diw"
+    ]
+
+
+def test_a_level_that_was_set_before_the_node_holds() -> None:
+    source = """
+import logging
+logging.getLogger().setLevel(logging.ERROR)
+from dorad.node import logbridge
+logbridge.bridge("cam")
+logging.getLogger("arm").warning("w")
+print(logging.root.level)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, check=True, text=True
+    )
+    assert ended.stdout == "40\n"
+
+
+def test_a_stream_of_the_nodes_own_is_left_alone() -> None:
+    source = """
+import logging, sys
+from dorad.node import logbridge
+logbridge.bridge("cam")
+logging.basicConfig(stream=sys.stdout, level=logging.INFO)
+logging.info("i")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, check=True, text=True
+    )
+    assert ended.stdout == "INFO:root:i\n"
+
+
+def test_a_line_of_a_signal_handler_that_interrupts_a_print_is_printed() -> None:
+    source = """
+import signal, sys
+from dorad.node import logbridge
+
+class Reentrant:
+    def write(self, text):
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+    def fileno(self):
+        return 1
+
+sys.stdout = Reentrant()
+logbridge.emit("line")
+sys.stdout = sys.__stdout__
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, check=True, text=True
+    )
+    assert ended.stdout == "line\n"

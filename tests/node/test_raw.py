@@ -1,5 +1,6 @@
 """Raw buffers: filled in place, sent once, and not while anyone can still write to them."""
 
+import copy
 import gc
 import json
 from collections.abc import Iterator
@@ -38,10 +39,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_a_buffer_is_sent_at_the_end_of_its_block(bench: Bench) -> None:
-    with bench.handler(4) as view:
-        assert isinstance(view, memoryview)
-        assert (len(view), view.format, view.readonly) == (4, "B", False)
-        view[:] = b"wxyz"
+    with bench.handler(4) as buffer:
+        with memoryview(buffer) as view:
+            assert (len(view), view.format, view.readonly) == (4, "B", False)
+            view[:] = b"wxyz"
         assert bench.sent() == []
     assert bench.sent() == [b"wxyz"]
 
@@ -95,19 +96,96 @@ def test_an_array_left_open_in_a_block_is_an_error_and_nothing_is_sent(bench: Be
     assert bench.sent() == []
 
 
-def test_a_block_that_raises_sends_nothing(bench: Bench) -> None:
+def test_a_block_that_raises_sends_nothing_and_it_can_be_sent_later(bench: Bench) -> None:
+    handler = bench.handler(4)
     with pytest.raises(ZeroDivisionError):
-        with bench.handler(4):
+        with handler as buffer:
+            buffer[:] = b"kept"
             raise ZeroDivisionError
     assert bench.sent() == []
+    with handler as again:
+        assert again is buffer
+    assert bench.sent() == [b"kept"]
 
 
-def test_a_block_in_which_it_was_sent_by_hand_sends_no_more(bench: Bench) -> None:
+def test_a_block_in_which_it_was_sent_by_hand_says_so_at_its_end(bench: Bench) -> None:
     handler = bench.handler(2)
-    with handler as view:
-        view.release()
-        handler.send()
+    with pytest.raises(RuntimeError, match="Failed to send: Sample has already been sent"):
+        with handler:
+            handler.send()
     assert len(bench.sent()) == 1
+
+
+def test_the_buffer_is_the_same_object_each_time_and_a_memoryview_a_new_one(bench: Bench) -> None:
+    handler = bench.handler(4)
+    assert handler.as_buffer() is handler.as_buffer()
+    assert handler.as_memoryview() is not handler.as_memoryview()
+    with handler as buffer:
+        assert buffer is handler.as_buffer()
+
+
+def test_a_buffer_can_be_read_and_written_like_bytes(bench: Bench) -> None:
+    with bench.handler(5) as buffer:
+        buffer[0:4] = b"abcd"
+        buffer[4] = ord("e")
+        assert (len(buffer), buffer[1], buffer[1:3], bytes(buffer)) == (5, 98, b"bc", b"abcde")
+    assert bench.sent() == [b"abcde"]
+
+
+@pytest.mark.parametrize("view_of", [memoryview, np.frombuffer, bytes, pa.py_buffer, len])
+def test_a_buffer_that_was_sent_gives_no_view_any_more(bench: Bench, view_of: Any) -> None:
+    handler = bench.handler(4)
+    buffer = handler.as_buffer()
+    handler.send()
+    with pytest.raises(BufferError, match="the parent SampleHandler has been sent or dropped"):
+        view_of(buffer)
+    with pytest.raises(RuntimeError, match="has already been sent"):
+        handler.as_buffer()
+
+
+def test_the_buffer_of_a_dropped_handler_gives_no_view_any_more(bench: Bench) -> None:
+    buffer = bench.handler(4).as_buffer()
+    with pytest.raises(BufferError, match="sent or dropped"):
+        memoryview(buffer)
+
+
+def test_a_view_that_outlives_its_handler_keeps_its_memory(bench: Bench) -> None:
+    view = bench.handler(100_000).as_memoryview()
+    view[:] = b"x" * 100_000
+    for _ in range(5):
+        with bench.handler(100_000) as buffer:
+            buffer[:] = b"y" * 100_000
+    assert bytes(view) == b"x" * 100_000
+    view.release()
+    with bench.handler(100_000) as buffer:
+        assert bench.sender.pool.size <= 1 << 20
+
+
+def test_each_open_view_is_counted(bench: Bench) -> None:
+    handler = bench.handler(4)
+    first, second = handler.as_memoryview(), handler.as_memoryview()
+    part = first[1:]
+    with pytest.raises(RuntimeError, match=r"Cannot send: 2 buffer view\(s\) are still open"):
+        handler.send()
+    for view in (part, first, second):
+        view.release()
+    handler.send()
+
+
+def test_what_is_sent_is_the_metadata_of_the_beginning(bench: Bench) -> None:
+    seen = []
+    bench.sender.send_sample = lambda *given: seen.append(given[-1])
+    metadata = {"n": 1, "list": [1]}
+    handler = bench.handler(4, metadata)
+    metadata["n"] = 2
+    metadata["list"].append(2)  # type: ignore[attr-defined]
+    handler.send()
+    assert seen == [{"n": 1, "list": [1]}]
+
+
+def test_a_handler_is_not_copied(bench: Bench) -> None:
+    with pytest.raises(TypeError, match="cannot pickle"):
+        copy.copy(bench.handler(4))
 
 
 def test_a_buffer_of_no_bytes_is_sent(bench: Bench) -> None:
@@ -116,7 +194,9 @@ def test_a_buffer_of_no_bytes_is_sent(bench: Bench) -> None:
     assert bench.sent() == [b""]
 
 
-@pytest.mark.parametrize(("length", "error"), [(-1, OverflowError), (1.5, TypeError)])
+@pytest.mark.parametrize(
+    ("length", "error"), [(-1, OverflowError), (1 << 64, OverflowError), (1.5, TypeError)]
+)
 def test_what_is_no_length_is_refused(bench: Bench, length: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         bench.handler(length)

@@ -199,3 +199,17 @@ def test_a_payload_that_is_no_stream_is_an_error() -> None:
         arrow.decode(arrow.CODE_IPC, 1, 0, pa.py_buffer(b"garbage"))
     with pytest.raises(ValueError, match="unknown type code 77"):
         arrow.decode(77, 1, 0, pa.py_buffer(b""))
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize(
+    "array", [pa.array([["a"] * 100]), pa.array(["x"] * 100).dictionary_encode()]
+)
+def test_a_compressed_stream_is_refused_before_it_is_unpacked(array: pa.Array, codec: str) -> None:
+    batch = pa.record_batch([array], names=["v"])
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(ValueError, match="compressed"):
+        arrow.decode(arrow.CODE_IPC, 1, 0, sink.getvalue())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dorad.shm import layout
+from dorad.shm.ring import UnreadableError
 from tests.shm.edge import content, edge
 
 
@@ -116,7 +117,7 @@ def test_a_segment_that_was_never_shared_is_an_error_not_a_wrong_payload() -> No
     with edge() as e:
         e.push_sample(b"x" * 1000)
         e.segments.clear()
-        with pytest.raises(LookupError):
+        with pytest.raises(UnreadableError, match="segment 1, which was never shared"):
             e.take()
 
 

@@ -68,6 +68,8 @@ class EdgeCounters(NamedTuple):
     last_ns: int = 0
     latency_sum: int = 0
     latency_diff: int = 0
+    unreadable: int = 0
+    """Received messages that were an ERROR event, because their sender wrote nonsense."""
     limited: bool = False
     """Whether the file asks for fewer messages than are sent, by `max_rate_hz`."""
 

@@ -54,6 +54,7 @@ class Vitals(NamedTuple):
 
     `pulse` grows whenever it enters or leaves the API, if it is watched. `unread` tells whether it
     was sent packets that it has not read; `queued` messages wait for it, and are not left lying.
+    `stamps_refused` counts timestamps that were too far ahead for its clock.
     """
 
     connected: bool
@@ -61,6 +62,7 @@ class Vitals(NamedTuple):
     pulse: int
     unread: bool
     queued: int
+    stamps_refused: int = 0
 
 
 class Lateness(NamedTuple):
@@ -392,6 +394,7 @@ class Mailbox:
             pulse=words[layout.BOX_PULSE],
             unread=connected and self.mail > self.seen,
             queued=sum(self.counters(n).queued for n, r in self.rings.items() if self._is_due(r)),
+            stamps_refused=words[layout.BOX_STAMPS_REFUSED],
         )
 
     def _is_due(self, ring: Ring) -> bool:

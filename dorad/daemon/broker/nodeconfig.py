@@ -46,7 +46,7 @@ def configuration(
     content = {
         "node_id": node.id,
         "dataflow_id": dataflow_id,
-        "descriptor": dataflow.descriptor,
+        "descriptor": with_defaults(dataflow.descriptor),
         "run_config": {
             "inputs": {item.id: _as_written(item) for item in box.inputs.values()},
             "outputs": list(node.all_outputs),
@@ -67,6 +67,34 @@ def configuration(
 
         content["types"] = port_types(dataflow, node)
     return json.dumps(content).encode()
+
+
+def with_defaults(descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parsed dataflow file with the keys that dora's always has."""
+    nodes = descriptor.get("nodes")
+    return {
+        "health_check_interval": None,
+        "deploy": None,
+        "debug": {"enable_debug_inspection": False},
+        **descriptor,
+        "nodes": [_node_with_defaults(node) for node in nodes] if isinstance(nodes, list) else [],
+    }
+
+
+def _node_with_defaults(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {
+        "name": None,
+        "description": None,
+        "env": None,
+        "deploy": None,
+        "inputs": {},
+        "outputs": [],
+        "restart_policy": "never",
+        "max_restarts": 0,
+        **node,
+    }
 
 
 def choices(box: Mailbox, input_id: str) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Seeing:
                     queued=seen.queued,
                     payload_bytes=seen.payload_bytes,
                     refused=seen.refused,
+                    unreadable=seen.unreadable,
                     last_ns=seen.last_ns,
                     latency_sum=seen.latency_sum,
                     latency_diff=seen.latency_diff,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.control.messages import DataflowInfo
+    from dorad.daemon.broker.mailbox import Vitals
     from dorad.daemon.measuring.network import NetworkWatch
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
@@ -141,6 +142,7 @@ class Measure:
             raise ControlError("not-found", f"node {node.id} has just been removed")
         history = self._ticks.get(record.uuid)
         ticks = None if history is None else history.of(node.id)
+        vitals = _vitals(record.run, node.id)
         return m.NodeInfo(
             dataflow=record.uuid,
             dataflow_name=record.name,
@@ -150,7 +152,8 @@ class Measure:
             restarts=view.restarts,
             metrics=self._metrics.get((record.uuid, node.id), _IDLE),
             broken_inputs=list(view.broken_inputs),
-            pending=_pending(record.run, node.id),
+            pending=0 if vitals is None else vitals.queued,
+            stamps_refused=0 if vitals is None else vitals.stamps_refused,
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,
@@ -184,10 +187,10 @@ class Measure:
         )
 
 
-def _pending(run: DataflowRun, node_id: str) -> int:
-    """Return how many messages wait for a node; none while the dataflow has no mailboxes."""
+def _vitals(run: DataflowRun, node_id: str) -> Vitals | None:
+    """Return the signs of life of a node; None while the dataflow has no mailboxes."""
     try:
-        return run.broker.vitals(node_id).queued
+        return run.broker.vitals(node_id)
     except KeyError:
         _log.debug("node %s has no mailbox: its dataflow begins or ends", node_id)
-        return 0
+        return None

@@ -109,4 +109,5 @@ def _stats(dataflow: str, now: EdgeCounters, rates: Rates, broken: frozenset[str
         latency=rates.latency,
         jitter=rates.jitter,
         broken=target in broken,
+        unreadable=now.unreadable,
     )

@@ -53,6 +53,10 @@ class EdgeCounters(Protocol):
         """Messages that wait."""
 
     @property
+    def unreadable(self) -> int:
+        """Messages taken that could not be read."""
+
+    @property
     def limited(self) -> bool:
         """Whether the file asks for fewer messages than are sent."""
 

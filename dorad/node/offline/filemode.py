@@ -95,7 +95,7 @@ class FileReceiver:
         self._waiting.reverse()
         self._started = started
         self._start_ns = start_ns
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send, too
 
     @property
     def ended(self) -> bool:
@@ -174,7 +174,7 @@ class LocalSender:
 
     def __init__(self) -> None:
         self._segments = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send, too
         self.pool = Pool(self._grow, lambda _: None)
         self.born = BornArrays(self.pool)
 

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from dorad.node import logbridge
-from dorad.node.correlation import CORRELATING, GOAL_ID, REQUEST_ID
+from dorad.node.correlation import CORRELATING, GOAL_ID, REQUEST_ID, id_in
 from dorad.node.patterns.errors import (
     ExchangeError,
     NoAnswerError,
@@ -127,10 +127,11 @@ class Exchange:
         there = receivers(session, output)
         sources = session.news.sources()
         if not there:
-            ended = [node for node in subscribers(session, output) if node not in there]
+            ended = subscribers(session, output)
             if ended:
                 raise PeerLostError(
-                    f"nobody receives output `{output}` any more: node `{ended[0]}` has ended"
+                    f"nobody receives output `{output}` any more: node `{ended[0]}`, or its "
+                    "operator, has ended"
                 )
             raise NoPeerError(
                 f"nobody receives output `{output}`: give the node that is to answer an input with "
@@ -201,7 +202,7 @@ class Exchange:
             return False
         metadata = event["metadata"]
         for name in (REQUEST_ID, GOAL_ID):
-            key = metadata.get(name)
+            key = id_in(metadata, name)
             if key is None:
                 continue
             sink = self._sinks.get(key)
@@ -239,13 +240,14 @@ class Exchange:
 def subscribers(session: Session, output: str) -> list[str]:
     """Return the nodes that receive an output according to the file of the dataflow."""
     me = session.config["node_id"]
-    found = []
+    found: list[str] = []
     for node in session.config["descriptor"].get("nodes") or ():
-        inputs = node.get("inputs") or {}
-        for item in inputs.values() if isinstance(inputs, dict) else ():
-            source = item.get("source") if isinstance(item, dict) else item
-            if source == f"{me}/{output}":
-                found.append(node["id"])
+        bodies = [node, node.get("operator") or {}, *(node.get("operators") or ())]
+        for inputs in [body.get("inputs") or {} for body in bodies]:
+            for item in inputs.values() if isinstance(inputs, dict) else ():
+                source = item.get("source") if isinstance(item, dict) else item
+                if source == f"{me}/{output}" and node["id"] not in found:
+                    found.append(node["id"])
     return found
 
 

@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.correlation import GOAL_ID, GOAL_STATUS
+from dorad.node.correlation import GOAL_ID, GOAL_STATUS, id_in
 from dorad.node.patterns.errors import GoalCanceledError, RemoteError
 from dorad.node.patterns.goals import ABORTED, CANCELED, ERROR, ERROR_TYPE, STATUSES, SUCCEEDED
 
@@ -166,7 +166,7 @@ class GoalService:
 
     def begin(self, event: Event, start: Callable[[Any], None] | None) -> None:
         """Pursue a goal, or put it in line; `start` runs coroutines, threads are used without."""
-        goal_id = (event.get("metadata") or {}).get(GOAL_ID)
+        goal_id = id_in(event.get("metadata") or {}, GOAL_ID)
         if goal_id is None:
             self._node.log(
                 "warn",
@@ -189,7 +189,7 @@ class GoalService:
     def cancel(self, event: Event) -> bool:
         """Cancel a goal; False if it is none of these."""
         with self._lock:
-            goal = self._goals.get((event.get("metadata") or {}).get(GOAL_ID, ""))
+            goal = self._goals.get(id_in(event.get("metadata") or {}, GOAL_ID) or "")
             waiting = None
             for item in self._line:
                 if item[0] is goal:
@@ -206,7 +206,7 @@ class GoalService:
 
     def warn_of_cancel(self, event: Event) -> None:
         """Tell the user of a cancel that no goal is canceled by."""
-        goal_id = (event.get("metadata") or {}).get(GOAL_ID)
+        goal_id = id_in(event.get("metadata") or {}, GOAL_ID)
         what = "has no goal_id in its metadata"
         if goal_id is not None:
             what = f"names goal {goal_id}, which is unknown or has ended"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dorad.node.correlation import REQUEST_ID
+from dorad.node.correlation import REQUEST_ID, id_in
 from dorad.node.patterns.calls import failure
 from dorad.node.patterns.goalserver import GoalService
 
@@ -79,7 +79,7 @@ class Service:
             self._reply(request_id, found)
 
     def _id(self, event: Event) -> str | None:
-        request_id = (event.get("metadata") or {}).get(REQUEST_ID)
+        request_id = id_in(event.get("metadata") or {}, REQUEST_ID)
         if request_id is None:
             self._node.log(
                 "warn",

@@ -50,7 +50,8 @@ class Sharing:
         self._session = session
         self._claim = claim
         self._complain = complain
-        self._guard = threading.Lock()
+        # A signal's handler may come here while its thread has it; no step within takes long.
+        self._guard = threading.RLock()
         self._active = 0
         self._leader: Waiter | None = None
         self._settled = False
@@ -99,8 +100,10 @@ class Sharing:
     def enter(self) -> None:
         """Begin to receive events: whoever leads gives way."""
         with self._guard:
-            self._active += 1
             leader = self._leader
+            if leader is not None and not leader.parked:
+                _refuse_to_wait_for(leader)
+            self._active += 1
             if leader is None:
                 return
             if leader.parked:
@@ -152,6 +155,9 @@ class Sharing:
         Whoever may have done it wakes those in `at`.
         """
         self._refuse_to_block()
+        self._receiver.refuse_reentry()
+        if self._leader is not None:
+            _refuse_to_wait_for(self._leader)
         me = Waiter()
         self._begin(me, at)
         try:
@@ -320,6 +326,15 @@ class Sharing:
 def _claim(item: RingInput | TimerInput, claims: Claims) -> None:
     if isinstance(item, RingInput) and not isinstance(item, Claimed | ChoosyInput):
         claim_input(item, claims)
+
+
+def _refuse_to_wait_for(leader: Waiter) -> None:
+    """Raise if a signal's handler would wait for the very call that it has interrupted."""
+    if leader.thread == threading.get_ident() and not isinstance(leader, TaskWaiter):
+        raise ExchangeError(
+            "this thread already waits for an answer: a signal handler that runs meanwhile cannot "
+            "receive or wait for another one; set a flag there, and do it later"
+        )
 
 
 def _left(deadline: int | None) -> float | None:

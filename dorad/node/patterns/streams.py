@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.correlation import FLUSH_KEY, SESSION_ID
+from dorad.node.correlation import FLUSH_KEY, SESSION_ID, id_in
 from dorad.node.identifiers import uuid7
 
 if TYPE_CHECKING:
@@ -149,10 +149,10 @@ class StreamReader:
         if event.get("type") != "INPUT" or event.get("id") != self.input_id:
             return None
         metadata = event.get("metadata") or {}
-        session = metadata.get(SESSION_ID)
-        if session is None:
+        session = id_in(metadata, SESSION_ID)
+        segment, seq = metadata.get(SEGMENT_ID, 0), metadata.get(SEQ, 0)
+        if session is None or not isinstance(segment, int) or not isinstance(seq, int):
             return None
-        segment, seq = int(metadata.get(SEGMENT_ID, 0)), int(metadata.get(SEQ, 0))
         fin, flush = metadata.get(FIN) is True, metadata.get(FLUSH_KEY) is True
         at = self._at.get(session)
         if at is not None and segment < at[0] and not flush:

@@ -19,6 +19,7 @@ class Waiter:
 
     def __init__(self) -> None:
         self.asked = False
+        self.thread = threading.get_ident()
         self.left = threading.Event()
         self.woken = threading.Event()
 

@@ -26,6 +26,8 @@ from dorad.shm.layout import (
     RING_REFUSED,
     RING_TAIL,
     RingPlan,
+    add_to,
+    read_count,
 )
 from dorad.shm.ring import BEYOND_NS
 
@@ -137,7 +139,7 @@ class HandedInput:
         with self._room:
             while len(self._queue) >= self._queue_size and not self._closed:
                 if not may_wait():
-                    self._words[self._base + RING_REFUSED] += 1
+                    add_to(self._words, self._base + RING_REFUSED, 1)
                     return
                 self._room.wait(LOOK_S)
             if self._closed:
@@ -149,9 +151,9 @@ class HandedInput:
         words, base = self._words, self._base
         if message.flags & FLUSH:
             self._void_before(message)
-        head = words[base + RING_HEAD]
+        head = read_count(words, base + RING_HEAD)
         self._queue.append((head, message))
-        words[base + RING_BYTES] += message.size
+        add_to(words, base + RING_BYTES, message.size)
         words[base + RING_LAST] = message.stamp
         words[base + RING_HEAD] = head + 1
 
@@ -165,7 +167,7 @@ class HandedInput:
 
     def _drop(self, at: int) -> None:
         del self._queue[at]
-        self._words[self._base + RING_TAIL] += 1
+        add_to(self._words, self._base + RING_TAIL, 1)
 
     # -- the receiver's end ------------------------------------------------------------------
 
@@ -205,14 +207,14 @@ class HandedInput:
 
     def _count(self, stamp: int) -> None:
         words, base = self._words, self._base
-        words[base + RING_TAIL] += 1
-        words[base + RING_RECEIVED] += 1
+        add_to(words, base + RING_TAIL, 1)
+        add_to(words, base + RING_RECEIVED, 1)
         latency = _time_ns() - stamp
         if not 0 <= latency < BEYOND_NS:
             latency = 0
-        words[base + RING_LATENCY_SUM] += latency
+        add_to(words, base + RING_LATENCY_SUM, latency)
         if self._latency is not None:
-            words[base + RING_LATENCY_DIFF] += abs(latency - self._latency)
+            add_to(words, base + RING_LATENCY_DIFF, abs(latency - self._latency))
         self._latency = latency
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.node import attach, forking, inputs, logbridge
-from dorad.node.clock import Clock
+from dorad.node.clock import Clock, StampCounter
 from dorad.node.neighbours import ring_at
 from dorad.node.node import SPIN_US, _input, _lock_memory, _type_checks
 from dorad.node.runtime import lines
@@ -125,13 +125,12 @@ class Runtime:
         self._config = config = session.config
         names = [program.id for program in programs]
         self._newsroom = session.news = Newsroom(config["inputs"], session.params, names)
-        if any(item["interval_ns"] is None for item in config["inputs"]):
-            inputs.load_decoder()  # before the barrier: data would wait for it in queues
         for program in programs:
             program.describe(dict(config["descriptor"]))
         if config.get("lock_memory"):
             _lock_memory(session)
         self._types = _type_checks(config)
+        inputs.warm_up(config)
         self._epoch_ns = session.wait_for_start()
         self._pulse = Pulse(session) if session.watched else None
         self._handed: dict[int, HandedInput] = {}
@@ -145,12 +144,11 @@ class Runtime:
         session.catch_up = self._catch_up
         self._catch_up()
         forking.watch(self)
-        gc.collect()
         gc.freeze()
 
     def _desk_of(self, program: Program) -> _Desk:
         session, name = self._session, program.id
-        clock = Clock()
+        clock = Clock(StampCounter(self._config["node_id"], session.box.words))
         make = functools.partial(self._input_of, name, clock)
         # Two that look at once would only keep each other from working.
         spin_us = self._config.get("spin_us")

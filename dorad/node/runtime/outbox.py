@@ -43,7 +43,7 @@ class OperatorSender(Sender):
         Raises:
             RuntimeError: /dev/shm is full.
         """
-        with self._lock:
+        with self._alone("send_output"):
             self._push(outlets, self._load_encoder()(array), meta, None, flags)
 
 

@@ -433,3 +433,42 @@ report([event["type"] for event in [node.try_recv(), *node.drain()] if event])
 """,
     ).run().expect(0)
     assert flow.reports("client") == [200, 202, []]
+
+
+def test_an_operator_that_has_ended_is_a_peer_that_was_lost(flow: Flow) -> None:
+    flow.folder.joinpath("ends.py").write_text(
+        """
+from dora import DoraStatus
+
+class Operator:
+    def on_event(self, event, send_output):
+        return DoraStatus.STOP if event["type"] == "INPUT" else DoraStatus.CONTINUE
+"""
+    )
+    flow.folder.joinpath("goes_on.py").write_text(
+        """
+from dora import DoraStatus
+
+class Operator:
+    def on_event(self, event, send_output):
+        return DoraStatus.CONTINUE
+"""
+    )
+    wire(
+        flow,
+        """
+report(error_of(1, timeout=20))
+report(error_of(2, timeout=20))
+""",
+    )
+    ends = {"id": "ends", "python": "ends.py", "outputs": ["response"]}
+    goes_on = {"id": "goes_on", "python": "goes_on.py", "inputs": {"late": "client/other"}}
+    flow.nodes[-1] = {
+        "id": "server",
+        "operators": [ends | {"inputs": {"request": "client/request"}}, goes_on],
+    }
+    flow.nodes[0]["inputs"]["response"] = "server/ends/response"
+    flow.run().expect(0)
+    reports = flow.reports("client")
+    assert [kind for kind, _, _ in reports] == ["PeerLostError", "PeerLostError"]
+    assert all(seconds < 10 for _, _, seconds in reports)

@@ -1,0 +1,172 @@
+"""An object with the buffer protocol that knows its views: they are counted, and can be ended.
+
+Python code can give out buffers since version 3.12 (PEP 688). For 3.11 the type is made with
+`PyType_FromSpec`, which is part of the stable ABI, as is all that it uses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENDED = "Cannot acquire buffer view: the parent SampleHandler has been sent or dropped"
+
+
+class _Hold:
+    """Calls a function once: when told to, or when nothing refers to it any more."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call: Callable[[], None] | None = call
+
+    def end(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+    __del__ = end
+
+
+class _Memory:
+    """What a buffer has: the memory, how many views of it are open, and the hold of it."""
+
+    __slots__ = ("_hold", "_memory", "views")
+
+    _hold: _Hold
+    _memory: Any
+    views: int
+
+    def __len__(self) -> int:
+        with memoryview(self) as view:  # type: ignore[arg-type]  # the types below give buffers
+            return len(view)
+
+    def __getitem__(self, key: Any) -> Any:
+        with memoryview(self) as view:  # type: ignore[arg-type]  # as above
+            return bytes(view[key]) if isinstance(key, slice) else view[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        with memoryview(self) as view:  # type: ignore[arg-type]  # as above
+            view[key] = value
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot pickle 'SampleBuffer' object")
+
+
+if sys.version_info >= (3, 12):
+
+    class SampleBuffer(_Memory):
+        """A writable buffer over a sample's memory."""
+
+        __slots__ = ("_ended",)
+
+        _ended: bool
+
+        def __buffer__(self, flags: int) -> memoryview:
+            if self._ended:
+                raise BufferError(ENDED)
+            self.views += 1
+            return memoryview(self._memory).cast("B")
+
+        def __release_buffer__(self, view: memoryview) -> None:
+            self.views -= 1
+            view.release()
+
+    def _begin() -> Any:
+        buffer = SampleBuffer()
+        buffer._ended = False
+        return buffer
+
+    def end(buffer: Any) -> None:
+        """Give out no view any more."""
+        buffer._ended = True
+
+else:
+    _GET_BUFFER, _RELEASE_BUFFER = 1, 2  # slots, from CPython's typeslots.h
+    _DEFAULT = 1 << 18  # Py_TPFLAGS_DEFAULT
+
+    class _Slot(ctypes.Structure):
+        _fields_ = (("slot", ctypes.c_int), ("function", ctypes.c_void_p))
+
+    class _Spec(ctypes.Structure):
+        _fields_ = (
+            ("name", ctypes.c_char_p),
+            ("basicsize", ctypes.c_int),
+            ("itemsize", ctypes.c_int),
+            ("flags", ctypes.c_uint),
+            ("slots", ctypes.POINTER(_Slot)),
+        )
+
+    _api = ctypes.pythonapi
+    _int, _void_p, _object = ctypes.c_int, ctypes.c_void_p, ctypes.py_object
+    _fill = ctypes.PYFUNCTYPE(_int, _void_p, _object, _void_p, ctypes.c_ssize_t, _int, _int)(
+        ("PyBuffer_FillInfo", _api)
+    )
+    _new_type = ctypes.PYFUNCTYPE(_object, _void_p, _object)(("PyType_FromSpecWithBases", _api))
+
+    def _get(buffer: Any, view: int, flags: int) -> int:
+        memory = buffer._memory
+        address, size = ctypes.addressof(memory), ctypes.sizeof(memory)
+        buffer.views += 1
+        return int(_fill(view, buffer, address, size, 0, flags))
+
+    def _release(buffer: Any, _: int) -> None:
+        buffer.views -= 1
+
+    _get_c = ctypes.PYFUNCTYPE(_int, _object, _void_p, _int)(_get)
+    _release_c = ctypes.PYFUNCTYPE(None, _object, _void_p)(_release)
+    _kept: list[Any] = []
+
+    def _make(get: Any) -> Any:
+        """Return a type of the layout of `_Memory` whose buffers come from a C function."""
+        slots = (_Slot * 3)(
+            _Slot(_GET_BUFFER, ctypes.cast(get, _void_p).value),
+            _Slot(_RELEASE_BUFFER, ctypes.cast(_release_c, _void_p).value),
+            _Slot(0, None),
+        )
+        spec = _Spec(
+            b"dorad.node.samplebuffer.SampleBuffer", _Memory.__basicsize__, 0, _DEFAULT, slots
+        )
+        _kept.append((spec, slots))
+        return _new_type(ctypes.addressof(spec), (_Memory,))
+
+    SampleBuffer = _make(_get_c)
+    # A callback of ctypes cannot raise. So the views of an ended buffer come from a C function that
+    # gives none in any case: it asks for `__index__`, which raises, and hands the exception on.
+    _Ended = _make(_api.PyNumber_AsSsize_t)
+
+    def _refuse(_: Any) -> int:
+        raise BufferError(ENDED)
+
+    _Ended.__index__ = _refuse
+
+    def _begin() -> Any:
+        return SampleBuffer()
+
+    def end(buffer: Any) -> None:
+        """Give out no view any more."""
+        buffer.__class__ = _Ended
+
+
+def begin(memory: Any, offset: int, length: int, on_end: Callable[[], None]) -> Any:
+    """Return a new buffer over writable memory, with no view.
+
+    `on_end` is called once: by `let_go`, or when the buffer and all its views are gone.
+    """
+    buffer = _begin()
+    buffer._memory = (ctypes.c_ubyte * length).from_buffer(memory, offset)
+    buffer._hold = _Hold(on_end)
+    buffer.views = 0
+    return buffer
+
+
+def let_go(buffer: Any) -> None:
+    """End the hold of the memory, of which no view is open."""
+    buffer._hold.end()

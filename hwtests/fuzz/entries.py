@@ -1,0 +1,289 @@
+"""Random entries in a ring, as a hostile sender would write them, and a receiver that reads them.
+
+Behind each segment lies memory that ends the process when it is touched (SIGBUS). So a read
+outside a mapping is a crash, not a wrong number.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dorad.node.clock import Clock
+from dorad.node.correlation import session_of
+from dorad.node.inputs import RingInput
+from dorad.shm import layout
+from dorad.shm.arrow import encode
+from dorad.shm.lane import LanedInlet
+from dorad.shm.latch import LatchedInlet
+from dorad.shm.ring import Inlet
+
+if TYPE_CHECKING:
+    from random import Random
+
+SEGMENT_BYTES = 1 << 16
+GUARD_BYTES = 16 << 20
+QUEUE_SIZE = 8
+EVERY_TOUCHED = 50
+"""Of so many messages one is read as a whole, value by value."""
+
+_U64 = (1 << 64) - 1
+_U32 = (1 << 32) - 1
+_EDGES = (0, 1, 7, 8, 63, 64, 255, SEGMENT_BYTES - 64, SEGMENT_BYTES, 1 << 31, 1 << 32, 1 << 62)
+
+
+class Guarded:
+    """Stands for a `Mapping` of a segment, with nothing behind it that may be read."""
+
+    def __init__(self, size: int = SEGMENT_BYTES) -> None:
+        descriptor = os.memfd_create("dorad-fuzz", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, size + GUARD_BYTES)
+        self.size = size
+        self.memory = mmap.mmap(descriptor, size + GUARD_BYTES)
+        os.ftruncate(descriptor, size)
+        os.close(descriptor)
+        self.words = memoryview(self.memory)[:size].cast("Q")
+        self._address = int(pa.py_buffer(self.memory).address)
+
+    def address(self) -> int:
+        return self._address
+
+
+@dataclass
+class Result:
+    """What came of a campaign. `faults` are reads that a receiver must not do, as far as seen."""
+
+    entries: int = 0
+    inputs: int = 0
+    errors: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def _samples() -> list[pa.Array]:
+    """Arrays of every kind that a message can have."""
+    numbers = pa.array(range(40), pa.int64())
+    return [
+        pa.nulls(5),
+        numbers,
+        pa.array([1.5, None, 2.5] * 9),
+        pa.array([True, None, False] * 9),
+        pa.array(range(8), pa.uint8()),
+        pa.array(["one", None, "three"] * 7),
+        pa.array(["one", "two"] * 7),
+        pa.array([b"\x00" * 30, b""] * 3),
+        pa.array(["large", None], pa.large_string()),
+        pa.array([b"large"] * 4, pa.large_binary()),
+        pa.array([[1, 2], None, [3]]),
+        pa.array([[1.0, 2.0]] * 6, pa.list_(pa.float32(), 2)),
+        pa.array([{"a": 1, "b": "x"}, None, {"a": 2, "b": "yy"}]),
+        pa.array(["x", "y", "x"]).dictionary_encode(),
+        pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int32())),
+        pa.array(["view of a long string", "b"], pa.string_view()),
+        pa.RunEndEncodedArray.from_arrays(pa.array([2, 5], pa.int32()), pa.array(["p", "q"])),
+        pa.UnionArray.from_sparse(
+            pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["s", "t"])]
+        ),
+        pa.array([[["deep"], []], [[None]]]),
+        # Of these, streams too large to be copied as a whole.
+        pa.array([["one", "two"], None, ["three"]] * 200),
+        pa.array([{"a": 1, "b": "x"}, None, {"a": 2, "b": "yy"}] * 200),
+        pa.array(["x", "y", "x"] * 1000).dictionary_encode(),
+        pa.array([[("k", 1)], []] * 300, pa.map_(pa.string(), pa.int32())),
+        pa.array([[1.0, 2.0, 3.0]] * 500, pa.list_(pa.float32(), 3)),
+        pa.array([{"image": b"x" * 9000, "size": [2, 3]}]),
+        pa.array(["view of a long string", "b"] * 300, pa.string_view()),
+    ]
+
+
+class Hostile:
+    """Writes messages of which something is wrong, mostly."""
+
+    def __init__(self, rng: Random, words: memoryview, memory: Any, plan: layout.RingPlan) -> None:
+        self._rng = rng
+        self._words = words
+        self._memory = memory
+        self._plan = plan
+        self._messages = [encode(array) for array in _samples()]
+        self._heads = [0, 0]
+        self.segments = {1: Guarded(), 2: Guarded(), 3: Guarded(4096)}
+
+    def _number(self, right: int, limit: int = _U64) -> int:
+        """Return what a field should be, or something else."""
+        rng = self._rng
+        chance = rng.random()
+        if chance < 0.93:
+            return right
+        if chance < 0.96:
+            return (right + rng.choice((-64, -8, -1, 1, 8, 64))) & limit
+        if chance < 0.98:
+            return rng.choice(_EDGES) & limit
+        return rng.getrandbits(64) & limit
+
+    def _payload(self, parts: tuple[tuple[int, Any], ...], size: int) -> bytearray:
+        rng = self._rng
+        payload = bytearray(size)
+        for at, data in parts:
+            payload[at : at + len(data)] = data
+        if size and rng.random() < 0.5:
+            for _ in range(rng.randrange(1, 6)):
+                width = rng.choice((1, 4, 8))
+                at = rng.randrange(size)
+                wrong = struct.pack("=Q", self._number(rng.randrange(1 << 8)))[:width]
+                payload[at : at + width] = wrong[: size - at]
+        return payload
+
+    def _metadata(self) -> bytes:
+        rng = self._rng
+        chance = rng.random()
+        if chance < 0.5:
+            return b""
+        if chance < 0.8:
+            return b'{"session_id":"s","flush":true,"at":{"$time":5}}'
+        return rng.choice(
+            (
+                b"[" * 150,
+                b'{"a":{"$time":"x"}}',
+                b'{"a":{"$time":99999999999999999999}}',
+                b'{"a":{"$time":1}',
+                b"[1]",
+                b"\xff\xfe",
+                b'{"timestamp":3,"request_id":[1]}',
+                rng.randbytes(40),
+            )
+        )
+
+    def entry(self) -> bytes:
+        """Return an entry; its payload and metadata are where it says, or not."""
+        rng = self._rng
+        code, length, nulls, size, parts = rng.choice(self._messages)
+        payload, metadata = self._payload(parts, size), self._metadata()
+        segment = meta_segment = offset = 0
+        if size > layout.INLINE - len(metadata) or rng.random() < 0.6:
+            segment = rng.choice((1, 2))
+            mapping = self.segments[segment]
+            last = SEGMENT_BYTES - size & ~63
+            offset = last if rng.random() < 0.5 else rng.randrange(0, last + 1, 64)
+            mapping.memory[offset : offset + size] = payload
+        meta_offset = 0
+        inline = bytes(metadata)
+        if rng.random() < 0.2:
+            meta_segment, meta_offset = 3, 4096 - 64 * rng.randrange(4, 20)
+            self.segments[3].memory[meta_offset : meta_offset + len(metadata)] = metadata
+            inline = b""
+        if not segment:
+            inline += bytes(payload)
+        n = self._number
+        head = layout.ENTRY.pack(
+            n(1 << 60),
+            n(length),
+            n(nulls),
+            n(size),
+            n(offset),
+            n(meta_offset),
+            n(segment, _U32),
+            n(meta_segment, _U32),
+            n(len(metadata), _U32),
+            n(code, 255),
+            n(0, 255),
+            rng.choice((0, 0, layout.CORRELATED, layout.FLUSH)),
+        )
+        return (head + inline)[: layout.ENTRY_SIZE]
+
+    def push(self, entry: bytes) -> None:
+        """Put an entry into the ring or its lane, and now and then write to a word of the ring."""
+        rng, plan, words = self._rng, self._plan, self._words
+        laned = bool(plan.lane) and rng.random() < 0.4
+        base = plan.base
+        at, word = (
+            (plan.lane + plan.capacity * layout.WORD, base + layout.RING_LANE_HEAD)
+            if laned
+            else (plan.entries, base + layout.RING_HEAD)
+        )
+        head = self._heads[laned]
+        slot = head & plan.capacity - 1
+        start = at + slot * layout.ENTRY_SIZE
+        self._memory[start : start + len(entry)] = entry
+        if laned:
+            words[plan.lane // layout.WORD + slot] = self._number(self._heads[0])
+            if rng.random() < 0.3:
+                words[base + layout.RING_FLUSHED] = self._number(head + 1)
+        self._heads[laned] = head + 1
+        words[word] = head + 1
+        if rng.random() < 0.02:
+            words[base + rng.randrange(layout.RING_HEAD, layout.RING_WORDS)] = self._number(head)
+
+    def settle(self) -> None:
+        """Go on as an honest sender would."""
+        for word, head in zip((layout.RING_HEAD, layout.RING_LANE_HEAD), self._heads, strict=True):
+            self._words[self._plan.base + word] = head
+
+
+def _touch(value: Any) -> None:
+    """Read all of an array, as nodes do."""
+    value.validate(full=True)
+    if len(value) < 1 << 16:
+        value.to_pylist()
+        for name in ("sum", "min_max", "count_distinct", "drop_null", "sort_indices"):
+            try:
+                pc.call_function(name, [value])
+            except (pa.ArrowException, TypeError):
+                continue
+
+
+def run(rng: Random, entries: int) -> Result:
+    """Let receivers of each kind read so many entries."""
+    result = Result()
+    share = -(-entries // 3)
+    for kind, lane in ((Inlet, False), (LanedInlet, True), (LatchedInlet, False)):
+        _run(rng, share, kind, lane, result)
+    return result
+
+
+def _run(rng: Random, entries: int, kind: type[Inlet], lane: bool, result: Result) -> None:
+    plan = layout.plan([QUEUE_SIZE], lanes=[lane])
+    (ring,) = plan.rings
+    box = Guarded(plan.size)
+    box.words[ring.base + layout.RING_STATE] = layout.STATE_ATTACHED
+    hostile = Hostile(rng, box.words, box.memory, ring)
+    segments: Any = hostile.segments.get
+    mapping: Any = box
+    clock = Clock()
+    left = entries
+    while left > 0:
+        # A new process of the receiver goes on with whatever words there are.
+        inlet = kind(mapping, ring, segments, None)
+        if isinstance(inlet, LanedInlet):
+            inlet.session_of = session_of
+        item = RingInput("in", inlet, clock)
+        for _ in range(min(left, 1000)):
+            hostile.push(hostile.entry())
+            left -= 1
+            result.entries += 1
+            if rng.random() < 0.8:
+                _receive(item, result)
+        hostile.settle()
+        item.ready()
+
+
+def _receive(item: RingInput, result: Result) -> None:
+    for _ in range(2 * QUEUE_SIZE):
+        event = item.take()
+        if event is None:
+            return
+        if event["type"] == "ERROR":
+            result.errors += 1
+            continue
+        result.inputs += 1
+        if result.inputs % EVERY_TOUCHED == 0:
+            try:
+                _touch(event["value"])
+            except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
+                # Text that is no UTF-8 shows when it is looked at.
+                if "utf" not in str(error).lower():
+                    result.faults.append(f"{event['value'].type}: {error}")
