@@ -20,7 +20,7 @@ from dorad.launch.environment import layered_environment
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 PIP = ("pip", "pip3")
 NODE_PACKAGES = ("pyarrow>=17", "numpy")
@@ -97,11 +97,11 @@ def plan(context: BuildContext) -> tuple[NodeBuild, ...]:
     return tuple(builds)
 
 
-def _lines(node: Node) -> tuple[str, ...]:
+def _lines(node: NodeSpec) -> tuple[str, ...]:
     return (*node.build, *(line for operator in node.operators for line in operator.build))
 
 
-def _node_build(node: Node, lines: tuple[str, ...], context: BuildContext) -> NodeBuild:
+def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -> NodeBuild:
     """Plan one node so that what it installs is where the launcher will run it."""
     folder = context.dataflow.base_dir
     env = layered_environment(context.environ, context.dataflow.env, context.run_env, node.own_env)

@@ -101,7 +101,7 @@ def check_real_time() -> Iterator[Check]:
     """Check what makes nodes late, with the rights of the daemon, or our own if none runs."""
     from dorad.control.errors import ControlError
     from dorad.realtime.checks import judge
-    from dorad.realtime.facts import Reader
+    from dorad.realtime.facts import ProcReader
 
     pid: int | str = "self"
     try:
@@ -110,7 +110,7 @@ def check_real_time() -> Iterator[Check]:
     except ControlError:
         hint = "its limits may differ: start it with `dora up` and look again"
         yield Check("WARN", "daemon", "none runs; limits are those of this shell", hint)
-    for found in judge(Reader().facts(pid)):
+    for found in judge(ProcReader().facts(pid)):
         yield Check(found.level, found.name, found.text, found.mend)
 
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 import click
 from click.shell_completion import CompletionItem
 
-from dorad.cli.page import Entry
+from dorad.cli.page import CommandEntry
 
-__all__ = ["Entry", "Group", "LazyGroup"]
+__all__ = ["CommandEntry", "Group", "LazyGroup"]
 
 
 @click.command("help", add_help_option=False)
@@ -64,7 +64,7 @@ class Group(click.Group):
 class LazyGroup(Group):
     """A group that knows its commands by a table and imports them one at a time."""
 
-    table: ClassVar[dict[str, Entry]] = {}
+    table: ClassVar[dict[str, CommandEntry]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table, which is the order of use."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from dorad.cli.session import tell
-from dorad.daemon.places import system_places
+from dorad.daemon.paths import system_paths
 from dorad.logs.find import Found, NoLogsError, find, list_runs
 from dorad.logs.history import History
 from dorad.logs.journal.reader import JournalError, JournalPast
@@ -104,7 +104,7 @@ def _find(dataflow: str | None) -> Found:
     try:
         return find(out_folder(Path.cwd()), dataflow)
     except NoLogsError:
-        machine = system_places().logs
+        machine = system_paths().logs
         if machine is None or not list_runs(out_folder(machine)):
             raise
         return find(out_folder(machine), dataflow)

@@ -8,7 +8,7 @@ import os
 import sys
 
 from dorad import __version__
-from dorad.cli.page import Entry, help_page, terminal_width
+from dorad.cli.page import CommandEntry, help_page, terminal_width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,36 +18,54 @@ if TYPE_CHECKING:
 COMPLETE_VARIABLE = "_DORA_COMPLETE"
 """The environment variable by which a shell asks for completions."""
 
-COMMANDS: dict[str, Entry] = {
-    "run": Entry("dorad.cli.run:run", "Run a dataflow on this machine and show its logs."),
-    "up": Entry("dorad.cli.up:up", "Start the daemon in the background."),
-    "down": Entry("dorad.cli.down:down", "Stop the daemon."),
-    "start": Entry("dorad.cli.start:start", "Start a dataflow under the daemon."),
-    "stop": Entry("dorad.cli.stop:stop", "Stop a dataflow and wait for its end."),
-    "restart": Entry("dorad.cli.restart:restart", "Stop a dataflow and start it again."),
-    "enable": Entry("dorad.cli.enable:enable", "Have a dataflow started at boot."),
-    "disable": Entry("dorad.cli.enable:disable", "Have a dataflow no longer started at boot."),
-    "list": Entry("dorad.cli.list:list_dataflows", "List dataflows that run or have ended."),
-    "logs": Entry("dorad.cli.logs:logs", "Show and follow what nodes have printed."),
-    "clean": Entry("dorad.cli.clean:clean", "Forget dataflows that have ended."),
-    "status": Entry("dorad.cli.status:status", "Tell whether the daemon runs."),
-    "doctor": Entry("dorad.cli.doctor:doctor", "Check this machine, the daemon and its nodes."),
-    "top": Entry("dorad.cli.top:top", "Watch what nodes use and what passes between them."),
-    "node": Entry("dorad.cli.node:node", "Inspect and change the nodes of a running dataflow."),
-    "topic": Entry("dorad.cli.topic:topic", "Look at what passes over outputs, or send there."),
-    "param": Entry("dorad.cli.param:param", "Read and set parameters of running nodes."),
-    "build": Entry("dorad.cli.build:build", "Run the build commands of a dataflow's nodes."),
-    "validate": Entry("dorad.cli.validate:validate", "Check a dataflow file and list problems."),
-    "types": Entry("dorad.cli.types:types", "List the types of data, and make a module of them."),
-    "graph": Entry("dorad.cli.graph:graph", "Draw a dataflow as an HTML page or as Mermaid."),
-    "expand": Entry("dorad.cli.expand:expand", "Print the flat dataflow, with env filled in."),
-    "new": Entry("dorad.cli.new:new", "Make a new dataflow or node, with tests."),
-    "completion": Entry("dorad.cli.completion:completion", "Print a shell's completion script."),
-    "ps": Entry("dorad.cli.list:list_dataflows", "`ps` is `list`.", hidden=True),
-    "check": Entry("dorad.cli.status:status", "`check` is `status`.", hidden=True),
-    "destroy": Entry("dorad.cli.down:down", "`destroy` is `down`.", hidden=True),
-    "system": Entry("dorad.cli.status:system", "`system status` is `status`.", hidden=True),
-    "inspect": Entry("dorad.cli.top:inspect", "`inspect top` is `top`.", hidden=True),
+COMMANDS: dict[str, CommandEntry] = {
+    "run": CommandEntry("dorad.cli.run:run", "Run a dataflow on this machine and show its logs."),
+    "up": CommandEntry("dorad.cli.up:up", "Start the daemon in the background."),
+    "down": CommandEntry("dorad.cli.down:down", "Stop the daemon."),
+    "start": CommandEntry("dorad.cli.start:start", "Start a dataflow under the daemon."),
+    "stop": CommandEntry("dorad.cli.stop:stop", "Stop a dataflow and wait for its end."),
+    "restart": CommandEntry("dorad.cli.restart:restart", "Stop a dataflow and start it again."),
+    "enable": CommandEntry("dorad.cli.enable:enable", "Have a dataflow started at boot."),
+    "disable": CommandEntry(
+        "dorad.cli.enable:disable", "Have a dataflow no longer started at boot."
+    ),
+    "list": CommandEntry("dorad.cli.list:list_dataflows", "List dataflows that run or have ended."),
+    "logs": CommandEntry("dorad.cli.logs:logs", "Show and follow what nodes have printed."),
+    "clean": CommandEntry("dorad.cli.clean:clean", "Forget dataflows that have ended."),
+    "status": CommandEntry("dorad.cli.status:status", "Tell whether the daemon runs."),
+    "doctor": CommandEntry(
+        "dorad.cli.doctor:doctor", "Check this machine, the daemon and its nodes."
+    ),
+    "top": CommandEntry("dorad.cli.top:top", "Watch what nodes use and what passes between them."),
+    "node": CommandEntry(
+        "dorad.cli.node:node", "Inspect and change the nodes of a running dataflow."
+    ),
+    "topic": CommandEntry(
+        "dorad.cli.topic:topic", "Look at what passes over outputs, or send there."
+    ),
+    "param": CommandEntry("dorad.cli.param:param", "Read and set parameters of running nodes."),
+    "build": CommandEntry("dorad.cli.build:build", "Run the build commands of a dataflow's nodes."),
+    "validate": CommandEntry(
+        "dorad.cli.validate:validate", "Check a dataflow file and list problems."
+    ),
+    "types": CommandEntry(
+        "dorad.cli.types:types", "List the types of data, and make a module of them."
+    ),
+    "graph": CommandEntry(
+        "dorad.cli.graph:graph", "Draw a dataflow as an HTML page or as Mermaid."
+    ),
+    "expand": CommandEntry(
+        "dorad.cli.expand:expand", "Print the flat dataflow, with env filled in."
+    ),
+    "new": CommandEntry("dorad.cli.new:new", "Make a new dataflow or node, with tests."),
+    "completion": CommandEntry(
+        "dorad.cli.completion:completion", "Print a shell's completion script."
+    ),
+    "ps": CommandEntry("dorad.cli.list:list_dataflows", "`ps` is `list`.", hidden=True),
+    "check": CommandEntry("dorad.cli.status:status", "`check` is `status`.", hidden=True),
+    "destroy": CommandEntry("dorad.cli.down:down", "`destroy` is `down`.", hidden=True),
+    "system": CommandEntry("dorad.cli.status:system", "`system status` is `status`.", hidden=True),
+    "inspect": CommandEntry("dorad.cli.top:inspect", "`inspect top` is `top`.", hidden=True),
 }
 
 ABOUT = "Build and run dataflows: processes that exchange Arrow data through shared memory."

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 MAX_WIDTH, MIN_WIDTH = 100, 50
 
 
-class Entry:
+class CommandEntry:
     """One row of a table of commands: where the command is, and its line in the help."""
 
     __slots__ = ("help", "hidden", "target")
@@ -32,7 +32,7 @@ OPTIONS = {
 
 
 def help_page(
-    program: str, about: str, commands: "Mapping[str, Entry]", epilog: str, width: int
+    program: str, about: str, commands: "Mapping[str, CommandEntry]", epilog: str, width: int
 ) -> str:
     """Return the help of a command whose only options are those for help and version.
 

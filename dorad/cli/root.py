@@ -15,7 +15,7 @@ from dorad.cli.page import MAX_WIDTH
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.cli.page import Entry
+    from dorad.cli.page import CommandEntry
     from dorad.control.errors import ControlError
 
 MISSING_LIBRARY = "libatomic.so.1"
@@ -35,7 +35,7 @@ WITH_DAEMON = frozenset(
 class Cli(LazyGroup):
     """All commands."""
 
-    table: ClassVar[dict[str, Entry]] = COMMANDS
+    table: ClassVar[dict[str, CommandEntry]] = COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command `cmd_name`; one that talks to a daemon can be told to which."""

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import click
 
-from dorad.cli.groups import Entry, LazyGroup
+from dorad.cli.groups import CommandEntry, LazyGroup
 
 EPILOG = """\b
 Examples:
@@ -20,12 +20,16 @@ costs it nothing.
 class Topics(LazyGroup):
     """The commands about topics."""
 
-    table: ClassVar[dict[str, Entry]] = {
-        "list": Entry("dorad.cli.topic_list:list_topics", "List outputs and who receives them."),
-        "echo": Entry("dorad.cli.topic_echo:echo", "Show the messages that outputs send."),
-        "hz": Entry("dorad.cli.topic_hz:hz", "Measure how often outputs send."),
-        "info": Entry("dorad.cli.topic_info:info", "Show type, rate and receivers of outputs."),
-        "pub": Entry("dorad.cli.topic_pub:pub", "Send a message as if the node did."),
+    table: ClassVar[dict[str, CommandEntry]] = {
+        "list": CommandEntry(
+            "dorad.cli.topic_list:list_topics", "List outputs and who receives them."
+        ),
+        "echo": CommandEntry("dorad.cli.topic_echo:echo", "Show the messages that outputs send."),
+        "hz": CommandEntry("dorad.cli.topic_hz:hz", "Measure how often outputs send."),
+        "info": CommandEntry(
+            "dorad.cli.topic_info:info", "Show type, rate and receivers of outputs."
+        ),
+        "pub": CommandEntry("dorad.cli.topic_pub:pub", "Send a message as if the node did."),
     }
 
 

@@ -39,10 +39,10 @@ def up() -> int:
     """Start a daemon in the background for this user."""
     from dorad.control.errors import ControlError
     from dorad.control.listening import VARIABLE
-    from dorad.daemon.places import user_places
+    from dorad.daemon.paths import user_paths
 
     try:
-        places = user_places()
+        places = user_paths()
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     named = os.environ.get(VARIABLE)

@@ -24,10 +24,10 @@ from dorad.control.connecting import (
     open_socket,
 )
 from dorad.control.errors import ControlError, NoDaemonError
-from dorad.control.exchange import END, Exchange, check_welcome, exactly, hello
 from dorad.control.limits import time_allowed
 from dorad.control.listening import places
 from dorad.control.messages import Struct
+from dorad.control.pending import END, PendingRequests, check_welcome, exactly, hello
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from websockets.asyncio.client import ClientConnection
 
-    from dorad.control.exchange import Ask
     from dorad.control.messages import TopicHeader, TopicSubscribe
+    from dorad.control.pending import PendingRequest
 
 __all__ = ["AsyncArrays", "AsyncClient", "AsyncStream", "ControlError", "NoDaemonError"]
 
@@ -64,7 +64,7 @@ class AsyncClient(AsyncMethods):
         self._given = None if path is None else Path(path)
         self._name = name
         self._timeout = timeout
-        self._exchange = Exchange()
+        self._exchange = PendingRequests()
         self._reading = False
         self._moved = asyncio.Event()
         self._broken: ControlError | None = None
@@ -152,7 +152,7 @@ class AsyncClient(AsyncMethods):
         """Return the messages of `topic.subscribe`; see `AsyncStream`."""
         return AsyncStream(self, "topic.subscribe", params, to_message)
 
-    async def _ask(self, method: str, params: Struct) -> Ask:
+    async def _ask(self, method: str, params: Struct) -> PendingRequest:
         if self._broken is not None:
             raise self._broken
         ask, frame = self._exchange.ask(method, params)
@@ -168,7 +168,7 @@ class AsyncClient(AsyncMethods):
         except ConnectionClosed as error:
             raise faults.closed(_code(error)) from None
 
-    async def _drop(self, ask: Ask) -> None:
+    async def _drop(self, ask: PendingRequest) -> None:
         """Forget a request; if it is not over, end it."""
         frame = self._exchange.drop(ask)
         if frame is not None and self._broken is None:
@@ -176,7 +176,7 @@ class AsyncClient(AsyncMethods):
             with suppress(ControlError):
                 await self._send(frame)
 
-    async def _await(self, ask: Ask) -> None:
+    async def _await(self, ask: PendingRequest) -> None:
         """Return when something has arrived for `ask`.
 
         Of the tasks that wait one reads, for all of them.
@@ -248,7 +248,7 @@ class AsyncStream(Generic[T]):
         self._method = method
         self._params = params
         self._convert = convert
-        self._ask: Ask | None = None
+        self._ask: PendingRequest | None = None
         self._over = False
 
     async def __aenter__(self) -> Self:
@@ -287,7 +287,7 @@ class AsyncStream(Generic[T]):
         if self._ask is not None:
             await self._client._drop(self._ask)
 
-    async def _start(self) -> Ask:
+    async def _start(self) -> PendingRequest:
         if self._ask is None:
             self._ask = await self._client._ask(self._method, self._params)
         return self._ask

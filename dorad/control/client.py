@@ -19,11 +19,11 @@ from dorad.control.connecting import (
     open_socket,
 )
 from dorad.control.errors import ControlError, NoDaemonError
-from dorad.control.exchange import END, Exchange, check_welcome, exactly, hello
 from dorad.control.limits import LARGEST_REPLY, time_allowed
 from dorad.control.listening import places
 from dorad.control.messages import Struct
 from dorad.control.methods import Methods
+from dorad.control.pending import END, PendingRequests, check_welcome, exactly, hello
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dorad.control.exchange import Ask
     from dorad.control.messages import TopicHeader, TopicSubscribe
+    from dorad.control.pending import PendingRequest
 
 __all__ = ["Arrays", "Client", "ControlError", "NoDaemonError", "Stream"]
 
@@ -63,7 +63,7 @@ class Client(Methods):
                 `refused`, `busy` or `version`.
         """
         self._timeout = timeout
-        self._exchange = Exchange()
+        self._exchange = PendingRequests()
         self._turn = threading.Condition()
         self._reading = False
         self._broken: ControlError | None = None
@@ -137,7 +137,7 @@ class Client(Methods):
                 raise faults.closed(error.code) from None
             raise
 
-    def _ask(self, method: str, params: Struct) -> Ask:
+    def _ask(self, method: str, params: Struct) -> PendingRequest:
         with self._turn:
             if self._broken is not None:
                 raise self._broken
@@ -151,7 +151,7 @@ class Client(Methods):
         except ClosedError as error:
             raise faults.closed(error.code) from None
 
-    def _drop(self, ask: Ask) -> None:
+    def _drop(self, ask: PendingRequest) -> None:
         """Forget a request; if it is not over, end it."""
         with self._turn:
             frame = self._exchange.drop(ask)
@@ -160,7 +160,7 @@ class Client(Methods):
             with suppress(ControlError):
                 self._send(frame)
 
-    def _await(self, ask: Ask, seconds: float | None) -> None:
+    def _await(self, ask: PendingRequest, seconds: float | None) -> None:
         """Return when something has arrived for `ask`.
 
         Of the threads that wait one reads, for all of them.
@@ -239,9 +239,9 @@ class Client(Methods):
 class Stream(Generic[T]):
     """The events of a stream, for a `for` loop; closing it, or its client, ends the stream."""
 
-    def __init__(self, client: Client, ask: Ask, convert: Callable[[Any], T]) -> None:
+    def __init__(self, client: Client, ask: PendingRequest, convert: Callable[[Any], T]) -> None:
         self._client = client
-        self._ask: Ask | None = ask
+        self._ask: PendingRequest | None = ask
         self._convert = convert
 
     def __enter__(self) -> Self:

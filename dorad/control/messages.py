@@ -595,13 +595,13 @@ class LogLines(Struct):
 
 
 class Watch(Struct):
-    """Follow what happens to dataflows: a stream of `Happening`."""
+    """Follow what happens to dataflows: a stream of `Event`."""
 
     dataflow: str | None = None
     """None: to all of them."""
 
 
-class Happening(Struct):
+class Event(Struct):
     """Something that happened to a dataflow or to a node of it."""
 
     at: float
@@ -666,7 +666,7 @@ METHODS: dict[str, Method] = {
     "param.set": Method(ParamSet, Param, "Set a parameter and tell the node."),
     "param.delete": Method(ParamRef, Nothing, "Delete a parameter and tell the node."),
     "logs.read": Method(LogRead, LogLines, "Read, and follow, log lines.", stream=True),
-    "watch": Method(Watch, Happening, "Follow what happens.", stream=True),
+    "watch": Method(Watch, Event, "Follow what happens.", stream=True),
 }
 
 ErrorCode = Literal[

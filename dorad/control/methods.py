@@ -271,6 +271,6 @@ class Methods(ABC):
         )
         return self.stream("logs.read", params, m.LogLines)
 
-    def watch(self, dataflow: str | None = None) -> Stream[m.Happening]:
+    def watch(self, dataflow: str | None = None) -> Stream[m.Event]:
         """Follow what happens to one dataflow, or to all of them."""
-        return self.stream("watch", m.Watch(dataflow=dataflow), m.Happening)
+        return self.stream("watch", m.Watch(dataflow=dataflow), m.Event)

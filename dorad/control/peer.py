@@ -15,7 +15,7 @@ SO_PEERGROUPS = 59
 SO_PEERPIDFD = 77
 """As above; from Linux 6.5 on."""
 
-_MOST_GROUPS = 256
+_MAX_GROUPS = 256
 """As many as fit into the largest buffer that Python's getsockopt takes."""
 
 
@@ -37,7 +37,7 @@ def peer_of(sock: socket.socket) -> Peer:
     """
     pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
-        groups = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
+        groups = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MAX_GROUPS)
     except OSError:
         # A kernel without it, or more groups than fit: then only the main one counts.
         groups = b""

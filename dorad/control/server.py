@@ -15,7 +15,7 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import LARGEST_REQUEST, Limits
 from dorad.control.messages import METHODS
 from dorad.control.peer import Peer, may_command, peer_of
-from dorad.control.session import Call, Handler, Session, StreamHandler
+from dorad.control.session import Call, ClientSession, Handler, StreamHandler
 
 if TYPE_CHECKING:
     import socket
@@ -168,7 +168,9 @@ class ControlServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection)
-        session = Session(connection, connection.peer, self._handlers, self._version, self._limits)
+        session = ClientSession(
+            connection, connection.peer, self._handlers, self._version, self._limits
+        )
         await session.run()
 
 

@@ -62,7 +62,7 @@ class _GoneError(Exception):
     """There is nobody to send to."""
 
 
-class Session:
+class ClientSession:
     """Everything that the server does for one connection."""
 
     def __init__(

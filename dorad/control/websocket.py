@@ -64,7 +64,7 @@ class WebSocket:
         """When the server last sent anything."""
 
     def open(self, timeout: float) -> None:
-        """Ask for a WebSocket.
+        """PendingRequest for a WebSocket.
 
         Raises:
             TimeoutError: there was no answer within `timeout` seconds.
@@ -103,7 +103,7 @@ class WebSocket:
         self._send(_TEXT if text else _BINARY, data)
 
     def ping(self) -> None:
-        """Ask for a sign of life, which moves `heard`. Raises ClosedError."""
+        """PendingRequest for a sign of life, which moves `heard`. Raises ClosedError."""
         self._send(_PING, b"")
 
     def receive(self, timeout: float) -> str | bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from dorad import __version__
-from dorad.daemon.places import Places, system_places, user_places
+from dorad.daemon.paths import DaemonPaths, system_paths, user_paths
 
 EPILOG = """\b
 Examples:
@@ -70,18 +70,18 @@ def command(
         raise click.UsageError(str(error)) from error
     ownlog.begin(level or "info")
     try:
-        chosen = system_places() if system else user_places()
+        chosen = system_paths() if system else user_paths()
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     try:
-        places = Places(
+        paths = DaemonPaths(
             chosen.runtime if runtime_dir is None else runtime_dir.absolute(),
             chosen.state if state_dir is None else state_dir.absolute(),
             chosen.logs if state_dir is None or chosen.logs is None else state_dir.absolute(),
         )
         return asyncio.run(
             Service(
-                places,
+                paths,
                 system=system,
                 group=group,
                 config=config or (SYSTEM_FILE if system else None),

@@ -12,7 +12,7 @@ _SEND_SECONDS = 1.0
 _log = logging.getLogger("dorad")
 
 
-class Notices:
+class ServiceNotifier:
     """Talks to the systemd that has started this process, if one has."""
 
     def __init__(self) -> None:

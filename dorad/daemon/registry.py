@@ -18,7 +18,7 @@ from dorad.daemon.autostart import due, first_since_boot, forgettable
 from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
 from dorad.daemon.config import NodeSettings
-from dorad.daemon.happenings import Happenings
+from dorad.daemon.eventbus import EventBus
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.record import Record, stored_failure, stored_result
 from dorad.daemon.rules.naming import check_name, find
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import Start
     from dorad.control.peer import Peer
-    from dorad.daemon.places import Places
+    from dorad.daemon.paths import DaemonPaths
     from dorad.daemon.state import State
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.host import Host, KeptProcess
 
 KEPT_ENDED = 200
@@ -63,7 +63,7 @@ class Registry:
         self,
         state: State,
         host: Host,
-        places: Places,
+        paths: DaemonPaths,
         notice: Callable[[str], None],
         *,
         journal: bool = False,
@@ -72,7 +72,7 @@ class Registry:
 
         `notice` is for the operator. With `journal`, lines of nodes go to systemd's journal.
         """
-        self.happenings = Happenings()
+        self.event_bus = EventBus()
         self.adopted = 0
         """Node processes that were found running."""
         self.node_users = NodeUsers(NodeSettings())
@@ -81,13 +81,13 @@ class Registry:
         """Whose members may command the daemon."""
         self._state = state
         self._host = host
-        self._places = places
+        self._places = paths
         self._notice = notice
         self._journal = journal
         self._downloads: Downloads | None = None
-        if places.downloads is not None:
+        if paths.downloads is not None:
             helpers = host.helpers if host.units else None
-            self._downloads = Downloads(places.downloads, helpers=helpers, max_total=MAX_TOTAL)
+            self._downloads = Downloads(paths.downloads, helpers=helpers, max_total=MAX_TOTAL)
             self._downloads.clear_partial()
         self._records: list[Record] = []
         self._broken_state = False
@@ -303,7 +303,7 @@ class Registry:
                 params={node.id: self.params_of(record, node) for node in dataflow.nodes},
                 inherited=inherited,
                 on_change=lambda: self._changed(record),
-                on_happening=lambda what, node, text, data: self.happenings.tell(
+                on_happening=lambda what, node, text, data: self.event_bus.tell(
                     row.uuid, what, node, text, **data
                 ),
                 forget=self._host.forget,
@@ -320,7 +320,7 @@ class Registry:
         """See a dataflow through to its end, and write that down."""
         run = record.run
         assert run is not None
-        self.happenings.tell(record.uuid, "dataflow-starting")
+        self.event_bus.tell(record.uuid, "dataflow-starting")
         try:
             ended = await run.run()
             await self._end_strays(record)
@@ -347,7 +347,7 @@ class Registry:
             record.row.snapshot = {}
             record.run = None
             self._store(record)
-        self.happenings.tell(record.uuid, "dataflow-ended", text=record.row.status)
+        self.event_bus.tell(record.uuid, "dataflow-ended", text=record.row.status)
         record.bell.ring()
         if due([record], self._lost, boot=False):
             self._start_enabled(record)
@@ -359,7 +359,7 @@ class Registry:
             return True
         return self.node_users.admits(peer.uid)
 
-    def _may_use(self, node: Node, peer: Peer) -> bool:
+    def _may_use(self, node: NodeSpec, peer: Peer) -> bool:
         """Whether a process may attach as a dynamic node: of its user, or of a commander."""
         if may_command(peer, os.getuid(), self.group):
             return True
@@ -388,7 +388,7 @@ class Registry:
             record.row.snapshot = record.run.snapshot()
         self._store(record)
 
-    def params_of(self, record: Record, node: Node) -> dict[str, Any]:
+    def params_of(self, record: Record, node: NodeSpec) -> dict[str, Any]:
         """Return the parameters that a process of the node starts with.
 
         What was set goes over what is declared, unless that does not allow it (any more).
@@ -466,7 +466,7 @@ class Registry:
         if record.row.status == "starting" and run.opened:
             _log.debug("dataflow %s runs", record.uuid)
             record.row.status = "running"
-            self.happenings.tell(record.uuid, "dataflow-running")
+            self.event_bus.tell(record.uuid, "dataflow-running")
             self._store(record)
         if run.dataflow is record.dataflow:
             record.row.snapshot = run.snapshot()

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
-from dorad.daemon.broker.members import MAX_NOTES
 from dorad.daemon.broker.restore import Kept, close_all
+from dorad.daemon.broker.sessions import MAX_NOTES
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
 from dorad.daemon.supervisor.hotreload import HotReload
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from dorad.control.peer import Peer
     from dorad.daemon.rules.exits import Result
     from dorad.daemon.supervisor.noderun import NodeView
-    from dorad.daemon.supervisor.ports import EdgeCounters, Happening
+    from dorad.daemon.supervisor.ports import EdgeCounters, Event
     from dorad.daemon.supervisor.processes import NodeProcess
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore
     from dorad.launch.fetch import Downloads
@@ -115,7 +115,7 @@ class DataflowRun:
         store: FdStore | None = None,
         marker: str | None = None,
         admits: Callable[[Peer], bool] | None = None,
-        may_use: Callable[[Node, Peer], bool] = lambda node, peer: peer.uid in (0, os.getuid()),
+        may_use: Callable[[NodeSpec, Peer], bool] = lambda node, peer: peer.uid in (0, os.getuid()),
         helpers: HelperHost | None = None,
         downloads: Downloads | None = None,
         exit_when_nodes_finish: bool | None = None,
@@ -124,7 +124,7 @@ class DataflowRun:
         hot_reload: bool = False,
         inherited: Inheritance | None = None,
         on_change: Callable[[], None] = lambda: None,
-        on_happening: Happening = lambda what, node, text, data: None,
+        on_happening: Event = lambda what, node, text, data: None,
         forget: Callable[[int], None] = lambda pid: None,
     ) -> None:
         """Prepare a run; no node is started yet.
@@ -316,7 +316,7 @@ class DataflowRun:
 
     # -- changing ----------------------------------------------------------------------------
 
-    async def add_node(self, node: Node, after: Dataflow) -> None:
+    async def add_node(self, node: NodeSpec, after: Dataflow) -> None:
         """Start one more node. This and the following raise CommandError; this, DataflowError."""
         self._check_command(node, after)
         await self._supervisor.add_node(node, after)
@@ -373,7 +373,7 @@ class DataflowRun:
         """Delete a parameter; one that is declared has its `value` from then on."""
         self.broker.param_deleted(node_id, key, **default)
 
-    def _check_command(self, node: Node, after: Dataflow) -> None:
+    def _check_command(self, node: NodeSpec, after: Dataflow) -> None:
         alone = replace(after, nodes=(node,))
         problems = broken_commands(replace(self._context, dataflow=alone))
         if problems:
@@ -385,7 +385,7 @@ class DataflowRun:
 
     # -- processes ---------------------------------------------------------------------------
 
-    async def _start(self, node: Node, node_config: str, restart_count: int) -> NodeProcess:
+    async def _start(self, node: NodeSpec, node_config: str, restart_count: int) -> NodeProcess:
         self.notes.pop(node.id, None)
         process = None
         self._admission.begin(node.id)

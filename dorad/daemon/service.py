@@ -22,7 +22,7 @@ from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
 from dorad.daemon.nodeusers import NodeUsers
-from dorad.daemon.notify import Notices
+from dorad.daemon.notify import ServiceNotifier
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State, StateError
 from dorad.daemon.watchdog import watch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import NoReturn
 
-    from dorad.daemon.places import Places
+    from dorad.daemon.paths import DaemonPaths
     from dorad.launch.host import Host
 
 SYNC_EVERY_S = 5.0
@@ -55,7 +55,7 @@ class Service:
 
     def __init__(
         self,
-        places: Places,
+        paths: DaemonPaths,
         *,
         system: bool = False,
         group: str | None = None,
@@ -68,7 +68,7 @@ class Service:
         `config` is read at the start and at SIGHUP; with `realtime` the daemon runs in real time
         whatever it says, and with `log_level` it logs from that level on.
         """
-        self._places = places
+        self._places = paths
         self._system = system
         self._config = config
         self._realtime = realtime
@@ -108,7 +108,7 @@ class Service:
             self._missing = hosting.missing
             if hosting.note:
                 self._notice(hosting.note)
-            notices = Notices()
+            notices = ServiceNotifier()
             stack.callback(notices.close)
             host.on_died = self._on_host_died
             host.on_problem = self._notice
@@ -155,7 +155,7 @@ class Service:
         host: Host,
         registry: Registry,
         state: State,
-        notices: Notices,
+        notices: ServiceNotifier,
         group: int | None,
     ) -> None:
         """Take over what there is and be there for everybody, until asked to end.
@@ -168,7 +168,7 @@ class Service:
         if self._missing:
             waiting = asyncio.create_task(self._begin_anew_with_bus(registry), name="D-Bus")
             stack.callback(waiting.cancel)
-        network = NetworkWatch(registry.happenings.network_changed)
+        network = NetworkWatch(registry.event_bus.network_changed)
         knowing = asyncio.create_task(network.run(), name="network")
         stack.callback(knowing.cancel)
         measure = Measure(registry, network, self._notice)
@@ -276,7 +276,7 @@ class Service:
         _log.info("D-Bus is there now; systemd starts the daemon again")
         self.end()
 
-    def _reload(self, registry: Registry, host: Host, notices: Notices) -> None:
+    def _reload(self, registry: Registry, host: Host, notices: ServiceNotifier) -> None:
         """Read the configuration again; one that cannot be used changes nothing."""
         notices.reloading()
         try:
@@ -301,7 +301,7 @@ class Service:
         blocked = f"; nodes cannot be started: {problem}" if problem else ""
         return registry.summary() + blocked + self._unread + (f"; {trouble}" if trouble else "")
 
-    def _listen_to_signals(self, registry: Registry, host: Host, notices: Notices) -> None:
+    def _listen_to_signals(self, registry: Registry, host: Host, notices: ServiceNotifier) -> None:
         loop = asyncio.get_running_loop()
 
         def asked(number: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dorad.daemon.notify import Notices
+    from dorad.daemon.notify import ServiceNotifier
 
 IDLE_SECONDS = 2.0
 """Between looks where nobody watches; systemd is told how things are all the same."""
@@ -20,7 +20,7 @@ _log = logging.getLogger("dorad")
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Heartbeat:
     """What is known at one look: how late it is, and what is wrong."""
 
     lag: float
@@ -29,7 +29,7 @@ class Beat:
     """What the daemon's own checks have found."""
 
 
-def verdict(beat: Beat, patience: float) -> str | None:
+def verdict(beat: Heartbeat, patience: float) -> str | None:
     """Return why the watchdog is not to be fed, None if it is.
 
     `patience` is in seconds, how long systemd waits. A loop that is behind by half of that does
@@ -41,7 +41,7 @@ def verdict(beat: Beat, patience: float) -> str | None:
 
 
 async def watch(
-    notices: Notices, check: Callable[[], str | None], status: Callable[[], str]
+    notices: ServiceNotifier, check: Callable[[], str | None], status: Callable[[], str]
 ) -> None:
     """Feed the watchdog until cancelled, and keep systemd's status line up to date."""
     loop = asyncio.get_running_loop()
@@ -51,7 +51,7 @@ async def watch(
     while True:
         due = loop.time() + interval
         await asyncio.sleep(interval)
-        why = verdict(Beat(loop.time() - due, check()), patience or 2 * interval)
+        why = verdict(Heartbeat(loop.time() - due, check()), patience or 2 * interval)
         if why is None:
             if patience is not None:
                 notices.alive()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dorad.dataflow.frames import Frame
-    from dorad.dataflow.layout import Layout, Point, Route
+    from dorad.dataflow.layout import EdgePath, Layout, Point
     from dorad.dataflow.model import Dataflow
     from dorad.dataflow.picture import Box, Bundle, Picture, Wire
 
@@ -149,7 +149,7 @@ def _marker(name: str) -> str:
     )
 
 
-def _edge(bundle: Bundle, route: Route, source: BoxKind) -> str:
+def _edge(bundle: Bundle, route: EdgePath, source: BoxKind) -> str:
     classes = ["edge"]
     if route.backward:
         classes.append("back")
@@ -165,7 +165,7 @@ def _edge(bundle: Bundle, route: Route, source: BoxKind) -> str:
     )
 
 
-def _label(bundle: Bundle, route: Route) -> Iterable[str]:
+def _label(bundle: Bundle, route: EdgePath) -> Iterable[str]:
     labels = _labels(bundle)
     if not labels:
         return

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_QUEUE_SIZE = 10
 LARGEST_QUEUE_SIZE = 1 << 24
 LEAST_RATE_HZ = 0.001
-MOST_RATE_HZ = 1e6
+MAX_RATE_HZ = 1e6
 
 
 def read_inputs(owner: Fields) -> tuple[Input, ...]:
@@ -60,7 +60,7 @@ def _read_input(input_id: str, value: Value, problems: Problems) -> Input | None
     size = _read_queue_size(options, policy)
     timeout = options.seconds("input_timeout")
     latched = options.flag("latched") or False
-    rate = options.number("max_rate_hz", least=LEAST_RATE_HZ, most=MOST_RATE_HZ)
+    rate = options.number("max_rate_hz", least=LEAST_RATE_HZ, most=MAX_RATE_HZ)
     options.finish(lenient=True)
     if source is None:
         return None

@@ -43,7 +43,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class EdgePath:
     """An edge with a position: a smooth line from its source to its target."""
 
     points: tuple[Point, ...]
@@ -63,7 +63,7 @@ class Layout:
     width: float
     height: float
     centres: Mapping[str, Point]
-    routes: tuple[Route, ...]
+    routes: tuple[EdgePath, ...]
 
 
 def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
@@ -175,7 +175,7 @@ def _route(
     lines: Mapping[str, tuple[float, float]],
     ports: Mapping[tuple[str, str], float],
     boxes: Mapping[str, Size],
-) -> Route:
+) -> EdgePath:
     top, bottom = chain[0], chain[-1]
     label = place[chain[1 if backward else -2]]
     start, end = ports[top, chain[1]], ports[bottom, chain[-2]]
@@ -185,12 +185,12 @@ def _route(
         points += [Point(place[key].x, y) for y in lines[key]]
     points.append(Point(end, lines[bottom][0]))
     points.append(Point(end, place[bottom].y - boxes[bottom].height / 2))
-    return Route(tuple(reversed(points)) if backward else tuple(points), label, backward)
+    return EdgePath(tuple(reversed(points)) if backward else tuple(points), label, backward)
 
 
-def _loop(edge: Edge, place: Mapping[str, Point], boxes: Mapping[str, Size]) -> Route:
+def _loop(edge: Edge, place: Mapping[str, Point], boxes: Mapping[str, Size]) -> EdgePath:
     size, centre = boxes[edge.source], place[edge.source]
     side, out = centre.x + size.width / 2, size.height / 4
     points = (Point(side, centre.y + out), Point(side, centre.y - out))
     label = Point(side + LOOP_WIDTH + edge.label.width / 2 - 4.0, centre.y)
-    return Route(points, label, backward=True, loop=True)
+    return EdgePath(points, label, backward=True, loop=True)

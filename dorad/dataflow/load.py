@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import ModuleUse, Node
+    from dorad.dataflow.model import ModuleUse, NodeSpec
     from dorad.dataflow.types.model import TypeDef
 
 _DEFAULT_HEALTH_CHECK_INTERVAL = 5.0
@@ -158,13 +158,13 @@ def _read_dataflow(
 
 def _expand(
     root: Value,
-    members: list[tuple[Node, Value]],
+    members: list[tuple[NodeSpec, Value]],
     env: Mapping[str, str],
     path: Path,
     environ: Mapping[str, str] | None,
     strict_types: bool,
     problems: Problems,
-) -> tuple[tuple[Node, ...], tuple[ModuleUse, ...]]:
+) -> tuple[tuple[NodeSpec, ...], tuple[ModuleUse, ...]]:
     """The nodes with those of modules in the modules' places; `root` is changed alike."""
     if environ is None:  # a descriptor: its modules' files may be on another machine
         for node, value in members:

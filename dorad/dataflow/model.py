@@ -302,7 +302,7 @@ class ParamSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodeSpec:
     """One entry of `nodes`."""
 
     id: str
@@ -421,7 +421,7 @@ def module_of(modules: Iterable[ModuleUse], key: str) -> ModuleUse | None:
 class Dataflow:
     """A whole checked dataflow: every input's source exists, every id is unique."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeSpec, ...]
     path: Path
     """The file as it was named, for messages."""
     base_dir: Path
@@ -460,7 +460,7 @@ class Dataflow:
         own = key.removeprefix(f"{use.key}.")
         return Problem(use.file, line, column, own, message, hint, use.via)
 
-    def node(self, node_id: str) -> Node:
+    def node(self, node_id: str) -> NodeSpec:
         """The node called `node_id`; raises KeyError."""
         for node in self.nodes:
             if node.id == node_id:

@@ -14,7 +14,7 @@ from dorad.dataflow.fields import Fields, integer
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
 from dorad.dataflow.kinds import INSTEAD, check_keys, check_made, declares, kind_of
-from dorad.dataflow.model import Git, Node, NodeKind, Restart, RestartPolicy
+from dorad.dataflow.model import Git, NodeKind, NodeSpec, Restart, RestartPolicy
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
 _USER = r"[A-Za-z_][A-Za-z0-9_-]{0,31}"
-_MOST_CORES = 1 << 16
+_MAX_CORES = 1 << 16
 _LONGEST_SPIN_US = 1000
 _MAX_RESTARTS = 2**32 - 1
 
@@ -40,7 +40,7 @@ def read_node(
     dataflow_env: Mapping[str, str],
     environ: Mapping[str, str] | None,
     problems: Problems,
-) -> Node | None:
+) -> NodeSpec | None:
     """The node as far as it can be read, None for what is no mapping; reports what is wrong.
 
     Without `environ` the texts of `env` are taken for expanded already.
@@ -57,7 +57,7 @@ def read_node(
     operators = _read_operators(fields)
     own_env = read_env(fields.take("env"), environ, problems)
     path = fields.checked("path", _check_path, None)
-    node = Node(
+    node = NodeSpec(
         id=node_id,
         kind=kind,
         key=value.key,
@@ -103,7 +103,7 @@ def read_node(
     return node
 
 
-def read_one(definition: Mapping[str, Any], *, name: str = "node") -> Node:
+def read_one(definition: Mapping[str, Any], *, name: str = "node") -> NodeSpec:
     """The node that one entry of `nodes` describes as plain values, not wired to others yet.
 
     Nothing in it is expanded again. Raises DataflowError; `name` stands where the file does in
@@ -119,7 +119,7 @@ def read_one(definition: Mapping[str, Any], *, name: str = "node") -> Node:
 
 def read_lone_node(
     root: Value, environ: Mapping[str, str] | None, problems: Problems
-) -> Node | None:
+) -> NodeSpec | None:
     """As `read_node`, for what is all of a document."""
     if isinstance(root.data, dict) and "nodes" in root.data and "id" not in root.data:
         problems.error_in_name(
@@ -217,9 +217,7 @@ def _read_git(fields: Fields) -> Git | None:
 
 
 def _read_cores(fields: Fields) -> tuple[int, ...]:
-    cores = (
-        integer(item, fields.problems, 0, _MOST_CORES) for item in fields.items("cpu_affinity")
-    )
+    cores = (integer(item, fields.problems, 0, _MAX_CORES) for item in fields.items("cpu_affinity"))
     return tuple(dict.fromkeys(core for core in cores if core is not None))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from dorad.dataflow.model import Node, ParamSpec
+    from dorad.dataflow.model import NodeSpec, ParamSpec
 
 LONGEST_KEY = 256
 """Bytes of UTF-8; as in dora 1.x."""
@@ -62,7 +62,7 @@ def check(spec: ParamSpec | None, value: object) -> Any:
     return value
 
 
-def initial(node: Node) -> dict[str, Any]:
+def initial(node: NodeSpec) -> dict[str, Any]:
     """What the parameters of a node are when it starts for the first time: their defaults."""
     return {key: spec.default for key, spec in node.declared.items() if spec.default is not None}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dorad.dataflow.fields import Fields
-    from dorad.dataflow.model import Input, Node, Types
+    from dorad.dataflow.model import Input, NodeSpec, Types
 
 PARTS = {
     "service-client": "service-server",
@@ -86,7 +86,7 @@ class Misfit(NamedTuple):
     hint: str | None = None
 
 
-def check_patterns(nodes: Sequence[Node]) -> list[Misfit]:
+def check_patterns(nodes: Sequence[NodeSpec]) -> list[Misfit]:
     """Compare what is declared at both ends."""
     owners = [owner for node in nodes for owner in _owners(node)]
     declared = [o for o in owners if o.types.pattern or o.types.roles_in or o.types.roles_out]
@@ -101,7 +101,7 @@ def check_patterns(nodes: Sequence[Node]) -> list[Misfit]:
     return found
 
 
-def _owners(node: Node) -> Iterator[_Owner]:
+def _owners(node: NodeSpec) -> Iterator[_Owner]:
     yield _Owner(node.id, node.key, node.inputs, {o: o for o in node.outputs}, node.types)
     for index, operator in enumerate(node.operators):
         body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"

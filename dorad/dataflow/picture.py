@@ -10,7 +10,7 @@ from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, QueuePolicy, T
 from dorad.dataflow.types.ports import output_types
 
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, Input, ModuleUse, Node
+    from dorad.dataflow.model import Dataflow, Input, ModuleUse, NodeSpec
 
 
 class BoxKind(StrEnum):
@@ -156,7 +156,7 @@ def _log_box(logs: LogSource) -> Box:
     return Box(str(logs), BoxKind.LOGS, title, tooltip=logs.text)
 
 
-def _node_box(node: Node) -> Box:
+def _node_box(node: NodeSpec) -> Box:
     kind = BoxKind.NODE
     subtitle = ""
     match node.kind:
@@ -176,7 +176,7 @@ def _node_box(node: Node) -> Box:
     return Box(node.id, kind, node.id, subtitle, _node_tooltip(node))
 
 
-def _node_tooltip(node: Node) -> str:
+def _node_tooltip(node: NodeSpec) -> str:
     lines = [node.id if node.name is None else f"{node.name} ({node.id})"]
     if node.description:
         lines.append(node.description.strip())
@@ -187,7 +187,7 @@ def _node_tooltip(node: Node) -> str:
     return "\n".join(lines)
 
 
-def _wire(dataflow: Dataflow, node: Node, entry: Input) -> Wire:
+def _wire(dataflow: Dataflow, node: NodeSpec, entry: Input) -> Wire:
     tooltip = f"{entry.source.text} → {node.id}/{entry.id}"
     facts = [f"queue {entry.queue_size}", str(entry.queue_policy)]
     if entry.input_timeout is not None:

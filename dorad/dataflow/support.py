@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import Dataflow, Node, Operator
+    from dorad.dataflow.model import Dataflow, NodeSpec, Operator
 
 _KINDS = {
     NodeKind.ROS2: ("ros2", "use a node that speaks ROS 2"),
@@ -46,7 +46,7 @@ def _of_dataflow(dataflow: Dataflow) -> Iterator[_Asked]:
         yield _Asked("deploy", "remove it; every node runs on this machine")
 
 
-def _of_node(node: Node) -> Iterator[_Asked]:
+def _of_node(node: NodeSpec) -> Iterator[_Asked]:
     if node.kind in _KINDS:
         word, hint = _KINDS[node.kind]
         yield _Asked(f"{node.key}.{word}", hint)

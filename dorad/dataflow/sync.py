@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Input
 
 DEFAULT_NAME = "sync"
-MOST_MS = 3_600_000.0
+MAX_MS = 3_600_000.0
 _NEEDED = {
     "inputs": "a list of two or more",
     "tolerance_ms": "how far apart the messages may have been sent",
@@ -59,7 +59,7 @@ class _Reader:
                 "give it a `name` of its own",
             )
         self._names.setdefault(name, "another group")
-        tolerance = body.number("tolerance_ms", least=0.0, most=MOST_MS)
+        tolerance = body.number("tolerance_ms", least=0.0, most=MAX_MS)
         members = body.texts("inputs")
         meant = body.finish()
         for key, hint in _NEEDED.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.load import from_descriptor
-from dorad.dataflow.model import LogSource, Node, NodeKind, NodeOutput
+from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_one
 from dorad.dataflow.sources import parse_source
@@ -195,7 +195,7 @@ def changes(before: Dataflow, after: Dataflow) -> list[str]:
     return lines
 
 
-def _read(definition: Mapping[str, Any]) -> Node:
+def _read(definition: Mapping[str, Any]) -> NodeSpec:
     name = definition.get("id")
     try:
         return read_one(definition, name=f"node {name}" if isinstance(name, str) else "node")
@@ -230,7 +230,7 @@ def _refusal(error: DataflowError) -> TopologyError:
     )
 
 
-def _node(dataflow: Dataflow, node_id: str) -> Node:
+def _node(dataflow: Dataflow, node_id: str) -> NodeSpec:
     try:
         return dataflow.node(node_id)
     except KeyError:
@@ -263,7 +263,7 @@ def _output(dataflow: Dataflow, text: str) -> NodeOutput:
     )
 
 
-def _target(dataflow: Dataflow, text: str) -> tuple[Node, str]:
+def _target(dataflow: Dataflow, text: str) -> tuple[NodeSpec, str]:
     node_id, slash, input_id = text.partition("/")
     if not (slash and input_id):
         raise TopologyError("refused", f"`{text}` is not an input", "write `node/input`")
@@ -273,7 +273,7 @@ def _target(dataflow: Dataflow, text: str) -> tuple[Node, str]:
     return node, input_name(node, input_id)
 
 
-def input_name(node: Node, text: str) -> str:
+def input_name(node: NodeSpec, text: str) -> str:
     """The id of an input as the data plane has it, for what a user calls it.
 
     As in the file, `node/input` is enough for a node that has a single `operator`.
@@ -283,17 +283,17 @@ def input_name(node: Node, text: str) -> str:
     return text
 
 
-def _operator_of(node: Node, input_id: str) -> Operator | None:
+def _operator_of(node: NodeSpec, input_id: str) -> Operator | None:
     """The operator whose input it is, or would be."""
     name, slash, _ = input_id.partition("/")
     return next((each for each in node.operators if slash and each.id == name), None)
 
 
-def _input(node: Node, input_id: str) -> Input | None:
+def _input(node: NodeSpec, input_id: str) -> Input | None:
     return next((found for found in node.all_inputs if found.id == input_id), None)
 
 
-def _keep_inputs(old: Node, new: Node) -> None:
+def _keep_inputs(old: NodeSpec, new: NodeSpec) -> None:
     """Raise TopologyError unless both have the same inputs; the new one gets the old mailbox."""
     were, are = ({found.id: found for found in node.all_inputs} for node in (old, new))
     for input_id in were.keys() | are.keys():
@@ -338,7 +338,7 @@ def _bodies(descriptor: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from node.get("operators") or ()
 
 
-def _body(descriptor: dict[str, Any], node: Node, input_id: str) -> tuple[dict[str, Any], str]:
+def _body(descriptor: dict[str, Any], node: NodeSpec, input_id: str) -> tuple[dict[str, Any], str]:
     """The mapping that holds the inputs among which this one is, and its name there."""
     body: dict[str, Any] = next(body for body in descriptor["nodes"] if body["id"] == node.id)
     operator = _operator_of(node, input_id)
@@ -350,7 +350,7 @@ def _body(descriptor: dict[str, Any], node: Node, input_id: str) -> tuple[dict[s
     return next(each for each in body["operators"] if each["id"] == operator.id), name
 
 
-def _replaced(was: Node, now: Node) -> bool:
+def _replaced(was: NodeSpec, now: NodeSpec) -> bool:
     """Whether more differs than which edges there are."""
     options = {found.id: replace(found, long_form=False) for found in was.all_inputs}
     return _alone(was) != _alone(now) or any(
@@ -361,16 +361,16 @@ def _replaced(was: Node, now: Node) -> bool:
     )
 
 
-def _alone(node: Node) -> Node:
+def _alone(node: NodeSpec) -> NodeSpec:
     operators = tuple(replace(operator, inputs=()) for operator in node.operators)
     return replace(node, inputs=(), operators=operators)
 
 
-def _edges(node: Node) -> dict[str, Source]:
+def _edges(node: NodeSpec) -> dict[str, Source]:
     return {f"{i.source} -> {node.id}/{i.id}": i.source for i in node.all_inputs}
 
 
-def _came_from_none(source: Source, nodes: Mapping[str, Node]) -> bool:
+def _came_from_none(source: Source, nodes: Mapping[str, NodeSpec]) -> bool:
     """Whether its node is none of these."""
     name = source.node if isinstance(source, NodeOutput | LogSource) else None
     return name is not None and name not in nodes

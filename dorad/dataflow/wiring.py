@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.dataflow.kinds import ALL_KEYS
-from dorad.dataflow.model import LogSource, Node, NodeKind, NodeOutput, QueuePolicy
+from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec, QueuePolicy
 from dorad.dataflow.nearest import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _MANY = 12
 
 
 class _Edge(NamedTuple):
-    consumer: Node
+    consumer: NodeSpec
     input: Input
     key: str
     """Where the input stands in the file."""
@@ -30,8 +30,8 @@ class _Edge(NamedTuple):
 
 
 def connect(
-    nodes: Sequence[Node], places: Mapping[str, Value], problems: Problems
-) -> tuple[Node, ...]:
+    nodes: Sequence[NodeSpec], places: Mapping[str, Value], problems: Problems
+) -> tuple[NodeSpec, ...]:
     """The nodes with every source resolved; reports what does not fit together.
 
     A source `node/output` whose node has a single `operator` becomes `node/<operator>/output`.
@@ -42,7 +42,9 @@ def connect(
     return resolved
 
 
-def check_sources(nodes: Sequence[Node], places: Mapping[str, Value], problems: Problems) -> None:
+def check_sources(
+    nodes: Sequence[NodeSpec], places: Mapping[str, Value], problems: Problems
+) -> None:
     """Report ids that are not unique and sources that do not exist, as `connect` does.
 
     For nodes of which some stand for more than one, whose ways through them are not known.
@@ -51,9 +53,9 @@ def check_sources(nodes: Sequence[Node], places: Mapping[str, Value], problems: 
 
 
 def _resolve_sources(
-    nodes: Sequence[Node], places: Mapping[str, Value], problems: Problems
-) -> tuple[tuple[Node, ...], list[_Edge]]:
-    by_id: dict[str, Node] = {}
+    nodes: Sequence[NodeSpec], places: Mapping[str, Value], problems: Problems
+) -> tuple[tuple[NodeSpec, ...], list[_Edge]]:
+    by_id: dict[str, NodeSpec] = {}
     for node in nodes:
         if node.id in by_id:
             first = places[by_id[node.id].key].where()
@@ -72,7 +74,7 @@ def _resolve_sources(
     return resolved, edges
 
 
-def _edges(node: Node) -> Iterator[_Edge]:
+def _edges(node: NodeSpec) -> Iterator[_Edge]:
     for found in node.inputs:
         yield _Edge(node, found, f"{node.key}.inputs.{found.id}", node.id)
     for index, operator in enumerate(node.operators):
@@ -82,7 +84,7 @@ def _edges(node: Node) -> Iterator[_Edge]:
             yield _Edge(node, found, key, f"{node.id}/{operator.id}")
 
 
-def _resolve(node: Node, by_id: Mapping[str, Node]) -> Node:
+def _resolve(node: NodeSpec, by_id: Mapping[str, NodeSpec]) -> NodeSpec:
     def resolved(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
         return tuple(replace(i, source=_full_source(i.source, by_id)) for i in inputs)
 
@@ -90,7 +92,7 @@ def _resolve(node: Node, by_id: Mapping[str, Node]) -> Node:
     return replace(node, inputs=resolved(node.inputs), operators=operators)
 
 
-def _full_source(source: Source, by_id: Mapping[str, Node]) -> Source:
+def _full_source(source: Source, by_id: Mapping[str, NodeSpec]) -> Source:
     if not isinstance(source, NodeOutput):
         return source
     node = by_id.get(source.node)
@@ -100,7 +102,7 @@ def _full_source(source: Source, by_id: Mapping[str, Node]) -> Source:
 
 
 def _check_source(
-    edge: _Edge, by_id: Mapping[str, Node], places: Mapping[str, Value], problems: Problems
+    edge: _Edge, by_id: Mapping[str, NodeSpec], places: Mapping[str, Value], problems: Problems
 ) -> None:
     source = edge.input.source
     place = places.get(f"{edge.key}.source") or places[edge.key]
@@ -125,7 +127,7 @@ def _check_source(
 
 
 def _check_options(
-    edge: _Edge, node: Node, source: NodeOutput, places: Mapping[str, Value], problems: Problems
+    edge: _Edge, node: NodeSpec, source: NodeOutput, places: Mapping[str, Value], problems: Problems
 ) -> None:
     """Report options of an input that its source cannot serve."""
     if edge.input.latched and _is_printed(node, source.output):
@@ -146,7 +148,7 @@ def _check_options(
             )
 
 
-def _is_printed(node: Node, output: str) -> bool:
+def _is_printed(node: NodeSpec, output: str) -> bool:
     """Whether the output carries lines of the node."""
     printed = {node.logging.send_stdout_as, node.logging.send_logs_as}
     for operator in node.operators:
@@ -155,7 +157,7 @@ def _is_printed(node: Node, output: str) -> bool:
     return output in printed
 
 
-def _has_output(node: Node, output: str) -> bool:
+def _has_output(node: NodeSpec, output: str) -> bool:
     """Whether the node sends `output`; taken for true where the file does not say."""
     return output in node.all_outputs or node.kind in (NodeKind.MODULE, NodeKind.HUB)
 
@@ -166,7 +168,7 @@ def _misspells_outputs(node: Value) -> bool:
     return nearest("outputs", (key for key in keys if key not in ALL_KEYS)) is not None
 
 
-def _outputs_as_written(node: Node) -> tuple[str, ...]:
+def _outputs_as_written(node: NodeSpec) -> tuple[str, ...]:
     return node.operators[0].outputs if node.lone_operator else node.all_outputs
 
 
@@ -177,7 +179,7 @@ def _listing(outputs: Sequence[str]) -> str:
     return f"it has {', '.join(outputs[:_MANY])}{more}"
 
 
-def _sender(source: NodeOutput, by_id: Mapping[str, Node]) -> str:
+def _sender(source: NodeOutput, by_id: Mapping[str, NodeSpec]) -> str:
     """The node that sends, or the operator: each waits for room by itself."""
     node = by_id.get(source.node)
     if node is None or not node.operators:
@@ -187,7 +189,7 @@ def _sender(source: NodeOutput, by_id: Mapping[str, Node]) -> str:
 
 def _check_cycles(
     edges: Sequence[_Edge],
-    by_id: Mapping[str, Node],
+    by_id: Mapping[str, NodeSpec],
     places: Mapping[str, Value],
     problems: Problems,
 ) -> None:

@@ -130,9 +130,9 @@ class Guard:
     def _on_end(self) -> None:
         self._died = not self._link.closing
         _log.debug("guard %d has ended, asked to: %s", self.pid, self._link.closing)
-        self._burial = asyncio.get_running_loop().create_task(self._bury())
+        self._burial = asyncio.get_running_loop().create_task(self._reap())
 
-    async def _bury(self) -> None:
+    async def _reap(self) -> None:
         """The guard's socket has ended: make sure that it and all its descendants have, too."""
         self._finish(await asyncio.to_thread(self._end_everything))
 

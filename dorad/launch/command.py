@@ -20,7 +20,7 @@ from dorad.realtime.schedule import schedule_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 _SHELL = "/bin/sh"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -60,7 +60,7 @@ class LaunchContext:
 
 
 def command_for(
-    node: Node, context: LaunchContext, node_config: str, *, downloaded: Path | None = None
+    node: NodeSpec, context: LaunchContext, node_config: str, *, downloaded: Path | None = None
 ) -> Command:
     """The command of `node`; `node_config` is the text of DORA_NODE_CONFIG.
 
@@ -132,7 +132,7 @@ def _check_shell_allowed(context: LaunchContext) -> None:
 
 
 def _program(
-    node: Node, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
+    node: NodeSpec, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
 ) -> list[str]:
     """The words before the node's `args`; completes `env` for the Python chosen."""
     if context.uv:
@@ -145,7 +145,7 @@ def _program(
     return [str(program)]
 
 
-def _python(node: Node, folder: Path, context: LaunchContext, env: dict[str, str]) -> list[str]:
+def _python(node: NodeSpec, folder: Path, context: LaunchContext, env: dict[str, str]) -> list[str]:
     """The words that start the Python of an operator node; completes `env` for it."""
     if context.uv:
         builds = any(operator.build for operator in node.operators)
@@ -156,7 +156,7 @@ def _python(node: Node, folder: Path, context: LaunchContext, env: dict[str, str
 
 
 def _uv_program(
-    node: Node, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
+    node: NodeSpec, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
 ) -> list[str]:
     on_path = env.get("PATH", "")
     if not path.endswith(".py"):
@@ -174,7 +174,7 @@ def _uv_program(
 
 
 def _uv_python(
-    node: Node, folder: Path, context: LaunchContext, env: dict[str, str], *, builds: bool
+    node: NodeSpec, folder: Path, context: LaunchContext, env: dict[str, str], *, builds: bool
 ) -> list[str]:
     if not builds:
         programs.activate_for_uv(env, folder, context.own_environment)

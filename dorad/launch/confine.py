@@ -22,8 +22,8 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPSET = {"x86_64": 126, "aarch64": 91, "riscv64": 91, "armv7l": 185, "armv6l": 185}
 """The number of the system call `capset`, which the C library has no name for."""
 _CAPABILITY_VERSION = 0x20080522
-_MOST_CAPABILITIES = 64
-_MOST_FILES = 1024
+_MAX_CAPABILITIES = 64
+_MAX_FILES = 1024
 
 
 def confine() -> None:
@@ -36,7 +36,7 @@ def confine() -> None:
         OSError: the kernel refuses.
     """
     library = ctypes.CDLL(None, use_errno=True)
-    for capability in range(_MOST_CAPABILITIES):
+    for capability in range(_MAX_CAPABILITIES):
         # Those that the kernel does not know, or that are gone already, are refused.
         library.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     kept = 0
@@ -58,7 +58,7 @@ def confine() -> None:
     _check(library.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = _MOST_FILES if most == resource.RLIM_INFINITY else min(_MOST_FILES, most)
+    files = _MAX_FILES if most == resource.RLIM_INFINITY else min(_MAX_FILES, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
 

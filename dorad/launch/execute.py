@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """What the parent ignores: it ends as agreed, not by being asked to."""
-_MOST_CORES = 8192
+_MAX_CORES = 8192
 """More than Linux can be built for; a mask for any number would take memory to match."""
 _OPEN_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 """What programs get, whatever the parent allows itself later."""
@@ -34,7 +34,7 @@ class Pinned:
         if not self._cores:
             return self
         self._before = os.sched_getaffinity(0)
-        usable = {core for core in self._cores if core < _MOST_CORES}
+        usable = {core for core in self._cores if core < _MAX_CORES}
         try:
             os.sched_setaffinity(0, usable)
             usable &= os.sched_getaffinity(0)

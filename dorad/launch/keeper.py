@@ -105,7 +105,7 @@ class Keeper:
 
     def store(self, name: str, fds: Sequence[int]) -> None:
         """Keep duplicates, as `FdStore.store`. Sent at once unless the keeper is behind."""
-        if not 0 < len(fds) <= wire.MOST_FDS:
+        if not 0 < len(fds) <= wire.MAX_FDS:
             raise ValueError(f"{len(fds)} descriptors cannot be kept under one name")
         self._say(b"store %s %d" % (wire.pack_name(name), len(fds)), fds)
 
@@ -244,9 +244,9 @@ class Keeper:
         if not self._joined.done():
             self._answer(ConnectionError())
             return
-        self._burial = asyncio.get_running_loop().create_task(self._bury())
+        self._burial = asyncio.get_running_loop().create_task(self._reap())
 
-    async def _bury(self) -> None:
+    async def _reap(self) -> None:
         """The keeper's socket has ended: make sure that its processes have, too."""
         living = [(process.pid, process.started) for process in self._link.processes.values()]
         await asyncio.to_thread(_see_end, living, self._pidfd)

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from dorad.launch import programs
 from dorad.launch.model import LaunchError
-from dorad.node.runtime.config import Entry, to_json
+from dorad.node.runtime.config import OperatorEntry, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 
-def code(node: Node) -> str:
+def code(node: NodeSpec) -> str:
     """What the node's Python runs; the comment is for those who look at a list of processes."""
     return f"import dora; dora.start_runtime()  # node {node.id}"
 
 
-def runtime_config(node: Node, folder: Path) -> str:
+def runtime_config(node: NodeSpec, folder: Path) -> str:
     """The text of DORA_RUNTIME_CONFIG.
 
     Raises:
@@ -28,10 +28,10 @@ def runtime_config(node: Node, folder: Path) -> str:
     """
     if not node.operators:
         raise LaunchError("its list of operators is empty")
-    return to_json(Entry(each.id, str(folder / each.source)) for each in node.operators)
+    return to_json(OperatorEntry(each.id, str(folder / each.source)) for each in node.operators)
 
 
-def missing_files(node: Node, dataflow: Dataflow) -> Iterator[tuple[str, str]]:
+def missing_files(node: NodeSpec, dataflow: Dataflow) -> Iterator[tuple[str, str]]:
     """Yield the place of each operator whose file is not there, and what is wrong with it."""
     if not node.operators:
         yield f"{node.key}.operators", "the list is empty; there is nothing to run"

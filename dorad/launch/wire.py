@@ -40,7 +40,7 @@ LONGEST_NAME = 3000
 
 _INT = struct.Struct("i")
 
-MOST_FDS = 3
+MAX_FDS = 3
 """Descriptors that go with one packet."""
 
 LATER = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
@@ -115,7 +115,7 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     Raises:
         OSError: as `recvmsg`.
     """
-    room = socket.CMSG_SPACE(MOST_FDS * _INT.size)
+    room = socket.CMSG_SPACE(MAX_FDS * _INT.size)
     packet, extra, _, _ = sock.recvmsg(PACKET, room, socket.MSG_CMSG_CLOEXEC)
     fds = [
         number

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.logs.hub import Follower
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
@@ -136,7 +136,7 @@ class DataflowLog:
         if self._journal is not None:
             self._journal.close()
 
-    def node(self, node: Node) -> NodeLog:
+    def node(self, node: NodeSpec) -> NodeLog:
         """Return the log of a node, the same for all its processes; its settings are taken anew."""
         known = self._nodes.get(node.id)
         if known is not None and known.logging == node.logging:

@@ -120,7 +120,7 @@ _last_seconds = 0.0
 def _seconds(text: str) -> float:
     """Return seconds since the epoch, or raise ValueError.
 
-    Neighbours often have the same time, so it is kept.
+    Peers often have the same time, so it is kept.
     """
     global _last_text, _last_seconds
     if text != _last_text:

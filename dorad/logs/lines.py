@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 MAX_LINE = 1 << 20
 """Bytes of a line that are kept; the rest is dropped."""
-MOST_LINES = 1000
+MAX_LINES = 1000
 """Lines that are cut off at a time: what one node may keep the others waiting for."""
 CUT_MARKER = " … [line cut at 1 MiB]".encode()
 
@@ -46,10 +46,10 @@ def cut_lines(data: bytes, skipping: bool, *, final: bool = False) -> Cut:
         start = data.find(b"\n") + 1
         if not start:
             return Cut([], len(data), False, not final, len(data), [])
-    pieces = (data[start:] if start else data).split(b"\n", MOST_LINES)
+    pieces = (data[start:] if start else data).split(b"\n", MAX_LINES)
     rest = pieces.pop()
     used = len(data) - len(rest)
-    more = len(pieces) == MOST_LINES and b"\n" in rest
+    more = len(pieces) == MAX_LINES and b"\n" in rest
     too_long = not more and len(rest) > MAX_LINE
     if rest and not more and (final or too_long):
         pieces.append(rest)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DAEMON = "dora"
 """Stands for the daemon where others have a node's id."""
-MOST_ROTATED = 100
+MAX_ROTATED = 100
 ABOUT = "dataflow.json"
 
 _FILE = re.compile(r"log_(?P<node>[\w.-]+?)(?:\.(?P<number>[1-9]\d{0,2}))?\.jsonl")
@@ -41,13 +41,13 @@ def rotated_names(node: str, count: int, others: Collection[str] = ()) -> list[s
 
     A node may be called `cam.1` beside one called `cam`: its file is not taken for a rotated one.
     """
-    numbers = (n for n in range(1, MOST_ROTATED + 1) if f"{node}.{n}" not in others)
+    numbers = (n for n in range(1, MAX_ROTATED + 1) if f"{node}.{n}" not in others)
     return [f"log_{node}.{number}.jsonl" for number, _ in zip(numbers, range(count), strict=False)]
 
 
 def files_of(folder: Path, node: str, others: Collection[str] = ()) -> list[Path]:
     """Return the log files of a node that exist, oldest first."""
-    names = [current_name(node), *rotated_names(node, MOST_ROTATED, others)]
+    names = [current_name(node), *rotated_names(node, MAX_ROTATED, others)]
     there = {path.name for path in folder.glob(f"log_{node}.*jsonl")}
     return [folder / name for name in reversed(names) if name in there]
 

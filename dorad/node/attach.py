@@ -7,7 +7,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.node.session import DaemonAwayError, Session
+from dorad.node.connection import DaemonAwayError, DaemonConnection
 
 if TYPE_CHECKING:
     import os
@@ -116,7 +116,7 @@ def _spawned(config: str) -> Spawned | Connected:
     return Spawned(node_id, path)
 
 
-def connect(place: Spawned | Connected | Dynamic) -> Session:
+def connect(place: Spawned | Connected | Dynamic) -> DaemonConnection:
     """Attach to the dataflow.
 
     Raises:
@@ -125,20 +125,22 @@ def connect(place: Spawned | Connected | Dynamic) -> Session:
     if isinstance(place, Spawned):
         return _reach(place, time.monotonic() + PATIENCE_S)
     if isinstance(place, Connected):
-        return Session(socket.socket(fileno=place.descriptor), place.node_id, dynamic=False)
+        return DaemonConnection(
+            socket.socket(fileno=place.descriptor), place.node_id, dynamic=False
+        )
     from dorad.shm import rendezvous
 
-    found: list[Session] = []
+    found: list[DaemonConnection] = []
     refusals: list[str] = []
     for path in rendezvous.sockets(place.port):
         try:
-            found.append(Session(path, place.node_id, dynamic=True))
+            found.append(DaemonConnection(path, place.node_id, dynamic=True))
         except RuntimeError as error:
             refusals.append(str(error))
     if len(found) == 1:
         return found[0]
-    for session in found:
-        session.done()
+    for connection in found:
+        connection.done()
     if found:
         raise RuntimeError(f"{len(found)} running dataflows have a node {place.node_id!r}")
     if refusals:
@@ -149,7 +151,7 @@ def connect(place: Spawned | Connected | Dynamic) -> Session:
     )
 
 
-def _reach(place: Spawned, deadline: float) -> Session:
+def _reach(place: Spawned, deadline: float) -> DaemonConnection:
     """Attach to the daemon that spawned this process, or to the one that takes its place.
 
     Raises:
@@ -158,7 +160,7 @@ def _reach(place: Spawned, deadline: float) -> Session:
     pause = _FIRST_PAUSE_S
     while True:
         try:
-            return Session(place.socket, place.node_id, dynamic=False)
+            return DaemonConnection(place.socket, place.node_id, dynamic=False)
         except DaemonAwayError:
             if time.monotonic() + pause > deadline:
                 raise

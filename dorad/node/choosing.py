@@ -21,7 +21,7 @@ _monotonic_ns = time.monotonic_ns
 PATIENCE_NS = 500_000_000
 """The end of a synchronised input waits so long for partners of what still waits there."""
 
-MOST_LOOKED_AT = 64
+MAX_LOOKED_AT = 64
 """Messages of one input that a search for a set looks at."""
 
 
@@ -199,7 +199,7 @@ def _line(rings: Sequence[_Ring]) -> list[tuple[int, int, _Ring]]:
     """What waits on all rings of an input, as (stamp, index, ring), in the order of sending."""
     found = []
     for ring in rings:
-        first, stamps = ring.inlet.stamps(MOST_LOOKED_AT)
+        first, stamps = ring.inlet.stamps(MAX_LOOKED_AT)
         found += [(stamp, first + n, ring) for n, stamp in enumerate(stamps)]
     if len(rings) > 1:
         found.sort(key=lambda each: each[0])

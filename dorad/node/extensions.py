@@ -11,7 +11,7 @@ from dorad.node.payload import pack, unpack
 from dorad.node.protocol import ProtocolError
 
 if TYPE_CHECKING:
-    from dorad.node.session import Session
+    from dorad.node.connection import DaemonConnection
 
 MAX_DRAINED = 1 << 30
 
@@ -124,8 +124,8 @@ class OwnTable:
 class DaemonTable:
     """The table that the daemon keeps; every call is a question to it."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, connection: DaemonConnection) -> None:
+        self._connection = connection
 
     def store(self, namespace: str, key: str, value: bytes) -> None:
         """Keep a value."""
@@ -158,7 +158,7 @@ class DaemonTable:
         try:
             if value is not None:
                 descriptors.append(pack(value))
-            answer = self._session.ask(kind, fields, descriptors)
+            answer = self._connection.ask(kind, fields, descriptors)
             if answer.kind == "ext_refused":
                 raise RuntimeError(answer.text("error"))
             if not answer.descriptors:

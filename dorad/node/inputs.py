@@ -92,12 +92,12 @@ def warm_up(config: dict[str, Any]) -> None:
 class RingInput:
     """One ring that feeds an input from another node; `gone` when nothing more will come of it.
 
-    `claims` belongs to whoever waits for answers on the input; see `dorad.node.patterns`.
+    `diversion` belongs to whoever waits for answers on the input; see `dorad.node.patterns`.
     """
 
-    __slots__ = ("_build", "_clock", "claims", "gone", "id", "inlet", "ring")
+    __slots__ = ("_build", "_clock", "diversion", "gone", "id", "inlet", "ring")
 
-    claims: Any
+    diversion: Any
 
     def __init__(self, input_id: str, inlet: Inlet, clock: Clock) -> None:
         self.id = input_id

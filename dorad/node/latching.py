@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dorad.shm.pool import Pool, Sample
     from dorad.shm.ring import Outlet
 
-MOST_UNHEARD = 1 << 16
+MAX_UNHEARD = 1 << 16
 """Bytes of a message that nobody receives, and that is kept for who may come."""
 
 
@@ -30,7 +30,7 @@ class Unheard(NamedTuple):
 def unheard(stamp: int, encoded: Encoded, meta: bytes, sample: Sample | None) -> Unheard | None:
     """Return a copy of a message that nobody receives; None if it is too large to be kept."""
     code, length, nulls, size, parts = encoded
-    if size + len(meta) > MOST_UNHEARD:
+    if size + len(meta) > MAX_UNHEARD:
         return None
     payload = bytearray(size)
     if sample is not None:

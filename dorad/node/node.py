@@ -17,9 +17,9 @@ from dorad.node.correlation import session_of
 from dorad.node.extensions import DaemonTable, Extended
 from dorad.node.identifiers import uuid7, well_formed
 from dorad.node.inputs import RingInput, TimerInput
-from dorad.node.neighbours import ring_at
 from dorad.node.params import Parameterised
 from dorad.node.patterns.helpers import Patterned
+from dorad.node.peers import ring_at
 from dorad.node.pulse import WatchedReceiver, WatchedSender
 from dorad.node.raw import SampleHandler
 from dorad.node.receiver import Receiver
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from dorad.node.choosing import SyncGroup
+    from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
     from dorad.node.patterns.exchange import Exchange
-    from dorad.node.session import Session
     from dorad.node.typecheck import TypeChecks
     from dorad.shm.layout import RingPlan
     from dorad.shm.picking import PickingInlet
@@ -55,49 +55,49 @@ SPIN_US = 100
 class _Attachment:
     """What all `Node` objects of one node id in this process share; ends with the last of them."""
 
-    def __init__(self, session: Session) -> None:
-        config = session.config
-        self.session = session
+    def __init__(self, connection: DaemonConnection) -> None:
+        config = connection.config
+        self.connection = connection
         self.config = config
         self.outputs = frozenset(config["outputs"])
-        self.clock = Clock(StampCounter(config["node_id"], session.box.words))
+        self.clock = Clock(StampCounter(config["node_id"], connection.box.words))
         if config.get("lock_memory"):
-            _lock_memory(session)
+            _lock_memory(connection)
         spin_us = config.get("spin_us")
         # With one core, looking keeps the sender from running at all.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
         types = _type_checks(config)
         inputs.warm_up(config)
-        epoch_ns = session.wait_for_start()
-        make = functools.partial(_input, session, self.clock, epoch_ns, types, {})
+        epoch_ns = connection.wait_for_start()
+        make = functools.partial(_input, connection, self.clock, epoch_ns, types, {})
         served = [make(item) for item in config["inputs"]]
         if config["dynamic"]:
             # A node started by hand receives what is sent from now on.
             for item in served:
                 if isinstance(item, RingInput):
                     item.inlet.discard()
-        self.ring_receiver = Receiver(session, served, spin, make)
+        self.ring_receiver = Receiver(connection, served, spin, make)
         self.receiver: Receiving = self.ring_receiver
         self.exchange: Exchange | None = None
-        if session.watched:
-            self.receiver = WatchedReceiver(self.receiver, session)
+        if connection.watched:
+            self.receiver = WatchedReceiver(self.receiver, connection)
         directory = os.environ.get(attach.WRITE_EVENTS)
         if directory:
             from pathlib import Path
 
             from dorad.node.offline.capture import CapturingReceiver, Recorder
 
-            recorder = Recorder(Path(directory), config["node_id"], session.params.all())
+            recorder = Recorder(Path(directory), config["node_id"], connection.params.all())
             self.receiver = CapturingReceiver(self.receiver, recorder)
         keep = config["keep_bytes"]
-        self.extensions = DaemonTable(session)
-        kind = WatchedSender if session.watched else Sender
-        sender = kind(session, self.clock, DEFAULT_KEEP if keep is None else keep)
-        session.catch_up = functools.partial(_catch_up, weakref.ref(sender))
-        session.catch_up()
+        self.extensions = DaemonTable(connection)
+        kind = WatchedSender if connection.watched else Sender
+        sender = kind(connection, self.clock, DEFAULT_KEEP if keep is None else keep)
+        connection.catch_up = functools.partial(_catch_up, weakref.ref(sender))
+        connection.catch_up()
         self.sender: Any = sender if types is None else types.sender(sender)
-        self.params = session.params
+        self.params = connection.params
         forking.watch(self)
 
     def abandon(self) -> None:
@@ -107,12 +107,12 @@ class _Attachment:
         forking.refuse(self.sender)
         forking.refuse(self.extensions)
         forking.refuse(self.params)
-        forking.detach(self.session.box)
-        self.session.hang_up()
+        forking.detach(self.connection.box)
+        self.connection.hang_up()
 
     def __del__(self) -> None:
         if hasattr(self, "sender"):
-            self.session.done()
+            self.connection.done()
 
 
 def _type_checks(config: dict[str, Any]) -> TypeChecks | None:
@@ -130,7 +130,7 @@ def _catch_up(sender: weakref.ref[Sender]) -> bool:
 
 
 def _input(
-    session: Session,
+    connection: DaemonConnection,
     clock: Clock,
     epoch_ns: int,
     types: TypeChecks | None,
@@ -138,23 +138,23 @@ def _input(
     item: dict[str, Any],
 ) -> RingInput | TimerInput:
     """Return what serves an input, or one more ring of it; `groups` has the synchronised ones."""
-    ring = ring_at(session.box.words, item["ring"])
+    ring = ring_at(connection.box.words, item["ring"])
     if item["interval_ns"] is not None:
-        deadline_ns = session.config.get("deadline_ns")
+        deadline_ns = connection.config.get("deadline_ns")
         interval_ns = item["interval_ns"]
-        return TimerInput(item["id"], session.box, ring, interval_ns, epoch_ns, deadline_ns)
-    space = session.spaces.get(item["source"]) if item["blocking"] else None
-    if session.box.words[ring.base + RING_LATCHED]:
+        return TimerInput(item["id"], connection.box, ring, interval_ns, epoch_ns, deadline_ns)
+    space = connection.spaces.get(item["source"]) if item["blocking"] else None
+    if connection.box.words[ring.base + RING_LATCHED]:
         from dorad.shm.latch import LatchedInlet  # few inputs are latched
 
-        latched = LatchedInlet(session.box, ring, session.segment, space)
+        latched = LatchedInlet(connection.box, ring, connection.segment, space)
         return _chosen(latched, clock, types, groups, item)
     if "max_rate_hz" in item or "sync" in item:
         from dorad.shm.picking import PickingInlet  # few inputs choose
 
-        picking = PickingInlet(session.box, ring, session.segment, space)
+        picking = PickingInlet(connection.box, ring, connection.segment, space)
         return _chosen(picking, clock, types, groups, item)
-    return _served(_inlet(session, ring, space, item["id"]), clock, types, item)
+    return _served(_inlet(connection, ring, space, item["id"]), clock, types, item)
 
 
 def _served(
@@ -180,12 +180,12 @@ def _chosen(
     return choosing.make(item, served, inlet, clock, groups)
 
 
-def _inlet(session: Session, ring: RingPlan, space: int | None, input_id: str) -> Inlet:
+def _inlet(connection: DaemonConnection, ring: RingPlan, space: int | None, input_id: str) -> Inlet:
     if not ring.lane:
-        return Inlet(session.box, ring, session.segment, space)
-    inlet = LanedInlet(session.box, ring, session.segment, space)
+        return Inlet(connection.box, ring, connection.segment, space)
+    inlet = LanedInlet(connection.box, ring, connection.segment, space)
     inlet.session_of = session_of
-    inlet.on_lost = functools.partial(_complain, session.config["node_id"], input_id)
+    inlet.on_lost = functools.partial(_complain, connection.config["node_id"], input_id)
     return inlet
 
 
@@ -197,13 +197,13 @@ def _complain(node_id: str, input_id: str, lost: int) -> None:
     logbridge.emit(logbridge.line(node_id, "error", text, None, None))
 
 
-def _lock_memory(session: Session) -> None:
+def _lock_memory(connection: DaemonConnection) -> None:
     """Keep what this process has mapped, the mailbox included, and will map, in memory."""
     from dorad.realtime.memory import lock  # few nodes ask for it
 
     missing = lock()
     if missing is not None:
-        session.note(missing)
+        connection.note(missing)
 
 
 _attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 from dorad.node.sender import Sender
 
 if TYPE_CHECKING:
+    from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
-    from dorad.node.session import Session
     from dorad.shm.pool import Sample
 
 
 class WatchedReceiver:
     """A receiver whose calls show."""
 
-    def __init__(self, receiver: Receiving, session: Session) -> None:
+    def __init__(self, receiver: Receiving, connection: DaemonConnection) -> None:
         self._receiver = receiver
-        self._beat = session.beat
+        self._beat = connection.beat
 
     @property
     def ended(self) -> bool:
@@ -66,28 +66,28 @@ class WatchedSender(Sender):
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
         """See `Sender`."""
-        self._session.beat()
+        self._connection.beat()
         try:
             super().send(output, data, metadata)
         finally:
-            self._session.beat()
+            self._connection.beat()
 
     def send_sample(
         self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
     ) -> None:
         """See `Sender`."""
-        self._session.beat()
+        self._connection.beat()
         try:
             super().send_sample(output, sample, length, metadata)
         finally:
-            self._session.beat()
+            self._connection.beat()
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """See `Sender`."""
-        self._session.beat()
+        self._connection.beat()
         return super().empty(shape, dtype)
 
     def take_sample(self, size: int) -> Sample:
         """See `Sender`."""
-        self._session.beat()
+        self._connection.beat()
         return super().take_sample(size)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Sequence
 
+    from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
-    from dorad.node.session import Session
     from dorad.shm.ring import Inlet
     from dorad.shm.spin import Spin
 
@@ -33,20 +33,20 @@ class Receiver:
 
     def __init__(
         self,
-        session: Session,
+        connection: DaemonConnection,
         inputs: Sequence[RingInput | TimerInput],
         spin: Spin,
         make_input: Callable[[dict[str, Any]], RingInput | TimerInput],
     ) -> None:
         """Serve `inputs`, and those that the daemon adds, as `make_input` makes them."""
-        self._session = session
-        self._news = session.news
+        self._connection = connection
+        self._daemon_events = connection.daemon_events
         self._order = list(inputs)
         self._list_kinds()
         self._make_input = make_input
         self._spin = spin
-        self._words = session.box.words
-        self._waiter = doorbell.Waiter(session.bell, [session.descriptor])
+        self._words = connection.box.words
+        self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor])
         self._lock = threading.Lock()
         self._holder = 0
         """The thread that receives now, or 0."""
@@ -60,22 +60,22 @@ class Receiver:
 
     def _poll(self) -> Event | None:
         """Return the next event if there is one; sets `ended` after the last."""
-        session = self._session
-        if self._words[BOX_MAIL] != session.mail:
-            session.read_mail()
+        connection = self._connection
+        if self._words[BOX_MAIL] != connection.mail:
+            connection.read_mail()
         # Noted before looking: a sending thread may read mail, and post events, at any moment.
-        self._mail = session.mail
-        if session.packets != self._packets:
-            self._packets = session.packets
+        self._mail = connection.mail
+        if connection.packets != self._packets:
+            self._packets = connection.packets
             self._change_inputs()
-            if session.late and not session.catch_up():
+            if connection.late and not connection.catch_up():
                 self._packets = -1
-        news = self._news
+        daemon_events = self._daemon_events
         if not self._stopped:
-            if news.urgent:
-                return self._take(news.urgent)
-            if news.endings and not self._must_wait(news.endings[0]):
-                return self._take(news.endings)
+            if daemon_events.urgent:
+                return self._take(daemon_events.urgent)
+            if daemon_events.endings and not self._must_wait(daemon_events.endings[0]):
+                return self._take(daemon_events.endings)
         order = self._order
         for item in order:
             event = item.take()
@@ -86,7 +86,7 @@ class Receiver:
                 return event
         if self._leaving:
             self._part_with_drained()
-        if self._stopped or session.lost:
+        if self._stopped or connection.lost:
             self.ended = True
         return None
 
@@ -110,16 +110,20 @@ class Receiver:
 
     def is_empty(self) -> bool:
         """Tell whether `try_recv` would find nothing."""
-        self._session.refresh()
+        self._connection.refresh()
         locked = self._lock.acquire(False)
         try:
             if locked:
                 self._holder = _get_ident()
-            if locked and self._news.changes:
+            if locked and self._daemon_events.changes:
                 self._change_inputs()
-            news = self._news
+            daemon_events = self._daemon_events
             if not self._stopped and (
-                news.urgent or (news.endings and not (locked and self._must_wait(news.endings[0])))
+                daemon_events.urgent
+                or (
+                    daemon_events.endings
+                    and not (locked and self._must_wait(daemon_events.endings[0]))
+                )
             ):
                 return False
             # While another thread receives, it alone may look closely.
@@ -144,7 +148,7 @@ class Receiver:
 
     def _change_inputs(self) -> None:
         """Do what the daemon has said of inputs that come and go."""
-        changes = self._news.changes
+        changes = self._daemon_events.changes
         while changes:
             packet = changes.popleft()
             ring = packet.number("ring")
@@ -159,7 +163,7 @@ class Receiver:
                     item = self._make_input(packet.fields)
                 except LayoutError as error:
                     text = f"input {packet.text('id')!r} cannot be received: {error}"
-                    self._news.urgent.append(events.error(text))
+                    self._daemon_events.urgent.append(events.error(text))
                     continue
                 if self._stopped:
                     item.stop()
@@ -269,7 +273,7 @@ class Receiver:
         for ring in rings:
             if words[ring.lane_head_at] != ring.lane_tail:
                 return False
-        return self._session.packets == self._packets
+        return self._connection.packets == self._packets
 
     def _due_ns(self, deadline: int | None) -> int | None:
         """Return the nearer of the next tick and the deadline, on CLOCK_MONOTONIC."""
@@ -305,11 +309,11 @@ class Receiver:
                 ready = self._waiter.wait(due - _monotonic_ns(), fine=due != deadline)
         finally:
             words[BOX_ASLEEP] = 0
-        session = self._session
-        if session.bell in ready:
+        connection = self._connection
+        if connection.bell in ready:
             spin.blocked(_monotonic_ns() - started)
-        if session.descriptor in ready:
-            session.read_mail()
+        if connection.descriptor in ready:
+            connection.read_mail()
 
     async def recv_async(self, timeout: float | None) -> Event | None:
         """Wait for the next event without holding up the event loop.
@@ -349,10 +353,10 @@ class Receiver:
             if not woken.done():
                 woken.set_result(None)
 
-        session = self._session
+        connection = self._connection
         words = self._words
         watched = self._watched()
-        descriptors = (session.bell, session.descriptor)
+        descriptors = (connection.bell, connection.descriptor)
         for descriptor in descriptors:
             loop.add_reader(descriptor, wake)
         words[BOX_ASLEEP] = 1
@@ -370,5 +374,5 @@ class Receiver:
                 timer.cancel()
             for descriptor in descriptors:
                 loop.remove_reader(descriptor)
-        doorbell.hush(session.bell)
-        session.read_mail()
+        doorbell.clear(connection.bell)
+        connection.read_mail()

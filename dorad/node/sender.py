@@ -10,8 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
-from dorad.node.born import BornArrays
 from dorad.node.correlation import MARKING, flags_of
+from dorad.node.sharedarrays import SharedArrays
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dorad.node.clock import Clock
+    from dorad.node.connection import DaemonConnection
     from dorad.node.latching import Unheard
-    from dorad.node.session import Session
     from dorad.shm.arrow import Encoded
     from dorad.shm.ring import Outlet
 
@@ -44,14 +44,14 @@ class Sender:
     that send is done: it is sent next, before anything else of this thread.
     """
 
-    def __init__(self, session: Session, clock: Clock, keep: int) -> None:
+    def __init__(self, connection: DaemonConnection, clock: Clock, keep: int) -> None:
         """`keep` is how many bytes of shared memory are held on to while idle."""
-        self._session = session
-        self._words = session.box.words
+        self._connection = connection
+        self._words = connection.box.words
         self._clock = clock
-        self._beat = session.beat
-        self.pool = Pool(session.grow, session.retire, keep)
-        self.born = BornArrays(self.pool)
+        self._beat = connection.beat
+        self.pool = Pool(connection.grow, connection.retire, keep)
+        self.shared_arrays = SharedArrays(self.pool)
         self._lock = threading.RLock()
         self._busy = False
         self._deferred: deque[Callable[[], None]] = deque()
@@ -75,18 +75,18 @@ class Sender:
         encode = self._encode
         if encode is None:
             encode = self._encode = self._load_encoder()
-        session = self._session
-        born = self.born
+        connection = self._connection
+        shared_arrays = self.shared_arrays
         self._lock.acquire()
         if self._busy:
             self._defer(output, data, meta, flags)
             return
         self._busy = True
         try:
-            if self._words[BOX_MAIL] != session.mail:
+            if self._words[BOX_MAIL] != connection.mail:
                 self._read_mail()
-            found = born.find(data) if born else None
-            outlets = session.outlets.get(output)
+            found = shared_arrays.find(data) if shared_arrays else None
+            outlets = connection.outlets.get(output)
             if found is None:
                 encoded = encode(data)
                 if outlets:
@@ -117,7 +117,7 @@ class Sender:
         """
         try:
             assert self._encode is not None
-            found = self.born.find(data) if self.born else None
+            found = self.shared_arrays.find(data) if self.shared_arrays else None
             array, encoded = found or (None, self._encode(data))
             sample = None
             if array is not None:
@@ -142,7 +142,7 @@ class Sender:
     ) -> None:
         try:
             self._read_mail()
-            outlets = self._session.outlets.get(output)
+            outlets = self._connection.outlets.get(output)
             if outlets:
                 self._push(outlets, encoded, meta, sample, flags)
             else:
@@ -204,15 +204,15 @@ class Sender:
         flags = flags_of(metadata) if metadata else 0
         with self._alone("sending"):
             self._read_mail()
-            self._push(self._session.outlets.get(output, ()), encoded, meta, None, flags)
+            self._push(self._connection.outlets.get(output, ()), encoded, meta, None, flags)
 
     # -- receivers that come late ------------------------------------------------------------
 
     def _read_mail(self) -> None:
         """Take in what the daemon has sent, if it has. The caller has the lock."""
-        session = self._session
-        session.refresh()
-        if session.late:
+        connection = self._connection
+        connection.refresh()
+        if connection.late:
             self._catch_up()
 
     def _keep(self, output: str, encoded: Encoded, meta: bytes, sample: Sample | None) -> None:
@@ -227,7 +227,7 @@ class Sender:
 
     def catch_up(self) -> bool:
         """Give new receivers what was sent last; False if the sender is busy just now."""
-        if not self._session.late:
+        if not self._connection.late:
             return True
         if not self._lock.acquire(timeout=BUSY_S):
             return False
@@ -247,18 +247,18 @@ class Sender:
 
     def _late(self) -> str | None:
         """Take an output of this sender that has new receivers, if there is one."""
-        late = self._session.late
+        late = self._connection.late
         return late.pop() if late else None
 
     def _catch_up(self) -> None:
         from dorad.node.latching import bring_up
 
-        session = self._session
+        connection = self._connection
         while (output := self._late()) is not None:
-            outlets = session.outlets.get(output)
+            outlets = connection.outlets.get(output)
             last = self._unheard.pop(output, None)
             if outlets and not bring_up(outlets, self.pool, last, self._push_unheard):
-                session.note(
+                connection.note(
                     f"output {output}: what was sent last is not in memory any more; "
                     "a new latched input begins with the next message"
                 )
@@ -272,9 +272,9 @@ class Sender:
     # -- memory ------------------------------------------------------------------------------
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
-        """Return an uninitialised numpy array in shared memory; see `BornArrays.empty`."""
+        """Return an uninitialised numpy array in shared memory; see `SharedArrays.empty`."""
         with self._alone("empty"):
-            return self.born.empty(shape, dtype)
+            return self.shared_arrays.empty(shape, dtype)
 
     def take_sample(self, size: int) -> Sample:
         """Return a sample for `send_sample`, held by the caller until `pool.give_back`.
@@ -382,25 +382,25 @@ class Sender:
         fence()
         for other in outlets:
             other.peer.wake()
-        session = self._session
+        connection = self._connection
         if self._waiter is None:
-            self._waiter = doorbell.Waiter(session.space, [session.descriptor])
+            self._waiter = doorbell.Waiter(connection.space, [connection.descriptor])
         try:
             while not outlet.closed:
                 outlet.announce_waiting(True)
                 if not outlet.blocking or not outlet.full():
                     return True
-                if session.news.stopping or session.lost:
+                if connection.daemon_events.stopping or connection.lost:
                     outlet.refuse()
                     return False
                 self._beat()
                 self._waiter.wait(SPACE_LOOK_NS)
-                session.read_mail()
+                connection.read_mail()
         finally:
             outlet.announce_waiting(False)
-            if session.late:
+            if connection.late:
                 # They are seen to before the next message: this one is on its way.
-                session.mail = -1
+                connection.mail = -1
         return False
 
 

@@ -27,7 +27,7 @@ VARIABLE = "DORA_RUNTIME_TYPE_CHECK"
 WARN = ("1", "true", "warn")
 OFF = ("", "0", "false", "off")
 
-MOST_TOLD = 100
+MAX_TOLD = 100
 """Different things that are told of one output or edge."""
 
 CORRELATED = frozenset(("request_id", "goal_id", "goal_status"))
@@ -163,7 +163,7 @@ class PortCheck:
     def warn(self, node_id: str, found: tuple[str, dict[str, str]]) -> None:
         """Say what is wrong, but the same thing only once."""
         text, parts = found
-        if text not in self._told and len(self._told) < MOST_TOLD:
+        if text not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(text)
             line = logbridge.line(node_id, "warn", f"type mismatch: {text}", "dora.types", parts)
             logbridge.emit(line)

@@ -53,7 +53,7 @@ class Facts:
     """As `uname -m`."""
 
 
-class Reader:
+class ProcReader:
     """Reads below `root`, which is `/` but for tests."""
 
     def __init__(self, root: Path = Path("/")) -> None:

@@ -1,7 +1,7 @@
 """Doorbells: how a process is woken, and how it waits for one with its other descriptors.
 
 All who have a doorbell share its open file, and each of them can make its writes block. So only
-nodes ring doorbells; the daemon wakes a node over its socket (`Desk.wake`).
+nodes ring doorbells; the daemon wakes a node over its socket (`BrokerState.wake`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def ring(descriptor: int) -> None:
         return
 
 
-def hush(descriptor: int) -> None:
+def clear(descriptor: int) -> None:
     """Forget the rings so far. Never blocks, whatever others have made of the open file."""
     try:
         os.preadv(descriptor, [bytearray(8)], -1, os.RWF_NOWAIT)

@@ -20,7 +20,7 @@ else:  # generic only in click's newer releases
     PathType = click.ParamType
 
 AT_ONCE = 10
-MOST_AT_ONCE = 1000
+MAX_AT_ONCE = 1000
 
 
 class File(PathType):
@@ -76,7 +76,7 @@ only_option = click.option(
 parallel_option = click.option(
     "--parallel",
     metavar="N",
-    type=click.IntRange(1, MOST_AT_ONCE),
+    type=click.IntRange(1, MAX_AT_ONCE),
     default=AT_ONCE,
     show_default=True,
     help="At most so many machines at once.",

@@ -10,17 +10,19 @@ from typing import ClassVar, NoReturn
 import click
 
 from dorad import __version__
-from dorad.cli.groups import Entry, LazyGroup
+from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.outcome import run_group
 
 COMPLETE_VARIABLE = "_DORAFLEET_COMPLETE"
 """The environment variable by which a shell asks for completions."""
 
-COMMANDS: dict[str, Entry] = {
-    "check": Entry("dorafleet.cli.check:check", "Check a cluster file and list problems."),
-    "status": Entry("dorafleet.cli.status:status", "Tell how dorad is on every machine."),
-    "install": Entry("dorafleet.cli.install:install", "Install the package dorad on machines."),
-    "completion": Entry(
+COMMANDS: dict[str, CommandEntry] = {
+    "check": CommandEntry("dorafleet.cli.check:check", "Check a cluster file and list problems."),
+    "status": CommandEntry("dorafleet.cli.status:status", "Tell how dorad is on every machine."),
+    "install": CommandEntry(
+        "dorafleet.cli.install:install", "Install the package dorad on machines."
+    ),
+    "completion": CommandEntry(
         "dorafleet.cli.completion:completion", "Print a shell's completion script."
     ),
 }
@@ -29,7 +31,7 @@ COMMANDS: dict[str, Entry] = {
 class Cli(LazyGroup):
     """All commands."""
 
-    table: ClassVar[dict[str, Entry]] = COMMANDS
+    table: ClassVar[dict[str, CommandEntry]] = COMMANDS
 
 
 EPILOG = """\b

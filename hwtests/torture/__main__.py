@@ -23,7 +23,7 @@ from hwtests.torture.topology import random_dataflow
 from hwtests.torture.torment import torment
 
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 ROOM_BYTES = 64 << 20
 """Shared memory there is for each node; samples that are never taken back soon fill it."""
@@ -85,7 +85,7 @@ async def run(dataflow: Dataflow, rng: Random, seconds: float, folder: Path) -> 
     return result
 
 
-async def _tend(keeper: Keeper, node: Node) -> None:
+async def _tend(keeper: Keeper, node: NodeSpec) -> None:
     try:
         await keeper.tend(node)
     except (NurseryError, OSError) as error:

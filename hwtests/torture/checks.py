@@ -57,7 +57,7 @@ def final(
 
 
 class Progress:
-    """Notices nodes that do not get on."""
+    """ServiceNotifier nodes that do not get on."""
 
     def __init__(self, ledgers: Mapping[str, Ledger], now: float) -> None:
         self._ledgers = ledgers

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from dorad.daemon.broker.broker import Broker
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
     from hwtests.torture.client import Child, Nursery
 
 END_S = 30.0
@@ -64,7 +64,7 @@ class Keeper:
         self.faults.append(text)
         self.failed.set()
 
-    async def tend(self, node: Node) -> None:
+    async def tend(self, node: NodeSpec) -> None:
         """Keep a node running until it ends by itself."""
         for incarnation in range(1, 1 << 30):
             part = Part(
@@ -139,7 +139,7 @@ class Keeper:
                 self.fault(f"{node.id} does not end after STOP")
                 return
 
-    async def _drained(self, node: Node) -> bool:
+    async def _drained(self, node: NodeSpec) -> bool:
         return await self._comes(
             lambda: not any(e.queued for e in self.broker.counters() if e.node == node.id)
         )

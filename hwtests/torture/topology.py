@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import Dataflow, Input, Node, NodeKind, NodeOutput, QueuePolicy
+from dorad.dataflow.model import Dataflow, Input, NodeKind, NodeOutput, NodeSpec, QueuePolicy
 
 if TYPE_CHECKING:
     from random import Random
@@ -40,7 +40,7 @@ def random_dataflow(rng: Random, count: int) -> Dataflow:
             if (producer, output) not in used:
                 connect(producer, output, rng.randrange(max(producer + 1, sources), count))
     nodes = tuple(
-        Node(
+        NodeSpec(
             f"n{number}",
             NodeKind.PATH,
             path="node.py",

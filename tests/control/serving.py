@@ -39,8 +39,8 @@ async def status(call: Call, params: m.Nothing) -> m.DaemonStatus:
     )
 
 
-def happening(number: int, text: str = "") -> m.Happening:
-    return m.Happening(at=number, dataflow="u", what="node-started", text=text)
+def happening(number: int, text: str = "") -> m.Event:
+    return m.Event(at=number, dataflow="u", what="node-started", text=text)
 
 
 class Endless:
@@ -60,7 +60,7 @@ class Endless:
             await asyncio.Event().wait()
         raise AssertionError
 
-    async def watch(self, call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+    async def watch(self, call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         """One event and silence; or, for the dataflow `flood`, as many as the client takes."""
         with self._counted():
             while params.dataflow == "flood":

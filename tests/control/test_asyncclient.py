@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from dorad.control import asyncclient, connecting, exchange
+from dorad.control import asyncclient, connecting, pending
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from dorad.control.asyncclient import AsyncClient, ControlError, NoDaemonError
@@ -84,7 +84,7 @@ async def test_echo_gives_arrays(tmp_path: Path) -> None:
 async def test_a_stream_that_is_not_read_holds_up_no_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "MOST_WAITING", 10)
+    monkeypatch.setattr(pending, "MAX_WAITING", 10)
     endless = Endless()
     async with serving(tmp_path, endless.handlers) as path, AsyncClient(path) as client:
         async with client.watch("flood") as flood:

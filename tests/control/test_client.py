@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from dorad.control import client as client_module
-from dorad.control import connecting, exchange
+from dorad.control import connecting, pending
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from dorad.control.client import Client, ControlError, NoDaemonError
@@ -131,7 +131,7 @@ def test_threads_share_a_client(tmp_path: Path) -> None:
 def test_a_stream_that_is_not_read_holds_up_no_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "MOST_WAITING", 10)
+    monkeypatch.setattr(pending, "MAX_WAITING", 10)
     endless = Endless()
     with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
         flood = client.watch("flood")
@@ -267,7 +267,7 @@ def test_a_daemon_that_falls_silent_is_noticed_within_3_s(
     assert caught.value.code == "deadline"
 
 
-def _look_again_and_again(stream: Stream[m.Happening]) -> None:
+def _look_again_and_again(stream: Stream[m.Event]) -> None:
     while True:
         with suppress(TimeoutError):
             stream.next(timeout=0.3)
@@ -320,7 +320,7 @@ def test_a_daemon_that_works_long_is_not_taken_for_hung(
 def test_closing_does_not_wait_for_what_nobody_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def chatter(call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+    async def chatter(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         while True:
             yield happening(0)
 

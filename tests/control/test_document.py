@@ -165,9 +165,9 @@ async def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
         started.set()
         return m.Started(uuid=UUID, name=params.name)
 
-    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         await started.wait()
-        yield msgspec.convert(event, m.Happening)
+        yield msgspec.convert(event, m.Event)
         await asyncio.Event().wait()
 
     handlers = {
@@ -196,9 +196,9 @@ async def test_the_client_that_is_shown_works(tmp_path: Path) -> None:
     ]
     (tmp_path / "client.py").write_text(block.text)
 
-    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         yield happening(1)
-        yield m.Happening(at=2, dataflow="u", what="dataflow-ended")
+        yield m.Event(at=2, dataflow="u", what="dataflow-ended")
 
     async with serving(tmp_path, {"watch": watch}) as path:
         process = await asyncio.create_subprocess_exec(

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from dorad.control import codec, exchange
+from dorad.control import codec, pending
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.exchange import END, Exchange, check_welcome
+from dorad.control.pending import END, PendingRequests, check_welcome
 
 EVENT = {"at": 1.0, "dataflow": "u", "what": "node-started"}
 
@@ -19,7 +19,7 @@ def frame(id_: int | None, **fields: object) -> str:
 
 
 def test_each_answer_goes_to_its_request() -> None:
-    desk = Exchange()
+    desk = PendingRequests()
     first, _ = desk.ask("dataflow.list", m.Nothing())
     second, _ = desk.ask("node.list", m.Ref())
     desk.arrive(frame(second.id, result={"nodes": []}))
@@ -28,7 +28,7 @@ def test_each_answer_goes_to_its_request() -> None:
 
 
 def test_an_error_is_raised_when_it_is_taken() -> None:
-    desk = Exchange()
+    desk = PendingRequests()
     ask, _ = desk.ask("dataflow.list", m.Nothing())
     desk.arrive(frame(ask.id, error={"code": "busy", "message": "no"}))
     with pytest.raises(ControlError, match="no"):
@@ -36,16 +36,16 @@ def test_an_error_is_raised_when_it_is_taken() -> None:
 
 
 def test_a_stream_is_its_events_and_its_end() -> None:
-    desk = Exchange()
+    desk = PendingRequests()
     ask, _ = desk.ask("watch", m.Watch())
     desk.arrive(frame(ask.id, event=EVENT))
     desk.arrive(frame(ask.id, end=True))
-    assert ask.take() == m.Happening(at=1, dataflow="u", what="node-started")
+    assert ask.take() == m.Event(at=1, dataflow="u", what="node-started")
     assert ask.take() is END
 
 
 def test_data_goes_to_the_stream_in_its_header() -> None:
-    desk = Exchange()
+    desk = PendingRequests()
     ask, _ = desk.ask("topic.subscribe", m.TopicSubscribe())
     header = m.TopicHeader(stream=ask.id, topic="a/b", sequence=1, dropped=0, metadata={})
     desk.arrive(codec.encode_data(header, b"x"))
@@ -53,7 +53,7 @@ def test_data_goes_to_the_stream_in_its_header() -> None:
 
 
 def test_what_comes_for_a_request_that_was_dropped_is_ignored() -> None:
-    desk = Exchange()
+    desk = PendingRequests()
     ask, _ = desk.ask("watch", m.Watch())
     cancel = desk.drop(ask)
     assert cancel is not None
@@ -65,8 +65,8 @@ def test_what_comes_for_a_request_that_was_dropped_is_ignored() -> None:
 
 
 def test_a_stream_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "MOST_WAITING", 3)
-    desk = Exchange()
+    monkeypatch.setattr(pending, "MAX_WAITING", 3)
+    desk = PendingRequests()
     ask, _ = desk.ask("watch", m.Watch())
     answers = [desk.arrive(frame(ask.id, event=EVENT)) for _ in range(5)]
     assert [answer is not None for answer in answers] == [False, False, False, True, False]
@@ -78,7 +78,7 @@ def test_a_stream_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_answer_of_the_wrong_form_fails_its_request_only() -> None:
-    desk = Exchange()
+    desk = PendingRequests()
     ask, _ = desk.ask("node.list", m.Ref())
     desk.arrive(frame(ask.id, result={"nodes": 3}))
     with pytest.raises(ControlError, match="`nodes` in the result"):
@@ -86,13 +86,13 @@ def test_an_answer_of_the_wrong_form_fails_its_request_only() -> None:
 
 
 def test_an_error_for_no_request_is_raised() -> None:
-    desk = Exchange()
+    desk = PendingRequests()
     with pytest.raises(ControlError, match="what is that"):
         desk.arrive(frame(None, error={"code": "bad-request", "message": "what is that"}))
 
 
 def test_a_wrong_request_is_not_sent() -> None:
-    desk = Exchange()
+    desk = PendingRequests()
     with pytest.raises(ControlError, match="there is no method"):
         desk.ask("node.lst", m.Ref())
     with pytest.raises(ControlError, match="takes Ref, not Nothing"):

@@ -117,7 +117,7 @@ async def test_a_timeout_inside_a_handler_is_its_own_fault(tmp_path: Path) -> No
 
 
 async def test_a_stream_is_events_and_an_end(tmp_path: Path) -> None:
-    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         for number in range(3):
             yield happening(number)
 
@@ -146,7 +146,7 @@ async def test_data_comes_in_binary_frames(tmp_path: Path) -> None:
 
 
 async def test_an_error_ends_a_stream(tmp_path: Path) -> None:
-    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         yield happening(0)
         raise ControlError("not-found", "gone")
 
@@ -189,7 +189,7 @@ async def test_cancel_of_what_has_ended_is_no_error(tmp_path: Path) -> None:
 async def test_cleaning_up_is_not_disturbed_by_the_end_of_the_connection(tmp_path: Path) -> None:
     going, cleaned = asyncio.Event(), asyncio.Event()
 
-    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+    async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         try:
             yield happening(0)
             await asyncio.Event().wait()

@@ -9,7 +9,7 @@ from typing import Any
 
 from dorad.daemon.rules.exits import Result
 from dorad.daemon.supervisor.supervisor import Supervisor
-from dorad.dataflow.model import Dataflow, Input, Node
+from dorad.dataflow.model import Dataflow, Input, NodeSpec
 from dorad.launch.model import Exit, LaunchError
 
 DEADLINE_S = 20.0
@@ -56,7 +56,7 @@ class FakeBroker:
     def open_barrier(self) -> None:
         self.calls.append(("open_barrier",))
 
-    def poison(self, reason: str) -> None:
+    def abort_start(self, reason: str) -> None:
         self.calls.append(("poison", reason))
 
     def stop(self, node_id: str, reason: str) -> None:
@@ -104,7 +104,7 @@ class FakeBroker:
     def input_recovered(self, node_id: str, input_id: str) -> None:
         self.calls.append(("input_recovered", node_id, input_id))
 
-    async def add_node(self, node: Node, dataflow: Dataflow) -> None:
+    async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None:
         self.calls.append(("add_node", node.id))
 
     def remove_node(self, node_id: str) -> None:
@@ -119,7 +119,7 @@ class FakeBroker:
     def update(self, dataflow: Dataflow) -> None:
         self.calls.append(("update",))
 
-    async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+    async def begin_handover(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
         self.calls.append(("begin_handover", node_id))
 
     def end_handover(self, node_id: str) -> bool:
@@ -186,7 +186,7 @@ class Stage:
             on_happening=lambda what, node, *_: self.happened.append((what, node)),
         )
 
-    async def start(self, node: Node, config: str, restart_count: int) -> FakeProcess:
+    async def start(self, node: NodeSpec, config: str, restart_count: int) -> FakeProcess:
         assert config == f"config of {node.id}"
         if node.id in self.slow:
             await asyncio.Event().wait()
@@ -201,9 +201,9 @@ class Stage:
         for node in nodes:
             self.supervisor.on_connected(node, 1)
 
-    async def lived(self, node: str, lives: int) -> FakeProcess:
+    async def lived(self, node: str, runs: int) -> FakeProcess:
         """Wait until a node's process was started so many times; return the newest."""
-        await until(lambda: [each[0] for each in self.started].count(node) >= lives)
+        await until(lambda: [each[0] for each in self.started].count(node) >= runs)
         return self.processes[node]
 
     def status(self, node: str) -> str:

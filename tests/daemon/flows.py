@@ -9,9 +9,9 @@ from dorad.dataflow.model import (
     Dataflow,
     Input,
     LogSource,
-    Node,
     NodeKind,
     NodeOutput,
+    NodeSpec,
     Restart,
     RestartPolicy,
     Timer,
@@ -25,13 +25,13 @@ def node(
     options: Mapping[str, Any] | None = None,
     timeout: float | None = None,
     **inputs: str,
-) -> Node:
+) -> NodeSpec:
     """A node with the given inputs; those without a name are called after their source.
 
     `options` are further fields of the node; `timeout` is the `input_timeout` of every input.
     """
     named = {source: source for source in sources} | inputs
-    return Node(
+    return NodeSpec(
         node_id,
         NodeKind.DYNAMIC if dynamic else NodeKind.PATH,
         path="dynamic" if dynamic else f"{node_id}.py",
@@ -57,7 +57,7 @@ def _input(name: str, source: str) -> Input:
     return Input(name, NodeOutput(origin, output or "out"))
 
 
-def dataflow(*nodes: Node, base: Path = Path("/"), **options: object) -> Dataflow:
+def dataflow(*nodes: NodeSpec, base: Path = Path("/"), **options: object) -> Dataflow:
     """A dataflow of these nodes."""
     return Dataflow(nodes, base / "dataflow.yml", base, **options)  # type: ignore[arg-type]
 

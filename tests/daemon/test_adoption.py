@@ -68,11 +68,11 @@ class Succession(Stage):
 
     async def die(self) -> None:
         """End the broker as the death of its daemon does: nobody is told, what is kept stays."""
-        desk, handovers = self.broker._desk, self.broker._members.handovers
-        desk.store = NoStore()
-        parked = [each.parked for each in handovers._open.values() if each.parked is not None]
-        connections = [*desk.connections.values(), *parked]
-        desk.connections.clear()
+        state, handovers = self.broker._state, self.broker._members.handovers
+        state.store = NoStore()
+        pending = [each.pending for each in handovers._open.values() if each.pending is not None]
+        connections = [*state.connections.values(), *pending]
+        state.connections.clear()
         handovers._open.clear()
         for connection in connections:
             connection.close("its daemon has died")
@@ -239,23 +239,23 @@ async def test_guests_end_with_their_daemon_and_texts_go_on(tmp_path: Path) -> N
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
             await until(lambda: on.received("b") > 5)
             on.broker.emit("b", "logs", "before " + "x" * 1000)
-            await on.broker.add_guest(".echo", (Input("x", NodeOutput("a", "out")),))
-            await on.broker.add_guest(".pub", outputs={"out": (("b", "x"),)})
-            with on.client() as guest:
-                guest.hello(".pub")
-                await guest.packet_of("welcome")
-                guest.say("grow", size=4096)
-                await guest.packet_of("grown")
+            await on.broker.add_observer(".echo", (Input("x", NodeOutput("a", "out")),))
+            await on.broker.add_observer(".pub", outputs={"out": (("b", "x"),)})
+            with on.client() as observer:
+                observer.hello(".pub")
+                await observer.packet_of("welcome")
+                observer.say("grow", size=4096)
+                await observer.packet_of("grown")
                 await on.succeed()
-                await guest.ended()
+                await observer.ended()
             with pytest.raises(KeyError):
                 on.broker.vitals(".echo")
             on.broker.emit("b", "logs", "after " + "x" * 1000)
             await until(lambda: len(lines(out, "logs")) == 2)
             seen = on.received("b")
             await until(lambda: on.received("b") > seen + 20)
-            await on.broker.add_guest(".pub", outputs={"out": (("b", "x"),)})
-            on.broker.remove_guest(".pub")
+            await on.broker.add_observer(".pub", outputs={"out": (("b", "x"),)})
+            on.broker.remove_observer(".pub")
 
 
 async def test_inputs_added_and_removed_outlive_the_daemon(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ async def test_a_node_that_the_snapshot_does_not_know_is_made_anew() -> None:
 
 async def test_a_snapshot_is_small_and_speaks_of_no_guest() -> None:
     async with succession(four_nodes()) as on:
-        await on.broker.add_guest(".g", (Input("x", NodeOutput("a", "out")),))
+        await on.broker.add_observer(".g", (Input("x", NodeOutput("a", "out")),))
         text = json.dumps(on.broker.snapshot())
         assert ".g" not in text
         assert len(text) < 2000

@@ -9,7 +9,7 @@ import pytest
 from dorad.daemon.autostart import due, first_since_boot, forgettable
 from dorad.daemon.record import Record
 from dorad.daemon.state import Options, Row
-from dorad.daemon.watchdog import Beat, verdict
+from dorad.daemon.watchdog import Heartbeat, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,11 +65,11 @@ def test_a_boot_is_told_by_an_empty_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("beat", "fed"),
     [
-        (Beat(0.01, None), True),
-        (Beat(2.4, None), True),
-        (Beat(2.6, None), False),
-        (Beat(0.01, "nobody looks after it"), False),
+        (Heartbeat(0.01, None), True),
+        (Heartbeat(2.4, None), True),
+        (Heartbeat(2.6, None), False),
+        (Heartbeat(0.01, "nobody looks after it"), False),
     ],
 )
-def test_the_watchdog_is_fed_only_while_all_is_well(beat: Beat, *, fed: bool) -> None:
+def test_the_watchdog_is_fed_only_while_all_is_well(beat: Heartbeat, *, fed: bool) -> None:
     assert (verdict(beat, 5.0) is None) is fed

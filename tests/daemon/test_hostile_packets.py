@@ -21,15 +21,15 @@ pytestmark = pytest.mark.timeout(180)
 HOSTILE = """
     import socket, time
     from dora import Node
-    from dorad.node import session
+    from dorad.node import connection
 
     # What a node says with its own socket, past its library.
     made = []
-    connect = session.Session.__init__
+    connect = connection.DaemonConnection.__init__
     def remember(self, *args, **kwargs):
         connect(self, *args, **kwargs)
         made.append(self)
-    session.Session.__init__ = remember
+    connection.DaemonConnection.__init__ = remember
 
     node = Node()
     sock = socket.socket(fileno=made[0].descriptor)

@@ -25,7 +25,7 @@ class Instances:
     def __init__(self, dorad: Daemon) -> None:
         self.env = dorad.env
         self.bin = dorad.bin
-        self.runtime = dorad.places.runtime
+        self.runtime = dorad.paths.runtime
 
     def dora(self, *arguments: str, port: str | None = None) -> subprocess.CompletedProcess[str]:
         env = self.env if port is None else {**self.env, "DORA_COORDINATOR_PORT": port}

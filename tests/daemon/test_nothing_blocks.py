@@ -11,7 +11,7 @@ import pytest
 
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import NoDaemonError
-from dorad.daemon.places import Places
+from dorad.daemon.paths import DaemonPaths
 from dorad.daemon.service import Service
 from tests.harness.blocking import nothing_blocks
 from tests.harness.flows import counting, seen
@@ -54,11 +54,11 @@ ALLOWED = {
 @asynccontextmanager
 async def daemon(folder: Path) -> AsyncIterator[AsyncClient]:
     """Run a daemon in this loop, and be its client."""
-    places = Places(folder / "run", folder / "state")
-    service = Service(places)
+    paths = DaemonPaths(folder / "run", folder / "state")
+    service = Service(paths)
     running = asyncio.create_task(service.run())
-    client = AsyncClient(places.control)
-    await until(lambda: running.done() or places.control.exists())
+    client = AsyncClient(paths.control)
+    await until(lambda: running.done() or paths.control.exists())
     while True:
         try:
             await client.open()

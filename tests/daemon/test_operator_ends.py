@@ -81,7 +81,7 @@ def test_the_end_of_the_node_closes_what_all_its_operators_feed() -> None:
 
 def test_consumers_hear_of_a_restart_once_and_the_node_itself_not() -> None:
     life = begun()
-    assert life.after_end_of_one_life("n") == [
+    assert life.after_run("n") == [
         TellRestarted("sink", "n"),
         TellRestarted("printed", "n"),
     ]
@@ -91,7 +91,7 @@ def test_after_a_restart_all_operators_live_again() -> None:
     life = begun()
     life.operator_ended("n", "x")
     assert life.flow.ended == {"n/x"}
-    life.after_end_of_one_life("n")
+    life.after_run("n")
     assert life.flow.ended == set()
 
 

@@ -133,7 +133,7 @@ def test_without_its_state_file_a_daemon_ends_what_it_does_not_know(
     dorad.until(lambda: len(seen(tmp_path)) > 5)
     nodes = [pid for pid in pids(dorad).values() if pid]
     dorad.kill()
-    for path in dorad.places.state.glob("state.db*"):
+    for path in dorad.paths.state.glob("state.db*"):
         path.unlink()
     dorad.start()
     dorad.until(lambda: not any(map(alive, nodes)))
@@ -145,13 +145,13 @@ def test_without_its_state_file_a_daemon_ends_what_it_does_not_know(
 
 def test_a_damaged_state_file_is_set_aside_and_said(dorad: Daemon) -> None:
     dorad.kill()
-    for path in dorad.places.state.glob("state.db-*"):
+    for path in dorad.paths.state.glob("state.db-*"):
         path.unlink()
-    dorad.places.database.write_bytes(b"no database " * 1000)
+    dorad.paths.database.write_bytes(b"no database " * 1000)
     dorad.start()
     with dorad.client() as client:
         assert any("unusable" in notice for notice in client.status().notices)
-    assert list(dorad.places.state.glob("state.db.unusable-*"))
+    assert list(dorad.paths.state.glob("state.db.unusable-*"))
 
 
 @pytest.mark.parametrize("damage", ["$.supervisor.life", "$.broker.boxes.source.rings"])
@@ -163,7 +163,7 @@ def test_what_is_wrong_with_one_dataflow_ends_that_one_alone(
         dorad.until(lambda name=name: len(seen(tmp_path / name)) > 5)  # type: ignore[misc]
     nodes = [pid for pid in pids(dorad).values() if pid]
     dorad.kill()
-    database = apsw.Connection(str(dorad.places.database))
+    database = apsw.Connection(str(dorad.paths.database))
     database.execute(
         "UPDATE dataflow SET snapshot = json_remove(snapshot, ?) WHERE name = 'damaged'", (damage,)
     )

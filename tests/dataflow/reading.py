@@ -13,7 +13,7 @@ from dorad.dataflow.errors import DataflowError, Problem
 from dorad.dataflow.load import parse
 
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 FILE = Path("flow.yml")
 
@@ -47,11 +47,11 @@ def path_node_text(keys: str) -> str:
     return node_text("path: a.py\n" + dedent(keys).strip("\n"))
 
 
-def node(keys: str, **environ: str) -> Node:
+def node(keys: str, **environ: str) -> NodeSpec:
     return read(node_text(keys), **environ).nodes[0]
 
 
-def path_node(keys: str, **environ: str) -> Node:
+def path_node(keys: str, **environ: str) -> NodeSpec:
     return read(path_node_text(keys), **environ).nodes[0]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from dorad.control.client import Client, NoDaemonError
-from dorad.daemon.places import Places
+from dorad.daemon.paths import DaemonPaths
 
 from .dataflow import clean_environment
 
@@ -40,7 +40,7 @@ class Daemon:
                 MARKER: self.token,
             },
         )
-        self.places = Places(folder / "run" / "dora", folder / "state" / "dora")
+        self.places = DaemonPaths(folder / "run" / "dora", folder / "state" / "dora")
         self.process: subprocess.Popen[bytes] | None = None
 
     # -- the daemon ----------------------------------------------------------------------------

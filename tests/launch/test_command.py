@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dorad.dataflow.model import Dataflow, Node, NodeKind, Operator
+from dorad.dataflow.model import Dataflow, NodeKind, NodeSpec, Operator
 from dorad.launch.command import LaunchContext, command_for
 from dorad.launch.environment import COMPAT_FOLDER
 from dorad.launch.model import Command, LaunchError
@@ -37,7 +37,7 @@ class Bench:
         self.environ = {"PATH": str(self.bin), "HOME": "/home/me"}
 
     def command(self, path: str = "node.py", **options: Any) -> Command:
-        node = Node("n", options.pop("kind", NodeKind.PATH), path=path)
+        node = NodeSpec("n", options.pop("kind", NodeKind.PATH), path=path)
         flow = Dataflow((node,), self.folder / "flow.yml", self.folder)
         flow = replace(flow, env=options.pop("dataflow_env", {}))
         context = LaunchContext(flow, {**self.environ, **options.pop("environ", {})})

@@ -8,7 +8,7 @@ import pytest
 
 from dorad.logs.filter import LEVELS
 from dorad.logs.journal.entry import Origin, encode
-from dorad.logs.journal.parse import Entry, parse
+from dorad.logs.journal.parse import JournalEntry, parse
 from dorad.logs.journal.sender import service_of
 from dorad.logs.record import RAW, LogRecord
 from tests.logs.journald import fields
@@ -16,7 +16,7 @@ from tests.logs.journald import fields
 ORIGIN = Origin("u-1", "robot", "cam", "stdout", "dorad-robot-cam-1.service")
 
 
-def read_back(entry: bytes) -> Entry:
+def read_back(entry: bytes) -> JournalEntry:
     found = parse(json.dumps({"__CURSOR": "c", **fields(entry)}).encode())
     assert found is not None
     return found
@@ -63,7 +63,7 @@ def test_a_record_comes_back_as_it_was(level: str) -> None:
         "cam.py", 12, "driver.read",
     )  # fmt: skip
     found = read_back(encode(ORIGIN, [record], 3))
-    assert found == Entry([record], "cam", "stdout", 3, "c")
+    assert found == JournalEntry([record], "cam", "stdout", 3, "c")
 
 
 def test_a_structured_message_may_have_newlines() -> None:

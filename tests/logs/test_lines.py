@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.logs.lines import CUT_MARKER, MAX_LINE, MOST_LINES, cut_lines
+from dorad.logs.lines import CUT_MARKER, MAX_LINE, MAX_LINES, cut_lines
 
 
 class Splitter:
@@ -72,9 +72,9 @@ def test_an_endless_line_is_given_out_once_and_not_kept() -> None:
 
 def test_very_many_lines_come_a_thousand_at_a_time() -> None:
     cut = cut_lines(b"\n" * 2500 + b"rest", skipping=False, final=True)
-    assert (len(cut.lines), cut.used, cut.more) == (MOST_LINES, MOST_LINES, True)
+    assert (len(cut.lines), cut.used, cut.more) == (MAX_LINES, MAX_LINES, True)
     assert split(b"\n" * 2500 + b"rest") == [b""] * 2500 + [b"rest"]
-    assert not cut_lines(b"\n" * MOST_LINES + b"rest", skipping=False).more
+    assert not cut_lines(b"\n" * MAX_LINES + b"rest", skipping=False).more
 
 
 def test_where_each_line_ends_counts_what_was_shortened() -> None:

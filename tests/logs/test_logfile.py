@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-class Told:
+class NodeFacts:
     """A log file, and what is told about it."""
 
     def __init__(self, folder: Path, **options: object) -> None:
@@ -40,27 +40,27 @@ class Told:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Iterator[Told]:
-    made = Told(tmp_path)
+def told(tmp_path: Path) -> Iterator[NodeFacts]:
+    made = NodeFacts(tmp_path)
     yield made
     made.file.close()
 
 
 def test_the_file_and_its_folder_are_made_by_the_first_line(tmp_path: Path) -> None:
-    told = Told(tmp_path / "out" / "id")
+    told = NodeFacts(tmp_path / "out" / "id")
     assert not told.folder.exists()
     told.file.write(b"a\n", 1)
     told.file.close()
     assert told.contents() == [b"a\n"]
 
 
-def test_a_file_that_is_there_is_continued(told: Told) -> None:
+def test_a_file_that_is_there_is_continued(told: NodeFacts) -> None:
     told.file.path.write_bytes(b"before\n")
     told.file.write(b"a\n", 1)
     assert told.contents() == [b"before\na\n"]
 
 
-def test_a_file_that_somebody_deleted_is_begun_again(told: Told) -> None:
+def test_a_file_that_somebody_deleted_is_begun_again(told: NodeFacts) -> None:
     told.file.write(b"a\n", 1)
     told.file.path.unlink()
     told.file.write(b"b\n", 1)
@@ -68,7 +68,7 @@ def test_a_file_that_somebody_deleted_is_begun_again(told: Told) -> None:
 
 
 def test_rotation_keeps_so_many_files(tmp_path: Path) -> None:
-    told = Told(tmp_path, max_size=2, max_rotated=2)
+    told = NodeFacts(tmp_path, max_size=2, max_rotated=2)
     for letter in (b"a\n", b"b\n", b"c\n", b"d\n"):
         told.file.write(letter, 1)
     told.file.close()
@@ -79,7 +79,7 @@ def test_a_rotation_that_was_cut_short_is_completed(tmp_path: Path) -> None:
     """Somebody died between two renames: the first place is free, nothing moves behind it."""
     (tmp_path / "log_cam.2.jsonl").write_bytes(b"old\n")
     (tmp_path / "log_cam.jsonl").write_bytes(b"new\n")
-    told = Told(tmp_path, max_size=2, max_rotated=2)
+    told = NodeFacts(tmp_path, max_size=2, max_rotated=2)
     told.file.write(b"a\n", 1)
     told.file.close()
     assert told.contents() == [b"old\n", b"new\n", b"a\n"]
@@ -89,7 +89,7 @@ def test_the_file_of_a_node_that_is_called_like_a_rotated_one_is_left_alone(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "log_cam.1.jsonl").write_bytes(b"of cam.1\n")
-    told = Told(tmp_path, max_size=2, max_rotated=1, others=["cam", "cam.1"])
+    told = NodeFacts(tmp_path, max_size=2, max_rotated=1, others=["cam", "cam.1"])
     told.file.write(b"a\n", 1)
     told.file.write(b"b\n", 1)
     told.file.close()
@@ -97,7 +97,7 @@ def test_the_file_of_a_node_that_is_called_like_a_rotated_one_is_left_alone(
     assert (tmp_path / "log_cam.2.jsonl").read_bytes() == b"a\n"
 
 
-def test_what_was_appended_too_much_is_cut(told: Told) -> None:
+def test_what_was_appended_too_much_is_cut(told: NodeFacts) -> None:
     told.file.write(b"a\nb\n", 2)
     told.file.cut_to(2)
     told.file.write(b"c\n", 1)
@@ -117,7 +117,7 @@ def nearly_full() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nearly_full")
-def test_a_line_for_which_there_is_no_room_leaves_nothing_behind(told: Told) -> None:
+def test_a_line_for_which_there_is_no_room_leaves_nothing_behind(told: NodeFacts) -> None:
     told.file.write(b"12345\n", 1)
     told.file.write(b"too long\nfor it\n", 2)
     ((level, text),) = told.said
@@ -130,7 +130,7 @@ def test_a_line_for_which_there_is_no_room_leaves_nothing_behind(told: Told) -> 
 
 @pytest.mark.usefixtures("nearly_full")
 def test_trouble_is_told_once_and_so_is_its_end_with_the_number_of_missing_lines(
-    told: Told,
+    told: NodeFacts,
 ) -> None:
     told.file.write(b"more than there is room for\n", 1)
     told.file.write(b"x\n", 1)  # no attempt yet
@@ -147,7 +147,7 @@ def test_trouble_is_told_once_and_so_is_its_end_with_the_number_of_missing_lines
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_is_trouble_too(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    told = Told(tmp_path / "id")
+    told = NodeFacts(tmp_path / "id")
     told.file.write(b"a\n", 1)
     assert "Permission denied" in told.said[0][1]
     tmp_path.chmod(0o700)
@@ -155,7 +155,7 @@ def test_a_folder_that_may_not_be_written_is_trouble_too(tmp_path: Path) -> None
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("read", [False, True], ids=["that nobody reads", "that a node reads"])
-def test_a_fifo_in_the_place_of_a_file_blocks_nobody(told: Told, read: bool) -> None:
+def test_a_fifo_in_the_place_of_a_file_blocks_nobody(told: NodeFacts, read: bool) -> None:
     os.mkfifo(told.file.path)
     reader = os.open(told.file.path, os.O_RDWR) if read else -1
     for _ in range(10):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from dorad.node.session import Session
+    from dorad.node.connection import DaemonConnection
 
 DEADLINE_S = 20.0
 ROOM = 1 << 20
@@ -221,8 +221,8 @@ def in_thread(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
 def attached(daemon: FakeDaemon) -> Iterator[_Attachment]:
     """The node, started."""
     with in_thread(daemon.start) as started:
-        session = connect(Spawned("n", daemon.path))
-        attachment = _Attachment(session)
+        connection = connect(Spawned("n", daemon.path))
+        attachment = _Attachment(connection)
         started()
         kept = [attachment]
         del attachment
@@ -230,10 +230,10 @@ def attached(daemon: FakeDaemon) -> Iterator[_Attachment]:
         yield kept.pop()
     finally:
         # Whatever still refers to the attachment: its descriptors end here.
-        session.done()
+        connection.done()
 
 
-def session_of(daemon: FakeDaemon) -> Session:
+def session_of(daemon: FakeDaemon) -> DaemonConnection:
     """A session that has been welcomed, and not started."""
 
     def serve() -> None:
@@ -241,6 +241,6 @@ def session_of(daemon: FakeDaemon) -> Session:
         daemon.welcome()
 
     with in_thread(serve) as served:
-        session = connect(Spawned("n", daemon.path))
+        connection = connect(Spawned("n", daemon.path))
         served()
-    return session
+    return connection

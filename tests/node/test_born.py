@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dorad.node.born import BornArrays, flat
+from dorad.node.sharedarrays import SharedArrays, flat
 from dorad.shm.arrow import decode
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool
@@ -18,7 +18,7 @@ from tests.harness.dataflow import Flow
 
 
 class Bed:
-    """Born arrays whose segments are real ones."""
+    """SharedArray arrays whose segments are real ones."""
 
     def __init__(self) -> None:
         numbers = itertools.count(1)
@@ -34,10 +34,10 @@ class Bed:
                 os.close(descriptor)
 
         self.pool = Pool(grow, lambda _: None)
-        self.born = BornArrays(self.pool)
+        self.shared_arrays = SharedArrays(self.pool)
 
     def finds(self, data: Any) -> bool:
-        found = self.born.find(data)
+        found = self.shared_arrays.find(data)
         return found is not None and found[0] is not None
 
 
@@ -57,10 +57,10 @@ def bed() -> Iterator[Bed]:
     ],
 )
 def test_native_numbers_can_be_born(bed: Bed, dtype: str) -> None:
-    array = bed.born.empty((3, 4), dtype)
+    array = bed.shared_arrays.empty((3, 4), dtype)
     assert (array.shape, array.dtype, array.flags.c_contiguous) == ((3, 4), np.dtype(dtype), True)
     array[:] = 5
-    found = bed.born.find(array)
+    found = bed.shared_arrays.find(array)
     assert found is not None
     assert found[0].sample.segment.mapping.size >= array.nbytes
 
@@ -70,19 +70,19 @@ def test_native_numbers_can_be_born(bed: Bed, dtype: str) -> None:
 )
 def test_other_types_are_refused_with_their_name(bed: Bed, dtype: str) -> None:
     with pytest.raises(ValueError, match="native integer and float"):
-        bed.born.empty(3, dtype)
+        bed.shared_arrays.empty(3, dtype)
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"), [(5, (5,)), ((2, 3), (2, 3)), ((), ()), (0, (0,)), ((3, 0), (3, 0))]
 )
 def test_shapes_are_numpys(bed: Bed, shape: Any, expected: tuple[int, ...]) -> None:
-    assert bed.born.empty(shape, "uint8").shape == expected
+    assert bed.shared_arrays.empty(shape, "uint8").shape == expected
 
 
 @pytest.mark.parametrize("shape", [np.int64(3), (np.int32(3),), [3], iter([3])])
 def test_shapes_may_be_numpys_own_integers(bed: Bed, shape: Any) -> None:
-    assert bed.born.empty(shape, "uint8").shape == (3,)
+    assert bed.shared_arrays.empty(shape, "uint8").shape == (3,)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_shapes_may_be_numpys_own_integers(bed: Bed, shape: Any) -> None:
 )
 def test_what_is_no_shape_is_refused(bed: Bed, shape: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
-        bed.born.empty(shape, "uint8")
+        bed.shared_arrays.empty(shape, "uint8")
 
 
 def test_the_array_itself_is_recognised(bed: Bed) -> None:
-    array = bed.born.empty((10, 10), "float32")
+    array = bed.shared_arrays.empty((10, 10), "float32")
     array[:] = np.arange(100).reshape(10, 10)
-    found = bed.born.find(array)
+    found = bed.shared_arrays.find(array)
     assert found is not None
     _, (_, length, nulls, size, parts) = found
     assert (length, nulls, size, parts) == (100, 0, 400, ())
@@ -105,13 +105,13 @@ def test_the_array_itself_is_recognised(bed: Bed) -> None:
 
 
 def test_views_from_its_start_are_recognised(bed: Bed) -> None:
-    array = bed.born.empty((10, 10), "uint8")
+    array = bed.shared_arrays.empty((10, 10), "uint8")
     for view in (array[:], array.reshape(-1), array.view("int8"), np.asarray(array), array[:5]):
         assert bed.finds(view)
 
 
 def test_an_arrow_array_over_it_is_recognised(bed: Bed) -> None:
-    array = bed.born.empty(100, "uint8")
+    array = bed.shared_arrays.empty(100, "uint8")
     assert bed.finds(pa.array(array))
     assert bed.finds(pa.array(array)[:50])
 
@@ -128,13 +128,13 @@ def test_an_arrow_array_over_it_is_recognised(bed: Bed) -> None:
     ],
 )
 def test_a_view_of_a_type_with_other_bytes_is_copied(bed: Bed, derive: Any) -> None:
-    array = bed.born.empty(80, "uint8")
+    array = bed.shared_arrays.empty(80, "uint8")
     array[:] = np.arange(80) % 2
     view = derive(array)
-    found = bed.born.find(view)
+    found = bed.shared_arrays.find(view)
     assert found is not None
-    born, (code, length, nulls, size, parts) = found
-    assert born is None
+    shared_arrays, (code, length, nulls, size, parts) = found
+    assert shared_arrays is None
     payload = bytearray(size)
     for at, part in parts:
         payload[at : at + len(part)] = part
@@ -143,11 +143,11 @@ def test_a_view_of_a_type_with_other_bytes_is_copied(bed: Bed, derive: Any) -> N
 
 @pytest.mark.parametrize("dtype", [">i4", "complex64", "i4,f4"])
 def test_a_view_of_a_type_that_arrow_lacks_is_not_recognised(bed: Bed, dtype: str) -> None:
-    assert not bed.finds(bed.born.empty(80, "uint8").view(dtype))
+    assert not bed.finds(bed.shared_arrays.empty(80, "uint8").view(dtype))
 
 
 def test_other_memory_is_not_recognised(bed: Bed) -> None:
-    array = bed.born.empty((10, 10), "uint8")
+    array = bed.shared_arrays.empty((10, 10), "uint8")
     others: list[Any] = [
         np.zeros(100, "uint8"),
         array.copy(),
@@ -167,9 +167,9 @@ def test_other_memory_is_not_recognised(bed: Bed) -> None:
 
 
 def test_freezing_forbids_writing_through_the_array_and_later_views(bed: Bed) -> None:
-    array = bed.born.empty(10, "uint8")
+    array = bed.shared_arrays.empty(10, "uint8")
     array[:] = 1
-    found = bed.born.find(array)
+    found = bed.shared_arrays.find(array)
     assert found is not None
     found[0].freeze()
     with pytest.raises(ValueError, match="read-only"):
@@ -181,7 +181,7 @@ def test_freezing_forbids_writing_through_the_array_and_later_views(bed: Bed) ->
 
 def test_its_memory_is_used_again_when_it_is_gone(bed: Bed) -> None:
     for _ in range(200):
-        bed.born.empty(1_000_000, "uint8")[:] = 1
+        bed.shared_arrays.empty(1_000_000, "uint8")[:] = 1
     assert bed.grown == 1
 
 
@@ -199,7 +199,7 @@ def test_its_memory_is_used_again_when_it_is_gone(bed: Bed) -> None:
     ids=["slice", "nested", "arrow", "arrow-slice", "memoryview", "view", "frombuffer"],
 )
 def test_whatever_looks_at_its_memory_keeps_it(bed: Bed, derive: Any) -> None:
-    array = bed.born.empty(100, "uint8")
+    array = bed.shared_arrays.empty(100, "uint8")
     array[:] = np.arange(100)
     derived = derive(array)
     before = (
@@ -208,19 +208,19 @@ def test_whatever_looks_at_its_memory_keeps_it(bed: Bed, derive: Any) -> None:
     del array
     gc.collect()
     for _ in range(1000):
-        bed.born.empty(100, "uint8")[:] = 255
+        bed.shared_arrays.empty(100, "uint8")[:] = 255
     after = bytes(memoryview(derived)) if not isinstance(derived, pa.Array) else derived.to_pylist()
     assert after == before
 
 
 def test_a_new_array_at_an_old_ones_address_is_its_own(bed: Bed) -> None:
     for length in range(100, 200):
-        array = bed.born.empty(length, "uint8")
-        found = bed.born.find(array)
+        array = bed.shared_arrays.empty(length, "uint8")
+        found = bed.shared_arrays.find(array)
         assert found is not None
         assert found[1][1] == length
         del array, found
-    assert not bed.born
+    assert not bed.shared_arrays
 
 
 def test_no_room_is_an_error_that_says_how_much_was_asked() -> None:
@@ -228,7 +228,7 @@ def test_no_room_is_an_error_that_says_how_much_was_asked() -> None:
         raise OSError(f"/dev/shm is full: {size} bytes asked, 0 free")
 
     with pytest.raises(RuntimeError, match="1000000 bytes cannot be made: /dev/shm is full"):
-        BornArrays(Pool(full, lambda _: None)).empty(1_000_000, "uint8")
+        SharedArrays(Pool(full, lambda _: None)).empty(1_000_000, "uint8")
 
 
 def test_sent_arrays_arrive_and_their_memory_is_used_again(flow: Flow) -> None:

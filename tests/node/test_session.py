@@ -66,9 +66,9 @@ def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
         daemon.welcome()
 
     with in_thread(serve) as served:
-        session = connect(Spawned("n", daemon.path))
+        connection = connect(Spawned("n", daemon.path))
         served()
-    session.done()
+    connection.done()
 
 
 def test_a_spawned_node_gives_up_in_the_end(
@@ -105,19 +105,19 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
 
 
 def test_a_node_at_the_barrier_tells_a_new_daemon_that_it_is_ready(daemon: FakeDaemon) -> None:
-    session = session_of(daemon)
-    with in_thread(session.wait_for_start) as started:
+    connection = session_of(daemon)
+    with in_thread(connection.wait_for_start) as started:
         daemon.hear("ready")
         daemon.say("adopted")
         daemon.hear("ready")
         daemon.say("start", epoch_ns=5)
         daemon.say("start", epoch_ns=5)
         assert started() == 5
-    session.done()
+    connection.done()
 
 
 def test_a_question_is_asked_again_of_a_new_daemon(daemon: FakeDaemon) -> None:
-    with attached(daemon) as node, in_thread(lambda: node.session.grow(1000)) as grown:
+    with attached(daemon) as node, in_thread(lambda: node.connection.grow(1000)) as grown:
         first = daemon.hear("grow")
         daemon.say("adopted")
         again = daemon.hear("grow")
@@ -128,7 +128,7 @@ def test_a_question_is_asked_again_of_a_new_daemon(daemon: FakeDaemon) -> None:
         daemon.say("grown", [memory], segment=2, ask=first.number("ask"))
         os.close(memory)
         assert grown()[0] == 1
-        node.session.read_mail()
+        node.connection.read_mail()
         assert daemon.hear("retire").number("segment") == 2
 
 
@@ -136,7 +136,7 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_question(daemon: FakeDa
     with attached(daemon) as node:
         memory = _segment()
         for number in (1, 2):
-            with in_thread(lambda: node.session.grow(1000)) as grown:
+            with in_thread(lambda: node.connection.grow(1000)) as grown:
                 ask = daemon.hear("grow").number("ask")
                 if number == 2:
                     daemon.say("grown", [memory], segment=9, ask=ask - 1)
@@ -221,13 +221,13 @@ def test_what_is_said_again_changes_nothing(daemon: FakeDaemon) -> None:
             "INPUT_CLOSED",
             "NODE_FAILED",
         ]
-        outlets = node.session.outlets["out"]
-        mapped = node.session.segment(3)
+        outlets = node.connection.outlets["out"]
+        mapped = node.connection.segment(3)
         open_files = len(list(Path("/proc/self/fd").iterdir()))
         say_all()
         assert node.receiver.drain() == []
-        assert node.session.outlets["out"] == outlets
-        assert node.session.segment(3) is mapped
+        assert node.connection.outlets["out"] == outlets
+        assert node.connection.segment(3) is mapped
         assert len(list(Path("/proc/self/fd").iterdir())) == open_files
         os.close(memory)
 
@@ -242,7 +242,7 @@ def test_a_node_that_was_made_anew_is_met_anew(daemon: FakeDaemon) -> None:
         assert old.inlet(old.rings[0]).ready()
         assert new.inlet(new.rings[0]).ready()
         waiter = doorbell.Waiter(new.bell)
-        (outlet,) = node.session.outlets["out"]
+        (outlet,) = node.connection.outlets["out"]
         doorbell.ring(outlet.peer.bell)
         assert waiter.wait(10**9) == [new.bell]
 
@@ -304,5 +304,5 @@ def test_a_sender_that_waits_for_room_goes_on_when_its_receiver_may_lose_message
             wait_for(lambda: receiver.words[ring + RING_WAITING])
             daemon.say("edges", output="out", to=[["c", ring, False]])
             sent()
-        assert not node.session.outlets["out"][0].blocking
+        assert not node.connection.outlets["out"][0].blocking
         assert inlet.ready()

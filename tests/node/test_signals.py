@@ -60,7 +60,7 @@ def test_what_a_handler_sends_during_a_send_is_sent_next(daemon: FakeDaemon) -> 
     inlet = box.inlet(box.rings[0])
     with attached(daemon) as node:
         daemon.introduce(box, blocking=False)
-        wait_for(lambda: (node.session.read_mail(), node.session.outlets)[1])
+        wait_for(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
         with handler(lambda: node.sender.send("out", b"\x02", {"by": "handler"})):
             node.sender.send("out", Interrupted(1), None)
             node.sender.send("out", b"\x03", None)
@@ -80,7 +80,7 @@ def test_what_a_handler_must_not_send_is_its_own_error(daemon: FakeDaemon) -> No
 
     with attached(daemon) as node:
         daemon.introduce(box, blocking=False)
-        wait_for(lambda: (node.session.read_mail(), node.session.outlets)[1])
+        wait_for(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
         with handler(send_nonsense):
             node.sender.send("out", Interrupted(1), None)
         assert _received(inlet) == [1]
@@ -117,7 +117,7 @@ def test_signals_at_any_moment_cost_no_message(daemon: FakeDaemon) -> None:
 
     with attached(daemon) as node:
         daemon.introduce(box, blocking=False)
-        wait_for(lambda: (node.session.read_mail(), node.session.outlets)[1])
+        wait_for(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
         with handler(send, signal.SIGALRM):
             signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
             try:
@@ -176,7 +176,7 @@ def test_a_handler_that_would_wait_for_what_it_has_interrupted_is_told(daemon: F
 def test_a_handler_asks_the_daemon_while_its_node_waits_for_an_answer(daemon: FakeDaemon) -> None:
     answers: list[Any] = []
     with attached(daemon) as node:
-        table = DaemonTable(node.session)
+        table = DaemonTable(node.connection)
 
         def answer() -> None:
             first = daemon.hear("ext_load")
@@ -201,22 +201,22 @@ def test_a_handler_asks_the_daemon_while_its_node_waits_for_an_answer(daemon: Fa
 def test_a_packet_that_comes_while_another_is_taken_in_waits_its_turn(daemon: FakeDaemon) -> None:
     seen: list[str] = []
     with attached(daemon) as node:
-        session = node.session
-        take_in = session.news.take_in
+        connection = node.connection
+        take_in = connection.daemon_events.take_in
 
         def slow(packet: Any) -> None:
             if not seen:
                 seen.append("first begins")
                 daemon.say("param", key="b", value=2)
-                session.read_mail()
+                connection.read_mail()
                 seen.append("first ends")
             else:
                 seen.append("second")
             take_in(packet)
 
-        session.news.take_in = slow  # type: ignore[method-assign]
+        connection.daemon_events.take_in = slow  # type: ignore[method-assign]
         daemon.say("param", key="a", value=1)
         deadline = time.monotonic() + DEADLINE_S
         while len(seen) < 3 and time.monotonic() < deadline:
-            session.read_mail()
+            connection.read_mail()
     assert seen == ["first begins", "first ends", "second"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.realtime.cpulist import parse, spell
-from dorad.realtime.facts import Facts, Reader
+from dorad.realtime.facts import Facts, ProcReader
 from dorad.realtime.refusal import UNLIMITED
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ Max realtime priority     80                   80
 """
 
 
-def write(root: Path, **files: str) -> Reader:
+def write(root: Path, **files: str) -> ProcReader:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n", encoding="utf-8")
-    return Reader(root)
+    return ProcReader(root)
 
 
 def test_everything_is_found(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_everything_is_found(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_any_of_it_tells_nothing(tmp_path: Path) -> None:
-    found = Reader(tmp_path).facts()
+    found = ProcReader(tmp_path).facts()
     assert found == Facts(machine=found.machine)
 
 
@@ -98,4 +98,4 @@ def test_lists_of_cores_are_read_and_written(text: str) -> None:
 
 
 def test_this_machine_can_be_read() -> None:
-    assert Reader().facts().priority_limit is not None
+    assert ProcReader().facts().priority_limit is not None

@@ -57,8 +57,8 @@ def test_a_ring_ends_a_wait(bell: int) -> None:
 
 def test_a_hushed_bell_is_silent(bell: int) -> None:
     doorbell.ring(bell)
-    doorbell.hush(bell)
-    doorbell.hush(bell)
+    doorbell.clear(bell)
+    doorbell.clear(bell)
     assert doorbell.Waiter(bell).wait(0) == []
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dorad.node.clock import Clock
 from dorad.node.inputs import RingInput, TimerInput
-from dorad.node.neighbours import ring_at
+from dorad.node.peers import ring_at
 from dorad.shm import layout
 from dorad.shm.arrow import CODE_IPC, encode
 from dorad.shm.latch import outlet

@@ -1,4 +1,4 @@
-"""Notices that somebody speaks, and interrupts the assistant's voice."""
+"""ServiceNotifier that somebody speaks, and interrupts the assistant's voice."""
 
 import numpy as np
 from dora import Node

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dorad.daemon.registry import Registry
     from dorad.daemon.service import Service
 
-MOST_NODES = 1000
+MAX_NODES = 1000
 """Nodes of one dataflow; more would keep the event loop busy with that one for too long."""
 
 END_SLACK_S = 5.0
@@ -70,10 +70,10 @@ class DataflowMethods:
     async def start(self, _call: Call, params: m.Start) -> m.Started:
         """Start a dataflow."""
         nodes = params.descriptor.get("nodes")
-        if isinstance(nodes, list) and len(nodes) > MOST_NODES:
+        if isinstance(nodes, list) and len(nodes) > MAX_NODES:
             raise ControlError(
                 "refused",
-                f"{len(nodes)} nodes are too many for one dataflow; it may have {MOST_NODES}",
+                f"{len(nodes)} nodes are too many for one dataflow; it may have {MAX_NODES}",
                 "make several of it",
             )
         record = self._registry.start(params)
@@ -151,13 +151,13 @@ class DataflowMethods:
         await self._registry.sync()
         return self._measure.dataflow(record)
 
-    async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Happening]:
+    async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         """Yield what happens."""
         number = None
         if params.dataflow is not None:
             number = self._registry.find(params.dataflow, ended_too=True).uuid
-        async for happening in self._registry.happenings.watch(number):
-            yield happening
+        async for event in self._registry.event_bus.watch(number):
+            yield event
 
     def _listed(self, records: list[Record]) -> m.DataflowList:
         return m.DataflowList(dataflows=[self._measure.dataflow(record) for record in records])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 RESTART_GRACE_S = 5.0
 STOP_GRACE_S = 10.0
@@ -168,11 +168,11 @@ class NodeMethods:
         self, record: Record, after: Dataflow, node: str, text: str, **data: str
     ) -> m.Changed:
         self._registry.store_change(record, after)
-        self._registry.happenings.tell(record.uuid, "topology-changed", node, text, **data)
+        self._registry.event_bus.tell(record.uuid, "topology-changed", node, text, **data)
         return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
 
 
-def node_of(dataflow: Dataflow, node_id: str) -> Node:
+def node_of(dataflow: Dataflow, node_id: str) -> NodeSpec:
     """Return a node. Raises ControlError."""
     try:
         return dataflow.node(node_id)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dorad.control.server import Call
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
 
 
 class ParamMethods:
@@ -45,7 +45,7 @@ class ParamMethods:
             raise ControlError("refused", f"{node.id}.{params.key}: {error}") from error
         self._registry.store_param(record, node.id, params.key, value)
         delivered = run.set_param(node.id, params.key, value)
-        self._registry.happenings.tell(
+        self._registry.event_bus.tell(
             record.uuid, "param-changed", node.id, f"{params.key} set", key=params.key, value=value
         )
         return _param(record, node, params.key, delivered=delivered)
@@ -61,17 +61,17 @@ class ParamMethods:
             run.delete_param(node.id, params.key)
         else:
             run.delete_param(node.id, params.key, value=spec.default)
-        self._registry.happenings.tell(
+        self._registry.event_bus.tell(
             record.uuid, "param-changed", node.id, f"{params.key} deleted", key=params.key
         )
         return m.Nothing()
 
-    def _find(self, dataflow: str | None, node_id: str) -> tuple[Record, Node]:
+    def _find(self, dataflow: str | None, node_id: str) -> tuple[Record, NodeSpec]:
         record = self._registry.find(dataflow, ended_too=True)
         return record, node_of(self._registry.dataflow_of(record), node_id)
 
 
-def _known(record: Record, node: Node, key: str) -> None:
+def _known(record: Record, node: NodeSpec, key: str) -> None:
     known = set(node.declared) | set(record.params.get(node.id, {}))
     if key not in known:
         there = ", ".join(sorted(known)) or "none"
@@ -80,7 +80,7 @@ def _known(record: Record, node: Node, key: str) -> None:
         )
 
 
-def _param(record: Record, node: Node, key: str, *, delivered: bool = True) -> m.Param:
+def _param(record: Record, node: NodeSpec, key: str, *, delivered: bool = True) -> m.Param:
     spec = node.declared.get(key)
     given: dict[str, Any] = record.params.get(node.id, {})
     if spec is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import Peer
     from dorad.daemon.broker.connection import Connection
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Started(Protocol):
 class OwnUser:
     """Admits every process of the daemon's user and of root: all there is without a daemon."""
 
-    def verdict(self, node: Node, connection: Connection) -> Verdict:
+    def verdict(self, node: NodeSpec, connection: Connection) -> Verdict:
         """Return what becomes of a process that says it is `node`."""
         del node
         own = connection.peer.uid in (0, os.getuid())
@@ -59,7 +59,7 @@ class Admission:
     A dynamic node is attached to from outside: by the user that may use the dataflow.
     """
 
-    def __init__(self, may_use: Callable[[Node, Peer], bool]) -> None:
+    def __init__(self, may_use: Callable[[NodeSpec, Peer], bool]) -> None:
         """`may_use` tells whether a process may attach as a dynamic node."""
         self.on_started: Callable[[str], None] = lambda _node: None
         """Called with a node's id when a start that was begun has come to its end."""
@@ -83,7 +83,7 @@ class Admission:
         living = [each for each in self._processes.get(node_id, ()) if not each.ended]
         self._processes[node_id] = [*living, process]
 
-    def verdict(self, node: Node, connection: Connection) -> Verdict:
+    def verdict(self, node: NodeSpec, connection: Connection) -> Verdict:
         """Return what becomes of a process that says it is `node`."""
         peer = connection.peer
         try:
@@ -101,7 +101,7 @@ class Admission:
         _log.debug("process %d of user %d as %s: %s", peer.pid, peer.uid, node.id, found.value)
         return found
 
-    def _look(self, node: Node, peer: Peer) -> Verdict:
+    def _look(self, node: NodeSpec, peer: Peer) -> Verdict:
         if node.id.startswith("."):
             # An observer has a connection of its own, which needs no verdict.
             return Verdict.FOREIGN

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.broker import latches, restore
 from dorad.daemon.broker.admission import OwnUser
-from dorad.daemon.broker.desk import Desk
-from dorad.daemon.broker.edges import EdgeTable, is_guest
+from dorad.daemon.broker.edges import EdgeTable, is_observer
 from dorad.daemon.broker.emitter import Emitter
-from dorad.daemon.broker.guests import Guests
-from dorad.daemon.broker.introductions import Introductions
-from dorad.daemon.broker.lobby import Lobby
+from dorad.daemon.broker.listener import Listener
 from dorad.daemon.broker.mailbox import Mailbox
-from dorad.daemon.broker.members import Members
+from dorad.daemon.broker.notifications import Notifications
+from dorad.daemon.broker.observers import Observers
+from dorad.daemon.broker.peersetup import PeerSetup
 from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.broker.rewiring import Rewiring
 from dorad.daemon.broker.samples import Samples
-from dorad.daemon.broker.seeing import Seeing
-from dorad.daemon.broker.telling import Telling
+from dorad.daemon.broker.sessions import Sessions
+from dorad.daemon.broker.state import BrokerState
+from dorad.daemon.broker.stats import Stats
 from dorad.daemon.broker.topology import Topology
 from dorad.launch.fdstore import NoStore
 from dorad.shm import create
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import Peer
     from dorad.daemon.broker.admission import Admission
-    from dorad.daemon.broker.guests import Targets
-    from dorad.daemon.broker.members import BrokerListener
+    from dorad.daemon.broker.observers import Targets
     from dorad.daemon.broker.restore import Kept
-    from dorad.dataflow.model import Dataflow, Input, Node
+    from dorad.daemon.broker.sessions import BrokerEvents
+    from dorad.dataflow.model import Dataflow, Input, NodeSpec
     from dorad.launch.fdstore import FdStore
 
 HELLO_DEADLINE_S = 5.0
 """Seconds a connection may stay open without saying which node it is."""
 
 
-class Broker(Telling, Seeing):
+class Broker(Notifications, Stats):
     """The mailboxes and connections of one dataflow. Belongs to one event loop."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Broker(Telling, Seeing):
         dataflow: Dataflow,
         dataflow_id: str,
         socket_path: Path,
-        listener: BrokerListener,
+        listener: BrokerEvents,
         *,
         store: FdStore | None = None,
         admits: Callable[[Peer], bool] | None = None,
@@ -63,7 +63,7 @@ class Broker(Telling, Seeing):
     ) -> None:
         """Make a broker that has not made anything yet; `store` keeps what is to outlive it.
 
-        `admits` is as `Lobby`'s; `admission` tells which process may be which node. Without one,
+        `admits` is as `Listener`'s; `admission` tells which process may be which node. Without one,
         any process of the same user may be any node.
         """
         self.on_change: Callable[[], None] = lambda: None
@@ -71,36 +71,36 @@ class Broker(Telling, Seeing):
         self.on_note: Callable[[str, str], None] = lambda _node, _text: None
         """Called with a node's id and one line that its process wants the user to know."""
         self._path = socket_path
-        self._desk = desk = Desk(dataflow, dataflow_id, store or NoStore())
-        self._samples = Samples(desk)
-        introductions = Introductions(desk, self._samples)
-        rewiring = Rewiring(desk, self._samples, introductions)
-        self._introductions = introductions
+        self._state = state = BrokerState(dataflow, dataflow_id, store or NoStore())
+        self._samples = Samples(state)
+        peer_setup = PeerSetup(state, self._samples)
+        rewiring = Rewiring(state, self._samples, peer_setup)
+        self._peer_setup = peer_setup
         self._rewiring = rewiring
-        self._topology = Topology(desk, self._samples, rewiring)
-        self._guests = Guests(desk, self._samples, rewiring)
-        self._emitter = Emitter(desk, self._samples)
-        self._members = Members(
-            desk,
+        self._topology = Topology(state, self._samples, rewiring)
+        self._observers = Observers(state, self._samples, rewiring)
+        self._emitter = Emitter(state, self._samples)
+        self._sessions = Sessions(
+            state,
             listener,
             self._samples,
-            introductions,
+            peer_setup,
             self._topology,
             self._changed,
             lambda node_id, text: self.on_note(node_id, text),
             OwnUser() if admission is None else admission,
         )
-        members = self._members
+        sessions = self._sessions
         if admission is not None:
-            admission.on_started = members.started
-        self._lobby = Lobby(
-            socket_path, hello_deadline, members.hello, members.heard, members.ended, admits
+            admission.on_started = sessions.started
+        self._listener = Listener(
+            socket_path, hello_deadline, sessions.hello, sessions.heard, sessions.ended, admits
         )
 
     @property
     def dataflow_id(self) -> str:
         """The UUID of the run."""
-        return self._desk.dataflow_id
+        return self._state.dataflow_id
 
     def _changed(self) -> None:
         self.on_change()
@@ -128,79 +128,83 @@ class Broker(Telling, Seeing):
             raise
 
     def _make(self) -> None:
-        desk = self._desk
-        for node in desk.dataflow.nodes:
-            desk.boxes[node.id] = Mailbox(node)
-            desk.keep_box(node.id)
+        state = self._state
+        for node in state.dataflow.nodes:
+            state.boxes[node.id] = Mailbox(node)
+            state.keep_box(node.id)
         self._topology.wire_up()
-        desk.store.store(desk.name("listener"), (self._lobby.open(),))
+        state.store.store(state.name("listener"), (self._listener.open(),))
 
     def _take_over(self, kept: Kept) -> None:
-        desk = self._desk
+        state = self._state
         snapshot = kept.snapshot
-        desk.epoch_ns = snapshot.get("epoch_ns")
-        desk.poison = snapshot.get("poison")
-        unknown = restore.restore_boxes(desk, kept)
-        lost = restore.lost_rings(desk, snapshot)
-        parked = restore.restore_connections(desk, self._lobby, kept)
-        restore.restore_segments(desk, self._samples, kept)
-        for node_id, connection in list(desk.connections.items()):
+        state.epoch_ns = snapshot.get("epoch_ns")
+        state.abort_start = snapshot.get("poison")
+        unknown = restore.restore_boxes(state, kept)
+        lost = restore.lost_rings(state, snapshot)
+        pending = restore.restore_connections(state, self._listener, kept)
+        restore.restore_segments(state, self._samples, kept)
+        for node_id, connection in list(state.connections.items()):
             if connection.forget_questions(restore.QUESTIONS):
-                self._members.adopt(node_id)
+                self._sessions.adopt(node_id)
         for edge in unknown:
             self._rewiring.announce(edge.consumer, edge.ring, edge)
         for node_id, input_id, ring in lost:
-            desk.send(node_id, "input_gone", {"id": input_id, "ring": ring})
-        self._samples.drop_guests(list(desk.connections))
-        handovers = self._members.handovers
-        handovers.restore(snapshot.get("handovers", {}), parked, desk.dataflow)
-        for connection in parked.values():
-            if handovers.parked(connection) is None and desk.node_of(connection) is None:
+            state.send(node_id, "input_gone", {"id": input_id, "ring": ring})
+        self._samples.drop_observers(list(state.connections))
+        handovers = self._sessions.handovers
+        handovers.restore(snapshot.get("handovers", {}), pending, state.dataflow)
+        for connection in pending.values():
+            if handovers.pending(connection) is None and state.node_of(connection) is None:
                 connection.close("its place is taken")
-        for node_id in desk.boxes:
-            if node_id not in desk.connections and node_id not in handovers:
-                self._members.nobody_reads(node_id)
-        listener = restore.restore_listener(desk, kept)
-        desk.store.store(desk.name("listener"), (self._lobby.open(listener),))
+        for node_id in state.boxes:
+            if node_id not in state.connections and node_id not in handovers:
+                self._sessions.nobody_reads(node_id)
+        listener = restore.restore_listener(state, kept)
+        state.store.store(state.name("listener"), (self._listener.open(listener),))
 
     async def close(self) -> None:
         """End every connection and let go of every descriptor and of the socket's name."""
-        desk = self._desk
-        desk.store.drop(desk.name("listener"))
-        for node_id in desk.boxes:
-            desk.store.drop(desk.name("box", node_id))
+        state = self._state
+        state.store.drop(state.name("listener"))
+        for node_id in state.boxes:
+            state.store.drop(state.name("box", node_id))
         self.on_change = lambda: None
-        self._lobby.close()
+        self._listener.close()
         self._rewiring.close()
-        self._members.close()
-        for box in desk.boxes.values():
+        self._sessions.close()
+        for box in state.boxes.values():
             box.close()
-        desk.edges = EdgeTable()
-        desk.boxes.clear()
+        state.edges = EdgeTable()
+        state.boxes.clear()
         await self._samples.close()
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the next daemon must know besides the descriptors; JSON-able."""
-        desk = self._desk
-        boxes = {n: box.snapshot() for n, box in desk.boxes.items() if not is_guest(n)}
+        state = self._state
+        boxes = {n: box.snapshot() for n, box in state.boxes.items() if not is_observer(n)}
         return {
-            "epoch_ns": desk.epoch_ns,
-            "poison": desk.poison,
-            "gone": sorted(desk.gone),
-            "ended": sorted(map(list, desk.ended)),
-            "told": {n: [*told] for n, told in desk.told.items() if told and not is_guest(n)},
-            "restarts": desk.restarts,
-            "params": desk.params,
+            "epoch_ns": state.epoch_ns,
+            "poison": state.abort_start,
+            "gone": sorted(state.gone),
+            "ended": sorted(map(list, state.ended)),
+            "told": {
+                n: [*node_facts]
+                for n, node_facts in state.node_facts.items()
+                if node_facts and not is_observer(n)
+            },
+            "restarts": state.restarts,
+            "params": state.params,
             "boxes": boxes,
             "edges": [
                 [*edge]
-                for edge in desk.edges
-                if not (is_guest(edge.source) or is_guest(edge.consumer))
+                for edge in state.edges
+                if not (is_observer(edge.source) or is_observer(edge.consumer))
             ],
-            "attached": {n: c.pid for n, c in desk.connections.items() if not is_guest(n)},
+            "attached": {n: c.pid for n, c in state.connections.items() if not is_observer(n)},
             "next_segment": self._samples.next_number,
             "orphans": self._samples.snapshot(),
-            "handovers": self._members.handovers.snapshot(),
+            "handovers": self._sessions.handovers.snapshot(),
         }
 
     def node_config(self, node_id: str) -> str:
@@ -208,7 +212,7 @@ class Broker(Telling, Seeing):
         return json.dumps(
             {
                 "node_id": node_id,
-                "dataflow_id": self._desk.dataflow_id,
+                "dataflow_id": self._state.dataflow_id,
                 "daemon_socket": os.fspath(self._path),
             }
         )
@@ -217,18 +221,18 @@ class Broker(Telling, Seeing):
 
     def detach(self, node_id: str) -> None:
         """Take note that a node's process is gone for good: nobody waits for it any more."""
-        desk = self._desk
-        self._members.handovers.end(node_id)
-        desk.gone.add(node_id)
-        self._members.take_back(node_id)
-        desk.boxes[node_id].close_rings()
+        state = self._state
+        self._sessions.handovers.end(node_id)
+        state.gone.add(node_id)
+        self._sessions.take_back(node_id)
+        state.boxes[node_id].close_rings()
         self._emitter.forget(node_id)
-        self._introductions.edges_into(node_id)
+        self._peer_setup.edges_into(node_id)
         self._changed()
 
     def restarting(self, node_id: str, restart_count: int) -> None:
         """Take note that the node's next process is to be its `restart_count`-th restart."""
-        self._desk.restarts[node_id] = restart_count
+        self._state.restarts[node_id] = restart_count
         self._changed()
 
     def released(self, node_id: str) -> None:
@@ -237,24 +241,24 @@ class Broker(Telling, Seeing):
         What waits for the node goes on waiting, and newer messages displace it: nobody blocks on a
         node that is not there. A stop that was meant for the old process does not reach the new.
         """
-        self._members.take_back(node_id)
-        self._desk.facts(node_id).drop_manual_stop()
+        self._sessions.take_back(node_id)
+        self._state.facts_of(node_id).drop_manual_stop()
         self._changed()
 
     def reopen(self, node_id: str) -> None:
         """Let a node have processes again that was stopped, or gone for good."""
-        desk = self._desk
-        desk.facts(node_id).drop("stop")
-        if node_id in desk.gone:
-            desk.gone.remove(node_id)
-            desk.boxes[node_id].discard()
-            desk.boxes[node_id].leave()
-            self._introductions.edges_into(node_id)
-            for edge in desk.edges.received_by(node_id):
-                latches.bring_up(desk, edge)
+        state = self._state
+        state.facts_of(node_id).drop("stop")
+        if node_id in state.gone:
+            state.gone.remove(node_id)
+            state.boxes[node_id].discard()
+            state.boxes[node_id].leave()
+            self._peer_setup.edges_into(node_id)
+            for edge in state.edges.received_by(node_id):
+                latches.bring_up(state, edge)
         self._changed()
 
-    async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+    async def begin_handover(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
         """Expect a process that takes the place of a node's present one, and its mailbox.
 
         It waits with its hello until the other has said `done` or hung up; until it receives,
@@ -264,7 +268,7 @@ class Broker(Telling, Seeing):
             ValueError: it is being replaced already.
             OSError: there is no room for an input that only the replacement has.
         """
-        self._members.handovers.begin(node_id, replacement, dataflow)
+        self._sessions.handovers.begin(node_id, replacement, dataflow)
         self._changed()
 
     def end_handover(self, node_id: str) -> bool:
@@ -272,13 +276,13 @@ class Broker(Telling, Seeing):
 
         Returns False if the new process did not get the place.
         """
-        swapped = self._members.handovers.end(node_id)
+        swapped = self._sessions.handovers.end(node_id)
         self._changed()
         return swapped
 
     # -- the dataflow changes ----------------------------------------------------------------
 
-    async def add_node(self, node: Node, dataflow: Dataflow) -> None:
+    async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None:
         """Make the mailbox of one more node, and connect it; `dataflow` has it already.
 
         Raises:
@@ -290,7 +294,7 @@ class Broker(Telling, Seeing):
 
     def remove_node(self, node_id: str) -> None:
         """Forget a node that has ended; what it sent is still received."""
-        self._members.forget(node_id)
+        self._sessions.forget(node_id)
         self._emitter.forget(node_id)
         self._topology.remove_node(node_id)
         self._changed()
@@ -321,9 +325,9 @@ class Broker(Telling, Seeing):
 
     # -- guests, and the daemon as a sender --------------------------------------------------
 
-    async def add_guest(
+    async def add_observer(
         self,
-        guest_id: str,
+        observer_id: str,
         inputs: Sequence[Input] = (),
         outputs: Mapping[str, Targets] | None = None,
     ) -> str:
@@ -338,21 +342,21 @@ class Broker(Telling, Seeing):
             KeyError: there is no such node or input.
             OSError: there is no room for it.
         """
-        await self._guests.add(guest_id, inputs, outputs or {})
-        return self.node_config(guest_id)
+        await self._observers.add(observer_id, inputs, outputs or {})
+        return self.node_config(observer_id)
 
-    def connect_guest(self, guest_id: str, sock: socket.socket, pid: int) -> None:
+    def connect_guest(self, observer_id: str, sock: socket.socket, pid: int) -> None:
         """Let the process `pid`, which has the other end of `sock`, be the guest.
 
         The socket is owned from here on.
         """
-        self._lobby.introduce(sock, guest_id, pid)
+        self._listener.introduce(sock, observer_id, pid)
 
-    def remove_guest(self, guest_id: str) -> None:
+    def remove_observer(self, observer_id: str) -> None:
         """Let go of a guest; what it sent is still received."""
-        self._members.forget(guest_id)
-        self._emitter.forget(guest_id)
-        self._guests.remove(guest_id)
+        self._sessions.forget(observer_id)
+        self._emitter.forget(observer_id)
+        self._observers.remove(observer_id)
 
     def emit(self, node_id: str, input_id: str, text: str) -> None:
         """Send one text to an input that the daemon feeds; it is received as an array of utf8.
@@ -360,7 +364,7 @@ class Broker(Telling, Seeing):
         Raises:
             OSError: /dev/shm is full.
         """
-        edges = [edge for edge in self._desk.edges.into(node_id, input_id) if edge.daemon]
+        edges = [edge for edge in self._state.edges.into(node_id, input_id) if edge.daemon]
         self._emitter.emit(edges, text)
 
     def emit_output(self, node_id: str, output: str, text: str) -> None:
@@ -369,8 +373,8 @@ class Broker(Telling, Seeing):
         Raises:
             OSError: /dev/shm is full.
         """
-        self._emitter.emit(self._desk.edges.printed(node_id, output), text)
+        self._emitter.emit(self._state.edges.printed(node_id, output), text)
 
     def has_receivers(self, node_id: str, output: str) -> bool:
         """Return whether anything receives an output that carries what a node prints or logs."""
-        return bool(self._desk.edges.printed(node_id, output))
+        return bool(self._state.edges.printed(node_id, output))

@@ -69,7 +69,7 @@ class Connection:
         """
         self.sent = sent
         self.on_sent: Callable[[int], None] | None = None
-        """Told how many packets have gone out, whenever one has."""
+        """NodeFacts how many packets have gone out, whenever one has."""
         self.kept_as: str | None = None
         """The name under which a copy of the socket is kept open."""
         self.peer = peer_of(sock)

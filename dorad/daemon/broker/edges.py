@@ -17,7 +17,7 @@ DAEMON = ".daemon"
 """Stands for the daemon among the ids of those that send; a node's id never starts with a dot."""
 
 
-def is_guest(node_id: str) -> bool:
+def is_observer(node_id: str) -> bool:
     """Tell whether an id is one of a guest, which is no part of the dataflow."""
     return node_id.startswith(".") and node_id != DAEMON
 

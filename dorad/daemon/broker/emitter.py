@@ -14,11 +14,11 @@ from dorad.shm.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.daemon.broker.desk import Desk
     from dorad.daemon.broker.edges import Edge
     from dorad.daemon.broker.mailbox import Ring
     from dorad.daemon.broker.samples import Samples
     from dorad.daemon.broker.segments import EdgeKey
+    from dorad.daemon.broker.state import BrokerState
     from dorad.shm.mapping import Mapping
     from dorad.shm.pool import Sample
     from dorad.shm.ring import Outlet
@@ -38,8 +38,8 @@ def encode_text(text: str) -> bytes:
 class Emitter:
     """Pushes texts into rings whose producer is the daemon. It never waits for room."""
 
-    def __init__(self, desk: Desk, samples: Samples) -> None:
-        self._desk = desk
+    def __init__(self, state: BrokerState, samples: Samples) -> None:
+        self._state = state
         self._samples = samples
         self._clock = Clock()
         self._pool = Pool(self._grow, self._retire)
@@ -51,7 +51,7 @@ class Emitter:
         Raises:
             OSError: /dev/shm is full.
         """
-        edges = [edge for edge in edges if edge.consumer not in self._desk.gone]
+        edges = [edge for edge in edges if edge.consumer not in self._state.gone]
         if not edges:
             return
         payload = encode_text(text)
@@ -72,10 +72,10 @@ class Emitter:
             self._pool.trim(time.time_ns())
         fence()
         for edge in edges:
-            self._desk.wake(edge.consumer)
+            self._state.wake(edge.consumer)
 
     def _outlet(self, edge: Edge) -> Outlet:
-        box = self._desk.boxes[edge.consumer]
+        box = self._state.boxes[edge.consumer]
         ring = box.rings[edge.ring]
         known = self._outlets.get(edge.key)
         if known is None or known[0] is not ring:

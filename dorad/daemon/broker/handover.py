@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.desk import Desk
-    from dorad.daemon.broker.introductions import Introductions
+    from dorad.daemon.broker.peersetup import PeerSetup
+    from dorad.daemon.broker.state import BrokerState
     from dorad.daemon.broker.topology import Topology
     from dorad.daemon.supervisor.pidwatch import PidWatch
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 SETTLE_S = 5.0
 """Seconds that a new process may take to catch up before messages displace others again."""
@@ -32,12 +32,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Handover:
-    replacement: Node
+    replacement: NodeSpec
     dataflow: Dataflow
     old: Connection | None
     fresh: dict[str, str] = field(default_factory=dict)
     """Rings that only the replacement has: by their inputs."""
-    parked: Connection | None = None
+    pending: Connection | None = None
     free: bool = False
     """Whether the old process is through with the mailbox."""
     swapped: bool = False
@@ -55,16 +55,16 @@ class Handovers:
 
     def __init__(
         self,
-        desk: Desk,
-        introductions: Introductions,
+        state: BrokerState,
+        peer_setup: PeerSetup,
         topology: Topology,
         watch: PidWatch,
         welcome: Callable[[str, Connection], None],
         vacate: Callable[[str], None],
     ) -> None:
         """`welcome` gives a process a node's place, `vacate` lets nobody wait for the node."""
-        self._desk = desk
-        self._introductions = introductions
+        self._state = state
+        self._peer_setup = peer_setup
         self._topology = topology
         self._watch = watch
         self._welcome = welcome
@@ -82,21 +82,21 @@ class Handovers:
         """Tell whether a new process has its place already, but the old one may still be there."""
         return node_id in self._open and self._open[node_id].swapped
 
-    def begin(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+    def begin(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
         """Expect a process that takes over from a node's present one.
 
         Raises:
             ValueError: one is expected already.
             OSError: there is no room for an input that only the replacement has.
         """
-        desk = self._desk
+        state = self._state
         if node_id in self._open:
             raise ValueError(f"node {node_id!r} is being replaced already")
-        box = desk.boxes[node_id]
-        handover = _Handover(replacement, dataflow, desk.connection(node_id))
+        box = state.boxes[node_id]
+        handover = _Handover(replacement, dataflow, state.connection(node_id))
         handover.free = handover.old is None
         known = {item.id: item.source for item in box.inputs.values()}
-        before, desk.dataflow = desk.dataflow, dataflow
+        before, state.dataflow = state.dataflow, dataflow
         try:
             for item in replacement.all_inputs:
                 if known.get(item.id) != item.source:
@@ -106,56 +106,56 @@ class Handovers:
             self._drop_fresh(node_id, handover)
             raise
         finally:
-            desk.dataflow = before
+            state.dataflow = before
         self._open[node_id] = handover
         _log.debug("node %s: a handover begins, new rings: %s", node_id, handover.fresh)
         self._stop_settling(node_id)
         self._block(node_id)
 
     def _block(self, node_id: str) -> None:
-        node = self._desk.boxes[node_id].node
+        node = self._state.boxes[node_id].node
         sheds = {item.id for item in node.all_inputs if item.queue_policy is QueuePolicy.LATEST}
-        for edge in self._desk.edges.received_by(node_id):
+        for edge in self._state.edges.received_by(node_id):
             if not edge.daemon and edge.input not in sheds and not node.chooses(edge.input):
-                self._desk.edges.block(edge, True)
-        self._introductions.edges_into(node_id)
+                self._state.edges.block(edge, True)
+        self._peer_setup.edges_into(node_id)
 
     def restore_policies(self, node_id: str) -> None:
         """Let producers do again what the queue policies of the node's inputs say."""
-        box = self._desk.boxes.get(node_id)
+        box = self._state.boxes.get(node_id)
         if box is None:
             return
-        for edge in self._desk.edges.received_by(node_id):
+        for edge in self._state.edges.received_by(node_id):
             item = box.inputs.get(edge.input)
             blocking = item is not None and item.queue_policy is QueuePolicy.BACKPRESSURE
-            self._desk.edges.block(edge, blocking and not edge.daemon)
-        self._introductions.edges_into(node_id)
+            self._state.edges.block(edge, blocking and not edge.daemon)
+        self._peer_setup.edges_into(node_id)
 
     # -- the two processes -------------------------------------------------------------------
 
-    def park(self, node_id: str, connection: Connection) -> bool:
+    def hold(self, node_id: str, connection: Connection) -> bool:
         """Keep a process waiting for its place; False if it is not the one that is expected."""
         handover = self._open.get(node_id)
-        if handover is None or handover.swapped or handover.parked is not None:
+        if handover is None or handover.swapped or handover.pending is not None:
             return False
         if handover.old is not None and connection.pid == handover.old.pid:
             return False
-        handover.parked = connection
-        self._desk.keep_connection(node_id, connection)
+        handover.pending = connection
+        self._state.keep_connection(node_id, connection)
         self._swap_if_free(node_id, handover)
         return True
 
-    def parked(self, connection: Connection) -> str | None:
+    def pending(self, connection: Connection) -> str | None:
         """Return the node whose place a connection waits for."""
         for node_id, handover in self._open.items():
-            if handover.parked is connection:
+            if handover.pending is connection:
                 return node_id
         return None
 
-    def unpark(self, node_id: str) -> None:
+    def release_pending(self, node_id: str) -> None:
         """Take note that the process that waited is gone."""
         handover = self._open[node_id]
-        handover.parked = None
+        handover.pending = None
         if handover.unattended:
             self.end(node_id)
 
@@ -167,33 +167,33 @@ class Handovers:
         self._swap_if_free(node_id, handover)
 
     def _swap_if_free(self, node_id: str, handover: _Handover) -> None:
-        if handover.free and handover.parked is not None:
-            self._swap(node_id, handover, handover.parked)
+        if handover.free and handover.pending is not None:
+            self._swap(node_id, handover, handover.pending)
 
     def _swap(self, node_id: str, handover: _Handover, new: Connection | None) -> None:
-        desk = self._desk
-        box = desk.boxes[node_id]
+        state = self._state
+        box = state.boxes[node_id]
         _log.debug("node %s: process %s takes over", node_id, "none" if new is None else new.pid)
         handover.swapped = True
-        handover.parked = None
+        handover.pending = None
         old = handover.old
-        desk.connections.pop(node_id, None)
+        state.connections.pop(node_id, None)
         if old is not None:
             old.close("another process has taken its place")
             self._slots[old.pid] = (node_id, box.hazards())
             self._watch.add(old.pid, node_id)
-        told = desk.facts(node_id)
-        told.drop_manual_stop()
+        node_facts = state.facts_of(node_id)
+        node_facts.drop_manual_stop()
         kept = {item.id for item in handover.replacement.all_inputs}
         for input_id in box.inputs:
             fresh = handover.fresh.get(input_id)
             if fresh is not None or input_id not in kept:
                 self._topology.remove_rings(node_id, input_id, but=fresh)
-                told.drop("closed", input_id)
-                told.drop("broken", input_id)
+                node_facts.drop("closed", input_id)
+                node_facts.drop("broken", input_id)
         box.node = handover.replacement
         box.inputs = {item.id: item for item in handover.replacement.all_inputs}
-        desk.dataflow = handover.dataflow
+        state.dataflow = handover.dataflow
         if new is not None:
             self._welcome(node_id, new)
         if handover.unattended:
@@ -205,8 +205,8 @@ class Handovers:
         if left is None:
             return False
         node_id, slots = left
-        if node_id in self._desk.boxes:
-            self._desk.boxes[node_id].clear_hazards(slots)
+        if node_id in self._state.boxes:
+            self._state.boxes[node_id].clear_hazards(slots)
         return True
 
     # -- the end -----------------------------------------------------------------------------
@@ -220,18 +220,18 @@ class Handovers:
         handover = self._open.get(node_id)
         if handover is None:
             return False
-        old, parked = handover.old, handover.parked
+        old, pending = handover.old, handover.pending
         if not handover.swapped and (old is None or old.hung_up()):
             handover.unattended = False
-            self._swap(node_id, handover, None if parked is None or parked.hung_up() else parked)
+            self._swap(node_id, handover, None if pending is None or pending.hung_up() else pending)
         del self._open[node_id]
         _log.debug("node %s: the handover ends, done: %s", node_id, handover.swapped)
         if handover.swapped:
             self._settle(node_id, self._received(node_id), SETTLE_S)
-            return node_id in self._desk.connections
-        if parked is not None:
-            parked.send("refused", {"error": f"node {node_id!r} is not replaced"})
-            parked.close("not wanted any more")
+            return node_id in self._state.connections
+        if pending is not None:
+            pending.send("refused", {"error": f"node {node_id!r} is not replaced"})
+            pending.close("not wanted any more")
         self._drop_fresh(node_id, handover)
         self.restore_policies(node_id)
         return False
@@ -241,7 +241,7 @@ class Handovers:
             self._topology.remove_ring(node_id, ring)
 
     def _received(self, node_id: str) -> int:
-        box = self._desk.boxes[node_id]
+        box = self._state.boxes[node_id]
         return sum(box.counters(name).received for name in box.rings)
 
     def _settle(self, node_id: str, before: int, left: float, calm: int = 0) -> None:
@@ -252,10 +252,10 @@ class Handovers:
         was received `before`, or waits for something to receive.
         """
         self._settling.pop(node_id, None)
-        box = self._desk.boxes.get(node_id)
+        box = self._state.boxes.get(node_id)
         if box is None:
             return
-        there = node_id in self._desk.connections
+        there = node_id in self._state.connections
         rings = [
             name
             for name, ring in box.rings.items()
@@ -289,22 +289,22 @@ class Handovers:
         }
 
     def restore(
-        self, kept: dict[str, Any], parked: dict[str, Connection], dataflow: Dataflow
+        self, kept: dict[str, Any], pending: dict[str, Connection], dataflow: Dataflow
     ) -> None:
         """Go on with the handovers of another daemon's time whose new process waits already."""
         for node_id, fresh in kept.get("open", {}).items():
-            if node_id not in self._desk.boxes:
+            if node_id not in self._state.boxes:
                 continue
-            old = self._desk.connection(node_id)
-            replacement = self._desk.boxes[node_id].node
+            old = self._state.connection(node_id)
+            replacement = self._state.boxes[node_id].node
             handover = _Handover(replacement, dataflow, old, fresh, unattended=True)
             handover.free = old is None
-            new = parked.get(node_id)
+            new = pending.get(node_id)
             if new is None:
                 self._drop_fresh(node_id, handover)
                 continue
             self._open[node_id] = handover
-            handover.parked = new
+            handover.pending = new
             self._block(node_id)
             self._swap_if_free(node_id, handover)
         for pid, (node_id, slots) in kept.get("slots", {}).items():
@@ -317,6 +317,6 @@ class Handovers:
             handle.cancel()
         self._settling.clear()
         for handover in list(self._open.values()):
-            if handover.parked is not None:
-                handover.parked.close("the dataflow has ended")
+            if handover.pending is not None:
+                handover.pending.close("the dataflow has ended")
         self._open.clear()

@@ -11,25 +11,25 @@ from dorad.shm.layout import ENTRY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dorad.daemon.broker.desk import Desk
     from dorad.daemon.broker.edges import Edge
+    from dorad.daemon.broker.state import BrokerState
     from dorad.shm.ring import Outlet
 
 MAX_SIZE = 1 << 48
 """Bytes that no message has."""
 
 
-def bring_up(desk: Desk, edge: Edge) -> None:
+def bring_up(state: BrokerState, edge: Edge) -> None:
     """Give the end of a latched edge what its source has sent last, if it lacks that.
 
     Only where the source has no process: one that is there does it itself, and nobody else may
     push into its rings.
     """
-    ring = desk.boxes[edge.consumer].rings[edge.ring]
-    if not ring.latched or edge.daemon or desk.connection(edge.source) is not None:
+    ring = state.boxes[edge.consumer].rings[edge.ring]
+    if not ring.latched or edge.daemon or state.connection(edge.source) is not None:
         return
-    late = desk.boxes[edge.consumer].outlet(edge.ring)
-    others = list(_siblings(desk, edge))
+    late = state.boxes[edge.consumer].outlet(edge.ring)
+    others = list(_siblings(state, edge))
     if not others:
         return
     newest = max(others, key=lambda each: (each.last_ns(), isinstance(each, LatchedOutlet)))
@@ -41,18 +41,18 @@ def bring_up(desk: Desk, edge: Edge) -> None:
     if size <= MAX_SIZE and kept and late.last_ns() < sent == stamp:
         late.push(entry, size, stamp)
         fence()
-        desk.wake(edge.consumer)
+        state.wake(edge.consumer)
 
 
-def _siblings(desk: Desk, edge: Edge) -> Iterator[Outlet]:
+def _siblings(state: BrokerState, edge: Edge) -> Iterator[Outlet]:
     """Yield the ends of the other edges of the same output."""
-    for other in desk.edges:
+    for other in state.edges:
         same = (other.source, other.output) == (edge.source, edge.output)
         if same and other.key != edge.key and not other.daemon:
-            yield desk.boxes[other.consumer].outlet(other.ring)
+            yield state.boxes[other.consumer].outlet(other.ring)
 
 
-def segments_kept(desk: Desk) -> set[int]:
+def segments_kept(state: BrokerState) -> set[int]:
     """Return the segments that waiting and last messages of latched edges lie in.
 
     Producers go on meanwhile, and may hand the last value of an earlier process on to another
@@ -60,7 +60,7 @@ def segments_kept(desk: Desk) -> set[int]:
     """
     found: set[int] = set()
     for _ in range(2):
-        for box in desk.boxes.values():
+        for box in state.boxes.values():
             for ring in box.rings.values():
                 if ring.latched:
                     found |= box.segments_of(ring)

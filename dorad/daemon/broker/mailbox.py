@@ -16,7 +16,7 @@ from dorad.shm.ring import Counters, Outlet, Peer, counters
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from dorad.dataflow.model import Input, Node
+    from dorad.dataflow.model import Input, NodeSpec
 
 ROOM = 1 << 21
 """Bytes of address space beyond its first rings that a mailbox has for rings added later."""
@@ -89,7 +89,7 @@ class Mailbox:
     here, and no value of a word can raise or go on for ever. The bells are only passed on.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: NodeSpec) -> None:
         """Make the segment, with a ring for each input.
 
         Raises:
@@ -112,7 +112,7 @@ class Mailbox:
             words[ring.base + layout.RING_LANE] = ring.lane
         words[layout.BOX_MAGIC] = layout.MAGIC
 
-    def _set_up(self, node: Node, descriptors: Sequence[int]) -> None:
+    def _set_up(self, node: NodeSpec, descriptors: Sequence[int]) -> None:
         self.node = node
         self.inputs = {item.id: item for item in node.all_inputs}
         self.rings: dict[str, Ring] = {}
@@ -126,7 +126,7 @@ class Mailbox:
     # -- kept over a restart of the daemon ---------------------------------------------------
 
     @classmethod
-    def adopt(cls, node: Node, descriptors: Sequence[int], kept: dict[str, Any]) -> Mailbox:
+    def adopt(cls, node: NodeSpec, descriptors: Sequence[int], kept: dict[str, Any]) -> Mailbox:
         """Take over the mailbox that another daemon made and described with `snapshot`.
 
         Raises:
@@ -402,7 +402,7 @@ class Mailbox:
         return not ring.interval_ns and not self.node.chooses(ring.input)
 
     def outlet(self, name: str) -> Outlet:
-        """Return a producer's end of a ring, for the daemon itself; see `Desk.wake`."""
+        """Return a producer's end of a ring, for the daemon itself; see `BrokerState.wake`."""
         ring = self.rings[name]
         for word in (layout.RING_HEAD, layout.RING_BYTES):
             if self._words[ring.plan.base + word] > _SANE:
@@ -417,7 +417,7 @@ class Mailbox:
                 os.close(descriptor)
 
 
-def _has_lane(node: Node, item: Input) -> bool:
+def _has_lane(node: NodeSpec, item: Input) -> bool:
     """Tell whether an input keeps what belongs to an exchange, which not all can that choose."""
     return (
         isinstance(item.source, NodeOutput)

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from dorad.daemon.broker.edges import DAEMON, is_guest
+from dorad.daemon.broker.edges import DAEMON, is_observer
 from dorad.daemon.broker.latches import segments_kept
 from dorad.daemon.broker.segments import EdgeKey, Segment, Segments
 from dorad.node.protocol import ProtocolError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.desk import Desk
+    from dorad.daemon.broker.state import BrokerState
     from dorad.shm import mapping
 
 _log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ _log = logging.getLogger(__name__)
 class Samples:
     """The segments of all nodes. Belongs to one event loop."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
         self._segments = Segments(self._dropped)
         self._growing: dict[asyncio.Task[None], tuple[str, int]] = {}
         """What is being made: for whom, and its size."""
@@ -57,7 +57,7 @@ class Samples:
 
     def grow(self, node_id: str, size: int, ask: Any) -> None:
         """Make a segment of `size` bytes for a connected node, and answer its question `ask`."""
-        connection = self._desk.connection(node_id)
+        connection = self._state.connection(node_id)
         if connection is None:
             return
         self._reap()
@@ -85,22 +85,22 @@ class Samples:
         create.check_share(size, sum(held) + sum(growing))
 
     async def _grow(self, node_id: str, connection: Connection, size: int, ask: Any) -> None:
-        desk = self._desk
+        state = self._state
         try:
             # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.
             memory = await asyncio.to_thread(create.create_pool, size)
         except OSError as error:
             _log.debug("no segment of %d bytes for node %s: %s", size, node_id, error)
-            if desk.connection(node_id) is connection:
-                desk.send(node_id, "full", {"error": str(error), "ask": ask})
+            if state.connection(node_id) is connection:
+                state.send(node_id, "full", {"error": str(error), "ask": ask})
             return
-        if desk.connection(node_id) is not connection:
+        if state.connection(node_id) is not connection:
             # Whoever has taken its place meanwhile did not ask for it.
             os.close(memory.owner)
             os.close(memory.receiver)
             return
         number = self._add(node_id, connection.pid, memory.receiver, size)
-        desk.send(node_id, "grown", {"segment": number, "ask": ask}, (memory.owner,))
+        state.send(node_id, "grown", {"segment": number, "ask": ask}, (memory.owner,))
         # From here on only the owner can write: we, the next daemon and receivers just read.
         os.close(memory.owner)
 
@@ -117,27 +117,27 @@ class Samples:
     def _add(self, owner: str, pid: int, memory: int, size: int) -> int:
         segment = self._segments.add(owner, pid, memory, size)
         _log.debug("segment %d for %s, process %d", segment.number, owner, pid)
-        desk = self._desk
-        desk.store.store(self._name(segment), (memory,))
+        state = self._state
+        state.store.store(self._name(segment), (memory,))
         # Subscribers hear of it before its owner can put anything into it.
         for consumer in self._consumers(owner):
-            desk.send(consumer, "segment", {"segment": segment.number}, (memory,))
+            state.send(consumer, "segment", {"segment": segment.number}, (memory,))
         return segment.number
 
     def show(self, node_id: str) -> None:
         """Give a node that has just attached the segments it may receive samples in."""
-        for source in sorted({edge.producer for edge in self._desk.edges.received_by(node_id)}):
+        for source in sorted({edge.producer for edge in self._state.edges.received_by(node_id)}):
             self.show_of(source, node_id)
 
     def show_of(self, source: str, node_id: str) -> None:
         """Give a node the segments of one that it is going to receive from."""
         for segment in self._segments.of({source}):
-            self._desk.send(node_id, "segment", {"segment": segment.number}, (segment.memory,))
+            self._state.send(node_id, "segment", {"segment": segment.number}, (segment.memory,))
 
     def hide_of(self, source: str, node_id: str) -> None:
         """Let a node unmap the segments of one that it receives nothing from any more."""
         for segment in self._segments.of({source}):
-            self._desk.send(node_id, "retired", {"segment": segment.number})
+            self._state.send(node_id, "retired", {"segment": segment.number})
 
     def retire(self, node_id: str, number: int) -> None:
         """Let go of a segment that its owner does not need any more.
@@ -164,8 +164,8 @@ class Samples:
 
     def _heads(self, node_id: str) -> Mapping[EdgeKey, int]:
         heads = {}
-        for edge in self._desk.edges.reached_by(node_id):
-            seen = self._desk.edge_counters(edge.key)
+        for edge in self._state.edges.reached_by(node_id):
+            seen = self._state.edge_counters(edge.key)
             if seen is not None:
                 heads[edge.key] = seen.sent
         return heads
@@ -174,7 +174,7 @@ class Samples:
         if self._closed:
             return
         if self._segments.orphans:
-            self._segments.reap(self._is_past, segments_kept(self._desk))
+            self._segments.reap(self._is_past, segments_kept(self._state))
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None
@@ -182,22 +182,22 @@ class Samples:
             self._reaper = asyncio.get_running_loop().call_later(REAP_S, self._reap)
 
     def _is_past(self, edge: EdgeKey, head: int) -> bool:
-        seen = self._desk.edge_counters(edge)
+        seen = self._state.edge_counters(edge)
         return seen is None or seen.sent - seen.queued >= head
 
     def _consumers(self, node_id: str) -> set[str]:
-        return {edge.consumer for edge in self._desk.edges.reached_by(node_id)}
+        return {edge.consumer for edge in self._state.edges.reached_by(node_id)}
 
     def _name(self, segment: Segment) -> str:
         numbers = (segment.number, segment.owner, segment.pid, segment.size)
-        return self._desk.name("segment", *map(str, numbers))
+        return self._state.name("segment", *map(str, numbers))
 
     def _dropped(self, segment: Segment) -> None:
         _log.debug("segment %d of %s is dropped", segment.number, segment.owner)
-        self._desk.store.drop(self._name(segment))
+        self._state.store.drop(self._name(segment))
         heads = segment.heads or {}
         for consumer in sorted(self._consumers(segment.owner) | {key.node for key in heads}):
-            self._desk.send(consumer, "retired", {"segment": segment.number})
+            self._state.send(consumer, "retired", {"segment": segment.number})
 
     # -- kept over a restart of the daemon ---------------------------------------------------
 
@@ -216,9 +216,9 @@ class Samples:
             if segment.heads is None and (segment.owner == DAEMON or not _lives(segment.pid)):
                 self.orphan(segment.owner, segment.pid)
 
-    def drop_guests(self, consumers: Collection[str]) -> None:
+    def drop_observers(self, consumers: Collection[str]) -> None:
         """Let go of what lies in segments of guests, which ended with another daemon."""
-        for owner in {each.owner for each in self._segments if is_guest(each.owner)}:
+        for owner in {each.owner for each in self._segments if is_observer(each.owner)}:
             for consumer in consumers:
                 self.hide_of(owner, consumer)
             self.orphan(owner, None)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.daemon.run import DataflowRun
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
 
 EVERY_S = 1.0
 
@@ -134,7 +134,7 @@ class Measure:
             return []
         return [self.node(record, node) for node in record.run.dataflow.nodes]
 
-    def node(self, record: Record, node: Node) -> m.NodeInfo:
+    def node(self, record: Record, node: NodeSpec) -> m.NodeInfo:
         """Return one node of a running dataflow. Raises ControlError if it was just removed."""
         assert record.run is not None
         view = record.run.status(node.id)

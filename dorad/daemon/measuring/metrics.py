@@ -23,7 +23,7 @@ from dorad.launch.descendants import children
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-MOST_PROCESSES = 256
+MAX_PROCESSES = 256
 """Of one node; a node with more is measured by these."""
 
 _SHORTEST_S = 0.001
@@ -189,9 +189,9 @@ def _tree(pid: int) -> frozenset[int]:
     """A process and its descendants."""
     tree = {pid}
     last = [pid]
-    while last and len(tree) < MOST_PROCESSES:
+    while last and len(tree) < MAX_PROCESSES:
         last = [child for parent in last for child in children(parent) if child not in tree]
-        tree.update(last[: MOST_PROCESSES - len(tree)])
+        tree.update(last[: MAX_PROCESSES - len(tree)])
     return frozenset(tree)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.002
 REPORT_S = 1.0
 _LOOKS = 4
-_MOST_GROUPS = 50_000
+_MAX_GROUPS = 50_000
 _MS = 1e6
 
 
@@ -65,7 +65,7 @@ class TopicMeter:
 
     def __init__(self, window: float) -> None:
         self._window = window
-        self._groups: deque[_Group] = deque(maxlen=_MOST_GROUPS)
+        self._groups: deque[_Group] = deque(maxlen=_MAX_GROUPS)
         self._last: Counters | None = None
         self._ring: object = None
         self._last_at = 0.0
@@ -156,7 +156,7 @@ def _settled(source: Source) -> Counters | None:
 
 async def watch(
     broker: Broker,
-    guest_id: str,
+    observer_id: str,
     topics: Sequence[NodeOutput],
     receivers: Receivers,
     window: float,
@@ -164,10 +164,10 @@ async def watch(
     """The rates of outputs once a second, until closed or all their nodes are gone.
 
     `receivers` tells which inputs (node, input) an output feeds now. For one that feeds nobody, a
-    ghost called `guest_id` and a number receives it.
+    ghost called `observer_id` and a number receives it.
     """
     sources = {
-        str(topic): _Output(broker, f"{guest_id}-{number}", topic, receivers)
+        str(topic): _Output(broker, f"{observer_id}-{number}", topic, receivers)
         for number, topic in enumerate(dict.fromkeys(topics))
     }
     try:
@@ -201,7 +201,7 @@ class _Output:
         elif not alive and self.ring != self._ghost:
             ghost, name = self._ghost
             try:
-                await self._broker.add_guest(ghost, (Input(name, self._topic, queue_size=1),))
+                await self._broker.add_observer(ghost, (Input(name, self._topic, queue_size=1),))
             except OSError as error:
                 raise ControlError("internal", f"nobody can join the dataflow: {error}") from error
             self.ring = self._ghost
@@ -221,7 +221,7 @@ class _Output:
         """Let the ghost go, if there is one."""
         if self.ring == self._ghost:
             self.ring = None
-            self._broker.remove_guest(self._ghost[0])
+            self._broker.remove_observer(self._ghost[0])
 
     def _connected(self, node_id: str) -> bool | None:
         """Whether a node has a process now; None if there is no such node, or no dataflow."""

@@ -18,7 +18,7 @@ class OpenBarrier(Struct, frozen=True):
     """Let every `Node()` return."""
 
 
-class Poison(Struct, frozen=True):
+class AbortStart(Struct, frozen=True):
     """Let every `Node()` raise."""
 
     reason: str
@@ -64,4 +64,6 @@ class Finish(Struct, frozen=True):
     """Nothing is left to wait for: the dataflow has ended."""
 
 
-Action = OpenBarrier | Poison | CloseInput | TellFailed | TellRestarted | Stop | StopAll | Finish
+Action = (
+    OpenBarrier | AbortStart | CloseInput | TellFailed | TellRestarted | Stop | StopAll | Finish
+)

@@ -27,7 +27,7 @@ class Barrier(Struct, frozen=True):
     waiting: frozenset[str] = frozenset()
     """Nodes that called `Node()` and have not ended."""
     phase: Phase = Phase.WAITING
-    culprit: str | None = None
+    root_cause: str | None = None
     """The node that poisoned the start."""
 
     @classmethod
@@ -53,7 +53,7 @@ class Barrier(Struct, frozen=True):
             return self
         rest = replace(self, pending=self.pending - {node}, waiting=self.waiting - {node})
         if node in self.pending and (rest.pending or rest.waiting):
-            return replace(rest, phase=Phase.POISONED, culprit=node)
+            return replace(rest, phase=Phase.POISONED, root_cause=node)
         return rest._settled()
 
     def forced(self) -> Barrier:
@@ -66,7 +66,7 @@ class Barrier(Struct, frozen=True):
             "pending": sorted(self.pending),
             "waiting": sorted(self.waiting),
             "phase": str(self.phase),
-            "culprit": self.culprit,
+            "culprit": self.root_cause,
         }
 
     @classmethod

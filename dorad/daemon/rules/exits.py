@@ -35,7 +35,7 @@ class History(Struct, frozen=True):
     """Why the daemon ended it by a signal that counts against it; empty if it did not."""
     killed: str = ""
     """Why a watchdog killed it; empty if none did."""
-    culprit: str | None = None
+    root_cause: str | None = None
     """The node whose early end kept the dataflow from starting, unless it is this one."""
 
 
@@ -48,7 +48,7 @@ class Result(Struct, frozen=True):
     """None if no process could be started."""
     reason: str
     """A sentence that goes on after the node's name: `exited with code 1`."""
-    culprit: str | None = None
+    root_cause: str | None = None
     """The node that caused a cascading failure."""
     stderr: tuple[str, ...] = ()
     """The last lines the node wrote to stderr, oldest first, without line ends."""
@@ -65,7 +65,7 @@ class Result(Struct, frozen=True):
             "outcome": str(self.outcome),
             "exit": None if self.exit is None else [self.exit.code, self.exit.signal],
             "reason": self.reason,
-            "culprit": self.culprit,
+            "culprit": self.root_cause,
             "stderr": [line[:KEPT_CHARACTERS] for line in self.stderr[-KEPT_LINES:]],
         }
 
@@ -103,8 +103,8 @@ def classify(
     asked = history.stopping and not history.forced and ended_by in _STOP_SIGNALS
     if exit_.code == 0 or asked:
         return Result(node, Outcome.OK, exit_, reason, None, stderr)
-    if history.culprit is not None:
-        return Result(node, Outcome.CASCADING, exit_, reason, history.culprit, stderr)
+    if history.root_cause is not None:
+        return Result(node, Outcome.CASCADING, exit_, reason, history.root_cause, stderr)
     if history.killed and ended_by == signal.SIGKILL:
         return Result(node, Outcome.FAILED, exit_, history.killed, None, stderr)
     if history.forced and ended_by in _FORCED_SIGNALS:

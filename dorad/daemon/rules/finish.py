@@ -17,7 +17,7 @@ from dorad.dataflow.model import NodeOutput
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from dorad.dataflow.model import Dataflow, Input, Node
+    from dorad.dataflow.model import Dataflow, Input, NodeSpec
 
 
 class Closing(Struct, frozen=True):
@@ -183,7 +183,7 @@ def node_of(unit: str) -> str:
     return unit.partition("/")[0]
 
 
-def units_of(node: Node) -> tuple[str, ...]:
+def units_of(node: NodeSpec) -> tuple[str, ...]:
     """Return the units of a node: itself, or its operators."""
     return tuple(f"{node.id}/{operator.id}" for operator in node.operators) or (node.id,)
 
@@ -212,7 +212,7 @@ def data_inputs(dataflow: Dataflow) -> dict[str, dict[str, str]]:
     }
 
 
-def _inputs_of(node: Node) -> dict[str, Collection[Input]]:
+def _inputs_of(node: NodeSpec) -> dict[str, Collection[Input]]:
     if not node.operators:
         return {node.id: node.inputs}
     return {

@@ -46,7 +46,7 @@ class Health:
 
 
 def health_after(
-    before: Health | None, vitals: Vitals, now: float, *, halted: bool = False
+    before: Health | None, vitals: Vitals, now: float, *, sigstopped: bool = False
 ) -> Health:
     """Return what is known after a look at a node that has called `Node()`.
 
@@ -58,7 +58,7 @@ def health_after(
     """
     if before is not None and not vitals.connected:
         return before
-    if before is None or vitals.pulse != before.pulse or (at_rest(vitals) and not halted):
+    if before is None or vitals.pulse != before.pulse or (at_rest(vitals) and not sigstopped):
         return Health(vitals.pulse, now)
     return before
 

@@ -22,18 +22,22 @@ class Step(StrEnum):
     KILL = "kill"
 
 
-class Rung(Struct, frozen=True):
+class StopStep(Struct, frozen=True):
     """One step and when it is due, in seconds since the stop began."""
 
     after: float
     step: Step
 
 
-def ladder(grace: float = GRACE_S, *, force: bool = False) -> tuple[Rung, ...]:
+def ladder(grace: float = GRACE_S, *, force: bool = False) -> tuple[StopStep, ...]:
     """Return the rungs in order: STOP now, SIGTERM after `grace`, SIGKILL after 1.5 times that.
 
     With `force` there is only the last, at once.
     """
     if force:
-        return (Rung(0.0, Step.KILL),)
-    return (Rung(0.0, Step.EVENT), Rung(grace, Step.TERMINATE), Rung(grace * 1.5, Step.KILL))
+        return (StopStep(0.0, Step.KILL),)
+    return (
+        StopStep(0.0, Step.EVENT),
+        StopStep(grace, Step.TERMINATE),
+        StopStep(grace * 1.5, Step.KILL),
+    )

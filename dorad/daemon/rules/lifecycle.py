@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.rules.actions import (
+    AbortStart,
     CloseInput,
     Finish,
     OpenBarrier,
-    Poison,
     Stop,
     StopAll,
     StopReason,
@@ -92,10 +92,10 @@ class Lifecycle:
         Not when the dataflow is to end, nor when nothing can arrive at the node any more. A node
         that has no inputs at all is a source, and may.
         """
-        spoilt = self.barrier.phase is Phase.POISONED
-        return not self.stopping and not spoilt and not self.flow.has_drained(node)
+        failed = self.barrier.phase is Phase.POISONED
+        return not self.stopping and not failed and not self.flow.has_drained(node)
 
-    def after_end_of_one_life(self, node: str) -> list[Action]:
+    def after_run(self, node: str) -> list[Action]:
         """The process of a node ended, and another one will take its place."""
         self.flow = self.flow.restarted(node)
         if self.stopping:
@@ -160,8 +160,12 @@ class Lifecycle:
             return []
         if after is Phase.OPEN:
             return [OpenBarrier()]
-        culprit = self.barrier.culprit
-        return [Poison(f"the dataflow cannot start: node {culprit} ended before it called Node()")]
+        root_cause = self.barrier.root_cause
+        return [
+            AbortStart(
+                f"the dataflow cannot start: node {root_cause} ended before it called Node()"
+            )
+        ]
 
     def _listens(self, unit: str) -> bool:
         """Whether a unit lives, as far as is known, and may still receive something."""

@@ -57,13 +57,13 @@ def find(known: Sequence[Named], wanted: str | None, *, ended_too: bool = False)
     Raises:
         ControlError: there is none, or several could be meant.
     """
-    places = range(len(known))
+    paths = range(len(known))
     if wanted is not None and _UUID.fullmatch(wanted):
-        matching = [place for place in places if known[place].uuid == wanted]
+        matching = [place for place in paths if known[place].uuid == wanted]
         if not matching:
             raise ControlError("not-found", f"there is no dataflow {wanted}", "see `dora list`")
         return matching[0]
-    named = [place for place in places if wanted is None or known[place].name == wanted]
+    named = [place for place in paths if wanted is None or known[place].name == wanted]
     running = [place for place in named if known[place].running]
     if len(running) == 1:
         return running[0]

@@ -38,7 +38,7 @@ def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
         if not result.ok and result.outcome is not Outcome.CASCADING
     ]
     cascading = [result for result in results if result.outcome is Outcome.CASCADING]
-    culprits = {result.culprit for result in cascading}
+    culprits = {result.root_cause for result in cascading}
     blocks += [
         Block(
             f"node {result.node} {result.reason} before it called Node(), "

@@ -15,7 +15,7 @@ from dorad.logs.format import log_message
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.logs.nodelog import Batch
 
 
@@ -63,7 +63,7 @@ def routes_of(dataflow: Dataflow) -> dict[str, Routes]:
     return {node: routes for node, routes in found.items() if routes}
 
 
-def _routes(source: Node, listening: Iterable[tuple[Place, LogSource]]) -> Routes:
+def _routes(source: NodeSpec, listening: Iterable[tuple[Place, LogSource]]) -> Routes:
     watchers = tuple(
         Watcher(place, LogFilter(wanted.level) if wanted.level else LogFilter())
         for place, wanted in listening
@@ -116,16 +116,16 @@ class Router:
         if not logs and not routes.watchers:
             return
         for record in batch.records:
-            places = [watcher.place for watcher in routes.watchers if watcher.level.passes(record)]
-            if logs or places:
+            paths = [watcher.place for watcher in routes.watchers if watcher.level.passes(record)]
+            if logs or paths:
                 text = log_message(record, self.dataflow_id)
                 if logs:
                     emitter.emit_output(node, logs, text)
-                for place in places:
+                for place in paths:
                     emitter.emit(place.node, place.input, text)
 
 
-def printed_outputs(node: Node) -> set[str]:
+def printed_outputs(node: NodeSpec) -> set[str]:
     """Return the outputs of a node that carry what it prints or logs: the daemon sends them."""
     found = {node.logging.send_stdout_as, node.logging.send_logs_as}
     for operator in node.operators:

@@ -8,10 +8,10 @@ from dorad.control.messages import Subscriber, TopicInfo
 from dorad.dataflow.model import NodeOutput
 
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 
-def inputs_of(node: Node) -> dict[str, str]:
+def inputs_of(node: NodeSpec) -> dict[str, str]:
     """Return the source of each input, as text."""
     return {entry.id: entry.source.text for entry in node.all_inputs}
 

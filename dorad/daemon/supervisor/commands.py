@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dorad.daemon.supervisor.ports import Started, StartNode
     from dorad.daemon.supervisor.shared import Shared
-    from dorad.dataflow.model import Dataflow, Input, Node
+    from dorad.dataflow.model import Dataflow, Input, NodeSpec
 
 STARTUP_S = 30.0
 """Seconds that a replacement has for calling `Node()`, unless its `startup_timeout` says more."""
@@ -36,11 +36,13 @@ class Commands:
     Every method raises CommandError when it does not do what it says.
     """
 
-    def __init__(self, shared: Shared, start: StartNode, tend: Callable[[NodeRun], None]) -> None:
-        """`tend` begins to see a new node through its life."""
+    def __init__(
+        self, shared: Shared, start: StartNode, run_node: Callable[[NodeRun], None]
+    ) -> None:
+        """`run_node` begins to see a new node through its life."""
         self._shared = shared
         self._start = start
-        self._tend = tend
+        self._tend = run_node
 
     # -- one node ----------------------------------------------------------------------------
 
@@ -53,15 +55,15 @@ class Commands:
                     "refused",
                     f"all inputs of node {name} have closed: it is not started again",
                 )
-            lives = run.lives
+            runs = run.runs
             run.again = True
             run.grace = grace
             run.wake.set()
             self._shared.on_change()
             if run.process is not None:
-                await self._climb(run, run.process, grace)
-            await self._shared.bell.until(lambda: run.lives > lives or run.result is not None)
-            if run.lives == lives and run.result is not None:
+                await self._escalate(run, run.process, grace)
+            await self._shared.bell.until(lambda: run.runs > runs or run.result is not None)
+            if run.runs == runs and run.result is not None:
                 raise CommandError(
                     "refused", f"node {name} was not started again: it {run.result.reason}"
                 )
@@ -84,7 +86,7 @@ class Commands:
             del shared.nodes[name]
             self._changed(dataflow)
 
-    async def add(self, node: Node, dataflow: Dataflow) -> None:
+    async def add(self, node: NodeSpec, dataflow: Dataflow) -> None:
         """Start one more node; `dataflow` is the dataflow with it."""
         shared, name, before = self._shared, node.id, self._shared.life.dataflow
         self._refuse_if_stopping()
@@ -98,8 +100,8 @@ class Commands:
             if node.is_dynamic:
                 return
             self._tend(run)
-            await shared.bell.until(lambda: run.lives or run.result is not None)
-            if not run.lives and run.result is not None:
+            await shared.bell.until(lambda: run.runs or run.result is not None)
+            if not run.runs and run.result is not None:
                 shared.broker.remove_node(name)
                 del shared.nodes[name]
                 self._changed(before)
@@ -108,7 +110,7 @@ class Commands:
             run.busy, run.apart = "", False
             shared.changed()
 
-    async def _make_mailbox(self, node: Node, dataflow: Dataflow) -> None:
+    async def _make_mailbox(self, node: NodeSpec, dataflow: Dataflow) -> None:
         shared = self._shared
         try:
             await shared.broker.add_node(node, dataflow)
@@ -119,7 +121,7 @@ class Commands:
             del shared.nodes[node.id]
             raise CommandError("refused", "the dataflow has ended")
 
-    async def replace(self, name: str, node: Node, dataflow: Dataflow, grace: float) -> None:
+    async def replace(self, name: str, node: NodeSpec, dataflow: Dataflow, grace: float) -> None:
         """Put another process, made as `node` says, in the place of a node's.
 
         The new one is started first, and the old one goes only when it has called `Node()`;
@@ -145,7 +147,7 @@ class Commands:
                 raise CommandError("busy", str(error), "try again when that has ended") from error
             successor = await self._successor(run, node, node.startup_timeout or STARTUP_S)
             if run.successor is successor:
-                await self._climb(run, old, grace)
+                await self._escalate(run, old, grace)
             run.node = node
             run.history = History(window_start=run.spawned)
             self._changed(dataflow)
@@ -153,7 +155,7 @@ class Commands:
                 lambda: run.connected or run.process is not successor, STARTUP_S
             )
 
-    async def _successor(self, run: NodeRun, node: Node, seconds: float) -> Started:
+    async def _successor(self, run: NodeRun, node: NodeSpec, seconds: float) -> Started:
         """Start the process that is to follow, and wait until it has said hello."""
         shared, name = self._shared, node.id
         why = ""
@@ -195,7 +197,7 @@ class Commands:
         await self._shared.bell.until(lambda: run.process is not None or run.result is not None)
         if run.process is not None:
             usual = GRACE_S if run.stopped else RESTART_GRACE_S
-            await self._climb(run, run.process, usual if run.grace is None else run.grace)
+            await self._escalate(run, run.process, usual if run.grace is None else run.grace)
 
     # -- edges -------------------------------------------------------------------------------
 
@@ -247,7 +249,7 @@ class Commands:
             raise CommandError("refused", f"node {name} is dynamic: whoever started it has to")
         if run.result is not None:
             raise CommandError("refused", f"node {name} has ended: it {run.result.reason}")
-        if not run.lives:
+        if not run.runs:
             raise CommandError("refused", f"node {name} is still being started")
 
     @contextmanager
@@ -278,29 +280,29 @@ class Commands:
             shared.carry_out(shared.life.outputs_done(name))
             return
         if run.process is not None:
-            await self._climb(run, run.process, grace)
+            await self._escalate(run, run.process, grace)
         await shared.bell.until(lambda: run.result is not None)
 
-    async def _climb(self, run: NodeRun, process: Started, grace: float) -> None:
+    async def _escalate(self, run: NodeRun, process: Started, grace: float) -> None:
         """Walk up the stop ladder with one process, until it has ended."""
         shared, name, loop = self._shared, run.node.id, asyncio.get_running_loop()
         begun = loop.time()
-        for rung in ladder(grace):
-            _log.debug("node %s, process %d: %s at %g s", name, process.pid, rung.step, rung.after)
-            left = begun + rung.after - loop.time()
+        for step in ladder(grace):
+            _log.debug("node %s, process %d: %s at %g s", name, process.pid, step.step, step.after)
+            left = begun + step.after - loop.time()
             if await shared.bell.until(lambda: run.process is not process, left):
                 return
-            match rung.step:
+            match step.step:
                 case Step.EVENT:
                     if not run.successor_connected:
                         shared.broker.stop(name, StopReason.MANUAL)
                 case Step.TERMINATE:
-                    text = f"did not end within {rung.after:g} s of being asked to: SIGTERM"
+                    text = f"did not end within {step.after:g} s of being asked to: SIGTERM"
                     shared.notice("warn", name, text)
                     process.signal(signal.SIGTERM)
                 case Step.KILL:
                     run.forced = (
-                        f"was killed because it did not end within {rung.after:g} s of being asked"
+                        f"was killed because it did not end within {step.after:g} s of being asked"
                         " to stop"
                     )
                     shared.on_change()

@@ -12,7 +12,7 @@ from dorad.daemon.rules.restart import History
 
 if TYPE_CHECKING:
     from dorad.daemon.supervisor.ports import Started
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
 
 Status = Literal["starting", "running", "degraded", "restarting", "failed", "stopped"]
 
@@ -35,13 +35,13 @@ class NodeView:
 class NodeRun:
     """What the supervisor knows of a node. Times are the event loop's unless they say otherwise."""
 
-    node: Node
+    node: NodeSpec
     process: Started | None = None
     pid: int | None = None
     restarts: int = 0
     """Processes that followed on the first one."""
     history: History = field(default_factory=History)
-    lives: int = 0
+    runs: int = 0
     """Processes that were started, so that a new one can be told from the one before."""
     spawned: float | None = None
     """When the process was started; None without one."""
@@ -61,7 +61,7 @@ class NodeRun:
     """Somebody asked for its restart, whatever its policy."""
     refused: bool = False
     """Its last start was refused for a reason that may pass."""
-    hopeless: bool = False
+    unstartable: bool = False
     """Nothing can start a process for it any more."""
     grace: float | None = None
     """That of the stop ladder, in seconds, if somebody asked for its end or its restart."""
@@ -78,7 +78,7 @@ class NodeRun:
     """Its broken inputs, and how many messages had been sent to each by then."""
     result: Result | None = None
     """Set once it has ended for good."""
-    lingering: asyncio.TimerHandle | None = None
+    draining: asyncio.TimerHandle | None = None
     """Runs from the end of its `Node` until its consumers are told."""
     busy: str = ""
     """Which command is at work on it: `restarted`, `stopped`, ..."""
@@ -91,11 +91,11 @@ class NodeRun:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Something was decided that may cut a wait short."""
 
-    def born(self, process: Started, now: float, wall: float) -> None:
+    def started(self, process: Started, now: float, wall: float) -> None:
         """Take note of a process that was started; it may have called `Node()` by now."""
         self.process = process
         self.pid = process.pid
-        self.lives += 1
+        self.runs += 1
         self.spawned = self.begun = now
         self.started_at = wall
         self.again = False
@@ -107,13 +107,13 @@ class NodeRun:
         self.process = self.pid = self.spawned = self.started_at = self.api_pid = None
         self.connected = False
         self.last_exit = words
-        self.no_longer_lingers()
+        self.cancel_draining()
 
-    def no_longer_lingers(self) -> None:
+    def cancel_draining(self) -> None:
         """What was to follow on the end of its `Node` does not."""
-        if self.lingering is not None:
-            self.lingering.cancel()
-            self.lingering = None
+        if self.draining is not None:
+            self.draining.cancel()
+            self.draining = None
 
     @property
     def status(self) -> Status:
@@ -121,9 +121,9 @@ class NodeRun:
         if self.result is not None:
             return "stopped" if self.result.ok else "failed"
         if self.node.is_dynamic and not self.connected:
-            return "stopped" if self.lives else "starting"
+            return "stopped" if self.runs else "starting"
         if self.process is None and not self.node.is_dynamic:
-            return "restarting" if self.lives else "starting"
+            return "restarting" if self.runs else "starting"
         if not self.connected:
             return "starting"
         return "degraded" if self.broken else "running"
@@ -145,7 +145,7 @@ class NodeRun:
         return {
             "restarts": self.restarts,
             "history": [self.history.count, self.history.window_start],
-            "lives": self.lives,
+            "lives": self.runs,
             "spawned": self.spawned,
             "started_at": self.started_at,
             "connected": self.connected,

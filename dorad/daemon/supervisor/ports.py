@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.daemon.rules.health import Vitals
-    from dorad.dataflow.model import Dataflow, Input, Node
+    from dorad.dataflow.model import Dataflow, Input, NodeSpec
     from dorad.launch.model import Exit
 
 
@@ -70,7 +70,7 @@ class Broker(Protocol):
     def open_barrier(self) -> None:
         """Let every `Node()` return, now and later."""
 
-    def poison(self, reason: str) -> None:
+    def abort_start(self, reason: str) -> None:
         """Let every `Node()` raise, now and later."""
 
     def stop(self, node_id: str, reason: str) -> None:
@@ -124,7 +124,7 @@ class Broker(Protocol):
     def edge_counters_of(self, node_id: str, input_id: str) -> Sent:
         """Return the counters of one input that a node feeds."""
 
-    async def add_node(self, node: Node, dataflow: Dataflow) -> None:
+    async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None:
         """Make the mailbox of one more node, and connect it. Raises OSError: memory is full."""
 
     def remove_node(self, node_id: str) -> None:
@@ -139,7 +139,7 @@ class Broker(Protocol):
     def update(self, dataflow: Dataflow) -> None:
         """Take note of how the dataflow is now described."""
 
-    async def begin_handover(self, node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+    async def begin_handover(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
         """Let a second process say hello as this node, which waits until the first has let go."""
 
     def end_handover(self, node_id: str) -> bool:
@@ -172,13 +172,13 @@ class Started(Protocol):
         """The last lines it wrote to stderr."""
 
 
-StartNode = Callable[["Node", str, int], Awaitable[Started]]
+StartNode = Callable[["NodeSpec", str, int], Awaitable[Started]]
 """Starts the process of a node, given its DORA_NODE_CONFIG and how many it had before. Raises
 LaunchError."""
 
 Notice = Callable[[str, "str | None", str], None]
 """Tells the user something about the run: level, the node it is about, one sentence."""
 
-Happening = Callable[[str, "str | None", str, dict[str, Any]], None]
+Event = Callable[[str, "str | None", str, dict[str, Any]], None]
 """Tells programs that something happened: what (see the control API), to which node, in words, and
 in figures."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
     from dorad.launch.command import LaunchContext
     from dorad.launch.fdstore import FdStore
     from dorad.launch.fetch import Downloads
@@ -147,7 +147,7 @@ class Launcher:
         self._note = note or (lambda node, text: log.say("warn", node, text))
         self._tags: set[str] = set()
 
-    async def start(self, node: Node, node_config: str, restart_count: int = 0) -> NodeProcess:
+    async def start(self, node: NodeSpec, node_config: str, restart_count: int = 0) -> NodeProcess:
         """Start the process of `node`; a node whose path is a URL is downloaded first.
 
         Raises:
@@ -184,7 +184,7 @@ class Launcher:
 
     def adopt(
         self,
-        node: Node,
+        node: NodeSpec,
         process: Process,
         tag: str,
         descriptors: Sequence[int],
@@ -217,7 +217,7 @@ class Launcher:
         capture = Capture(out, err, staged, log, adopted=True, unit=process.unit)
         return self._made(process, capture, tag, node_config)
 
-    async def _command(self, node: Node, node_config: str) -> Command:
+    async def _command(self, node: NodeSpec, node_config: str) -> Command:
         downloaded = None
         if node.kind is NodeKind.URL and node.path is not None:
             from dorad.launch.fetch import Downloads  # few nodes need an HTTP client

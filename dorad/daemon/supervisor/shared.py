@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dorad.daemon.rules.exits import Result
     from dorad.daemon.rules.lifecycle import Lifecycle
     from dorad.daemon.supervisor.noderun import NodeRun
-    from dorad.daemon.supervisor.ports import Broker, Happening, Notice
+    from dorad.daemon.supervisor.ports import Broker, Event, Notice
 
 
 class Bell:
@@ -63,7 +63,7 @@ class Shared(Struct, eq=False):
     life: Lifecycle
     broker: Broker
     notice: Notice
-    happened: Happening
+    happened: Event
     nodes: dict[str, NodeRun]
     on_change: Callable[[], None]
     carry_out: Callable[[Iterable[Action]], None]

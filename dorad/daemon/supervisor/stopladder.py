@@ -33,12 +33,12 @@ class StopLadder:
         now = asyncio.get_running_loop().time()
         if math.isinf(self._due[Step.TERMINATE]):
             self._begun = now
-        for rung in ladder(grace):
-            if rung.step in self._due:
-                self._due[rung.step] = min(self._due[rung.step], now + rung.after)
+        for step in ladder(grace):
+            if step.step in self._due:
+                self._due[step.step] = min(self._due[step.step], now + step.after)
         self._shared.bell.ring()
 
-    async def climb(self) -> None:
+    async def escalate(self) -> None:
         """Take each rung when it is due; returns after the last."""
         loop = asyncio.get_running_loop()
         for step in (Step.TERMINATE, Step.KILL):

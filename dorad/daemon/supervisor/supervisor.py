@@ -15,9 +15,9 @@ from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.daemon.rules.lifecycle import Lifecycle
 from dorad.daemon.supervisor.commands import Commands
 from dorad.daemon.supervisor.noderun import NodeRun, NodeView
+from dorad.daemon.supervisor.noderunner import NodeRunner
 from dorad.daemon.supervisor.shared import Shared, Totals
 from dorad.daemon.supervisor.stopladder import StopLadder
-from dorad.daemon.supervisor.tend import Tender
 from dorad.daemon.supervisor.watch import IdleWatch
 from dorad.daemon.supervisor.watchdogs import Watchdogs
 from dorad.dataflow.model import RestartPolicy
@@ -26,8 +26,8 @@ from dorad.launch.model import Exit
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-    from dorad.daemon.supervisor.ports import Broker, Happening, Notice, Started, StartNode
-    from dorad.dataflow.model import Dataflow, Input, Node
+    from dorad.daemon.supervisor.ports import Broker, Event, Notice, Started, StartNode
+    from dorad.dataflow.model import Dataflow, Input, NodeSpec
 
 LINGER_S = 0.25
 """A process that drops its `Node` is mostly about to end. Its consumers hear of it when it has, and
@@ -56,7 +56,7 @@ class Supervisor:
         finish_grace: float | None = None,
         restored: dict[str, Any] | None = None,
         on_change: Callable[[], None] = lambda: None,
-        on_happening: Happening = lambda what, node, text, data: None,
+        on_happening: Event = lambda what, node, text, data: None,
     ) -> None:
         """Make a supervisor that has started nothing yet.
 
@@ -157,21 +157,21 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         patience = loop.call_later(PATIENCE_S, self._tell_who_is_awaited)
-        tender = Tender(self._shared, start)
+        tender = NodeRunner(self._shared, start)
         try:
             async with asyncio.TaskGroup() as tasks:
 
-                def tend(run: NodeRun, found: Started | Exit | None = None) -> None:
-                    tasks.create_task(tender.tend(run, found), name=f"node {run.node.id}")
+                def run_node(run: NodeRun, found: Started | Exit | None = None) -> None:
+                    tasks.create_task(tender.run_node(run, found), name=f"node {run.node.id}")
 
-                self._commands = Commands(self._shared, start, tend)
+                self._commands = Commands(self._shared, start, run_node)
                 for name, run in self._nodes.items():
                     if run.result is None and not run.node.is_dynamic:
-                        tend(run, self._found(run, (adopted or {}).get(name)))
+                        run_node(run, self._found(run, (adopted or {}).get(name)))
                         if run.stopped or run.again:  # an earlier daemon was at it
                             tasks.create_task(self._commands.go_on(run), name=f"end of {name}")
                 background = (
-                    tasks.create_task(self._ladder.climb(), name="stop ladder"),
+                    tasks.create_task(self._ladder.escalate(), name="stop ladder"),
                     tasks.create_task(
                         IdleWatch(self._shared, self._finish_grace).run(self.stop),
                         name="straggler rule",
@@ -194,7 +194,7 @@ class Supervisor:
             self._commands = None
             patience.cancel()
             for run in self._nodes.values():
-                run.no_longer_lingers()
+                run.cancel_draining()
         return tuple(self.results)
 
     def _found(self, run: NodeRun, found: Started | Exit | None) -> Started | Exit | None:
@@ -248,7 +248,7 @@ class Supervisor:
         """End a node for good, with the stop ladder."""
         await self._see_through(self._command().stop(node_id, grace))
 
-    async def add_node(self, node: Node, dataflow: Dataflow) -> None:
+    async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None:
         """Start one more node; `dataflow` is the dataflow with it."""
         await self._see_through(self._command().add(node, dataflow))
 
@@ -257,7 +257,7 @@ class Supervisor:
         await self._see_through(self._command().remove(node_id, dataflow, grace))
 
     async def replace_node(
-        self, node_id: str, node: Node, dataflow: Dataflow, grace: float = GRACE_S
+        self, node_id: str, node: NodeSpec, dataflow: Dataflow, grace: float = GRACE_S
     ) -> None:
         """Start another process in a node's place, then end the old one; nothing is lost.
 
@@ -296,12 +296,12 @@ class Supervisor:
         """Take note that a node called `Node()`."""
         _log.debug("node %s called Node() in process %d", node_id, pid)
         run = self._nodes[node_id]
-        run.no_longer_lingers()  # one process may make a second Node
+        run.cancel_draining()  # one process may make a second Node
         run.connected = True
         run.api_pid = pid
         run.successor_connected = run.successor_waits
         if run.node.is_dynamic:
-            run.lives += 1
+            run.runs += 1
             run.pid = pid
         self._carry_out(self._life.connected(node_id))
         self._shared.changed()
@@ -320,9 +320,9 @@ class Supervisor:
             return
         if run.node.is_dynamic:
             self._carry_out(self._life.outputs_done(node_id))
-        elif run.result is None and run.lingering is None:
+        elif run.result is None and run.draining is None:
             loop = asyncio.get_running_loop()
-            run.lingering = loop.call_later(LINGER_S, self._outlived_its_node, run)
+            run.draining = loop.call_later(LINGER_S, self._outlived_its_node, run)
 
     def on_operator_ended(self, node_id: str, operator: str) -> None:
         """Take note that an operator of a node has ended; the others of its process go on.
@@ -367,8 +367,8 @@ class Supervisor:
                 case actions.OpenBarrier():
                     self.opened_at = asyncio.get_running_loop().time()
                     broker.open_barrier()
-                case actions.Poison(reason):
-                    broker.poison(reason)
+                case actions.AbortStart(reason):
+                    broker.abort_start(reason)
                 case actions.CloseInput(node, name):
                     broker.close_input(node, name)
                 case actions.TellFailed(node, source, error, inputs):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.breaker import Breaker
 from dorad.daemon.rules.health import at_rest, health_after
-from dorad.daemon.supervisor import halted
+from dorad.daemon.supervisor import procstate
 from dorad.dataflow.model import NodeOutput
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Watchdogs:
     """Ends what is overdue and breaks what is silent. Belongs to one event loop."""
 
     def __init__(
-        self, shared: Shared, *, is_halted: Callable[[int], bool] = halted.is_halted
+        self, shared: Shared, *, is_sigstopped: Callable[[int], bool] = procstate.is_sigstopped
     ) -> None:
         self._shared = shared
-        self._is_halted = is_halted
+        self._is_halted = is_sigstopped
         self._spawned: dict[str, tuple[int, float]] = {}
         """Node to which life it is in and when that began."""
         self._health: dict[str, Health] = {}
@@ -89,8 +89,8 @@ class Watchdogs:
         timeout, name = run.node.startup_timeout, run.node.id
         if timeout is None or run.spawned is None or run.connected or run.killed or run.stopped:
             return
-        if self._spawned.get(name, (0, 0.0))[0] != run.lives:
-            self._spawned[name] = (run.lives, run.spawned - self._stalled)
+        if self._spawned.get(name, (0, 0.0))[0] != run.runs:
+            self._spawned[name] = (run.runs, run.spawned - self._stalled)
         spawned = self._spawned[name][1]
         due = spawned + timeout
         if spawned < self._begun:
@@ -112,8 +112,8 @@ class Watchdogs:
             return
         vitals = self._shared.broker.vitals(name)
         resting = vitals.connected and at_rest(vitals)
-        is_halted = resting and run.api_pid is not None and self._is_halted(run.api_pid)
-        seen = health_after(self._health.get(name), vitals, now, halted=is_halted)
+        is_sigstopped = resting and run.api_pid is not None and self._is_halted(run.api_pid)
+        seen = health_after(self._health.get(name), vitals, now, sigstopped=is_sigstopped)
         self._health[name] = seen
         if seen.silent_for(now) >= timeout:
             self._shared.totals.health_check_kills += 1

@@ -6,7 +6,7 @@ import threading
 from collections import Counter, deque
 from typing import Any, NamedTuple
 
-MOST_BYTES = 32 << 20
+MAX_BYTES = 32 << 20
 
 
 class Message(NamedTuple):
@@ -23,7 +23,7 @@ class Outbox:
     What waits here was copied: a slow reader must not make nodes keep their messages.
     """
 
-    def __init__(self, queue_size: int, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, queue_size: int, most_bytes: int = MAX_BYTES) -> None:
         """Keep `queue_size` messages of each topic, and of all together at most so many bytes.
 
         The newest message is kept whatever its size.

@@ -19,7 +19,7 @@ BOOL_CODE = 14
 TEXT_CODE = 100
 
 _INT64 = range(-(1 << 63), 1 << 63)
-_MOST_TEXT = (1 << 31) - 1
+_MAX_TEXT = (1 << 31) - 1
 
 
 def encode_plain(value: Any) -> Encoded | None:
@@ -45,7 +45,7 @@ def _encode_texts(items: list[str]) -> Encoded | None:
     except UnicodeEncodeError:
         return None
     ends = list(accumulate(map(len, texts), initial=0))
-    if ends[-1] > _MOST_TEXT:
+    if ends[-1] > _MAX_TEXT:
         return None
     table = array("i", ends).tobytes()
     table += bytes(-len(table) % 8)

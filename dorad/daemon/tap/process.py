@@ -14,7 +14,7 @@ from dorad.launch.prctl import die_with_parent
 
 def main() -> None:
     """Serve until there is nothing left to do."""
-    parent, task, queue_size, guest_id = sys.argv[1:]
+    parent, task, queue_size, observer_id = sys.argv[1:]
     confine()
     if int(parent):
         try:
@@ -24,7 +24,7 @@ def main() -> None:
             return  # the daemon has been killed already
     from dorad.daemon.tap.tasks import serve  # only now
 
-    serve(task, int(queue_size), guest_id)
+    serve(task, int(queue_size), observer_id)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dorad.launch.helper import HelperHost
     from dorad.launch.spawner import Process
 
-MOST_TAPS = 16
+MAX_TAPS = 16
 """At a time, of one dataflow: each is a process of some 60 MB."""
 
 LONGEST_QUEUE = 4096
@@ -56,11 +56,11 @@ class _Frame(NamedTuple):
     payload: bytes
 
 
-class _Guest:
+class _Observer:
     """A tap's process and its place in the dataflow."""
 
-    def __init__(self, broker: Broker, helpers: HelperHost, guest_id: str) -> None:
-        self.id = guest_id
+    def __init__(self, broker: Broker, helpers: HelperHost, observer_id: str) -> None:
+        self.id = observer_id
         self._broker = broker
         self._helpers = helpers
         self._process: Process | None = None
@@ -77,7 +77,7 @@ class _Guest:
     ) -> None:
         """Join the dataflow. Raises ControlError if it cannot."""
         try:
-            await self._broker.add_guest(self.id, inputs, outputs or {})
+            await self._broker.add_observer(self.id, inputs, outputs or {})
             arguments = (str(self._helpers.parent), task, str(queue_size), self.id)
             await self._start(
                 Command(
@@ -165,7 +165,7 @@ class _Guest:
             if self._ending is not None:
                 await self._ending
         finally:
-            self._broker.remove_guest(self.id)
+            self._broker.remove_observer(self.id)
 
 
 async def _end_of(process: Process, stdio: socket.socket) -> None:
@@ -188,7 +188,7 @@ class Tap:
         self,
         broker: Broker,
         helpers: HelperHost,
-        guest_id: str,
+        observer_id: str,
         topics: Sequence[NodeOutput],
         *,
         queue_size: int,
@@ -196,7 +196,7 @@ class Tap:
         """`queue_size` is how many messages of each topic wait for a slow reader."""
         self.topics = tuple(dict.fromkeys(str(topic) for topic in topics))
         self._broker = broker
-        self._guest = _Guest(broker, helpers, guest_id)
+        self._guest = _Observer(broker, helpers, observer_id)
         self._queue_size = min(max(queue_size, 1), LONGEST_QUEUE)
         self._inputs = tuple(
             Input(str(topic), topic, min(self._queue_size, _ring_size(broker, topic)))
@@ -213,7 +213,7 @@ class Tap:
         self._guest.stop()
 
     @property
-    def guest(self) -> str:
+    def observer(self) -> str:
         """Its id among the members of the dataflow; its inputs are called like the topics."""
         return self._guest.id
 
@@ -272,8 +272,10 @@ def _ring_size(broker: Broker, topic: NodeOutput) -> int:
 class _Publisher:
     """A tap that sends on one output."""
 
-    def __init__(self, guest: _Guest, topic: str, targets: tuple[tuple[str, str], ...]) -> None:
-        self.guest = guest
+    def __init__(
+        self, observer: _Observer, topic: str, targets: tuple[tuple[str, str], ...]
+    ) -> None:
+        self.observer = observer
         self.topic = topic
         self.targets = targets
 
@@ -299,9 +301,9 @@ class Taps:
 
         `stream` goes into the headers. Raises ControlError.
         """
-        if len(self._open) >= MOST_TAPS:
+        if len(self._open) >= MAX_TAPS:
             raise ControlError(
-                "busy", f"{MOST_TAPS} clients receive topics of this dataflow", "end one of them"
+                "busy", f"{MAX_TAPS} clients receive topics of this dataflow", "end one of them"
             )
         name = self._name()
         tap = Tap(self._broker, self._helpers, name, topics, queue_size=queue_size)
@@ -327,7 +329,7 @@ class Taps:
         array of one. Raises ControlError; nothing is sent then if a value is no Arrow data.
         """
         name = str(topic)
-        watching = [(tap.guest, name) for tap in self._open if tap.joined and name in tap.topics]
+        watching = [(tap.observer, name) for tap in self._open if tap.joined and name in tap.topics]
         everybody = (*targets, *watching)
         if everybody and data:
             async with self._publishing:
@@ -357,11 +359,11 @@ class Taps:
         if kept is not None and (kept.topic, kept.targets) == (topic, targets):
             return kept
         await self._retire()
-        guest = _Guest(self._broker, self._helpers, self._name())
-        publisher = _Publisher(guest, topic, targets)
+        observer = _Observer(self._broker, self._helpers, self._name())
+        publisher = _Publisher(observer, topic, targets)
         self._publisher = publisher
         try:
-            await publisher.guest.start("publish", outputs={output: targets})
+            await publisher.observer.start("publish", outputs={output: targets})
         except BaseException:
             await self._retire()
             raise
@@ -371,8 +373,8 @@ class Taps:
         answer = None
         refused = False
         try:
-            await publisher.guest.send({"data": data, "metadata": metadata})
-            answer = await publisher.guest.receive()
+            await publisher.observer.send({"data": data, "metadata": metadata})
+            answer = await publisher.observer.receive()
         except ControlError as error:
             refused = error.code == "refused"
             raise
@@ -399,4 +401,4 @@ class Taps:
             self._idle = None
         publisher, self._publisher = self._publisher, None
         if publisher is not None:
-            await publisher.guest.end()
+            await publisher.observer.end()

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from dorad.shm.arrow import Encoded
 
 
-def serve(task: str, queue_size: int, guest_id: str) -> None:
-    """Take part in the dataflow as `guest_id` until there is nothing left to do."""
-    os.environ[attach.CONFIG] = attach.connected(guest_id, int(os.environ.pop(LINK)))
+def serve(task: str, queue_size: int, observer_id: str) -> None:
+    """Take part in the dataflow as `observer_id` until there is nothing left to do."""
+    os.environ[attach.CONFIG] = attach.connected(observer_id, int(os.environ.pop(LINK)))
     # What a library prints must not come between frames.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import LogSource, Node, NodeKind, NodeOutput
-from dorad.dataflow.modules.module import PORTS, Route
+from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec
+from dorad.dataflow.modules.module import PORTS, PortRoute
 from dorad.dataflow.modules.paths import programs
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.wiring import check_sources
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check_bindings(
-    node: Node, module: Level, places: Mapping[str, Value], problems: Problems
+    node: NodeSpec, module: Level, places: Mapping[str, Value], problems: Problems
 ) -> None:
     """Report ports that the node leaves open, and inputs that are no ports."""
     ports = module.header.inputs
@@ -48,7 +48,7 @@ def check_members(
     members: Sequence[Member],
     modules: Mapping[str, Level],
     header: Header | None,
-    outside: Mapping[str, Node],
+    outside: Mapping[str, NodeSpec],
     places: Mapping[str, Value],
     problems: Problems,
 ) -> frozenset[str]:
@@ -59,7 +59,7 @@ def check_members(
     as well, with a warning; gives those that are listened to.
     """
     used: set[str] = set()
-    nodes: list[Node] = []
+    nodes: list[NodeSpec] = []
     for node, value in members:
         if header is not None and node.id == PORTS:
             problems.error_in_name(value, f"the node id `{PORTS}` is reserved", "rename the node")
@@ -67,7 +67,7 @@ def check_members(
         nodes.append(_stand_in(node, modules.get(node.id), in_module=header is not None))
         inside = dict(modules[node.id].flat(f"{node.id}.") if node.id in modules else ())
         nodes += (
-            Node(name, NodeKind.PATH, node.key, outputs=_sent(found))
+            NodeSpec(name, NodeKind.PATH, node.key, outputs=_sent(found))
             for name, found in inside.items()
         )
     listened = _listened_outside(members, nodes, outside, places, problems)
@@ -84,17 +84,17 @@ def read_routes(
     members: Sequence[Member],
     modules: Mapping[str, Level],
     problems: Problems,
-) -> dict[str, Route]:
+) -> dict[str, PortRoute]:
     """Where each output port gets its data; reports ports with no source and with several."""
-    senders: dict[str, list[Route]] = {}
+    senders: dict[str, list[PortRoute]] = {}
     unknown = False
     for node, _ in members:
         module = modules.get(node.id)
         unknown = unknown or (module is None and node.kind is NodeKind.MODULE)
         outputs = ((o, o) for o in module.header.outputs) if module else _named(node)
         for name, output in outputs:
-            senders.setdefault(name, []).append(Route(node.id, output))
-    routes: dict[str, Route] = {}
+            senders.setdefault(name, []).append(PortRoute(node.id, output))
+    routes: dict[str, PortRoute] = {}
     for port in header.outputs.values():
         found = senders.get(port.name, [])
         if len(found) > 1:
@@ -113,7 +113,7 @@ def read_routes(
 
 
 def check_paths(
-    node: Node, value: Value, project: Project, folder: Path, problems: Problems
+    node: NodeSpec, value: Value, project: Project, folder: Path, problems: Problems
 ) -> None:
     """Report programs that are not in the project."""
     for path in programs(node, value):
@@ -124,7 +124,7 @@ def check_paths(
 
 
 def _check_inputs(
-    node: Node,
+    node: NodeSpec,
     modules: Mapping[str, Level],
     header: Header | None,
     places: Mapping[str, Value],
@@ -155,8 +155,8 @@ def _check_inputs(
 
 def _listened_outside(
     members: Sequence[Member],
-    inside: Iterable[Node],
-    outside: Mapping[str, Node],
+    inside: Iterable[NodeSpec],
+    outside: Mapping[str, NodeSpec],
     places: Mapping[str, Value],
     problems: Problems,
 ) -> frozenset[str]:
@@ -177,7 +177,7 @@ def _listened_outside(
     return frozenset(listened)
 
 
-def _inputs(node: Node) -> Iterator[tuple[str, Input]]:
+def _inputs(node: NodeSpec) -> Iterator[tuple[str, Input]]:
     """All inputs, each with the key of what holds them."""
     yield from ((node.key, found) for found in node.inputs)
     for index, operator in enumerate(node.operators):
@@ -185,7 +185,7 @@ def _inputs(node: Node) -> Iterator[tuple[str, Input]]:
         yield from ((body, found) for found in operator.inputs)
 
 
-def _stand_in(node: Node, module: Level | None, *, in_module: bool) -> Node:
+def _stand_in(node: NodeSpec, module: Level | None, *, in_module: bool) -> NodeSpec:
     """The node without inputs from ports; a module as a program that sends its outputs."""
 
     def wired(inputs: Iterable[Input]) -> tuple[Input, ...]:
@@ -203,18 +203,18 @@ def _stand_in(node: Node, module: Level | None, *, in_module: bool) -> Node:
     return replace(node, kind=NodeKind.PATH, outputs=tuple(module.header.outputs))
 
 
-def _stand_alone(node: Node) -> Node:
-    return Node(node.id, node.kind, outputs=_sent(node))
+def _stand_alone(node: NodeSpec) -> NodeSpec:
+    return NodeSpec(node.id, node.kind, outputs=_sent(node))
 
 
-def _named(node: Node) -> Iterator[tuple[str, str]]:
+def _named(node: NodeSpec) -> Iterator[tuple[str, str]]:
     """The outputs of a node under all their names, each with the one that the dataflow needs."""
     yield from ((output, output) for output in node.all_outputs)
     for operator in node.operators:
         yield from ((output, f"{operator.id}/{output}") for output in operator.outputs)
 
 
-def _sent(node: Node) -> tuple[str, ...]:
+def _sent(node: NodeSpec) -> tuple[str, ...]:
     return tuple(dict(_named(node)))
 
 

@@ -15,7 +15,7 @@ from dorad.dataflow.modules.agreement import rules_of
 from dorad.dataflow.modules.flatten import Flattening
 from dorad.dataflow.modules.module import Level, Member
 from dorad.dataflow.modules.project import Project
-from dorad.dataflow.modules.reader import Reader
+from dorad.dataflow.modules.reader import ModuleReader
 from dorad.dataflow.nodes import read_node
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.document import Value
     from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
 
 
 class Expanded(NamedTuple):
     """What has taken the place of the modules."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeSpec, ...]
     modules: tuple[ModuleUse, ...]
 
 
 def expand(
     root: Value,
-    members: Sequence[tuple[Node, Value]],
+    members: Sequence[tuple[NodeSpec, Value]],
     env: Mapping[str, str],
     *,
     path: Path,
@@ -52,7 +52,7 @@ def expand(
     then nothing is expanded.
     """
     project = Project(path.absolute().parent, path.parent)
-    reader = Reader(project, environ)
+    reader = ModuleReader(project, environ)
     file = project.folder / path.name
     level = reader.level(
         file, tuple(Member(*member) for member in members), root, problems, within=(file,)
@@ -75,7 +75,7 @@ def check_module(path: Path, *, environ: Mapping[str, str]) -> tuple[Level, tupl
     folder = Path.cwd() if here.is_relative_to(Path.cwd()) else here.parent
     shown = path.parent if folder == here.parent else Path(os.path.relpath(folder))
     project = Project(folder, shown)
-    reader = Reader(project, environ)
+    reader = ModuleReader(project, environ)
     # what stands for the dataflow's file is no module's
     level = reader.module(here, (), (project.folder,))
     errors = [problem for found in reader.problems for problem in found.errors]

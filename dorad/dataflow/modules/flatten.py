@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Node, Source
+    from dorad.dataflow.model import NodeSpec, Source
     from dorad.dataflow.modules.header import Port
     from dorad.dataflow.modules.module import Level
     from dorad.dataflow.modules.project import Project
@@ -98,7 +98,7 @@ class Flattening:
     def _inner(
         self,
         use: _Use,
-        node: Node,
+        node: NodeSpec,
         value: Value,
         module: Level,
         fed: Mapping[str, str],
@@ -167,7 +167,7 @@ class Flattening:
                     "wire that, or make this one optional, too",
                 )
 
-    def _inherit(self, use: _Use, node: Node, value: Value, env: Mapping[str, Value]) -> None:
+    def _inherit(self, use: _Use, node: NodeSpec, value: Value, env: Mapping[str, Value]) -> None:
         """Give a program what the nodes that are modules say for it."""
         if not use.key:
             return
@@ -190,7 +190,7 @@ class Flattening:
             body.data["build"] = place
 
     def _take_types(
-        self, use: _Use, node: Node, value: Value, fed: list[tuple[Value, dict[str, str]]]
+        self, use: _Use, node: NodeSpec, value: Value, fed: list[tuple[Value, dict[str, str]]]
     ) -> None:
         """Give the inputs and outputs of a program the types of the ports they belong to."""
         for body, names in fed:
@@ -274,7 +274,7 @@ def _type_of(port: Port, what: str, module: Level) -> tuple[PortType, ...]:
     return (PortType(port.type, f"the {what} `{port.name}` of {module.file}"),)
 
 
-def _sender(node: Node, value: Value, output: str) -> tuple[Value, str]:
+def _sender(node: NodeSpec, value: Value, output: str) -> tuple[Value, str]:
     """What declares an output of a node, and its name there."""
     if not node.operators:
         return value, output

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
 
 PORTS = "_mod"
 """The node whose outputs are, inside a module, the module's input ports."""
@@ -21,11 +21,11 @@ PORTS = "_mod"
 class Member(NamedTuple):
     """An entry of `nodes`: as it was read, and its part of the file."""
 
-    node: Node
+    node: NodeSpec
     value: Value
 
 
-class Route(NamedTuple):
+class PortRoute(NamedTuple):
     """Where an output port gets its data: a member, and its output."""
 
     member: str
@@ -44,7 +44,7 @@ class Level:
     modules: Mapping[str, Level] = field(default_factory=dict)
     """What the members with a `module` are, by their ids."""
     header: Header = field(default_factory=Header)
-    routes: Mapping[str, Route] = field(default_factory=dict)
+    routes: Mapping[str, PortRoute] = field(default_factory=dict)
     """Of each output port."""
     build: tuple[str, ...] = ()
     """Commands that go before those of each node."""
@@ -56,7 +56,7 @@ class Level:
     size: int = 0
     """Values of the file and of the modules in it, each as often as it is used."""
 
-    def flat(self, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    def flat(self, prefix: str = "") -> Iterator[tuple[str, NodeSpec]]:
         """All nodes that are no modules, with their ids in the dataflow."""
         for node, _ in self.members:
             module = self.modules.get(node.id)
@@ -65,11 +65,11 @@ class Level:
             else:
                 yield from module.flat(f"{prefix}{node.id}.")
 
-    def origin(self, port: str) -> Route:
+    def origin(self, port: str) -> PortRoute:
         """The node that in the end feeds an output port, its id from here on."""
         member, output = self.routes[port]
         module = self.modules.get(member)
         if module is None:
-            return Route(member, output)
+            return PortRoute(member, output)
         inner = module.origin(output)
-        return Route(f"{member}.{inner.member}", inner.output)
+        return PortRoute(f"{member}.{inner.member}", inner.output)

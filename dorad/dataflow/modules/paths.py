@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
 
 _FILES = ("python", "shared-library", "wasm")
 
@@ -26,7 +26,7 @@ def bodies(node: Value) -> Iterator[Value]:
         yield from (item for item in several.data if isinstance(item.data, dict))
 
 
-def programs(node: Node, value: Value) -> Iterator[Value]:
+def programs(node: NodeSpec, value: Value) -> Iterator[Value]:
     """The values that are paths from the folder of the file; those of a clone are none."""
     for body in bodies(value):
         assert isinstance(body.data, dict)

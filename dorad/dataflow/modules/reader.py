@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Node
+    from dorad.dataflow.model import NodeSpec
     from dorad.dataflow.modules.project import Project
 
 LARGEST_FILE = 1 << 20
 """Bytes; as in dora 1.x."""
-MOST_NESTED = 8
+MAX_NESTED = 8
 """Modules within each other; as in dora 1.x."""
 
 
-class Reader:
+class ModuleReader:
     """The modules of one dataflow. A file that is used twice is read, and complained of, once."""
 
     def __init__(self, project: Project, environ: Mapping[str, str]) -> None:
@@ -43,7 +43,7 @@ class Reader:
         self.problems: list[Problems] = []
         """Of each file, in the order in which they were read."""
         self._environ = environ
-        self._outside: dict[str, Node] = {}
+        self._outside: dict[str, NodeSpec] = {}
         self._known: dict[Path, Level | None] = {}
 
     def level(
@@ -104,7 +104,7 @@ class Reader:
 
     def _module(
         self,
-        node: Node,
+        node: NodeSpec,
         value: Value,
         folder: Path,
         within: tuple[Path, ...],
@@ -124,16 +124,16 @@ class Reader:
             return None
         # the dataflow's own file is the first
         depth = len(within) - 1
-        if depth >= MOST_NESTED:
-            problems.error(place, f"modules are nested more than {MOST_NESTED} deep")
+        if depth >= MAX_NESTED:
+            problems.error(place, f"modules are nested more than {MAX_NESTED} deep")
             return None
         module = self.module(file, (used_by(node, value, problems), *problems.via), within)
         if module is None:
             return None
-        if depth + module.height > MOST_NESTED:
+        if depth + module.height > MAX_NESTED:
             problems.error(
                 place,
-                f"modules are nested more than {MOST_NESTED} deep: {module.height} in this one,"
+                f"modules are nested more than {MAX_NESTED} deep: {module.height} in this one,"
                 f" which is within {depth}",
             )
             return None
@@ -169,6 +169,6 @@ class Reader:
         return self.level(file, members, root, problems, header=header, build=build, within=within)
 
 
-def used_by(node: Node, value: Value, problems: Problems) -> str:
+def used_by(node: NodeSpec, value: Value, problems: Problems) -> str:
     """Where a module is used, in words."""
     return f"`{node.id}` in {problems.file}:{value.line}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.types.library import Library
 
-MOST_HOPS = 3
+MAX_HOPS = 3
 
 Rule = tuple[Urn, Urn]
 STANDARD_RULES: tuple[Rule, ...] = tuple((Urn(a), Urn(b)) for a, b in CONVERSIONS)
@@ -32,7 +32,7 @@ def fits(source: Urn, target: Urn, rules: Sequence[Rule] = ()) -> bool:
         return True
     reached = [source]
     known = [*STANDARD_RULES, *rules]
-    for _ in range(MOST_HOPS):
+    for _ in range(MAX_HOPS):
         reached = [into for found in reached for start, into in known if same(found, start)]
         if any(same(found, target) for found in reached):
             return True

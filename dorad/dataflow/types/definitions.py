@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHAT = "a mapping with `arrow`"
-MOST_DEEP = 32
+MAX_DEEP = 32
 """Types within types."""
-MOST_FIELDS = 10_000
+MAX_FIELDS = 10_000
 """Of one type, once all types in it are written out."""
 
 
@@ -97,14 +97,14 @@ def _check_size(found: Sequence[Draft], types: Mapping[str, TypeDef]) -> None:
     for urn in TopologicalSorter(parts).static_order():
         height[urn] = 1 + max((height[part] for part in parts[urn]), default=0)
         size[urn] = len(_shapes(known[urn])) + sum(size[part] for part in parts[urn])
-        if urn not in places or not (height[urn] > MOST_DEEP or size[urn] > MOST_FIELDS):
+        if urn not in places or not (height[urn] > MAX_DEEP or size[urn] > MAX_FIELDS):
             continue
         draft = places[urn]
         draft.problems.error_in_name(
             draft.value,
-            f"is more than {MOST_DEEP} types deep"
-            if height[urn] > MOST_DEEP
-            else f"has more than {MOST_FIELDS} fields, with those of its parts",
+            f"is more than {MAX_DEEP} types deep"
+            if height[urn] > MAX_DEEP
+            else f"has more than {MAX_FIELDS} fields, with those of its parts",
         )
         height[urn], size[urn] = 1, 1  # what contains it is not complained of again
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dorad.dataflow.model import Dataflow, Input, Node, Types
+    from dorad.dataflow.model import Dataflow, Input, NodeSpec, Types
 
 
 class Body(NamedTuple):
@@ -23,7 +23,7 @@ class Body(NamedTuple):
     types: Types
 
 
-def bodies_of(node: Node) -> Iterator[Body]:
+def bodies_of(node: NodeSpec) -> Iterator[Body]:
     """The node and its operators."""
     yield Body(node.id, node.key, "", node.inputs, node.outputs, node.types)
     for index, op in enumerate(node.operators):
@@ -37,7 +37,7 @@ def bodies(dataflow: Dataflow) -> Iterator[Body]:
         yield from bodies_of(node)
 
 
-def output_types(node: Node) -> Mapping[str, str]:
+def output_types(node: NodeSpec) -> Mapping[str, str]:
     """The type of each annotated output, as written, by its id in the data plane."""
     return {
         f"{body.prefix}{output}": text
@@ -47,7 +47,7 @@ def output_types(node: Node) -> Mapping[str, str]:
     }
 
 
-def input_types(node: Node) -> Mapping[str, str]:
+def input_types(node: NodeSpec) -> Mapping[str, str]:
     """The type of each annotated input, likewise."""
     known = {item.id for item in node.all_inputs}
     found = {

@@ -15,11 +15,11 @@ from dorad.dataflow.types.urn import Urn, parse_urn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.dataflow.types.compatible import Rule
 
 
-def port_types(dataflow: Dataflow, node: Node) -> dict[str, Any] | None:
+def port_types(dataflow: Dataflow, node: NodeSpec) -> dict[str, Any] | None:
     """The types of a node's annotated ports, as JSON has them; None if none is annotated.
 
     `inputs` and `outputs` map ids to `{"type": URN, "accepts": [shape, …]}` with shapes as

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FOLDER = "types"
 LARGEST_FILE = 1 << 20
 """Bytes."""
-MOST_FILES = 1000
+MAX_FILES = 1000
 
 
 def with_user_types(dataflow: Dataflow) -> Dataflow:
@@ -72,9 +72,9 @@ def read_user_types(folder: Path) -> tuple[TypeDef, ...]:
 
 def _files(root: Path) -> Iterator[Path]:
     paths = sorted(root.rglob("*.yml"))
-    if len(paths) > MOST_FILES:
+    if len(paths) > MAX_FILES:
         problems = Problems(str(root))
-        problems.at(0, 0, f"has {len(paths)} files of types, more than {MOST_FILES}")
+        problems.at(0, 0, f"has {len(paths)} files of types, more than {MAX_FILES}")
         raise DataflowError(problems.errors)
     yield from paths
 

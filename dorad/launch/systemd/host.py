@@ -416,7 +416,7 @@ class SystemdHost:
             unit.exit = how
         if unit.process is not None and not unit.buried:
             unit.buried = True
-            self._in_background(self._bury(unit, unit.process, unit.exit))
+            self._in_background(self._reap(unit, unit.process, unit.exit))
 
     async def _ask_exit(self, unit: Unit) -> None:
         """Take note of the end of a unit's main process if systemd, when asked, says so."""
@@ -453,7 +453,7 @@ class SystemdHost:
                     self._removed(unit)
             return
 
-    async def _bury(self, unit: Unit, process: Process, how: Exit) -> None:
+    async def _reap(self, unit: Unit, process: Process, how: Exit) -> None:
         await self._manager.kill(unit.name, _KILL)
         process.set_exit(how)
         if unit.forgotten:

@@ -1,4 +1,4 @@
-"""Telling systemd things that come with descriptors, and taking over what it has kept.
+"""Notifications systemd things that come with descriptors, and taking over what it has kept.
 
 What is text only goes through the library `sdnotify`.
 """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dorad.launch.systemd.notify import Notifier
 
-MOST_FDS = 3
+MAX_FDS = 3
 _TABLE = "table."
 _LONGEST = 3000
 _REWRITE = 1 << 20
@@ -59,7 +59,7 @@ class SystemdStore:
 
     def store(self, name: str, fds: Sequence[int]) -> None:
         """Keep duplicates, as `FdStore.store`."""
-        if not 0 < len(fds) <= MOST_FDS:
+        if not 0 < len(fds) <= MAX_FDS:
             raise ValueError(f"{len(fds)} descriptors cannot be kept under one name")
         if not name or len(name) > _LONGEST or any(letter.isspace() for letter in name):
             raise ValueError(f"{name!r} is no name for descriptors")

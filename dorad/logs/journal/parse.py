@@ -35,7 +35,7 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 _fields_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """One entry: the lines that it was made of, and what tells it from others."""
 
     records: list[LogRecord]
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
     """Where it stands in the journal."""
 
 
-def parse(line: bytes) -> Entry | None:
+def parse(line: bytes) -> JournalEntry | None:
     """Return the entry of one line of JSON; None if it is none of ours."""
     try:
         found = _decoder.decode(line)
@@ -74,7 +74,7 @@ def parse(line: bytes) -> Entry | None:
         line=_number(_text(found, "CODE_LINE"), 1 << 31),
         module_path=_text(found, "CODE_FUNC"),
     )
-    return Entry(_lines(record), node, stream, at, _text(found, "__CURSOR") or "")
+    return JournalEntry(_lines(record), node, stream, at, _text(found, "__CURSOR") or "")
 
 
 def _number(text: str | None, limit: int) -> int | None:

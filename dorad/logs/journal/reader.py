@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.logs.journal.entry import DAEMON_STREAM
-from dorad.logs.journal.parse import FIELDS, Entry, parse
+from dorad.logs.journal.parse import FIELDS, JournalEntry, parse
 from dorad.logs.journal.sender import own
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class JournalPast:
             was_running = running()
             yield [record for entry in entries for record in entry.records]
 
-    def _entries(self, *options: str) -> Iterator[Entry]:
+    def _entries(self, *options: str) -> Iterator[JournalEntry]:
         sync(self._program)
         for lines in self._blocks(options):
             for line in lines:
@@ -111,7 +111,7 @@ class JournalPast:
                 if entry is not None and self._counts(entry):
                     yield entry
 
-    def _parse(self, line: bytes) -> Entry | None:
+    def _parse(self, line: bytes) -> JournalEntry | None:
         entry = parse(line)
         if entry is None:
             level = logging.DEBUG if self.skipped else logging.WARNING
@@ -119,7 +119,7 @@ class JournalPast:
             _log.log(level, "skipped an entry of the journal (no. %d): %.99r", self.skipped, line)
         return entry
 
-    def _counts(self, entry: Entry) -> bool:
+    def _counts(self, entry: JournalEntry) -> bool:
         node = "" if entry.stream == DAEMON_STREAM else entry.node
         last = self._last.get((node, entry.stream))
         if last is not None:

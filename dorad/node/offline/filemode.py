@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node import events, forking
 from dorad.node import metadata as metadata_codec
-from dorad.node.born import BornArrays, flat
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
 from dorad.node.identifiers import well_formed
 from dorad.node.offline import testfile
 from dorad.node.params import Params
+from dorad.node.sharedarrays import SharedArrays, flat
 from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool, Sample
 
@@ -170,13 +170,13 @@ class FileReceiver:
 
 
 class LocalSender:
-    """Sends nowhere by itself. Born arrays and raw buffers lie in memory of the process."""
+    """Sends nowhere by itself. SharedArray arrays and raw buffers lie in memory of the process."""
 
     def __init__(self) -> None:
         self._segments = 0
         self._lock = threading.RLock()  # a signal handler may send, too
         self.pool = Pool(self._grow, lambda _: None)
-        self.born = BornArrays(self.pool)
+        self.shared_arrays = SharedArrays(self.pool)
 
     def _grow(self, size: int) -> tuple[int, Mapping]:
         descriptor = os.memfd_create("dorad-test", os.MFD_CLOEXEC)
@@ -200,7 +200,7 @@ class LocalSender:
             # Checked as in a dataflow, though there is no place for it.
             metadata_codec.encode(metadata)
         with self._lock:
-            found = self.born.find(data) if self.born else None
+            found = self.shared_arrays.find(data) if self.shared_arrays else None
             self._put(output, as_array(data) if found is None else flat(data))
             if found is not None and found[0] is not None:
                 found[0].freeze()
@@ -217,9 +217,9 @@ class LocalSender:
         self.send(output, bytes(sample.segment.mapping.memory[start : start + length]), metadata)
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
-        """Return an uninitialised numpy array; see `BornArrays.empty`."""
+        """Return an uninitialised numpy array; see `SharedArrays.empty`."""
         with self._lock:
-            return self.born.empty(shape, dtype)
+            return self.shared_arrays.empty(shape, dtype)
 
     def take_sample(self, size: int) -> Sample:
         """Return a sample for `send_sample`, held by the caller until `pool.give_back`."""

@@ -20,19 +20,19 @@ from dorad.node.patterns.shared import Sharing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.node.patterns.waiters import Waiter
     from dorad.node.receiver import Receiver
-    from dorad.node.session import Session
 
-MOST_GIVEN_UP = 4096
+MAX_GIVEN_UP = 4096
 """Ids of exchanges that were given up, whose late answers are thrown away."""
 
 
 class Sink:
     """Where the answers to one request or goal go."""
 
-    def __init__(self, key: str, route: Route) -> None:
+    def __init__(self, key: str, route: ReplyRoute) -> None:
         self.key = key
         self.route = route
         self.waiters: set[Waiter] = set()
@@ -45,66 +45,70 @@ class Sink:
         self.last = event
 
 
-class Route:
+class ReplyRoute:
     """Who answers what is sent on an output, and on which inputs; and whether that still holds."""
 
     def __init__(
-        self, session: Session, output: str, peers: frozenset[str], inputs: frozenset[str]
+        self,
+        connection: DaemonConnection,
+        output: str,
+        peers: frozenset[str],
+        inputs: frozenset[str],
     ) -> None:
-        news = session.news
+        daemon_events = connection.daemon_events
         self.output = output
         self.peers = peers
         self.inputs = inputs
-        self._session = session
-        self._restarts = {node: news.restarts.get(node, 0) for node in peers}
-        self._breaks = {item: news.breaks.get(item, 0) for item in inputs}
+        self._connection = connection
+        self._restarts = {node: daemon_events.restarts.get(node, 0) for node in peers}
+        self._breaks = {item: daemon_events.breaks.get(item, 0) for item in inputs}
 
     def trouble(self) -> ExchangeError | None:
         """Return why no answer can come any more, as far as is known."""
-        session, news = self._session, self._session.news
-        if session.lost:
+        connection, daemon_events = self._connection, self._connection.daemon_events
+        if connection.lost:
             return PeerLostError("the daemon is gone; no answer can come")
         for node in sorted(self.peers):
-            if node in news.failed:
-                return PeerLostError(f"node `{node}` has failed: {news.failed[node]}")
-            if news.restarts.get(node, 0) != self._restarts[node]:
+            if node in daemon_events.failed:
+                return PeerLostError(f"node `{node}` has failed: {daemon_events.failed[node]}")
+            if daemon_events.restarts.get(node, 0) != self._restarts[node]:
                 return PeerLostError(
                     f"node `{node}` was restarted while it was to answer; what it was doing is lost"
                 )
-        if news.stopping:
+        if daemon_events.stopping:
             return StoppingError("the node is being stopped; no answer can come")
         names = " and ".join(f"`{item}`" for item in sorted(self.inputs))
         whom = " and ".join(f"node `{node}`" for node in sorted(self.peers)) or "its source"
-        if all(news.closed(item) for item in self.inputs):
+        if all(daemon_events.closed(item) for item in self.inputs):
             return PeerLostError(f"input {names} is closed: {whom} has ended")
         for item in sorted(self.inputs):
-            if news.breaks.get(item, 0) != self._breaks[item]:
+            if daemon_events.breaks.get(item, 0) != self._breaks[item]:
                 return PeerLostError(f"nothing came on input `{item}` within its input_timeout")
-        if news.ending:
+        if daemon_events.ending:
             return StoppingError("all inputs are closed; no answer can come")
-        if not receivers(session, self.output):
+        if not receivers(connection, self.output):
             return PeerLostError(
                 f"nobody receives output `{self.output}` any more: {whom} has ended"
             )
         return None
 
 
-def receivers(session: Session, output: str) -> list[str]:
+def receivers(connection: DaemonConnection, output: str) -> list[str]:
     """Return the nodes that receive an output now; whoever only looks on is none."""
-    return [node for node in session.receivers.get(output, ()) if not node.startswith(".")]
+    return [node for node in connection.receivers.get(output, ()) if not node.startswith(".")]
 
 
 class Exchange:
     """All exchanges of one node that have not ended."""
 
-    def __init__(self, node_id: str, receiver: Receiver, session: Session) -> None:
+    def __init__(self, node_id: str, receiver: Receiver, connection: DaemonConnection) -> None:
         """Share the receiver of a node between its events and its answers."""
         self._node_id = node_id
-        self.session = session
+        self.connection = connection
         self._sinks: dict[str, Sink] = {}
         self._given_up: dict[str, None] = {}
         self.unmarked: dict[str, int] = {}
-        self.sharing = Sharing(receiver, session, self._claim, self.warn)
+        self.sharing = Sharing(receiver, connection, self._divert, self.warn)
 
     def warn(self, text: str) -> None:
         """Tell the user something about this node."""
@@ -112,7 +116,9 @@ class Exchange:
 
     # -- who answers -------------------------------------------------------------------------
 
-    def route(self, output: str, inputs: tuple[str, ...], option: str, *, several: bool) -> Route:
+    def route(
+        self, output: str, inputs: tuple[str, ...], option: str, *, several: bool
+    ) -> ReplyRoute:
         """Find who answers what is sent on an output, and on which inputs.
 
         `inputs` are those that the caller has named, with `option`. `several` tells whether answers
@@ -122,12 +128,12 @@ class Exchange:
             NoPeerError: there is nobody, or it is not clear who.
             ExchangeError: it is known already that no answer can come.
         """
-        session = self.session
-        session.refresh()
-        there = receivers(session, output)
-        sources = session.news.sources()
+        connection = self.connection
+        connection.refresh()
+        there = receivers(connection, output)
+        sources = connection.daemon_events.sources()
         if not there:
-            ended = subscribers(session, output)
+            ended = subscribers(connection, output)
             if ended:
                 raise PeerLostError(
                     f"nobody receives output `{output}` any more: node `{ended[0]}`, or its "
@@ -143,18 +149,18 @@ class Exchange:
             if missing:
                 raise NoPeerError(f"{option}: this node has no input `{missing[0]}`")
             peers = peers & set(there) or peers
-            found = Route(session, output, frozenset(peers), frozenset(inputs))
+            found = ReplyRoute(connection, output, frozenset(peers), frozenset(inputs))
         else:
             found = self._find(output, there, option, several=several)
         trouble = found.trouble()
         if trouble is not None:
             raise trouble
         for item in found.inputs:
-            self.sharing.claim_input(item)
+            self.sharing.divert_input(item)
         return found
 
-    def _find(self, output: str, there: list[str], option: str, *, several: bool) -> Route:
-        sources = self.session.news.sources()
+    def _find(self, output: str, there: list[str], option: str, *, several: bool) -> ReplyRoute:
+        sources = self.connection.daemon_events.sources()
         back = sorted({(item, node) for item, node in sources if node in there})
         peers = {node for _, node in back if node is not None}
         if not back:
@@ -170,14 +176,14 @@ class Exchange:
                 f"with {option}"
             )
         items = frozenset(item for item, _ in back)
-        return Route(self.session, output, frozenset(peers), items)
+        return ReplyRoute(self.connection, output, frozenset(peers), items)
 
     # -- answers -----------------------------------------------------------------------------
 
     def expect(self, sink: Sink) -> None:
         """Hand what comes for a request or goal to its sink from now on."""
         if self._sinks:
-            self.sharing.glance()
+            self.sharing.poll()
         self._sinks[sink.key] = sink
 
     def begin(self, sink: Sink, send: Callable[[], None]) -> None:
@@ -193,10 +199,10 @@ class Exchange:
         """End an exchange; what still comes for it is thrown away."""
         if self._sinks.pop(sink.key, None) is not None:
             self._given_up[sink.key] = None
-            while len(self._given_up) > MOST_GIVEN_UP:
+            while len(self._given_up) > MAX_GIVEN_UP:
                 self._given_up.pop(next(iter(self._given_up)), None)
 
-    def _claim(self, event: Event) -> bool:
+    def _divert(self, event: Event) -> bool:
         if event["type"] != "INPUT":
             # A message that could not be read.
             return False
@@ -222,14 +228,14 @@ class Exchange:
 
     def settled(self, sink: Sink, enough: Callable[[], bool]) -> Callable[[], bool]:
         """Return what tells whether waiting at a sink is over: there is enough, or no hope."""
-        session, sharing = self.session, self.sharing
+        connection, sharing = self.connection, self.sharing
 
         def over() -> bool:
             if enough() or sink.error is not None:
                 return True
             trouble = sink.route.trouble()
             # Only once all that was sent before the trouble has been read.
-            if trouble is None or session.begun != sharing.swept or enough():
+            if trouble is None or connection.begun != sharing.polled_packets or enough():
                 return enough()
             sink.error = trouble
             return True
@@ -237,11 +243,11 @@ class Exchange:
         return over
 
 
-def subscribers(session: Session, output: str) -> list[str]:
+def subscribers(connection: DaemonConnection, output: str) -> list[str]:
     """Return the nodes that receive an output according to the file of the dataflow."""
-    me = session.config["node_id"]
+    me = connection.config["node_id"]
     found: list[str] = []
-    for node in session.config["descriptor"].get("nodes") or ():
+    for node in connection.config["descriptor"].get("nodes") or ():
         bodies = [node, node.get("operator") or {}, *(node.get("operators") or ())]
         for inputs in [body.get("inputs") or {} for body in bodies]:
             for item in inputs.values() if isinstance(inputs, dict) else ():
@@ -256,14 +262,14 @@ def deadline_of(timeout: float | None) -> int | None:
     return None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
 
 
-def too_late(what: str, timeout: float | None, route: Route, unmarked: int) -> NoAnswerError:
+def too_late(what: str, timeout: float | None, route: ReplyRoute, unmarked: int) -> NoAnswerError:
     """Return the error of one who has waited long enough."""
     whom = " and ".join(f"`{node}`" for node in sorted(route.peers))
     text = f"no {what} from {whom} within {timeout:g} s" if timeout is not None else f"no {what}"
     return NoAnswerError(text + _hint(route, unmarked))
 
 
-def _hint(route: Route, unmarked: int) -> str:
+def _hint(route: ReplyRoute, unmarked: int) -> str:
     if not unmarked:
         return ""
     names = " and ".join(f"`{item}`" for item in sorted(route.inputs))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from dorad.node.events import Event
-    from dorad.node.patterns.exchange import Exchange, Route
+    from dorad.node.patterns.exchange import Exchange, ReplyRoute
 
 SUCCEEDED = "succeeded"
 ABORTED = "aborted"
@@ -25,14 +25,14 @@ ERROR = "goal_error"
 """The metadata key of a result that says that the goal's handler failed, and how."""
 ERROR_TYPE = "goal_error_type"
 
-MOST_FEEDBACK = 1000
+MAX_FEEDBACK = 1000
 """Feedback that nobody has looked at yet; of more, the oldest is dropped."""
 
 
 class _GoalSink(Sink):
-    def __init__(self, key: str, route: Route) -> None:
+    def __init__(self, key: str, route: ReplyRoute) -> None:
         super().__init__(key, route)
-        self.events = deque(maxlen=MOST_FEEDBACK)
+        self.events = deque(maxlen=MAX_FEEDBACK)
 
     def take(self, event: Event) -> None:
         """Take feedback, or the result."""
@@ -185,17 +185,17 @@ class Goal:
             self._send(self._cancel, data, {GOAL_ID: self.id})
 
 
-def cancel_output(exchange: Exchange, route: Route) -> str:
+def cancel_output(exchange: Exchange, route: ReplyRoute) -> str:
     """Find the output that cancels go out on: the other one to the same node, or `cancel`.
 
     Raises:
         NoPeerError: there is none, or it is not clear which.
     """
-    session = exchange.session
+    connection = exchange.connection
     others = [
         output
-        for output in session.config["outputs"]
-        if output != route.output and not route.peers.isdisjoint(receivers(session, output))
+        for output in connection.config["outputs"]
+        if output != route.output and not route.peers.isdisjoint(receivers(connection, output))
     ]
     if "cancel" in others:
         return "cancel"

@@ -133,7 +133,9 @@ class Patterned:
             with _making:
                 if attachment.exchange is None:
                     attachment.exchange = Exchange(
-                        attachment.config["node_id"], attachment.ring_receiver, attachment.session
+                        attachment.config["node_id"],
+                        attachment.ring_receiver,
+                        attachment.connection,
                     )
         exchange: Exchange = attachment.exchange
         return exchange

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
 
 
-_MOST_UNKNOWN = 1000
+_MAX_UNKNOWN = 1000
 
 
 class Answering(Protocol):
@@ -248,7 +248,7 @@ class Server:
             if not any(found):
                 left.append((event, cancels))
         self._unknown = left
-        if left and (self._node.is_empty() or len(left) > _MOST_UNKNOWN):
+        if left and (self._node.is_empty() or len(left) > _MAX_UNKNOWN):
             self._unknown = []
             for event, cancels in left:
                 cancels[0].warn_of_cancel(event)

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.inputs import ChoosyInput, RingInput
-from dorad.node.patterns.claims import Claimed, Claims, claim_input
+from dorad.node.patterns.diversion import Diversion, DivertedInput, divert_input
 from dorad.node.patterns.errors import ExchangeError, NoPeerError
 from dorad.node.patterns.waiters import TaskWaiter, Waiter, Watch
 from dorad.node.receiver import Receiver
@@ -24,9 +24,9 @@ from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.node.inputs import TimerInput
-    from dorad.node.session import Session
     from dorad.shm.ring import Inlet
 
 _monotonic_ns = time.monotonic_ns
@@ -36,19 +36,22 @@ TAKE_OVER_S = 0.005
 
 
 class Sharing:
-    """Who leads, who waits. `swept` is how many packets were taken in before the last full look."""
+    """Share one receiver among waiters: one leads, the others wait.
+
+    `polled_packets` is how many packets had been read at the last full poll.
+    """
 
     def __init__(
         self,
         receiver: Receiver,
-        session: Session,
-        claim: Callable[[Event], bool],
+        connection: DaemonConnection,
+        divert: Callable[[Event], bool],
         complain: Callable[[str], None],
     ) -> None:
-        """Share a receiver from now on; `claim` and `complain` are as those of `Claims`."""
+        """Share a receiver from now on; `divert` and `complain` are as those of `Diversion`."""
         self._receiver = receiver
-        self._session = session
-        self._claim = claim
+        self._connection = connection
+        self._divert = divert
         self._complain = complain
         # A signal's handler may come here while its thread has it; no step within takes long.
         self._guard = threading.RLock()
@@ -57,18 +60,18 @@ class Sharing:
         self._settled = False
         self._waiters: set[Waiter] = set()
         self.loops: list[Any] = []
-        self.claimed: dict[str, Claims] = {}
-        self.swept = -1
+        self.diverted: dict[str, Diversion] = {}
+        self.polled_packets = -1
         receiver.__class__ = SharedReceiver
         assert isinstance(receiver, SharedReceiver)
         self._make = receiver._make_input
         receiver.sharing = self
         receiver._make_input = self._make_input
-        session.heard = self.wake_all
+        connection.heard = self.wake_all
 
     # -- which inputs answers come on --------------------------------------------------------
 
-    def claim_input(self, input_id: str) -> None:
+    def divert_input(self, input_id: str) -> None:
         """Let answers that come on an input be claimed.
 
         Raises:
@@ -81,18 +84,18 @@ class Sharing:
                 f"input `{input_id}` has a `max_rate_hz` or is part of a `sync`: no answers can "
                 "come on it"
             )
-        claims = self.claimed.get(input_id)
-        if claims is None:
-            claims = self.claimed[input_id] = Claims(self._claim, self._complain)
+        diversion = self.diverted.get(input_id)
+        if diversion is None:
+            diversion = self.diverted[input_id] = Diversion(self._divert, self._complain)
         for item in self._receiver._order:
             if item.id == input_id:
-                _claim(item, claims)
+                _divert(item, diversion)
 
     def _make_input(self, fields: dict[str, Any]) -> Any:
         item = self._make(fields)
-        claims = self.claimed.get(item.id)
-        if claims is not None:
-            _claim(item, claims)
+        diversion = self.diverted.get(item.id)
+        if diversion is not None:
+            _divert(item, diversion)
         return item
 
     # -- those who receive events ------------------------------------------------------------
@@ -101,21 +104,21 @@ class Sharing:
         """Begin to receive events: whoever leads gives way."""
         with self._guard:
             leader = self._leader
-            if leader is not None and not leader.parked:
+            if leader is not None and not leader.sleeping:
                 _refuse_to_wait_for(leader)
             self._active += 1
             if leader is None:
                 return
-            if leader.parked:
+            if leader.sleeping:
                 # A task: it holds the turn, but does not run, perhaps until this call returns.
-                leader.parked = False
+                leader.sleeping = False
                 self._leader = None
                 self._receiver._words[BOX_ASLEEP] = 0
                 self._receiver._lock.release()
                 leader.wake()
                 return
             leader.asked = True
-        doorbell.ring(self._session.bell)
+        doorbell.ring(self._connection.bell)
         leader.left.wait()
 
     def leave(self) -> None:
@@ -128,8 +131,8 @@ class Sharing:
         """Take note that somebody has looked for events."""
         receiver = self._receiver
         packets = receiver._packets
-        if packets != self.swept and not any(ring.moved() for ring in self._rings()):
-            self.swept = packets
+        if packets != self.polled_packets and not any(ring.moved() for ring in self._rings()):
+            self.polled_packets = packets
             self.wake_all()
 
     def _pass_on(self) -> None:
@@ -162,7 +165,7 @@ class Sharing:
         self._begin(me, at)
         try:
             while True:
-                me.hush()
+                me.clear()
                 if done():
                     return True
                 left = _left(deadline)
@@ -201,26 +204,26 @@ class Sharing:
         self._begin(me, at)
         try:
             while True:
-                me.hush()
+                me.clear()
                 if done():
                     return True
                 left = _left(deadline)
                 if left is not None and left <= 0:
                     return False
                 if self._lead(me):
-                    await self._park(me, done, left)
+                    await self._sleep_at_doorbell(me, done, left)
                 else:
                     await me.sleep(left if self._settled else min(left or 1.0, TAKE_OVER_S))
         finally:
             self._end(me, at)
 
-    def glance(self) -> None:
+    def poll(self) -> None:
         """Hand out the answers that have come, so that they take up no place in their queues."""
         self.enter()
         try:
             if self._receiver._lock.acquire(False):
                 try:
-                    self._sweep()
+                    self._poll_replies()
                 finally:
                     self._receiver._lock.release()
         finally:
@@ -265,23 +268,23 @@ class Sharing:
         self._pass_on()
 
     def _rings(self) -> list[Inlet]:
-        return [item.inlet for item in self._receiver._order if isinstance(item, Claimed)]
+        return [item.inlet for item in self._receiver._order if isinstance(item, DivertedInput)]
 
-    def _sweep(self) -> list[tuple[int, int]]:
+    def _poll_replies(self) -> list[tuple[int, int]]:
         """Read what has come on the inputs of answers; return the words that move if more comes."""
-        receiver, session = self._receiver, self._session
-        session.refresh()
-        receiver._mail = session.mail
-        packets = session.packets
+        receiver, connection = self._receiver, self._connection
+        connection.refresh()
+        receiver._mail = connection.mail
+        packets = connection.packets
         if packets != receiver._packets:
             receiver._packets = packets
             receiver._change_inputs()
-            if session.late and not session.catch_up():
+            if connection.late and not connection.catch_up():
                 receiver._packets = -1
         for item in receiver._order:
-            if isinstance(item, Claimed):
+            if isinstance(item, DivertedInput):
                 item.pump()
-        self.swept = packets
+        self.polled_packets = packets
         watched = [(BOX_MAIL, receiver._mail)]
         for ring in self._rings():
             watched += [(ring.head_at, ring.tail), (ring.lane_head_at, ring.lane_tail)]
@@ -290,42 +293,44 @@ class Sharing:
     def _serve(self, me: Waiter, done: Callable[[], bool], deadline: int | None) -> None:
         receiver = self._receiver
         while True:
-            watched = self._sweep()
+            watched = self._poll_replies()
             if done() or me.asked or (deadline is not None and _monotonic_ns() >= deadline):
                 return
             receiver._wait(deadline, watched)
 
-    async def _park(self, me: TaskWaiter, done: Callable[[], bool], left: float | None) -> None:
-        receiver, session = self._receiver, self._session
+    async def _sleep_at_doorbell(
+        self, me: TaskWaiter, done: Callable[[], bool], left: float | None
+    ) -> None:
+        receiver, connection = self._receiver, self._connection
         words = receiver._words
         watch = None
         try:
-            watched = self._sweep()
+            watched = self._poll_replies()
             if done():
                 return
-            watch = Watch(me._loop, (session.bell, session.descriptor), me.wake_here)
+            watch = Watch(me._loop, (connection.bell, connection.descriptor), me.wake_here)
             words[BOX_ASLEEP] = 1
             fence()
             with self._guard:
                 if me.asked or not receiver._may_sleep(watched, ()):
                     return
-                me.parked = True
+                me.sleeping = True
             await me.sleep(left)
         finally:
             if watch is not None:
                 watch.end()
             with self._guard:
                 mine = self._leader is me
-                me.parked = False
+                me.sleeping = False
             if mine:
                 words[BOX_ASLEEP] = 0
-                doorbell.hush(session.bell)
+                doorbell.clear(connection.bell)
                 self._step_down(me)
 
 
-def _claim(item: RingInput | TimerInput, claims: Claims) -> None:
-    if isinstance(item, RingInput) and not isinstance(item, Claimed | ChoosyInput):
-        claim_input(item, claims)
+def _divert(item: RingInput | TimerInput, diversion: Diversion) -> None:
+    if isinstance(item, RingInput) and not isinstance(item, DivertedInput | ChoosyInput):
+        divert_input(item, diversion)
 
 
 def _refuse_to_wait_for(leader: Waiter) -> None:

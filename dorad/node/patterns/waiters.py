@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Waiter:
     """A thread that waits. `asked` to give way, it sets `left` when it has."""
 
-    parked = False
+    sleeping = False
 
     def __init__(self) -> None:
         self.asked = False
@@ -27,13 +27,13 @@ class Waiter:
         """Let it look again; from any thread."""
         self.woken.set()
 
-    def hush(self) -> None:
+    def clear(self) -> None:
         """Forget that it was woken."""
         self.woken.clear()
 
 
 class TaskWaiter(Waiter):
-    """A task that waits. While it is `parked` at the doorbell, others may just take its place."""
+    """A task that waits. While it is `sleeping` at the doorbell, others may just take its place."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class TaskWaiter(Waiter):
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
-    def hush(self) -> None:
+    def clear(self) -> None:
         """Forget that it was woken."""
         self._woken = False
 

@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 CONFIG = "DORA_RUNTIME_CONFIG"
 
 
-class Entry(NamedTuple):
+class OperatorEntry(NamedTuple):
     """One operator; `source` is the absolute path of its file."""
 
     id: str
     source: str
 
 
-def to_json(entries: Iterable[Entry]) -> str:
+def to_json(entries: Iterable[OperatorEntry]) -> str:
     """Return the text for the environment."""
     return json.dumps({"operators": [[*entry] for entry in entries]})
 
 
-def from_environment(environ: Mapping[str, str]) -> tuple[Entry, ...]:
+def from_environment(environ: Mapping[str, str]) -> tuple[OperatorEntry, ...]:
     """Return the operators that this process is to run.
 
     Raises:
@@ -37,7 +37,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Entry, ...]:
         )
     try:
         return tuple(
-            Entry(str(name), str(source)) for name, source in json.loads(text)["operators"]
+            OperatorEntry(str(name), str(source)) for name, source in json.loads(text)["operators"]
         )
     except (ValueError, TypeError, KeyError) as error:
         raise RuntimeError(f"{CONFIG} is not one of ours: {error}") from error

@@ -11,10 +11,10 @@ from dorad.node.runtime.handed import HandedInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dorad.node.connection import DaemonConnection
+    from dorad.node.daemonevents import DaemonEvents
     from dorad.node.inputs import RingInput, TimerInput
-    from dorad.node.news import News
-    from dorad.node.runtime.hall import Hall
-    from dorad.node.session import Session
+    from dorad.node.runtime.scheduler import OperatorScheduler
     from dorad.shm.spin import Spin
 
     Served = RingInput | TimerInput | HandedInput
@@ -25,37 +25,37 @@ class Inbox(Receiver):
 
     def __init__(
         self,
-        session: Session,
-        news: News,
+        connection: DaemonConnection,
+        daemon_events: DaemonEvents,
         inputs: Sequence[Served],
         spin: Spin,
         make_input: Callable[[dict[str, Any]], Served],
-        hall: Hall | None,
+        scheduler: OperatorScheduler | None,
     ) -> None:
-        super().__init__(session, inputs, spin, make_input)  # type: ignore[arg-type]  # see below
+        super().__init__(connection, inputs, spin, make_input)  # type: ignore[arg-type]  # see below
         # A HandedInput has what a receiver asks of its inputs, but no ring to look at.
-        self._news = news
-        self._hall = hall
+        self._daemon_events = daemon_events
+        self._scheduler = scheduler
         self.gate = threading.Lock()
         """Released when it is to look again; whoever waits acquires it."""
         self.gate.acquire()
 
     def has_something(self) -> bool:
         """Tell whether a look may find an event, or the end."""
-        session = self._session
-        if session.has_mail():
-            session.read_mail()
-        news = self._news
+        connection = self._connection
+        if connection.has_mail():
+            connection.read_mail()
+        daemon_events = self._daemon_events
         return (
-            session.packets != self._packets
-            or session.lost
-            or (not self._stopped and self._has_news(news))
+            connection.packets != self._packets
+            or connection.lost
+            or (not self._stopped and self._has_events(daemon_events))
             or any(item.moved() for item in self._order)
         )
 
-    def _has_news(self, news: News) -> bool:
-        ending = bool(news.endings) and not self._must_wait(news.endings[0])
-        return ending or bool(news.urgent)
+    def _has_events(self, daemon_events: DaemonEvents) -> bool:
+        ending = bool(daemon_events.endings) and not self._must_wait(daemon_events.endings[0])
+        return ending or bool(daemon_events.urgent)
 
     def due_ns(self) -> int | None:
         """Return when the next tick is due, on CLOCK_MONOTONIC."""
@@ -68,7 +68,7 @@ class Inbox(Receiver):
                 item.close()
 
     def _wait(self, deadline: int | None, only: list[tuple[int, int]] | None = None) -> None:
-        if self._hall is None:
+        if self._scheduler is None:
             super()._wait(deadline, only)
         else:
-            self._hall.wait(self)
+            self._scheduler.wait(self)

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.node import attach, forking, inputs, logbridge
 from dorad.node.clock import Clock, StampCounter
-from dorad.node.neighbours import ring_at
 from dorad.node.node import SPIN_US, _input, _lock_memory, _type_checks
+from dorad.node.peers import ring_at
 from dorad.node.runtime import lines
 from dorad.node.runtime.config import from_environment
-from dorad.node.runtime.hall import Hall
 from dorad.node.runtime.handed import HandedInput
 from dorad.node.runtime.inbox import Inbox
-from dorad.node.runtime.newsroom import Newsroom, own_item, split
+from dorad.node.runtime.operatorevents import OperatorEvents, own_item, split
 from dorad.node.runtime.outbox import OperatorSender, Outbox
 from dorad.node.runtime.program import OperatorError, Program
 from dorad.node.runtime.pulse import Pulse
+from dorad.node.runtime.scheduler import OperatorScheduler
 from dorad.node.runtime.status import DoraStatus
 from dorad.shm.layout import RING_LATCHED
 from dorad.shm.pool import DEFAULT_KEEP
@@ -37,11 +37,11 @@ from dorad.shm.spin import Spin
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.node.inputs import RingInput
     from dorad.node.runtime.inbox import Served
     from dorad.node.runtime.program import Send
-    from dorad.node.session import Session
     from dorad.node.typecheck import PortCheck, TypeChecks
     from dorad.shm.ring import Inlet
 
@@ -90,7 +90,7 @@ def run() -> None:
         _exit_failed()
 
 
-class _Desk(NamedTuple):
+class _OperatorParts(NamedTuple):
     """All that one operator has."""
 
     program: Program
@@ -115,74 +115,80 @@ class _OwnTypes:
 class Runtime:
     """The operators of one node and what they share. Made when the start barrier opens."""
 
-    def __init__(self, session: Session, programs: Sequence[Program]) -> None:
+    def __init__(self, connection: DaemonConnection, programs: Sequence[Program]) -> None:
         """Attach the operators to the dataflow.
 
         Raises:
             RuntimeError: the dataflow could not start.
         """
-        self._session = session
-        self._config = config = session.config
+        self._connection = connection
+        self._config = config = connection.config
         names = [program.id for program in programs]
-        self._newsroom = session.news = Newsroom(config["inputs"], session.params, names)
+        self._operator_events = connection.daemon_events = OperatorEvents(
+            config["inputs"], connection.params, names
+        )
         for program in programs:
             program.describe(dict(config["descriptor"]))
         if config.get("lock_memory"):
-            _lock_memory(session)
+            _lock_memory(connection)
         self._types = _type_checks(config)
         inputs.warm_up(config)
-        self._epoch_ns = session.wait_for_start()
-        self._pulse = Pulse(session) if session.watched else None
+        self._epoch_ns = connection.wait_for_start()
+        self._pulse = Pulse(connection) if connection.watched else None
         self._handed: dict[int, HandedInput] = {}
         self._ending = threading.Lock()
         self._alive = set(names)
         self._over = threading.Event()
         self._failed = False
-        self._hall = Hall(session) if len(programs) > 1 else None
+        self._scheduler = OperatorScheduler(connection) if len(programs) > 1 else None
         self._inboxes: dict[str, Inbox] = {}
         self._desks = [self._desk_of(program) for program in programs]
-        session.catch_up = self._catch_up
+        connection.catch_up = self._catch_up
         self._catch_up()
         forking.watch(self)
         gc.freeze()
 
-    def _desk_of(self, program: Program) -> _Desk:
-        session, name = self._session, program.id
-        clock = Clock(StampCounter(self._config["node_id"], session.box.words))
+    def _desk_of(self, program: Program) -> _OperatorParts:
+        connection, name = self._connection, program.id
+        clock = Clock(StampCounter(self._config["node_id"], connection.box.words))
         make = functools.partial(self._input_of, name, clock)
         # Two that look at once would only keep each other from working.
         spin_us = self._config.get("spin_us")
-        alone = self._hall is None and len(os.sched_getaffinity(0)) > 1
+        alone = self._scheduler is None and len(os.sched_getaffinity(0)) > 1
         spin = Spin((SPIN_US if spin_us is None else spin_us) if alone else 0)
         served = [
             make(own_item(item)) for item in self._config["inputs"] if split(item["id"])[0] == name
         ]
-        inbox = Inbox(session, self._newsroom.of[name], served, spin, make, self._hall)
+        inbox = Inbox(
+            connection, self._operator_events.of[name], served, spin, make, self._scheduler
+        )
         self._inboxes[name] = inbox
         keep = self._config["keep_bytes"]
         beat = self._beat_of(name)
-        sender = OperatorSender(name, session, clock, DEFAULT_KEEP if keep is None else keep, beat)
+        sender = OperatorSender(
+            name, connection, clock, DEFAULT_KEEP if keep is None else keep, beat
+        )
         warn = functools.partial(self._log, "warn")
-        outbox = Outbox(name, session, sender, clock, self._handed, beat, warn)
+        outbox = Outbox(name, connection, sender, clock, self._handed, beat, warn)
         if self._types is not None:
             outbox.check(self._types.sender(sender))
-        return _Desk(program, inbox, outbox, sender)
+        return _OperatorParts(program, inbox, outbox, sender)
 
     def _beat_of(self, operator: str) -> Callable[[], None]:
         return functools.partial(self._pulse.beat, operator) if self._pulse else lambda: None
 
     def _input_of(self, operator: str, clock: Clock, item: dict[str, Any]) -> Served:
         """Return what serves an input of an operator."""
-        session = self._session
+        connection = self._connection
         full = f"{operator}/{item['id']}"
         within = item["source"] == self._config["node_id"]
-        latched = session.box.words[item["ring"] + RING_LATCHED]
+        latched = connection.box.words[item["ring"] + RING_LATCHED]
         if not within or latched or any(item[key] for key in item.keys() - _OF_A_RING):
             types = self._types and _OwnTypes(self._types, operator)
-            return _input(session, clock, self._epoch_ns, types, {}, item)  # type: ignore[arg-type]
-        ring = ring_at(session.box.words, item["ring"])
+            return _input(connection, clock, self._epoch_ns, types, {}, item)  # type: ignore[arg-type]
+        ring = ring_at(connection.box.words, item["ring"])
         wake = functools.partial(self._wake, operator)
-        handed = HandedInput(item["id"], session.box.words, ring, clock, wake)
+        handed = HandedInput(item["id"], connection.box.words, ring, clock, wake)
         if self._types is not None:
             check = self._types.check_of(full, item["source"])
             if check is not None:
@@ -192,40 +198,40 @@ class Runtime:
 
     def _catch_up(self) -> bool:
         """Let each sender give new receivers what was sent last; see `Sender.catch_up`."""
-        busy = [desk for desk in self._desks if not desk.sender.catch_up()]
+        busy = [parts for parts in self._desks if not parts.sender.catch_up()]
         return not busy
 
     def _wake(self, operator: str) -> None:
-        if self._hall is not None:
-            self._hall.wake(self._inboxes[operator])
+        if self._scheduler is not None:
+            self._scheduler.wake(self._inboxes[operator])
 
     def abandon(self) -> None:
         """Leave the node to the parent: this process is a forked child of it."""
-        for desk in self._desks:
-            forking.refuse(desk.inbox)
-            forking.refuse(desk.outbox)
-            forking.refuse(desk.sender)
-        forking.detach(self._session.box)
-        self._session.hang_up()
+        for parts in self._desks:
+            forking.refuse(parts.inbox)
+            forking.refuse(parts.outbox)
+            forking.refuse(parts.sender)
+        forking.detach(self._connection.box)
+        self._connection.hang_up()
 
     # -- working -----------------------------------------------------------------------------
 
     def run(self) -> bool:
         """Run all operators to their ends; tell whether all ended well."""
-        if self._hall is None:
+        if self._scheduler is None:
             self._serve(self._desks[0])
         else:
             self._serve_all()
         if not self._failed:
-            self._session.done()
+            self._connection.done()
         return not self._failed
 
     def _serve_all(self) -> None:
         threads = [
             threading.Thread(
-                target=self._serve, args=(desk,), name=f"operator {desk.program.id}", daemon=True
+                target=self._serve, args=(parts,), name=f"operator {parts.program.id}", daemon=True
             )
-            for desk in self._desks
+            for parts in self._desks
         ]
         for thread in threads:
             thread.start()
@@ -234,22 +240,22 @@ class Runtime:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _serve(self, desk: _Desk) -> None:
+    def _serve(self, parts: _OperatorParts) -> None:
         """Give one operator its events until it has ended."""
         try:
-            self._events_of(desk)
+            self._events_of(parts)
         except Exception as error:  # noqa: BLE001 - whatever it is, the process fails with it
             self._fail(error)
-        desk.inbox.close()
+        parts.inbox.close()
         with self._ending:
-            self._alive.discard(desk.program.id)
+            self._alive.discard(parts.program.id)
             if not self._alive or self._failed:
                 self._over.set()
             else:
-                self._session.ended(desk.program.id)
+                self._connection.ended(parts.program.id)
 
-    def _events_of(self, desk: _Desk) -> None:
-        program, inbox, send = desk.program, desk.inbox, desk.outbox.send_output
+    def _events_of(self, parts: _OperatorParts) -> None:
+        program, inbox, send = parts.program, parts.inbox, parts.outbox.send_output
         pulse = self._pulse
         while (event := inbox.next(None)) is not None:
             if pulse is not None:
@@ -286,7 +292,7 @@ class Runtime:
             return DoraStatus.CONTINUE
 
     def _stop_all(self) -> None:
-        self._newsroom.stop_all()
+        self._operator_events.stop_all()
         for name in self._inboxes:
             self._wake(name)
 

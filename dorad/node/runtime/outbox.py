@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dorad.node.clock import Clock
+    from dorad.node.connection import DaemonConnection
     from dorad.node.runtime.handed import HandedInput
-    from dorad.node.session import Session
     from dorad.node.typecheck import CheckingSender
     from dorad.shm.ring import Outlet
 
@@ -23,14 +23,19 @@ class OperatorSender(Sender):
     """A sender that can leave out the receivers that are reached in another way."""
 
     def __init__(
-        self, operator: str, session: Session, clock: Clock, keep: int, beat: Callable[[], None]
+        self,
+        operator: str,
+        connection: DaemonConnection,
+        clock: Clock,
+        keep: int,
+        beat: Callable[[], None],
     ) -> None:
-        super().__init__(session, clock, keep)
+        super().__init__(connection, clock, keep)
         self._own = f"{operator}/"
         self._beat = beat
 
     def _late(self) -> str | None:
-        late = self._session.late
+        late = self._connection.late
         for output in [*late]:
             if output.startswith(self._own):
                 late.discard(output)
@@ -53,7 +58,7 @@ class Outbox:
     def __init__(
         self,
         operator: str,
-        session: Session,
+        connection: DaemonConnection,
         sender: OperatorSender,
         clock: Clock,
         handed: Mapping[int, HandedInput],
@@ -61,14 +66,14 @@ class Outbox:
         warn: Callable[[str], None],
     ) -> None:
         """`handed` are the inputs of operators of this process, by the base of their rings."""
-        config = session.config
+        config = connection.config
         own = f"{operator}/"
         self._names = {
             name.removeprefix(own): name for name in config["outputs"] if name.startswith(own)
         }
         self._operator = operator
         self._node_id: str = config["node_id"]
-        self._session = session
+        self._connection = connection
         self._sender = sender
         self._checked: CheckingSender | None = None
         self._clock = clock
@@ -116,12 +121,12 @@ class Outbox:
 
     def _receivers(self, name: str) -> tuple[tuple[Outlet, ...], tuple[Outlet, ...]]:
         """Return who receives an output in this process, and who outside of it."""
-        session = self._session
-        session.refresh()
-        outlets = session.outlets.get(name, ())
+        connection = self._connection
+        connection.refresh()
+        outlets = connection.outlets.get(name, ())
         known = self._split.get(name)
         if known is None or known[0] is not outlets:
-            own = session.peer(self._node_id)
+            own = connection.peer(self._node_id)
             inner = tuple(o for o in outlets if o.peer is own and o.base in self._handed)
             outer = tuple(o for o in outlets if o not in inner)
             known = self._split[name] = (outlets, inner, outer)
@@ -148,9 +153,9 @@ class Outbox:
 
     def _may_wait(self, outlet: Outlet) -> bool:
         self._beat()
-        session = self._session
-        session.refresh()
-        return not (outlet.closed or session.news.stopping or session.lost)
+        connection = self._connection
+        connection.refresh()
+        return not (outlet.closed or connection.daemon_events.stopping or connection.lost)
 
     def _undeclared(self, output_id: str) -> None:
         if not isinstance(output_id, str):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from dorad.node.events import Event
-    from dorad.node.runtime.config import Entry
+    from dorad.node.runtime.config import OperatorEntry
 
     Send = Callable[..., None]
 
@@ -29,7 +29,7 @@ class OperatorError(Exception):
 class Program:
     """An operator as an object of its file's class `Operator`."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: OperatorEntry) -> None:
         """Load the file and make the operator.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dorad.shm.layout import BOX_BUSY, BOX_PULSE
 
 if TYPE_CHECKING:
-    from dorad.node.session import Session
+    from dorad.node.connection import DaemonConnection
 
 
 class Pulse:
@@ -18,8 +18,8 @@ class Pulse:
     may sleep while another hangs.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._words = session.box.words
+    def __init__(self, connection: DaemonConnection) -> None:
+        self._words = connection.box.words
         self._mutex = threading.Lock()
         self._at_work: set[str] = set()
         self._shown: set[str] = set()

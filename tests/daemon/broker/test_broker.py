@@ -11,7 +11,7 @@ import pytest
 from dorad.daemon.broker import samples
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.connection import MAX_BACKLOG
-from dorad.dataflow.model import Input, Node, NodeKind, NodeOutput, QueuePolicy
+from dorad.dataflow.model import Input, NodeKind, NodeOutput, NodeSpec, QueuePolicy
 from dorad.node.protocol import MAX_PACKET, VERSION
 from dorad.shm import create
 from tests.daemon.clients import Client, Listener, Stage, four_nodes, pair, stage, start
@@ -312,7 +312,7 @@ async def test_memory_asked_for_by_a_dead_process_is_not_given_to_its_successor(
 
 async def test_nobody_waits_for_a_killed_receiver_and_its_successor_goes_on() -> None:
     source = NodeOutput("a", "out")
-    receiver = Node(
+    receiver = NodeSpec(
         "b",
         NodeKind.PATH,
         path="b.py",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dorad.dataflow.model import Dataflow, Input, Node, NodeOutput, QueuePolicy, Timer
+from dorad.dataflow.model import Dataflow, Input, NodeOutput, NodeSpec, QueuePolicy, Timer
 from tests.daemon.clients import Program, Stage, stage, until
 from tests.daemon.flows import dataflow, node
 
@@ -114,7 +114,7 @@ async def test_a_node_can_be_removed_and_added_again(tmp_path: Path) -> None:
 
 async def test_a_node_added_receives_from_one_that_runs(tmp_path: Path) -> None:
     a = node("a")
-    b: Node = node("b", x="a/out")
+    b: NodeSpec = node("b", x="a/out")
     out = tmp_path / "b.txt"
     async with stage(dataflow(a)) as on, Program(on, "a", COUNTER):
         await until(lambda: on.broker.vitals("a").connected)

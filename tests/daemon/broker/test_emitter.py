@@ -58,20 +58,20 @@ async def test_texts_wait_for_a_node_that_attaches_later(tmp_path: Path) -> None
 
 async def test_what_a_node_prints_is_not_its_own_to_send(tmp_path: Path) -> None:
     """The node sends on the same output; only the daemon's texts arrive."""
-    out, guest = tmp_path / "b.txt", tmp_path / "guest.txt"
+    out, observer = tmp_path / "b.txt", tmp_path / "guest.txt"
     a = replace(node("a"), logging=Logging(send_stdout_as="out"))
     b = node("b", x="a/out")
     async with stage(dataflow(a, b)) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
-            await on.broker.add_guest(".echo", (Input("x", NodeOutput("a", "out")),))
-            async with Program(on, ".echo", WRITER, guest):
+            await on.broker.add_observer(".echo", (Input("x", NodeOutput("a", "out")),))
+            async with Program(on, ".echo", WRITER, observer):
                 await until(lambda: all(on.broker.vitals(n).asleep for n in ("a", "b", ".echo")))
                 on.broker.emit_output("a", "out", "first")
                 on.broker.emit("b", "x", "second")
                 on.broker.emit_output("a", "out", "third")
-                await until(lambda: len(lines(out)) == 3 and len(lines(guest)) == 2)
+                await until(lambda: len(lines(out)) == 3 and len(lines(observer)) == 2)
         assert lines(out) == ["x first", "x second", "x third"]
-        assert lines(guest) == ["x first", "x third"]
+        assert lines(observer) == ["x first", "x third"]
         assert [edge.sent for edge in on.broker.counters()] == [3]
 
 

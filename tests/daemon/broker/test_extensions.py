@@ -15,7 +15,7 @@ from dorad.node.protocol import Packet, ProtocolError
 Answer = tuple[str, str, dict[str, Any], bytes | None]
 
 
-class Desk:
+class BrokerState:
     """Keeps what is sent, with the bytes beside it."""
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ def ask(
 
 
 def test_every_packet_is_answered_and_no_descriptor_stays() -> None:
-    desk = Desk()
-    extensions = Extensions(desk)
+    state = BrokerState()
+    extensions = Extensions(state)
     before = open_descriptors()
     ask(extensions, "a", "ext_store", b"1", namespace="n", key="k")
     ask(extensions, "b", "ext_store", b"2", namespace="n", key="k")
@@ -52,7 +52,7 @@ def test_every_packet_is_answered_and_no_descriptor_stays() -> None:
     ask(extensions, "b", "ext_drop", namespace="n", key="k")
     ask(extensions, "a", "ext_drain", namespace="n")
     assert open_descriptors() == before
-    assert [(node, kind, value) for node, kind, _, value in desk.sent] == [
+    assert [(node, kind, value) for node, kind, _, value in state.sent] == [
         ("a", "ext_done", None),
         ("b", "ext_refused", None),
         ("b", "ext_done", b"1"),
@@ -60,16 +60,16 @@ def test_every_packet_is_answered_and_no_descriptor_stays() -> None:
         ("b", "ext_done", None),
         ("a", "ext_done", json.dumps(["k"]).encode()),
     ]
-    assert "owned by node 'a'" in desk.sent[1][2]["error"]
+    assert "owned by node 'a'" in state.sent[1][2]["error"]
 
 
 def test_the_values_of_an_ended_node_are_gone() -> None:
-    desk = Desk()
-    extensions = Extensions(desk)
+    state = BrokerState()
+    extensions = Extensions(state)
     ask(extensions, "a", "ext_store", b"1", namespace="n", key="k")
     extensions.leave("a")
     ask(extensions, "b", "ext_load", namespace="n", key="k", remove=False)
-    assert desk.sent[-1][3] is None
+    assert state.sent[-1][3] is None
 
 
 def pipe() -> int:
@@ -101,6 +101,6 @@ def test_a_malformed_packet_is_refused(
     before = open_descriptors()
     packet = Packet(kind, fields, [value()] if value else [])
     with pytest.raises(ProtocolError):
-        Extensions(Desk()).answer("a", packet)
+        Extensions(BrokerState()).answer("a", packet)
     packet.close()
     assert open_descriptors() == before

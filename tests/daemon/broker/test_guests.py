@@ -1,4 +1,4 @@
-"""Guests of a running dataflow: they watch and feed nodes, and leave no trace."""
+"""Observers of a running dataflow: they watch and feed nodes, and leave no trace."""
 
 import os
 import subprocess
@@ -31,11 +31,11 @@ async def test_an_observer_receives_what_nodes_receive_and_is_in_no_result(tmp_p
     out = tmp_path / "guest.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER):
-            await on.broker.add_guest(".echo", (Input("x", SOURCE),))
+            await on.broker.add_observer(".echo", (Input("x", SOURCE),))
             async with Program(on, ".echo", WRITER, out):
                 await until(lambda: len(lines(out, "x")) > 20)
             assert [edge.node for edge in on.broker.counters()] == ["b"]
-            on.broker.remove_guest(".echo")
+            on.broker.remove_observer(".echo")
             sent = on.broker.counters()[0].sent
             await until(lambda: on.broker.counters()[0].sent > sent + 20)
         assert {name for _, name in on.heard} == {"a"}
@@ -44,32 +44,32 @@ async def test_an_observer_receives_what_nodes_receive_and_is_in_no_result(tmp_p
 async def test_an_observer_that_does_not_read_makes_nobody_wait() -> None:
     async with stage(dataflow(node("a"))) as on, Program(on, "a", COUNTER):
         entry = Input("x", SOURCE, 1, QueuePolicy.BACKPRESSURE)
-        await on.broker.add_guest(".deaf", (entry,))
+        await on.broker.add_observer(".deaf", (entry,))
         with on.client() as client:
             client.hello(".deaf")
             await client.packet_of("welcome")
             client.say("ready")
             await until(lambda: on.broker.edge_counters_of(".deaf", "x").sent > 50)
-        on.broker.remove_guest(".deaf")
+        on.broker.remove_observer(".deaf")
 
 
 async def test_a_ghost_counts_what_nobody_receives() -> None:
     async with stage(dataflow(node("a"))) as on, Program(on, "a", COUNTER):
-        await on.broker.add_guest(".ghost", (Input("x", SOURCE, 1),))
+        await on.broker.add_observer(".ghost", (Input("x", SOURCE, 1),))
         seen = on.broker.edge_counters_of(".ghost", "x")
         await until(lambda: on.broker.edge_counters_of(".ghost", "x").sent > seen.sent + 50)
         seen = on.broker.edge_counters_of(".ghost", "x")
         assert seen.sent == seen.dropped + seen.queued
         assert seen.received == 0
-        on.broker.remove_guest(".ghost")
+        on.broker.remove_observer(".ghost")
 
 
 async def publish(on: Stage, number: int, count: int, *targets: tuple[str, str]) -> None:
-    guest = f".pub-{number}"
-    await on.broker.add_guest(guest, outputs={"out": targets})
-    async with Program(on, guest, PUBLISHER, count) as program:
+    observer = f".pub-{number}"
+    await on.broker.add_observer(observer, outputs={"out": targets})
+    async with Program(on, observer, PUBLISHER, count) as program:
         assert await program.ended() == 0
-    on.broker.remove_guest(guest)
+    on.broker.remove_observer(observer)
 
 
 async def test_a_publisher_feeds_inputs_beside_their_own_source(tmp_path: Path) -> None:
@@ -108,25 +108,25 @@ async def test_guests_leave_nothing_in_the_nodes(tmp_path: Path) -> None:
             await until(lambda: on.received("b") > 10)
             before = descriptors_of(a.process) + 3, descriptors_of(b.process)
             for number in range(30):
-                await on.broker.add_guest(f".echo-{number}", (Input("x", SOURCE, 1),))
+                await on.broker.add_observer(f".echo-{number}", (Input("x", SOURCE, 1),))
                 await until(lambda n=number: on.broker.edge_counters_of(f".echo-{n}", "x").sent > 1)
-                on.broker.remove_guest(f".echo-{number}")
+                on.broker.remove_observer(f".echo-{number}")
             # The sender finds out within seconds that nobody holds its samples any more.
             await until(lambda: descriptors_of(a.process) <= before[0])
             assert descriptors_of(b.process) == before[1]
 
 
-@pytest.mark.parametrize("guest_id", ["a", ".daemon", ".a/b"])
-async def test_what_is_no_guest_is_refused(guest_id: str) -> None:
+@pytest.mark.parametrize("observer_id", ["a", ".daemon", ".a/b"])
+async def test_what_is_no_guest_is_refused(observer_id: str) -> None:
     async with stage() as on:
         with pytest.raises(ValueError, match="guest"):
-            await on.broker.add_guest(guest_id)
+            await on.broker.add_observer(observer_id)
 
 
 async def test_a_guest_that_asks_for_what_is_not_there_leaves_nothing() -> None:
     async with stage() as on:
         with pytest.raises(KeyError):
-            await on.broker.add_guest(".g", outputs={"out": (("b", "nothing"),)})
-        await on.broker.add_guest(".g", (Input("logs", LogSource()),))
-        on.broker.remove_guest(".g")
-        on.broker.remove_guest(".g")
+            await on.broker.add_observer(".g", outputs={"out": (("b", "nothing"),)})
+        await on.broker.add_observer(".g", (Input("logs", LogSource()),))
+        on.broker.remove_observer(".g")
+        on.broker.remove_observer(".g")

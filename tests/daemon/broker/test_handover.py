@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dorad.dataflow.model import Dataflow, Input, Node, NodeKind, NodeOutput, Timer
+from dorad.dataflow.model import Dataflow, Input, NodeKind, NodeOutput, NodeSpec, Timer
 from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Program, Stage, stage, until
 from tests.daemon.flows import dataflow, node
@@ -32,7 +32,7 @@ SLOW_TO_ATTACH = RELAY.replace("node = Node()", "time.sleep(0.4); node = Node()"
 
 def flow(queue_size: int = 100) -> Dataflow:
     """A counter, a relay and a writer, who has room for all; the queue is the relay's."""
-    relay = Node(
+    relay = NodeSpec(
         "m",
         NodeKind.PATH,
         path="m.py",

@@ -3,7 +3,7 @@
 import pytest
 
 from dorad.daemon.broker.mailbox import Mailbox
-from dorad.dataflow.model import Input, Node, NodeKind, NodeOutput, QueuePolicy, Sync, Timer
+from dorad.dataflow.model import Input, NodeKind, NodeOutput, NodeSpec, QueuePolicy, Sync, Timer
 from dorad.shm import layout
 
 SOURCE = NodeOutput("a", "out")
@@ -23,7 +23,7 @@ SOURCE = NodeOutput("a", "out")
 )
 def test_who_asks_for_less_than_all_gets_what_he_asks_for(item: Input, protects: bool) -> None:
     sync = (Sync("both", ("left", "right"), 1),)
-    box = Mailbox(Node("n", NodeKind.PATH, inputs=(item,), sync=sync))
+    box = Mailbox(NodeSpec("n", NodeKind.PATH, inputs=(item,), sync=sync))
     try:
         assert bool(box.rings[item.id].plan.lane) is protects
         added = box.add_ring("more", item)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from dorad.node import protocol
-from dorad.node.session import Session
+from dorad.node.connection import Session
 from tests.daemon.clients import stage
 from tests.daemon.fakes import until
 from tests.daemon.flows import dataflow, node

@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from dorad.daemon.broker import members
-from dorad.daemon.broker.lobby import MAX_SILENT
+from dorad.daemon.broker import sessions
+from dorad.daemon.broker.listener import MAX_SILENT
+from dorad.node.connection import Session
 from dorad.node.payload import pack
 from dorad.node.protocol import MAX_PACKET
-from dorad.node.session import Session
 from tests.daemon.clients import Client, pair, stage
 from tests.daemon.fakes import until
 
@@ -228,8 +228,8 @@ async def test_a_node_that_sends_notes_without_end_is_refused_and_nobody_else() 
                 if number % 50 == 0:
                     await asyncio.sleep(0)
             error = (await client.packet_of("refused"))["error"]
-        assert error == f"a node may send {members.MAX_NOTES} notes, and no more"
-        assert len(noted) == members.MAX_NOTES + 1
+        assert error == f"a node may send {sessions.MAX_NOTES} notes, and no more"
+        assert len(noted) == sessions.MAX_NOTES + 1
         await on.goes_on()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dorad.daemon.broker.told import Told
+from dorad.daemon.broker.nodefacts import NodeFacts
 from dorad.node.protocol import ProtocolError
 from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Client, Program, Stage, four_nodes, stage, until
@@ -26,24 +26,24 @@ with open(sys.argv[1], "a") as file:
 
 
 def test_a_fact_holds_once_and_a_stop_comes_last() -> None:
-    told = Told()
-    assert told.add("stop", {"reason": "MANUAL"})
-    assert told.add("closed", {"input": "x"})
-    assert not told.add("closed", {"input": "x"})
-    assert told.add("broken", {"input": "x"})
-    assert told.add("failed", {"source_node_id": "a", "error": "1", "affected_input_ids": []})
-    assert told.add("failed", {"source_node_id": "a", "error": "2", "affected_input_ids": []})
-    assert [kind for kind, _ in told] == ["closed", "broken", "failed", "stop"]
-    assert told.drop("broken", "x")
-    assert not told.drop("broken", "x")
-    assert [kind for kind, _ in Told([*told])] == ["closed", "failed", "stop"]
+    node_facts = NodeFacts()
+    assert node_facts.add("stop", {"reason": "MANUAL"})
+    assert node_facts.add("closed", {"input": "x"})
+    assert not node_facts.add("closed", {"input": "x"})
+    assert node_facts.add("broken", {"input": "x"})
+    assert node_facts.add("failed", {"source_node_id": "a", "error": "1", "affected_input_ids": []})
+    assert node_facts.add("failed", {"source_node_id": "a", "error": "2", "affected_input_ids": []})
+    assert [kind for kind, _ in node_facts] == ["closed", "broken", "failed", "stop"]
+    assert node_facts.drop("broken", "x")
+    assert not node_facts.drop("broken", "x")
+    assert [kind for kind, _ in NodeFacts([*node_facts])] == ["closed", "failed", "stop"]
 
 
 @pytest.mark.parametrize(("reason", "left"), [("MANUAL", 0), ("ALL_INPUTS_CLOSED", 1)])
 def test_only_a_manual_stop_was_meant_for_one_process(reason: str, left: int) -> None:
-    told = Told([("stop", {"reason": reason})])
-    told.drop_manual_stop()
-    assert len(told) == left
+    node_facts = NodeFacts([("stop", {"reason": reason})])
+    node_facts.drop_manual_stop()
+    assert len(node_facts) == left
 
 
 async def kinds(client: Client) -> list[str]:
@@ -196,7 +196,7 @@ async def test_every_change_of_the_snapshot_is_announced() -> None:
             lambda: on.broker.reopen("c"),
             lambda: on.broker.remove_edge("c", "x"),
             lambda: on.broker.remove_node("b"),
-            lambda: on.broker.poison("no"),
+            lambda: on.broker.abort_start("no"),
         ):
             count = len(seen)
             change()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dorad.control.messages import Interface, Network
-from dorad.daemon.happenings import Happenings
+from dorad.daemon.eventbus import EventBus
 from dorad.daemon.measuring.ifrates import Counts, InterfaceMeter, read
 from dorad.daemon.measuring.network import NetworkWatch, changes, compose, look
 from tests.harness.daemon import daemon
@@ -172,11 +172,11 @@ def test_what_did_not_change_is_not_told() -> None:
 
 
 async def test_it_is_a_happening_of_no_dataflow() -> None:
-    happenings = Happenings()
-    watcher = happenings.watch(None)
+    event_bus = EventBus()
+    watcher = event_bus.watch(None)
     first = asyncio.ensure_future(anext(watcher))
     await asyncio.sleep(0)
-    happenings.network_changed(["eth0 is down"], Network([Interface("eth0", up=False)]))
+    event_bus.network_changed(["eth0 is down"], Network([Interface("eth0", up=False)]))
     told = await first
     assert (told.what, told.dataflow, told.text) == ("network-changed", "", "eth0 is down")
     assert told.data["interfaces"] == [{"name": "eth0", "up": False, "addresses": []}]

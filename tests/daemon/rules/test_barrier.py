@@ -17,7 +17,7 @@ def test_a_node_outside_the_cohort_does_not_count() -> None:
 
 def test_an_early_end_poisons_the_start_of_those_who_wait() -> None:
     barrier = Barrier.of(["a", "b"]).connected("a").ended("b")
-    assert (barrier.phase, barrier.culprit) == (Phase.POISONED, "b")
+    assert (barrier.phase, barrier.root_cause) == (Phase.POISONED, "b")
 
 
 def test_an_early_end_poisons_the_start_of_those_who_have_yet_to_connect() -> None:
@@ -40,7 +40,7 @@ def test_the_end_of_the_last_awaited_poisons_only_if_somebody_is_there() -> None
 
 def test_a_poisoned_start_stays_poisoned_with_its_first_culprit() -> None:
     barrier = Barrier.of(["a", "b", "c"]).ended("a").ended("b").connected("c").forced()
-    assert (barrier.phase, barrier.culprit) == (Phase.POISONED, "a")
+    assert (barrier.phase, barrier.root_cause) == (Phase.POISONED, "a")
 
 
 def test_a_stop_opens_it() -> None:

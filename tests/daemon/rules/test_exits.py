@@ -7,7 +7,7 @@ from dorad.launch.model import Exit
 
 STOPPING = History(stopping=True)
 FORCED = History(stopping=True, forced="had to be killed")
-SPOILT = History(culprit="early")
+SPOILT = History(root_cause="early")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ SPOILT = History(culprit="early")
         (Exit(signal=signal.SIGTERM), SPOILT, Outcome.CASCADING),
         (
             Exit(signal=signal.SIGTERM),
-            History(culprit="early", stopping=True),
+            History(root_cause="early", stopping=True),
             Outcome.OK,
         ),
     ],
@@ -46,7 +46,7 @@ def test_an_exit_is_judged_by_what_the_daemon_did(
 
 
 def test_a_cascading_failure_names_the_node_that_caused_it() -> None:
-    assert classify("node", Exit(code=1), SPOILT).culprit == "early"
+    assert classify("node", Exit(code=1), SPOILT).root_cause == "early"
 
 
 def test_a_failure_keeps_what_the_node_wrote() -> None:

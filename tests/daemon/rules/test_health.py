@@ -45,6 +45,6 @@ def test_a_node_that_has_dropped_its_node_is_not_well_whatever_its_words_say() -
 
 def test_a_halted_node_is_not_well_at_rest_but_is_if_it_has_moved() -> None:
     at_rest = Vitals(asleep=True, pulse=1)
-    assert health_after(BEFORE, at_rest, 12, halted=True) == BEFORE
+    assert health_after(BEFORE, at_rest, 12, sigstopped=True) == BEFORE
     moved = Vitals(asleep=True, pulse=2)
-    assert health_after(BEFORE, moved, 12, halted=True) == Health(2, 12)
+    assert health_after(BEFORE, moved, 12, sigstopped=True) == Health(2, 12)

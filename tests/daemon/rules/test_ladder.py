@@ -1,17 +1,21 @@
-from dorad.daemon.rules.ladder import Rung, Step, ladder
+from dorad.daemon.rules.ladder import Step, StopStep, ladder
 
 
 def test_the_default_ladder_ends_after_fifteen_seconds() -> None:
-    assert ladder() == (Rung(0, Step.EVENT), Rung(10, Step.TERMINATE), Rung(15, Step.KILL))
+    assert ladder() == (
+        StopStep(0, Step.EVENT),
+        StopStep(10, Step.TERMINATE),
+        StopStep(15, Step.KILL),
+    )
 
 
 def test_the_kill_comes_half_a_grace_after_sigterm() -> None:
-    assert [rung.after for rung in ladder(4)] == [0, 4, 6]
+    assert [step.after for step in ladder(4)] == [0, 4, 6]
 
 
 def test_no_grace_takes_all_steps_at_once() -> None:
-    assert [rung.after for rung in ladder(0)] == [0, 0, 0]
+    assert [step.after for step in ladder(0)] == [0, 0, 0]
 
 
 def test_force_kills_without_asking() -> None:
-    assert ladder(force=True) == (Rung(0, Step.KILL),)
+    assert ladder(force=True) == (StopStep(0, Step.KILL),)

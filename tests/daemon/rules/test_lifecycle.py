@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.daemon.rules.actions import (
+    AbortStart,
     Action,
     CloseInput,
     Finish,
     OpenBarrier,
-    Poison,
     Stop,
     StopAll,
     StopReason,
@@ -105,16 +105,16 @@ def test_a_dynamic_node_that_leaves_closes_what_it_fed() -> None:
 def test_a_node_that_fails_before_it_connects_poisons_and_stops_all() -> None:
     life = Lifecycle(chain("a", "b", "c"))
     life.connected("a")
-    poison, stop = life.after_exit(failed("b"))
-    assert isinstance(poison, Poison)
-    assert "node b ended before it called Node()" in poison.reason
+    abort_start, stop = life.after_exit(failed("b"))
+    assert isinstance(abort_start, AbortStart)
+    assert "node b ended before it called Node()" in abort_start.reason
     assert stop == StopAll()
 
 
 def test_a_node_that_ends_well_before_it_connects_poisons_but_lets_the_others_run() -> None:
     life = Lifecycle(chain("a", "b"))
-    (poison,) = life.after_exit(ok("b"))
-    assert isinstance(poison, Poison)
+    (abort_start,) = life.after_exit(ok("b"))
+    assert isinstance(abort_start, AbortStart)
 
 
 def test_after_a_poisoned_start_no_events_are_sent() -> None:
@@ -147,9 +147,9 @@ def test_during_a_stop_inputs_stay_as_they_are() -> None:
 def test_a_restart_is_told_to_those_who_listen_and_closes_nothing() -> None:
     life = started(dataflow(node("a"), node("b", "a"), node("c", "a"), node("s")))
     life.after_exit(ok("c"))
-    assert life.after_end_of_one_life("a") == [TellRestarted("b", "a")]
+    assert life.after_run("a") == [TellRestarted("b", "a")]
     life.stop()
-    assert life.after_end_of_one_life("a") == []
+    assert life.after_run("a") == []
 
 
 def test_who_may_be_restarted() -> None:
@@ -238,7 +238,7 @@ def step(life: Lifecycle, what: str, name: str) -> list[Action]:
         case "ok" | "failed" if name in life.running:
             return life.after_exit(ok(name) if what == "ok" else failed(name))
         case "restarted" if name in life.running and life.may_restart(name):
-            return life.after_end_of_one_life(name)
+            return life.after_run(name)
         case "stop":
             return life.stop()
         case "grown" if len(life.dataflow.nodes) == len(FLOW.nodes):

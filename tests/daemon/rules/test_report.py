@@ -3,9 +3,9 @@ from dorad.daemon.rules.report import failure_report
 from dorad.launch.model import Exit
 
 
-def result(name: str, outcome: Outcome, code: int = 1, culprit: str | None = None) -> Result:
+def result(name: str, outcome: Outcome, code: int = 1, root_cause: str | None = None) -> Result:
     stderr = (f"{name} says why",)
-    return Result(name, outcome, Exit(code=code), f"exited with code {code}", culprit, stderr)
+    return Result(name, outcome, Exit(code=code), f"exited with code {code}", root_cause, stderr)
 
 
 def test_there_is_no_report_when_all_is_well() -> None:
@@ -24,9 +24,9 @@ def test_each_failed_node_has_its_block() -> None:
 def test_consequences_are_counted_behind_the_cause() -> None:
     blocks = failure_report(
         [
-            result("b", Outcome.CASCADING, culprit="a"),
+            result("b", Outcome.CASCADING, root_cause="a"),
             result("a", Outcome.FAILED),
-            result("c", Outcome.CASCADING, culprit="a"),
+            result("c", Outcome.CASCADING, root_cause="a"),
         ]
     )
     assert [block.headline for block in blocks] == [
@@ -38,7 +38,7 @@ def test_consequences_are_counted_behind_the_cause() -> None:
 
 def test_a_culprit_that_ended_well_is_named_all_the_same() -> None:
     blocks = failure_report(
-        [result("a", Outcome.OK, 0), result("b", Outcome.CASCADING, culprit="a")]
+        [result("a", Outcome.OK, 0), result("b", Outcome.CASCADING, root_cause="a")]
     )
     assert [block.headline for block in blocks] == [
         "node a exited with code 0 before it called Node(), so the dataflow could not start",
@@ -47,7 +47,7 @@ def test_a_culprit_that_ended_well_is_named_all_the_same() -> None:
 
 
 def test_many_consequences_are_not_all_named() -> None:
-    many = [result(f"n{i}", Outcome.CASCADING, culprit="a") for i in range(20)]
+    many = [result(f"n{i}", Outcome.CASCADING, root_cause="a") for i in range(20)]
     headline = failure_report([result("a", Outcome.FAILED), *many])[1].headline
     assert headline.startswith("20 other nodes failed because of that: n0, n1,")
     assert headline.endswith("n7, ...")

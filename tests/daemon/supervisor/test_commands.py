@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dorad.daemon.errors import CommandError
-from dorad.dataflow.model import Dataflow, Node
+from dorad.dataflow.model import Dataflow, NodeSpec
 from dorad.launch.model import Exit
 from tests.daemon.fakes import DEADLINE_S, Stage, running, until
 from tests.daemon.flows import chain, dataflow, node, restarted
@@ -37,7 +37,7 @@ def refused(code: str, words: str) -> Iterator[None]:
     assert caught.value.code == code
 
 
-def with_(flow: Dataflow, *nodes: Node) -> Dataflow:
+def with_(flow: Dataflow, *nodes: NodeSpec) -> Dataflow:
     return replace(flow, nodes=(*flow.nodes, *nodes))
 
 
@@ -271,7 +271,7 @@ async def test_an_added_node_whose_sources_have_ended_is_told_so() -> None:
 # -- replace -----------------------------------------------------------------------------------
 
 
-async def replaced(stage: Stage, new: Node) -> asyncio.Task[None]:
+async def replaced(stage: Stage, new: NodeSpec) -> asyncio.Task[None]:
     """Begin to replace a node, and wait until its successor has been started."""
     flow = stage.dataflow
     nodes = tuple(new if each.id == new.id else each for each in flow.nodes)
@@ -307,7 +307,7 @@ async def test_a_node_is_not_replaced_while_an_earlier_daemons_handover_goes_on(
     async with running(stage):
         stage.connect("a")
 
-        async def taken(node_id: str, replacement: Node, dataflow: Dataflow) -> None:
+        async def taken(node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
             raise ValueError(f"node {node_id!r} is being replaced already")
 
         monkeypatch.setattr(stage.broker, "begin_handover", taken)

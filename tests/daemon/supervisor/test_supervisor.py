@@ -113,7 +113,7 @@ async def test_a_node_that_raises_because_of_a_poisoned_start_is_cascading() -> 
         stage.processes["b"].end(Exit(code=2))
         await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
         stage.processes["a"].end(Exit(code=1))
-    outcomes = {result.node: (result.outcome, result.culprit) for result in task.result()}
+    outcomes = {result.node: (result.outcome, result.root_cause) for result in task.result()}
     assert outcomes == {"b": (Outcome.FAILED, None), "a": (Outcome.CASCADING, "b")}
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from dorad.daemon.rules.exits import Outcome
+from dorad.daemon.supervisor import noderunner
 from dorad.daemon.supervisor import supervisor as module
-from dorad.daemon.supervisor import tend
 from dorad.launch.model import Exit, RefusedError, SpawnerGoneError
 from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, running, until
 from tests.daemon.flows import dataflow, node, restarted
@@ -208,7 +208,7 @@ async def test_a_node_that_gives_up_before_it_called_node_spoils_the_start() -> 
 async def test_a_restart_for_which_no_process_can_be_started_counts_and_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tend, "RETRY_S", 0.01)
+    monkeypatch.setattr(noderunner, "RETRY_S", 0.01)
     stage = pair("on-failure")
     async with running(stage):
         stage.connect("a", "b")
@@ -257,7 +257,7 @@ async def test_a_first_start_that_fails_is_final_whatever_the_policy() -> None:
 async def test_a_first_start_that_is_refused_for_now_is_a_start_that_the_policy_repeats(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tend, "RETRY_S", 0.01)
+    monkeypatch.setattr(noderunner, "RETRY_S", 0.01)
     stage = pair("on-failure")
     refusals = ["systemd has no time", "no pipe can be made"]
 
@@ -281,7 +281,7 @@ async def test_a_first_start_that_is_refused_for_now_is_a_start_that_the_policy_
 async def test_starts_that_are_refused_end_with_the_limit_of_the_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tend, "RETRY_S", 0.01)
+    monkeypatch.setattr(noderunner, "RETRY_S", 0.01)
     stage = pair("always", max_restarts=3)
     tries = 0
 

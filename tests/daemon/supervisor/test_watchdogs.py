@@ -9,7 +9,7 @@ from dorad.daemon.rules.lifecycle import Lifecycle
 from dorad.daemon.supervisor.noderun import NodeRun
 from dorad.daemon.supervisor.shared import Shared
 from dorad.daemon.supervisor.watchdogs import HEAR_S, SAMPLE_S, Watchdogs
-from dorad.dataflow.model import Node
+from dorad.dataflow.model import NodeSpec
 from tests.daemon.fakes import Edge, FakeBroker, FakeProcess, Vitals, until
 from tests.daemon.flows import dataflow, node
 
@@ -19,7 +19,7 @@ BUSY = Vitals(asleep=False)
 class Scene:
     """Watchdogs over some nodes whose processes run since 0, and a clock in the test's hand."""
 
-    def __init__(self, *nodes: Node, connected: bool = True) -> None:
+    def __init__(self, *nodes: NodeSpec, connected: bool = True) -> None:
         flow = dataflow(*nodes)
         self.broker = FakeBroker()
         self.notices: list[tuple[str, str | None, str]] = []
@@ -34,11 +34,11 @@ class Scene:
             lambda: None,
             lambda _: None,
         )
-        self.halted: set[int] = set()
-        self.dogs = Watchdogs(self.shared, is_halted=self.halted.__contains__)
+        self.sigstopped: set[int] = set()
+        self.dogs = Watchdogs(self.shared, is_sigstopped=self.sigstopped.__contains__)
         self.processes = {name: FakeProcess(frozenset()) for name in self.runs}
         for name, run in self.runs.items():
-            run.born(self.processes[name], 0.0, 0.0)
+            run.started(self.processes[name], 0.0, 0.0)
             if connected:
                 self.connect(name)
 
@@ -58,7 +58,7 @@ class Scene:
         return wait
 
 
-def checked(**options: Any) -> Node:
+def checked(**options: Any) -> NodeSpec:
     return node("a", options=options)
 
 
@@ -86,7 +86,7 @@ async def test_every_life_has_its_own_time_to_start() -> None:
     scene = Scene(checked(startup_timeout=2.0), connected=False)
     scene.look(1.0)
     scene.runs["a"].gone("exited with code 1")
-    scene.runs["a"].born(scene.processes["a"], 1.5, 0.0)
+    scene.runs["a"].started(scene.processes["a"], 1.5, 0.0)
     assert scene.look(2.5) == 1.0
     assert not scene.killed("a")
 
@@ -141,7 +141,7 @@ async def test_a_node_at_rest_is_pinged_twice_in_its_time_and_left_alone_while_i
 async def test_a_node_that_is_halted_at_rest_is_killed_in_time() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
     scene.look(0, 0.3)
-    scene.halted.add(42)
+    scene.sigstopped.add(42)
     scene.look(0.35, 1.29)
     assert not scene.killed("a")
     scene.look(1.3)

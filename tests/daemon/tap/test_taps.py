@@ -18,10 +18,10 @@ import pytest
 from dorad.control.arrays import from_ipc
 from dorad.control.errors import ControlError
 from dorad.daemon.tap import taps as taps_module
-from dorad.daemon.tap.taps import MOST_TAPS, Taps
+from dorad.daemon.tap.taps import MAX_TAPS, Taps
 from dorad.dataflow.model import NodeOutput
 from dorad.launch.confine import CAP_DAC_READ_SEARCH
-from dorad.node.session import Session
+from dorad.node.connection import Session
 from tests.daemon.clients import DEADLINE_S, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
 
@@ -193,7 +193,7 @@ async def test_a_tap_ends_with_the_dataflow(taps: Taps) -> None:
             await _next(stream)
             async with asyncio.timeout(DEADLINE_S):
                 ending = asyncio.create_task(_drain(stream))
-                on.broker.remove_guest(".tap-1")
+                on.broker.remove_observer(".tap-1")
                 await ending
 
 
@@ -231,8 +231,8 @@ async def test_a_tap_that_dies_is_told(on: Stage, taps: Taps) -> None:
 async def test_only_so_many_receive_at_a_time(
     on: Stage, taps: Taps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert MOST_TAPS > 1
-    monkeypatch.setattr(taps_module, "MOST_TAPS", 1)
+    assert MAX_TAPS > 1
+    monkeypatch.setattr(taps_module, "MAX_TAPS", 1)
     async with pair(on), _received(taps) as first:
         await _next(first)
         async with _received(taps) as second:
@@ -269,8 +269,8 @@ async def test_a_tap_has_no_privileges_and_none_of_the_daemon_s_variables(
 async def test_a_process_cannot_take_another_guest_s_place_with_the_connection_it_was_given(
     on: Stage,
 ) -> None:
-    for guest in (".tap-1", ".tap-2"):
-        await on.broker.add_guest(guest)
+    for observer in (".tap-1", ".tap-2"):
+        await on.broker.add_observer(observer)
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     on.broker.connect_guest(".tap-1", ours, os.getpid())
     with theirs, pytest.raises(RuntimeError, match="closed the connection"):

@@ -13,7 +13,7 @@ from dorad.dataflow.load import load
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dorad.dataflow.model import Dataflow, Node
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 
 class Project:
@@ -35,7 +35,7 @@ class Project:
         self.write("flow.yml", text)
         return self.load(**environ)
 
-    def node(self, text: str, node_id: str, **environ: str) -> Node:
+    def node(self, text: str, node_id: str, **environ: str) -> NodeSpec:
         return self.flow(text, **environ).node(node_id)
 
     def problems(self, text: str | None = None) -> tuple[Problem, ...]:

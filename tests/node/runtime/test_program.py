@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dorad.node.runtime.config import Entry
+from dorad.node.runtime.config import OperatorEntry
 from dorad.node.runtime.program import OperatorError, Program
 from dorad.node.runtime.status import DoraStatus
 
@@ -40,7 +40,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     def write(source: str, name: str = "some_operator.py", operator: str = "it") -> Program:
         path = tmp_path / name
         path.write_text(textwrap.dedent(source), encoding="utf-8")
-        return Program(Entry(operator, str(path)))
+        return Program(OperatorEntry(operator, str(path)))
 
     yield write
     for name in set(sys.modules) - before:

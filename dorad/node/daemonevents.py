@@ -30,7 +30,7 @@ KINDS = frozenset(
 )
 
 
-class News:
+class DaemonEvents:
     """Events in line for the node.
 
     `endings` are events that come after what is queued on their input; `urgent` come first.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dorad.shm.pool import Pool, Sample
 
 
-class Born(weakref.ref["NDArray[Any]"]):
+class SharedArray(weakref.ref["NDArray[Any]"]):
     """A born array, its sample, where it lies in memory, and how it is sent as a whole.
 
     Every view of the array, numpy's or pyarrow's, keeps the array alive, so the end of this
@@ -37,13 +37,13 @@ class Born(weakref.ref["NDArray[Any]"]):
             array.flags.writeable = False
 
 
-class BornArrays:
+class SharedArrays:
     """The arrays that live in the node's samples, found again by identity or by address."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._by_id: dict[int, Born] = {}
-        self._by_address: dict[int, Born] = {}
+        self._by_id: dict[int, SharedArray] = {}
+        self._by_address: dict[int, SharedArray] = {}
 
     def __bool__(self) -> bool:
         return bool(self._by_address)
@@ -78,30 +78,30 @@ class BornArrays:
         sample.held = 1
         mapping = sample.segment.mapping
         array: NDArray[Any] = np.ndarray(extent, kind, mapping.memory, sample.offset)
-        born = Born(array, self._gone)
-        born.sample = sample
-        born.address = mapping.address() + sample.offset
-        born.encoded = (arrow.code_of(kind), length, 0, size, ())
-        self._by_id[id(array)] = self._by_address[born.address] = born
+        shared_arrays = SharedArray(array, self._gone)
+        shared_arrays.sample = sample
+        shared_arrays.address = mapping.address() + sample.offset
+        shared_arrays.encoded = (arrow.code_of(kind), length, 0, size, ())
+        self._by_id[id(array)] = self._by_address[shared_arrays.address] = shared_arrays
         return array
 
-    def _gone(self, born: weakref.ref[NDArray[Any]]) -> None:
-        if isinstance(born, Born):
-            if self._by_address.get(born.address) is born:
-                del self._by_address[born.address]
-            for key in [key for key, known in self._by_id.items() if known is born]:
+    def _gone(self, shared_arrays: weakref.ref[NDArray[Any]]) -> None:
+        if isinstance(shared_arrays, SharedArray):
+            if self._by_address.get(shared_arrays.address) is shared_arrays:
+                del self._by_address[shared_arrays.address]
+            for key in [key for key, known in self._by_id.items() if known is shared_arrays]:
                 del self._by_id[key]
-            self._pool.give_back(born.sample)
+            self._pool.give_back(shared_arrays.sample)
 
-    def find(self, data: Any) -> tuple[Born | None, Encoded] | None:
+    def find(self, data: Any) -> tuple[SharedArray | None, Encoded] | None:
         """Return the born array that data is, or is a view from the start of, and its encoding.
 
         Without the array if the bytes of the view's type are others in a message: it is copied.
         None if data has nothing to do with a born array, or its type cannot be sent at all.
         """
-        born = self._by_id.get(id(data))
-        if born is not None and born() is data:
-            return born, born.encoded
+        shared_arrays = self._by_id.get(id(data))
+        if shared_arrays is not None and shared_arrays() is data:
+            return shared_arrays, shared_arrays.encoded
         import pyarrow as pa
 
         from dorad.shm import arrow
@@ -110,26 +110,26 @@ class BornArrays:
             buffers = data.buffers()
             if len(buffers) != 2 or buffers[1] is None or data.offset or data.null_count:
                 return None
-            born = self._by_address.get(buffers[1].address)
-            return None if born is None else _as_it_lies(born, arrow.encode(data))
+            shared_arrays = self._by_address.get(buffers[1].address)
+            return None if shared_arrays is None else _as_it_lies(shared_arrays, arrow.encode(data))
         interface = getattr(data, "__array_interface__", None)
         if interface is None or not data.flags.c_contiguous:
             return None
-        born = self._by_address.get(interface["data"][0])
-        if born is None:
+        shared_arrays = self._by_address.get(interface["data"][0])
+        if shared_arrays is None:
             return None
         try:
             array = flat(data)
         except pa.ArrowException:
             return None
-        return _as_it_lies(born, arrow.encode(array))
+        return _as_it_lies(shared_arrays, arrow.encode(array))
 
 
-def _as_it_lies(born: Born, encoded: Encoded) -> tuple[Born | None, Encoded]:
+def _as_it_lies(shared_arrays: SharedArray, encoded: Encoded) -> tuple[SharedArray | None, Encoded]:
     """Return the array with an encoding of a view of it if the payload is what lies there."""
     parts = encoded[4]
-    if len(parts) == 1 and getattr(parts[0][1], "address", None) == born.address:
-        return born, encoded
+    if len(parts) == 1 and getattr(parts[0][1], "address", None) == shared_arrays.address:
+        return shared_arrays, encoded
     return None, encoded
 
 

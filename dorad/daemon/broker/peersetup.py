@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from dorad.daemon.broker.desk import Desk
     from dorad.daemon.broker.samples import Samples
+    from dorad.daemon.broker.state import BrokerState
 
 
-class Introductions:
+class PeerSetup:
     """Sends nodes the descriptors of those that they send to and receive from, and the edges."""
 
-    def __init__(self, desk: Desk, samples: Samples) -> None:
-        self._desk = desk
+    def __init__(self, state: BrokerState, samples: Samples) -> None:
+        self._state = state
         self._samples = samples
 
     def all_of(self, node_id: str) -> None:
         """Introduce a node that has just attached to everybody it has to do with."""
-        edges = self._desk.edges
+        edges = self._state.edges
         pushed = edges.pushed_by(node_id)
         for consumer in sorted({edge.consumer for edge in pushed}):
             self.peer(node_id, consumer)
@@ -32,29 +32,29 @@ class Introductions:
 
     def peer(self, producer: str, consumer: str) -> None:
         """Give a producer the mailbox of a consumer."""
-        box = self._desk.boxes[consumer]
-        self._desk.send(producer, "peer", {"node": consumer}, (box.memory, box.bell))
+        box = self._state.boxes[consumer]
+        self._state.send(producer, "peer", {"node": consumer}, (box.memory, box.bell))
 
     def source(self, consumer: str, source: str) -> None:
         """Give a consumer the bell of a producer that waits for room at its input."""
-        box = self._desk.boxes.get(source)
+        box = self._state.boxes.get(source)
         if box is not None:
-            self._desk.send(consumer, "source", {"node": source}, (box.space,))
+            self._state.send(consumer, "source", {"node": source}, (box.space,))
 
     def edges_of(self, producer: str, outputs: Collection[str]) -> None:
         """Tell a producer who receives these outputs from now on."""
-        desk = self._desk
-        pushed = desk.edges.pushed_by(producer)
+        state = self._state
+        pushed = state.edges.pushed_by(producer)
         for output in sorted(outputs):
             to = [
-                [e.consumer, desk.boxes[e.consumer].rings[e.ring].plan.base, e.blocking]
+                [e.consumer, state.boxes[e.consumer].rings[e.ring].plan.base, e.blocking]
                 for e in pushed
-                if e.output == output and desk.receives(e)
+                if e.output == output and state.receives(e)
             ]
-            desk.send(producer, "edges", {"output": output, "to": to})
+            state.send(producer, "edges", {"output": output, "to": to})
 
     def edges_into(self, consumer: str) -> None:
         """Tell all producers of a node how its inputs are to be fed from now on."""
-        into = self._desk.edges.received_by(consumer)
+        into = self._state.edges.received_by(consumer)
         for producer in sorted({edge.producer for edge in into}):
             self.edges_of(producer, {e.output for e in into if e.producer == producer})

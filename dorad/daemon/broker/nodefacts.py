@@ -13,16 +13,16 @@ Fact = tuple[str, dict[str, Any]]
 """A packet's kind and fields."""
 
 
-class Told:
+class NodeFacts:
     """The facts that a node's process is told, and told again whenever another one takes its place.
 
     A packet to a process that is dead already, though nobody has noticed, is lost; what holds is
     not.
     """
 
-    def __init__(self, facts: Iterator[Fact] | list[Fact] | None = None) -> None:
+    def __init__(self, facts_of: Iterator[Fact] | list[Fact] | None = None) -> None:
         self._facts: dict[tuple[str, str], Fact] = {}
-        for kind, fields in facts or ():
+        for kind, fields in facts_of or ():
             self._facts[_key(kind, fields)] = (kind, fields)
 
     def __iter__(self) -> Iterator[Fact]:

@@ -63,7 +63,7 @@ class _Bell:
     __del__ = close
 
 
-class _Met(Peer):
+class _ConnectedPeer(Peer):
     """A peer; whoever still sends to it keeps its doorbell open."""
 
     __slots__ = ("owner",)
@@ -73,7 +73,7 @@ class _Met(Peer):
         self.owner = owner
 
 
-class Neighbours:
+class Peers:
     """All that came by descriptor. What is known already may come again: it changes nothing.
 
     `outlets` are the receivers of each output, `receivers` their nodes' ids; `spaces` the bells of
@@ -88,7 +88,7 @@ class Neighbours:
         self.segments: dict[int, Mapping] = {}
         self.retired: set[int] = set()
         self.late: set[str] = set()
-        self._peers: dict[str, _Met] = {}
+        self._peers: dict[str, _ConnectedPeer] = {}
         self._files: dict[str, tuple[int, int]] = {}
 
     def take_in(self, packet: Packet) -> None:
@@ -99,7 +99,7 @@ class Neighbours:
         """
         match packet.kind:
             case "peer":
-                self._meet(packet.text("node"), *packet.take(2))
+                self._add_peer(packet.text("node"), *packet.take(2))
             case "peer_gone":
                 self._peers.pop(packet.text("node"), None)
                 self._files.pop(packet.text("node"), None)
@@ -118,7 +118,7 @@ class Neighbours:
         """Return the mailbox of a node that is sent to."""
         return self._peers.get(node_id)
 
-    def _meet(self, node: str, memory: int, bell: int) -> None:
+    def _add_peer(self, node: str, memory: int, bell: int) -> None:
         status = os.fstat(memory)
         file = (status.st_dev, status.st_ino)
         known = self._peers.get(node)
@@ -128,7 +128,7 @@ class Neighbours:
             os.close(bell)
         if self._files.get(node) != file:
             owner = _Bell(bell) if known is None else known.owner
-            self._peers[node] = _Met(Mapping(memory), owner)
+            self._peers[node] = _ConnectedPeer(Mapping(memory), owner)
             self._files[node] = file
         os.close(memory)
 
@@ -153,7 +153,7 @@ class Neighbours:
             outlet = old.pop((id(peer), base), None)
             if outlet is None:
                 try:
-                    outlet = self._meet_outlet(output, peer, base, blocking)
+                    outlet = self._make_outlet(output, peer, base, blocking)
                 except LayoutError as error:
                     _log.error("output %s is not sent to node %s: %s", output, node, error)
                     continue
@@ -167,7 +167,7 @@ class Neighbours:
         # Those that never block come first, so that none of them waits for one that does.
         self.outlets[output] = tuple(sorted(new, key=lambda outlet: outlet.blocking))
 
-    def _meet_outlet(self, output: str, peer: Peer, base: int, blocking: bool) -> Outlet:
+    def _make_outlet(self, output: str, peer: Peer, base: int, blocking: bool) -> Outlet:
         ring = ring_at(peer.words, base)
         if not peer.words[base + RING_LATCHED]:
             return add_lane(Outlet(peer, ring, blocking=blocking), ring)

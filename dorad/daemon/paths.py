@@ -10,7 +10,7 @@ from dorad.shm.rendezvous import instance, runtime_dir
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class DaemonPaths:
     """The two folders of a daemon, and what lies in them."""
 
     runtime: Path
@@ -57,12 +57,12 @@ class Places:
         return str(self.runtime)
 
 
-def system_places() -> Places:
+def system_paths() -> DaemonPaths:
     """Return the places of the daemon of the machine."""
-    return Places(Path("/run/dorad"), Path("/var/lib/dorad"), Path("/var/lib/dorad"))
+    return DaemonPaths(Path("/run/dorad"), Path("/var/lib/dorad"), Path("/var/lib/dorad"))
 
 
-def user_places() -> Places:
+def user_paths() -> DaemonPaths:
     """Return the places of this user's daemon; the folder for sockets is made if missing.
 
     `$DORA_COORDINATOR_PORT` names a daemon beside the default one, with folders of its own.
@@ -75,7 +75,7 @@ def user_places() -> Places:
     base = os.environ.get("XDG_STATE_HOME", "")
     home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
     if name is None:
-        return Places(runtime_dir(), home / "dora")
+        return DaemonPaths(runtime_dir(), home / "dora")
     runtime = runtime_dir() / name
     runtime.mkdir(mode=0o700, exist_ok=True)
-    return Places(runtime, home / "dora" / name)
+    return DaemonPaths(runtime, home / "dora" / name)

@@ -17,19 +17,19 @@ from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP
 
 if TYPE_CHECKING:
+    from dorad.node.connection import DaemonConnection
     from dorad.node.runtime.inbox import Inbox
-    from dorad.node.session import Session
 
 _monotonic_ns = time.monotonic_ns
 
 
-class Hall:
+class OperatorScheduler:
     """The waiting operators of one process."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._words = session.box.words
-        self._waiter = doorbell.Waiter(session.bell, [session.descriptor])
+    def __init__(self, connection: DaemonConnection) -> None:
+        self._connection = connection
+        self._words = connection.box.words
+        self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor])
         self._mutex = threading.Lock()
         self._leader: Inbox | None = None
         self._others: list[Inbox] = []
@@ -46,7 +46,7 @@ class Hall:
                 self._others.append(inbox)
                 due = inbox.due_ns()
                 if due is not None and (self._due_ns is None or due < self._due_ns):
-                    doorbell.ring(self._session.bell)
+                    doorbell.ring(self._connection.bell)
         if leads:
             self._lead(inbox)
         # Looked at once more: what came before it was among the others woke nobody.
@@ -58,7 +58,7 @@ class Hall:
         with self._mutex:
             if inbox is self._leader:
                 if self._words[BOX_ASLEEP]:
-                    doorbell.ring(self._session.bell)
+                    doorbell.ring(self._connection.bell)
             elif inbox in self._others:
                 self._others.remove(inbox)
                 inbox.gate.release()
@@ -90,7 +90,7 @@ class Hall:
 
     def _sleep(self, inbox: Inbox) -> None:
         """Sleep until the doorbell rings, the daemon says something, or a timer is due."""
-        words, session = self._words, self._session
+        words, connection = self._words, self._connection
         words[BOX_ASLEEP] = 1
         try:
             fence()
@@ -106,5 +106,5 @@ class Hall:
                 ready = self._waiter.wait(due - _monotonic_ns(), fine=True)
         finally:
             words[BOX_ASLEEP] = 0
-        if session.descriptor in ready:
-            session.read_mail()
+        if connection.descriptor in ready:
+            connection.read_mail()

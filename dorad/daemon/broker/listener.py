@@ -25,7 +25,7 @@ than these, the oldest is closed."""
 _log = logging.getLogger(__name__)
 
 
-class Lobby:
+class Listener:
     """Accepts connections; `on_hello` gets each that introduces itself, with its packet.
 
     Every later packet goes to `on_packet`, and its end to `on_end`.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.daemon.broker.edges import DAEMON, EdgeCounters, is_guest
+from dorad.daemon.broker.edges import DAEMON, EdgeCounters, is_observer
 
 if TYPE_CHECKING:
-    from dorad.daemon.broker.desk import Desk
     from dorad.daemon.broker.mailbox import Lateness, Vitals
+    from dorad.daemon.broker.state import BrokerState
     from dorad.shm.ring import Counters
 
 
-class Seeing:
+class Stats:
     """The part of the broker that looks. It costs the nodes nothing."""
 
-    _desk: Desk
+    _state: BrokerState
 
     def vitals(self, node_id: str) -> Vitals:
         """Return a node's signs of life.
@@ -23,13 +23,13 @@ class Seeing:
         Raises:
             KeyError: there is no such node, or the dataflow has no mailboxes yet or any more.
         """
-        return self._desk.boxes[node_id].vitals(connected=node_id in self._desk.connections)
+        return self._state.boxes[node_id].vitals(connected=node_id in self._state.connections)
 
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""
-        desk = self._desk
-        seen = [desk.edge_counters(edge.key) for edge in desk.edges.pushed_by(node_id)]
-        box = desk.boxes[node_id]
+        state = self._state
+        seen = [state.edge_counters(edge.key) for edge in state.edges.pushed_by(node_id)]
+        box = state.boxes[node_id]
         received = sum(box.counters(name).received for name in box.rings)
         return received + sum(each.sent for each in seen if each is not None)
 
@@ -39,9 +39,11 @@ class Seeing:
         Raises:
             KeyError: there is no such input.
         """
-        box = self._desk.boxes[node_id]
+        box = self._state.boxes[node_id]
         rings = [name for name, ring in box.rings.items() if ring.input == input_id]
-        fed = [e.ring for e in self._desk.edges.into(node_id, input_id) if not is_guest(e.source)]
+        fed = [
+            e.ring for e in self._state.edges.into(node_id, input_id) if not is_observer(e.source)
+        ]
         names = fed or [name for name in rings if not box.rings[name].leaving] or rings
         if not names:
             raise KeyError(input_id)
@@ -49,16 +51,16 @@ class Seeing:
 
     def lateness(self) -> list[Lateness]:
         """Return how late nodes are with their timers."""
-        boxes = self._desk.boxes.items()
-        return [late for name, box in boxes if not is_guest(name) for late in box.lateness()]
+        boxes = self._state.boxes.items()
+        return [late for name, box in boxes if not is_observer(name) for late in box.lateness()]
 
     def counters(self) -> list[EdgeCounters]:
         """Return what passed over every edge between nodes."""
         result = []
-        for edge in self._desk.edges:
-            if edge.source == DAEMON or is_guest(edge.source) or is_guest(edge.consumer):
+        for edge in self._state.edges:
+            if edge.source == DAEMON or is_observer(edge.source) or is_observer(edge.consumer):
                 continue
-            box = self._desk.boxes[edge.consumer]
+            box = self._state.boxes[edge.consumer]
             seen = box.counters(edge.ring)
             result.append(
                 EdgeCounters(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import events
-from dorad.node.news import News
+from dorad.node.daemonevents import DaemonEvents
 from dorad.node.protocol import Packet
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def split(name: str) -> tuple[str, str]:
     return operator, own
 
 
-class Newsroom(News):
+class OperatorEvents(DaemonEvents):
     """The news of all operators; `of` has those of each, in which ids are the operator's own."""
 
     def __init__(
@@ -28,12 +28,14 @@ class Newsroom(News):
     ) -> None:
         super().__init__(inputs, params)
         self.of = {
-            each: News([own_item(item) for item in inputs if split(item["id"])[0] == each], params)
+            each: DaemonEvents(
+                [own_item(item) for item in inputs if split(item["id"])[0] == each], params
+            )
             for each in operators
         }
 
     def take_in(self, packet: Packet) -> None:
-        """See `News`."""
+        """See `DaemonEvents`."""
         match packet.kind:
             case "input" | "input_gone":
                 self._pass_on("id", packet)
@@ -42,16 +44,16 @@ class Newsroom(News):
             case "failed":
                 self._fail_of_each(packet)
             case "restarted":
-                for news in self.of.values():
-                    if news.listens_to(packet.text("node")):
-                        news.take_in(packet)
+                for daemon_events in self.of.values():
+                    if daemon_events.listens_to(packet.text("node")):
+                        daemon_events.take_in(packet)
             case "reload":
                 self._of(packet.text("operator")).take_in(packet)
             case "stop" if "operator" in packet.fields:
                 self._of(packet.text("operator")).take_in(packet)
             case _:
-                for news in self.of.values():
-                    news.take_in(packet)
+                for daemon_events in self.of.values():
+                    daemon_events.take_in(packet)
         self.stopping = self.stopping or (
             packet.kind == "stop" and packet.fields["reason"] == events.MANUAL
         )
@@ -61,11 +63,11 @@ class Newsroom(News):
         self.take_in(Packet("stop", {"reason": events.MANUAL}))
 
     def lose_daemon(self) -> None:
-        """See `News`."""
-        for news in self.of.values():
-            news.lose_daemon()
+        """See `DaemonEvents`."""
+        for daemon_events in self.of.values():
+            daemon_events.lose_daemon()
 
-    def _of(self, operator: str) -> News:
+    def _of(self, operator: str) -> DaemonEvents:
         return self.of[operator]
 
     def _pass_on(self, key: str, packet: Packet) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def is_halted(pid: int) -> bool:
+def is_sigstopped(pid: int) -> bool:
     """Tell whether a process is stopped by a signal or by a tracer; False if there is none."""
     try:
         # Never blocks, but what watches for blocking calls cannot know that.

@@ -21,82 +21,82 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-MOST_ASIDE = 1000
+MAX_ASIDE = 1000
 """Messages of one input that are put aside while somebody waits for an answer on it."""
 
 
-class Claims:
+class Diversion:
     """What belongs to a claimed input: events put aside, and who looks at each new one first."""
 
-    __slots__ = ("aside", "claim", "complain")
+    __slots__ = ("complain", "deferred", "divert")
 
-    def __init__(self, claim: Callable[[Event], bool], complain: Callable[[str], None]) -> None:
-        """`claim` takes an event that is an answer, and says so; `complain` tells the user."""
-        self.aside: deque[Event] = deque()
-        self.claim = claim
+    def __init__(self, divert: Callable[[Event], bool], complain: Callable[[str], None]) -> None:
+        """`divert` takes an event that is an answer, and says so; `complain` tells the user."""
+        self.deferred: deque[Event] = deque()
+        self.divert = divert
         self.complain = complain
 
-    def put_aside(self, event: Event) -> None:
+    def defer(self, event: Event) -> None:
         """Keep an event for whoever receives next; of too many, the oldest ordinary one goes."""
-        aside = self.aside
-        aside.append(event)
-        if len(aside) > MOST_ASIDE:
-            for at, old in enumerate(aside):
+        deferred = self.deferred
+        deferred.append(event)
+        if len(deferred) > MAX_ASIDE:
+            for at, old in enumerate(deferred):
                 if CORRELATING.isdisjoint(old.get("metadata", ())):
-                    del aside[at]
+                    del deferred[at]
                     break
             else:
-                aside.popleft()
+                deferred.popleft()
             self.complain(
-                f"more than {MOST_ASIDE} messages came on an input while the node waited for an "
+                f"more than {MAX_ASIDE} messages came on an input while the node waited for an "
                 "answer there; the oldest is dropped"
             )
 
 
-class Claimed(Base):
+class DivertedInput(Base):
     """What a `RingInput`, of whatever kind, does differently while answers are waited for on it."""
 
     __slots__ = ()
 
-    claims: Claims
+    diversion: Diversion
 
     def pump(self) -> None:
         """Hand out the answers among all that is queued, and put the rest aside."""
-        claims = self.claims
+        diversion = self.diversion
         while (event := super().take()) is not None:
-            if not claims.claim(event):
-                claims.put_aside(event)
+            if not diversion.divert(event):
+                diversion.defer(event)
 
     def ready(self) -> bool:
         """Tell whether an event waits that is no answer."""
-        if not self.claims.aside and (event := self._fresh()) is not None:
-            self.claims.aside.append(event)
-        return bool(self.claims.aside)
+        if not self.diversion.deferred and (event := self._fresh()) is not None:
+            self.diversion.deferred.append(event)
+        return bool(self.diversion.deferred)
 
     def moved(self) -> bool:
         """Tell whether an event seems to wait; any thread may ask."""
-        return bool(self.claims.aside) or super().moved()
+        return bool(self.diversion.deferred) or super().moved()
 
     def take(self) -> Event | None:
         """Return the next event that is no answer, or None."""
-        aside = self.claims.aside
-        return aside.popleft() if aside else self._fresh()
+        deferred = self.diversion.deferred
+        return deferred.popleft() if deferred else self._fresh()
 
     def _fresh(self) -> Event | None:
-        claim = self.claims.claim
+        divert = self.diversion.divert
         while (event := super().take()) is not None:
-            if not claim(event):
+            if not divert(event):
                 return event
         return None
 
 
-def claim_input(item: RingInput, claims: Claims) -> None:
+def divert_input(item: RingInput, diversion: Diversion) -> None:
     """Let answers that come on an input be claimed from now on."""
-    item.claims = claims
+    item.diversion = diversion
     kind: Any = type(item)
-    item.__class__ = _claimed(kind)
+    item.__class__ = _diverted(kind)
 
 
 @functools.cache
-def _claimed(kind: Any) -> type:
-    return type(f"Claimed{kind.__name__}", (Claimed, kind), {"__slots__": ()})
+def _diverted(kind: Any) -> type:
+    return type(f"DivertedInput{kind.__name__}", (DivertedInput, kind), {"__slots__": ()})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from dorad.daemon.broker.edges import EdgeTable, is_guest
+from dorad.daemon.broker.edges import EdgeTable, is_observer
 from dorad.daemon.broker.nodeconfig import configuration
-from dorad.daemon.broker.told import Told
+from dorad.daemon.broker.nodefacts import NodeFacts
 from dorad.node.payload import pack
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dorad.shm.ring import Counters
 
 
-class Desk:
+class BrokerState:
     """The members of one dataflow and the ways to reach them. Belongs to one event loop."""
 
     def __init__(self, dataflow: Dataflow, dataflow_id: str, store: FdStore) -> None:
@@ -30,7 +30,7 @@ class Desk:
         self.edges = EdgeTable()
         self.boxes: dict[str, Mailbox] = {}
         self.connections: dict[str, Connection] = {}
-        self.told: dict[str, Told] = {}
+        self.node_facts: dict[str, NodeFacts] = {}
         self.gone: set[str] = set()
         self.ended: set[tuple[str, str]] = set()
         """Operators, by node and id, that have ended while the process of their node goes on."""
@@ -38,7 +38,7 @@ class Desk:
         self.params: dict[str, dict[str, Any]] = {}
         self.epoch_ns: int | None = None
         """When the barrier opened, on CLOCK_MONOTONIC."""
-        self.poison: str | None = None
+        self.abort_start: str | None = None
         """Why no node may start."""
 
     def connection(self, node_id: str) -> Connection | None:
@@ -88,9 +88,9 @@ class Desk:
         operator = edge.input.partition("/")[0]
         return edge.consumer not in self.gone and (edge.consumer, operator) not in self.ended
 
-    def facts(self, node_id: str) -> Told:
+    def facts_of(self, node_id: str) -> NodeFacts:
         """Return what holds for a node."""
-        return self.told.setdefault(node_id, Told())
+        return self.node_facts.setdefault(node_id, NodeFacts())
 
     def welcome(self, node_id: str, connection: Connection) -> None:
         """Let a process take its node's place: everything it maps is its own from now on.
@@ -121,13 +121,13 @@ class Desk:
 
     def keep_box(self, node_id: str) -> None:
         """Keep a node's mailbox; a guest's ends with the daemon."""
-        if not is_guest(node_id):
+        if not is_observer(node_id):
             box = self.boxes[node_id]
             self.store.store(self.name("box", node_id), (box.memory, box.bell, box.space))
 
     def keep_connection(self, node_id: str, connection: Connection) -> None:
         """Keep a connection open whatever becomes of the daemon."""
-        if not is_guest(node_id):
+        if not is_observer(node_id):
             name = self.name("conn", node_id, str(connection.pid))
             connection.kept_as = name
             self.store.store(name, (connection.fileno(),))

@@ -38,7 +38,7 @@ RETRY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Tender:
+class NodeRunner:
     """Sees nodes through their lives, each in a task of its own."""
 
     def __init__(
@@ -48,23 +48,23 @@ class Tender:
         self._start = start
         self._chance = chance
 
-    async def tend(self, run: NodeRun, adopted: Started | Exit | None = None) -> None:
+    async def run_node(self, run: NodeRun, adopted: Started | Exit | None = None) -> None:
         """See one node through all its lives; the first may have begun, or even ended, already."""
         result = run.ended_as  # an earlier daemon saw it end, and was about to start it again
         if result is None or adopted is not None:
-            result = await self._live(run, adopted)
+            result = await self._run_once(run, adopted)
             again = self._decide(run, result)
         else:
             again = True
         while again and await self._delay(run):
-            self._next_life(run)
-            result = await self._live(run, None)
+            self._next_run(run)
+            result = await self._run_once(run, None)
             again = self._decide(run, result)
         self._end(run, run.ended_as or result)
 
     # -- a life ------------------------------------------------------------------------------
 
-    async def _live(self, run: NodeRun, adopted: Started | Exit | None) -> Result:
+    async def _run_once(self, run: NodeRun, adopted: Started | Exit | None) -> Result:
         """Start the process, unless it is there already, and return how it ended."""
         name = run.node.id
         if isinstance(adopted, Exit):
@@ -73,7 +73,7 @@ class Tender:
             process = adopted or await self._start_unless_stopped(run)
         except LaunchError as error:
             run.again = False
-            run.hopeless = isinstance(error, SpawnerGoneError)
+            run.unstartable = isinstance(error, SpawnerGoneError)
             run.refused = isinstance(error, RefusedError)
             result = not_started(name, str(error))
             run.gone(result.reason)
@@ -84,15 +84,15 @@ class Tender:
             return Result(name, Outcome.OK, None, "was stopped before it was started")
         loop = asyncio.get_running_loop()
         if adopted is None:
-            run.born(process, loop.time(), time.time())
+            run.started(process, loop.time(), time.time())
             if run.history.window_start is None:
                 run.history = replace(run.history, window_start=run.spawned)
             self._shared.tell("node-started", name, pid=process.pid, restarts=run.restarts)
         else:
             if run.spawned is None:  # its start could not be written down any more
                 run.spawned, run.started_at = loop.time(), time.time()
-                run.restarts += run.lives > 0
-                run.lives += 1
+                run.restarts += run.runs > 0
+                run.runs += 1
                 run.resume_at = run.ended_as = None
             run.process, run.pid = process, process.pid
         self._shared.changed()
@@ -125,7 +125,7 @@ class Tender:
     def _is_unwanted(self, run: NodeRun) -> bool:
         """Whether a process that is just being started is not to be waited for."""
         life = self._shared.life
-        return run.stopped or life.stopping or (run.lives > 0 and not life.may_restart(run.node.id))
+        return run.stopped or life.stopping or (run.runs > 0 and not life.may_restart(run.node.id))
 
     async def _hand_over(self, run: NodeRun, successor: Started, exit_: Exit) -> Exit:
         """Let the process that waits take the place of the one that ended; return its end."""
@@ -137,7 +137,7 @@ class Tender:
         run.successor_waits = run.successor_connected = False
         shared.tell("node-exited", name, words, code=exit_.code, signal=exit_.signal)
         loop = asyncio.get_running_loop()
-        run.born(successor, loop.time(), time.time())
+        run.started(successor, loop.time(), time.time())
         if connected:
             run.connected, run.api_pid = True, api_pid
         run.restarts += 1
@@ -149,12 +149,12 @@ class Tender:
 
     def _judge(self, run: NodeRun, exit_: Exit, stderr: tuple[str, ...]) -> Result:
         life, name = self._shared.life, run.node.id
-        culprit = life.barrier.culprit
+        root_cause = life.barrier.root_cause
         history = History(
             stopping=life.stopping or run.stopped or run.again,
             forced=run.forced,
             killed=run.killed,
-            culprit=culprit if culprit != name else None,
+            root_cause=root_cause if root_cause != name else None,
         )
         result = classify(name, exit_, history, stderr)
         _log.debug("node %s ended: %s, judged %s by %s", name, exit_, result.outcome, history)
@@ -166,19 +166,19 @@ class Tender:
 
     # -- between two lives -------------------------------------------------------------------
 
-    def _may_live(self, run: NodeRun) -> bool:
+    def _may_run(self, run: NodeRun) -> bool:
         return not run.stopped and self._shared.life.may_restart(run.node.id)
 
     def _decide(self, run: NodeRun, result: Result) -> bool:
         """Decide whether another life follows; if so, announce it. The result is in `ended_as`."""
         run.ended_as = result
-        if not self._may_live(run):
+        if not self._may_run(run):
             _log.debug("node %s: no other process may follow", run.node.id)
             return False
         # A program that cannot be started the first time is a mistake in the file, unless it was
         # refused for a reason that may pass.
-        never_ran = result.exit is None and run.lives == 0 and not run.refused
-        if never_ran or run.hopeless:
+        never_ran = result.exit is None and run.runs == 0 and not run.refused
+        if never_ran or run.unstartable:
             _log.debug("%s is not started again: %s", run.node.id, result.reason)
             return False
         now = asyncio.get_running_loop().time()
@@ -208,7 +208,7 @@ class Tender:
         run.history = decision.history
         run.resume_at = now + decision.after
         shared.broker.released(name)
-        shared.carry_out(shared.life.after_end_of_one_life(name))
+        shared.carry_out(shared.life.after_run(name))
         when = f"in {decision.after:.3g} s" if decision.after else "now"
         limit = run.node.restart.max_restarts
         number = "" if run.again or not limit else f" ({decision.history.count} of {limit})"
@@ -220,7 +220,7 @@ class Tender:
     async def _delay(self, run: NodeRun) -> bool:
         """Wait until the next life is due; False if there is to be none any more."""
         loop = asyncio.get_running_loop()
-        while self._may_live(run) and not run.again:
+        while self._may_run(run) and not run.again:
             left = (run.resume_at or 0.0) - loop.time()
             if left <= 0:
                 break
@@ -233,9 +233,9 @@ class Tender:
         if run.stopped and run.ended_as is not None:
             words = "was stopped while it waited to be started again"
             run.ended_as = Result(run.node.id, Outcome.OK, run.ended_as.exit, words)
-        return self._may_live(run)
+        return self._may_run(run)
 
-    def _next_life(self, run: NodeRun) -> None:
+    def _next_run(self, run: NodeRun) -> None:
         run.restarts += 1
         self._shared.totals.restarts += 1
         self._shared.broker.restarting(run.node.id, run.restarts)

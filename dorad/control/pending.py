@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import Method, Struct, TopicHeader
 
-MOST_WAITING = 1024
+MAX_WAITING = 1024
 """Events that are kept for a stream that nobody reads while others of the client are read."""
 
-MOST_BYTES_WAITING = 64 << 20
+MAX_BYTES_WAITING = 64 << 20
 
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ Arrival: TypeAlias = "Struct | tuple[TopicHeader, memoryview] | End | ControlErr
 """A result, an event of either kind, the end of a stream, or what came instead."""
 
 
-class Ask:
+class PendingRequest:
     """One request, and what has arrived for it and was not taken yet."""
 
     def __init__(self, id_: int, method: Method, name: str) -> None:
@@ -54,7 +54,7 @@ class Ask:
     @property
     def full(self) -> bool:
         """Whether nobody seems to read what arrives."""
-        return len(self) >= MOST_WAITING or self._bytes >= MOST_BYTES_WAITING
+        return len(self) >= MAX_WAITING or self._bytes >= MAX_BYTES_WAITING
 
     def put(self, arrival: Arrival, size: int = 0) -> None:
         """Add what came in a frame of `size` bytes."""
@@ -74,14 +74,14 @@ class Ask:
         self._arrived.clear()
 
 
-class Exchange:
+class PendingRequests:
     """The requests of one connection by their ids."""
 
     def __init__(self) -> None:
         self._ids = count(1)
-        self._asks: dict[int, Ask] = {}
+        self._asks: dict[int, PendingRequest] = {}
 
-    def ask(self, name: str, params: Struct) -> tuple[Ask, bytes]:
+    def ask(self, name: str, params: Struct) -> tuple[PendingRequest, bytes]:
         """Return a new request and the frame to send for it.
 
         Raises:
@@ -95,7 +95,7 @@ class Exchange:
                 "bad-request",
                 f"`{name}` takes {method.params.__name__}, not {type(params).__name__}",
             )
-        ask = Ask(next(self._ids), method, name)
+        ask = PendingRequest(next(self._ids), method, name)
         frame = codec.encode_request(ask.id, name, params)
         if len(frame) > LARGEST_REQUEST:
             raise ControlError(
@@ -105,7 +105,7 @@ class Exchange:
         self._asks[ask.id] = ask
         return ask, frame
 
-    def drop(self, ask: Ask) -> bytes | None:
+    def drop(self, ask: PendingRequest) -> bytes | None:
         """Forget a request; return the frame that ends it, None if it has ended already."""
         ask.clear()
         return None if self._asks.pop(ask.id, None) is None else self._cancel(ask.id)
@@ -157,7 +157,7 @@ class Exchange:
         return self._cancel(id_)
 
 
-def _decode(content: msgspec.Raw, ask: Ask, what: str) -> Struct | ControlError:
+def _decode(content: msgspec.Raw, ask: PendingRequest, what: str) -> Struct | ControlError:
     """Return a result or an event; what cannot be read ends its request and no other."""
     try:
         return codec.decode(content, ask.method.result, f"{what} of `{ask.name}`")

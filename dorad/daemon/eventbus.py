@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dorad.control.messages import Happening
+from dorad.control.messages import Event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from dorad.control.messages import Network
 
 BACKLOG = 1000
-"""Happenings that may wait for one slow watcher; then the oldest are left out, and it is told."""
+"""EventBus that may wait for one slow watcher; then the oldest are left out, and it is told."""
 
 
-class Happenings:
+class EventBus:
     """Hands each happening to all watchers. Belongs to one event loop."""
 
     def __init__(self) -> None:
@@ -30,17 +30,15 @@ class Happenings:
         self, dataflow: str, what: str, node: str | None = None, text: str = "", **data: Any
     ) -> None:
         """Tell everyone who watches; waits for nobody."""
-        happening = Happening(
-            at=time.time(), dataflow=dataflow, what=what, node=node, text=text, data=data
-        )
+        event = Event(at=time.time(), dataflow=dataflow, what=what, node=node, text=text, data=data)
         for watcher in self._watchers:
-            watcher.put(happening)
+            watcher.put(event)
 
     def network_changed(self, changes: list[str], now: Network) -> None:
         """Tell of the network, which is of no dataflow."""
         self.tell("", "network-changed", text="; ".join(changes), **msgspec.to_builtins(now))
 
-    async def watch(self, dataflow: str | None) -> AsyncIterator[Happening]:
+    async def watch(self, dataflow: str | None) -> AsyncIterator[Event]:
         """Yield what happens from now on to one dataflow, or to all of them."""
         watcher = _Watcher(dataflow)
         self._watchers.add(watcher)
@@ -54,27 +52,27 @@ class Happenings:
 class _Watcher:
     def __init__(self, dataflow: str | None) -> None:
         self._dataflow = dataflow
-        self._waiting: deque[Happening] = deque()
+        self._waiting: deque[Event] = deque()
         self._left_out = 0
         self._some = asyncio.Event()
 
-    def put(self, happening: Happening) -> None:
-        if self._dataflow not in (None, happening.dataflow):
+    def put(self, event: Event) -> None:
+        if self._dataflow not in (None, event.dataflow):
             return
         if len(self._waiting) == BACKLOG:
             self._waiting.popleft()
             self._left_out += 1
-        self._waiting.append(happening)
+        self._waiting.append(event)
         self._some.set()
 
-    async def get(self) -> Happening:
+    async def get(self) -> Event:
         while not self._waiting:
             self._some.clear()
             await self._some.wait()
         if self._left_out:
             count, self._left_out = self._left_out, 0
             first = self._waiting[0]
-            return Happening(
+            return Event(
                 at=first.at,
                 dataflow=first.dataflow,
                 what="left-out",

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from dorad.daemon.broker.admission import Verdict
-from dorad.daemon.broker.edges import is_guest
+from dorad.daemon.broker.edges import is_observer
 from dorad.daemon.broker.extensions import KINDS, Extensions
 from dorad.daemon.broker.handover import Handovers
 from dorad.daemon.supervisor.pidwatch import PidWatch
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from dorad.control.peer import Peer
     from dorad.daemon.broker.admission import Admission, OwnUser
     from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.desk import Desk
-    from dorad.daemon.broker.introductions import Introductions
     from dorad.daemon.broker.mailbox import Mailbox
+    from dorad.daemon.broker.peersetup import PeerSetup
     from dorad.daemon.broker.samples import Samples
+    from dorad.daemon.broker.state import BrokerState
     from dorad.daemon.broker.topology import Topology
 
 MAX_NOTE = 1000
@@ -35,7 +35,7 @@ MAX_DEFERRED = 8
 """Processes that wait until it is known whether they belong to a node."""
 
 
-class BrokerListener(Protocol):
+class BrokerEvents(Protocol):
     """Whom the broker tells what nodes do."""
 
     def on_connected(self, node_id: str, pid: int) -> None:
@@ -54,24 +54,24 @@ class BrokerListener(Protocol):
         """A node's socket is gone."""
 
 
-class Members:
+class Sessions:
     """Gives processes their nodes' places and takes in what they say."""
 
     def __init__(
         self,
-        desk: Desk,
-        listener: BrokerListener,
+        state: BrokerState,
+        listener: BrokerEvents,
         samples: Samples,
-        introductions: Introductions,
+        peer_setup: PeerSetup,
         topology: Topology,
         changed: Callable[[], None],
         noted: Callable[[str, str], None],
         admission: Admission | OwnUser,
     ) -> None:
-        self._desk = desk
+        self._state = state
         self._listener = listener
         self._samples = samples
-        self._introductions = introductions
+        self._peer_setup = peer_setup
         self._changed = changed
         self._noted = noted
         self._notes: dict[str, int] = {}
@@ -80,11 +80,11 @@ class Members:
         self._deferred: dict[str, dict[Connection, Packet]] = {}
         """By node: who said hello while a process of the node was being started."""
         self._watch = PidWatch(self._process_ended)
-        self._extensions = Extensions(desk)
+        self._extensions = Extensions(state)
         self._departed: dict[str, Mailbox] = {}
         """Mailboxes of guests that were let go while their processes lived."""
         self.handovers = Handovers(
-            desk, introductions, topology, self._watch, self._welcome, self.nobody_reads
+            state, peer_setup, topology, self._watch, self._welcome, self.nobody_reads
         )
 
     # -- arriving ----------------------------------------------------------------------------
@@ -94,21 +94,21 @@ class Members:
         node_id = packet.text("node")
         refusal = self._refusal(node_id, packet)
         if refusal is None and connection.reserved_for != node_id:
-            match self._admission.verdict(self._desk.boxes[node_id].node, connection):
+            match self._admission.verdict(self._state.boxes[node_id].node, connection):
                 case Verdict.UNKNOWN:
                     self._defer(node_id, connection, packet)
                     return
                 case Verdict.FOREIGN:
                     refusal = self._foreign(node_id, connection.peer)
         if refusal is None and node_id in self.handovers:
-            if self.handovers.park(node_id, connection):
+            if self.handovers.hold(node_id, connection):
                 _log.debug("process %d waits for the place of node %s", connection.pid, node_id)
                 self._listener.on_waiting(node_id, connection.pid)
                 self._changed()
                 return
             refusal = f"node {node_id!r} is being replaced, and not by process {connection.pid}"
-        elif refusal is None and node_id in self._desk.connections:
-            pid = self._desk.connections[node_id].pid
+        elif refusal is None and node_id in self._state.connections:
+            pid = self._state.connections[node_id].pid
             refusal = f"node {node_id!r} is already attached, as process {pid}"
         if refusal is not None:
             _log.debug("process %d is refused as %.80r: %s", connection.pid, node_id, refusal)
@@ -134,7 +134,7 @@ class Members:
                 connection.close(error.strerror or str(error))
 
     def _foreign(self, node_id: str, peer: Peer) -> str:
-        if self._desk.boxes[node_id].node.is_dynamic:
+        if self._state.boxes[node_id].node.is_dynamic:
             return f"user {peer.uid} may not use this dataflow, so not attach as node {node_id!r}"
         return (
             f"process {peer.pid} of user {peer.uid} is not one that the dataflow has started for "
@@ -146,41 +146,41 @@ class Members:
             return (
                 "the node's version of the node API does not fit the daemon's; install one of both"
             )
-        box = self._desk.boxes.get(node_id)
+        box = self._state.boxes.get(node_id)
         if box is None:
             return f"the running dataflow has no node {node_id[:MAX_NOTE]!r}"
         if packet.fields.get("dynamic") is True and not box.node.is_dynamic:
             return f"node {node_id!r} is started by its dataflow; only `path: dynamic` nodes attach"
-        return self._desk.poison
+        return self._state.abort_start
 
     def _welcome(self, node_id: str, connection: Connection) -> None:
-        if self._desk.boxes[node_id].node.is_dynamic:
+        if self._state.boxes[node_id].node.is_dynamic:
             self._watch.add(connection.pid, node_id)
         self.revive_operators(node_id)
         _log.debug("process %d is node %s", connection.pid, node_id)
         self._notes.pop(node_id, None)
-        self._desk.welcome(node_id, connection)
+        self._state.welcome(node_id, connection)
         self._inform(node_id)
         self._changed()
 
     def _inform(self, node_id: str) -> None:
-        self._introductions.all_of(node_id)
-        for kind, fields in self._desk.facts(node_id):
-            self._desk.send(node_id, kind, fields)
+        self._peer_setup.all_of(node_id)
+        for kind, fields in self._state.facts_of(node_id):
+            self._state.send(node_id, kind, fields)
 
     def adopt(self, node_id: str) -> None:
         """Tell a node that was another daemon's all that holds now."""
         _log.debug("node %s goes on under this daemon", node_id)
-        desk = self._desk
-        connection = desk.connections[node_id]
-        if desk.boxes[node_id].node.is_dynamic:
+        state = self._state
+        connection = state.connections[node_id]
+        if state.boxes[node_id].node.is_dynamic:
             self._watch.add(connection.pid, node_id)
         connection.send("adopted", {})
         self._inform(node_id)
-        if desk.poison is not None:
-            connection.send("refused", {"error": desk.poison})
-        elif desk.epoch_ns is not None:
-            connection.send("start", {"epoch_ns": desk.epoch_ns})
+        if state.abort_start is not None:
+            connection.send("refused", {"error": state.abort_start})
+        elif state.epoch_ns is not None:
+            connection.send("start", {"epoch_ns": state.epoch_ns})
 
     # -- speaking ----------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Members:
         Raises:
             ProtocolError: it is nothing that a node may ask, or malformed.
         """
-        node_id = self._desk.node_of(connection)
+        node_id = self._state.node_of(connection)
         if node_id is None:
             raise ProtocolError(f"a {packet.kind!r} before the welcome")
         _log.debug("from node %s: %.40r", node_id, packet.kind)
@@ -222,27 +222,27 @@ class Members:
         self._noted(node_id, text[:MAX_NOTE])
 
     def _ready(self, node_id: str, connection: Connection) -> None:
-        desk = self._desk
-        if desk.poison is not None:
-            connection.send("refused", {"error": desk.poison})
+        state = self._state
+        if state.abort_start is not None:
+            connection.send("refused", {"error": state.abort_start})
             return
-        late = desk.epoch_ns is not None
-        if not is_guest(node_id):
+        late = state.epoch_ns is not None
+        if not is_observer(node_id):
             self._listener.on_connected(node_id, connection.pid)
         if late:
-            connection.send("start", {"epoch_ns": desk.epoch_ns})
+            connection.send("start", {"epoch_ns": state.epoch_ns})
 
     def _operator_ended(self, node_id: str, operator: str) -> None:
-        desk = self._desk
-        if all(each.id != operator for each in desk.boxes[node_id].node.operators):
+        state = self._state
+        if all(each.id != operator for each in state.boxes[node_id].node.operators):
             raise ProtocolError(f"the end of the unknown operator {operator!r}")
-        if (node_id, operator) in desk.ended:
+        if (node_id, operator) in state.ended:
             return
         # Asked now: if the process is gone already, a handover ends as it is told something.
         being_replaced = node_id in self.handovers
-        desk.ended.add((node_id, operator))
-        desk.boxes[node_id].close_rings_of(operator)
-        self._introductions.edges_into(node_id)
+        state.ended.add((node_id, operator))
+        state.boxes[node_id].close_rings_of(operator)
+        self._peer_setup.edges_into(node_id)
         self._wake_waiting(node_id)
         self._changed()
         if not being_replaced:
@@ -253,28 +253,28 @@ class Members:
         self._changed()
         if node_id in self.handovers:
             self.handovers.old_is_done(node_id)
-        elif not is_guest(node_id):
+        elif not is_observer(node_id):
             self._listener.on_outputs_done(node_id)
 
     # -- leaving -----------------------------------------------------------------------------
 
     def ended(self, connection: Connection) -> None:
         """Take note that a connection is gone."""
-        desk = self._desk
+        state = self._state
         if connection.kept_as is not None:
-            desk.store.drop(connection.kept_as)
+            state.store.drop(connection.kept_as)
         for waiting_too in self._deferred.values():
             waiting_too.pop(connection, None)
-        waiting = self.handovers.parked(connection)
+        waiting = self.handovers.pending(connection)
         if waiting is not None:
-            self.handovers.unpark(waiting)
+            self.handovers.release_pending(waiting)
             return
-        node_id = desk.node_of(connection)
+        node_id = state.node_of(connection)
         if node_id is None:
             return
         _log.debug("node %s has lost its process %d", node_id, connection.pid)
-        del desk.connections[node_id]
-        if connection.violation is not None and not is_guest(node_id):
+        del state.connections[node_id]
+        if connection.violation is not None and not is_observer(node_id):
             self._noted(node_id, f"its connection was ended: {connection.violation}"[:MAX_NOTE])
         self._changed()
         if node_id in self.handovers:
@@ -282,47 +282,47 @@ class Members:
             self.handovers.old_is_done(node_id)
             return
         self.nobody_reads(node_id)
-        if not is_guest(node_id):
+        if not is_observer(node_id):
             self._listener.on_disconnected(node_id)
 
     def nobody_reads(self, node_id: str) -> None:
         """Let nobody wait for a node that has no process for now."""
-        desk = self._desk
-        if node_id in desk.gone:
+        state = self._state
+        if node_id in state.gone:
             return
-        desk.boxes[node_id].leave()
+        state.boxes[node_id].leave()
         self._wake_waiting(node_id)
 
     def _wake_waiting(self, node_id: str) -> None:
         """Let those look again that wait for room in an input of a node."""
-        desk = self._desk
-        for edge in desk.edges.received_by(node_id):
-            if edge.blocking and edge.source in desk.boxes:
-                desk.send_ping(edge.source)
+        state = self._state
+        for edge in state.edges.received_by(node_id):
+            if edge.blocking and edge.source in state.boxes:
+                state.send_ping(edge.source)
 
     def take_back(self, node_id: str) -> None:
         """Undo what an ended process has left: its connection, its borrows, its samples."""
         self.revive_operators(node_id)
-        connection = self._desk.connections.get(node_id)
+        connection = self._state.connections.get(node_id)
         if connection is not None:
             # A child that it forked may keep the socket open.
             connection.close("its process has ended")
-        self._desk.boxes[node_id].clear_hazards()
+        self._state.boxes[node_id].clear_hazards()
         self._samples.orphan(node_id, None)
         self._extensions.leave(node_id)
 
     def revive_operators(self, node_id: str) -> None:
         """Take note that the next process of a node has all its operators again."""
-        desk = self._desk
-        ended = {each for each in desk.ended if each[0] == node_id}
+        state = self._state
+        ended = {each for each in state.ended if each[0] == node_id}
         if ended:
-            desk.ended -= ended
-            self._introductions.edges_into(node_id)
+            state.ended -= ended
+            self._peer_setup.edges_into(node_id)
 
     def forget(self, node_id: str) -> None:
         """Forget a node or a guest that is about to be removed."""
         self._extensions.leave(node_id)
-        box = self._desk.boxes.get(node_id)
+        box = self._state.boxes.get(node_id)
         if box is not None and node_id in self._watch:
             self._departed[node_id] = box
         elif box is not None:
@@ -334,9 +334,9 @@ class Members:
         self._changed()
         if self.handovers.process_ended(pid):
             return
-        if node_id in self._desk.connections or node_id in self._watch:
+        if node_id in self._state.connections or node_id in self._watch:
             return
-        box = self._desk.boxes.get(node_id) or self._departed.pop(node_id, None)
+        box = self._state.boxes.get(node_id) or self._departed.pop(node_id, None)
         if box is not None:
             box.clear_hazards()
             self._extensions.leave(node_id)
@@ -344,6 +344,6 @@ class Members:
     def close(self) -> None:
         """End every connection and watch nothing any more."""
         self.handovers.close()
-        for connection in list(self._desk.connections.values()):
+        for connection in list(self._state.connections.values()):
             connection.close("the dataflow has ended")
         self._watch.close()

@@ -15,11 +15,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import neighbours, news, protocol
-from dorad.node.neighbours import Neighbours
-from dorad.node.news import News
+from dorad.node import daemonevents, peers, protocol
+from dorad.node.daemonevents import DaemonEvents
 from dorad.node.params import Params
 from dorad.node.payload import unpack
+from dorad.node.peers import Peers
 from dorad.shm import doorbell
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAGIC, BOX_MAIL, BOX_PULSE, BOX_SEEN, MAGIC
 from dorad.shm.mapping import Mapping
@@ -46,7 +46,7 @@ class DaemonAwayError(RuntimeError):
     """Nobody answers at the daemon's socket just now; somebody may soon."""
 
 
-class Session:
+class DaemonConnection:
     """One attached node. Both the receiving and the sending side read its packets.
 
     `mail` is what BOX_MAIL said when last all was read. `packets` grows after what a packet says is
@@ -75,11 +75,11 @@ class Session:
         self.packets = 0
         self.begun = 0
         self.heard: Callable[[], None] | None = None
-        self._neighbours = Neighbours()
-        self.outlets = self._neighbours.outlets
-        self.receivers = self._neighbours.receivers
-        self.spaces = self._neighbours.spaces
-        self.late = self._neighbours.late
+        self._peers = Peers()
+        self.outlets = self._peers.outlets
+        self.receivers = self._peers.receivers
+        self.spaces = self._peers.spaces
+        self.late = self._peers.late
         self.catch_up: Callable[[], bool] = lambda: True
         """Sends those of `late` what they lack; False if that has to be tried once more."""
         self._questions: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
@@ -126,7 +126,7 @@ class Session:
         words[BOX_SEEN] = 0
         self.watched = bool(self.config.get("watched"))
         self.params = Params(self.config.get("params", {}), self.refresh)
-        self.news = News(self.config["inputs"], self.params)
+        self.daemon_events = DaemonEvents(self.config["inputs"], self.params)
 
     @property
     def descriptor(self) -> int:
@@ -218,7 +218,7 @@ class Session:
         self.begun += 1
         if packet is None:
             self.lost = True
-            self.news.lose_daemon()
+            self.daemon_events.lose_daemon()
         else:
             self._dispatch(packet)
         self.packets += 1
@@ -230,10 +230,10 @@ class Session:
 
     def _dispatch(self, packet: protocol.Packet) -> None:
         kind = packet.kind
-        if kind in news.KINDS:
-            self.news.take_in(packet)
-        elif kind in neighbours.KINDS:
-            self._neighbours.take_in(packet)
+        if kind in daemonevents.KINDS:
+            self.daemon_events.take_in(packet)
+        elif kind in peers.KINDS:
+            self._peers.take_in(packet)
         elif kind in ANSWERS:
             self._take_answer(packet)
         elif kind == "start":
@@ -251,7 +251,7 @@ class Session:
 
     def peer(self, node_id: str) -> Peer | None:
         """Return the mailbox of a node that this one sends to, if it was introduced."""
-        return self._neighbours.peer(node_id)
+        return self._peers.peer(node_id)
 
     def segment(self, number: int) -> Mapping | None:
         """Return a mapped segment; None if it was never announced, or its owner has given it back.
@@ -259,13 +259,13 @@ class Session:
         The daemon announces a segment before its owner can use it, so there is hardly ever a wait.
         After one in vain there are no more, or made-up numbers would stop the node.
         """
-        segments = self._neighbours.segments
+        segments = self._peers.segments
         mapping = segments.get(number)
         if mapping is not None:
             return mapping
         self.read_mail()
         deadline = time.monotonic() + self._segment_timeout_s
-        while number not in segments and number not in self._neighbours.retired:
+        while number not in segments and number not in self._peers.retired:
             left = deadline - time.monotonic()
             if self.lost or left <= 0:
                 _log.debug("segment %d was never announced", number)
@@ -371,7 +371,7 @@ class Session:
         self._socket.close()
         os.close(self.bell)
         os.close(self.space)
-        self._neighbours.hang_up()
+        self._peers.hang_up()
 
     def _tell(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
