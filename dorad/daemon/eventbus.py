@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import Network
 
 BACKLOG = 1000
-"""EventBus that may wait for one slow watcher; then the oldest are left out, and it is told."""
+"""Events queued for one slow watcher; then the oldest are dropped, and the watcher is told."""
 
 
 class EventBus:

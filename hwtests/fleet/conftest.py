@@ -28,7 +28,7 @@ machines:
 
 
 @dataclass
-class OperatorScheduler:
+class Hall:
     """The machines of a test."""
 
     bed: Testbed
@@ -38,7 +38,7 @@ class OperatorScheduler:
 
 
 @pytest.fixture(scope="module")
-def hall(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[OperatorScheduler]:
+def hall(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Hall]:
     """Two robots with sshd and nothing of ours, and an operator with both packages."""
     with Testbed(include=("openssh-server", "openssh-client", "sudo")) as bed:
         arm1, arm2, operator = bed.up(3)
@@ -51,4 +51,4 @@ def hall(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Operator
         arm2.exec("useradd", "--create-home", "--shell", "/bin/bash", "pilot")
         arm2.write("/etc/sudoers.d/pilot", "pilot ALL=(ALL) NOPASSWD: ALL\n")
         arm2.write("/home/pilot/.ssh/authorized_keys", key)
-        yield OperatorScheduler(bed, arm1, arm2, operator)
+        yield Hall(bed, arm1, arm2, operator)

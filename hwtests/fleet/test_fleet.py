@@ -11,7 +11,7 @@ from hwtests.robots.shell import run, wait_until
 if TYPE_CHECKING:
     import subprocess
 
-    from hwtests.fleet.conftest import OperatorScheduler
+    from hwtests.fleet.conftest import Hall
     from hwtests.robots import Robot
 
 CLUSTER = "/root/cluster.yml"
@@ -29,11 +29,11 @@ def files(robot: Robot) -> set[str]:
     return set(robot.sh(EVERYWHERE, timeout=120).splitlines())
 
 
-def dorafleet(hall: OperatorScheduler, *words: str) -> subprocess.CompletedProcess[str]:
+def dorafleet(hall: Hall, *words: str) -> subprocess.CompletedProcess[str]:
     return hall.operator.attempt("dorafleet", *words, timeout=300)
 
 
-def status(hall: OperatorScheduler) -> dict[str, dict[str, Any]]:
+def status(hall: Hall) -> dict[str, dict[str, Any]]:
     said = dorafleet(hall, "status", CLUSTER, "--json")
     assert said.stdout, said.stderr
     return {machine["id"]: machine for machine in json.loads(said.stdout)}
@@ -67,7 +67,7 @@ def test_robots_get_nothing_of_the_fleet_manager_and_the_operator_all(
     assert "./etc/" not in fleet
 
 
-def test_a_fleet_from_nothing_to_an_upgrade(hall: OperatorScheduler, newer_deb: Path) -> None:
+def test_a_fleet_from_nothing_to_an_upgrade(hall: Hall, newer_deb: Path) -> None:
     operator, arm1, arm2 = hall.operator, hall.arm1, hall.arm2
     operator.exec("apt-get", "-qq", "install", "-y", "/root/dorad.deb", timeout=300)
     before = files(operator)

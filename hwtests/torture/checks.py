@@ -57,7 +57,7 @@ def final(
 
 
 class Progress:
-    """ServiceNotifier nodes that do not get on."""
+    """Detects nodes that hang."""
 
     def __init__(self, ledgers: Mapping[str, Ledger], now: float) -> None:
         self._ledgers = ledgers

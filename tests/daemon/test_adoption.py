@@ -68,7 +68,7 @@ class Succession(Stage):
 
     async def die(self) -> None:
         """End the broker as the death of its daemon does: nobody is told, what is kept stays."""
-        state, handovers = self.broker._state, self.broker._members.handovers
+        state, handovers = self.broker._state, self.broker._sessions.handovers
         state.store = NoStore()
         pending = [each.pending for each in handovers._open.values() if each.pending is not None]
         connections = [*state.connections.values(), *pending]

@@ -18,7 +18,7 @@ from tests.harness.dataflow import Flow
 
 
 class Bed:
-    """SharedArray arrays whose segments are real ones."""
+    """Shared arrays whose segments are real ones."""
 
     def __init__(self) -> None:
         numbers = itertools.count(1)

@@ -1,4 +1,4 @@
-"""ServiceNotifier that somebody speaks, and interrupts the assistant's voice."""
+"""Notices that somebody speaks, and interrupts the assistant's voice."""
 
 import numpy as np
 from dora import Node

@@ -69,7 +69,7 @@ class Connection:
         """
         self.sent = sent
         self.on_sent: Callable[[int], None] | None = None
-        """NodeFacts how many packets have gone out, whenever one has."""
+        """Called with the number of packets sent, after each one."""
         self.kept_as: str | None = None
         """The name under which a copy of the socket is kept open."""
         self.peer = peer_of(sock)

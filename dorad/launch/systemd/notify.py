@@ -1,4 +1,4 @@
-"""Notifications systemd things that come with descriptors, and taking over what it has kept.
+"""Notify systemd with descriptors attached, and take over the descriptors it has kept.
 
 What is text only goes through the library `sdnotify`.
 """

@@ -170,7 +170,7 @@ class FileReceiver:
 
 
 class LocalSender:
-    """Sends nowhere by itself. SharedArray arrays and raw buffers lie in memory of the process."""
+    """Sends nowhere by itself. Shared arrays and raw buffers lie in memory of the process."""
 
     def __init__(self) -> None:
         self._segments = 0
