@@ -12,8 +12,8 @@ from dorad.launch.stat import fields, is_alive, start_time
 if TYPE_CHECKING:
     from dorad.launch.spawner import Process
 
-_SYSTEMD = "name=systemd"
-"""The hierarchy of control groups v1 that systemd keeps its units in, on hosts that have it."""
+_HIERARCHIES = ("", "name=systemd")
+"""Control groups v2, and the hierarchy of v1 that systemd keeps its units in where it uses that."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ def belongs(pid: int, process: Process, mark: tuple[str, str]) -> bool:
     if process.exit is not None:
         return False
     if process.control_group is not None:
-        own, group = process.control_group, control_group(pid)
-        return bool(own) and (group == own or group.startswith(f"{own}/"))
+        own = process.control_group
+        groups = control_groups(pid)
+        return bool(own) and any(each == own or each.startswith(f"{own}/") for each in groups)
     if not is_alive(process.pid, process.started):
         return False
     line = lineage(pid)
@@ -45,21 +46,26 @@ def belongs(pid: int, process: Process, mark: tuple[str, str]) -> bool:
     return is_younger and _environ(orphan).get(mark[0]) == mark[1]
 
 
-def control_group(pid: int) -> str:
-    """Return the path of a process's control group as systemd names it; empty if it is gone."""
+def control_groups(pid: int) -> list[str]:
+    """Return the control groups of a process that may be its unit's; none if it is gone."""
     try:
-        return group_in(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace"))
+        return groups_in(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace"))
     except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return []
 
 
-def group_in(text: str) -> str:
-    """Return the path of systemd's hierarchy in the text of a /proc/PID/cgroup."""
-    found: dict[str, str] = {}
+def groups_in(text: str) -> list[str]:
+    """Return the paths, in the text of a /proc/PID/cgroup, of the hierarchies systemd may use.
+
+    A machine may have both, and a container uses another one than its host. In neither can an
+    unprivileged process leave its group, or make one outside what is its own.
+    """
+    found = []
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
-        found[controllers] = path
-    return found.get(_SYSTEMD, found.get("", ""))
+        if controllers in _HIERARCHIES:
+            found.append(path)
+    return found
 
 
 def lineage(pid: int) -> list[int]:

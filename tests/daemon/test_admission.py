@@ -299,38 +299,46 @@ async def test_the_number_of_a_process_that_has_ended_opens_no_door() -> None:
 
 # -- control groups ----------------------------------------------------------------------------
 
-UNIFIED = "0::/dorad.slice/dorad-a-1.service\n"
-HYBRID = "5:memory:/elsewhere\n1:name=systemd:/dorad.slice/dorad-a-1.service\n0::/other\n"
-V1 = "9:name=systemd:/dorad.slice/dorad-a-1.service\n8:pids:/\n0::/\n"
+GROUP = "/dorad.slice/dorad-a-1.service"
+TEXTS = {
+    "unified": f"0::{GROUP}\n",
+    "hybrid": f"5:memory:/elsewhere\n1:name=systemd:{GROUP}\n0::{GROUP}\n",
+    "v1": f"9:name=systemd:{GROUP}\n8:pids:/\n0::/\n",
+    "unified in a container on a hybrid host": f"9:name=systemd:/\n8:pids:/\n0::{GROUP}\n",
+}
 
 
-@pytest.mark.parametrize("text", [UNIFIED, HYBRID, V1])
-def test_the_control_group_is_found_as_systemd_names_it(text: str) -> None:
-    assert membership.group_in(text) == "/dorad.slice/dorad-a-1.service"
+@pytest.mark.parametrize("kind", TEXTS)
+def test_the_control_group_is_found_as_systemd_names_it(kind: str) -> None:
+    assert GROUP in membership.groups_in(TEXTS[kind])
+
+
+def test_other_hierarchies_have_no_say() -> None:
+    assert membership.groups_in(f"8:pids:{GROUP}\n0::/other\n") == ["/other"]
 
 
 def test_the_control_group_of_a_process_that_is_gone_is_none() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    assert membership.control_group(process.pid) == ""
+    assert membership.control_groups(process.pid) == []
 
 
 @pytest.mark.parametrize(
     ("group", "inside"),
     [
-        ("/dorad.slice/dorad-a-1.service", True),
-        ("/dorad.slice/dorad-a-1.service/below", True),
-        ("/dorad.slice/dorad-a-1.service2", False),
-        ("/user.slice/user@1.service/dorad.slice/dorad-a-1.service", False),
+        (GROUP, True),
+        (f"{GROUP}/below", True),
+        (f"{GROUP}2", False),
+        (f"/user.slice/user@1.service{GROUP}", False),
         ("", False),
     ],
 )
 def test_a_unit_has_the_processes_of_its_control_group_and_no_others(
     group: str, inside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "control_group", lambda _pid: group)
+    monkeypatch.setattr(membership, "control_groups", lambda _pid: [group])
     process = Process(1, 1, lambda *_: None)
-    process.control_group = "/dorad.slice/dorad-a-1.service"
+    process.control_group = GROUP
     assert membership.belongs(7, process, ("", "")) is inside
 
 

@@ -43,7 +43,7 @@ ALLOWED = {
     "dorad/logs/disk.py": {"prepare"},
     # What the kernel knows of a process that says it is a node: no disk has a part in it.
     "dorad/launch/stat.py": {"fields"},
-    "dorad/launch/membership.py": {"control_group", "_environ"},
+    "dorad/launch/membership.py": {"control_groups", "_environ"},
     # Log lines go to the page cache: the kernel makes a process wait only when it has more unsaved
     # data than the machine's memory allows for.
     "dorad/logs/logfile.py": {"append"},
