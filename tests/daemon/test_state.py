@@ -309,7 +309,5 @@ def test_what_cannot_be_stored_is_an_error_of_the_state_and_no_other(tmp_path: P
             state.put_snapshot("u1", bad)
     with pytest.raises(StateError):
         state.put(row(name="\ud800"))
-    with pytest.raises(StateError):
-        state.add_restart("u1", "a", 1.0, "\ud800")
     assert state.rows() == [row()]
     state.close()
