@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dorad.problems import ProblemError
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -46,13 +47,16 @@ class TextError(ValueError):
         super().__init__(message)
 
 
-class DataflowError(Exception):
+class DataflowError(ProblemError):
     """A dataflow file that cannot be used; `str()` is one line per problem."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        """Every problem found, in the order of the file."""
-        super().__init__(self.problems)
+    problems: tuple[Problem, ...]
+    """Every problem found, in the order of the file."""
+
+    def __init__(
+        self, problems: Iterable[Problem], message: str = "the dataflow is not in order"
+    ) -> None:
+        super().__init__("refused", message, problems=problems)
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)

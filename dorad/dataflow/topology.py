@@ -17,6 +17,7 @@ from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_one
 from dorad.dataflow.sources import parse_source
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,21 +30,13 @@ if TYPE_CHECKING:
 _SPAWNED = (NodeKind.PATH, NodeKind.URL, NodeKind.SHELL, NodeKind.OPERATORS)
 
 
-class TopologyError(Exception):
-    """A change that cannot be made: one sentence, and what to do about it."""
+class TopologyError(ProblemError):
+    """A change that cannot be made; `problems` lists what is wrong with a definition."""
 
     def __init__(
         self, code: Code, message: str, hint: str | None = None, problems: tuple[str, ...] = ()
     ) -> None:
-        self.code: Code = code
-        self.message = message
-        self.hint = hint
-        self.problems = problems
-        """For a definition that is not in order: a line for each thing that is wrong."""
-        super().__init__(message)
-
-    def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        super().__init__(code, message, hint, problems)
 
 
 def add_node(dataflow: Dataflow, definition: Mapping[str, Any]) -> Dataflow:

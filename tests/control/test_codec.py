@@ -9,7 +9,7 @@ import pytest
 
 from dorad.control import codec
 from dorad.control import messages as m
-from dorad.control.errors import ControlError
+from dorad.control.errors import ControlError, as_message
 
 
 def test_a_request_has_only_what_differs_from_the_defaults() -> None:
@@ -88,7 +88,7 @@ def test_an_answer_that_is_too_large_is_an_error() -> None:
 
 def test_an_error_keeps_all_it_says_on_its_way() -> None:
     error = ControlError("not-found", "no node `x`", "did you mean `y`?", ["a"])
-    frame = codec.encode(m.Reply(id=1, error=error.as_message()))
+    frame = codec.encode(m.Reply(id=1, error=as_message(error)))
     arrived = codec.decode(frame, codec.Arrived, "it")
     assert arrived.error is not None
     again = ControlError.of(arrived.error)
