@@ -40,7 +40,7 @@ _TAGGED: dict[str, tuple[type, ...]] = {
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _BASES = {"0x": 16, "0o": 8, "0b": 2}
-_LONGEST_NUMBER = 400
+_MAX_NUMBER_LENGTH = 400
 
 
 @dataclass(slots=True)
@@ -227,7 +227,7 @@ def core_scalar(text: str) -> bool | int | float | str | None:
         return None
     if text in _BOOLS:
         return _BOOLS[text]
-    if text[0] not in "+-.0123456789" or len(text) > _LONGEST_NUMBER:
+    if text[0] not in "+-.0123456789" or len(text) > _MAX_NUMBER_LENGTH:
         return text
     body = text[1:] if text[0] in "+-" else text
     if body.isdecimal() and body.isascii():

@@ -133,10 +133,10 @@ class Fields:
         self.problems.error(value, f"must be true or false, not {value.describe()}", hint.get(text))
         return None
 
-    def integer(self, name: str, *, least: int = 0, most: int = _MAX_INTEGER) -> int | None:
+    def integer(self, name: str, *, minimum: int = 0, maximum: int = _MAX_INTEGER) -> int | None:
         """A whole number within bounds."""
         value = self.take(name)
-        return None if value is None else integer(value, self.problems, least, most)
+        return None if value is None else integer(value, self.problems, minimum, maximum)
 
     def seconds(self, name: str, *, zero: bool = True) -> float | None:
         """A finite number of seconds, >= 0 (or > 0)."""
@@ -156,17 +156,21 @@ class Fields:
             return float(data)
         return None
 
-    def number(self, name: str, *, least: float, most: float) -> float | None:
+    def number(self, name: str, *, minimum: float, maximum: float) -> float | None:
         """A number within bounds."""
         value = self.take(name)
         if value is None:
             return None
         data = value.data
-        if isinstance(data, int | float) and not isinstance(data, bool) and least <= data <= most:
+        if (
+            isinstance(data, int | float)
+            and not isinstance(data, bool)
+            and minimum <= data <= maximum
+        ):
             return float(data)
         hint = "without quotes" if isinstance(data, str) and _is_number(data) else None
         self.problems.error(
-            value, f"must be a number from {least:g} to {most:g}, not {value.describe()}", hint
+            value, f"must be a number from {minimum:g} to {maximum:g}, not {value.describe()}", hint
         )
         return None
 
@@ -275,17 +279,17 @@ def scalar_text(
     return value.text
 
 
-def integer(value: Value, problems: Problems, least: int, most: int) -> int | None:
+def integer(value: Value, problems: Problems, minimum: int, maximum: int) -> int | None:
     """A whole number within bounds, None (reported) for anything else."""
     data = value.data
-    if isinstance(data, int) and not isinstance(data, bool) and least <= data <= most:
+    if isinstance(data, int) and not isinstance(data, bool) and minimum <= data <= maximum:
         return data
-    bounds = f", {least} or more" if most == _MAX_INTEGER else f" from {least} to {most}"
+    bounds = f", {minimum} or more" if maximum == _MAX_INTEGER else f" from {minimum} to {maximum}"
     hint = None
     if isinstance(data, str) and _is_number(data):
         hint = "without quotes"
-    elif isinstance(data, int) and not isinstance(data, bool) and data > most:
-        bounds = f" from {least} to {most}"
+    elif isinstance(data, int) and not isinstance(data, bool) and data > maximum:
+        bounds = f" from {minimum} to {maximum}"
     problems.error(value, f"must be a whole number{bounds}, not {value.describe()}", hint)
     return None
 

@@ -31,7 +31,7 @@ ADVANCE = 0.61
 """Width of a monospace character in its font size: 0.60 in most fonts, a little more to be safe."""
 LINE_HEIGHT = 17.0
 MARGIN = 12.0
-LONGEST = 36
+MAX_TEXT = 36
 """Characters of a title, subtitle or label before it is cut; the tooltip has it whole."""
 WAIT_MARK = "‖ "
 
@@ -72,7 +72,7 @@ def _template() -> Template:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def _width(text: str, size: float) -> float:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from dorad.dataflow.problems import Problems
 
 DEFAULT_QUEUE_SIZE = 10
-LARGEST_QUEUE_SIZE = 1 << 24
-LEAST_RATE_HZ = 0.001
+MAX_QUEUE_SIZE = 1 << 24
+MIN_RATE_HZ = 0.001
 MAX_RATE_HZ = 1e6
 
 
@@ -60,7 +60,7 @@ def _read_input(input_id: str, value: Value, problems: Problems) -> Input | None
     size = _read_queue_size(options, policy)
     timeout = options.seconds("input_timeout")
     latched = options.flag("latched") or False
-    rate = options.number("max_rate_hz", least=LEAST_RATE_HZ, most=MAX_RATE_HZ)
+    rate = options.number("max_rate_hz", minimum=MIN_RATE_HZ, maximum=MAX_RATE_HZ)
     options.finish(lenient=True)
     if source is None:
         return None
@@ -69,7 +69,7 @@ def _read_input(input_id: str, value: Value, problems: Problems) -> Input | None
 
 
 def _read_queue_size(options: Fields, policy: QueuePolicy) -> int:
-    size = options.integer("queue_size", most=LARGEST_QUEUE_SIZE)
+    size = options.integer("queue_size", maximum=MAX_QUEUE_SIZE)
     if policy is QueuePolicy.LATEST:
         if size not in (None, 1):
             options.problems.error(

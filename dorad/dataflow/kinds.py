@@ -10,7 +10,7 @@ from dorad.dataflow.ports import LOG_KEYS, TYPE_KEYS
 if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields
 
-MAKERS = ("path", "operators", "operator", "ros2", "module", "hub")
+KIND_KEYS = ("path", "operators", "operator", "ros2", "module", "hub")
 """The keys of which a node has exactly one."""
 
 RESTART_KEYS = (
@@ -24,7 +24,7 @@ RESTART_KEYS = (
     "finish_grace_secs",
 )
 POOL_KEY = "shared_memory_pool_size"
-_COMMON = ("id", "name", "description", "env", "deploy", *MAKERS)
+_COMMON = ("id", "name", "description", "env", "deploy", *KIND_KEYS)
 _PROCESS = ("cpu_affinity", "realtime", "resources", "spin_us", "user")
 _RUNNING = ("inputs", "sync", "outputs", "args", POOL_KEY, *TYPE_KEYS)
 _SOURCE = ("build", "git", "branch", "tag", "rev", "path_sha256")
@@ -40,7 +40,7 @@ _ALLOWED = {
     NodeKind.MODULE: frozenset((*_COMMON, "inputs", "params", "build")),
 }
 _IN_OPERATOR = frozenset(("inputs", "outputs", "build", *TYPE_KEYS))
-OF_OPERATOR_NODE = _ALLOWED[NodeKind.OPERATORS] - {*MAKERS, *LOG_KEYS, "id"}
+OPERATOR_NODE_ONLY = _ALLOWED[NodeKind.OPERATORS] - {*KIND_KEYS, *LOG_KEYS, "id"}
 """What an operator itself cannot have, but its node can."""
 _DEFAULTS = {"restart_policy": "never", "max_restarts": 0}
 
@@ -60,15 +60,15 @@ INSTEAD = {
 
 def kind_of(node: Fields) -> NodeKind:
     """The kind that the keys of a node say; reports keys that exclude each other."""
-    makers = [key for key in MAKERS if node.has(key)]
-    makers.sort(key=lambda key: (node.name_of(key).name_line, node.name_of(key).name_column))
-    for extra in makers[1:]:
+    kind_keys = [key for key in KIND_KEYS if node.has(key)]
+    kind_keys.sort(key=lambda key: (node.name_of(key).name_line, node.name_of(key).name_column))
+    for extra in kind_keys[1:]:
         node.problems.error_in_name(
             node.name_of(extra),
-            f"`{makers[0]}` and `{extra}` exclude each other",
-            f"a node has one of {', '.join(MAKERS)}",
+            f"`{kind_keys[0]}` and `{extra}` exclude each other",
+            f"a node has one of {', '.join(KIND_KEYS)}",
         )
-    match makers[0] if makers else "path":
+    match kind_keys[0] if kind_keys else "path":
         case "operator" | "operators":
             return NodeKind.OPERATORS
         case "path":
@@ -102,20 +102,20 @@ def check_keys(node: Fields, kind: NodeKind) -> None:
             hint = "move it into the operator"
         elif key == "params":
             hint = "only programs and modules have parameters"
-        node.problems.error_in_name(value, f"a node with `{_maker(node)}` cannot have it", hint)
+        node.problems.error_in_name(value, f"a node with `{_kind_key(node)}` cannot have it", hint)
 
 
-def check_made(node: Fields, meant: set[str]) -> None:
+def check_runnable(node: Fields, meant: set[str]) -> None:
     """Report a node without anything to run, unless a misspelt key was to say it."""
-    said = meant.intersection(MAKERS) or any(map(node.has, (*MAKERS, "custom", "node")))
+    said = meant.intersection(KIND_KEYS) or any(map(node.has, (*KIND_KEYS, "custom", "node")))
     if not said:
         node.problems.error_in_name(
-            node.owner, f"says nothing to run: needs one of {', '.join(MAKERS)}"
+            node.owner, f"says nothing to run: needs one of {', '.join(KIND_KEYS)}"
         )
 
 
-def _maker(node: Fields) -> str:
-    return next((key for key in MAKERS if node.has(key)), "path")
+def _kind_key(node: Fields) -> str:
+    return next((key for key in KIND_KEYS if node.has(key)), "path")
 
 
 ALL_KEYS = frozenset().union(*_ALLOWED.values())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.document import Value
 
 VERSION = 1
-LARGEST_FILE = 1 << 20
+MAX_FILE_SIZE = 1 << 20
 """Bytes."""
 
 _NAME = re.compile(r"[a-z0-9._-]+")
@@ -84,7 +84,7 @@ def check_manifest(path: Path) -> tuple[int, int]:
     Raises DataflowError with every problem found, sorted by position.
     """
     problems = Problems(str(path))
-    text = read_text(path, problems, "a node's manifest", largest=LARGEST_FILE)
+    text = read_text(path, problems, "a node's manifest", largest=MAX_FILE_SIZE)
     start = "a manifest starts with `apiVersion: 1`"
     root = None if text is None else read_document(text, problems, start)
     counts = (0, 0)
@@ -97,7 +97,7 @@ def check_manifest(path: Path) -> tuple[int, int]:
 
 def _read(body: Fields) -> tuple[int, int]:
     if body.has("apiVersion"):
-        body.integer("apiVersion", least=VERSION, most=VERSION)
+        body.integer("apiVersion", minimum=VERSION, maximum=VERSION)
     else:
         body.required_text("apiVersion", f"write `apiVersion: {VERSION}`")
     for name, check in (("name", _check_name), ("namespace", _check_namespace)):

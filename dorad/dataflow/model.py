@@ -347,7 +347,7 @@ class NodeSpec:
     logging: Logging = field(default_factory=Logging)
     deploy: Deploy | None = None
     operators: tuple[Operator, ...] = ()
-    lone_operator: bool = False
+    single_operator: bool = False
     """Whether it has one `operator` rather than a list, so that `node/output` names its output."""
     module: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
@@ -360,7 +360,7 @@ class NodeSpec:
         """Whether nothing is spawned and a process attaches later by the node's id."""
         return self.kind is NodeKind.DYNAMIC
 
-    def chooses(self, input_id: str) -> bool:
+    def may_skip(self, input_id: str) -> bool:
         """Whether the node may let messages of an input lie although it waits for some."""
         return self.is_limited(input_id) or any(input_id in group.inputs for group in self.sync)
 

@@ -7,14 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.declare import read_declared, read_module_params
-from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields, integer
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
-from dorad.dataflow.kinds import INSTEAD, check_keys, check_made, declares, kind_of
-from dorad.dataflow.model import Git, NodeKind, NodeSpec, Restart, RestartPolicy
+from dorad.dataflow.kinds import INSTEAD, check_keys, check_runnable, declares, kind_of
+from dorad.dataflow.model import Deploy, Distribute, Git, NodeKind, NodeSpec, Restart, RestartPolicy
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
@@ -31,7 +30,7 @@ _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
 _USER = r"[A-Za-z_][A-Za-z0-9_-]{0,31}"
 _MAX_CORES = 1 << 16
-_LONGEST_SPIN_US = 1000
+_MAX_SPIN_US = 1000
 _MAX_RESTARTS = 2**32 - 1
 
 
@@ -79,7 +78,7 @@ def read_node(
         realtime=_read_realtime(fields, inputs),
         resources=_read_resources(fields),
         user=fields.checked("user", _check_user, None),
-        spin_us=fields.integer("spin_us", most=_LONGEST_SPIN_US),
+        spin_us=fields.integer("spin_us", maximum=_MAX_SPIN_US),
         shared_memory_pool_size=fields.size("shared_memory_pool_size"),
         restart=_read_restart(fields),
         health_check_timeout=fields.seconds("health_check_timeout"),
@@ -88,7 +87,7 @@ def read_node(
         logging=_read_logging(fields, operators) if operators else read_logging(fields, outputs),
         deploy=read_deploy(fields),
         operators=operators,
-        lone_operator=fields.has("operator"),
+        single_operator=fields.has("operator"),
         module=fields.checked("module", _check_module, None),
         params=read_module_params(fields) if kind is NodeKind.MODULE else {},
         declared=read_declared(fields) if declares(kind) else {},
@@ -99,7 +98,7 @@ def read_node(
         problems.error_in_name(
             fields.name_of("startup_timeout"), "a dynamic node is not started, it comes by itself"
         )
-    check_made(fields, fields.finish(INSTEAD))
+    check_runnable(fields, fields.finish(INSTEAD))
     return node
 
 
@@ -216,6 +215,21 @@ def _read_git(fields: Fields) -> Git | None:
     return None if url is None else Git(url, branch, tag, rev)
 
 
+def read_deploy(owner: Fields) -> Deploy | None:
+    """Return the `deploy` block of a node or dataflow, or None."""
+    block = owner.inside("deploy")
+    if block is None:
+        return None
+    deploy = Deploy(
+        block.text("machine"),
+        block.text_map("labels"),
+        block.text("working_dir"),
+        block.choice("distribute", Distribute) or Distribute.LOCAL,
+    )
+    block.finish()
+    return deploy
+
+
 def _read_cores(fields: Fields) -> tuple[int, ...]:
     cores = (integer(item, fields.problems, 0, _MAX_CORES) for item in fields.items("cpu_affinity"))
     return tuple(dict.fromkeys(core for core in cores if core is not None))
@@ -257,7 +271,7 @@ def _check_user(text: str) -> str:
 def _read_restart(fields: Fields) -> Restart:
     return Restart(
         fields.choice("restart_policy", RestartPolicy) or RestartPolicy.NEVER,
-        fields.integer("max_restarts", most=_MAX_RESTARTS) or 0,
+        fields.integer("max_restarts", maximum=_MAX_RESTARTS) or 0,
         fields.seconds("restart_delay"),
         fields.seconds("max_restart_delay"),
         fields.seconds("restart_window"),

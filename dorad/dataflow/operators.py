@@ -9,7 +9,7 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields, scalar_text
 from dorad.dataflow.ids import check_data_id
 from dorad.dataflow.inputs import read_inputs
-from dorad.dataflow.kinds import OF_OPERATOR_NODE
+from dorad.dataflow.kinds import OPERATOR_NODE_ONLY
 from dorad.dataflow.model import Logging, Operator
 from dorad.dataflow.ports import (
     LOG_KEYS,
@@ -29,7 +29,7 @@ DEFAULT_ID = "op"
 _UNSET = Logging()
 _LANGUAGES = ("python", "shared-library", "wasm")
 _OF_NODE = dict.fromkeys(
-    OF_OPERATOR_NODE, "it belongs to the node, beside `operator` or `operators`"
+    OPERATOR_NODE_ONLY, "it belongs to the node, beside `operator` or `operators`"
 )
 _INSTEAD = {"sync": "operators receive one message at a time; write a node with a `path`"}
 

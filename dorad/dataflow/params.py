@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import NodeSpec, ParamSpec
 
-LONGEST_KEY = 256
+MAX_KEY_SIZE = 256
 """Bytes of UTF-8; as in dora 1.x."""
-LARGEST_VALUE = 64 << 10
+MAX_VALUE_SIZE = 64 << 10
 """Bytes of JSON; as in dora 1.x."""
 
-_LEAST, _MOST = -(2**63), 2**63 - 1
-_LONGEST_ESCAPE = 6
+_MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
+_MAX_ESCAPE = 6
 
 
 def check_key(key: str) -> None:
@@ -31,8 +31,8 @@ def check_key(key: str) -> None:
         raise TextError("the name of a parameter cannot be empty")
     if "\0" in key:
         raise TextError("the name of a parameter cannot contain a NUL character")
-    if len(key.encode(errors="replace")) > LONGEST_KEY:
-        raise TextError(f"the name of a parameter is longer than {LONGEST_KEY} bytes")
+    if len(key.encode(errors="replace")) > MAX_KEY_SIZE:
+        raise TextError(f"the name of a parameter is longer than {MAX_KEY_SIZE} bytes")
 
 
 def check(spec: ParamSpec | None, value: object) -> Any:
@@ -109,7 +109,7 @@ def _check_plain(value: object, depth: int) -> None:
         raise TextError(f"is nested more than {MAX_DEPTH} deep")
     if isinstance(value, float) and not math.isfinite(value):
         raise TextError(f"must be a finite number, not {value}")
-    if isinstance(value, int) and not _LEAST <= value <= _MOST:
+    if isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
         raise TextError(f"{_show(value)} does not fit into 64 bits")
     if isinstance(value, list):
         for item in value:
@@ -124,7 +124,7 @@ def _check_plain(value: object, depth: int) -> None:
 
 
 def _check_size(value: object) -> None:
-    if isinstance(value, str) and len(value) * _LONGEST_ESCAPE < LARGEST_VALUE:
+    if isinstance(value, str) and len(value) * _MAX_ESCAPE < MAX_VALUE_SIZE:
         return
     if not isinstance(value, str | list | dict):
         return
@@ -134,8 +134,8 @@ def _check_size(value: object) -> None:
         size = len(msgspec.json.encode(value))
     except UnicodeEncodeError:
         raise TextError("contains half of a surrogate pair, which is no text") from None
-    if size > LARGEST_VALUE:
-        raise TextError(f"is {size} bytes of JSON; {LARGEST_VALUE} is the most")
+    if size > MAX_VALUE_SIZE:
+        raise TextError(f"is {size} bytes of JSON; {MAX_VALUE_SIZE} is the most")
 
 
 def _show(value: object) -> str:

@@ -78,7 +78,7 @@ class _Owner(NamedTuple):
                 yield item, item.source
 
 
-class Misfit(NamedTuple):
+class Mismatch(NamedTuple):
     """A declared end that does not find the other one."""
 
     key: str
@@ -86,11 +86,11 @@ class Misfit(NamedTuple):
     hint: str | None = None
 
 
-def check_patterns(nodes: Sequence[NodeSpec]) -> list[Misfit]:
+def check_patterns(nodes: Sequence[NodeSpec]) -> list[Mismatch]:
     """Compare what is declared at both ends."""
     owners = [owner for node in nodes for owner in _owners(node)]
     declared = [o for o in owners if o.types.pattern or o.types.roles_in or o.types.roles_out]
-    found: list[Misfit] = []
+    found: list[Mismatch] = []
     for owner in declared:
         check = _Check(owner, owners, found)
         check.part()
@@ -104,19 +104,19 @@ def check_patterns(nodes: Sequence[NodeSpec]) -> list[Misfit]:
 def _owners(node: NodeSpec) -> Iterator[_Owner]:
     yield _Owner(node.id, node.key, node.inputs, {o: o for o in node.outputs}, node.types)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        body = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
         outputs = {f"{operator.id}/{output}": output for output in operator.outputs}
         yield _Owner(node.id, body, operator.inputs, outputs, operator.types)
 
 
 class _Check:
-    def __init__(self, owner: _Owner, owners: Sequence[_Owner], found: list[Misfit]) -> None:
+    def __init__(self, owner: _Owner, owners: Sequence[_Owner], found: list[Mismatch]) -> None:
         self._owner = owner
         self._owners = owners
         self._found = found
 
     def _warn(self, key: str, message: str, hint: str | None = None) -> None:
-        self._found.append(Misfit(f"{self._owner.key}.{key}", message, hint))
+        self._found.append(Mismatch(f"{self._owner.key}.{key}", message, hint))
 
     def _receivers(self, outputs: set[str]) -> list[tuple[_Owner, Input]]:
         return [

@@ -72,13 +72,13 @@ def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...
         read_roles(owner, "output_patterns"),
     )
     for key in ("input_types", "input_patterns"):
-        _warn_of_strangers(owner, key, "inputs", [i.id for i in inputs])
+        _warn_unknown_ports(owner, key, "inputs", [i.id for i in inputs])
     for key in ("output_types", "output_framing", "output_metadata", "output_patterns"):
-        _warn_of_strangers(owner, key, "outputs", outputs)
+        _warn_unknown_ports(owner, key, "outputs", outputs)
     return types
 
 
-def _warn_of_strangers(owner: Fields, key: str, ports: str, known: Iterable[str]) -> None:
+def _warn_unknown_ports(owner: Fields, key: str, ports: str, known: Iterable[str]) -> None:
     names = list(known)
     value = owner.take(key)
     for name, item in (value.data if value and isinstance(value.data, dict) else {}).items():
@@ -98,7 +98,7 @@ def read_logging(owner: Fields, outputs: tuple[str, ...]) -> Logging:
                 f"`{target}` is not among the outputs",
                 did_you_mean(target, outputs) or f"add it: `outputs: [{target}]`",
             )
-    rotated = owner.integer("max_rotated_files", least=1, most=100)
+    rotated = owner.integer("max_rotated_files", minimum=1, maximum=100)
     return Logging(
         owner.text("send_stdout_as"),
         owner.text("send_logs_as"),

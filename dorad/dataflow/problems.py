@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.document import Value
 
-_FEW = 16
+_MAX_LISTED = 16
 
 
 class Problems:
@@ -70,7 +70,7 @@ def hint_for(name: str, known: Iterable[str]) -> str | None:
     """The nearest of the names that are known where `name` stands, or all if they are few."""
     names = list(known)
     hint = did_you_mean(name, names)
-    if hint is None and 0 < len(names) <= _FEW:
+    if hint is None and 0 < len(names) <= _MAX_LISTED:
         return f"known here: {', '.join(names)}"
     return hint
 

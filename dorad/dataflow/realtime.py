@@ -15,8 +15,8 @@ PRIORITY = 20
 """Of a real-time node that names none: below the kernel's interrupt threads, which have 50."""
 
 _NS_PER_MS = 1_000_000
-_SHORTEST_MS = 0.1
-_LONGEST_MS = 4000.0
+_MIN_MS = 0.1
+_MAX_MS = 4000.0
 """What the kernel takes for a deadline; a period has the same bounds."""
 _QUEUED = (Scheduling.FIFO, Scheduling.RR)
 
@@ -31,12 +31,12 @@ def read_realtime(node: Fields, inputs: tuple[Input, ...]) -> Realtime | None:
     if block is None:
         return None
     policy = block.choice("policy", Scheduling) or Scheduling.OTHER
-    priority = block.integer("priority", least=1, most=99)
+    priority = block.integer("priority", minimum=1, maximum=99)
     lock_memory = block.flag("lock_memory") or False
     deadline_ns = _milliseconds(block, "deadline_ms")
     runtime_ns = _milliseconds(block, "runtime_ms")
     block.finish()
-    _check_places(block, node, policy)
+    _check_policy(block, node, policy)
     if policy is not Scheduling.DEADLINE:
         queued = policy in _QUEUED
         chosen = (priority or PRIORITY) if queued else None
@@ -52,11 +52,11 @@ def read_realtime(node: Fields, inputs: tuple[Input, ...]) -> Realtime | None:
                 "write `deadline_ms`, or give the node a timer among its `inputs`",
             )
         return None
-    longest = int(_LONGEST_MS * _NS_PER_MS)
-    if not int(_SHORTEST_MS * _NS_PER_MS) <= period_ns <= longest:
+    longest = int(_MAX_MS * _NS_PER_MS)
+    if not int(_MIN_MS * _NS_PER_MS) <= period_ns <= longest:
         block.problems.error(
             block.name_of("policy"),
-            f"the kernel takes periods from {_SHORTEST_MS:g} to {_LONGEST_MS:g} ms, "
+            f"the kernel takes periods from {_MIN_MS:g} to {_MAX_MS:g} ms, "
             f"and the node's fastest timer has {period_ns / _NS_PER_MS:g} ms",
             "write `fifo`",
         )
@@ -79,16 +79,16 @@ def _milliseconds(block: Fields, name: str) -> int | None:
         return None
     data = value.data
     if isinstance(data, int | float) and not isinstance(data, bool) and math.isfinite(data):
-        if _SHORTEST_MS <= data <= _LONGEST_MS:
+        if _MIN_MS <= data <= _MAX_MS:
             return round(data * _NS_PER_MS)
-        bounds = f"from {_SHORTEST_MS:g} to {_LONGEST_MS:g}"
+        bounds = f"from {_MIN_MS:g} to {_MAX_MS:g}"
         block.problems.error(value, f"must be {bounds} milliseconds, not {value.describe()}")
     else:
         block.problems.error(value, f"must be a number of milliseconds, not {value.describe()}")
     return None
 
 
-def _check_places(block: Fields, node: Fields, policy: Scheduling) -> None:
+def _check_policy(block: Fields, node: Fields, policy: Scheduling) -> None:
     """Report what the policy has no use for, or cannot go with."""
     if block.has("priority") and policy not in _QUEUED:
         block.problems.error_in_name(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _MAX_WEIGHT = 10_000
 _MAX_TASKS = 1 << 22
-_LEAST_MEMORY = 1 << 20
-_LEAST_QUOTA = 0.01
+_MIN_MEMORY = 1 << 20
+_MIN_QUOTA = 0.01
 _MAX_QUOTA = 10_000.0
 
 
@@ -30,9 +30,9 @@ def read_resources(node: Fields) -> Resources | None:
         memory_high=_memory(block, "memory_high"),
         memory_swap_max=block.size("memory_swap_max"),
         cpu_quota=block.checked("cpu_quota", parse_quota, None),
-        cpu_weight=block.integer("cpu_weight", least=1, most=_MAX_WEIGHT),
-        io_weight=block.integer("io_weight", least=1, most=_MAX_WEIGHT),
-        tasks_max=block.integer("tasks_max", least=1, most=_MAX_TASKS),
+        cpu_weight=block.integer("cpu_weight", minimum=1, maximum=_MAX_WEIGHT),
+        io_weight=block.integer("io_weight", minimum=1, maximum=_MAX_WEIGHT),
+        tasks_max=block.integer("tasks_max", minimum=1, maximum=_MAX_TASKS),
     )
     block.finish({"cpu_max": "write `cpu_quota`", "memory": "write `memory_max`"})
     if found.memory_max and found.memory_high and found.memory_high > found.memory_max:
@@ -51,7 +51,7 @@ def parse_quota(text: str) -> float:
         quota = math.nan
     if text.strip().endswith("%"):
         quota /= 100
-    if not _LEAST_QUOTA <= quota <= _MAX_QUOTA:
+    if not _MIN_QUOTA <= quota <= _MAX_QUOTA:
         raise TextError(
             f"`{shorten(text)}` is no share of the cores",
             'write `"50%"`, or `1.5` for that many cores',
@@ -61,7 +61,7 @@ def parse_quota(text: str) -> float:
 
 def _memory(block: Fields, name: str) -> int | None:
     size = block.checked(name, parse_size, None)
-    if size is not None and size < _LEAST_MEMORY:
+    if size is not None and size < _MIN_MEMORY:
         block.problems.error(block.name_of(name), "no program can be started in less than 1 MB")
         return None
     return size

@@ -13,7 +13,7 @@ from dorad.dataflow.nearest import did_you_mean
 _UNITS = {"secs": 10**9, "millis": 10**6, "micros": 10**3, "nanos": 1}
 _UNIT_NAMES = (*_UNITS, "hz")
 _OTHER_NAMES = {"s": "secs", "seconds": "secs", "ms": "millis", "us": "micros", "ns": "nanos"}
-_LONGEST_NS = 2**63 - 1
+_MAX_NS = 2**63 - 1
 
 
 def parse_source(text: str) -> Source:
@@ -53,7 +53,7 @@ def _interval(parts: list[str], text: str) -> int:
             f"unknown timer unit `{shorten(unit)}`", hint or f"known: {', '.join(_UNIT_NAMES)}"
         )
     nanos = _hertz(number) if unit == "hz" else _whole(number, unit) * _UNITS[unit]
-    if nanos > _LONGEST_NS:
+    if nanos > _MAX_NS:
         raise TextError(f"the timer `{shorten(text)}` is longer than 292 years")
     return nanos
 
@@ -77,7 +77,7 @@ def _hertz(number: str) -> int:
     if value is None or value <= 0:
         raise TextError(f"`{shorten(number)}` is not a rate above 0", "write `dora/timer/hz/30`")
     interval = 1e9 / value
-    if interval > _LONGEST_NS:
+    if interval > _MAX_NS:
         raise TextError(f"a timer of {shorten(number)} Hz ticks less than once in 292 years")
     nanos = round(interval)
     if nanos == 0:

@@ -59,7 +59,7 @@ class _Reader:
                 "give it a `name` of its own",
             )
         self._names.setdefault(name, "another group")
-        tolerance = body.number("tolerance_ms", least=0.0, most=MAX_MS)
+        tolerance = body.number("tolerance_ms", minimum=0.0, maximum=MAX_MS)
         members = body.texts("inputs")
         meant = body.finish()
         for key, hint in _NEEDED.items():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.problems import Problems
 
-LARGEST_FILE = 8 << 20
+MAX_FILE_SIZE = 8 << 20
 """Bytes."""
 
 
@@ -18,7 +18,7 @@ def read_text(
     problems: Problems,
     what: str = "a dataflow's YAML file",
     *,
-    largest: int = LARGEST_FILE,
+    largest: int = MAX_FILE_SIZE,
 ) -> str | None:
     """The text of the file at `path`; None (reported) for what is no such file.
 

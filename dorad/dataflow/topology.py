@@ -245,7 +245,7 @@ def _output(dataflow: Dataflow, text: str) -> NodeOutput:
     node = _node(dataflow, source.node)
     if source.output in node.all_outputs:
         return source
-    if node.lone_operator and (full := f"{node.operators[0].id}/{source.output}"):
+    if node.single_operator and (full := f"{node.operators[0].id}/{source.output}"):
         source = replace(source, output=full)
     if source.output in node.all_outputs:
         return source
@@ -271,7 +271,7 @@ def input_name(node: NodeSpec, text: str) -> str:
 
     As in the file, `node/input` is enough for a node that has a single `operator`.
     """
-    if node.lone_operator and _operator_of(node, text) is None:
+    if node.single_operator and _operator_of(node, text) is None:
         return f"{node.operators[0].id}/{text}"
     return text
 
@@ -338,7 +338,7 @@ def _body(descriptor: dict[str, Any], node: NodeSpec, input_id: str) -> tuple[di
     if operator is None:
         return body, input_id
     name = input_id.partition("/")[2]
-    if node.lone_operator:
+    if node.single_operator:
         return body["operator"], name
     return next(each for each in body["operators"] if each["id"] == operator.id), name
 

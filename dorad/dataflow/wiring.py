@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Input, Source
     from dorad.dataflow.problems import Problems
 
-_MANY = 12
+_MAX_LISTED = 12
 
 
 class _Edge(NamedTuple):
@@ -66,7 +66,7 @@ def _resolve_sources(
         elif node.id:
             by_id[node.id] = node
     resolved = tuple(nodes)
-    if any(node.lone_operator for node in by_id.values()):
+    if any(node.single_operator for node in by_id.values()):
         resolved = tuple(_resolve(node, by_id) for node in nodes)
     edges = [edge for node in resolved for edge in _edges(node)]
     for edge in edges:
@@ -78,7 +78,7 @@ def _edges(node: NodeSpec) -> Iterator[_Edge]:
     for found in node.inputs:
         yield _Edge(node, found, f"{node.key}.inputs.{found.id}", node.id)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        body = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
         for found in operator.inputs:
             key = f"{body}.inputs.{found.id}"
             yield _Edge(node, found, key, f"{node.id}/{operator.id}")
@@ -96,7 +96,7 @@ def _full_source(source: Source, by_id: Mapping[str, NodeSpec]) -> Source:
     if not isinstance(source, NodeOutput):
         return source
     node = by_id.get(source.node)
-    if node is None or not node.lone_operator or source.output in node.all_outputs:
+    if node is None or not node.single_operator or source.output in node.all_outputs:
         return source
     return replace(source, output=f"{node.operators[0].id}/{source.output}")
 
@@ -118,7 +118,7 @@ def _check_source(
         outputs = _outputs_as_written(node)
         written = source.text.partition("/")[2]
         hint = did_you_mean(written, outputs)
-        if len(node.operators) and not node.lone_operator:
+        if len(node.operators) and not node.single_operator:
             within = [output for output in outputs if output.endswith(f"/{written}")]
             hint = f"write `{node.id}/{within[0]}`" if within else hint
         problems.error(place, f"`{name}` has no output `{written}`; {_listing(outputs)}", hint)
@@ -169,14 +169,14 @@ def _misspells_outputs(node: Value) -> bool:
 
 
 def _outputs_as_written(node: NodeSpec) -> tuple[str, ...]:
-    return node.operators[0].outputs if node.lone_operator else node.all_outputs
+    return node.operators[0].outputs if node.single_operator else node.all_outputs
 
 
 def _listing(outputs: Sequence[str]) -> str:
     if not outputs:
         return "it has none"
-    more = f" and {len(outputs) - _MANY} more" if len(outputs) > _MANY else ""
-    return f"it has {', '.join(outputs[:_MANY])}{more}"
+    more = f" and {len(outputs) - _MAX_LISTED} more" if len(outputs) > _MAX_LISTED else ""
+    return f"it has {', '.join(outputs[:_MAX_LISTED])}{more}"
 
 
 def _sender(source: NodeOutput, by_id: Mapping[str, NodeSpec]) -> str:

@@ -89,7 +89,7 @@ def _read_coordinator(fields: Fields) -> Coordinator | None:
     if not block.has("addr"):
         block.required_text("addr", "the IP address that the robots reach it at")
     addr = block.checked("addr", words.address, None)
-    port = block.integer("port", least=1, most=_LARGEST_PORT)
+    port = block.integer("port", minimum=1, maximum=_LARGEST_PORT)
     block.finish()
     return None if addr is None else Coordinator(addr, port or COORDINATOR_PORT)
 
@@ -109,10 +109,10 @@ def _read_machine(item: Value, problems: Problems) -> Machine | None:
     if at and user is not None:
         problems.error(block.name_of("user"), f"`host` says the user already, `{before}`")
     labels = _read_labels(block)
-    port = block.integer("port", least=1, most=_LARGEST_PORT)
-    daemon_port = block.integer("daemon_port", least=1, most=_LARGEST_PORT)
+    port = block.integer("port", minimum=1, maximum=_LARGEST_PORT)
+    daemon_port = block.integer("daemon_port", minimum=1, maximum=_LARGEST_PORT)
     zenoh_addr = block.checked("zenoh_addr", words.address, None)
-    zenoh_port = block.integer("zenoh_port", least=1, most=_LARGEST_PORT)
+    zenoh_port = block.integer("zenoh_port", minimum=1, maximum=_LARGEST_PORT)
     if block.has("daemon_port"):
         problems.warn(block.name_of("daemon_port"), _NO_PORT)
     block.finish()

@@ -181,7 +181,7 @@ def _inputs(node: NodeSpec) -> Iterator[tuple[str, Input]]:
     """All inputs, each with the key of what holds them."""
     yield from ((node.key, found) for found in node.inputs)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        body = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
         yield from ((body, found) for found in operator.inputs)
 
 

@@ -9,9 +9,16 @@ from dorad.dataflow.env import is_reserved
 from dorad.dataflow.model import LogSource, ModuleUse, NodeKind, NodeOutput
 from dorad.dataflow.modules.agreement import PortType, carry
 from dorad.dataflow.modules.module import PORTS
-from dorad.dataflow.modules.params import substitute, variables
 from dorad.dataflow.modules.paths import bodies, programs
-from dorad.dataflow.modules.rewrite import copied, entries, placed, set_entries, text
+from dorad.dataflow.modules.rewrite import (
+    copied,
+    entries,
+    placed,
+    set_entries,
+    substitute,
+    text,
+    variables,
+)
 from dorad.dataflow.sources import parse_source
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import NodeSpec
     from dorad.dataflow.modules.project import Project
 
-LARGEST_FILE = 1 << 20
+MAX_FILE_SIZE = 1 << 20
 """Bytes; as in dora 1.x."""
 MAX_NESTED = 8
 """Modules within each other; as in dora 1.x."""
@@ -143,7 +143,7 @@ class ModuleReader:
         return module
 
     def _read(self, file: Path, problems: Problems, within: tuple[Path, ...]) -> Level | None:
-        text = read_text(file, problems, "a module's YAML file", largest=LARGEST_FILE)
+        text = read_text(file, problems, "a module's YAML file", largest=MAX_FILE_SIZE)
         root = None if text is None else read_document(text, problems)
         if root is None:
             return None

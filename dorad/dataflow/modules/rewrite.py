@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from dorad.dataflow.document import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_REFERENCE = re.compile(r"\$\{_param\.([A-Za-z0-9_]+)\}|\$(PARAM_[A-Za-z0-9_]+)")
 
 
 def copied(value: Value, key: str) -> Value:
@@ -46,6 +49,28 @@ def set_entries(owner: Value, name: str, content: Mapping[str, Value]) -> None:
     key = f"{owner.key}.{name}"
     before = owner.data.get(name) or text("", key, owner)
     owner.data[name] = replace(before, text="", data=dict(content))
+
+
+def substitute(text: str, params: Mapping[str, str]) -> str:
+    """The text with `${_param.key}` and `$PARAM_KEY` replaced by the parameter's text.
+
+    As in dora 1.x the first form minds upper and lower case, what names no parameter stays, and
+    what was put in is not looked at again.
+    """
+    if "$" not in text or not params:
+        return text
+    by_variable = variables(params)
+
+    def value(match: re.Match[str]) -> str:
+        found = params.get(match[1]) if match[1] else by_variable.get(match[2])
+        return match[0] if found is None else found
+
+    return _REFERENCE.sub(value, text)
+
+
+def variables(params: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that tell a module's nodes its parameters."""
+    return {f"PARAM_{name.upper()}": text for name, text in params.items()}
 
 
 def _place(value: Value, at: Value) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import NodeOutput, Timer
+from dorad.dataflow.nearest import near
 from dorad.dataflow.problems import in_order
 from dorad.dataflow.types.compatible import detail, fits
-from dorad.dataflow.types.distance import near
 from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.ports import bodies, is_typed, output_types
 from dorad.dataflow.types.standard import TIMER

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHAT = "a mapping with `arrow`"
-MAX_DEEP = 32
+MAX_TYPE_DEPTH = 32
 """Types within types."""
 MAX_FIELDS = 10_000
 """Of one type, once all types in it are written out."""
@@ -97,13 +97,13 @@ def _check_size(found: Sequence[Draft], types: Mapping[str, TypeDef]) -> None:
     for urn in TopologicalSorter(parts).static_order():
         height[urn] = 1 + max((height[part] for part in parts[urn]), default=0)
         size[urn] = len(_shapes(known[urn])) + sum(size[part] for part in parts[urn])
-        if urn not in places or not (height[urn] > MAX_DEEP or size[urn] > MAX_FIELDS):
+        if urn not in places or not (height[urn] > MAX_TYPE_DEPTH or size[urn] > MAX_FIELDS):
             continue
         draft = places[urn]
         draft.problems.error_in_name(
             draft.value,
-            f"is more than {MAX_DEEP} types deep"
-            if height[urn] > MAX_DEEP
+            f"is more than {MAX_TYPE_DEPTH} types deep"
+            if height[urn] > MAX_TYPE_DEPTH
             else f"has more than {MAX_FIELDS} fields, with those of its parts",
         )
         height[urn], size[urn] = 1, 1  # what contains it is not complained of again

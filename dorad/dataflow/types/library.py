@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.types.distance import near
+from dorad.dataflow.nearest import near
 from dorad.dataflow.types.model import ListOf, Named, Scalar, Shape, Struct, TypeDef
 from dorad.dataflow.types.standard import standard_types
 

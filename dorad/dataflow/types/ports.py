@@ -27,7 +27,7 @@ def bodies_of(node: NodeSpec) -> Iterator[Body]:
     """The node and its operators."""
     yield Body(node.id, node.key, "", node.inputs, node.outputs, node.types)
     for index, op in enumerate(node.operators):
-        key = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        key = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
         yield Body(node.id, key, f"{op.id}/", op.inputs, op.outputs, op.types)
 
 

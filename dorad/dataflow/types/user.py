@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.types.model import TypeDef
 
 FOLDER = "types"
-LARGEST_FILE = 1 << 20
+MAX_FILE_SIZE = 1 << 20
 """Bytes."""
 MAX_FILES = 1000
 
@@ -82,8 +82,8 @@ def _files(root: Path) -> Iterator[Path]:
 def _read_file(path: Path, prefix: str, problems: Problems, known: list[Draft]) -> list[Draft]:
     try:
         data = path.read_bytes()
-        if len(data) > LARGEST_FILE:
-            problems.at(0, 0, f"is larger than {LARGEST_FILE >> 20} MB")
+        if len(data) > MAX_FILE_SIZE:
+            problems.at(0, 0, f"is larger than {MAX_FILE_SIZE >> 20} MB")
             return []
         text = data.decode()
     except UnicodeDecodeError:

@@ -267,11 +267,11 @@ def test_few_lines_cannot_become_millions_of_nodes(project: Project) -> None:
 
 
 def test_a_file_above_a_mebibyte(project: Project) -> None:
-    project.write("m.yml", GOOD.ljust(reader.LARGEST_FILE + 1, "#"))
+    project.write("m.yml", GOOD.ljust(reader.MAX_FILE_SIZE + 1, "#"))
     assert "m.yml: is larger than 1 MB (is it a module's YAML file?; used by" in project.complaint(
         FLOW
     )
-    project.write("m.yml", GOOD + "#".ljust(reader.LARGEST_FILE - len(GOOD), "x"))
+    project.write("m.yml", GOOD + "#".ljust(reader.MAX_FILE_SIZE - len(GOOD), "x"))
     assert project.load().nodes[1].id == "m.a"
 
 

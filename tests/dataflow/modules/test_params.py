@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.dataflow.modules.params import substitute
+from dorad.dataflow.modules.rewrite import substitute
 from tests.dataflow.reading import unhurried
 
 if TYPE_CHECKING:
