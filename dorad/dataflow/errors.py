@@ -1,4 +1,4 @@
-"""What can be wrong with a dataflow file: one problem, and the error that carries all of them."""
+"""The problems of a dataflow file, and the error that carries all of them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong (or unsupported, or worth a warning) at one place of a file."""
+    """An error, an unsupported key or a warning at one position of a file."""
 
     file: str
     line: int
-    """Counts from 1; 0 when the problem is not in the text (the file is missing)."""
+    """Counts from 1; 0 when the problem has no position (the file is missing)."""
     column: int
-    """Characters, counts from 1; 0 when the problem is not in the text."""
+    """In characters, counts from 1; 0 when the problem has no position."""
     key: str
     """Path of the key, such as `nodes[2].inputs.image.queue_size`; empty for the whole file."""
     message: str
     hint: str | None = None
     via: tuple[str, ...] = ()
-    """For a module's file, the nodes that led there, innermost first: "`nav` in flow.yml:4"."""
+    """For a module's file, the nodes that name it, innermost first: "`nav` in flow.yml:4"."""
     ignored: bool = False
-    """Whether this is a warning of a key that is ignored: an error for `--strict`."""
+    """Whether this warns about an ignored key, which is an error with `--strict`."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
@@ -39,7 +39,7 @@ class Problem:
 
 
 class TextError(ValueError):
-    """Why one text of a dataflow is wrong; who knows its place turns it into a Problem."""
+    """The reason why a text is invalid; the caller adds the position and makes a Problem."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         self.message = message

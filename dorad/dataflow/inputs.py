@@ -1,4 +1,4 @@
-"""The `inputs` of a node or operator: short form `id: source` and long form with options."""
+"""Read the `inputs` of a node or operator: `id: source`, or a mapping with options."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MAX_RATE_HZ = 1e6
 
 
 def read_inputs(owner: Fields) -> tuple[Input, ...]:
-    """The inputs in the order of the file; those without a usable source are left out.
+    """Return the inputs in the order of the file, without those that have no valid source.
 
-    An unknown option of the long form is ignored, as dora 1.x does, but with a warning.
+    An unknown option is ignored with a warning; dora 1.x ignores it silently.
     """
     inputs: list[Input] = []
     for input_id, value in owner.entries("inputs").items():
@@ -82,7 +82,7 @@ def _read_queue_size(options: Fields, policy: QueuePolicy) -> int:
 
 
 def _check_source(options: Fields, source: Source, latched: bool, rate: float | None) -> None:
-    """Report options that make no sense for what feeds the input."""
+    """Report options that do not apply to the kind of source."""
     if latched and isinstance(source, Timer):
         options.problems.error_in_name(options.name_of("latched"), "a timer has no last value")
     elif latched and isinstance(source, LogSource):

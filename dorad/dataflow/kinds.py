@@ -1,4 +1,4 @@
-"""What kind a node is, and which keys each kind may carry."""
+"""The kind of a node, and the keys that each kind allows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields
 
 KIND_KEYS = ("path", "operators", "operator", "ros2", "module", "hub")
-"""The keys of which a node has exactly one."""
+"""The keys that decide the kind; a node has exactly one of them."""
 
 RESTART_KEYS = (
     "restart_policy",
@@ -41,7 +41,7 @@ _ALLOWED = {
 }
 _IN_OPERATOR = frozenset(("inputs", "outputs", "build", *TYPE_KEYS))
 OPERATOR_NODE_ONLY = _ALLOWED[NodeKind.OPERATORS] - {*KIND_KEYS, *LOG_KEYS, "id"}
-"""What an operator itself cannot have, but its node can."""
+"""Keys that a node with operators may have, but not an operator itself."""
 _DEFAULTS = {"restart_policy": "never", "max_restarts": 0}
 
 _OF_INPUT = "it is an option of an input, beside its `source`"
@@ -55,11 +55,11 @@ INSTEAD = {
     "latched": _OF_INPUT,
     "max_rate_hz": _OF_INPUT,
 }
-"""What to write for keys of older versions, and for keys that belong elsewhere."""
+"""Hints for keys of older versions and for keys that belong elsewhere."""
 
 
 def kind_of(node: Fields) -> NodeKind:
-    """The kind that the keys of a node say; reports keys that exclude each other."""
+    """Return the kind of a node by its keys; report keys that exclude each other."""
     kind_keys = [key for key in KIND_KEYS if node.has(key)]
     kind_keys.sort(key=lambda key: (node.name_of(key).name_line, node.name_of(key).name_column))
     for extra in kind_keys[1:]:
@@ -84,12 +84,12 @@ def _kind_of_path(path: str) -> NodeKind:
 
 
 def declares(kind: NodeKind) -> bool:
-    """Whether `params` of such a node declares parameters; a module's are texts instead."""
+    """Return True if `params` of such a node declares parameters; a module's are texts."""
     return kind is not NodeKind.MODULE and "params" in _ALLOWED[kind]
 
 
 def check_keys(node: Fields, kind: NodeKind) -> None:
-    """Report keys that this kind of node cannot carry. A key at its default counts as not set."""
+    """Report keys that this kind of node does not allow, unless they have their default value."""
     data = node.owner.data
     allowed = _ALLOWED[kind]
     for key, value in (data if isinstance(data, dict) else {}).items():
@@ -102,15 +102,15 @@ def check_keys(node: Fields, kind: NodeKind) -> None:
             hint = "move it into the operator"
         elif key == "params":
             hint = "only programs and modules have parameters"
-        node.problems.error_in_name(value, f"a node with `{_kind_key(node)}` cannot have it", hint)
+        node.problems.error_in_name(value, f"not allowed in a node with `{_kind_key(node)}`", hint)
 
 
-def check_runnable(node: Fields, meant: set[str]) -> None:
-    """Report a node without anything to run, unless a misspelt key was to say it."""
-    said = meant.intersection(KIND_KEYS) or any(map(node.has, (*KIND_KEYS, "custom", "node")))
-    if not said:
+def check_runnable(node: Fields, misspelt: set[str]) -> None:
+    """Report a node without a program, unless its key is probably misspelt."""
+    given = any(map(node.has, (*KIND_KEYS, "custom", "node")))
+    if not given and misspelt.isdisjoint(KIND_KEYS):
         node.problems.error_in_name(
-            node.owner, f"says nothing to run: needs one of {', '.join(KIND_KEYS)}"
+            node.owner, f"has no program: needs one of {', '.join(KIND_KEYS)}"
         )
 
 

@@ -1,8 +1,8 @@
-"""Which row each box of a drawing stands in, and in which order: the first half of a layout.
+"""The row of each box of a drawing and its order in the row: the first half of a layout.
 
-The method is Sugiyama's: turn round the edges that close a cycle, give every box a row below
-all its sources, split edges that span rows by a point in each row between, then order each row
-so that few edges cross. Pure functions over hashable keys.
+The method is Sugiyama's: reverse the edges that close a cycle, give every box a row below all its
+sources, add a point to an edge in each row that it crosses, then order each row so that few edges
+cross. Pure functions over hashable keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 SWEEPS = 24
-"""Passes over the rows while ordering them; the count of crossings settles long before."""
+"""Passes over the rows while ordering them; the number of crossings settles much earlier."""
 
 
 class Link(NamedTuple):
@@ -26,7 +26,7 @@ class Link(NamedTuple):
 
 def without_cycles(keys: Sequence[str], links: Iterable[Link]) -> tuple[set[Link], set[Link]]:
     """Split links into (forward, backward), so that forward has no cycle once all
-    backward ones are turned round. Links from a key to itself are in neither.
+    backward ones are reversed. Links from a key to itself are in neither.
 
     Depth first in the given order, so a file written along the flow keeps its direction.
     """
@@ -59,7 +59,7 @@ def ranks(keys: Sequence[str], links: Iterable[Link], step: int = 1) -> dict[str
     """Return the row of each key, from 0: at least `step` below every source (longest path).
 
     Keys without sources then move down to just above their nearest target, so that a timer
-    stands by the node it drives. `links` must have no cycle.
+    stands next to the node it drives. `links` must have no cycle.
     """
     sources: dict[str, list[str]] = {key: [] for key in keys}
     targets: dict[str, list[str]] = {key: [] for key in keys}

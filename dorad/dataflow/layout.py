@@ -1,7 +1,7 @@
-"""Where each box, label and edge of a drawing stands: the second half of a layout.
+"""The position of each box, label and edge of a drawing: the second half of a layout.
 
-Boxes stand in even rows and labels in odd ones: a label is a point its edge runs through and
-takes part in the ordering, so nothing is ever drawn over anything else.
+Boxes are in even rows and labels in odd ones. A label is a point of its edge and takes part in the
+ordering, so that nothing is drawn over anything else.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 ROW_GAP = 30.0
 """Distance between a row of boxes and the row of labels below it, pixels."""
 EMPTY_GAP = 19.0
-"""The same where no edge has a label."""
+"""The same if no edge has a label."""
 PORT_SPACING = 18.0
-"""Distance wished for between the ends of edges along a box's border."""
+"""Preferred distance between the ends of edges along a box's border."""
 LOOP_WIDTH = 34.0
-"""How far an edge from a box to itself reaches out."""
+"""Width of an edge from a box to itself."""
 
 
 class Point(NamedTuple):
@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge to lay out; `label` is the size of its label, (0, 0) for none."""
+    """An edge to place; `label` is the size of its label, (0, 0) for none."""
 
     source: str
     target: str
@@ -51,14 +51,14 @@ class EdgePath:
     label: Point
     """The centre of its label."""
     backward: bool
-    """Whether it runs up, closing a cycle."""
+    """Whether it runs upwards and closes a cycle."""
     loop: bool = False
     """Whether it leads from a box to itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Every position of a drawing: centres of boxes by key, routes in the order of the edges."""
+    """All positions of a drawing: centres of boxes by key, routes in the order of the edges."""
 
     width: float
     height: float
@@ -67,7 +67,7 @@ class Layout:
 
 
 def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
-    """Place boxes and edges top to bottom. At most one edge for each (source, target)."""
+    """Place boxes and edges from top to bottom; `edges` has each (source, target) once."""
     keys = list(boxes)
     forward, backward = without_cycles(keys, (Link(edge.source, edge.target) for edge in edges))
     downward = forward | {Link(link.target, link.source) for link in backward}
@@ -103,12 +103,12 @@ def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
 def _chain(
     index: int, edge: Edge, rank: Mapping[str, int], sizes: dict[str, Size]
 ) -> tuple[str, ...]:
-    """Return the keys an edge runs through, top to bottom, and note the size of each point."""
+    """Return the keys an edge runs through, top to bottom, and record the size of each point."""
     if edge.source == edge.target:
         return ()
     top, bottom = sorted((edge.source, edge.target), key=lambda key: rank[key])
     between = range(rank[top] + 1, rank[bottom])
-    # Nearest the target: where edges from one output spread, their labels keep apart.
+    # Next to the target: edges from one output have spread there, so labels do not collide.
     middle = between[0] if rank[edge.source] > rank[edge.target] else between[-1]
     chain = [top]
     for row in between:
@@ -133,7 +133,7 @@ def _rows(
 def _lines(
     rows: Sequence[Sequence[str]], sizes: Mapping[str, Size]
 ) -> dict[str, tuple[float, float]]:
-    """Return the y of the top and of the bottom of every key's row."""
+    """Return the top and bottom y of every key's row."""
     tallest = [max((sizes[key].height for key in row), default=0.0) for row in rows]
     lines: dict[str, tuple[float, float]] = {}
     top = 0.0
@@ -150,7 +150,7 @@ def _ports(
 ) -> dict[tuple[str, str], float]:
     """Return the x at which each chain touches a box, by (box, neighbour in the chain).
 
-    The ends of a box's edges are spread along its border in the order of where they lead.
+    The ends of a box's edges spread along its border in the order of their other ends.
     """
     sides: dict[tuple[str, bool], list[str]] = {}
     for chain in chains:
@@ -181,7 +181,7 @@ def _route(
     start, end = ports[top, chain[1]], ports[bottom, chain[-2]]
     points = [Point(start, place[top].y + boxes[top].height / 2), Point(start, lines[top][1])]
     for key in chain[1:-1]:
-        # Straight down through the whole row: it must not touch its neighbours there.
+        # Straight down through the whole row, so that it does not touch its neighbours.
         points += [Point(place[key].x, y) for y in lines[key]]
     points.append(Point(end, lines[bottom][0]))
     points.append(Point(end, place[bottom].y - boxes[bottom].height / 2))

@@ -1,4 +1,4 @@
-"""From a YAML file to a checked dataflow, or to all its problems at once."""
+"""Load a YAML file as a checked dataflow, or report all its problems at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_HEALTH_CHECK_INTERVAL = 5.0
 _INSTEAD = {
-    "communication": "remove it: how nodes talk is not for the dataflow to say",
+    "communication": "remove it: nodes always communicate through shared memory",
     "_unstable_deploy": "write `deploy`",
     "_unstable_debug": "write `debug`",
 }
@@ -39,10 +39,9 @@ _INSTEAD = {
 def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataflow:
     """Read and check the file at `path`.
 
-    `environ` is what `$NAME` in `env` values refers to (None: this process's environment).
-    The types in the files beside it belong to it, if any of its ports has a type.
-    Raises DataflowError with every problem found, sorted by position; also for a file that is
-    missing, a directory, unreadable, too large or not UTF-8.
+    `environ` are the variables for `$NAME` in `env` (None: this process's environment). If a port
+    has a type, the type files beside the dataflow are read, too. Raises DataflowError with every
+    problem, sorted by position; also if the file cannot be read, is too large or not UTF-8.
     """
     problems = Problems(str(path))
     text = read_text(Path(path), problems)
@@ -52,9 +51,9 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataf
 
 
 def parse(text: str, *, path: Path, environ: Mapping[str, str] | None = None) -> Dataflow:
-    """Check the YAML in `text` as if it were the content of `path`, which is not opened.
+    """Check the YAML in `text` as the content of `path`, which is not opened.
 
-    Raises DataflowError with every problem found, sorted by position.
+    Raises DataflowError with every problem, sorted by position.
     """
     problems = Problems(str(path))
     root = read_document(text, problems)
@@ -62,10 +61,10 @@ def parse(text: str, *, path: Path, environ: Mapping[str, str] | None = None) ->
 
 
 def from_descriptor(descriptor: Mapping[str, Any], *, path: Path) -> Dataflow:
-    """The dataflow whose `descriptor` this is; `path` is its file, which is not opened.
+    """Return the dataflow of a `descriptor`; `path` is its file, which is not opened.
 
-    Nothing in it is expanded again. Raises DataflowError with every problem found: its problems
-    have keys but no lines.
+    Nothing in it is expanded again. Raises DataflowError with every problem; problems have keys but
+    no lines.
     """
     problems = Problems(str(path))
     return _read_dataflow(plain_tree(dict(descriptor), problems), path, None, problems)
@@ -74,9 +73,9 @@ def from_descriptor(descriptor: Mapping[str, Any], *, path: Path) -> Dataflow:
 def load_node(
     path: str | Path, *, environ: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], tuple[Problem, ...]]:
-    """Read the file at `path` that holds one node: an entry of `nodes` by itself.
+    """Read a file with one node: an entry of `nodes` by itself.
 
-    Gives it as plain values with `env` expanded by `environ` (None: this process's environment),
+    Return its plain values, with `env` expanded by `environ` (None: this process's environment),
     and the warnings. Raises DataflowError as `load` does.
     """
     problems = Problems(str(path))
@@ -93,7 +92,7 @@ def load_node(
 def _read_dataflow(
     root: Value | None, path: Path, environ: Mapping[str, str] | None, problems: Problems
 ) -> Dataflow:
-    """The dataflow in the tree, or DataflowError with all `problems`."""
+    """Return the dataflow in the tree. Raises DataflowError with all `problems`."""
     if root is None:
         raise DataflowError(in_order(problems.errors))
     if not isinstance(root.data, dict):
@@ -118,10 +117,10 @@ def _read_dataflow(
     modules: tuple[ModuleUse, ...] = ()
     if any(node.kind is NodeKind.MODULE for node, _ in members):
         nodes, modules = _expand(root, members, env, path, environ, strict_types, problems)
-        places = {value.key: value for value in walk(root)}
+        values = {value.key: value for value in walk(root)}
     else:
-        places = {value.key: value for value in walk(root)}
-        nodes = connect([node for node, _ in members], places, problems)
+        values = {value.key: value for value in walk(root)}
+        nodes = connect([node for node, _ in members], values, problems)
     dataflow = Dataflow(
         nodes=nodes,
         path=path,
@@ -137,7 +136,7 @@ def _read_dataflow(
         warnings=in_order(problems.warnings),
         positions={
             key: (value.name_line, value.name_column)
-            for key, value in places.items()
+            for key, value in values.items()
             if value.name_line
         },
         modules=modules,
@@ -150,7 +149,7 @@ def _read_dataflow(
     return replace(
         dataflow,
         warnings=in_order([*dataflow.warnings, *misfits]),
-        # last, because reading makes text of what stands where text belongs
+        # last, because reading turns numbers into text where a text belongs
         descriptor=root.plain(),
     )
 
@@ -164,7 +163,7 @@ def _expand(
     strict_types: bool,
     problems: Problems,
 ) -> tuple[tuple[NodeSpec, ...], tuple[ModuleUse, ...]]:
-    """The nodes with those of modules in the modules' places; `root` is changed alike."""
+    """Return the nodes with every module replaced by its nodes; `root` changes likewise."""
     if environ is None:  # a descriptor: its modules' files may be on another machine
         for node, value in members:
             if node.kind is NodeKind.MODULE and isinstance(value.data, dict):

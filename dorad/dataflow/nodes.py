@@ -1,4 +1,4 @@
-"""One entry of `nodes`, from its mapping to a `Node`."""
+"""Read one entry of `nodes`: from a mapping to a `NodeSpec`."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def read_node(
     environ: Mapping[str, str] | None,
     problems: Problems,
 ) -> NodeSpec | None:
-    """The node as far as it can be read, None for what is no mapping; reports what is wrong.
+    """Return the node as far as it is valid, None if it is not a mapping; report mistakes.
 
-    Without `environ` the texts of `env` are taken for expanded already.
+    Without `environ` the texts of `env` count as expanded already.
     """
     if not isinstance(value.data, dict):
         _report_no_mapping(value, problems)
@@ -92,21 +92,21 @@ def read_node(
         params=read_module_params(fields) if kind is NodeKind.MODULE else {},
         declared=read_declared(fields) if declares(kind) else {},
     )
-    fields.ignore("params", "ros2")  # a bridge to ROS 2 is refused as a whole: see `support`
+    fields.ignore("params", "ros2")  # `support` refuses a bridge to ROS 2 as a whole
     check_keys(fields, kind)
     if kind is NodeKind.DYNAMIC and node.startup_timeout is not None:
         problems.error_in_name(
-            fields.name_of("startup_timeout"), "a dynamic node is not started, it comes by itself"
+            fields.name_of("startup_timeout"), "dorad does not start a dynamic node", "remove it"
         )
     check_runnable(fields, fields.finish(INSTEAD))
     return node
 
 
 def read_one(definition: Mapping[str, Any], *, name: str = "node") -> NodeSpec:
-    """The node that one entry of `nodes` describes as plain values, not wired to others yet.
+    """Return the node that one entry of `nodes` describes in plain values, without wiring.
 
-    Nothing in it is expanded again. Raises DataflowError; `name` stands where the file does in
-    its problems.
+    Nothing in it is expanded again. Raises DataflowError, whose problems have `name` in place of
+    the file.
     """
     problems = Problems(name)
     root = plain_tree(dict(definition), problems)
@@ -119,7 +119,7 @@ def read_one(definition: Mapping[str, Any], *, name: str = "node") -> NodeSpec:
 def read_lone_node(
     root: Value, environ: Mapping[str, str] | None, problems: Problems
 ) -> NodeSpec | None:
-    """As `read_node`, for what is all of a document."""
+    """Read a node that is a whole document, as `read_node` does."""
     if isinstance(root.data, dict) and "nodes" in root.data and "id" not in root.data:
         problems.error_in_name(
             root.data["nodes"], "this is a whole dataflow", "give one entry of its `nodes`"
@@ -135,7 +135,7 @@ def read_lone_node(
 
 
 def refuse_module(place: Value, problems: Problems) -> None:
-    """Report a module where only the nodes of modules can be."""
+    """Report a module in a place where only its expanded nodes are allowed."""
     problems.error_in_name(
         place,
         "a module cannot be used here, only the nodes of one",
@@ -147,7 +147,7 @@ def _report_no_mapping(value: Value, problems: Problems) -> None:
     message = f"must be a mapping with `id` and `path`, not {value.describe()}"
     hint = None
     if value.data is None:
-        message, hint = "an empty node", "write `id` and `path`, or remove the `-`"
+        message, hint = "the node is empty", "write `id` and `path`, or remove the `-`"
     elif isinstance(value.data, str) and re.match(r"\w+:\S", value.data):
         hint = "a space must follow the `:`"
     problems.error(value, message, hint)
@@ -264,7 +264,7 @@ def _read_resources(fields: Fields) -> Resources | None:
 
 def _check_user(text: str) -> str:
     if not re.fullmatch(_USER, text):
-        raise TextError(f"`{text}` is no name of a user")
+        raise TextError(f"`{text}` is not a valid user name")
     return text
 
 

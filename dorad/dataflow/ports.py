@@ -1,4 +1,4 @@
-"""What a node and an operator share: outputs, what is known of their data, build, log routing."""
+"""Read the keys that nodes and operators share: outputs, data types, build, log routing."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _DEFAULT_ROTATED_FILES = 5
 
 
 def read_outputs(owner: Fields) -> tuple[str, ...]:
-    """The ids of the outputs, each once."""
+    """Return the ids of the outputs, each once."""
     return owner.texts("outputs", check_data_id)
 
 
 def read_build(owner: Fields) -> tuple[str, ...]:
-    """The commands of `build`, one a line."""
+    """Return the commands of `build`, one per line."""
     return owner.checked("build", build_commands, ())
 
 
 def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...]) -> Types:
-    """The keys that describe data; warns of those that describe a port which does not exist."""
+    """Return the declared types of the ports; warn about ports that do not exist."""
     metadata = {
         key: tuple(
             text
@@ -89,7 +89,7 @@ def _warn_unknown_ports(owner: Fields, key: str, ports: str, known: Iterable[str
 
 
 def read_logging(owner: Fields, outputs: tuple[str, ...]) -> Logging:
-    """The keys that route log lines."""
+    """Return the keys that route log lines."""
     for key in ("send_stdout_as", "send_logs_as"):
         target = owner.text(key)
         if target is not None and target not in outputs:

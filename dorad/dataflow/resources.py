@@ -1,4 +1,4 @@
-"""The `resources` block of a node: what its processes together may use of the machine."""
+"""The `resources` block of a node: limits for all of its processes together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_QUOTA = 10_000.0
 
 
 def read_resources(node: Fields) -> Resources | None:
-    """The block, or None."""
+    """Return the block, or None."""
     block = node.inside("resources")
     if block is None:
         return None
@@ -37,13 +37,13 @@ def read_resources(node: Fields) -> Resources | None:
     block.finish({"cpu_max": "write `cpu_quota`", "memory": "write `memory_max`"})
     if found.memory_max and found.memory_high and found.memory_high > found.memory_max:
         block.problems.error(
-            block.name_of("memory_high"), "is more than `memory_max`, so it would do nothing"
+            block.name_of("memory_high"), "is above `memory_max`, so it has no effect"
         )
     return found
 
 
 def parse_quota(text: str) -> float:
-    """Cores' worth of time: `"150%"` and `1.5` are one and a half cores. Raises TextError."""
+    """Return a CPU quota in cores: `"150%"` and `1.5` are 1.5 cores. Raises TextError."""
     number = text.strip().removesuffix("%").strip()
     try:
         quota = float(number)
@@ -53,8 +53,8 @@ def parse_quota(text: str) -> float:
         quota /= 100
     if not _MIN_QUOTA <= quota <= _MAX_QUOTA:
         raise TextError(
-            f"`{shorten(text)}` is no share of the cores",
-            'write `"50%"`, or `1.5` for that many cores',
+            f"`{shorten(text)}` is not a CPU quota",
+            'write `"50%"` of one core, or `1.5` cores',
         )
     return quota
 
@@ -62,6 +62,7 @@ def parse_quota(text: str) -> float:
 def _memory(block: Fields, name: str) -> int | None:
     size = block.checked(name, parse_size, None)
     if size is not None and size < _MIN_MEMORY:
-        block.problems.error(block.name_of(name), "no program can be started in less than 1 MB")
+        place = block.name_of(name)
+        block.problems.error(place, "is too small: no program starts with less than 1 MB")
         return None
     return size

@@ -16,7 +16,7 @@ _MAX = 2**63 - 1
 
 
 def parse_size(text: str) -> int:
-    """Bytes; units are powers of 1024 in any case, as in dora. Raises TextError."""
+    """Return the number of bytes; units are powers of 1024, as in dora. Raises TextError."""
     found = re.fullmatch(_SIZE, text.strip())
     if found is None:
         raise TextError(f"`{shorten(text)}` is not a size", "write `64MB` or a number of bytes")

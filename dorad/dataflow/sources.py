@@ -1,4 +1,4 @@
-"""What an input listens to: another node's output, a timer, or the log."""
+"""Parse the source of an input: another node's output, a timer, or log lines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def parse_source(text: str) -> Source:
 
 
 def _interval(parts: list[str], text: str) -> int:
-    """Nanoseconds between two ticks."""
+    """Return the nanoseconds between two ticks."""
     if len(parts) != 2:
         raise TextError(f"`{shorten(text)}` is not a timer", "write `dora/timer/millis/100`")
     unit, number = parts
@@ -62,7 +62,7 @@ def _whole(number: str, unit: str) -> int:
     digits = number.removeprefix("+")
     if digits.isdecimal() and digits.isascii() and len(digits) <= 40:
         if int(digits) == 0:
-            raise TextError("a timer of 0 would never rest", "give an interval above 0")
+            raise TextError("a timer needs an interval above 0")
         return int(digits)
     hint = f"a number of {unit}, 1 or more"
     smaller = {"secs": "millis", "millis": "micros", "micros": "nanos"}.get(unit)
@@ -86,7 +86,7 @@ def _hertz(number: str) -> int:
 
 
 def _number(text: str) -> float | None:
-    """A finite decimal number; None for anything else `float` would also take."""
+    """Return a finite decimal number; None for other texts, also those that `float` takes."""
     if not text.isascii() or any(character in text for character in "_ \t\n"):
         return None
     try:

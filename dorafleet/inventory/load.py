@@ -67,9 +67,9 @@ def parse(text: str, *, path: Path) -> Cluster:
     peer = fields.checked("zenoh_peer", words.endpoint, None)
     items = fields.items("machines")
     machines = [_read_machine(item, problems) for item in items]
-    meant = fields.finish()
+    misspelt = fields.finish()
     for name, hint in (("coordinator", "with `addr`"), ("machines", f"a list, each {_MACHINE}")):
-        if name not in meant and not fields.has(name):
+        if name not in misspelt and not fields.has(name):
             problems.error_in_name(fields.name_of(name), f"needs `{name}`", hint)
     named = fields.take("machines")
     if named is not None and isinstance(named.data, list) and not items:

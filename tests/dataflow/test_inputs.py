@@ -137,7 +137,7 @@ def test_what_a_node_prints_cannot_be_latched() -> None:
     """)
     place, said = str(found).split(": ", 1)
     assert place == "flow.yml:8:9"
-    assert said.endswith(".latched: `a/out` carries what the node prints: not kept")
+    assert said.endswith(".latched: `a/out` carries printed lines, and the last one is not kept")
 
 
 def test_the_options_of_an_operator_are_those_of_its_node() -> None:

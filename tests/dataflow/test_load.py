@@ -107,7 +107,7 @@ def test_every_key_of_the_top_level() -> None:
         ("env: {}", "", "needs `nodes`"),
         ("nodes: {}", "nodes", "must be a list, not a mapping"),
         ("nodes: [a]", "nodes[0]", "must be a mapping with `id` and `path`, not `a`"),
-        ("nodes: [~]", "nodes[0]", "an empty node"),
+        ("nodes: [~]", "nodes[0]", "the node is empty"),
         ("node: []", "node", "unknown key `node` (did you mean `nodes`?)"),
         ("nodes: []\ncommunication: {}", "communication", "unknown key `communication` (remove it"),
         ("nodes: []\n_unstable_deploy: {}", "_unstable_deploy", "(write `deploy`)"),

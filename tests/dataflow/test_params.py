@@ -142,10 +142,10 @@ def test_values_that_a_parameter_takes(spec: ParamSpec | None, value: object, he
         (_FLOAT, 2**63, "does not fit into 64 bits"),
         (_MODE, "FAST", "must be one of `slow`, `fast`, not `FAST`"),
         (ParamSpec(ParamType.LIST), {}, "must be a list, not a mapping"),
-        (None, "x" * MAX_VALUE_SIZE, "is 65538 bytes of JSON; 65536 is the most"),
+        (None, "x" * MAX_VALUE_SIZE, "is 65538 bytes of JSON; the limit is 65536"),
         (None, ["\x01" * (MAX_VALUE_SIZE // 6 + 1)], "bytes of JSON"),
         (None, {1: 2}, "the key 1 of a mapping must be text"),
-        (None, {"a": {1}}, "a set is no JSON value"),
+        (None, {"a": {1}}, "a set is not a JSON value"),
         (None, "\ud800", None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Puts the nodes of modules into the dataflow: their ids, sources, paths, and what they inherit."""
+"""Move the nodes of modules into the dataflow: ids, sources, paths, inherited keys."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ _MAY_BUILD = (NodeKind.PATH, NodeKind.DYNAMIC, NodeKind.SHELL, NodeKind.URL)
 
 @dataclass(frozen=True, slots=True)
 class _Binding:
-    """What is wired to an input port: a source, or a mapping with its options."""
+    """The source that is connected to an input port, or a mapping with source and options."""
 
     value: Value
     types: tuple[PortType, ...] = ()
-    """Of the port and of the ports outside that lead to it, innermost first."""
+    """Types of the port and of the outer ports that lead to it, innermost first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """One use of a file, and what its nodes get from outside."""
+    """One use of a file, with everything that its nodes get from outside."""
 
     level: Level
     key: str = ""
-    """Of the node that is the module; empty for the dataflow itself."""
+    """The key of the node that names the module; empty for the dataflow itself."""
     prefix: str = ""
-    """Of the ids: `nav.`."""
+    """The prefix of the ids: `nav.`."""
     bindings: Mapping[str, _Binding] = field(default_factory=dict)
     wanted: Mapping[tuple[str, str], tuple[PortType, ...]] = field(default_factory=dict)
-    """What the ports say of the outputs of the members, innermost first."""
+    """The types that ports declare for outputs of the members, innermost first."""
     params: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, Value] = field(default_factory=dict)
     deploy: Value | None = None
@@ -64,7 +64,7 @@ class _Use:
 
 
 class Flattening:
-    """The nodes of a dataflow and of its modules, as one list."""
+    """The conversion of a dataflow and its modules to one list of nodes."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class Flattening:
         rules: Sequence[Rule] = (),
     ) -> None:
         self.uses: list[ModuleUse] = []
-        """Outer ones first."""
+        """The modules, outer ones first."""
         self._project = project
         self._problems = problems
         self._strict_types = strict_types
         self._rules = rules
 
     def nodes(self, level: Level) -> list[Value]:
-        """All nodes of the dataflow; what is wrong goes to `problems` under their keys."""
+        """Return all nodes of the dataflow; report mistakes under the keys of the nodes."""
         return list(self._members(_Use(level)))
 
     def _members(self, use: _Use) -> Iterator[Value]:
@@ -111,7 +111,7 @@ class Flattening:
         fed: Mapping[str, str],
         env: Mapping[str, Value],
     ) -> _Use:
-        """The use of a module by one member; `fed` says which of its inputs have which port."""
+        """Return the use of a module by one member; `fed` maps its inputs to outer ports."""
         assert isinstance(value.data, dict)
         via = (f"`{node.id}` in {use.level.file}:{value.line}", *use.via)
         name = f"{use.prefix}{node.id}"
@@ -140,9 +140,9 @@ class Flattening:
         )
 
     def _wire(self, use: _Use, body: Value) -> dict[str, str]:
-        """Give the inputs their sources in the dataflow; says which come from which port.
+        """Give the inputs their sources in the dataflow; return the port of each that has one.
 
-        One from a port that nothing is wired to is removed.
+        An input is removed if its port is not connected.
         """
         inputs = entries(body, "inputs")
         fed: dict[str, str] = {}
@@ -163,19 +163,19 @@ class Flattening:
         return fed
 
     def _check_wired(self, module: Level, value: Value, named: Mapping[str, Value]) -> None:
-        """Report ports that are required and come from an optional one that is not wired."""
+        """Report required ports that are connected to an optional port without a source."""
         wired = entries(value, "inputs")
         for port in module.header.inputs.values():
             if not port.optional and port.name not in wired and port.name in named:
                 self._problems.error(
                     named[port.name],
-                    f"{module.file} needs the input `{port.name}`, and here it comes from"
-                    " an optional one that is not wired",
-                    "wire that, or make this one optional, too",
+                    f"{module.file} needs the input `{port.name}`, which comes from an optional"
+                    " input that is not connected",
+                    "connect that one, or make this one optional, too",
                 )
 
     def _inherit(self, use: _Use, node: NodeSpec, value: Value, env: Mapping[str, Value]) -> None:
-        """Give a program what the nodes that are modules say for it."""
+        """Give a program the keys that it inherits from the nodes that are modules."""
         if not use.key:
             return
         assert isinstance(value.data, dict)
@@ -199,7 +199,7 @@ class Flattening:
     def _take_types(
         self, use: _Use, node: NodeSpec, value: Value, fed: list[tuple[Value, dict[str, str]]]
     ) -> None:
-        """Give the inputs and outputs of a program the types of the ports they belong to."""
+        """Give the inputs and outputs of a program the types of their ports."""
         for body, names in fed:
             for name, port in names.items():
                 types = use.bindings[port].types
@@ -234,11 +234,11 @@ def _given(value: Value, name: str) -> Value | None:
 
 
 def _environment(use: _Use, value: Value) -> dict[str, Value]:
-    """The `env` of a node: its own, what it lacks from outside, and above all the parameters."""
+    """Return the `env` of a node: inherited, overridden by its own, then by the parameters."""
     env = {
         name: placed(found, f"{value.key}.env.{name}", value)
         for name, found in use.env.items()
-        if not is_reserved(name)  # told of where it stands
+        if not is_reserved(name)  # reported where it is written
     }
     env |= entries(value, "env")
     for name, found in variables(use.params).items():
@@ -247,7 +247,7 @@ def _environment(use: _Use, value: Value) -> dict[str, Value]:
 
 
 def _bound(value: Value, outer: Value) -> Value:
-    """An input from a port with the port's source; its own options win over those of the port."""
+    """Return an input with the source of its port; its own options override the port's."""
     own, given = (v.data if isinstance(v.data, dict) else {} for v in (value, outer))
     source = str((given["source"] if given else outer).data)
     options = {name: placed(v, f"{value.key}.{name}", value) for name, v in given.items()}
@@ -282,7 +282,7 @@ def _type_of(port: Port, what: str, module: Level) -> tuple[PortType, ...]:
 
 
 def _sender(node: NodeSpec, value: Value, output: str) -> tuple[Value, str]:
-    """What declares an output of a node, and its name there."""
+    """Return the mapping that declares an output of a node, and the output's name there."""
     if not node.operators:
         return value, output
     operator, _, name = output.partition("/")

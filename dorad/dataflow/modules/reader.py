@@ -1,4 +1,4 @@
-"""Reads the files of modules, and the files of the modules in them, each once."""
+"""Read the files of modules and of nested modules, each once."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from dorad.dataflow.modules.project import Project
 
 MAX_FILE_SIZE = 1 << 20
-"""Bytes; as in dora 1.x."""
+"""Bytes, as in dora 1.x."""
 MAX_NESTED = 8
-"""Modules within each other; as in dora 1.x."""
+"""Maximum depth of modules in modules, as in dora 1.x."""
 
 
 class ModuleReader:
-    """The modules of one dataflow. A file that is used twice is read, and complained of, once."""
+    """The modules of one dataflow. A file that is used twice is read and reported once."""
 
     def __init__(self, project: Project, environ: Mapping[str, str]) -> None:
         self.project = project
         self.problems: list[Problems] = []
-        """Of each file, in the order in which they were read."""
+        """The problems of all files, in reading order."""
         self._environ = environ
         self._outside: dict[str, NodeSpec] = {}
         self._known: dict[Path, Level | None] = {}
@@ -57,12 +57,12 @@ class ModuleReader:
         build: tuple[str, ...] = (),
         within: tuple[Path, ...] = (),
     ) -> Level:
-        """The nodes of one file with the modules they name; reports what does not fit together.
+        """Return the nodes of one file with the modules that they name; report mistakes.
 
-        Without `header` they are those of the dataflow itself. `within` are the files that lead
-        here, outermost first, with `file` as the last.
+        Without `header` it is the dataflow itself. `within` are the files that lead here, outermost
+        first, ending with `file`.
         """
-        places = {value.key: value for value in walk(root)}
+        values = {value.key: value for value in walk(root)}
         if header is None:
             self._outside = {n.id: n for n, _ in members if n.kind is not NodeKind.MODULE}
         modules: dict[str, Level] = {}
@@ -71,13 +71,13 @@ class ModuleReader:
                 module = self._module(node, value, file.parent, within, problems)
                 if module is not None:
                     modules[node.id] = module
-                    check_bindings(node, module, places, problems)
+                    check_bindings(node, module, values, problems)
         outside: frozenset[str] = frozenset()
         if header is None:
-            check_members(members, modules, None, {}, places, problems)
+            check_members(members, modules, None, {}, values, problems)
             header = Header()
         else:
-            outside = check_members(members, modules, header, self._outside, places, problems)
+            outside = check_members(members, modules, header, self._outside, values, problems)
             for node, value in members:
                 check_paths(node, value, self.project, file.parent, problems)
         return Level(
@@ -90,11 +90,11 @@ class ModuleReader:
             build,
             1 + max((module.height for module in modules.values()), default=0),
             outside,
-            len(places) + sum(modules[node.id].size for node, _ in members if node.id in modules),
+            len(values) + sum(modules[node.id].size for node, _ in members if node.id in modules),
         )
 
     def module(self, file: Path, via: tuple[str, ...], within: tuple[Path, ...]) -> Level | None:
-        """The module of a file of the project; None (reported) for one that cannot be read."""
+        """Return the module in a file of the project; report and return None if it is unusable."""
         if file not in self._known:
             self._known[file] = None
             problems = Problems(self.project.shown(file), via)
@@ -157,10 +157,12 @@ class ModuleReader:
         build = read_build(fields)
         nodes = ((read_node(i, {}, self._environ, problems), i) for i in fields.items("nodes"))
         members = tuple(Member(node, value) for node, value in nodes if node is not None)
-        meant = fields.finish({"env": "a module has none; set it in the node that uses the module"})
-        if "nodes" not in meant and not fields.has("nodes"):
+        misspelt = fields.finish(
+            {"env": "a module has no `env`; set it in the node that uses the module"}
+        )
+        if "nodes" not in misspelt and not fields.has("nodes"):
             problems.error_in_name(root, "needs `nodes`", "a list of the module's programs")
-        if "module" not in meant and not fields.has("module"):
+        if "module" not in misspelt and not fields.has("module"):
             problems.error_in_name(
                 root, "needs `module`", "a module's file starts with its name and its ports"
             )
@@ -170,5 +172,5 @@ class ModuleReader:
 
 
 def used_by(node: NodeSpec, value: Value, problems: Problems) -> str:
-    """Where a module is used, in words."""
+    """Return the place where a module is used, in words."""
     return f"`{node.id}` in {problems.file}:{value.line}"

@@ -1,8 +1,8 @@
-"""The user's own types: files below `types` beside the dataflow, or `types:` in it.
+"""Read the user's own types: files in `types/` beside the dataflow, or `types:` in it.
 
-The path of a file below `types` is the prefix of its types: `types/acme/arm/v1.yml` defines
-`acme/arm/v1/Joint`. What is read is put into the dataflow's descriptor as `types:`, so that it goes
-wherever the descriptor goes: to the daemon, into its state, into the output of `dora expand`.
+The path of a file in `types/` is the prefix of its types: `types/acme/arm/v1.yml` defines
+`acme/arm/v1/Joint`. The types become `types:` of the dataflow's descriptor, and so reach the
+daemon, its state and the output of `dora expand`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MAX_FILES = 1000
 
 
 def with_user_types(dataflow: Dataflow) -> Dataflow:
-    """The dataflow with the types of the files beside it.
+    """Return the dataflow with the types of the files beside it.
 
-    A type that the dataflow's own `types:` defines is taken from there. Raises DataflowError with
-    everything that is wrong in the files.
+    Definitions in the dataflow's own `types:` override them. Raises DataflowError with every
+    problem in the files.
     """
     own = {found.urn: found for found in dataflow.own_types}
     found = read_user_types(dataflow.path.parent)
@@ -48,9 +48,9 @@ def with_user_types(dataflow: Dataflow) -> Dataflow:
 
 
 def read_user_types(folder: Path) -> tuple[TypeDef, ...]:
-    """The types in the files below `types` in this folder, by file; none if there is no such.
+    """Return the types in the files in `types/` of a folder; none if there is no such folder.
 
-    Raises DataflowError with everything that is wrong in them.
+    Raises DataflowError with every problem in the files.
     """
     root = folder / FOLDER
     if not root.is_dir():
@@ -106,6 +106,6 @@ def _read_file(path: Path, prefix: str, problems: Problems, known: list[Draft]) 
 
 
 def read_inline(fields: Fields) -> tuple[TypeDef, ...]:
-    """The types that a dataflow file itself defines, by URN."""
+    """Return the types that a dataflow file itself defines, sorted by URN."""
     found = list(drafts(fields.entries(FOLDER), "", fields.problems))
     return tuple(sorted(read_drafts(found), key=lambda each: each.urn))
