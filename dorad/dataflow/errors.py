@@ -31,11 +31,11 @@ class Problem:
     """Whether this warns about an ignored key, which is an error with `--strict`."""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
+        location = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
         key = f"{self.key}: " if self.key else ""
         used = f"used by {', '.join(self.via)}" if self.via else None
         notes = "; ".join(note for note in (self.hint, used) if note)
-        return visible(f"{place}{key}{self.message}" + (f" ({notes})" if notes else ""))
+        return visible(f"{location}{key}{self.message}" + (f" ({notes})" if notes else ""))
 
 
 class TextError(ValueError):

@@ -73,8 +73,8 @@ def kind_of(node: Fields) -> NodeKind:
             return NodeKind.OPERATORS
         case "path":
             return _kind_of_path(node.name_of("path").text)
-        case maker:
-            return NodeKind(maker)
+        case kind:
+            return NodeKind(kind)
 
 
 def _kind_of_path(path: str) -> NodeKind:

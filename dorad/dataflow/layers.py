@@ -115,8 +115,8 @@ def crossings(rows: Sequence[Sequence[str]], below: Mapping[str, Sequence[str]])
     """Count the pairs of links that cross between neighbouring rows."""
     total = 0
     for upper, lower in pairwise(rows):
-        place = {key: index for index, key in enumerate(lower)}
-        ends = [sorted(place[target] for target in below[key]) for key in upper]
+        index_of = {key: index for index, key in enumerate(lower)}
+        ends = [sorted(index_of[target] for target in below[key]) for key in upper]
         for index, left in enumerate(ends):
             for right in ends[index + 1 :]:
                 total += sum(1 for a in left for b in right if b < a)
@@ -131,10 +131,10 @@ def _sort(
     Equal barycentres keep their order, or swap it when not `stable`: that gets a sweep out of
     an order that is a local optimum.
     """
-    place = {key: index for index, key in enumerate(before)}
+    index_of = {key: index for index, key in enumerate(before)}
     sign = 1 if stable else -1
     centre = {
-        key: sum(place[n] for n in neighbours[key]) / len(neighbours[key])
+        key: sum(index_of[n] for n in neighbours[key]) / len(neighbours[key])
         for key in row
         if neighbours[key]
     }
@@ -161,9 +161,12 @@ def _swap_neighbours(
 
 
 def _pair(
-    left: str, right: str, neighbours: Mapping[str, Sequence[str]], place: Mapping[str, int]
+    left: str, right: str, neighbours: Mapping[str, Sequence[str]], index_of: Mapping[str, int]
 ) -> int:
     """Count crossings between the links of two keys, `left` standing left of `right`."""
     return sum(
-        1 for a in neighbours[left] for b in neighbours[right] if place and place[b] < place[a]
+        1
+        for a in neighbours[left]
+        for b in neighbours[right]
+        if index_of and index_of[b] < index_of[a]
     )

@@ -86,18 +86,18 @@ def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
     lines = _lines(rows, sizes)
     left = min((x[key] - sizes[key].width / 2 for row in rows for key in row), default=0.0)
     right = max((x[key] + sizes[key].width / 2 for row in rows for key in row), default=0.0)
-    place = {key: Point(x[key] - left, sum(lines[key]) / 2) for row in rows for key in row}
-    ports = _ports(chains, place, boxes)
+    positions = {key: Point(x[key] - left, sum(lines[key]) / 2) for row in rows for key in row}
+    ports = _ports(chains, positions, boxes)
     routes = tuple(
-        _loop(edge, place, boxes)
+        _loop(edge, positions, boxes)
         if edge.source in loops and edge.source == edge.target
         else _route(
-            edge, Link(edge.source, edge.target) in backward, chain, place, lines, ports, boxes
+            edge, Link(edge.source, edge.target) in backward, chain, positions, lines, ports, boxes
         )
         for edge, chain in zip(edges, chains, strict=True)
     )
     height = max((bottom for _, bottom in lines.values()), default=0.0)
-    return Layout(right - left, height, {key: place[key] for key in keys}, routes)
+    return Layout(right - left, height, {key: positions[key] for key in keys}, routes)
 
 
 def _chain(
@@ -146,7 +146,7 @@ def _lines(
 
 
 def _ports(
-    chains: Sequence[tuple[str, ...]], place: Mapping[str, Point], boxes: Mapping[str, Size]
+    chains: Sequence[tuple[str, ...]], positions: Mapping[str, Point], boxes: Mapping[str, Size]
 ) -> dict[tuple[str, str], float]:
     """Return the x at which each chain touches a box, by (box, neighbour in the chain).
 
@@ -159,11 +159,11 @@ def _ports(
             sides.setdefault((chain[-1], False), []).append(chain[-2])
     ports: dict[tuple[str, str], float] = {}
     for (key, _), others in sides.items():
-        others.sort(key=lambda other: place[other].x)
+        others.sort(key=lambda other: positions[other].x)
         room = boxes[key].width - 24.0
         spacing = min(PORT_SPACING, room / max(1, len(others) - 1))
         for index, other in enumerate(others):
-            ports[key, other] = place[key].x + (index - (len(others) - 1) / 2) * spacing
+            ports[key, other] = positions[key].x + (index - (len(others) - 1) / 2) * spacing
     return ports
 
 
@@ -171,25 +171,25 @@ def _route(
     edge: Edge,
     backward: bool,
     chain: tuple[str, ...],
-    place: Mapping[str, Point],
+    positions: Mapping[str, Point],
     lines: Mapping[str, tuple[float, float]],
     ports: Mapping[tuple[str, str], float],
     boxes: Mapping[str, Size],
 ) -> EdgePath:
     top, bottom = chain[0], chain[-1]
-    label = place[chain[1 if backward else -2]]
+    label = positions[chain[1 if backward else -2]]
     start, end = ports[top, chain[1]], ports[bottom, chain[-2]]
-    points = [Point(start, place[top].y + boxes[top].height / 2), Point(start, lines[top][1])]
+    points = [Point(start, positions[top].y + boxes[top].height / 2), Point(start, lines[top][1])]
     for key in chain[1:-1]:
         # Straight down through the whole row, so that it does not touch its neighbours.
-        points += [Point(place[key].x, y) for y in lines[key]]
+        points += [Point(positions[key].x, y) for y in lines[key]]
     points.append(Point(end, lines[bottom][0]))
-    points.append(Point(end, place[bottom].y - boxes[bottom].height / 2))
+    points.append(Point(end, positions[bottom].y - boxes[bottom].height / 2))
     return EdgePath(tuple(reversed(points)) if backward else tuple(points), label, backward)
 
 
-def _loop(edge: Edge, place: Mapping[str, Point], boxes: Mapping[str, Size]) -> EdgePath:
-    size, centre = boxes[edge.source], place[edge.source]
+def _loop(edge: Edge, positions: Mapping[str, Point], boxes: Mapping[str, Size]) -> EdgePath:
+    size, centre = boxes[edge.source], positions[edge.source]
     side, out = centre.x + size.width / 2, size.height / 4
     points = (Point(side, centre.y + out), Point(side, centre.y - out))
     label = Point(side + LOOP_WIDTH + edge.label.width / 2 - 4.0, centre.y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import ModuleUse, NodeSpec
     from dorad.dataflow.types.model import TypeDef
+
+_log = logging.getLogger(__name__)
 
 _DEFAULT_HEALTH_CHECK_INTERVAL = 5.0
 _INSTEAD = {
@@ -144,11 +147,13 @@ def _read_dataflow(
     if "nodes" not in fields.finish(_INSTEAD) and not fields.has("nodes"):
         problems.error_in_name(root, "needs `nodes`", "a list of the programs to run")
     if problems.errors:
+        _log.debug("%s is refused with %d problems", path, len(problems.errors))
         raise DataflowError(in_order(problems.errors))
-    misfits = (dataflow.problem(*misfit) for misfit in check_patterns(nodes))
+    _log.debug("%s: %d nodes, %d modules", path, len(nodes), len(modules))
+    mismatches = (dataflow.problem(*each) for each in check_patterns(nodes))
     return replace(
         dataflow,
-        warnings=in_order([*dataflow.warnings, *misfits]),
+        warnings=in_order([*dataflow.warnings, *mismatches]),
         # last, because reading turns numbers into text where a text belongs
         descriptor=root.plain(),
     )

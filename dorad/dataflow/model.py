@@ -360,6 +360,10 @@ class NodeSpec:
         """Return True for a node that dorad does not start: its process connects by itself."""
         return self.kind is NodeKind.DYNAMIC
 
+    def operator_key(self, index: int) -> str:
+        """Return the key of an operator in the file."""
+        return f"{self.key}.operator" if self.single_operator else f"{self.key}.operators[{index}]"
+
     def may_skip(self, input_id: str) -> bool:
         """Return True if the node may leave messages of an input unread while it waits."""
         return self.is_limited(input_id) or any(input_id in group.inputs for group in self.sync)

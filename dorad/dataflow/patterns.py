@@ -104,7 +104,7 @@ def check_patterns(nodes: Sequence[NodeSpec]) -> list[Mismatch]:
 def _owners(node: NodeSpec) -> Iterator[_Owner]:
     yield _Owner(node.id, node.key, node.inputs, {o: o for o in node.outputs}, node.types)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         outputs = {f"{operator.id}/{output}": output for output in operator.outputs}
         yield _Owner(node.id, body, operator.inputs, outputs, operator.types)
 

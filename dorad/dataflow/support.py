@@ -55,7 +55,7 @@ def _of_node(node: NodeSpec) -> Iterator[_Unsupported]:
     if node.deploy is not None:
         yield _Unsupported(f"{node.key}.deploy", "remove it")
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         yield from _of_operator(body, operator)
 
 

@@ -6,6 +6,7 @@ descriptor, so that a restart brings back the changed dataflow.
 
 from __future__ import annotations
 
+import logging
 import re
 from copy import deepcopy
 from dataclasses import replace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Input, Operator, Source
 
     Code = Literal["not-found", "exists", "refused"]
+
+_log = logging.getLogger(__name__)
 
 _SPAWNED = (NodeKind.PATH, NodeKind.URL, NodeKind.SHELL, NodeKind.OPERATORS)
 
@@ -214,6 +217,7 @@ def _name_of(nodes: list[dict[str, Any]]) -> Callable[[re.Match[str]], str]:
 
 
 def _refusal(error: DataflowError) -> TopologyError:
+    _log.debug("a change is refused with %d problems", len(error.problems))
     if len(error.problems) == 1:
         problem = error.problems[0]
         key = problem.key and f"{problem.key}: "

@@ -25,7 +25,7 @@ class _Edge(NamedTuple):
     input: Input
     key: str
     """The key of the input in the file."""
-    waiter: str
+    receiver: str
     """The receiver: the node, or its operator as `node/operator`."""
 
 
@@ -78,7 +78,7 @@ def _edges(node: NodeSpec) -> Iterator[_Edge]:
     for found in node.inputs:
         yield _Edge(node, found, f"{node.key}.inputs.{found.id}", node.id)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         for found in operator.inputs:
             key = f"{body}.inputs.{found.id}"
             yield _Edge(node, found, key, f"{node.id}/{operator.id}")
@@ -115,7 +115,7 @@ def _check_source(
     elif isinstance(source, NodeOutput) and not (
         _has_output(node, source.output) or _misspells_outputs(values[node.key])
     ):
-        outputs = _outputs_as_written(node)
+        outputs = _written_outputs(node)
         written = source.text.partition("/")[2]
         hint = did_you_mean(written, outputs)
         if len(node.operators) and not node.single_operator:
@@ -169,7 +169,7 @@ def _misspells_outputs(node: Value) -> bool:
     return nearest("outputs", (key for key in keys if key not in ALL_KEYS)) is not None
 
 
-def _outputs_as_written(node: NodeSpec) -> tuple[str, ...]:
+def _written_outputs(node: NodeSpec) -> tuple[str, ...]:
     return node.operators[0].outputs if node.single_operator else node.all_outputs
 
 
@@ -202,7 +202,7 @@ def _check_cycles(
     for edge in edges:
         source = edge.input.source
         if edge.input.queue_policy is QueuePolicy.BACKPRESSURE and isinstance(source, NodeOutput):
-            blocking.setdefault(edge.waiter, {})[_sender(source, by_id)] = edge
+            blocking.setdefault(edge.receiver, {})[_sender(source, by_id)] = edge
     if not blocking:
         return
     from graphlib import CycleError, TopologicalSorter  # most dataflows never block

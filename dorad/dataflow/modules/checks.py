@@ -29,10 +29,10 @@ def check_bindings(
 ) -> None:
     """Report required ports that the node does not connect, and inputs that are not ports."""
     ports = module.header.inputs
-    given = _names(values, f"{node.key}.inputs")
+    given = _entries(values, f"{node.key}.inputs")
     for name, value in given.items():
         if name not in ports:
-            hint = did_you_mean(name, ports) or _known("its inputs are", ports)
+            hint = did_you_mean(name, ports) or _listing("its inputs are", ports)
             problems.error_in_name(value, f"{module.file} has no input `{name}`", hint)
     for port in ports.values():
         if not port.optional and port.name not in given:
@@ -64,19 +64,19 @@ def check_members(
         if header is not None and node.id == PORTS:
             problems.error_in_name(value, f"the node id `{PORTS}` is reserved", "rename the node")
         used.update(_check_inputs(node, modules, header, values, problems))
-        nodes.append(_stand_in(node, modules.get(node.id), in_module=header is not None))
+        nodes.append(_as_seen_here(node, modules.get(node.id), in_module=header is not None))
         inside = dict(modules[node.id].flat(f"{node.id}.") if node.id in modules else ())
         nodes += (
-            NodeSpec(name, NodeKind.PATH, node.key, outputs=_sent(found))
+            NodeSpec(name, NodeKind.PATH, node.key, outputs=_output_names(found))
             for name, found in inside.items()
         )
-    listened = _listened_outside(members, nodes, outside, values, problems)
-    nodes += (replace(_stand_alone(outside[name]), key=members[0].node.key) for name in listened)
+    external = _external_sources(members, nodes, outside, values, problems)
+    nodes += (replace(_without_inputs(outside[name]), key=members[0].node.key) for name in external)
     check_sources(nodes, values, problems)
     for port in header.inputs.values() if header else ():
         if port.name not in used:
             problems.warn(port.value, f"no node of the module receives `{port.name}`")
-    return listened
+    return external
 
 
 def read_routes(
@@ -91,7 +91,7 @@ def read_routes(
     for node, _ in members:
         module = modules.get(node.id)
         unknown = unknown or (module is None and node.kind is NodeKind.MODULE)
-        outputs = ((o, o) for o in module.header.outputs) if module else _named(node)
+        outputs = ((o, o) for o in module.header.outputs) if module else _outputs_by_name(node)
         for name, output in outputs:
             senders.setdefault(name, []).append(PortRoute(node.id, output))
     routes: dict[str, PortRoute] = {}
@@ -107,7 +107,7 @@ def read_routes(
         elif found:
             routes[port.name] = found[0]
         elif not unknown:
-            hint = did_you_mean(port.name, senders) or _known("they send", senders)
+            hint = did_you_mean(port.name, senders) or _listing("they send", senders)
             problems.error(port.value, f"no node of the module has the output `{port.name}`", hint)
     return routes
 
@@ -133,12 +133,12 @@ def _check_inputs(
     """Report ports that do not exist, and logs of modules. Return the ports in use."""
     for body, found in _inputs(node):
         key = f"{body}.inputs.{found.id}"
-        place = values.get(f"{key}.source") or values[key]
+        value = values.get(f"{key}.source") or values[key]
         source = found.source
         if isinstance(source, LogSource) and source.node and source.node in modules:
             inner = [name for name, _ in modules[source.node].flat(f"{source.node}.")]
             problems.error(
-                place,
+                value,
                 f"`{source.node}` is a module, and each of its nodes has its own log",
                 f"name one of them, such as `{inner[0]}`" if inner else None,
             )
@@ -147,13 +147,13 @@ def _check_inputs(
             if source.output not in header.inputs:
                 hint = did_you_mean(source.output, header.inputs)
                 problems.error(
-                    place,
+                    value,
                     f"the module has no input `{source.output}`",
                     hint or "add it to `inputs` or `inputs_optional` of the module",
                 )
 
 
-def _listened_outside(
+def _external_sources(
     members: Sequence[Member],
     inside: Iterable[NodeSpec],
     outside: Mapping[str, NodeSpec],
@@ -162,33 +162,33 @@ def _listened_outside(
 ) -> frozenset[str]:
     """Return the nodes outside that a module's nodes name as sources; warn about them."""
     names = {node.id for node in inside}
-    listened: set[str] = set()
+    external: set[str] = set()
     for node, _ in members:
         for body, found in _inputs(node):
             source = found.source
             name = source.node if isinstance(source, NodeOutput | LogSource) else None
             if name is not None and name in outside and name not in names:
-                listened.add(name)
+                external.add(name)
                 problems.warn(
                     values[f"{body}.inputs.{found.id}"],
                     f"`{name}` is a node of the dataflow, not of the module",
                     "receive its output through an input port, so that the module can be reused",
                 )
-    return frozenset(listened)
+    return frozenset(external)
 
 
 def _inputs(node: NodeSpec) -> Iterator[tuple[str, Input]]:
     """Yield all inputs, each with the key of its node or operator."""
     yield from ((node.key, found) for found in node.inputs)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         yield from ((body, found) for found in operator.inputs)
 
 
-def _stand_in(node: NodeSpec, module: Level | None, *, in_module: bool) -> NodeSpec:
+def _as_seen_here(node: NodeSpec, module: Level | None, *, in_module: bool) -> NodeSpec:
     """Return the node without inputs from ports; a module becomes a program with its outputs."""
 
-    def wired(inputs: Iterable[Input]) -> tuple[Input, ...]:
+    def without_ports(inputs: Iterable[Input]) -> tuple[Input, ...]:
         return tuple(
             found
             for found in inputs
@@ -196,33 +196,33 @@ def _stand_in(node: NodeSpec, module: Level | None, *, in_module: bool) -> NodeS
         )
 
     if in_module:
-        operators = tuple(replace(op, inputs=wired(op.inputs)) for op in node.operators)
-        node = replace(node, inputs=wired(node.inputs), operators=operators)
+        operators = tuple(replace(op, inputs=without_ports(op.inputs)) for op in node.operators)
+        node = replace(node, inputs=without_ports(node.inputs), operators=operators)
     if module is None:
         return node
     return replace(node, kind=NodeKind.PATH, outputs=tuple(module.header.outputs))
 
 
-def _stand_alone(node: NodeSpec) -> NodeSpec:
-    return NodeSpec(node.id, node.kind, outputs=_sent(node))
+def _without_inputs(node: NodeSpec) -> NodeSpec:
+    return NodeSpec(node.id, node.kind, outputs=_output_names(node))
 
 
-def _named(node: NodeSpec) -> Iterator[tuple[str, str]]:
+def _outputs_by_name(node: NodeSpec) -> Iterator[tuple[str, str]]:
     """Yield each name of each output of a node, with its name in the dataflow."""
     yield from ((output, output) for output in node.all_outputs)
     for operator in node.operators:
         yield from ((output, f"{operator.id}/{output}") for output in operator.outputs)
 
 
-def _sent(node: NodeSpec) -> tuple[str, ...]:
-    return tuple(dict(_named(node)))
+def _output_names(node: NodeSpec) -> tuple[str, ...]:
+    return tuple(dict(_outputs_by_name(node)))
 
 
-def _names(values: Mapping[str, Value], key: str) -> dict[str, Value]:
+def _entries(values: Mapping[str, Value], key: str) -> dict[str, Value]:
     value = values.get(key)
     return value.data if value is not None and isinstance(value.data, dict) else {}
 
 
-def _known(what: str, names: Iterable[str]) -> str | None:
+def _listing(what: str, names: Iterable[str]) -> str | None:
     listing = ", ".join(names)
     return f"{what} {listing}" if listing else None

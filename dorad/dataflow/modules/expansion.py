@@ -11,9 +11,9 @@ from dorad.dataflow.document import walk
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.model import ModuleUse, module_of
-from dorad.dataflow.modules.agreement import rules_of
-from dorad.dataflow.modules.flatten import Flattening
+from dorad.dataflow.modules.flatten import Flattener
 from dorad.dataflow.modules.module import Level, Member
+from dorad.dataflow.modules.porttypes import rules_of
 from dorad.dataflow.modules.project import Project
 from dorad.dataflow.modules.reader import ModuleReader
 from dorad.dataflow.nodes import read_node
@@ -131,14 +131,14 @@ def _flat(
     strict_types: bool,
 ) -> Expanded:
     found = Problems(problems.file)
-    flattening = Flattening(project, found, strict_types=strict_types, rules=rules_of(root))
-    values = flattening.nodes(level)
+    flattener = Flattener(project, found, strict_types=strict_types, rules=rules_of(root))
+    values = flattener.nodes(level)
     assert isinstance(root.data, dict)
     root.data["nodes"].data = values
     read = [read_node(value, env, None, found) for value in values]
     by_key = {value.key: value for value in walk(root)}
     nodes = connect([node for node in read if node is not None], by_key, found)
-    modules = tuple(flattening.uses)
+    modules = tuple(flattener.uses)
     problems.errors += (_in_its_file(problem, modules) for problem in found.errors)
     known = {_position(problem) for problem in problems.warnings}
     for warning in found.warnings:

@@ -49,7 +49,7 @@ class Level:
     build: tuple[str, ...] = ()
     """Build commands that run before those of each node."""
 
-    height: int = 1
+    depth: int = 1
     """Depth of nesting, this level included."""
     outside: frozenset[str] = frozenset()
     """Nodes of the dataflow itself that the members of a module receive from."""

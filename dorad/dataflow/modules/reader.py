@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.document import MAX_VALUES, read_document, walk
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from dorad.dataflow.document import Value
     from dorad.dataflow.model import NodeSpec
     from dorad.dataflow.modules.project import Project
+
+_log = logging.getLogger(__name__)
 
 MAX_FILE_SIZE = 1 << 20
 """Bytes, as in dora 1.x."""
@@ -88,7 +91,7 @@ class ModuleReader:
             header,
             read_routes(header, members, modules, problems),
             build,
-            1 + max((module.height for module in modules.values()), default=0),
+            1 + max((module.depth for module in modules.values()), default=0),
             outside,
             len(values) + sum(modules[node.id].size for node, _ in members if node.id in modules),
         )
@@ -96,6 +99,7 @@ class ModuleReader:
     def module(self, file: Path, via: tuple[str, ...], within: tuple[Path, ...]) -> Level | None:
         """Return the module in a file of the project; report and return None if it is unusable."""
         if file not in self._known:
+            _log.debug("reading the module %s", file)
             self._known[file] = None
             problems = Problems(self.project.shown(file), via)
             self.problems.append(problems)
@@ -111,34 +115,34 @@ class ModuleReader:
         problems: Problems,
     ) -> Level | None:
         assert isinstance(value.data, dict)
-        place = value.data["module"]
+        target = value.data["module"]
         try:
             file = self.project.find_module(node.module or "", folder)
         except TextError as error:
-            problems.text_error(place, error)
+            problems.text_error(target, error)
             return None
         if file in within:
             circle = [*within[within.index(file) :], file]
             names = " -> ".join(self.project.shown(one) for one in circle)
-            problems.error(place, f"the module would contain itself: {names}")
+            problems.error(target, f"the module would contain itself: {names}")
             return None
         # the dataflow's own file is the first
         depth = len(within) - 1
         if depth >= MAX_NESTED:
-            problems.error(place, f"modules are nested more than {MAX_NESTED} deep")
+            problems.error(target, f"modules are nested more than {MAX_NESTED} deep")
             return None
         module = self.module(file, (used_by(node, value, problems), *problems.via), within)
         if module is None:
             return None
-        if depth + module.height > MAX_NESTED:
+        if depth + module.depth > MAX_NESTED:
             problems.error(
-                place,
-                f"modules are nested more than {MAX_NESTED} deep: {module.height} in this one,"
+                target,
+                f"modules are nested more than {MAX_NESTED} deep: {module.depth} in this one,"
                 f" which is within {depth}",
             )
             return None
         if module.size > MAX_VALUES:
-            problems.error(place, f"more than {MAX_VALUES} values once modules are expanded")
+            problems.error(target, f"more than {MAX_VALUES} values once modules are expanded")
             return None
         return module
 
@@ -172,5 +176,5 @@ class ModuleReader:
 
 
 def used_by(node: NodeSpec, value: Value, problems: Problems) -> str:
-    """Return the place where a module is used, in words."""
+    """Return the target where a module is used, in words."""
     return f"`{node.id}` in {problems.file}:{value.line}"

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 _REFERENCE = re.compile(r"\$\{_param\.([A-Za-z0-9_]+)\}|\$(PARAM_[A-Za-z0-9_]+)")
 
 
-def copied(value: Value, key: str) -> Value:
+def with_key(value: Value, key: str) -> Value:
     """Return a deep copy of the value under another key."""
     data = value.data
     if isinstance(data, dict):
-        data = {name: copied(child, f"{key}.{name}") for name, child in data.items()}
+        data = {name: with_key(child, f"{key}.{name}") for name, child in data.items()}
     elif isinstance(data, list):
-        data = [copied(child, f"{key}[{index}]") for index, child in enumerate(data)]
+        data = [with_key(child, f"{key}[{index}]") for index, child in enumerate(data)]
     return replace(value, key=key, data=data)
 
 
-def placed(value: Value, key: str, at: Value) -> Value:
+def copied_to(value: Value, key: str, at: Value) -> Value:
     """Return a copy under another key with the position of `at`, which is in the right file."""
-    moved = copied(value, key)
+    moved = with_key(value, key)
     _move(moved, at)
     return moved
 

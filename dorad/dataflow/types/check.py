@@ -106,13 +106,13 @@ class _Check:
                 hint = f"add it to `output_types` of `{source.node}`"
                 self._lacking.append(self._dataflow.problem(key, message, hint))
             return
-        given = self._quietly(written)
+        given = self._known_or_none(written)
         if given is None:
             return
         if text is None:
             inferred = f"has the inferred type `{given}`, from `{source.text}`"
-            place = f"{body.key}.inputs.{item.id}"
-            self._inferred.append(self._dataflow.problem(place, inferred))
+            where = f"{body.key}.inputs.{item.id}"
+            self._inferred.append(self._dataflow.problem(where, inferred))
         elif target is not None and not fits(given, target, self._rules):
             self._mismatch(key, source, given, target)
 
@@ -135,7 +135,7 @@ class _Check:
             self._outputs[node_id] = {} if node is None else output_types(node)
         return self._outputs[node_id]
 
-    def _quietly(self, text: str) -> Urn | None:
+    def _known_or_none(self, text: str) -> Urn | None:
         """Return the URN of an output, or None; invalid ones were reported elsewhere."""
         try:
             urn = parse_urn(text)

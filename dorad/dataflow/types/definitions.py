@@ -92,21 +92,21 @@ def _check_size(found: Sequence[Draft], types: Mapping[str, TypeDef]) -> None:
     known = {**{each.urn: each for each in standard_types()}, **types}
     parts = {urn: [each for each in map(_named, _shapes(known[urn])) if each] for urn in known}
     by_urn = {draft.urn: draft for draft in found}
-    height: dict[str, int] = {}
+    depth: dict[str, int] = {}
     size: dict[str, int] = {}
     for urn in TopologicalSorter(parts).static_order():
-        height[urn] = 1 + max((height[part] for part in parts[urn]), default=0)
+        depth[urn] = 1 + max((depth[part] for part in parts[urn]), default=0)
         size[urn] = len(_shapes(known[urn])) + sum(size[part] for part in parts[urn])
-        if urn not in by_urn or not (height[urn] > MAX_TYPE_DEPTH or size[urn] > MAX_FIELDS):
+        if urn not in by_urn or not (depth[urn] > MAX_TYPE_DEPTH or size[urn] > MAX_FIELDS):
             continue
         draft = by_urn[urn]
         draft.problems.error_in_name(
             draft.value,
             f"is more than {MAX_TYPE_DEPTH} types deep"
-            if height[urn] > MAX_TYPE_DEPTH
+            if depth[urn] > MAX_TYPE_DEPTH
             else f"has more than {MAX_FIELDS} fields, including those of its parts",
         )
-        height[urn], size[urn] = 1, 1  # types that contain it are not reported again
+        depth[urn], size[urn] = 1, 1  # types that contain it are not reported again
 
 
 def _shapes(definition: TypeDef) -> list[Shape]:

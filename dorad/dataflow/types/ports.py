@@ -27,7 +27,7 @@ def bodies_of(node: NodeSpec) -> Iterator[Body]:
     """Yield the node and its operators."""
     yield Body(node.id, node.key, "", node.inputs, node.outputs, node.types)
     for index, op in enumerate(node.operators):
-        key = f"{node.key}.operator" if node.single_operator else f"{node.key}.operators[{index}]"
+        key = node.operator_key(index)
         yield Body(node.id, key, f"{op.id}/", op.inputs, op.outputs, op.types)
 
 

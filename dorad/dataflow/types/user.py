@@ -7,6 +7,7 @@ daemon, its state and the output of `dora expand`.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow
     from dorad.dataflow.types.model import TypeDef
+
+_log = logging.getLogger(__name__)
 
 FOLDER = "types"
 MAX_FILE_SIZE = 1 << 20
@@ -65,6 +68,7 @@ def read_user_types(folder: Path) -> tuple[TypeDef, ...]:
         found += _read_file(path, prefix, wrong, found)
     types = read_drafts(found)
     errors = [error for each in problems for error in in_order(each.errors)]
+    _log.debug("%s: %d types in %d files", root, len(types), len(problems))
     if errors:
         raise DataflowError(errors)
     return types

@@ -24,7 +24,7 @@ class PortType(NamedTuple):
     """In words: "the input `goal` of modules/nav.yml"."""
 
 
-def agree(sender: str, receiver: str, rules: Sequence[Rule] = ()) -> bool:
+def types_match(sender: str, receiver: str, rules: Sequence[Rule] = ()) -> bool:
     """Return True if data of type `sender` is accepted as type `receiver`; both are URNs.
 
     `rules` are the dataflow's own conversions. A text that is not a URN equals only itself.
@@ -48,7 +48,7 @@ def rules_of(root: Value) -> list[Rule]:
     return rules
 
 
-def carry(
+def apply_port_types(
     body: Value,
     key: str,
     name: str,
@@ -71,10 +71,10 @@ def carry(
         set_entries(body, key, {**types, name: own})
     for port in ports:
         assert own is not None
-        mine = str(own.data)
-        sender, receiver = (port.urn, mine) if inwards else (mine, port.urn)
-        if not agree(sender, receiver, rules):
-            report(own, f"`{mine}` does not agree with `{port.urn}`, the type of {port.port}")
+        own_type = str(own.data)
+        sender, receiver = (port.urn, own_type) if inwards else (own_type, port.urn)
+        if not types_match(sender, receiver, rules):
+            report(own, f"`{own_type}` does not agree with `{port.urn}`, the type of {port.port}")
 
 
 def _port(body: Value, inwards: bool, name: str) -> Value:
