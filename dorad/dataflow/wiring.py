@@ -211,15 +211,15 @@ def _check_cycles(
         try:
             TopologicalSorter(blocking).prepare()
         except CycleError as error:
-            circle: list[str] = error.args[1]
+            cycle: list[str] = error.args[1]
         else:
             return
         # graphlib lists predecessors first: each name is the source of the one after it
-        around = [blocking[consumer].pop(source) for source, consumer in pairwise(circle)]
+        around = [blocking[consumer].pop(source) for source, consumer in pairwise(cycle)]
         place = values[min(around, key=lambda edge: values[edge.key].line).key]
         problems.error_in_name(
             place,
-            f"every input on the cycle {' -> '.join(circle)} has backpressure,"
+            f"every input on the cycle {' -> '.join(cycle)} has backpressure,"
             " so its nodes could block each other forever",
             "use `queue_policy: drop_oldest` for one of them",
         )

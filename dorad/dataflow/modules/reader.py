@@ -122,8 +122,8 @@ class ModuleReader:
             problems.text_error(target, error)
             return None
         if file in within:
-            circle = [*within[within.index(file) :], file]
-            names = " -> ".join(self.project.shown(one) for one in circle)
+            cycle = [*within[within.index(file) :], file]
+            names = " -> ".join(self.project.shown(one) for one in cycle)
             problems.error(target, f"the module would contain itself: {names}")
             return None
         # the dataflow's own file is the first

@@ -75,12 +75,12 @@ def read_drafts(found: Sequence[Draft]) -> tuple[TypeDef, ...]:
     by_urn = {found.urn: found for found in types}
     reported: set[str] = set()
     for draft in found:
-        circle = _circle(by_urn, draft.urn)
-        if circle and not reported.intersection(circle):
-            reported.update(circle)
-            value = references.get((draft.urn, circle[1])) or draft.value
+        cycle = _cycle(by_urn, draft.urn)
+        if cycle and not reported.intersection(cycle):
+            reported.update(cycle)
+            value = references.get((draft.urn, cycle[1])) or draft.value
             draft.problems.error(
-                value, f"contains itself: {' -> '.join(circle)}", "a message would be infinite"
+                value, f"contains itself: {' -> '.join(cycle)}", "a message would be infinite"
             )
     if not reported:
         _check_size(found, by_urn)
@@ -193,7 +193,7 @@ def _named(shape: Shape) -> str | None:
     return shape.urn if isinstance(shape, Named) else None
 
 
-def _circle(types: Mapping[str, TypeDef], start: str) -> list[str]:
+def _cycle(types: Mapping[str, TypeDef], start: str) -> list[str]:
     """Return the path from a type back to itself; empty if there is none."""
     stack = [[start]]
     seen: set[str] = set()
