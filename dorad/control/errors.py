@@ -17,6 +17,7 @@ class ControlError(ProblemError):
     """A request that was not answered; the daemon's handlers and the client raise it."""
 
     code: ErrorCode
+    problems: list[str]
 
     def __init__(
         self,
@@ -25,7 +26,8 @@ class ControlError(ProblemError):
         hint: str | None = None,
         problems: Iterable[str] = (),
     ) -> None:
-        super().__init__(code, message, hint, problems)
+        super().__init__(code, message, hint)
+        self.problems = list(problems)
 
     @classmethod
     def of(cls, error: Error) -> ControlError:
