@@ -471,7 +471,7 @@ class Vector3(Reader):
         return _float(*self._at("z"))
 
     def numpy(self) -> NDArray[np.float64]:
-        """All fields as one array, which is a copy."""
+        """Return all fields as one array, a copy."""
         values = [_any(*self._at(field.name)) for field in self.TYPE]
         return np.array(values, np.float64)
 
@@ -525,7 +525,7 @@ class Quaternion(Reader):
         return _float(*self._at("w"))
 
     def numpy(self) -> NDArray[np.float64]:
-        """All fields as one array, which is a copy."""
+        """Return all fields as one array, a copy."""
         values = [_any(*self._at(field.name)) for field in self.TYPE]
         return np.array(values, np.float64)
 

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.types.generate.names import class_names, field_names, function_name, snake
-from dorad.dataflow.types.generate.shapes import Words
+from dorad.dataflow.types.generate.shapes import ShapeTranslator
 from dorad.dataflow.types.generate.special import SPECIAL
 from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.model import ListOf, Named, Shape, Struct
@@ -42,11 +42,11 @@ def module_text(own: Iterable[TypeDef] = ()) -> str:
     library = Library(sorted(own, key=lambda each: each.urn))
     types = list(_in_order(library))
     names = class_names(types)
-    words = Words(library, names)
+    translator = ShapeTranslator(library, names)
     prelude = resources.files(__package__).joinpath("prelude.py").read_text(encoding="utf-8")
     parts = [_HEAD + prelude.partition(_CUT)[2].rstrip()]
     for definition in types:
-        parts += _Writer(definition, names[definition.urn], words).parts()
+        parts += _Writer(definition, names[definition.urn], translator).parts()
     return "\n\n\n".join(parts) + "\n"
 
 
@@ -80,10 +80,10 @@ def _names(definition: TypeDef) -> Iterator[str]:
 class _Writer:
     """A generator of the code for one type."""
 
-    def __init__(self, definition: TypeDef, name: str, words: Words) -> None:
+    def __init__(self, definition: TypeDef, name: str, translator: ShapeTranslator) -> None:
         self._type = definition
         self._name = name
-        self._words = words
+        self._translator = translator
         self._function = function_name(name)
 
     def parts(self) -> list[str]:
@@ -111,7 +111,7 @@ class _Writer:
             lines += [
                 "",
                 "    @property",
-                *_property(name, self._words.reads(field.shape)),
+                *_property(name, self._translator.reads(field.shape)),
                 f'        """{_field_about(field)}"""',
                 *self._read(field),
             ]
@@ -120,7 +120,7 @@ class _Writer:
             lines += [
                 "",
                 f"    def numpy(self) -> NDArray[{dtype}]:",
-                '        """All fields as one array, which is a copy."""',
+                '        """Return all fields as one array, a copy."""',
                 "        values = [_any(*self._at(field.name)) for field in self.TYPE]",
                 f"        return np.array(values, {dtype})",
             ]
@@ -130,21 +130,21 @@ class _Writer:
 
     def _field_names(self, fields: Sequence[Field]) -> list[str]:
         """Return the names of properties, none of which hides a type in the class."""
-        taken = (*self._words.class_names, *(("numpy",) if self._numbers(fields) else ()))
+        taken = (*self._translator.class_names, *(("numpy",) if self._numbers(fields) else ()))
         return field_names((field.name for field in fields), taken)
 
     def _read(self, field: Field) -> list[str]:
         """Return the lines that read a field, formatted."""
         name = _quoted(field.name)
-        line = f"        return {self._words.read(field.shape, f'*self._at({name})')}"
+        line = f"        return {self._translator.read(field.shape, f'*self._at({name})')}"
         if len(line) <= WIDTH:
             return [line]
-        value = self._words.read(field.shape, "*self._at(field)")
+        value = self._translator.read(field.shape, "*self._at(field)")
         return [f"        field = {name}", f"        return {value}"]
 
     def _numbers(self, fields: Sequence[Field]) -> str | None:
         """Return the dtype of all fields, if an array of them makes sense."""
-        kinds = {self._words.kind(field.shape) for field in fields}
+        kinds = {self._translator.kind(field.shape) for field in fields}
         if len(fields) < 2 or len(kinds) != 1:
             return None
         (kind,) = kinds
@@ -158,7 +158,7 @@ class _Writer:
         yield "        ["
         for field in fields:
             options = "" if field.nullable else ", nullable=False"
-            arrow = self._words.arrow(field.shape)
+            arrow = self._translator.arrow(field.shape)
             line = f"            pa.field({_quoted(field.name)}, {arrow}{options}),"
             if len(line) <= WIDTH:
                 yield line
@@ -184,7 +184,7 @@ class _Writer:
             head += ["    fields: dict[str, Any],", ") -> pa.StructArray:"]
         else:
             for field, name in zip(fields, names, strict=True):
-                head.append(_fitting(f"    {name}: ", self._words.builds(field.shape), ","))
+                head.append(_fitting(f"    {name}: ", self._translator.builds(field.shape), ","))
             head.append(") -> pa.StructArray:")
         lines = [*head, f'    """Build one `{self._type.urn}`."""']
         if not fields:
@@ -195,10 +195,10 @@ class _Writer:
 
     def _whole_builder(self) -> str:
         shape = self._type.shape
-        kind = self._words.kind(shape)
-        arrow = self._words.arrow(shape)
+        kind = self._translator.kind(shape)
+        arrow = self._translator.arrow(shape)
         if kind is None:
-            annotation, result = self._words.builds(shape), f"_one({arrow}, data)"
+            annotation, result = self._translator.builds(shape), f"_one({arrow}, data)"
         elif kind.reader == "_bytes":
             annotation, result = "_BytesLike", "_binary(data)"
             if kind.arrow != "large_binary":
@@ -233,9 +233,12 @@ class _Writer:
 
     def _whole_reader(self) -> str:
         shape = self._type.shape
-        kind = self._words.kind(shape)
+        kind = self._translator.kind(shape)
         if kind is None:
-            annotation, result = self._words.reads(shape), self._words.read(shape, "value, 0")
+            annotation, result = (
+                self._translator.reads(shape),
+                self._translator.read(shape, "value, 0"),
+            )
         elif kind.reader == "_bytes":
             annotation, result = "NDArray[np.uint8]", "_whole_bytes(value)"
         elif kind.dtype is not None:

@@ -47,7 +47,7 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
-class Words:
+class ShapeTranslator:
     """A translator of shapes to code, given the names of the classes."""
 
     def __init__(self, library: Library, classes: Mapping[str, str]) -> None:
