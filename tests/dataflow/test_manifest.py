@@ -82,7 +82,7 @@ def test_a_whole_manifest(tmp_path: Path) -> None:
         (HEAD + "categories: [senser]", "categories[0]: `senser` is not one of sensor, actuator"),
         (HEAD + "dora: new", "dora: `new` is not a range of versions"),
         (HEAD + "example: '[a'", "example: is not valid YAML"),
-        (HEAD + "types: {other/v1/A: {arrow: Int8}}", "a node's own types begin with its namespa"),
+        (HEAD + "types: {other/v1/A: {arrow: Int8}}", "a node's types must start with its namespa"),
         (HEAD + "types: {acme/v1/A: {arrow: No}}", "there is no type `No`"),
         (HEAD + "requirements: {gpu: 1}", "requirements.gpu: unknown key `gpu`"),
     ],

@@ -186,7 +186,7 @@ _Change = Callable[["Dataflow"], "Dataflow"]
             "refused",
             "node a.inputs.i: `filter` has no output `claen`; it has clean, rest (did you mean",
         ),
-        (lambda f: add_node(f, {"id": "a"}), "refused", "says nothing to run"),
+        (lambda f: add_node(f, {"id": "a"}), "refused", "has no program"),
         (lambda f: add_node(f, {"path": "a"}), "refused", "needs `id`"),
         (lambda f: connect(f, "filter/clean", "sink/clean"), "exists", "to `sink/clean` already"),
         (

@@ -161,9 +161,7 @@ class ModuleReader:
         build = read_build(fields)
         nodes = ((read_node(i, {}, self._environ, problems), i) for i in fields.items("nodes"))
         members = tuple(Member(node, value) for node, value in nodes if node is not None)
-        misspelt = fields.finish(
-            {"env": "a module has no `env`; set it in the node that uses the module"}
-        )
+        misspelt = fields.finish({"env": "set it in the node that uses the module"})
         if "nodes" not in misspelt and not fields.has("nodes"):
             problems.error_in_name(root, "needs `nodes`", "a list of the module's programs")
         if "module" not in misspelt and not fields.has("module"):

@@ -42,7 +42,7 @@ GOOD = _module("- {id: a, path: a.py, inputs: {i: _mod/i}}")
         ),
         (
             GOOD + "env: {A: 1}",
-            "m.yml:4:1: env: unknown key `env` (a module has none; set it in the node that uses",
+            "m.yml:4:1: env: unknown key `env` (set it in the node that uses",
         ),
         (GOOD + "deploy: {}", "m.yml:4:1: deploy: unknown key `deploy` (known here: "),
         ("nodes: []", "m.yml:1:1: needs `module` (a module's file starts with its name"),
@@ -100,7 +100,7 @@ GOOD = _module("- {id: a, path: a.py, inputs: {i: _mod/i}}")
                 "- {id: b, path: b.py, outputs: [o]}",
                 "name: m, inputs: [i], outputs: [o]",
             ),
-            "m.yml:1:42: module.outputs[0]: `o` is an output of `a` and `b`; it must be of one",
+            "m.yml:1:42: module.outputs[0]: `o` is an output of `a` and `b`; only one",
         ),
         (
             _module("- {id: a, path: a.py, inputs: {i: _mod/i}, env: {A: $NOT_SET}}"),
