@@ -43,12 +43,8 @@ def early_guard() -> Iterator[Guard]:
     import asyncio
 
     from dorad.launch.client import Guard
-    from dorad.launch.model import LaunchError
 
-    try:
-        guard = Guard.start()
-    except LaunchError as error:
-        raise click.ClickException(str(error)) from error
+    guard = Guard.start()
     try:
         yield guard
     except BaseException:
@@ -78,7 +74,6 @@ def run_session(
     from dorad.daemon import ownlog
     from dorad.daemon.broker.sockets import own_socket
     from dorad.daemon.run import DataflowRun, new_dataflow_id
-    from dorad.launch.model import LaunchError
     from dorad.logs.format import formatter
 
     try:
@@ -123,7 +118,7 @@ def run_session(
 
     try:
         return asyncio.run(main())
-    except (LaunchError, OSError) as error:
+    except OSError as error:
         raise click.ClickException(str(error)) from error
 
 

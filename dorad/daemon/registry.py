@@ -36,6 +36,7 @@ from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.model import LaunchError
 from dorad.logs.journal.writer import Journal
 from dorad.logs.paths import log_folder
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -200,7 +201,7 @@ class Registry:
         if problem and any(node.user is None and not node.is_dynamic for node in dataflow.nodes):
             raise ControlError("refused", f"nodes cannot be started: {problem}")
         if unfit := change_problems(dataflow):
-            raise _refused(DataflowError(unfit))
+            raise DataflowError(unfit)
         number = str(uuid.uuid4())
         row = Row(
             uuid=number,
@@ -264,7 +265,7 @@ class Registry:
     def _start_enabled(self, record: Record) -> None:
         try:
             again = self.start_again(record)
-        except ControlError as error:
+        except ProblemError as error:
             self._notice(f"dataflow {record.name} is not started: {error.message}")
         else:
             _log.info("started dataflow %s (%s)", again.name, again.uuid)
@@ -308,8 +309,6 @@ class Registry:
                 ),
                 forget=self._host.forget,
             )
-        except DataflowError as error:
-            raise _refused(error) from error
         except (OSError, ValueError) as error:
             raise ControlError("refused", str(error)) from error
 
@@ -446,10 +445,7 @@ class Registry:
         """Forget what has ended and is not to be started at boot; return it."""
         gone = [r for r in self._records if not (r.running or r.row.enabled)]
         _log.debug("%d ended dataflows are forgotten", len(gone))
-        try:
-            self._state.forget(record.uuid for record in gone)
-        except StateError as error:
-            raise ControlError("internal", str(error)) from error
+        self._state.forget(record.uuid for record in gone)
         self._records = [record for record in self._records if record not in gone]
         return gone
 
@@ -525,7 +521,7 @@ class Registry:
                 return
             inherited = Inheritance(descriptors, tuple(processes), row.snapshot, row.started_at)
             record.run = self._make_run(record, record.dataflow, inherited)
-        except ControlError as error:
+        except ProblemError as error:
             self._not_taken_over(record, processes, descriptors, error.message)
             return
         except Exception as error:  # noqa: BLE001 - what is wrong with one must not end the others
@@ -629,16 +625,7 @@ class Registry:
 
 
 def _checked(descriptor: dict[str, Any], path: str) -> Dataflow:
-    try:
-        dataflow = from_descriptor(descriptor, path=Path(path))
-        problems = unsupported(dataflow)
-    except DataflowError as error:
-        raise _refused(error) from error
-    if problems:
-        raise _refused(DataflowError(problems))
+    dataflow = from_descriptor(descriptor, path=Path(path))
+    if problems := unsupported(dataflow):
+        raise DataflowError(problems)
     return dataflow
-
-
-def _refused(error: DataflowError) -> ControlError:
-    lines = str(error).splitlines()
-    return ControlError("refused", "the dataflow is not in order", None, lines)

@@ -377,7 +377,7 @@ class DataflowRun:
         alone = replace(after, nodes=(node,))
         problems = broken_commands(replace(self._context, dataflow=alone))
         if problems:
-            raise DataflowError(problems)
+            raise DataflowError(problems, "the node cannot be started")
 
     def _rewired(self, after: Dataflow) -> None:
         self.log.update(after)

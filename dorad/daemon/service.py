@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad import __version__
-from dorad.control.errors import ControlError
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
 from dorad.daemon.config import ConfigError, Settings, load
@@ -26,8 +25,8 @@ from dorad.daemon.notify import ServiceNotifier
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State, StateError
 from dorad.daemon.watchdog import watch
-from dorad.launch.model import LaunchError
 from dorad.logs.journal.choice import choose
+from dorad.problems import ProblemError
 from dorad.realtime import own
 
 if TYPE_CHECKING:
@@ -46,8 +45,11 @@ LEAVE_S = 5.0
 _log = logging.getLogger("dorad")
 
 
-class ServiceError(Exception):
-    """The daemon cannot start; the text says why and what to do."""
+class ServiceError(ProblemError):
+    """A daemon that cannot start; the message says why and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unavailable", message)
 
 
 class Service:
@@ -94,16 +96,13 @@ class Service:
         """Run until asked to end; return the exit code.
 
         Raises:
-            ServiceError: another daemon runs in these places, or they cannot be used.
+            ProblemError: another daemon runs in these places, or they cannot be used.
         """
         settings = self._begun_with = self._load()
         group = self._group_id()
         self._prepare()
         async with AsyncExitStack() as stack:
-            try:
-                hosting = await attach_host(self._places.keeper, system=self._system)
-            except LaunchError as error:
-                raise ServiceError(str(error)) from error
+            hosting = await attach_host(self._places.keeper, system=self._system)
             host = hosting.host
             self._missing = hosting.missing
             if hosting.note:
@@ -123,10 +122,10 @@ class Service:
                 state = State(
                     self._places.database, self._notice, spare=self._places.spare_database
                 )
-            except StateError as error:
+            except StateError:
                 await host.detach()
                 stack.pop_all()
-                raise ServiceError(str(error)) from error
+                raise
             stack.callback(state.close)
             logs = choose(settings.journal, os.environ, system=self._system)
             if logs.note is not None:
@@ -161,7 +160,7 @@ class Service:
         """Take over what there is and be there for everybody, until asked to end.
 
         Raises:
-            ServiceError: the control socket cannot be made.
+            ControlError: the control socket cannot be made.
         """
         await registry.adopt()
         self._autostart(registry)
@@ -175,10 +174,7 @@ class Service:
         measuring = asyncio.create_task(measure.run(), name="measuring")
         stack.callback(measuring.cancel)
         server = ControlServer(handlers(self, registry, measure), version=__version__)
-        try:
-            await server.serve(self._places.control, group=group)
-        except ControlError as error:
-            raise ServiceError(str(error)) from error
+        await server.serve(self._places.control, group=group)
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._places.control, __version__)
         notices.ready(self._status(registry))
@@ -245,10 +241,7 @@ class Service:
     def _load(self) -> Settings:
         if self._config is None:
             return Settings()
-        try:
-            return load(self._config)
-        except ConfigError as error:
-            raise ServiceError(str(error)) from error
+        return load(self._config)
 
     def _apply(self, settings: Settings, registry: Registry, host: Host) -> None:
         """Do what can be done at any time of what the configuration says."""
@@ -287,7 +280,7 @@ class Service:
             _log.info("the configuration was read again")
             for section in settings.taken_at_start(self._begun_with):
                 self._notice(f"{section} of {self._config} is taken when dorad is restarted")
-        except ServiceError as error:
+        except ConfigError as error:
             self._unread = f"; the configuration is the old one: {error}"
             self._notice(f"the configuration stays the old one: {error}")
         finally:

@@ -17,6 +17,7 @@ import apsw
 import msgspec
 
 from dorad.daemon import sparestate
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,8 +50,11 @@ LARGEST_LOG = 16 << 20
 it should be rare."""
 
 
-class StateError(Exception):
-    """The state cannot be written or read; the text says why."""
+class StateError(ProblemError):
+    """State that cannot be written or read."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("internal", message)
 
 
 class Options(msgspec.Struct, frozen=True):

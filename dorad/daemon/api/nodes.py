@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import STARTING_S
-from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
-from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.support import unsupported
 from dorad.dataflow.types.strict import change_problems
 from dorad.realtime.schedule import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from dorad.control.server import Call
     from dorad.daemon.measuring.measure import Measure
@@ -77,8 +74,7 @@ class NodeMethods:
         await _until_started(record)
         async with record.changing:
             after = _changed(record, lambda flow: topology.add_node(flow, params.definition))
-            with _refusals():
-                await run.add_node(after.nodes[-1], after)
+            await run.add_node(after.nodes[-1], after)
             return self._stored(record, after, "added", after.nodes[-1].id)
 
     async def remove(self, _call: Call, params: m.NodeStop) -> m.Changed:
@@ -88,8 +84,7 @@ class NodeMethods:
         await _until_started(record)
         async with record.changing:
             after = _changed(record, lambda flow: topology.remove_node(flow, params.node))
-            with _refusals():
-                await run.remove_node(params.node, after, _grace(params.grace, STOP_GRACE_S))
+            await run.remove_node(params.node, after, _grace(params.grace, STOP_GRACE_S))
             return self._stored(record, after, "removed", params.node)
 
     async def replace(self, _call: Call, params: m.NodeReplace) -> m.Changed:
@@ -104,9 +99,8 @@ class NodeMethods:
             before = self._registry.params_of(record, dataflow.node(params.node))
             run.set_params(params.node, self._registry.params_of(record, after.node(params.node)))
             try:
-                with _refusals():
-                    grace = _grace(params.grace, STOP_GRACE_S)
-                    await run.replace_node(params.node, after, grace)
+                grace = _grace(params.grace, STOP_GRACE_S)
+                await run.replace_node(params.node, after, grace)
             except BaseException:
                 run.set_params(params.node, before)
                 raise
@@ -121,8 +115,7 @@ class NodeMethods:
                 record,
                 lambda flow: topology.connect(flow, params.source, params.target, params.options),
             )
-            with _refusals():
-                run.connect(params.target, after)
+            run.connect(params.target, after)
             return self._connected(record, after, "connected", params)
 
     async def disconnect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
@@ -133,24 +126,21 @@ class NodeMethods:
             after = _changed(
                 record, lambda flow: topology.disconnect(flow, params.source, params.target)
             )
-            with _refusals():
-                run.disconnect(params.target, after)
+            run.disconnect(params.target, after)
             return self._connected(record, after, "disconnected", params)
 
     async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Restart a node, whatever its policy."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
-        with _refusals():
-            await run.restart_node(params.node, _grace(params.grace, RESTART_GRACE_S))
+        await run.restart_node(params.node, _grace(params.grace, RESTART_GRACE_S))
         return m.Nothing()
 
     async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Stop a node; it is not restarted."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
-        with _refusals():
-            await run.stop_node(params.node, _grace(params.grace, STOP_GRACE_S))
+        await run.stop_node(params.node, _grace(params.grace, STOP_GRACE_S))
         return m.Nothing()
 
     def _stored(self, record: Record, after: Dataflow, change: str, node: str) -> m.Changed:
@@ -181,19 +171,6 @@ def node_of(dataflow: Dataflow, node_id: str) -> NodeSpec:
         raise ControlError(
             "not-found", f"the dataflow has no node {node_id!r}; it has: {there}"
         ) from None
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Tell in the API's way why a command is not carried out."""
-    try:
-        yield
-    except CommandError as error:
-        raise ControlError(error.code, str(error), error.hint) from error
-    except DataflowError as error:
-        raise ControlError(
-            "refused", "the node cannot be started", None, str(error).splitlines()
-        ) from error
 
 
 def _grace(given: float | None, default: float) -> float:
@@ -228,15 +205,12 @@ def _awaited(record: Record) -> str:
 
 
 def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow:
-    """Return the dataflow after a change. Raises ControlError where it is not allowed."""
+    """Return the dataflow after a change. Raises ProblemError where it is not allowed."""
     if record.dataflow is None or not record.running:
         raise ControlError("not-found", f"dataflow {record.uuid} has ended")
     if record.status != "running":
         raise ControlError("busy", f"the dataflow is {record.status}", "try again when it runs")
-    try:
-        after = change(record.dataflow)
-    except topology.TopologyError as error:
-        raise ControlError(error.code, error.message, error.hint, list(error.problems)) from error
+    after = change(record.dataflow)
     if problems := unsupported(after):
         raise ControlError("refused", "not all of it is supported", None, list(map(str, problems)))
     if problems := change_problems(after):

@@ -116,7 +116,7 @@ class Handovers:
         node = self._state.boxes[node_id].node
         sheds = {item.id for item in node.all_inputs if item.queue_policy is QueuePolicy.LATEST}
         for edge in self._state.edges.received_by(node_id):
-            if not edge.daemon and edge.input not in sheds and not node.chooses(edge.input):
+            if not edge.daemon and edge.input not in sheds and not node.may_skip(edge.input):
                 self._state.edges.block(edge, True)
         self._peer_setup.edges_into(node_id)
 
@@ -259,7 +259,7 @@ class Handovers:
         rings = [
             name
             for name, ring in box.rings.items()
-            if ring.interval_ns is None and not box.node.chooses(ring.input)
+            if ring.interval_ns is None and not box.node.may_skip(ring.input)
         ]
         begun = box.asleep or self._received(node_id) > before
         behind = any(box.counters(name).queued > 1 for name in rings)

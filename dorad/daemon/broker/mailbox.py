@@ -399,7 +399,7 @@ class Mailbox:
 
     def _is_due(self, ring: Ring) -> bool:
         """Whether a node that waits takes whatever is queued there at once."""
-        return not ring.interval_ns and not self.node.chooses(ring.input)
+        return not ring.interval_ns and not self.node.may_skip(ring.input)
 
     def outlet(self, name: str) -> Outlet:
         """Return a producer's end of a ring, for the daemon itself; see `BrokerState.wake`."""
@@ -424,7 +424,7 @@ def _has_lane(node: NodeSpec, item: Input) -> bool:
         and item.queue_policy is not QueuePolicy.LATEST
         and not item.latched
         and item.max_rate_hz is None
-        and not node.chooses(item.id)
+        and not node.may_skip(item.id)
     )
 
 

@@ -147,7 +147,8 @@ class HotReload(Struct, eq=False):
                 try:
                     await self.run.restart_node(node_id, RESTART_GRACE_S)
                 except CommandError as error:
-                    self.notice("warn", node_id, f"was not restarted after a change: {error}")
+                    text = f"was not restarted after a change: {error.message}"
+                    self.notice("warn", node_id, text)
             if node_id not in self._again:
                 return
 
