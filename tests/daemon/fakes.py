@@ -183,7 +183,7 @@ class Stage:
             finish_grace=self.finish_grace,
             restored=self.restored,
             on_change=self.on_change,
-            on_happening=lambda what, node, *_: self.happened.append((what, node)),
+            on_event=lambda what, node, *_: self.happened.append((what, node)),
         )
 
     async def start(self, node: NodeSpec, config: str, restart_count: int) -> FakeProcess:

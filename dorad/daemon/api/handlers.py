@@ -1,4 +1,4 @@
-"""The table of what the daemon does for each method."""
+"""The table of methods that the daemon serves over the control API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def handlers(
     service: Service, registry: Registry, measure: Measure
 ) -> dict[str, Handler | StreamHandler]:
-    """Return what answers each method of the control API."""
+    """Return the handler of each method of the control API."""
     dataflows = DataflowMethods(service, registry, measure)
     nodes = NodeMethods(registry, measure)
     topics = TopicMethods(registry, measure)

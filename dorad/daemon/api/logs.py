@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class LogMethods:
-    """Log lines of dataflows, running or ended."""
+    """Answers the method `logs.read`, for running and ended dataflows."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     async def read(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
-        """Read, and follow, log lines."""
+        """Yield log lines, and follow them if asked to."""
         record = self._registry.find(params.dataflow, ended_too=True)
         folder = Path(record.row.log_dir)
         log = None if record.run is None else record.run.log

@@ -85,7 +85,7 @@ async def test_a_process_that_drops_its_node_and_lives_on_closes_inputs_soon() -
 async def test_a_second_node_object_in_the_process_keeps_the_inputs_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LINGER_S", 0.01)
+    monkeypatch.setattr(module, "DRAIN_S", 0.01)
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -277,7 +277,7 @@ async def test_a_broken_start_cancels_everything() -> None:
 
 
 async def test_a_long_wait_for_a_node_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(module, "START_WARNING_S", 0.02)
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a")

@@ -197,7 +197,7 @@ async def test_a_node_that_was_just_being_stopped_is_stopped() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a", "b")
-        command = asyncio.create_task(before.supervisor.stop_node("a"))
+        command = asyncio.create_task(before.supervisor.commands.stop("a"))
         await before.called("stop", "a", "MANUAL")
         command.cancel()
     async with running(stage, kept(stage, "a", "b")):
@@ -211,7 +211,7 @@ async def test_a_node_that_was_just_being_restarted_is_restarted() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a", "b")
-        command = asyncio.create_task(before.supervisor.restart_node("a"))
+        command = asyncio.create_task(before.supervisor.commands.restart("a"))
         await before.called("stop", "a", "MANUAL")
         command.cancel()
     async with running(stage, kept(stage, "a", "b")):
@@ -228,7 +228,7 @@ async def test_a_change_that_was_not_written_down_does_not_keep_the_rest_from_go
         before.connect("a", "b")
         new = node("c", "a")
         flow = dataflow(*before.dataflow.nodes, new)
-        adding = asyncio.create_task(before.supervisor.add_node(new, flow))
+        adding = asyncio.create_task(before.supervisor.commands.add(new, flow))
         await until(lambda: "c" in before.processes)
         adding.cancel()
     assert list(stage.supervisor.statuses()) == ["a", "b"]
