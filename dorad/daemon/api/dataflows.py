@@ -1,14 +1,16 @@
-"""The methods `daemon.…`, `dataflow.…` and `watch`."""
+"""The methods `daemon.…`, `dataflow.…`, `logs.read` and `watch`."""
 
 from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.daemon.logreads import read_logs
 from dorad.daemon.rules.ladder import GRACE_S
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class DataflowMethods:
-    """Answers the methods `daemon.…`, `dataflow.…` and `watch`."""
+    """Answers the methods `daemon.…`, `dataflow.…`, `logs.read` and `watch`."""
 
     def __init__(self, service: Service, registry: Registry, measure: Measure) -> None:
         self._service = service
@@ -155,6 +157,14 @@ class DataflowMethods:
         self._registry.enable(record, enabled=params.enabled)
         await self._registry.sync()
         return self._measure.dataflow(record)
+
+    async def read_logs(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
+        """Yield log lines of a running or ended dataflow, and follow them if asked to."""
+        record = self._registry.find(params.dataflow, ended_too=True)
+        folder = Path(record.row.log_dir)
+        log = None if record.run is None else record.run.log
+        async for lines in read_logs(params, record.uuid, folder, log):
+            yield lines
 
     async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         """Yield events of one dataflow, or of all."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.daemon.api.dataflows import DataflowMethods
-from dorad.daemon.api.logs import LogMethods
 from dorad.daemon.api.nodes import NodeMethods
 from dorad.daemon.api.params import ParamMethods
 from dorad.daemon.api.topics import TopicMethods
@@ -25,7 +24,6 @@ def handlers(
     nodes = NodeMethods(registry, measure)
     topics = TopicMethods(registry, measure)
     params = ParamMethods(registry)
-    logs = LogMethods(registry)
     return {
         "daemon.status": dataflows.status,
         "daemon.shutdown": dataflows.shutdown,
@@ -55,6 +53,6 @@ def handlers(
         "param.get": params.get,
         "param.set": params.set,
         "param.delete": params.delete,
-        "logs.read": logs.read,
+        "logs.read": dataflows.read_logs,
         "watch": dataflows.watch,
     }

@@ -102,7 +102,7 @@ def test_a_dynamic_node_that_leaves_closes_what_it_fed() -> None:
     assert life.outputs_done("d") == [CloseInput("b", "d"), Stop("b", DRAINED)]
 
 
-def test_a_node_that_fails_before_it_connects_poisons_and_stops_all() -> None:
+def test_a_node_that_fails_before_it_connects_aborts_and_stops_all() -> None:
     life = Lifecycle(chain("a", "b", "c"))
     life.connected("a")
     abort_start, stop = life.after_exit(failed("b"))
@@ -111,13 +111,13 @@ def test_a_node_that_fails_before_it_connects_poisons_and_stops_all() -> None:
     assert stop == StopAll()
 
 
-def test_a_node_that_ends_well_before_it_connects_poisons_but_lets_the_others_run() -> None:
+def test_a_node_that_ends_well_before_it_connects_aborts_but_lets_the_others_run() -> None:
     life = Lifecycle(chain("a", "b"))
     (abort_start,) = life.after_exit(ok("b"))
     assert isinstance(abort_start, AbortStart)
 
 
-def test_after_a_poisoned_start_no_events_are_sent() -> None:
+def test_after_a_aborted_start_no_events_are_sent() -> None:
     life = Lifecycle(chain("a", "b", "c"))
     life.after_exit(ok("b"))
     actions: list[Action] = life.after_exit(failed("a")) + life.after_exit(failed("c"))

@@ -77,7 +77,7 @@ async def test_a_restart_does_not_count_against_the_limit() -> None:
         for _ in range(3):
             await within(stage.supervisor.commands.restart("a", grace=0))
         stage.processes["a"].end(FAILED)
-        await stage.lived("a", 5)
+        await stage.until_started("a", 5)
         stage.supervisor.kill("was killed")
 
 
@@ -88,7 +88,7 @@ async def test_a_restart_cuts_short_the_delay_of_a_node_between_two_lives() -> N
         stage.processes["a"].end(FAILED)
         await until(lambda: stage.status("a") == "restarting")
         await within(stage.supervisor.commands.restart("a"))
-        await stage.lived("a", 2)
+        await stage.until_started("a", 2)
         stage.supervisor.kill("was killed")
 
 
@@ -219,7 +219,7 @@ async def test_an_added_node_is_started_and_tended_like_the_others() -> None:
         assert ("add_node", "c") in stage.broker.calls
         stage.connect("c")
         stage.processes["c"].end(FAILED)
-        await stage.lived("c", 2)
+        await stage.until_started("c", 2)
         stage.processes["a"].end(FINE)
         await stage.called("stop", "c", "ALL_INPUTS_CLOSED")
         stage.processes["b"].end(FINE)
@@ -277,7 +277,7 @@ async def replaced(stage: Stage, new: NodeSpec) -> asyncio.Task[None]:
     nodes = tuple(new if each.id == new.id else each for each in flow.nodes)
     command = stage.supervisor.commands.replace(new.id, replace(flow, nodes=nodes))
     task = asyncio.create_task(command)
-    await stage.lived(new.id, 2)
+    await stage.until_started(new.id, 2)
     return task
 
 

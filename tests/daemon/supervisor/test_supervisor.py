@@ -55,7 +55,7 @@ async def test_a_failure_is_told_to_the_user_when_it_happens() -> None:
     async with running(stage):
         stage.connect("a", "b")
         stage.processes["a"].end(Exit(code=1))
-        await until(lambda: ("error", "a", "exited with code 1") in stage.notices)
+        await until(lambda: ("error", "a", "exited with code 1") in stage.reports)
         stage.processes["b"].end(Exit(code=0))
 
 
@@ -97,7 +97,7 @@ async def test_a_second_node_object_in_the_process_keeps_the_inputs_open(
             process.end(Exit(code=0))
 
 
-async def test_a_node_that_cannot_be_started_poisons_the_start_and_stops_the_rest() -> None:
+async def test_a_node_that_cannot_be_started_aborts_the_start_and_stops_the_rest() -> None:
     stage = Stage(chain("a", "b"), broken=frozenset({"b"}), grace=0.0)
     async with running(stage) as task:
         await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
@@ -106,7 +106,7 @@ async def test_a_node_that_cannot_be_started_poisons_the_start_and_stops_the_res
     assert not results["b"].ok
 
 
-async def test_a_node_that_raises_because_of_a_poisoned_start_is_cascading() -> None:
+async def test_a_node_that_raises_because_of_a_aborted_start_is_cascading() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage) as task:
         stage.connect("a")
@@ -214,7 +214,7 @@ async def test_a_drained_node_that_does_not_end_is_stopped_after_its_grace() -> 
         stage.processes["a"].end(Exit(code=0))
         await stage.called("stop", "b", "MANUAL")
         stage.processes["b"].end(Exit(code=0))
-    assert any("after all its inputs closed; stopping it" in text for *_, text in stage.notices)
+    assert any("after all its inputs closed; stopping it" in text for *_, text in stage.reports)
 
 
 async def test_a_straggler_that_has_to_be_terminated_has_failed() -> None:
@@ -281,8 +281,8 @@ async def test_a_long_wait_for_a_node_is_told(monkeypatch: pytest.MonkeyPatch) -
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a")
-        await until(lambda: bool(stage.notices))
-        assert stage.notices == [("warn", None, "the start still waits for Node() in: b")]
+        await until(lambda: bool(stage.reports))
+        assert stage.reports == [("warn", None, "the start still waits for Node() in: b")]
         for process in stage.processes.values():
             process.end(Exit(code=0))
 

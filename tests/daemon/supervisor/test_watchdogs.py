@@ -1,5 +1,8 @@
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -8,9 +11,9 @@ import pytest
 from dorad.daemon.rules.lifecycle import Lifecycle
 from dorad.daemon.supervisor.noderun import NodeRun
 from dorad.daemon.supervisor.state import SupervisorState
-from dorad.daemon.supervisor.watchdogs import ADOPTION_S, SAMPLE_S, Watchdogs
+from dorad.daemon.supervisor.watchdogs import ADOPTION_S, SAMPLE_S, Watchdogs, is_sigstopped
 from dorad.dataflow.model import NodeSpec
-from tests.daemon.fakes import Edge, FakeBroker, FakeProcess, Vitals, until
+from tests.daemon.fakes import DEADLINE_S, Edge, FakeBroker, FakeProcess, Vitals, until
 from tests.daemon.flows import dataflow, node
 
 BUSY = Vitals(asleep=False)
@@ -22,14 +25,14 @@ class Scene:
     def __init__(self, *nodes: NodeSpec, connected: bool = True) -> None:
         flow = dataflow(*nodes)
         self.broker = FakeBroker()
-        self.notices: list[tuple[str, str | None, str]] = []
-        self.happened: list[str] = []
+        self.reports: list[tuple[str, str | None, str]] = []
+        self.events: list[str] = []
         self.runs = {each.id: NodeRun(each) for each in nodes}
         self.state = SupervisorState(
             Lifecycle(flow),
             self.broker,
-            lambda *notice: self.notices.append(notice),
-            lambda what, *_: self.happened.append(what),
+            lambda *report: self.reports.append(report),
+            lambda what, *_: self.events.append(what),
             self.runs,
             lambda: None,
             lambda _: None,
@@ -215,7 +218,7 @@ async def test_a_silent_input_breaks_and_the_next_message_mends_it() -> None:
     scene.look(105)
     assert scene.broker.calls[1:] == [("input_recovered", "b", "a")]
     assert scene.runs["b"].status == "running"
-    assert scene.happened == ["input-broken", "input-recovered"]
+    assert scene.events == ["input-broken", "input-recovered"]
     totals = scene.state.totals
     assert (totals.input_timeouts, totals.circuit_breaker_recoveries) == (1, 1)
 
@@ -266,3 +269,19 @@ async def test_time_in_which_the_daemon_itself_stood_still_counts_for_nobody() -
     await until(lambda: scene.killed("a"))
     assert loop.time() - begun >= 4.0
     task.cancel()
+
+
+def test_a_process_is_stopped_from_a_sigstop_to_a_sigcont() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert not is_sigstopped(process.pid)
+        for number, sigstopped in ((signal.SIGSTOP, True), (signal.SIGCONT, False)):
+            process.send_signal(number)
+            deadline = time.monotonic() + DEADLINE_S
+            while is_sigstopped(process.pid) is not sigstopped:
+                assert time.monotonic() < deadline
+        process.kill()
+    assert not is_sigstopped(process.pid)
+
+
+def test_this_process_is_not_stopped() -> None:
+    assert not is_sigstopped(os.getpid())
