@@ -124,14 +124,14 @@ class Flow(Struct, frozen=True):
             old, opened = known.get(unit, {}), self.open_inputs.get(unit, {})
             added = {name: source for name, source in inputs.items() if old.get(name) != source}
             kept = {name: source for name, source in inputs.items() if opened.get(name) == source}
-            live = {
+            fed = {
                 name: source
                 for name, source in added.items()
                 if node_of(source) in alive and source not in self.ended
             }
-            still_open[unit] = MappingProxyType(kept | live)
-            if dead := tuple(name for name in added if name not in live):
-                closings.append(Closing(unit, dead, drained=False))
+            still_open[unit] = MappingProxyType(kept | fed)
+            if unfed := tuple(name for name in added if name not in fed):
+                closings.append(Closing(unit, unfed, drained=False))
         endless = flow_of(after, exit_when_nodes_finish=exit_when_nodes_finish).endless
         drained = {
             closing.unit

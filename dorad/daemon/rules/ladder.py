@@ -28,13 +28,8 @@ class StopStep(Struct, frozen=True):
     step: Step
 
 
-def ladder(grace: float = GRACE_S, *, force: bool = False) -> tuple[StopStep, ...]:
-    """Return the steps in order: STOP now, SIGTERM after `grace`, SIGKILL after 1.5 times that.
-
-    With `force` only SIGKILL is left, and is due at once.
-    """
-    if force:
-        return (StopStep(0.0, Step.KILL),)
+def ladder(grace: float = GRACE_S) -> tuple[StopStep, ...]:
+    """Return the steps in order: STOP now, SIGTERM after `grace`, SIGKILL after 1.5 times that."""
     return (
         StopStep(0.0, Step.EVENT),
         StopStep(grace, Step.TERMINATE),

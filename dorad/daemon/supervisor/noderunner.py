@@ -267,7 +267,6 @@ class NodeRunner:
 
     def _prepare_restart(self, run: NodeRun) -> None:
         run.restarts += 1
-        self._state.totals.restarts += 1
         self._state.broker.restarting(run.node.id, run.restarts)
         if run.restart_requested:
             self._state.broker.reopen(run.node.id)

@@ -18,16 +18,6 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.ports import Broker, PublishEvent, Report
 
 
-class Totals(Struct, eq=False):
-    """Counters since the dataflow started or this daemon adopted it."""
-
-    restarts: int = 0
-    health_check_kills: int = 0
-    startup_kills: int = 0
-    input_timeouts: int = 0
-    circuit_breaker_recoveries: int = 0
-
-
 class SupervisorState(Struct, eq=False):
     """One running dataflow: its lifecycle, its nodes, and where changes are reported."""
 
@@ -47,7 +37,6 @@ class SupervisorState(Struct, eq=False):
     """Why every process is killed, including one that is just being started; empty if none is."""
     finished: bool = False
     """Whether the dataflow has ended."""
-    totals: Totals = field(default_factory=Totals)
     bell: Bell = field(default_factory=Bell)
     """Rings at every change."""
 

@@ -16,7 +16,7 @@ from dorad.daemon.supervisor.commands import Commands
 from dorad.daemon.supervisor.idlewatch import IdleWatch
 from dorad.daemon.supervisor.noderun import NodeRun, NodeView
 from dorad.daemon.supervisor.noderunner import NodeRunner
-from dorad.daemon.supervisor.state import SupervisorState, Totals
+from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.stopladder import StopLadder
 from dorad.daemon.supervisor.watchdogs import Watchdogs
 from dorad.dataflow.model import RestartPolicy
@@ -104,16 +104,6 @@ class Supervisor:
         await self._state.bell.until(lambda: self.opened_at is not None, seconds)
         return self.opened_at
 
-    @property
-    def results(self) -> list[Result]:
-        """One for each node that has ended, in the order of their ends."""
-        return self._state.results
-
-    @property
-    def totals(self) -> Totals:
-        """How often nodes were restarted or killed, and inputs broke and recovered."""
-        return self._state.totals
-
     def statuses(self) -> dict[str, NodeView]:
         """Return the view of every node, in the order of the dataflow."""
         return {name: run.view for name, run in self._nodes.items()}
@@ -134,7 +124,7 @@ class Supervisor:
             "killing": self._state.kill_reason,
             "grace": self._grace,
             "nodes": {name: run.snapshot() for name, run in self._nodes.items()},
-            "results": [result.to_json() for result in self.results],
+            "results": [result.to_json() for result in self._state.results],
         }
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
@@ -143,7 +133,7 @@ class Supervisor:
         self._state.kill_reason = snapshot["killing"]
         if self._lifecycle.stopping:
             self._grace = snapshot["grace"]
-        self.results.extend(Result.from_json(each) for each in snapshot["results"])
+        self._state.results.extend(Result.from_json(each) for each in snapshot["results"])
         for name, run in self._nodes.items():
             if name in snapshot["nodes"]:
                 run.restore(snapshot["nodes"][name])
@@ -192,7 +182,7 @@ class Supervisor:
             warning.cancel()
             for run in self._nodes.values():
                 run.cancel_drain()
-        return tuple(self.results)
+        return tuple(self._state.results)
 
     def _adopted(
         self, run: NodeRun, adopted: RunningProcess | Exit | None
@@ -206,14 +196,11 @@ class Supervisor:
             run.connected = run.connected or self.broker.vitals(run.node.id).connected
         return adopted
 
-    def stop(self, grace: float | None = None, *, force: bool = False) -> None:
+    def stop(self, grace: float | None = None) -> None:
         """Stop every node: SIGTERM after `grace` seconds, SIGKILL after half as many more.
 
-        With `force` SIGKILL follows at once. A second call can only bring the signals forward.
+        A second call can only bring the signals forward.
         """
-        if force:
-            self.kill("was killed on request")
-            return
         _log.debug("asked to stop, grace %s", grace)
         if grace is not None and (not self._lifecycle.stopping or grace < self._grace):
             self._grace = grace

@@ -120,7 +120,6 @@ class Watchdogs:
         if now < due:
             yield due
         else:
-            self._state.totals.startup_kills += 1
             self._kill(run, f"was killed because it had not called Node() within {timeout:g} s")
 
     def _check_health(self, run: NodeRun, now: float) -> Iterator[float]:
@@ -138,7 +137,6 @@ class Watchdogs:
         health = health_after(self._health.get(name), vitals, now, sigstopped=stopped)
         self._health[name] = health
         if health.silent_for(now) >= timeout:
-            self._state.totals.health_check_kills += 1
             reason = (
                 f"it had not come back to dora for {timeout:g} s"
                 if vitals.connected
@@ -190,13 +188,11 @@ class Watchdogs:
         _log.debug("node %s, input %s: %s", name, entry.id, breaker)
         if breaker.broken:
             run.broken[entry.id] = breaker.sent
-            state.totals.input_timeouts += 1
             state.broker.input_broken(name, entry.id)
             what, level = "input-broken", "warn"
             text = f"input {entry.id}: no message from {entry.source} for {breaker.timeout:g} s"
         else:
             run.broken.pop(entry.id, None)
-            state.totals.circuit_breaker_recoveries += 1
             state.broker.input_recovered(name, entry.id)
             what, level = "input-recovered", "info"
             text = f"input {entry.id}: messages from {entry.source} come again"

@@ -100,7 +100,7 @@ async def test_a_second_node_object_in_the_process_keeps_the_inputs_open(
 async def test_a_node_that_cannot_be_started_aborts_the_start_and_stops_the_rest() -> None:
     stage = Stage(chain("a", "b"), broken=frozenset({"b"}), grace=0.0)
     async with running(stage) as task:
-        await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+        await until(lambda: any(call[0] == "abort_start" for call in stage.broker.calls))
     results = {result.node: result for result in task.result()}
     assert results["b"].reason == "could not be started: no such file: b.py"
     assert not results["b"].ok
@@ -111,7 +111,7 @@ async def test_a_node_that_raises_because_of_a_aborted_start_is_cascading() -> N
     async with running(stage) as task:
         stage.connect("a")
         stage.processes["b"].end(Exit(code=2))
-        await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+        await until(lambda: any(call[0] == "abort_start" for call in stage.broker.calls))
         stage.processes["a"].end(Exit(code=1))
     outcomes = {result.node: (result.outcome, result.root_cause) for result in task.result()}
     assert outcomes == {"b": (Outcome.FAILED, None), "a": (Outcome.CASCADING, "b")}

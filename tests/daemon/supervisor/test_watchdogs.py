@@ -78,7 +78,6 @@ async def test_a_node_that_does_not_call_node_in_time_is_killed() -> None:
     assert (
         scene.runs["a"].watchdog_reason == "was killed because it had not called Node() within 2 s"
     )
-    assert scene.state.totals.startup_kills == 1
 
 
 async def test_a_node_that_called_node_has_started() -> None:
@@ -121,7 +120,6 @@ async def test_a_node_that_does_not_come_back_is_killed_once() -> None:
     assert (
         scene.runs["a"].watchdog_reason == "was killed because it had not come back to dora for 1 s"
     )
-    assert scene.state.totals.health_check_kills == 1
 
 
 async def test_the_look_is_due_when_the_timeout_is_and_not_later() -> None:
@@ -219,8 +217,6 @@ async def test_a_silent_input_breaks_and_the_next_message_mends_it() -> None:
     assert scene.broker.calls[1:] == [("input_recovered", "b", "a")]
     assert scene.runs["b"].status == "running"
     assert scene.events == ["input-broken", "input-recovered"]
-    totals = scene.state.totals
-    assert (totals.input_timeouts, totals.circuit_breaker_recoveries) == (1, 1)
 
 
 async def test_an_input_whose_source_has_ended_does_not_break() -> None:
