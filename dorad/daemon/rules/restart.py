@@ -19,7 +19,7 @@ JITTER = 0.25
 restart together."""
 
 
-class History(Struct, frozen=True):
+class RestartHistory(Struct, frozen=True):
     """How often a node was restarted within its window; times in monotonic seconds."""
 
     count: int = 0
@@ -32,7 +32,7 @@ class Restart(Struct, frozen=True):
 
     after: float
     """Seconds from its end to its restart."""
-    history: History
+    history: RestartHistory
 
 
 class GiveUp(Struct, frozen=True):
@@ -50,7 +50,7 @@ Decision = Restart | GiveUp | NoRestart
 
 
 def decide(
-    keys: RestartKeys, ok: bool, history: History, now: float, random: Callable[[], float]
+    keys: RestartKeys, ok: bool, history: RestartHistory, now: float, random: Callable[[], float]
 ) -> Decision:
     """Return what the restart policy does after the end of a node; `ok` if it ended well.
 
@@ -69,7 +69,7 @@ def decide(
         times = "restart" if count == 1 else "restarts"
         within = "" if keys.window is None else f" within {keys.window:g} s"
         return GiveUp(f"gave up after {count} {times}{within}")
-    return Restart(_delay(keys, count, random), History(count + 1, start))
+    return Restart(_delay(keys, count, random), RestartHistory(count + 1, start))
 
 
 def _delay(keys: RestartKeys, before: int, random: Callable[[], float]) -> float:

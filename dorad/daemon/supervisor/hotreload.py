@@ -62,9 +62,9 @@ class HotReload(Struct, eq=False):
 
     files: Callable[[], Mapping[Path, tuple[Runner, ...]]]
     """Returns the files of the dataflow as it is now, and what runs each of them."""
-    restart: Callable[[str, float], Awaitable[None]]
+    restart_node: Callable[[str, float], Awaitable[None]]
     """Restarts a node, with a grace in seconds. Raises CommandError."""
-    reload: Callable[[str, str], None]
+    reload_operator: Callable[[str, str], None]
     """Lets an operator, given by node and id, load its file again."""
     report: Report
     """Reports to the user."""
@@ -122,7 +122,7 @@ class HotReload(Struct, eq=False):
     def _reload(self, runner: Runner, path: Path) -> None:
         _log.debug("%s has changed: %s reloads it", path, runner)
         if runner.operator is not None:
-            self.reload(runner.node, runner.operator)
+            self.reload_operator(runner.node, runner.operator)
         elif runner.node in self._restarts:
             self._changed_again.add(runner.node)
         else:
@@ -141,7 +141,7 @@ class HotReload(Struct, eq=False):
             else:
                 self.report("info", node_id, f"{path} has changed; restarting the node")
                 try:
-                    await self.restart(node_id, RESTART_GRACE_S)
+                    await self.restart_node(node_id, RESTART_GRACE_S)
                 except CommandError as error:
                     self.report("warn", node_id, f"was not restarted after a change: {error}")
             if node_id not in self._changed_again:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from dorad.daemon.rules.exits import Result
-from dorad.daemon.rules.restart import History
+from dorad.daemon.rules.restart import RestartHistory
 
 if TYPE_CHECKING:
     from dorad.daemon.supervisor.ports import RunningProcess
@@ -59,7 +59,7 @@ class NodeRun:
     pid: int | None = None
     restarts: int = 0
     """Number of processes after the first one."""
-    history: History = field(default_factory=History)
+    history: RestartHistory = field(default_factory=RestartHistory)
     starts: int = 0
     """Number of started processes. It grows with each process, so waiters notice the next one."""
     spawned_at: float | None = None
@@ -175,6 +175,6 @@ class NodeRun:
             setattr(self, name, snapshot[key])
         # A node that was being added belongs to the dataflow now; one being removed still leaves.
         self.excluded = self.excluded and self.stop_requested
-        self.history = History(*snapshot["history"])
+        self.history = RestartHistory(*snapshot["history"])
         self.last_result = snapshot["ended_as"] and Result.from_json(snapshot["ended_as"])
         self.result = snapshot["result"] and Result.from_json(snapshot["result"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.exits import describe
-from dorad.daemon.rules.restart import History
+from dorad.daemon.rules.restart import RestartHistory
 from dorad.daemon.supervisor.stopladder import stop_process
 from dorad.launch.model import LaunchError
 
@@ -62,7 +62,7 @@ async def replace_process(
     if run.successor is successor:
         await stop_process(state, run, old, grace)
     run.node = node
-    run.history = History(window_start=run.spawned_at)
+    run.history = RestartHistory(window_start=run.spawned_at)
     on_replaced()
     await state.bell.until(lambda: run.connected or run.process is not successor, STARTUP_S)
 
