@@ -98,7 +98,7 @@ async def test_a_drained_node_is_not_restarted_by_hand_either() -> None:
         stage.connect("a", "b")
         stage.processes["a"].end(FINE)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
-        with refused("refused", "all inputs of node b have closed"):
+        with refused("refused", "node b is not restarted: all its inputs have closed"):
             await stage.supervisor.commands.restart("b")
         stage.processes["b"].end(FINE)
 

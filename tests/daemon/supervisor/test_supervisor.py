@@ -277,7 +277,7 @@ async def test_a_broken_start_cancels_everything() -> None:
 
 
 async def test_a_long_wait_for_a_node_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "START_WARNING_S", 0.02)
+    monkeypatch.setattr(module, "START_WARNING_S", 0.5)
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a")

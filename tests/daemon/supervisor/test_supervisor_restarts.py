@@ -173,7 +173,7 @@ async def test_nothing_is_restarted_during_a_stop() -> None:
 async def test_a_restartable_node_that_drops_its_node_keeps_its_consumers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LINGER_S", 0.0)
+    monkeypatch.setattr(module, "DRAIN_S", 0.0)
     stage = pair("on-failure")
     async with running(stage):
         stage.connect("a", "b")
