@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from dorad.daemon.broker.edges import EdgeCounters
     from dorad.daemon.run import Ended
-    from dorad.daemon.supervisor.ports import EdgeCounters
     from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
     from dorad.logs.filter import LogFilter

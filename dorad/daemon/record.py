@@ -13,7 +13,7 @@ from dorad.control.messages import (
     NodeResult,
     Status,
 )
-from dorad.daemon.supervisor.shared import Bell
+from dorad.daemon.bell import Bell
 
 if TYPE_CHECKING:
     from dorad.daemon.rules.exits import Result

@@ -304,7 +304,7 @@ class Registry:
                 params={node.id: self.params_of(record, node) for node in dataflow.nodes},
                 inherited=inherited,
                 on_change=lambda: self._changed(record),
-                on_happening=lambda what, node, text, data: self.event_bus.tell(
+                on_event=lambda what, node, text, data: self.event_bus.tell(
                     row.uuid, what, node, text, **data
                 ),
                 forget=self._host.forget,

@@ -57,7 +57,7 @@ class FakeBroker:
         self.calls.append(("open_barrier",))
 
     def abort_start(self, reason: str) -> None:
-        self.calls.append(("poison", reason))
+        self.calls.append(("abort_start", reason))
 
     def stop(self, node_id: str, reason: str) -> None:
         self.calls.append(("stop", node_id, str(reason)))
@@ -164,12 +164,12 @@ class Stage:
     slow: frozenset[str] = frozenset()
     """Nodes whose start never comes to its end."""
     broker: FakeBroker = field(default_factory=FakeBroker)
-    notices: list[tuple[str, str | None, str]] = field(default_factory=list)
+    reports: list[tuple[str, str | None, str]] = field(default_factory=list)
     processes: dict[str, FakeProcess] = field(default_factory=dict)
     """The newest of each node."""
     started: list[tuple[str, int, float]] = field(default_factory=list)
     """Node, restart count and the loop's time of every start."""
-    happened: list[tuple[str, str | None]] = field(default_factory=list)
+    events: list[tuple[str, str | None]] = field(default_factory=list)
     restored: dict[str, Any] | None = None
     on_change: Callable[[], None] = lambda: None
 
@@ -177,13 +177,13 @@ class Stage:
         self.supervisor = Supervisor(
             self.dataflow,
             lambda _: self.broker,
-            lambda *notice: self.notices.append(notice),
+            lambda *report: self.reports.append(report),
             exit_when_nodes_finish=self.exit_when_nodes_finish,
             grace=self.grace,
             finish_grace=self.finish_grace,
             restored=self.restored,
             on_change=self.on_change,
-            on_happening=lambda what, node, *_: self.happened.append((what, node)),
+            on_event=lambda what, node, *_: self.events.append((what, node)),
         )
 
     async def start(self, node: NodeSpec, config: str, restart_count: int) -> FakeProcess:
@@ -201,9 +201,9 @@ class Stage:
         for node in nodes:
             self.supervisor.on_connected(node, 1)
 
-    async def lived(self, node: str, runs: int) -> FakeProcess:
+    async def until_started(self, node: str, starts: int) -> FakeProcess:
         """Wait until a node's process was started so many times; return the newest."""
-        await until(lambda: [each[0] for each in self.started].count(node) >= runs)
+        await until(lambda: [each[0] for each in self.started].count(node) >= starts)
         return self.processes[node]
 
     def status(self, node: str) -> str:

@@ -178,7 +178,7 @@ async def test_a_burst_of_changes_is_written_down_a_few_times_and_so_is_the_last
 
     run = DataflowRun("id", context(tmp_path), guard, own_socket(), on_change=write_down)
     for number in range(200):
-        run.set_params("sink", {"number": number})
+        run.broker.set_params("sink", {"number": number})
     assert written[0] == 0
     assert len(written) < 100
     async with asyncio.timeout(10):
