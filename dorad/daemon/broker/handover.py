@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from dorad.daemon.broker.connection import Connection
     from dorad.daemon.broker.peersetup import PeerSetup
+    from dorad.daemon.broker.pidwatch import PidWatch
     from dorad.daemon.broker.state import BrokerState
     from dorad.daemon.broker.topology import Topology
-    from dorad.daemon.supervisor.pidwatch import PidWatch
     from dorad.dataflow.model import Dataflow, NodeSpec
 
 SETTLE_S = 5.0

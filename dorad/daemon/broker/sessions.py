@@ -9,7 +9,7 @@ from dorad.daemon.broker.admission import Verdict
 from dorad.daemon.broker.edges import is_observer
 from dorad.daemon.broker.extensions import KINDS, Extensions
 from dorad.daemon.broker.handover import Handovers
-from dorad.daemon.supervisor.pidwatch import PidWatch
+from dorad.daemon.broker.pidwatch import PidWatch
 from dorad.node.protocol import VERSION, Packet, ProtocolError
 
 if TYPE_CHECKING:

@@ -1,13 +1,16 @@
-"""Noticing the end of processes that are not children of the daemon."""
+"""Watching processes that are not children of the daemon."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
 
 
 class PidWatch:
@@ -16,13 +19,14 @@ class PidWatch:
     def __init__(self, on_end: Callable[[int, str], None]) -> None:
         self._on_end = on_end
         self._watched: dict[int, tuple[int, str]] = {}
+        """By pidfd: the pid and the node."""
 
     def __contains__(self, node_id: str) -> bool:
-        """Tell whether a process of this node still lives."""
+        """Return True while a watched process of this node runs."""
         return any(node == node_id for _, node in self._watched.values())
 
     def add(self, pid: int, node_id: str) -> None:
-        """Watch a process, which belongs to a node; it may have ended already."""
+        """Watch a process of a node; it may have ended already."""
         if (pid, node_id) in self._watched.values():
             return
         loop = asyncio.get_running_loop()
@@ -36,6 +40,7 @@ class PidWatch:
 
     def _ended(self, pidfd: int) -> None:
         pid, node_id = self._watched[pidfd]
+        _log.debug("process %d of node %s has ended", pid, node_id)
         self._forget(pidfd)
         self._on_end(pid, node_id)
 
@@ -45,6 +50,6 @@ class PidWatch:
         os.close(pidfd)
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching all processes."""
         for pidfd in list(self._watched):
             self._forget(pidfd)
