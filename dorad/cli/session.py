@@ -76,7 +76,7 @@ def run_session(
     import resource
 
     from dorad.daemon import ownlog
-    from dorad.daemon.broker.sockets import own_socket
+    from dorad.daemon.broker.listener import own_socket
     from dorad.daemon.run import DataflowRun, new_dataflow_id
     from dorad.launch.model import LaunchError
     from dorad.logs.format import formatter

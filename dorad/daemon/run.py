@@ -195,11 +195,11 @@ class DataflowRun:
             on_happening=on_happening,
         )
         for node_id, values in (params or {}).items():
-            self.broker.set_params(node_id, values)
+            self.broker.params.replace(node_id, values)
         # Only now: what there is from the start is no change.
         self.broker.on_change = self._changed
         self.taps = Taps(self.broker, helpers)
-        self._router = Router(dataflow_id, self.broker)
+        self._router = Router(dataflow_id, self.broker.emitter)
         self._router.update(context.dataflow)
         self._hot_reload = (
             HotReload(self, functools.partial(python_files, context), self.log.say, self._changed)
@@ -247,7 +247,7 @@ class DataflowRun:
                 watching = asyncio.create_task(self._hot_reload.watch(), name="hot reload")
                 stack.push_async_callback(_ended, watching)
             results = await self._supervisor.run(self._start, adopted)
-            edges = tuple(self.broker.counters())
+            edges = tuple(self.broker.stats.counters())
             ended = Ended(results, edges, time.monotonic() - begun)
             _log.debug("dataflow %s ends, ok: %s", self.dataflow_id, ended.ok)
             self.log.end("finished" if ended.ok else "failed")
@@ -340,7 +340,7 @@ class DataflowRun:
 
     def reload(self, node_id: str, operator: str) -> None:
         """Let an operator load its file anew."""
-        self.broker.reload(node_id, operator)
+        self.broker.notifications.reload(node_id, operator)
 
     async def stop_node(self, node_id: str, grace: float) -> None:
         """End a node for good."""
@@ -363,15 +363,15 @@ class DataflowRun:
 
     def set_params(self, node_id: str, values: Mapping[str, Any]) -> None:
         """Give the node's next process these parameters."""
-        self.broker.set_params(node_id, values)
+        self.broker.params.replace(node_id, values)
 
     def set_param(self, node_id: str, key: str, value: Any) -> bool:
         """Set a parameter; False if the node has no process yet to be told of it."""
-        return self.broker.param_update(node_id, key, value)
+        return self.broker.params.update(node_id, key, value)
 
     def delete_param(self, node_id: str, key: str, **default: Any) -> None:
         """Delete a parameter; one that is declared has its `value` from then on."""
-        self.broker.param_deleted(node_id, key, **default)
+        self.broker.params.delete(node_id, key, **default)
 
     def _check_command(self, node: NodeSpec, after: Dataflow) -> None:
         alone = replace(after, nodes=(node,))

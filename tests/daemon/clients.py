@@ -84,7 +84,7 @@ class Stage:
 
     def received(self, node_id: str) -> int:
         """How many messages a node has received so far."""
-        return sum(edge.received for edge in self.broker.counters() if edge.node == node_id)
+        return sum(edge.received for edge in self.broker.stats.counters() if edge.node == node_id)
 
     async def goes_on(self) -> None:
         """Wait until `b` has received more from `a`, so much that it cannot have been queued."""
@@ -108,7 +108,7 @@ async def stage(
         path = Path(folder) / "broker.sock"
         broker = Broker(flow or four_nodes(), "test", path, listener, hello_deadline=hello_deadline)
         await broker.open()
-        broker.open_barrier()
+        broker.notifications.open_barrier()
         try:
             yield Stage(broker, path, listener)
         finally:
@@ -124,7 +124,7 @@ async def pair(on: Stage) -> AsyncIterator[None]:
         yield
         assert [process.poll() for process in processes.values()] == [None, None]
         for name, process in processes.items():
-            on.broker.stop(name, "MANUAL")
+            on.broker.notifications.stop(name, "MANUAL")
             assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0
     finally:
         for process in processes.values():

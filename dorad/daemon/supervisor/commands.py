@@ -82,7 +82,7 @@ class Commands:
                 run.apart = True
                 await self._finish(run, grace)
             shared = self._shared
-            shared.broker.remove_node(name)
+            shared.broker.topology.remove_node(name)
             del shared.nodes[name]
             self._changed(dataflow)
 
@@ -102,7 +102,7 @@ class Commands:
             self._tend(run)
             await shared.bell.until(lambda: run.runs or run.result is not None)
             if not run.runs and run.result is not None:
-                shared.broker.remove_node(name)
+                shared.broker.topology.remove_node(name)
                 del shared.nodes[name]
                 self._changed(before)
                 raise CommandError("refused", f"node {name} {run.result.reason}")
@@ -113,7 +113,7 @@ class Commands:
     async def _make_mailbox(self, node: NodeSpec, dataflow: Dataflow) -> None:
         shared = self._shared
         try:
-            await shared.broker.add_node(node, dataflow)
+            await shared.broker.topology.add_node(node, dataflow)
         except OSError as error:
             del shared.nodes[node.id]
             raise CommandError("refused", f"node {node.id} gets no mailbox: {error}") from error
@@ -139,7 +139,7 @@ class Commands:
                     f"node {name} is {run.status}: only one that runs can be replaced",
                 )
             try:
-                await shared.broker.begin_handover(name, node, dataflow)
+                shared.broker.handovers.begin(name, node, dataflow)
             except OSError as error:
                 raise CommandError("refused", f"node {name} is not replaced: {error}") from error
             except ValueError as error:
@@ -162,10 +162,10 @@ class Commands:
         try:
             process = await self._start(node, shared.broker.node_config(name), run.restarts + 1)
         except LaunchError as error:
-            shared.broker.end_handover(name)
+            shared.broker.handovers.end(name)
             raise CommandError("refused", f"the new {name} could not be started: {error}") from None
         except BaseException:
-            shared.broker.end_handover(name)
+            shared.broker.handovers.end(name)
             raise
         run.successor = process
         ended = asyncio.ensure_future(process.wait())
@@ -188,7 +188,7 @@ class Commands:
                 run.successor, run.successor_waits = None, False
                 process.signal(signal.SIGKILL)
                 await asyncio.wait((ended,))
-                shared.broker.end_handover(name)
+                shared.broker.handovers.end(name)
             ended.cancel()
         raise CommandError("refused", f"{why}; node {name} goes on as it was")
 
@@ -209,7 +209,7 @@ class Commands:
         if run.result is not None or self._shared.life.flow.has_drained(consumer):
             raise CommandError("refused", f"node {consumer} takes no more input: it is ending")
         try:
-            self._shared.broker.add_edge(consumer, entry)
+            self._shared.broker.topology.add_edge(consumer, entry)
         except OSError as error:
             raise CommandError("refused", f"input {entry.id} gets no room: {error}") from error
         self._changed(dataflow)
@@ -219,14 +219,14 @@ class Commands:
         self._refuse_if_stopping()
         _log.debug("node %s loses the input %s", consumer, input_id)
         self._node(consumer)
-        self._shared.broker.remove_edge(consumer, input_id)
+        self._shared.broker.topology.remove_edge(consumer, input_id)
         self._changed(dataflow)
 
     # -- what they have in common ------------------------------------------------------------
 
     def _changed(self, dataflow: Dataflow) -> None:
         shared = self._shared
-        shared.broker.update(dataflow)
+        shared.broker.topology.update(dataflow)
         for node in dataflow.nodes:
             if node.id in shared.nodes:
                 shared.nodes[node.id].node = node
@@ -275,7 +275,7 @@ class Commands:
         run.wake.set()
         shared.on_change()
         if run.node.is_dynamic:
-            shared.broker.stop(name, StopReason.MANUAL)
+            shared.broker.notifications.stop(name, StopReason.MANUAL)
             await shared.bell.until(lambda: not run.connected, grace)
             shared.carry_out(shared.life.outputs_done(name))
             return
@@ -295,7 +295,7 @@ class Commands:
             match step.step:
                 case Step.EVENT:
                     if not run.successor_connected:
-                        shared.broker.stop(name, StopReason.MANUAL)
+                        shared.broker.notifications.stop(name, StopReason.MANUAL)
                 case Step.TERMINATE:
                     text = f"did not end within {step.after:g} s of being asked to: SIGTERM"
                     shared.notice("warn", name, text)

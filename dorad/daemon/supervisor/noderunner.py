@@ -141,7 +141,7 @@ class NodeRunner:
         if connected:
             run.connected, run.api_pid = True, api_pid
         run.restarts += 1
-        if not shared.broker.end_handover(name):
+        if not shared.broker.handovers.end(name):
             shared.broker.released(name)
         shared.tell("node-started", name, pid=successor.pid, restarts=run.restarts)
         shared.changed()

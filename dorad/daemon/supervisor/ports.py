@@ -61,11 +61,8 @@ class EdgeCounters(Protocol):
         """Whether the file asks for fewer messages than are sent."""
 
 
-class Broker(Protocol):
-    """The mailboxes of a dataflow, as far as decisions act on them. Only topology takes time."""
-
-    def node_config(self, node_id: str) -> str:
-        """Return the text of DORA_NODE_CONFIG."""
+class Notifications(Protocol):
+    """Sends events to nodes."""
 
     def open_barrier(self) -> None:
         """Let every `Node()` return, now and later."""
@@ -88,18 +85,6 @@ class Broker(Protocol):
     def node_failed(self, node_id: str, source_node: str, error: str, input_ids: list[str]) -> None:
         """Send NODE_FAILED."""
 
-    def detach(self, node_id: str) -> None:
-        """Take note that the node's process is gone for good."""
-
-    def released(self, node_id: str) -> None:
-        """Take note that the node's process is gone and that another one will take its place."""
-
-    def restarting(self, node_id: str, restart_count: int) -> None:
-        """Give the next process of the node this restart count."""
-
-    def reopen(self, node_id: str) -> None:
-        """Forget that the node was told to stop: its next process was not."""
-
     def node_restarted(self, node_id: str, source_node: str) -> None:
         """Send NODE_RESTARTED to `node_id`: a node that feeds it is being restarted."""
 
@@ -109,20 +94,28 @@ class Broker(Protocol):
     def input_recovered(self, node_id: str, input_id: str) -> None:
         """Send INPUT_RECOVERED."""
 
+    def ping(self, node_id: str) -> None:
+        """Send a packet that means nothing, so that a node at rest shows that it reads."""
+
+
+class Stats(Protocol):
+    """Reads counters and signs of life."""
+
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives."""
 
     def vitals(self, node_id: str) -> Vitals:
         """Return what there is to see of a node."""
 
-    def ping(self, node_id: str) -> None:
-        """Send a packet that means nothing, so that a node at rest shows that it reads."""
-
     def counters(self) -> Sequence[EdgeCounters]:
         """Return the counters of every edge."""
 
-    def edge_counters_of(self, node_id: str, input_id: str) -> Sent:
+    def input_counters(self, node_id: str, input_id: str) -> Sent:
         """Return the counters of one input that a node feeds."""
+
+
+class Topology(Protocol):
+    """Changes the nodes and edges of the dataflow."""
 
     async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None:
         """Make the mailbox of one more node, and connect it. Raises OSError: memory is full."""
@@ -139,11 +132,50 @@ class Broker(Protocol):
     def update(self, dataflow: Dataflow) -> None:
         """Take note of how the dataflow is now described."""
 
-    async def begin_handover(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
+
+class Handovers(Protocol):
+    """Passes the mailbox of a node to a replacement."""
+
+    def begin(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
         """Let a second process say hello as this node, which waits until the first has let go."""
 
-    def end_handover(self, node_id: str) -> bool:
-        """End what `begin_handover` began; False if the second process did not get the place."""
+    def end(self, node_id: str) -> bool:
+        """End the handover; False if the second process did not get the place."""
+
+
+class Broker(Protocol):
+    """The mailboxes of a dataflow, as far as decisions act on them. Only topology takes time."""
+
+    @property
+    def notifications(self) -> Notifications:
+        """Sends events to nodes."""
+
+    @property
+    def stats(self) -> Stats:
+        """Reads counters and signs of life."""
+
+    @property
+    def topology(self) -> Topology:
+        """Changes the nodes and edges of the dataflow."""
+
+    @property
+    def handovers(self) -> Handovers:
+        """Passes the mailbox of a node to a replacement."""
+
+    def node_config(self, node_id: str) -> str:
+        """Return the text of DORA_NODE_CONFIG."""
+
+    def detach(self, node_id: str) -> None:
+        """Take note that the node's process is gone for good."""
+
+    def released(self, node_id: str) -> None:
+        """Take note that the node's process is gone and that another one will take its place."""
+
+    def restarting(self, node_id: str, restart_count: int) -> None:
+        """Give the next process of the node this restart count."""
+
+    def reopen(self, node_id: str) -> None:
+        """Forget that the node was told to stop: its next process was not."""
 
 
 class Sent(Protocol):

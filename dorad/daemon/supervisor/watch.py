@@ -58,7 +58,7 @@ class IdleWatch:
             idle_since = dict.fromkeys(life.running, now)
         else:
             taken = dict.fromkeys(life.running, 0)
-            for edge in self._shared.broker.counters():
+            for edge in self._shared.broker.stats.counters():
                 if edge.node in taken:
                     taken[edge.node] += edge.received
             idle_since = {node: self._idle_since(node, taken[node], now) for node in life.running}
@@ -97,7 +97,7 @@ class IdleWatch:
         to work through what is still queued does.
         """
         drained = self._shared.life.flow.has_drained(node)
-        state = (drained, taken if drained else self._shared.broker.activity(node))
+        state = (drained, taken if drained else self._shared.broker.stats.activity(node))
         before = self._seen.get(node)
         if before is None or before[0] != state:
             self._seen[node] = (state, now)

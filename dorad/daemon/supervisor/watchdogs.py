@@ -110,7 +110,7 @@ class Watchdogs:
         if run.process is None or not run.connected or not opened:
             self._health.pop(name, None)
             return
-        vitals = self._shared.broker.vitals(name)
+        vitals = self._shared.broker.stats.vitals(name)
         resting = vitals.connected and at_rest(vitals)
         is_sigstopped = resting and run.api_pid is not None and self._is_halted(run.api_pid)
         seen = health_after(self._health.get(name), vitals, now, sigstopped=is_sigstopped)
@@ -126,7 +126,7 @@ class Watchdogs:
             return
         if resting and now - self._pinged.get(name, -math.inf) >= timeout / 2:
             self._pinged[name] = now
-            self._shared.broker.ping(name)
+            self._shared.broker.notifications.ping(name)
         yield min(seen.well_at + timeout, now + SAMPLE_S)
 
     def _kill(self, run: NodeRun, why: str) -> None:
@@ -154,7 +154,7 @@ class Watchdogs:
                 entry.input_timeout, run.broken.get(entry.id), now
             )
             try:
-                sent = self._shared.broker.edge_counters_of(name, entry.id).sent
+                sent = self._shared.broker.stats.input_counters(name, entry.id).sent
             except KeyError:  # just being taken away
                 continue
             after = self._breakers[key] = before.look(sent, now)
@@ -169,13 +169,13 @@ class Watchdogs:
         if breaker.broken:
             run.broken[entry.id] = breaker.sent
             shared.totals.input_timeouts += 1
-            shared.broker.input_broken(name, entry.id)
+            shared.broker.notifications.input_broken(name, entry.id)
             what, level = "input-broken", "warn"
             text = f"input {entry.id}: no message from {entry.source} for {breaker.timeout:g} s"
         else:
             run.broken.pop(entry.id, None)
             shared.totals.circuit_breaker_recoveries += 1
-            shared.broker.input_recovered(name, entry.id)
+            shared.broker.notifications.input_recovered(name, entry.id)
             what, level = "input-recovered", "info"
             text = f"input {entry.id}: messages from {entry.source} come again"
         shared.notice(level, name, text)

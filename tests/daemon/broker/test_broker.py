@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dorad.daemon.broker import samples
+from dorad.daemon.broker import segments
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.connection import MAX_BACKLOG
 from dorad.dataflow.model import Input, NodeKind, NodeOutput, NodeSpec, QueuePolicy
@@ -163,7 +163,7 @@ async def test_a_refused_hello_leaves_who_is_attached_alone() -> None:
             await first.attach("d")
             second.hello("d", dynamic=True)
             await second.ended()
-            on.broker.stop("d", "MANUAL")
+            on.broker.notifications.stop("d", "MANUAL")
             assert (await first.packet_of("stop"))["reason"] == "MANUAL"
 
 
@@ -172,7 +172,7 @@ async def test_who_says_nothing_is_let_go_after_a_while() -> None:
         with on.client() as silent, on.client() as node_client:
             await node_client.attach("c")
             assert await silent.ended() == []
-            on.broker.stop("c", "MANUAL")
+            on.broker.notifications.stop("c", "MANUAL")
             assert await node_client.packet_of("stop")
 
 
@@ -195,7 +195,7 @@ async def test_who_never_reads_is_let_go_and_the_others_go_on(at_work: Stage) ->
         await deaf.attach("c")
         sent = 0
         while ("disconnected", "c") not in at_work.heard:
-            at_work.broker.param_update("c", "number", sent)
+            at_work.broker.params.update("c", "number", sent)
             sent += 1
             assert sent < MAX_BACKLOG + 2000
             if sent % 100 == 0:
@@ -210,7 +210,7 @@ async def test_who_reads_late_gets_everything_in_order() -> None:
             await slow.attach("c")
             count = MAX_BACKLOG // 2 + 300
             for number in range(count):
-                on.broker.param_update("c", "number", number)
+                on.broker.params.update("c", "number", number)
             for number in range(count):
                 assert (await slow.packet_of("param"))["value"] == number
 
@@ -268,7 +268,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         assert gate.wait(10)
         return make(size)
 
-    monkeypatch.setattr(samples.create, "create_pool", make_late)
+    monkeypatch.setattr(segments.create, "create_pool", make_late)
     return gate
 
 
@@ -325,10 +325,10 @@ async def test_nobody_waits_for_a_killed_receiver_and_its_successor_goes_on() ->
             processes[1].kill()
             await asyncio.to_thread(processes[1].wait)
             on.broker.released("b")
-            (edge,) = on.broker.counters()
+            (edge,) = on.broker.stats.counters()
             goal = edge.sent + 20
-            await until(lambda: on.broker.counters()[0].sent > goal)
-            assert on.broker.counters()[0].dropped > edge.dropped
+            await until(lambda: on.broker.stats.counters()[0].sent > goal)
+            assert on.broker.stats.counters()[0].dropped > edge.dropped
             processes.append(start(on.broker, "b"))
             await on.goes_on()
         finally:
@@ -353,8 +353,8 @@ async def test_samples_of_a_dead_process_are_taken_back_when_nothing_queued_lies
 
 async def test_what_must_be_known_waits_for_a_node_that_attaches_later() -> None:
     async with stage() as on:
-        on.broker.close_input("c", "x")
-        on.broker.stop("c", "ALL_INPUTS_CLOSED")
+        on.broker.notifications.close_input("c", "x")
+        on.broker.notifications.stop("c", "ALL_INPUTS_CLOSED")
         with on.client() as client:
             await client.attach("c")
             assert (await client.packet_of("closed"))["input"] == "x"

@@ -67,7 +67,7 @@ def test_the_values_of_an_ended_node_are_gone() -> None:
     state = BrokerState()
     extensions = Extensions(state)
     ask(extensions, "a", "ext_store", b"1", namespace="n", key="k")
-    extensions.leave("a")
+    extensions.release("a")
     ask(extensions, "b", "ext_load", namespace="n", key="k", remove=False)
     assert state.sent[-1][3] is None
 

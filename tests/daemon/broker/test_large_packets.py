@@ -36,7 +36,7 @@ async def test_600_subscribers_of_very_long_names_all_get_what_is_sent() -> None
         )
         _, said = await process.communicate()
         assert (process.returncode, said) == (0, b"")
-        counters = on.broker.counters()
+        counters = on.broker.stats.counters()
         assert len(counters) == 600
         assert {each.sent for each in counters} == {1}
 
@@ -46,7 +46,7 @@ async def test_a_large_packet_waits_for_a_node_that_does_not_read_yet() -> None:
     async with stage() as on:
         session = await asyncio.to_thread(Session, on.path, "c", dynamic=False)
         for number in range(400):
-            on.broker.node_failed("c", f"{number}", "x" * 70_000, [])
+            on.broker.notifications.node_failed("c", f"{number}", "x" * 70_000, [])
         await until(lambda: read_all(session) == 400)
         assert list(session.news.failed) == [f"{number}" for number in range(400)]
         await asyncio.to_thread(session.done)

@@ -150,7 +150,7 @@ async def test_no_packet_raises_in_the_daemon_or_keeps_it_from_its_work(
                 msgspec.json.encode(on.broker.snapshot()).decode()
                 await on.goes_on()
         json.dumps(noted, ensure_ascii=False).encode()
-        on.broker.stop("c", "MANUAL")
+        on.broker.notifications.stop("c", "MANUAL")
         task.cancel()
     assert faults == []
     assert [record.getMessage() for record in caplog.records] == []

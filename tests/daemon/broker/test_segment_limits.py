@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dorad.daemon.broker.samples import MAX_SEGMENTS
+from dorad.daemon.broker.segments import MAX_SEGMENTS
 from dorad.shm import create
 from tests.daemon.clients import Client, Stage, pair, stage
 from tests.daemon.flows import dataflow, node

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dorad.daemon.broker.sockets import own_socket
+from dorad.daemon.broker.listener import own_socket
 
 
 @pytest.fixture

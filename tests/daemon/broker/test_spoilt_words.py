@@ -115,12 +115,12 @@ async def test_a_sleeping_node_is_woken_once_and_gets_all_that_came(tmp_path: Pa
     out = tmp_path / "received"
     b = replace(node("b"), inputs=(Input("logs", LogSource(), count),))
     async with stage(dataflow(node("a"), b)) as on, Program(on, "b", COUNT, out):
-        await until(lambda: on.broker.vitals("b").asleep)
+        await until(lambda: on.broker.stats.vitals("b").asleep)
         for number in range(count):
-            on.broker.emit("b", "logs", str(number))
+            on.broker.emitter.emit("b", "logs", str(number))
         await until(lambda: out.exists() and out.read_text().count("\n") == count)
         assert out.read_text().split() == list(map(str, range(count)))
-        assert on.broker.vitals("b").connected
+        assert on.broker.stats.vitals("b").connected
 
 
 COUNT = """

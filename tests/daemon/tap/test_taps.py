@@ -131,7 +131,7 @@ async def test_a_slow_reader_does_not_make_the_sender_keep_its_messages() -> Non
             async with _received(Taps(on.broker)) as stream:
                 await _next(stream)
                 async with asyncio.timeout(DEADLINE_S):
-                    while on.broker.edge_counters_of(".tap-1", "a/out").sent < 150:  # noqa: ASYNC110
+                    while on.broker.stats.input_counters(".tap-1", "a/out").sent < 150:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 held = psutil.Process(process.pid).memory_info().shared
                 header, _ = await _next(stream)
@@ -156,10 +156,10 @@ async def test_the_process_and_the_guest_go_with_the_subscription(on: Stage, tap
         async with _received(taps) as stream:
             await _next(stream)
             assert len(_tap_processes()) == 1
-            assert on.broker.edge_counters_of(".tap-1", "a/out").sent > 0
+            assert on.broker.stats.input_counters(".tap-1", "a/out").sent > 0
         assert _tap_processes() == []
         with pytest.raises(KeyError):
-            on.broker.edge_counters_of(".tap-1", "a/out")
+            on.broker.stats.input_counters(".tap-1", "a/out")
         await on.goes_on()
 
 
@@ -193,7 +193,7 @@ async def test_a_tap_ends_with_the_dataflow(taps: Taps) -> None:
             await _next(stream)
             async with asyncio.timeout(DEADLINE_S):
                 ending = asyncio.create_task(_drain(stream))
-                on.broker.remove_observer(".tap-1")
+                on.broker.observers.remove(".tap-1")
                 await ending
 
 
@@ -270,9 +270,9 @@ async def test_a_process_cannot_take_another_guest_s_place_with_the_connection_i
     on: Stage,
 ) -> None:
     for observer in (".tap-1", ".tap-2"):
-        await on.broker.add_observer(observer)
+        await on.broker.observers.add(observer)
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    on.broker.connect_guest(".tap-1", ours, os.getpid())
+    on.broker.observers.connect(".tap-1", ours, os.getpid())
     with theirs, pytest.raises(RuntimeError, match="closed the connection"):
         await asyncio.to_thread(Session, theirs, ".tap-2", dynamic=False)
 
