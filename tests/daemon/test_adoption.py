@@ -16,7 +16,7 @@ from dorad.daemon.broker.restore import Kept
 from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
 from dorad.launch.fdstore import NoStore
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Listener, Program, Stage, four_nodes, until
 from tests.daemon.flows import dataflow, node
 

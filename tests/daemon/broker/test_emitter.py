@@ -9,7 +9,7 @@ import pytest
 from dorad.daemon.broker.emitter import TEXT_CODE, encode_text
 from dorad.dataflow.model import Input, Logging, LogSource, NodeOutput
 from dorad.shm.arrow import decode
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Program, stage, until
 from tests.daemon.flows import dataflow, node
 
@@ -58,7 +58,7 @@ async def test_texts_wait_for_a_node_that_attaches_later(tmp_path: Path) -> None
 
 async def test_what_a_node_prints_is_not_its_own_to_send(tmp_path: Path) -> None:
     """The node sends on the same output; only the daemon's texts arrive."""
-    out, observer = tmp_path / "b.txt", tmp_path / "guest.txt"
+    out, observer = tmp_path / "b.txt", tmp_path / "observer.txt"
     a = replace(node("a"), logging=Logging(send_stdout_as="out"))
     b = node("b", x="a/out")
     async with stage(dataflow(a, b)) as on:
@@ -77,7 +77,7 @@ async def test_what_a_node_prints_is_not_its_own_to_send(tmp_path: Path) -> None
         assert [edge.sent for edge in on.broker.stats.counters()] == [3]
 
 
-async def test_nothing_is_sent_where_nobody_is() -> None:
+async def test_only_edges_of_the_daemon_are_sent_to() -> None:
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         on.broker.emitter.emit("b", "x", "not the daemon's")
         on.broker.emitter.emit_output("a", "out", "not the daemon's")

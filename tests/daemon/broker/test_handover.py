@@ -1,4 +1,4 @@
-"""Replacing the process of a node that runs: nothing is lost, nothing comes twice."""
+"""Replacing the process of a running node: no message is lost or received twice."""
 
 import os
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.model import Dataflow, Input, NodeKind, NodeOutput, NodeSpec, Timer
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Program, Stage, stage, until
 from tests.daemon.flows import dataflow, node
 
@@ -31,7 +31,7 @@ SLOW_TO_ATTACH = RELAY.replace("node = Node()", "time.sleep(0.4); node = Node()"
 
 
 def flow(queue_size: int = 100) -> Dataflow:
-    """A counter, a relay and a writer, who has room for all; the queue is the relay's."""
+    """A counter, a relay and a writer with room for all messages; the relay has the queue."""
     relay = NodeSpec(
         "m",
         NodeKind.PATH,
@@ -71,8 +71,8 @@ async def replace_relay(on: Stage, old: Program, program: str, stack: AsyncExitS
 
 
 @pytest.mark.parametrize("program", [RELAY, SLOW_TO_RECEIVE])
-async def test_a_sequence_goes_on_without_a_gap(program: str, tmp_path: Path) -> None:
-    """The queue holds half a second, and the slow one needs a whole one to begin."""
+async def test_a_sequence_continues_without_a_gap(program: str, tmp_path: Path) -> None:
+    """The queue holds half a second of messages; the slow process starts in a whole one."""
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay), AsyncExitStack() as stack:
         for _ in range(2):
@@ -89,8 +89,8 @@ async def test_a_sequence_goes_on_without_a_gap(program: str, tmp_path: Path) ->
     assert ("disconnected", "m") not in on.heard[: on.heard.index(("waiting", "m")) + 1]
 
 
-async def test_an_old_process_that_is_killed_hands_over_what_is_queued(tmp_path: Path) -> None:
-    """What it was just working on is lost with it, and that is all."""
+async def test_a_killed_old_process_hands_over_queued_messages(tmp_path: Path) -> None:
+    """Only the message it was working on is lost."""
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay):
         on.broker.handovers.begin("m", flow().node("m"), flow())
@@ -108,7 +108,7 @@ async def test_an_old_process_that_is_killed_hands_over_what_is_queued(tmp_path:
             assert new.process.poll() is None
 
 
-async def test_a_process_that_comes_after_the_old_one_has_gone_finds_its_place(
+async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_its_place(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "b.txt"
@@ -124,7 +124,7 @@ async def test_a_process_that_comes_after_the_old_one_has_gone_finds_its_place(
         assert found == list(range(found[0], found[0] + len(found)))
 
 
-async def test_a_replacement_that_dies_leaves_all_as_it_was(tmp_path: Path) -> None:
+async def test_a_replacement_that_dies_changes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay):
         on.broker.handovers.begin("m", flow().node("m"), flow())
@@ -141,7 +141,7 @@ async def test_a_replacement_that_dies_leaves_all_as_it_was(tmp_path: Path) -> N
 
 
 async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
-    """One input stays, one goes, one has another source, one is new."""
+    """One input stays, one is removed, one has another source, one is new."""
     out = tmp_path / "m.txt"
     source = NodeOutput("a", "out")
     tick = Timer(10_000_000)
@@ -171,7 +171,7 @@ async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
                 assert {edge.input for edge in on.broker.stats.counters()} == {"x"}
 
 
-async def test_a_timer_goes_on_without_a_tick_twice(tmp_path: Path) -> None:
+async def test_a_timer_continues_without_a_repeated_tick(tmp_path: Path) -> None:
     out = tmp_path / "m.txt"
     node_m = replace(node("m"), inputs=(Input("tick", Timer(20_000_000), 100),))
     stamper = WRITER.replace('"tick"', 'event["metadata"]["timestamp"].timestamp()')
@@ -190,7 +190,7 @@ async def test_a_timer_goes_on_without_a_tick_twice(tmp_path: Path) -> None:
     assert all(later - earlier > 0.015 for earlier, later in pairwise(stamps))
 
 
-async def test_only_while_a_handover_is_open_a_second_process_may_wait() -> None:
+async def test_a_second_process_may_wait_only_during_a_handover() -> None:
     async with stage(flow()) as on:
         with on.client() as old, on.client() as early:
             await old.attach("m")
@@ -213,8 +213,8 @@ async def test_only_while_a_handover_is_open_a_second_process_may_wait() -> None
             await until(lambda: ("disconnected", "m") in on.heard)
 
 
-async def test_what_an_old_process_still_holds_is_its_own_until_it_has_ended() -> None:
-    """The old process drops its `Node` and lives on with arrays over the sender's samples."""
+async def test_samples_that_an_old_process_holds_are_not_reused_before_it_has_ended() -> None:
+    """The old process drops its `Node` and keeps arrays in the sender's samples."""
     holder = """
 import sys
 import pyarrow as pa

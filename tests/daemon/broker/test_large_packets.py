@@ -1,4 +1,4 @@
-"""A dataflow with many subscribers of very long names: what is told does not fit one packet."""
+"""A dataflow with many subscribers with long names, whose edges do not fit one packet."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ async def test_600_subscribers_of_very_long_names_all_get_what_is_sent() -> None
 
 
 async def test_a_large_packet_waits_for_a_node_that_does_not_read_yet() -> None:
-    """More is said than a socket holds, each of it in a file of its own; all of it arrives."""
+    """More packets than a socket holds, each in a file of its own; all arrive."""
     async with stage() as on:
         session = await asyncio.to_thread(Session, on.path, "c", dynamic=False)
         for number in range(400):
@@ -53,12 +53,12 @@ async def test_a_large_packet_waits_for_a_node_that_does_not_read_yet() -> None:
 
 
 def read_all(session: Session) -> int:
-    """Take in what has come; return how much that was so far."""
+    """Read waiting packets; return how many were read so far."""
     session.read_mail()
     return len(session.news.failed)
 
 
-async def test_what_a_node_sends_stays_bounded() -> None:
+async def test_packets_of_a_node_stay_bounded() -> None:
     """Only the daemon's packets may come in a file."""
     async with stage() as on:
         with on.client() as client:

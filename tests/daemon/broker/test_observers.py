@@ -1,4 +1,4 @@
-"""Observers of a running dataflow: they watch and feed nodes, and leave no trace."""
+"""Observers of a running dataflow watch and feed nodes, and leave no trace."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Program, Stage, stage, until
 from tests.daemon.flows import dataflow, node
 
@@ -28,7 +28,7 @@ def descriptors_of(process: subprocess.Popen[bytes]) -> int:
 
 
 async def test_an_observer_receives_what_nodes_receive_and_is_in_no_result(tmp_path: Path) -> None:
-    out = tmp_path / "guest.txt"
+    out = tmp_path / "observer.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER):
             await on.broker.observers.add(".echo", (Input("x", SOURCE),))
@@ -41,7 +41,7 @@ async def test_an_observer_receives_what_nodes_receive_and_is_in_no_result(tmp_p
         assert {name for _, name in on.heard} == {"a"}
 
 
-async def test_an_observer_that_does_not_read_makes_nobody_wait() -> None:
+async def test_an_observer_that_does_not_read_delays_no_sender() -> None:
     async with stage(dataflow(node("a"))) as on, Program(on, "a", COUNTER):
         entry = Input("x", SOURCE, 1, QueuePolicy.BACKPRESSURE)
         await on.broker.observers.add(".deaf", (entry,))
@@ -53,15 +53,15 @@ async def test_an_observer_that_does_not_read_makes_nobody_wait() -> None:
         on.broker.observers.remove(".deaf")
 
 
-async def test_a_ghost_counts_what_nobody_receives() -> None:
+async def test_an_observer_without_a_process_counts_messages() -> None:
     async with stage(dataflow(node("a"))) as on, Program(on, "a", COUNTER):
-        await on.broker.observers.add(".ghost", (Input("x", SOURCE, 1),))
-        seen = on.broker.stats.input_counters(".ghost", "x")
-        await until(lambda: on.broker.stats.input_counters(".ghost", "x").sent > seen.sent + 50)
-        seen = on.broker.stats.input_counters(".ghost", "x")
+        await on.broker.observers.add(".silent", (Input("x", SOURCE, 1),))
+        seen = on.broker.stats.input_counters(".silent", "x")
+        await until(lambda: on.broker.stats.input_counters(".silent", "x").sent > seen.sent + 50)
+        seen = on.broker.stats.input_counters(".silent", "x")
         assert seen.sent == seen.dropped + seen.queued
         assert seen.received == 0
-        on.broker.observers.remove(".ghost")
+        on.broker.observers.remove(".silent")
 
 
 async def publish(on: Stage, number: int, count: int, *targets: tuple[str, str]) -> None:
@@ -86,8 +86,8 @@ async def test_a_publisher_feeds_inputs_beside_their_own_source(tmp_path: Path) 
             assert on.broker.stats.counters()[0].dropped == 0
 
 
-async def test_what_a_publisher_has_sent_is_received_after_it_has_gone(tmp_path: Path) -> None:
-    """The guest and its samples are gone long before the node receives."""
+async def test_messages_of_a_publisher_are_received_after_it_has_exited(tmp_path: Path) -> None:
+    """The observer has been removed long before the node receives."""
     out = tmp_path / "b.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         for number in range(3):
@@ -102,7 +102,7 @@ async def test_what_a_publisher_has_sent_is_received_after_it_has_gone(tmp_path:
         assert lines(out) == [f"x {number}" for number in range(8)] * 3
 
 
-async def test_guests_leave_nothing_in_the_nodes(tmp_path: Path) -> None:
+async def test_observers_leave_nothing_in_the_nodes(tmp_path: Path) -> None:
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER) as a, Program(on, "b", WRITER, tmp_path / "b") as b:
             await until(lambda: on.received("b") > 10)
@@ -113,19 +113,19 @@ async def test_guests_leave_nothing_in_the_nodes(tmp_path: Path) -> None:
                     lambda n=number: on.broker.stats.input_counters(f".echo-{n}", "x").sent > 1
                 )
                 on.broker.observers.remove(f".echo-{number}")
-            # The sender finds out within seconds that nobody holds its samples any more.
+            # The sender notices within seconds that its samples are free.
             await until(lambda: descriptors_of(a.process) <= before[0])
             assert descriptors_of(b.process) == before[1]
 
 
 @pytest.mark.parametrize("observer_id", ["a", ".daemon", ".a/b"])
-async def test_what_is_no_guest_is_refused(observer_id: str) -> None:
+async def test_an_invalid_observer_id_is_refused(observer_id: str) -> None:
     async with stage() as on:
-        with pytest.raises(ValueError, match="guest"):
+        with pytest.raises(ValueError, match="observer"):
             await on.broker.observers.add(observer_id)
 
 
-async def test_a_guest_that_asks_for_what_is_not_there_leaves_nothing() -> None:
+async def test_an_observer_of_an_unknown_input_leaves_nothing() -> None:
     async with stage() as on:
         with pytest.raises(KeyError):
             await on.broker.observers.add(".g", outputs={"out": (("b", "nothing"),)})

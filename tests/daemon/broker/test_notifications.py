@@ -1,4 +1,4 @@
-"""What holds for a node, and what its processes are told: each of them, and nothing twice."""
+"""Conditions of a node reach each of its processes, once."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from dorad.daemon.broker.notifications import Conditions
 from dorad.node.protocol import ProtocolError
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Client, Program, Stage, four_nodes, stage, until
 from tests.daemon.flows import dataflow, node
 
@@ -25,7 +25,7 @@ with open(sys.argv[1], "a") as file:
 """
 
 
-def test_a_fact_holds_once_and_a_stop_comes_last() -> None:
+def test_a_condition_holds_once_and_a_stop_comes_last() -> None:
     conditions = Conditions()
     assert conditions.add("stop", {"reason": "MANUAL"})
     assert conditions.add("closed", {"input": "x"})
@@ -47,7 +47,7 @@ def test_only_a_manual_stop_was_meant_for_one_process(reason: str, left: int) ->
 
 
 async def kinds(client: Client) -> list[str]:
-    """What has been said to a client until it is told of the start."""
+    """The packets that a client gets before the start."""
     client.say("ready")
     found: list[dict[str, Any]] = []
     while not found or found[-1]["t"] != "start":
@@ -56,7 +56,7 @@ async def kinds(client: Client) -> list[str]:
 
 
 async def follow(on: Stage) -> list[str]:
-    """What a process that attaches as `c` now is told."""
+    """The packets that a process gets that attaches as `c` now."""
     with on.client() as client:
         await client.attach("c")
         said = await kinds(client)
@@ -64,7 +64,7 @@ async def follow(on: Stage) -> list[str]:
     return said
 
 
-async def test_a_packet_to_a_process_that_is_dead_already_is_not_lost() -> None:
+async def test_a_packet_to_a_process_that_has_ended_is_not_lost() -> None:
     async with stage() as on:
         with on.client() as client:
             await client.attach("c")
@@ -75,7 +75,7 @@ async def test_a_packet_to_a_process_that_is_dead_already_is_not_lost() -> None:
         assert await follow(on) == ["closed", "stop"]
 
 
-async def test_what_does_not_hold_any_more_is_not_told() -> None:
+async def test_conditions_that_no_longer_hold_are_not_sent() -> None:
     async with stage() as on:
         on.broker.notifications.input_broken("c", "x")
         on.broker.notifications.node_failed("c", "a", "it broke", ["x"])
@@ -99,7 +99,7 @@ async def test_a_stop_for_a_restart_does_not_reach_the_next_process() -> None:
         assert await follow(on) == []
 
 
-async def test_what_waits_for_a_node_reaches_its_next_process(tmp_path: Path) -> None:
+async def test_queued_messages_reach_the_next_process(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on, Program(on, "a", COUNTER):
         async with Program(on, "b", WRITER, out):
@@ -114,7 +114,7 @@ async def test_what_waits_for_a_node_reaches_its_next_process(tmp_path: Path) ->
         assert len(numbers) == len(set(numbers))
 
 
-async def test_a_node_gone_for_good_may_be_opened_again(tmp_path: Path) -> None:
+async def test_a_node_that_exited_for_good_may_be_reopened(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on, Program(on, "a", COUNTER):
         async with Program(on, "b", WRITER, out):
@@ -152,7 +152,7 @@ async def test_each_process_has_its_own_configuration(tmp_path: Path) -> None:
         ]
 
 
-async def test_a_parameter_too_large_is_refused_and_harms_nobody() -> None:
+async def test_a_parameter_too_large_is_refused_and_harms_no_node() -> None:
     async with stage() as on:
         with on.client() as client:
             await client.attach("c")
@@ -182,7 +182,7 @@ async def test_signs_of_life(tmp_path: Path) -> None:
             await until(lambda: not on.broker.stats.vitals("b").unread)
 
 
-async def test_every_change_of_the_snapshot_is_announced() -> None:
+async def test_every_change_of_the_snapshot_calls_on_change() -> None:
     async with stage(four_nodes()) as on:
         seen = [json.dumps(on.broker.snapshot())]
         on.broker.on_change = lambda: seen.append(json.dumps(on.broker.snapshot()))

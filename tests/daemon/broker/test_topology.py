@@ -1,4 +1,4 @@
-"""The broker while its dataflow changes: nodes and inputs come and go, nobody else notices."""
+"""Changing a running dataflow: nodes and inputs come and go, other nodes do not notice."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ with open(sys.argv[1], "a") as file:
 
 
 def lines(path: Path, prefix: str = "") -> list[str]:
-    """What a writer has written so far, of one input."""
+    """What a writer has written so far for one input."""
     found = path.read_text().splitlines() if path.exists() else []
     return [line for line in found if line.startswith(prefix)]
 
@@ -44,7 +44,7 @@ def with_inputs(flow: Dataflow, node_id: str, *inputs: Input) -> Dataflow:
     return replace(flow, nodes=tuple(nodes))
 
 
-async def test_an_input_can_be_added_and_taken_away_while_both_nodes_run(tmp_path: Path) -> None:
+async def test_an_input_can_be_added_and_removed_while_both_nodes_run(tmp_path: Path) -> None:
     flow = dataflow(node("a"), node("b"))
     out = tmp_path / "b.txt"
     async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
@@ -68,8 +68,8 @@ async def test_an_input_can_be_added_and_taken_away_while_both_nodes_run(tmp_pat
         await until(lambda: len(lines(out, "tick")) > 3)
 
 
-async def test_places_of_removed_inputs_are_used_again(tmp_path: Path) -> None:
-    """There is room for 7 more queues of this size at a time."""
+async def test_rings_of_removed_inputs_are_reused(tmp_path: Path) -> None:
+    """The mailbox has room for 7 more queues of this size at a time."""
     flow = dataflow(node("a"), node("b"))
     out = tmp_path / "b.txt"
     async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
@@ -85,7 +85,7 @@ async def test_places_of_removed_inputs_are_used_again(tmp_path: Path) -> None:
 
 
 def finds_room(on: Stage, entry: Input) -> bool:
-    """Add an input to `b`, unless the place of one that was removed is still in use."""
+    """Add an input to `b`; False while the ring of a removed input is still in use."""
     try:
         on.broker.topology.add_edge("b", entry)
     except OSError:
@@ -93,7 +93,7 @@ def finds_room(on: Stage, entry: Input) -> bool:
     return True
 
 
-async def test_a_queue_that_finds_no_place_is_refused() -> None:
+async def test_a_queue_without_room_is_refused() -> None:
     async with stage(dataflow(node("a"), node("b"))) as on:
         with pytest.raises(OSError, match="no room"):
             on.broker.topology.add_edge("b", Input("x", NodeOutput("a", "out"), 100_000))

@@ -1,4 +1,4 @@
-"""Whatever is written into a mailbox, the daemon's own work goes on: nothing raises, all ends."""
+"""Hostile words in a mailbox: no method of the daemon raises or loops for ever."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def spoil(box: Mailbox, chance: random.Random) -> None:
 
 
 def use(box: Mailbox, name: str) -> None:
-    """All that the daemon does with a mailbox."""
+    """Call everything that the daemon does with a mailbox."""
     for ring in list(box.rings):
         msgspec.json.encode(box.counters(ring))
         box.segments_of(box.rings[ring])
@@ -77,7 +77,7 @@ def use(box: Mailbox, name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_no_words_make_the_daemon_raise(seed: int) -> None:
+def test_no_words_in_a_mailbox_make_the_daemon_raise(seed: int) -> None:
     chance = random.Random(seed)
     with closing(Mailbox(NODE)) as box:
         for turn in range(5):
@@ -93,9 +93,9 @@ def test_no_words_make_the_daemon_raise(seed: int) -> None:
         use(again, "more")
 
 
-def test_counters_of_a_ring_that_never_stands_still_are_read_all_the_same() -> None:
+def test_counters_of_a_ring_that_changes_all_the_time_can_be_read() -> None:
     class Moving:
-        """Words that are another number at each look."""
+        """Words that change with each read."""
 
         def __init__(self) -> None:
             self.looks = 0
@@ -109,8 +109,8 @@ def test_counters_of_a_ring_that_never_stands_still_are_read_all_the_same() -> N
     assert moving.looks < 10_000
 
 
-async def test_a_sleeping_node_is_woken_once_and_gets_all_that_came(tmp_path: Path) -> None:
-    """More texts than packets could wait for a node that does not read."""
+async def test_a_sleeping_node_is_woken_once_and_gets_everything(tmp_path: Path) -> None:
+    """Send more texts than packets may wait for a node that does not read."""
     count = 3000
     out = tmp_path / "received"
     b = replace(node("b"), inputs=(Input("logs", LogSource(), count),))

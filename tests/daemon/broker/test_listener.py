@@ -38,7 +38,7 @@ def test_the_sockets_of_ended_processes_are_removed(runtime: Path) -> None:
     assert sorted(runtime.iterdir()) == sorted([living, other])
 
 
-def test_a_file_in_our_own_place_is_removed(runtime: Path) -> None:
+def test_a_file_at_our_own_path_is_removed(runtime: Path) -> None:
     path = own_socket()
     path.touch()
     own_socket()
