@@ -57,17 +57,17 @@ WRONG: dict[str, tuple[str, int, Callable[[int], int], str]] = {
         "segment/", 0, lambda _: create.create_mailbox(4096), r"node 'a': a segment of its samples"
     ),
     "a pipe as a segment": ("segment/", 0, lambda _: pipe(), r"node 'a': a segment of its samples"),
-    "a pipe as a connection": ("conn/a", 0, lambda _: pipe(), r"node 'a': its connection is no so"),
+    "a pipe as a connection": ("conn/a", 0, lambda _: pipe(), r"node 'a': its connection is not"),
     "a stream as a connection": (
-        "conn/a", 0, lambda _: socket.socket().detach(), r"node 'a': its connection is another so"
+        "conn/a", 0, lambda _: socket.socket().detach(), r"node 'a': its connection is not a Unix"
     ),
-    "a pipe as the listener": ("listener", 0, lambda _: pipe(), r"the socket for its nodes is no"),
+    "a pipe as the listener": ("listener", 0, lambda _: pipe(), r"the socket for its nodes is not"),
 }  # fmt: skip
 
 
 async def fail(on: Succession, kept: Kept, message: str) -> None:
-    """Let a new broker find out; then all is closed by those whose it is."""
-    await on.broker.let_go()
+    """Open a new broker that must refuse what is kept; then close what is left."""
+    await on.die()
     with pytest.raises(RestoreError, match=message):
         await on.make().open(kept)
     for name, descriptors in kept.descriptors.items():

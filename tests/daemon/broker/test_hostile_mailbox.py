@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +11,7 @@ import msgspec
 import pytest
 
 from dorad.daemon.broker.mailbox import Mailbox, NoRoomError
+from dorad.daemon.broker.snapshot import MailboxSnapshot
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
 from dorad.shm import layout
 from dorad.shm.layout import ENTRY
@@ -64,8 +64,8 @@ def use(box: Mailbox, name: str) -> None:
         outlet.done_with(index, 5)
         outlet.last_ns()
         outlet.newest()
-    box.leave()
-    box.discard()
+    box.detach()
+    box.discard_queued()
     try:
         box.add_ring(name, INPUTS[0])
     except NoRoomError:
@@ -83,7 +83,7 @@ def test_no_words_in_a_mailbox_make_the_daemon_raise(seed: int) -> None:
         for turn in range(5):
             spoil(box, chance)
             use(box, f"x#{turn}")
-        kept = json.loads(json.dumps(box.snapshot()))
+        kept = msgspec.json.decode(msgspec.json.encode(box.snapshot()), type=MailboxSnapshot)
         spoil(box, chance)
         again = Mailbox.adopt(NODE, (box.memory, box.bell, box.space), kept)
         assert {n: r.plan for n, r in again.rings.items()} == {

@@ -144,7 +144,7 @@ async def test_no_packet_raises_in_the_daemon_or_blocks_it(
                     for fd in fds:
                         os.close(fd)
                 await asyncio.sleep(0)
-            await until(lambda: "c" not in on.broker.snapshot()["attached"])
+            await until(lambda: "c" not in on.broker.snapshot().attached)
             if not number % 100:
                 # What the daemon stores, and what it answers: JSON that is UTF-8.
                 msgspec.json.encode(on.broker.snapshot()).decode()

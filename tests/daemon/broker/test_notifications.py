@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dorad.daemon.broker.notifications import Conditions
@@ -184,8 +185,8 @@ async def test_signs_of_life(tmp_path: Path) -> None:
 
 async def test_every_change_of_the_snapshot_calls_on_change() -> None:
     async with stage(four_nodes()) as on:
-        seen = [json.dumps(on.broker.snapshot())]
-        on.broker.on_change = lambda: seen.append(json.dumps(on.broker.snapshot()))
+        seen = [msgspec.json.encode(on.broker.snapshot())]
+        on.broker.on_change = lambda: seen.append(msgspec.json.encode(on.broker.snapshot()))
         for change in (
             lambda: on.broker.notifications.stop("c", "MANUAL"),
             lambda: on.broker.notifications.close_input("c", "x"),
@@ -201,4 +202,4 @@ async def test_every_change_of_the_snapshot_calls_on_change() -> None:
             count = len(seen)
             change()
             assert len(seen) > count
-            assert seen[-1] == json.dumps(on.broker.snapshot())
+            assert seen[-1] == msgspec.json.encode(on.broker.snapshot())
