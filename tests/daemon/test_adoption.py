@@ -17,7 +17,7 @@ from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
 from dorad.launch.fdstore import NoStore
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
-from tests.daemon.clients import Listener, Program, Stage, four_nodes, until
+from tests.daemon.clients import EventRecorder, Program, Stage, four_nodes, until
 from tests.daemon.flows import dataflow, node
 
 
@@ -57,13 +57,13 @@ class Succession(Stage):
         self.shelf = Shelf()
 
     def make(self) -> Broker:
-        listener = Listener()
-        self.heard = listener.heard
-        self.broker = Broker(self.flow, "test", self.path, listener, store=self.shelf)
+        events = EventRecorder()
+        self.heard = events.heard
+        self.broker = Broker(self.flow, "test", self.path, events, store=self.shelf)
         return self.broker
 
     async def succeed(self, snapshot: BrokerSnapshot | None = None) -> Broker:
-        """Put another broker in the place of this one, which ends without a word."""
+        """Replace this broker, which is killed, by another one."""
         snapshot = self.broker.snapshot() if snapshot is None else snapshot
         kept = Kept(self.shelf.copies(), as_stored(snapshot))
         await self.die()
@@ -73,7 +73,7 @@ class Succession(Stage):
         return broker
 
     async def die(self) -> None:
-        """End the broker as the death of its daemon does: nobody is told, what is kept stays."""
+        """End the broker as if its daemon was killed; stored descriptors stay."""
         state, handovers = self.broker._state, self.broker.handovers
         state.store = NoStore()
         pending = [each.pending for each in handovers._open.values() if each.pending is not None]
@@ -238,7 +238,7 @@ async def test_a_sender_that_waits_for_room_goes_on(tmp_path: Path) -> None:
         assert found == list(range(found[0], found[0] + len(found)))
 
 
-async def test_guests_end_with_their_daemon_and_texts_go_on(tmp_path: Path) -> None:
+async def test_observers_end_with_their_daemon_and_texts_continue(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     b = replace(node("b"), inputs=(Input("x", NodeOutput("a", "out")), Input("logs", LogSource())))
     async with succession(dataflow(node("a"), b)) as on:
@@ -290,7 +290,7 @@ async def test_a_node_that_the_snapshot_does_not_know_is_made_anew() -> None:
             await client.attach("b")
 
 
-async def test_a_snapshot_is_small_and_speaks_of_no_guest() -> None:
+async def test_a_snapshot_is_small_and_contains_no_observer() -> None:
     async with succession(four_nodes()) as on:
         await on.broker.observers.add(".g", (Input("x", NodeOutput("a", "out")),))
         text = msgspec.json.encode(on.broker.snapshot()).decode()

@@ -117,7 +117,7 @@ async def test_a_pool_that_its_owner_has_made_shorter_is_found_out() -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-async def test_a_snapshot_that_makes_no_sense_is_told(change: dict[str, Any]) -> None:
+async def test_an_invalid_snapshot_is_refused(change: dict[str, Any]) -> None:
     async with succession(FLOW) as on:
         snapshot = as_stored(on.broker.snapshot()) | change
         await fail(on, Kept(on.shelf.copies(), snapshot), r"its snapshot is invalid")

@@ -14,7 +14,7 @@ from dorad.daemon.broker.connection import MAX_BACKLOG
 from dorad.dataflow.model import Input, NodeKind, NodeOutput, NodeSpec, QueuePolicy
 from dorad.node.protocol import MAX_PACKET, VERSION
 from dorad.shm import create
-from tests.daemon.clients import Client, Listener, Stage, four_nodes, pair, stage, start
+from tests.daemon.clients import Client, EventRecorder, Stage, four_nodes, pair, stage, start
 from tests.daemon.fakes import until
 from tests.daemon.flows import dataflow, node
 
@@ -122,7 +122,7 @@ async def test_nodes_continue_whatever_others_send(at_work: Stage) -> None:
             await client.attach("c")
             client.send(data)
             await client.ended()
-    await at_work.goes_on()
+    await at_work.makes_progress()
 
 
 @pytest.mark.parametrize("count", [1, 3, 100])
@@ -201,9 +201,9 @@ async def test_a_node_that_never_reads_is_disconnected_and_the_others_continue(
             sent += 1
             assert sent < MAX_BACKLOG + 2000
             if sent % 100 == 0:
-                await at_work.goes_on()
+                await at_work.makes_progress()
         assert sent > MAX_BACKLOG
-    await at_work.goes_on()
+    await at_work.makes_progress()
 
 
 async def test_a_node_that_reads_late_gets_everything_in_order() -> None:
@@ -323,7 +323,7 @@ async def test_no_sender_waits_for_a_killed_receiver_and_the_next_process_contin
     async with stage(dataflow(node("a"), receiver)) as on:
         processes = [start(on.broker, "a"), start(on.broker, "b")]
         try:
-            await on.goes_on()
+            await on.makes_progress()
             processes[1].kill()
             await asyncio.to_thread(processes[1].wait)
             on.broker.released("b")
@@ -332,7 +332,7 @@ async def test_no_sender_waits_for_a_killed_receiver_and_the_next_process_contin
             await until(lambda: on.broker.stats.counters()[0].sent > goal)
             assert on.broker.stats.counters()[0].dropped > edge.dropped
             processes.append(start(on.broker, "b"))
-            await on.goes_on()
+            await on.makes_progress()
         finally:
             for process in processes:
                 process.kill()
@@ -375,7 +375,7 @@ async def test_a_node_that_was_disconnected_may_attach_again() -> None:
 
 async def test_a_failed_open_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
-    broker = Broker(four_nodes(), "test", tmp_path / "missing" / "x.sock", Listener())
+    broker = Broker(four_nodes(), "test", tmp_path / "missing" / "x.sock", EventRecorder())
     with pytest.raises(OSError):
         await broker.open()
     assert descriptors() == before

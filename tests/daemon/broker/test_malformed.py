@@ -148,7 +148,7 @@ async def test_no_packet_raises_in_the_daemon_or_blocks_it(
             if not number % 100:
                 # What the daemon stores, and what it answers: JSON that is UTF-8.
                 msgspec.json.encode(on.broker.snapshot()).decode()
-                await on.goes_on()
+                await on.makes_progress()
         json.dumps(noted, ensure_ascii=False).encode()
         on.broker.notifications.stop("c", "MANUAL")
         task.cancel()
@@ -177,7 +177,7 @@ async def test_a_descriptor_that_takes_a_minute_to_close_delays_no_node() -> Non
                     client.send(data, [slow.fileno()])
                     os.close(slow.detach())
                     await asyncio.sleep(0.1)
-                await on.goes_on()
+                await on.makes_progress()
                 # The other end resets the connection, so that the threads end.
                 there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 there.close()
@@ -230,7 +230,7 @@ async def test_only_a_node_that_sends_notes_without_end_is_refused() -> None:
             error = (await client.packet_of("refused"))["error"]
         assert error == f"a node may send {sessions.MAX_NOTES} notes, and no more"
         assert len(noted) == sessions.MAX_NOTES + 1
-        await on.goes_on()
+        await on.makes_progress()
 
 
 async def test_silent_connections_are_bounded_and_keep_no_node_out() -> None:
@@ -243,7 +243,7 @@ async def test_silent_connections_are_bounded_and_keep_no_node_out() -> None:
         await until(lambda: sum(not is_closed(each) for each in silent) <= MAX_SILENT)
         with on.client() as client:
             await client.attach("c")
-        await on.goes_on()
+        await on.makes_progress()
         held = open_descriptors() - before - len(silent)
         assert held < 2 * MAX_SILENT
         for each in silent:
@@ -272,7 +272,7 @@ async def test_a_node_that_sends_without_end_is_throttled() -> None:
                 say(client, b'{"t":"ready"}', [])
                 await asyncio.sleep(0)
             heard = on.heard.count(("connected", "c"))
-            await on.goes_on()
+            await on.makes_progress()
         assert heard < 60_000, f"in {time.process_time() - spent:.1f} s of the processor"
 
 
@@ -325,7 +325,7 @@ async def test_stored_values_of_a_node_are_bounded_and_the_node_gets_an_error(
         assert kinds == ["ext_done", "ext_done", "ext_refused", "ext_refused"]
         assert "node 'c' would store 1200006 bytes" in answers[2].text("error")
         await asyncio.to_thread(session.done)
-        await on.goes_on()
+        await on.makes_progress()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])

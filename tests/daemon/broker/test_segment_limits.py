@@ -46,7 +46,7 @@ async def test_6000_requests_are_refused_past_a_limit_and_the_others_continue(on
             assert f"{MAX_SEGMENTS} segments" in (await grow(client))["error"]
             # One descriptor a segment; the other nodes have a few of their own.
             assert len(os.listdir("/proc/self/fd")) < before + MAX_SEGMENTS + 200  # noqa: PTH208
-            await on.goes_on()
+            await on.makes_progress()
             client.say("retire", segment=answers[0]["segment"])
             assert (await grow(client))["t"] == "grown"
             assert (await grow(client))["t"] == "full"

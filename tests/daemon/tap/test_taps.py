@@ -109,10 +109,10 @@ async def test_a_slow_reader_loses_its_oldest_messages_and_holds_nobody_up(
         header, _ = await _next(stream)
         dropped = header.dropped
         for _ in range(20):
-            await on.goes_on()
+            await on.makes_progress()
         while header.dropped <= dropped:
             header, _ = await _next(stream)
-        await on.goes_on()
+        await on.makes_progress()
 
 
 _HEAVY = """
@@ -160,7 +160,7 @@ async def test_the_process_and_the_guest_go_with_the_subscription(on: Stage, tap
         assert _tap_processes() == []
         with pytest.raises(KeyError):
             on.broker.stats.input_counters(".tap-1", "a/out")
-        await on.goes_on()
+        await on.makes_progress()
 
 
 async def test_a_cancelled_reader_leaves_nothing(on: Stage, taps: Taps) -> None:
@@ -225,7 +225,7 @@ async def test_a_tap_that_dies_is_told(on: Stage, taps: Taps) -> None:
             with pytest.raises(ControlError, match="the tap's process ended with -9"):
                 async with asyncio.timeout(DEADLINE_S):
                     await _drain(stream)
-        await on.goes_on()
+        await on.makes_progress()
 
 
 async def test_only_so_many_receive_at_a_time(
@@ -294,7 +294,7 @@ class TestPublish:
     async def test_the_nodes_that_receive_the_output_get_it(self, on: Stage, taps: Taps) -> None:
         async with pair(on):
             await taps.publish(OUT, [("b", "x")], [[1]], {})
-            await on.goes_on()
+            await on.makes_progress()
             # the same process sends again
             process = _tap_processes()[0].pid
             await taps.publish(OUT, [("b", "x")], [[1]] * 3, {})
