@@ -133,8 +133,9 @@ class Broker:
             OSError: there is no memory left, or the socket cannot be made.
             RestoreError: what the previous daemon has left cannot be used.
         """
-        create.sweep()
         state = self._state
+        _log.debug("the broker of %s opens, adopts: %s", state.dataflow_id, kept is not None)
+        create.sweep()
         try:
             if kept is None:
                 self.topology.build()
@@ -234,6 +235,7 @@ class Broker:
 
     def restarting(self, node_id: str, restart_count: int) -> None:
         """Set the restart count that the node's next process gets."""
+        _log.debug("node %s: the next process is restart %d", node_id, restart_count)
         self._state.restarts[node_id] = restart_count
         self._state.changed()
 

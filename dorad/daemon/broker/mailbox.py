@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ _LINE = layout.LINE * layout.WORD
 _WORD_MASK = (1 << 64) - 1
 _MAX_COUNT = 1 << 62
 """No valid counter of a ring is larger."""
+
+_log = logging.getLogger(__name__)
 
 
 class NoRoomError(OSError):
@@ -164,6 +167,7 @@ class Mailbox:
         first = words[plan.base + layout.RING_HEAD] + words[plan.base + layout.RING_LANE_HEAD]
         ring = Ring(item.id, plan, *origin, first=first & _WORD_MASK)
         self.rings[name] = ring
+        _log.debug("node %s: ring %s at offset %d", self.node.id, name, plan.base)
         # Only messages of the input's own source are latched, not those of an observer.
         self._latch(name, item.latched and source is None)
         return ring

@@ -156,6 +156,7 @@ class Params:
 
     def replace(self, node_id: str, params: Mapping[str, Any]) -> None:
         """Set all parameters that the node's next processes start with."""
+        _log.debug("node %s starts with %d parameters", node_id, len(params))
         self._state.params[node_id] = dict(params)
         self._state.changed()
 
@@ -167,6 +168,7 @@ class Params:
         """
         fields = {"key": key, "value": value}
         encode("param", fields)
+        _log.debug("parameter %s of node %s is set", key, node_id)
         self._state.params.setdefault(node_id, {})[key] = value
         self._state.changed()
         self._state.send(node_id, "param", fields)
@@ -177,6 +179,7 @@ class Params:
 
         With `value`, its declared default, the parameter falls back to that.
         """
+        _log.debug("parameter %s of node %s is deleted", key, node_id)
         params = self._state.params.setdefault(node_id, {})
         params.pop(key, None)
         if "value" in default:
