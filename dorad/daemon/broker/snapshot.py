@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 
 class RingSnapshot(Struct, array_like=True):
@@ -62,4 +62,4 @@ class BrokerSnapshot(Struct, omit_defaults=True):
     """By node: the pid of the process that has its place."""
     next_segment: int = 1
     orphans: list[SegmentSnapshot] = []
-    handovers: HandoverSnapshot = HandoverSnapshot()
+    handovers: HandoverSnapshot = field(default_factory=HandoverSnapshot)
