@@ -143,8 +143,8 @@ class Broker:
             else:
                 try:
                     self._adopt(kept)
-                except (LookupError, TypeError, ValueError, msgspec.ValidationError) as error:
-                    raise RestoreError(f"its snapshot is invalid: {error!r}") from error
+                except (LookupError, TypeError, ValueError) as error:
+                    raise RestoreError(f"its snapshot is invalid: {error}") from error
         except BaseException:
             await self.close()
             raise

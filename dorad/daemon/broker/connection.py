@@ -46,6 +46,17 @@ BURST_S = 0.1
 _log = logging.getLogger(__name__)
 
 
+def is_running(pid: int) -> bool:
+    """Return True if there is a process with this pid, of any user."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class Connection:
     """A node's socket. Every received packet goes to `on_packet`, the end goes to `on_end`, once.
 
@@ -115,16 +126,8 @@ class Connection:
             return True
         poll = select.poll()
         poll.register(self._sock, select.POLLRDHUP)
-        if poll.poll(0):
-            return True
-        try:
-            # A forked child may keep the socket open.
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        # A forked child may keep the socket open after the process has ended.
+        return bool(poll.poll(0)) or not is_running(self.pid)
 
     def discard_requests(self, kinds: Collection[str]) -> bool:
         """Discard waiting packets of these kinds, which the node will send again.

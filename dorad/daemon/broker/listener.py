@@ -9,7 +9,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from dorad.daemon.broker.connection import Connection
+from dorad.daemon.broker.connection import Connection, is_running
 from dorad.node.protocol import Packet, ProtocolError
 from dorad.shm import rendezvous
 
@@ -51,20 +51,10 @@ def own_socket() -> Path:
     path = rendezvous.socket_path(os.getpid(), rendezvous.port())
     for found in path.parent.glob("*-*.sock"):
         pid = found.stem.rpartition("-")[2]
-        if found == path or (pid.isdecimal() and not _is_running(int(pid))):
+        if found == path or (pid.isdecimal() and not is_running(int(pid))):
             with contextlib.suppress(FileNotFoundError):  # another run may remove it as well
                 found.unlink()
     return path
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class Listener:

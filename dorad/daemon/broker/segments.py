@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dorad.daemon.broker.connection import is_running
 from dorad.daemon.broker.edges import DAEMON, EdgeKey, is_observer
 from dorad.daemon.broker.snapshot import SegmentSnapshot
 from dorad.node.protocol import ProtocolError
@@ -326,7 +327,7 @@ class Segments:
             self._table.restore(segment)
         self._table.next += SKIPPED
         for segment in segments:
-            if segment.heads is None and (segment.owner == DAEMON or not _is_running(segment.pid)):
+            if segment.heads is None and (segment.owner == DAEMON or not is_running(segment.pid)):
                 self.orphan(segment.owner, segment.pid)
 
     def drop_observers(self, consumers: Collection[str]) -> None:
@@ -353,13 +354,3 @@ class Segments:
         # A segment in the making is closed as soon as it exists: its connection is closed.
         while self._growing:
             await asyncio.wait(self._growing)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
