@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from dorad.daemon.broker.notifications import Conditions
+from dorad.daemon.broker.stats import Vitals
 from dorad.node.protocol import ProtocolError
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Client, Program, Stage, four_nodes, stage, until
@@ -166,7 +167,7 @@ async def test_a_parameter_too_large_is_refused_and_harms_no_node() -> None:
 async def test_signs_of_life(tmp_path: Path) -> None:
     b = replace(node("b", x="a/out"), health_check_timeout=5.0)
     async with stage(dataflow(node("a"), b)) as on:
-        assert on.broker.stats.vitals("b") == (False, False, 0, False, 0)
+        assert on.broker.stats.vitals("b") == Vitals(False, False, 0, False, 0)
         async with Program(on, "b", WRITER, tmp_path / "b") as program:
             await until(lambda: on.broker.stats.vitals("b").asleep)
             assert on.broker.stats.vitals("b").connected
