@@ -21,7 +21,7 @@ from dorad.daemon.tap import taps as taps_module
 from dorad.daemon.tap.taps import MAX_TAPS, Taps
 from dorad.dataflow.model import NodeOutput
 from dorad.launch.confine import CAP_DAC_READ_SEARCH
-from dorad.node.connection import Session
+from dorad.node.connection import DaemonConnection
 from tests.daemon.clients import DEADLINE_S, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
 
@@ -274,7 +274,7 @@ async def test_a_process_cannot_take_another_guest_s_place_with_the_connection_i
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     on.broker.observers.connect(".tap-1", ours, os.getpid())
     with theirs, pytest.raises(RuntimeError, match="closed the connection"):
-        await asyncio.to_thread(Session, theirs, ".tap-2", dynamic=False)
+        await asyncio.to_thread(DaemonConnection, theirs, ".tap-2", dynamic=False)
 
 
 class TestPublish:
