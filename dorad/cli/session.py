@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from dorad.daemon.broker.edges import EdgeCounters
+    from dorad.daemon.broker.stats import EdgeCounters
     from dorad.daemon.run import Ended
     from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
@@ -72,7 +72,7 @@ def run_session(
     import resource
 
     from dorad.daemon import ownlog
-    from dorad.daemon.broker.sockets import own_socket
+    from dorad.daemon.broker.listener import own_socket
     from dorad.daemon.run import DataflowRun, new_dataflow_id
     from dorad.logs.format import formatter
 

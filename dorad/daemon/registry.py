@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dorad.control.errors import ControlError
 from dorad.control.peer import may_command
 from dorad.daemon.autostart import due, first_since_boot, forgettable
+from dorad.daemon.broker.listener import SOCKETS, daemon_socket
 from dorad.daemon.broker.restore import RestoreError
-from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
 from dorad.daemon.config import NodeSettings
 from dorad.daemon.eventbus import EventBus
 from dorad.daemon.nodeusers import NodeUsers

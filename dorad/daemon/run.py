@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.peer import Peer
-    from dorad.daemon.broker.edges import EdgeCounters
+    from dorad.daemon.broker.stats import EdgeCounters
     from dorad.daemon.rules.exits import Result
     from dorad.daemon.supervisor.noderun import NodeView
     from dorad.daemon.supervisor.ports import PublishEvent
@@ -187,17 +187,17 @@ class DataflowRun:
         self.commands = self._supervisor.commands
         """Changes nodes and edges while the dataflow runs."""
         for node_id, values in (params or {}).items():
-            self.broker.set_params(node_id, values)
+            self.broker.params.replace(node_id, values)
         # Set only now: the initial parameters are not a change.
         self.broker.on_change = self._storing.changed
         self.taps = Taps(self.broker, helpers)
-        self._router = Router(dataflow_id, self.broker)
+        self._router = Router(dataflow_id, self.broker.emitter)
         self._router.update(context.dataflow)
         self._hot_reload = (
             HotReload(
                 lambda: python_files(context, self.dataflow),
                 self.commands.restart,
-                self.broker.reload,
+                self.broker.notifications.reload,
                 self.log.say,
                 self._storing.changed,
             )
@@ -248,7 +248,7 @@ class DataflowRun:
                 watching = asyncio.create_task(self._hot_reload.watch(), name="hot reload")
                 stack.push_async_callback(_cancel, watching)
             results = await self._supervisor.run(self._start, adopted)
-            edges = tuple(self.broker.counters())
+            edges = tuple(self.broker.stats.counters())
             ended = Ended(results, edges, time.monotonic() - started_at)
             _log.debug("dataflow %s ends, ok: %s", self.dataflow_id, ended.ok)
             self.log.end("finished" if ended.ok else "failed")

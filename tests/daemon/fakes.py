@@ -49,6 +49,7 @@ class FakeBroker:
         self.numbers: dict[str, int] = {}
         self.edges: list[Edge] = []
         self.nodes: dict[str, Vitals] = {}
+        self.notifications = self.stats = self.topology = self.handovers = self
 
     def node_config(self, node_id: str) -> str:
         return f"config of {node_id}"
@@ -77,7 +78,7 @@ class FakeBroker:
     def counters(self) -> list[Edge]:
         return self.edges
 
-    def edge_counters_of(self, node_id: str, input_id: str) -> Edge:
+    def input_counters(self, node_id: str, input_id: str) -> Edge:
         return next(edge for edge in self.edges if (edge.node, edge.input) == (node_id, input_id))
 
     def vitals(self, node_id: str) -> Vitals:
@@ -119,10 +120,10 @@ class FakeBroker:
     def update(self, dataflow: Dataflow) -> None:
         self.calls.append(("update",))
 
-    async def begin_handover(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
+    def begin(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
         self.calls.append(("begin_handover", node_id))
 
-    def end_handover(self, node_id: str) -> bool:
+    def end(self, node_id: str) -> bool:
         self.calls.append(("end_handover", node_id))
         return True
 

@@ -96,12 +96,12 @@ class NodeMethods:
             )
             before = self._registry.params_of(record, dataflow.node(params.node))
             given = self._registry.params_of(record, after.node(params.node))
-            run.broker.set_params(params.node, given)
+            run.broker.params.replace(params.node, given)
             try:
                 grace = _grace(params.grace, GRACE_S)
                 await run.commands.replace(params.node, after, grace)
             except BaseException:
-                run.broker.set_params(params.node, before)
+                run.broker.params.replace(params.node, before)
                 raise
             return self._node_changed(record, after, "replaced", params.node)
 

@@ -44,7 +44,7 @@ class ParamMethods:
         except ValueError as error:
             raise ControlError("refused", f"{node.id}.{params.key}: {error}") from error
         self._registry.store_param(record, node.id, params.key, value)
-        delivered = run.broker.param_update(node.id, params.key, value)
+        delivered = run.broker.params.update(node.id, params.key, value)
         self._registry.event_bus.tell(
             record.uuid, "param-changed", node.id, f"{params.key} set", key=params.key, value=value
         )
@@ -58,9 +58,9 @@ class ParamMethods:
         self._registry.delete_param(record, node.id, params.key)
         spec = node.declared.get(params.key)
         if spec is None:
-            run.broker.param_deleted(node.id, params.key)
+            run.broker.params.delete(node.id, params.key)
         else:
-            run.broker.param_deleted(node.id, params.key, value=spec.default)
+            run.broker.params.delete(node.id, params.key, value=spec.default)
         self._registry.event_bus.tell(
             record.uuid, "param-changed", node.id, f"{params.key} deleted", key=params.key
         )

@@ -201,7 +201,7 @@ class _Output:
         elif not alive and self.ring != self._ghost:
             ghost, name = self._ghost
             try:
-                await self._broker.add_observer(ghost, (Input(name, self._topic, queue_size=1),))
+                await self._broker.observers.add(ghost, (Input(name, self._topic, queue_size=1),))
             except OSError as error:
                 raise ControlError("internal", f"nobody can join the dataflow: {error}") from error
             self.ring = self._ghost
@@ -213,7 +213,7 @@ class _Output:
     def look(self) -> Counters | None:
         """The counters of the ring; None once it is gone."""
         try:
-            return None if self.ring is None else self._broker.edge_counters_of(*self.ring)
+            return None if self.ring is None else self._broker.stats.input_counters(*self.ring)
         except KeyError:
             return None
 
@@ -221,11 +221,11 @@ class _Output:
         """Let the ghost go, if there is one."""
         if self.ring == self._ghost:
             self.ring = None
-            self._broker.remove_observer(self._ghost[0])
+            self._broker.observers.remove(self._ghost[0])
 
     def _connected(self, node_id: str) -> bool | None:
         """Whether a node has a process now; None if there is no such node, or no dataflow."""
         try:
-            return self._broker.vitals(node_id).connected
+            return self._broker.stats.vitals(node_id).connected
         except KeyError:
             return None

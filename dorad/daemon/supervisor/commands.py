@@ -203,7 +203,7 @@ class Commands:
         if run.result is not None or self._state.lifecycle.flow.has_drained(consumer):
             raise CommandError("refused", f"node {consumer} takes no more inputs: it is ending")
         try:
-            self._state.broker.add_edge(consumer, entry)
+            self._state.broker.topology.add_edge(consumer, entry)
         except OSError as error:
             raise CommandError(
                 "refused", f"input {entry.id} cannot be added to the mailbox: {error}"
@@ -215,7 +215,7 @@ class Commands:
         self._running()
         _log.debug("node %s loses the input %s", consumer, input_id)
         self._node(consumer)
-        self._state.broker.remove_edge(consumer, input_id)
+        self._state.broker.topology.remove_edge(consumer, input_id)
         self._apply(after)
 
     async def resume(self, run: NodeRun) -> None:
@@ -229,7 +229,7 @@ class Commands:
     async def _make_mailbox(self, node: NodeSpec, after: Dataflow) -> None:
         state = self._state
         try:
-            await state.broker.add_node(node, after)
+            await state.broker.topology.add_node(node, after)
         except OSError as error:
             del state.nodes[node.id]
             raise CommandError(
@@ -240,13 +240,13 @@ class Commands:
             raise CommandError("refused", "the dataflow has ended")
 
     def _forget(self, name: str) -> None:
-        self._state.broker.remove_node(name)
+        self._state.broker.topology.remove_node(name)
         del self._state.nodes[name]
 
     def _apply(self, after: Dataflow) -> None:
         """Make `after` the current dataflow."""
         state = self._state
-        state.broker.update(after)
+        state.broker.topology.update(after)
         for node in after.nodes:
             if node.id in state.nodes:
                 state.nodes[node.id].node = node
@@ -291,7 +291,7 @@ class Commands:
         run.wake.set()
         state.on_change()
         if run.node.is_dynamic:
-            state.broker.stop(name, StopReason.MANUAL)
+            state.broker.notifications.stop(name, StopReason.MANUAL)
             await state.bell.until(lambda: not run.connected, grace)
             state.carry_out(state.lifecycle.outputs_done(name))
             return

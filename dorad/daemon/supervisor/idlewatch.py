@@ -59,7 +59,7 @@ class IdleWatch:
             idle_since = dict.fromkeys(lifecycle.running, now)
         else:
             received = dict.fromkeys(lifecycle.running, 0)
-            for edge in self._state.broker.counters():
+            for edge in self._state.broker.stats.counters():
                 if edge.node in received:
                     received[edge.node] += edge.received
             idle_since = {
@@ -100,7 +100,7 @@ class IdleWatch:
         those it sends: it may work through its queue, but not run on for ever.
         """
         drained = self._state.lifecycle.flow.has_drained(node)
-        activity = (drained, received if drained else self._state.broker.activity(node))
+        activity = (drained, received if drained else self._state.broker.stats.activity(node))
         before = self._seen.get(node)
         if before is None or before[0] != activity:
             self._seen[node] = (activity, now)

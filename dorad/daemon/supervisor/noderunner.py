@@ -166,7 +166,7 @@ class NodeRunner:
         if connected:
             run.connected, run.api_pid = True, api_pid
         run.restarts += 1
-        if not state.broker.end_handover(name):
+        if not state.broker.handovers.end(name):
             state.broker.released(name)
         state.publish("node-started", name, pid=successor.pid, restarts=run.restarts)
         state.changed()

@@ -52,7 +52,7 @@ async def replace_process(
             "refused", f"node {name} is {run.status}: only a running node can be replaced"
         )
     try:
-        await state.broker.begin_handover(name, node, after)
+        state.broker.handovers.begin(name, node, after)
     except OSError as error:
         raise CommandError("refused", f"node {name} is not replaced: {error}") from error
     except ValueError as error:
@@ -75,10 +75,10 @@ async def _start_successor(
     try:
         process = await start_process(node, state.broker.node_config(name), run.restarts + 1)
     except LaunchError as error:
-        state.broker.end_handover(name)
+        state.broker.handovers.end(name)
         raise CommandError("refused", f"the new {name} could not be started: {error}") from None
     except BaseException:
-        state.broker.end_handover(name)
+        state.broker.handovers.end(name)
         raise
     _log.debug("node %s: process %d is to take over", name, process.pid)
     run.successor = process
@@ -105,6 +105,6 @@ async def _start_successor(
             run.successor, run.successor_waiting = None, False
             process.signal(signal.SIGKILL)
             await asyncio.wait((exited,))
-            state.broker.end_handover(name)
+            state.broker.handovers.end(name)
         exited.cancel()
     raise CommandError("refused", f"{failure}; node {name} keeps its old process")

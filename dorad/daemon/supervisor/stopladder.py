@@ -78,7 +78,7 @@ async def stop_process(
         match step.step:
             case Step.EVENT:
                 if not run.successor_connected:
-                    state.broker.stop(name, StopReason.MANUAL)
+                    state.broker.notifications.stop(name, StopReason.MANUAL)
             case Step.TERMINATE:
                 _terminate(state, run, process, f"{step.after:g}")
             case Step.KILL:

@@ -193,7 +193,7 @@ class Supervisor:
             run.watchdog_reason = "ended while no daemon was there to see it"
             return Exit(signal=signal.SIGKILL)
         if adopted is not None and not isinstance(adopted, Exit):
-            run.connected = run.connected or self.broker.vitals(run.node.id).connected
+            run.connected = run.connected or self.broker.stats.vitals(run.node.id).connected
         return adopted
 
     def stop(self, grace: float | None = None) -> None:
@@ -294,34 +294,34 @@ class Supervisor:
             match action:
                 case actions.OpenBarrier():
                     self.opened_at = asyncio.get_running_loop().time()
-                    broker.open_barrier()
+                    broker.notifications.open_barrier()
                 case actions.AbortStart(reason):
-                    broker.abort_start(reason)
+                    broker.notifications.abort_start(reason)
                 case actions.CloseInput(node, name):
-                    broker.close_input(node, name)
+                    broker.notifications.close_input(node, name)
                 case actions.SendNodeFailed(node, source, error, inputs):
-                    broker.node_failed(node, source, error, list(inputs))
+                    broker.notifications.node_failed(node, source, error, list(inputs))
                 case actions.SendNodeRestarted(node, source):
-                    broker.node_restarted(node, source)
+                    broker.notifications.node_restarted(node, source)
                 case actions.Stop(node, reason, operator):
                     if operator is None:
-                        broker.stop(node, reason)
+                        broker.notifications.stop(node, reason)
                     else:
-                        broker.stop_operator(node, operator, reason)
+                        broker.notifications.stop_operator(node, operator, reason)
                     self._nodes[node].wake.set()
                 case actions.StopAll():
                     self._ladder.start(self._grace)
                     self._send_stop()
                 case actions.Finish():
                     for node in self._lifecycle.dynamic:
-                        broker.stop(node, actions.StopReason.MANUAL)
+                        broker.notifications.stop(node, actions.StopReason.MANUAL)
                     self._state.finished = True
         if decided:
             self._state.changed()
 
     def _send_stop(self) -> None:
         for node in (*self._lifecycle.running, *self._lifecycle.dynamic):
-            self.broker.stop(node, actions.StopReason.MANUAL)
+            self.broker.notifications.stop(node, actions.StopReason.MANUAL)
             self._nodes[node].wake.set()
 
     def _report_awaited(self) -> None:

@@ -131,7 +131,7 @@ class Watchdogs:
         if run.process is None or not run.connected or not opened:
             self._health.pop(name, None)
             return
-        vitals = self._state.broker.vitals(name)
+        vitals = self._state.broker.stats.vitals(name)
         resting = vitals.connected and at_rest(vitals)
         stopped = resting and run.api_pid is not None and self._is_sigstopped(run.api_pid)
         health = health_after(self._health.get(name), vitals, now, sigstopped=stopped)
@@ -146,7 +146,7 @@ class Watchdogs:
             return
         if resting and now - self._pinged.get(name, -math.inf) >= timeout / 2:
             self._pinged[name] = now
-            self._state.broker.ping(name)
+            self._state.broker.notifications.ping(name)
         yield min(health.healthy_at + timeout, now + SAMPLE_S)
 
     def _kill(self, run: NodeRun, reason: str) -> None:
@@ -174,7 +174,7 @@ class Watchdogs:
                 entry.input_timeout, run.broken.get(entry.id), now
             )
             try:
-                sent = self._state.broker.edge_counters_of(name, entry.id).sent
+                sent = self._state.broker.stats.input_counters(name, entry.id).sent
             except KeyError:  # it is being disconnected
                 continue
             after = self._breakers[key] = before.check(sent, now)
@@ -188,12 +188,12 @@ class Watchdogs:
         _log.debug("node %s, input %s: %s", name, entry.id, breaker)
         if breaker.broken:
             run.broken[entry.id] = breaker.sent
-            state.broker.input_broken(name, entry.id)
+            state.broker.notifications.input_broken(name, entry.id)
             what, level = "input-broken", "warn"
             text = f"input {entry.id}: no message from {entry.source} for {breaker.timeout:g} s"
         else:
             run.broken.pop(entry.id, None)
-            state.broker.input_recovered(name, entry.id)
+            state.broker.notifications.input_recovered(name, entry.id)
             what, level = "input-recovered", "info"
             text = f"input {entry.id}: messages from {entry.source} come again"
         state.report(level, name, text)

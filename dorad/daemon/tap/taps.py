@@ -77,7 +77,7 @@ class _Observer:
     ) -> None:
         """Join the dataflow. Raises ControlError if it cannot."""
         try:
-            await self._broker.add_observer(self.id, inputs, outputs or {})
+            await self._broker.observers.add(self.id, inputs, outputs or {})
             arguments = (str(self._helpers.parent), task, str(queue_size), self.id)
             await self._start(
                 Command(
@@ -108,7 +108,7 @@ class _Observer:
                 command, their_stdio.fileno(), their_link.fileno(), tag=tag
             )
             self._streams = await asyncio.open_unix_connection(sock=stdio, limit=_PIPE)
-            self._broker.connect_guest(self.id, link, self._process.pid)
+            self._broker.observers.connect(self.id, link, self._process.pid)
             on_error.pop_all()
         self._ending = asyncio.create_task(_end_of(self._process, stdio), name=f"end of {tag}")
 
@@ -165,7 +165,7 @@ class _Observer:
             if self._ending is not None:
                 await self._ending
         finally:
-            self._broker.remove_observer(self.id)
+            self._broker.observers.remove(self.id)
 
 
 async def _end_of(process: Process, stdio: socket.socket) -> None:
@@ -254,14 +254,14 @@ class Tap:
 
     def _displaced(self, topic: str) -> int:
         """Messages that the process was too busy to take."""
-        return self._broker.edge_counters_of(self._guest.id, topic).dropped
+        return self._broker.stats.input_counters(self._guest.id, topic).dropped
 
 
 def _ring_size(broker: Broker, topic: NodeOutput) -> int:
     """How many messages wait in shared memory until the process, which is quick, copies them."""
     sizes = [
         seen.payload_bytes // seen.sent
-        for seen in broker.counters()
+        for seen in broker.stats.counters()
         if seen.sent and (seen.source_node, seen.output) == (topic.node, topic.output)
     ]
     if not sizes:

@@ -307,10 +307,10 @@ async def test_a_node_is_not_replaced_while_an_earlier_daemons_handover_goes_on(
     async with running(stage):
         stage.connect("a")
 
-        async def taken(node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
+        def taken(node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
             raise ValueError(f"node {node_id!r} is being replaced already")
 
-        monkeypatch.setattr(stage.broker, "begin_handover", taken)
+        monkeypatch.setattr(stage.broker, "begin", taken)
         with refused("busy", "node 'a' is being replaced already"):
             await stage.supervisor.commands.replace("a", stage.dataflow)
         assert stage.status("a") == "running"

@@ -55,7 +55,7 @@ async def test_a_start_that_waits_at_the_barrier_goes_on_waiting() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a")
-    stage.broker.nodes["b"] = stage.broker.vitals("b")
+    stage.broker.nodes["b"] = stage.broker.stats.vitals("b")
     stage.broker.nodes["b"].connected = False
     async with running(stage, kept(stage, "a", "b")):
         await until(lambda: stage.supervisor.statuses()["b"].pid is not None)

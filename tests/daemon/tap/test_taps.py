@@ -109,10 +109,10 @@ async def test_a_slow_reader_loses_its_oldest_messages_and_holds_nobody_up(
         header, _ = await _next(stream)
         dropped = header.dropped
         for _ in range(20):
-            await on.goes_on()
+            await on.makes_progress()
         while header.dropped <= dropped:
             header, _ = await _next(stream)
-        await on.goes_on()
+        await on.makes_progress()
 
 
 _HEAVY = """
@@ -131,7 +131,7 @@ async def test_a_slow_reader_does_not_make_the_sender_keep_its_messages() -> Non
             async with _received(Taps(on.broker)) as stream:
                 await _next(stream)
                 async with asyncio.timeout(DEADLINE_S):
-                    while on.broker.edge_counters_of(".tap-1", "a/out").sent < 150:  # noqa: ASYNC110
+                    while on.broker.stats.input_counters(".tap-1", "a/out").sent < 150:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 held = psutil.Process(process.pid).memory_info().shared
                 header, _ = await _next(stream)
@@ -156,11 +156,11 @@ async def test_the_process_and_the_guest_go_with_the_subscription(on: Stage, tap
         async with _received(taps) as stream:
             await _next(stream)
             assert len(_tap_processes()) == 1
-            assert on.broker.edge_counters_of(".tap-1", "a/out").sent > 0
+            assert on.broker.stats.input_counters(".tap-1", "a/out").sent > 0
         assert _tap_processes() == []
         with pytest.raises(KeyError):
-            on.broker.edge_counters_of(".tap-1", "a/out")
-        await on.goes_on()
+            on.broker.stats.input_counters(".tap-1", "a/out")
+        await on.makes_progress()
 
 
 async def test_a_cancelled_reader_leaves_nothing(on: Stage, taps: Taps) -> None:
@@ -193,7 +193,7 @@ async def test_a_tap_ends_with_the_dataflow(taps: Taps) -> None:
             await _next(stream)
             async with asyncio.timeout(DEADLINE_S):
                 ending = asyncio.create_task(_drain(stream))
-                on.broker.remove_observer(".tap-1")
+                on.broker.observers.remove(".tap-1")
                 await ending
 
 
@@ -225,7 +225,7 @@ async def test_a_tap_that_dies_is_told(on: Stage, taps: Taps) -> None:
             with pytest.raises(ControlError, match="the tap's process ended with -9"):
                 async with asyncio.timeout(DEADLINE_S):
                     await _drain(stream)
-        await on.goes_on()
+        await on.makes_progress()
 
 
 async def test_only_so_many_receive_at_a_time(
@@ -270,9 +270,9 @@ async def test_a_process_cannot_take_another_guest_s_place_with_the_connection_i
     on: Stage,
 ) -> None:
     for observer in (".tap-1", ".tap-2"):
-        await on.broker.add_observer(observer)
+        await on.broker.observers.add(observer)
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    on.broker.connect_guest(".tap-1", ours, os.getpid())
+    on.broker.observers.connect(".tap-1", ours, os.getpid())
     with theirs, pytest.raises(RuntimeError, match="closed the connection"):
         await asyncio.to_thread(DaemonConnection, theirs, ".tap-2", dynamic=False)
 
@@ -294,7 +294,7 @@ class TestPublish:
     async def test_the_nodes_that_receive_the_output_get_it(self, on: Stage, taps: Taps) -> None:
         async with pair(on):
             await taps.publish(OUT, [("b", "x")], [[1]], {})
-            await on.goes_on()
+            await on.makes_progress()
             # the same process sends again
             process = _tap_processes()[0].pid
             await taps.publish(OUT, [("b", "x")], [[1]] * 3, {})
