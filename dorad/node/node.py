@@ -1,4 +1,4 @@
-"""`Node`: one participant of a dataflow, as its author sees it."""
+"""`Node`: the object with which a program takes part in a dataflow."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from dorad.shm.layout import RingPlan
     from dorad.shm.picking import PickingInlet
 
-_LONGEST_TIMEOUT_S = 1e12
+_MAX_TIMEOUT_S = 1e12
 
 SPIN_US = 100
-"""How long a receiver looks before it blocks, at most, unless `spin_us` says otherwise."""
+"""Maximum time that a receiver polls before it blocks, unless `spin_us` is set."""
 
 
 class _Attachment:
-    """What all `Node` objects of one node id in this process share; ends with the last of them."""
+    """The state that all `Node` objects of one id in this process share; ends with the last."""
 
     def __init__(self, connection: DaemonConnection) -> None:
         config = connection.config
@@ -64,7 +64,7 @@ class _Attachment:
         if config.get("lock_memory"):
             _lock_memory(connection)
         spin_us = config.get("spin_us")
-        # With one core, looking keeps the sender from running at all.
+        # On a single core, polling keeps the sender from running.
         limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
         spin = Spin(limit if spin_us is None else spin_us)
         types = _type_checks(config)
@@ -73,7 +73,7 @@ class _Attachment:
         make = functools.partial(_input, connection, self.clock, epoch_ns, types, {})
         served = [make(item) for item in config["inputs"]]
         if config["dynamic"]:
-            # A node started by hand receives what is sent from now on.
+            # A node started by hand receives only what is sent from now on.
             for item in served:
                 if isinstance(item, RingInput):
                     item.inlet.discard()
@@ -101,7 +101,7 @@ class _Attachment:
         forking.watch(self)
 
     def abandon(self) -> None:
-        """Leave the node to the parent: this process is a forked child of it."""
+        """Leave the node to the parent process: this one is a forked child."""
         forking.refuse(self.receiver)
         forking.refuse(self.ring_receiver)
         forking.refuse(self.sender)
@@ -118,13 +118,13 @@ class _Attachment:
 def _type_checks(config: dict[str, Any]) -> TypeChecks | None:
     if not config.get("types"):
         return None
-    from dorad.node.typecheck import TypeChecks  # most nodes have no types
+    from dorad.node.typecheck import TypeChecks  # most nodes declare no types
 
     return TypeChecks(config["node_id"], config["types"])
 
 
 def _catch_up(sender: weakref.ref[Sender]) -> bool:
-    """Let a node's sender give new receivers what was sent last; see `Sender.catch_up`."""
+    """Call `Sender.catch_up` if the sender still exists."""
     found = sender()
     return found is None or found.catch_up()
 
@@ -137,7 +137,7 @@ def _input(
     groups: dict[str, SyncGroup],
     item: dict[str, Any],
 ) -> RingInput | TimerInput:
-    """Return what serves an input, or one more ring of it; `groups` has the synchronised ones."""
+    """Return the object for one ring or timer of an input; `groups` holds the synchronised sets."""
     ring = ring_at(connection.box.words, item["ring"])
     if item["interval_ns"] is not None:
         deadline_ns = connection.config.get("deadline_ns")
@@ -150,7 +150,7 @@ def _input(
         latched = LatchedInlet(connection.box, ring, connection.segment, space)
         return _chosen(latched, clock, types, groups, item)
     if "max_rate_hz" in item or "sync" in item:
-        from dorad.shm.picking import PickingInlet  # few inputs choose
+        from dorad.shm.picking import PickingInlet  # few inputs select
 
         picking = PickingInlet(connection.box, ring, connection.segment, space)
         return _chosen(picking, clock, types, groups, item)
@@ -185,11 +185,11 @@ def _inlet(connection: DaemonConnection, ring: RingPlan, space: int | None, inpu
         return Inlet(connection.box, ring, connection.segment, space)
     inlet = LanedInlet(connection.box, ring, connection.segment, space)
     inlet.session_of = session_of
-    inlet.on_lost = functools.partial(_complain, connection.config["node_id"], input_id)
+    inlet.on_lost = functools.partial(_report_lost, connection.config["node_id"], input_id)
     return inlet
 
 
-def _complain(node_id: str, input_id: str, lost: int) -> None:
+def _report_lost(node_id: str, input_id: str, lost: int) -> None:
     text = (
         f"input `{input_id}`: {lost} messages with a request_id or goal_id were dropped: the queue "
         "is full of newer ones; read faster, or give the input a larger `queue_size`"
@@ -198,7 +198,7 @@ def _complain(node_id: str, input_id: str, lost: int) -> None:
 
 
 def _lock_memory(connection: DaemonConnection) -> None:
-    """Keep what this process has mapped, the mailbox included, and will map, in memory."""
+    """Lock all present and future pages of this process in memory, including the mailbox."""
     from dorad.realtime.memory import lock  # few nodes ask for it
 
     missing = lock()
@@ -210,25 +210,25 @@ _attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDict
 _attaching = threading.RLock()
 
 
-def _start_afresh() -> None:
-    """Forget, in a forked child, what is attached, and a lock that a lost thread may hold."""
+def _reset_in_child() -> None:
+    """Forget the parent's nodes, and a lock that one of its threads may hold."""
     global _attaching
     _attaching = threading.RLock()
     _attached.clear()
 
 
-os.register_at_fork(after_in_child=_start_afresh)
+os.register_at_fork(after_in_child=_reset_in_child)
 
 
 class Node(Extended, Parameterised, Patterned, Speaking):
     """A node of a running dataflow.
 
-    Without arguments the node is the one that its environment names: the one `dora run` started.
-    With an id it attaches to a running dataflow that declares this node `path: dynamic`.
-    On a terminal and without either, it asks for its inputs there.
+    Without arguments the environment names the node, as `dora run` sets it. With an id the node
+    joins a running dataflow that declares it with `path: dynamic`. Without either, on a terminal,
+    it asks the user for its inputs.
 
     Raises:
-        RuntimeError: there is no dataflow for it, or the dataflow could not start.
+        RuntimeError: there is no dataflow for this node, or the dataflow could not start.
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
@@ -256,7 +256,7 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         self._extensions = self._attachment.extensions
         self._params = self._attachment.params
         self._warned: set[str] = set()
-        # What exists by now lives as long as the process: later collections need not look at it.
+        # Existing objects stay until the process ends: later collections can skip them.
         gc.freeze()
         logbridge.bridge(self._config["node_id"])
 
@@ -265,8 +265,8 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     def next(self, timeout: float | None = None) -> Event | None:
         """Block for the next event.
 
-        Returns None after the last event. When nothing came within `timeout` seconds, an event of
-        type ERROR says so, as in dora.
+        Returns None after the last event. After `timeout` seconds without an event, it returns one
+        of type ERROR, as in dora.
 
         Raises:
             ValueError: `timeout` is negative or not finite.
@@ -283,17 +283,17 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return event
 
     async def recv_async(self, timeout: float | None = None) -> Event | None:
-        """Wait for the next event like `next`, without holding up the event loop."""
+        """Wait for the next event like `next`, without blocking the event loop."""
         return await self._receiver.recv_async(
             None if timeout is None else _checked_timeout(timeout)
         )
 
     def try_recv(self) -> Event | None:
-        """Return the next event if one waits, else None."""
+        """Return the next event if one is queued, else None."""
         return self._receiver.try_recv()
 
     def drain(self) -> list[Event]:
-        """Return all events that wait.
+        """Return all queued events.
 
         Raises:
             RuntimeError: the last event was already received.
@@ -301,17 +301,17 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return self._receiver.drain()
 
     def is_empty(self) -> bool:
-        """Tell whether no event waits."""
+        """Return True if no event is queued."""
         return self._receiver.is_empty()
 
     def merge_external_events(self, subscription: Any) -> NoReturn:
-        """Refuse: there is no ROS 2 to receive from.
+        """Raise NotImplementedError: there is no ROS 2 bridge.
 
         Raises:
             NotImplementedError: always; it is a RuntimeError.
         """
         raise NotImplementedError(
-            "merge_external_events is not there: this distribution has no ROS 2 bridge for Python"
+            "merge_external_events is not available: there is no ROS 2 bridge for Python here"
         )
 
     # -- sending -----------------------------------------------------------------------------
@@ -326,9 +326,9 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         then on. An output that the dataflow does not declare is ignored with one warning.
 
         Raises:
-            RuntimeError: the data is of no accepted type, the id is malformed, a metadata key is no
-                string, or /dev/shm is full.
-            TypeError, OverflowError: a metadata value cannot be sent, or the id is no text.
+            RuntimeError: the type of the data is not accepted, the id is malformed, a metadata key
+                is not a string, or /dev/shm is full.
+            TypeError, OverflowError: a metadata value cannot be sent, or the id is not a string.
         """
         if output_id in self._outputs:
             self._sender.send(output_id, data, metadata)
@@ -338,11 +338,11 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     def send_output_raw(
         self, output_id: str, data_length: int, metadata: dict[str, Any] | None = None
     ) -> SampleHandler:
-        """Return a writable buffer of `data_length` bytes in shared memory, to be filled and sent.
+        """Return a writable buffer of `data_length` bytes in shared memory, to fill and send.
 
         Raises:
             RuntimeError: the output is not declared, or /dev/shm is full.
-            TypeError, OverflowError: the length is no integer, or negative.
+            TypeError, OverflowError: the length is not an integer, or negative.
         """
         if output_id not in self._outputs:
             self._undeclared(output_id)
@@ -350,14 +350,14 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return SampleHandler(self._attachment, self._sender, output_id, data_length, metadata)
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = "uint8") -> NDArray[Any]:
-        """Return an uninitialised numpy array that lives in shared memory.
+        """Return an uninitialised numpy array in shared memory.
 
-        `send_output` recognises it, and a pyarrow array made over all of it, and sends it without
-        a copy, flattened in C order. From then on it is read-only, because receivers read it;
-        its memory is used again when nobody does.
+        `send_output` sends it, or a pyarrow array over all of it, without a copy, flattened in C
+        order. From then on the array is read-only, because receivers read it. Its memory is reused
+        when the last receiver has released it.
 
         Raises:
-            ValueError: the dtype is no native integer or float, or the shape is negative.
+            ValueError: the dtype is not a native integer or float, or the shape is negative.
             RuntimeError: /dev/shm is full.
         """
         array: NDArray[Any] = self._sender.empty(shape, dtype)
@@ -378,13 +378,13 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     def send_service_request(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
     ) -> str:
-        """Send `data` as a request and return its fresh `request_id`, a UUIDv7.
+        """Send `data` as a request and return its new `request_id`, a UUIDv7.
 
         The server echoes the id in the metadata of its response. Raises what `send_output` does.
         """
         sent = dict(metadata or {})
         if "request_id" in sent:
-            self.log("warn", "the given request_id is replaced by a fresh one")
+            self.log("warn", "the given request_id is replaced by a new one")
         request_id = sent["request_id"] = uuid7()
         self.send_output(output_id, data, sent)
         return request_id
@@ -392,10 +392,10 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     def send_service_response(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
         """Send `data` as the response to the request whose `request_id` is in `metadata`.
 
-        Raises what `send_output` does. A missing id is only warned of: nobody will recognise it.
+        Raises what `send_output` does. Without an id it warns, because no client can match it.
         """
         if "request_id" not in metadata:
-            self.log("warn", "a service response without request_id: no client can recognise it")
+            self.log("warn", "a service response has no request_id: no client can match it")
         self.send_output(output_id, data, metadata)
 
     # -- saying ------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     # -- knowing -----------------------------------------------------------------------------
 
     def dataflow_descriptor(self) -> dict[str, Any]:
-        """Return the dataflow file as parsed."""
+        """Return the parsed dataflow file."""
         return dict(self._config["descriptor"])
 
     def dataflow_id(self) -> str:
@@ -421,11 +421,11 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return str(self._config["dataflow_id"])
 
     def node_config(self) -> dict[str, Any]:
-        """Return the node's inputs and outputs as the dataflow file gives them."""
+        """Return the node's inputs and outputs as in the dataflow file."""
         return dict(self._config["run_config"])
 
     def is_restart(self) -> bool:
-        """Tell whether the node was restarted by its daemon."""
+        """Return True if the daemon has restarted the node."""
         return self.restart_count() > 0
 
     def restart_count(self) -> int:
@@ -433,7 +433,7 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return int(self._config["restart_count"])
 
     def timestamp(self) -> datetime:
-        """Return the dataflow's time: UTC, from a hybrid logical clock."""
+        """Return the time of the dataflow: UTC, from a hybrid logical clock."""
         return as_datetime(self._attachment.clock.now())
 
 
@@ -442,4 +442,4 @@ def _checked_timeout(timeout: float) -> float:
         raise ValueError(
             f"invalid timeout of {timeout} seconds: it must be finite and not negative"
         )
-    return min(float(timeout), _LONGEST_TIMEOUT_S)
+    return min(float(timeout), _MAX_TIMEOUT_S)

@@ -65,8 +65,8 @@ class Receiver:
             connection.read_mail()
         # Noted before looking: a sending thread may read mail, and post events, at any moment.
         self._mail = connection.mail
-        if connection.packets != self._packets:
-            self._packets = connection.packets
+        if connection.packets_handled != self._packets:
+            self._packets = connection.packets_handled
             self._change_inputs()
             if connection.late and not connection.catch_up():
                 self._packets = -1
@@ -144,7 +144,7 @@ class Receiver:
         ]
         timers = [item for item in self._order if isinstance(item, TimerInput)]
         self._timers: list[TimerInput | ChoosyInput] = [*timers, *self._choosy]
-        self._leaving = any(item.gone for item in self._order)
+        self._leaving = any(item.removed for item in self._order)
 
     def _change_inputs(self) -> None:
         """Do what the daemon has said of inputs that come and go."""
@@ -156,7 +156,7 @@ class Receiver:
             if packet.kind == "input_gone":
                 if known is not None:
                     known.leave()
-            elif known is None or known.gone:
+            elif known is None or known.removed:
                 if known is not None:
                     self._order.remove(known)
                 try:
@@ -172,7 +172,7 @@ class Receiver:
 
     def _part_with_drained(self) -> None:
         """Let go of inputs that are gone, now that what was queued on them has been received."""
-        self._order = [item for item in self._order if not item.gone]
+        self._order = [item for item in self._order if not item.removed]
         self._list_kinds()
 
     # -- waiting -----------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Receiver:
         for ring in rings:
             if words[ring.lane_head_at] != ring.lane_tail:
                 return False
-        return self._connection.packets == self._packets
+        return self._connection.packets_handled == self._packets
 
     def _due_ns(self, deadline: int | None) -> int | None:
         """Return the nearer of the next tick and the deadline, on CLOCK_MONOTONIC."""

@@ -74,7 +74,7 @@ def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
 def test_a_spawned_node_gives_up_in_the_end(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attach, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(attach, "CONNECT_TIMEOUT_S", 0.2)
     daemon.listener.close()
     with pytest.raises(RuntimeError, match="no daemon answers at"):
         connect(Spawned("n", daemon.path))

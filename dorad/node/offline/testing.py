@@ -279,9 +279,9 @@ class MockNode(Extended, Parameterised, Patterned, Speaking):
 def _reply(output_id: str, reply: Any, request_id: str) -> Event:
     if not isinstance(reply, Exception):
         return _event((output_id, reply), {"request_id": request_id})
-    from dorad.node.patterns.calls import failure
+    from dorad.node.patterns.calls import error_metadata
 
-    return _event((output_id, None), {"request_id": request_id, **failure(reply)})
+    return _event((output_id, None), {"request_id": request_id, **error_metadata(reply)})
 
 
 def _event(item: tuple[str, Any] | dict[str, Any], metadata: Mapping[str, Any]) -> Event:

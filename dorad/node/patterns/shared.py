@@ -67,11 +67,11 @@ class Sharing:
         self._make = receiver._make_input
         receiver.sharing = self
         receiver._make_input = self._make_input
-        connection.heard = self.wake_all
+        connection.on_packet = self.wake_all
 
     # -- which inputs answers come on --------------------------------------------------------
 
-    def divert_input(self, input_id: str) -> None:
+    def add_reply_input(self, input_id: str) -> None:
         """Let answers that come on an input be claimed.
 
         Raises:
@@ -275,7 +275,7 @@ class Sharing:
         receiver, connection = self._receiver, self._connection
         connection.refresh()
         receiver._mail = connection.mail
-        packets = connection.packets
+        packets = connection.packets_handled
         if packets != receiver._packets:
             receiver._packets = packets
             receiver._change_inputs()
@@ -308,7 +308,7 @@ class Sharing:
             watched = self._poll_replies()
             if done():
                 return
-            watch = Watch(me._loop, (connection.bell, connection.descriptor), me.wake_here)
+            watch = Watch(me.loop, (connection.bell, connection.descriptor), me.wake_here)
             words[BOX_ASLEEP] = 1
             fence()
             with self._guard:

@@ -47,7 +47,7 @@ class Inbox(Receiver):
             connection.read_mail()
         daemon_events = self._daemon_events
         return (
-            connection.packets != self._packets
+            connection.packets_handled != self._packets
             or connection.lost
             or (not self._stopped and self._has_events(daemon_events))
             or any(item.moved() for item in self._order)
