@@ -95,9 +95,7 @@ class RingInput:
     `removed` is True once the daemon has disconnected the ring; its queue may not be empty yet.
     """
 
-    __slots__ = ("_build", "clock", "diversion", "id", "inlet", "removed", "ring")
-
-    diversion: Any
+    __slots__ = ("_build", "clock", "id", "inlet", "removed", "ring")
 
     def __init__(self, input_id: str, inlet: Inlet, clock: Clock) -> None:
         self.id = input_id

@@ -17,6 +17,7 @@ from dorad.node.correlation import session_of
 from dorad.node.extensions import DaemonTable, Extended
 from dorad.node.identifiers import uuid7, well_formed
 from dorad.node.inputs import RingInput, TimerInput
+from dorad.node.nodeinputs import NodeInputs
 from dorad.node.params import Parameterised
 from dorad.node.patterns.helpers import Patterned
 from dorad.node.peers import ring_at
@@ -77,7 +78,9 @@ class _Attachment:
             for item in served:
                 if isinstance(item, RingInput):
                     item.inlet.discard()
-        self.ring_receiver = Receiver(connection, served, spin, make)
+        self.ring_receiver = Receiver(
+            NodeInputs(connection, connection.daemon_events, served, spin, make)
+        )
         self.receiver: Receiving = self.ring_receiver
         self.exchange: Exchange | None = None
         if connection.watched:

@@ -16,7 +16,7 @@ from dorad.node.patterns.errors import (
     PeerLostError,
     StoppingError,
 )
-from dorad.node.patterns.shared import Sharing
+from dorad.node.patterns.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ class Exchange:
         self._sinks: dict[str, Sink] = {}
         self._abandoned: dict[str, None] = {}
         self.unmarked: dict[str, int] = {}
-        self.sharing = Sharing(receiver, connection, self._dispatch, self.warn)
+        self.sharing = Sharing(receiver, self._dispatch, self.warn)
 
     def warn(self, text: str) -> None:
         """Log a warning of this node."""

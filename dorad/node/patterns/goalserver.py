@@ -166,8 +166,8 @@ class GoalService:
         if goal_id is None:
             self._node.log(
                 "warn",
-                f"a message on input `{self._input}` has no goal_id in its metadata, so it is not a "
-                "goal; send goals with `send_goal`",
+                f"a message on input `{self._input}` has no goal_id in its metadata: it is not a "
+                "goal (send goals with `send_goal`)",
             )
             return
         goal = ServedGoal(self, event, goal_id)
