@@ -20,19 +20,19 @@ class Table(Protocol):
     """An extension table as one node sees it."""
 
     def store(self, namespace: str, key: str, value: bytes) -> None:
-        """See `Extended.extension_store`."""
+        """See `ExtensionMethods.extension_store`."""
 
     def load(self, namespace: str, key: str, remove: bool) -> bytes | None:
-        """See `Extended.extension_load`."""
+        """See `ExtensionMethods.extension_load`."""
 
     def drop(self, namespace: str, key: str) -> None:
-        """See `Extended.extension_drop`."""
+        """See `ExtensionMethods.extension_drop`."""
 
     def drain(self, namespace: str) -> list[str]:
-        """See `Extended.drain_dropped_extension_keys`."""
+        """See `ExtensionMethods.drain_dropped_extension_keys`."""
 
 
-class Extended:
+class ExtensionMethods:
     """The extension methods of a node. All nodes share the keys; each value has an owner node."""
 
     _extensions: Table

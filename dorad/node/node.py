@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import math
 import os
@@ -11,26 +10,15 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dorad.node import attach, forking, inputs, logbridge
-from dorad.node.clock import Clock, StampCounter, as_datetime
-from dorad.node.correlation import session_of
-from dorad.node.extensions import DaemonTable, Extended
+from dorad.node import attach, logbridge
+from dorad.node.attachment import Attachment
+from dorad.node.clock import as_datetime
+from dorad.node.extensions import ExtensionMethods
 from dorad.node.identifiers import uuid7, well_formed
-from dorad.node.inputs import RingInput, TimerInput
-from dorad.node.nodeinputs import NodeInputs
-from dorad.node.params import Parameterised
-from dorad.node.patterns.helpers import Patterned
-from dorad.node.peers import ring_at
-from dorad.node.pulse import WatchedReceiver, WatchedSender
+from dorad.node.logbridge import LogMethods
+from dorad.node.params import ParamMethods
+from dorad.node.patterns.helpers import PatternMethods
 from dorad.node.raw import SampleHandler
-from dorad.node.receiver import Receiver
-from dorad.node.sender import Sender
-from dorad.node.speech import Speaking
-from dorad.shm.lane import LanedInlet
-from dorad.shm.layout import RING_LATCHED
-from dorad.shm.pool import DEFAULT_KEEP
-from dorad.shm.ring import Inlet
-from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -38,178 +26,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from dorad.node.choosing import SyncGroup
-    from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
-    from dorad.node.patterns.exchange import Exchange
-    from dorad.node.typecheck import TypeChecks
-    from dorad.shm.layout import RingPlan
-    from dorad.shm.picking import PickingInlet
+    from dorad.node.sender import Sender
 
 _MAX_TIMEOUT_S = 1e12
 
-SPIN_US = 100
-"""Maximum time that a receiver polls before it blocks, unless `spin_us` is set."""
-
-
-class _Attachment:
-    """The state that all `Node` objects of one id in this process share; ends with the last."""
-
-    def __init__(self, connection: DaemonConnection) -> None:
-        config = connection.config
-        self.connection = connection
-        self.config = config
-        self.outputs = frozenset(config["outputs"])
-        self.clock = Clock(StampCounter(config["node_id"], connection.box.words))
-        if config.get("lock_memory"):
-            _lock_memory(connection)
-        spin_us = config.get("spin_us")
-        # On a single core, polling keeps the sender from running.
-        limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
-        spin = Spin(limit if spin_us is None else spin_us)
-        types = _type_checks(config)
-        inputs.warm_up(config)
-        epoch_ns = connection.wait_for_start()
-        make = functools.partial(_input, connection, self.clock, epoch_ns, types, {})
-        served = [make(item) for item in config["inputs"]]
-        if config["dynamic"]:
-            # A node started by hand receives only what is sent from now on.
-            for item in served:
-                if isinstance(item, RingInput):
-                    item.inlet.discard()
-        self.ring_receiver = Receiver(
-            NodeInputs(connection, connection.daemon_events, served, spin, make)
-        )
-        self.receiver: Receiving = self.ring_receiver
-        self.exchange: Exchange | None = None
-        if connection.watched:
-            self.receiver = WatchedReceiver(self.receiver, connection)
-        directory = os.environ.get(attach.WRITE_EVENTS)
-        if directory:
-            from pathlib import Path
-
-            from dorad.node.offline.capture import CapturingReceiver, Recorder
-
-            recorder = Recorder(Path(directory), config["node_id"], connection.params.all())
-            self.receiver = CapturingReceiver(self.receiver, recorder)
-        keep = config["keep_bytes"]
-        self.extensions = DaemonTable(connection)
-        kind = WatchedSender if connection.watched else Sender
-        sender = kind(connection, self.clock, DEFAULT_KEEP if keep is None else keep)
-        connection.catch_up = functools.partial(_catch_up, weakref.ref(sender))
-        connection.catch_up()
-        self.sender: Any = sender if types is None else types.sender(sender)
-        self.params = connection.params
-        forking.watch(self)
-
-    def abandon(self) -> None:
-        """Leave the node to the parent process: this one is a forked child."""
-        forking.refuse(self.receiver)
-        forking.refuse(self.ring_receiver)
-        forking.refuse(self.sender)
-        forking.refuse(self.extensions)
-        forking.refuse(self.params)
-        forking.detach(self.connection.box)
-        self.connection.hang_up()
-
-    def __del__(self) -> None:
-        if hasattr(self, "sender"):
-            self.connection.done()
-
-
-def _type_checks(config: dict[str, Any]) -> TypeChecks | None:
-    if not config.get("types"):
-        return None
-    from dorad.node.typecheck import TypeChecks  # most nodes declare no types
-
-    return TypeChecks(config["node_id"], config["types"])
-
-
-def _catch_up(sender: weakref.ref[Sender]) -> bool:
-    """Call `Sender.catch_up` if the sender still exists."""
-    found = sender()
-    return found is None or found.catch_up()
-
-
-def _input(
-    connection: DaemonConnection,
-    clock: Clock,
-    epoch_ns: int,
-    types: TypeChecks | None,
-    groups: dict[str, SyncGroup],
-    item: dict[str, Any],
-) -> RingInput | TimerInput:
-    """Return the object for one ring or timer of an input; `groups` holds the synchronised sets."""
-    ring = ring_at(connection.box.words, item["ring"])
-    if item["interval_ns"] is not None:
-        deadline_ns = connection.config.get("deadline_ns")
-        interval_ns = item["interval_ns"]
-        return TimerInput(item["id"], connection.box, ring, interval_ns, epoch_ns, deadline_ns)
-    space = connection.spaces.get(item["source"]) if item["blocking"] else None
-    if connection.box.words[ring.base + RING_LATCHED]:
-        from dorad.shm.latch import LatchedInlet  # few inputs are latched
-
-        latched = LatchedInlet(connection.box, ring, connection.segment, space)
-        return _chosen(latched, clock, types, groups, item)
-    if "max_rate_hz" in item or "sync" in item:
-        from dorad.shm.picking import PickingInlet  # few inputs select
-
-        picking = PickingInlet(connection.box, ring, connection.segment, space)
-        return _chosen(picking, clock, types, groups, item)
-    return _served(_inlet(connection, ring, space, item["id"]), clock, types, item)
-
-
-def _served(
-    inlet: Inlet, clock: Clock, types: TypeChecks | None, item: dict[str, Any]
-) -> RingInput:
-    if types is not None:
-        return types.input(item["id"], item["source"], inlet, clock)
-    return RingInput(item["id"], inlet, clock)
-
-
-def _chosen(
-    inlet: PickingInlet,
-    clock: Clock,
-    types: TypeChecks | None,
-    groups: dict[str, SyncGroup],
-    item: dict[str, Any],
-) -> RingInput:
-    served = _served(inlet, clock, types, item)
-    if "max_rate_hz" not in item and "sync" not in item:
-        return served
-    from dorad.node import choosing
-
-    return choosing.make(item, served, inlet, clock, groups)
-
-
-def _inlet(connection: DaemonConnection, ring: RingPlan, space: int | None, input_id: str) -> Inlet:
-    if not ring.lane:
-        return Inlet(connection.box, ring, connection.segment, space)
-    inlet = LanedInlet(connection.box, ring, connection.segment, space)
-    inlet.session_of = session_of
-    inlet.on_lost = functools.partial(_report_lost, connection.config["node_id"], input_id)
-    return inlet
-
-
-def _report_lost(node_id: str, input_id: str, lost: int) -> None:
-    text = (
-        f"input `{input_id}`: {lost} messages with a request_id or goal_id were dropped: the queue "
-        "is full of newer ones; read faster, or give the input a larger `queue_size`"
-    )
-    logbridge.emit(logbridge.line(node_id, "error", text, None, None))
-
-
-def _lock_memory(connection: DaemonConnection) -> None:
-    """Lock all present and future pages of this process in memory, including the mailbox."""
-    from dorad.realtime.memory import lock  # few nodes ask for it
-
-    missing = lock()
-    if missing is not None:
-        connection.note(missing)
-
-
-_attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()
+_attached: weakref.WeakValueDictionary[str, Attachment] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
 
 
@@ -223,7 +46,7 @@ def _reset_in_child() -> None:
 os.register_at_fork(after_in_child=_reset_in_child)
 
 
-class Node(Extended, Parameterised, Patterned, Speaking):
+class Node(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     """A node of a running dataflow.
 
     Without arguments the environment names the node, as `dora run` sets it. With an id the node
@@ -249,7 +72,7 @@ class Node(Extended, Parameterised, Patterned, Speaking):
             with _attaching:
                 existing = _attached.get(place.node_id)
                 if existing is None:
-                    existing = _Attachment(attach.connect(place))
+                    existing = Attachment(attach.connect(place))
                     _attached[place.node_id] = existing
             self._attachment = existing
         self._config: dict[str, Any] = self._attachment.config
@@ -262,8 +85,6 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         # Existing objects stay until the process ends: later collections can skip them.
         gc.freeze()
         logbridge.bridge(self._config["node_id"])
-
-    # -- receiving ---------------------------------------------------------------------------
 
     def next(self, timeout: float | None = None) -> Event | None:
         """Block for the next event.
@@ -316,8 +137,6 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         raise NotImplementedError(
             "merge_external_events is not available: there is no ROS 2 bridge for Python here"
         )
-
-    # -- sending -----------------------------------------------------------------------------
 
     def send_output(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
@@ -401,8 +220,6 @@ class Node(Extended, Parameterised, Patterned, Speaking):
             self.log("warn", "a service response has no request_id: no client can match it")
         self.send_output(output_id, data, metadata)
 
-    # -- saying ------------------------------------------------------------------------------
-
     def log(
         self,
         level: str,
@@ -412,8 +229,6 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     ) -> None:
         """Print a structured log line; an unknown level counts as info."""
         logbridge.emit(logbridge.line(self._config["node_id"], level, message, target, fields))
-
-    # -- knowing -----------------------------------------------------------------------------
 
     def dataflow_descriptor(self) -> dict[str, Any]:
         """Return the parsed dataflow file."""

@@ -58,7 +58,7 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"no parameter {name!r}: the dataflow file declares none, and none was set"
 
 
-class Parameterised:
+class ParamMethods:
     """The parameter methods of a node. `dora param set` and `delete` change them while it runs."""
 
     _params: Params

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node import protocol
 from dorad.node.attach import Spawned, connect
-from dorad.node.node import _Attachment
+from dorad.node.attachment import Attachment
 from dorad.node.payload import pack
 from dorad.shm import doorbell, layout
 from dorad.shm.arrow import UINT8_CODE
@@ -218,11 +218,11 @@ def in_thread(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
 
 
 @contextlib.contextmanager
-def attached(daemon: FakeDaemon) -> Iterator[_Attachment]:
+def attached(daemon: FakeDaemon) -> Iterator[Attachment]:
     """The node, started."""
     with in_thread(daemon.start) as started:
         connection = connect(Spawned("n", daemon.path))
-        attachment = _Attachment(connection)
+        attachment = Attachment(connection)
         started()
         kept = [attachment]
         del attachment

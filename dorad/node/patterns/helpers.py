@@ -26,7 +26,7 @@ Handler = Any
 """A function of one argument, plain or async."""
 
 
-class Patterned:
+class PatternMethods:
     """The service, action and streaming methods of a node."""
 
     _attachment: Any

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.node import attach, forking, inputs, logbridge
+from dorad.node.attachment import SPIN_US, lock_memory, type_checks
 from dorad.node.clock import Clock, StampCounter
-from dorad.node.node import SPIN_US, _input, _lock_memory, _type_checks
+from dorad.node.inputfactory import InputFactory
 from dorad.node.peers import ring_at
 from dorad.node.receiver import Receiver
 from dorad.node.runtime import lines
@@ -132,8 +133,8 @@ class Runtime:
         for program in programs:
             program.describe(dict(config["descriptor"]))
         if config.get("lock_memory"):
-            _lock_memory(connection)
-        self._types = _type_checks(config)
+            lock_memory(connection)
+        self._types = type_checks(config)
         inputs.warm_up(config)
         self._epoch_ns = connection.wait_for_start()
         self._pulse = Pulse(connection) if connection.watched else None
@@ -186,8 +187,8 @@ class Runtime:
         within = item["source"] == self._config["node_id"]
         latched = connection.box.words[item["ring"] + RING_LATCHED]
         if not within or latched or any(item[key] for key in item.keys() - _OF_A_RING):
-            types = self._types and _OwnTypes(self._types, operator)
-            return _input(connection, clock, self._epoch_ns, types, {}, item)  # type: ignore[arg-type]
+            types = _OwnTypes(self._types, operator) if self._types else None
+            return InputFactory(connection, clock, self._epoch_ns, types)(item)
         ring = ring_at(connection.box.words, item["ring"])
         wake = functools.partial(self._wake, operator)
         handed = HandedInput(item["id"], connection.box.words, ring, clock, wake)
