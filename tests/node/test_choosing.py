@@ -1,4 +1,4 @@
-"""Inputs with a rate, and synchronised ones, in a node whose daemon is the test."""
+"""Inputs with a maximum rate and synchronised inputs, with a fake daemon."""
 
 import asyncio
 import time

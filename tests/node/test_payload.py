@@ -1,4 +1,4 @@
-"""Bytes that travel in memory beside a packet."""
+"""Payloads in sealed memory, sent with a packet."""
 
 import os
 from pathlib import Path

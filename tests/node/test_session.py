@@ -1,4 +1,4 @@
-"""A node and daemons that come late, go away, repeat themselves, and take over from each other."""
+"""A node's connection to daemons that start late, exit, repeat packets, and take over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays born in shared memory: recognised when sent, read-only then, their memory used again."""
+"""Arrays in shared memory: recognised when sent, then read-only, their memory reused."""
 
 import gc
 import itertools

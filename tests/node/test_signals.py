@@ -1,4 +1,4 @@
-"""Signal handlers that use the node which they have interrupted: nothing waits for itself."""
+"""Signal handlers that use the node they have interrupted never deadlock."""
 
 from __future__ import annotations
 
