@@ -234,7 +234,7 @@ def attached(daemon: FakeDaemon) -> Iterator[Attachment]:
 
 
 def session_of(daemon: FakeDaemon) -> DaemonConnection:
-    """Yield a connection that is welcomed but not started."""
+    """Return a connection that is welcomed but not started."""
 
     def serve() -> None:
         daemon.accept()
