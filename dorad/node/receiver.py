@@ -33,7 +33,10 @@ class Turn(Protocol):
 
 
 class Receiver:
-    """Receives the events of `inputs`. `loop` is the event loop whose task receives now, if any."""
+    """Receives the events of `inputs`.
+
+    `loop` is the event loop whose task is suspended in `recv_async`, None if there is none.
+    """
 
     def __init__(self, inputs: NodeInputs) -> None:
         self.inputs = inputs
@@ -101,7 +104,8 @@ class Receiver:
             return None
         try:
             self._holder = _get_ident()
-            return None if self.inputs.ended else self._poll()
+            poll = self._poll
+            return None if self.inputs.ended else poll()
         finally:
             self._holder = 0
             turn.release()
@@ -147,16 +151,18 @@ class Receiver:
             raise RuntimeError("another thread or task is already receiving on this node")
         try:
             self._holder = _get_ident()
-            self.loop = asyncio.get_running_loop()
             while True:
                 if self._turn_ns < _monotonic_ns() - ASYNC_TURN_NS:
+                    self.loop = asyncio.get_running_loop()
                     await asyncio.sleep(0)
                     self._turn_ns = _monotonic_ns()
-                event = None if inputs.ended else self._poll()
+                poll = self._poll
+                event = None if inputs.ended else poll()
                 if event is not None or inputs.ended:
                     return event
                 if deadline is not None and _monotonic_ns() >= deadline:
                     return events.timed_out(timeout or 0.0)
+                self.loop = asyncio.get_running_loop()
                 await inputs.wait_async(deadline)
                 self._turn_ns = _monotonic_ns()
         finally:
