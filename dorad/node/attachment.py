@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from dorad.node.offline.capture import Receiving
     from dorad.node.patterns.exchange import Exchange
     from dorad.node.typecheck import TypeChecks
+
+_log = logging.getLogger(__name__)
 
 SPIN_US = 100
 """Maximum time that a receiver polls before it blocks, unless `spin_us` is set."""
@@ -78,6 +81,9 @@ class Attachment:
         self.sender: Any = sender if types is None else types.sender(sender)
         self.params = connection.params
         forking.watch(self)
+        _log.debug(
+            "node %s: %d inputs, outputs %s", config["node_id"], len(served), config["outputs"]
+        )
 
     def abandon(self) -> None:
         """Leave the node to the parent process: this one is a forked child."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,8 @@ from dorad.node.protocol import ProtocolError
 
 if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
+
+_log = logging.getLogger(__name__)
 
 MAX_DRAINED = 1 << 30
 
@@ -159,6 +162,7 @@ class DaemonTable:
             if value is not None:
                 descriptors.append(pack(value))
             answer = self._connection.ask(kind, fields, descriptors)
+            _log.debug("%s %s: %s", kind, fields, answer.kind)
             if answer.kind == "ext_refused":
                 raise RuntimeError(answer.text("error"))
             if not answer.descriptors:

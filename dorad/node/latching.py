@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.shm.fence import fence
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from dorad.shm.arrow import Encoded
     from dorad.shm.pool import Pool, Sample
     from dorad.shm.ring import Outlet
+
+_log = logging.getLogger(__name__)
 
 MAX_KEPT = 1 << 16
 """Maximum bytes of a message that is kept for late subscribers while there is none."""
@@ -64,6 +67,7 @@ def send_last(
     sent, _, _, size, *_ = ENTRY.unpack_from(entry)
     held = _held(entry, newest, pool) if sent == stamp else None
     if held is None:
+        _log.debug("the last message of %d ns is no longer in memory", stamp)
         return False
     for outlet in late:
         mark = (outlet, outlet.push(entry, size, stamp))

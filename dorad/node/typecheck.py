@@ -6,6 +6,7 @@ the environment asks for it; the first message of each typed input is always che
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from dorad.node.typeshapes import Shapes
     from dorad.shm.pool import Sample
     from dorad.shm.ring import Inlet
+
+_log = logging.getLogger(__name__)
 
 VARIABLE = "DORA_RUNTIME_TYPE_CHECK"
 WARN = ("1", "true", "warn")
@@ -92,6 +95,7 @@ class TypeChecks:
             self.setting = parse_setting(os.environ.get(VARIABLE, ""))
         except ValueError as error:
             raise RuntimeError(str(error)) from None
+        _log.debug("type checks: %s", self.setting)
 
     def sender(self, sender: Sender) -> Sender | CheckingSender:
         """Return a checking sender if outputs are to be checked, else the sender itself."""

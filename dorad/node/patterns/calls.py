@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.correlation import REQUEST_ID
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
     from dorad.node.patterns.exchange import Exchange
+
+_log = logging.getLogger(__name__)
 
 ERROR = "request_error"
 """The metadata key of a reply whose request failed; its value is the error text."""
@@ -42,6 +45,7 @@ class Call:
         self._unmarked = self._count_unmarked()
         self._deadline = deadline_of(timeout)
         marked = {**(metadata or {}), REQUEST_ID: self._sink.key}
+        _log.debug("output %s: request %s", output, self._sink.key)
         exchange.begin(self._sink, lambda: send(output, data, marked))
 
     def _count_unmarked(self) -> int:

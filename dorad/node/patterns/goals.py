@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
     from dorad.node.patterns.exchange import Exchange, ReplyRoute
+
+_log = logging.getLogger(__name__)
 
 SUCCEEDED = "succeeded"
 ABORTED = "aborted"
@@ -70,6 +73,7 @@ class Goal:
         self._sink = _GoalSink(uuid7(), route)
         self._deadline = deadline_of(timeout)
         marked = {**(metadata or {}), GOAL_ID: self._sink.key}
+        _log.debug("output %s: goal %s", output, self.id)
         exchange.begin(self._sink, lambda: send(output, data, marked))
 
     def __del__(self) -> None:
@@ -174,6 +178,7 @@ class Goal:
         if self._sink.last is None:
             if self._cancel is None:
                 self._cancel = cancel_output(self._exchange, self._sink.route)
+            _log.debug("goal %s: cancel on output %s", self.id, self._cancel)
             self._send(self._cancel, data, {GOAL_ID: self.id})
 
 

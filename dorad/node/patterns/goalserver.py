@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import traceback
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
     from dorad.node.patterns.server import Answering
+
+_log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 5.0
 """How long goals may take to end after the node is stopped."""
@@ -104,10 +107,12 @@ class ServedGoal:
             if self.ended:
                 return
             self.ended = True
+        _log.debug("goal %s has %s", self.id, status)
         self._service.send_result(self.id, status, data, metadata or {})
 
     def cancel(self) -> None:
         """Request that the handler end."""
+        _log.debug("goal %s is canceled", self.id)
         self._canceled.set()
         wake = self._wake
         if wake is not None:
@@ -235,6 +240,7 @@ class GoalService:
                     return
                 goal, start = self._waiting.popleft()
                 self._running += 1
+            _log.debug("goal %s starts", goal.id)
             if start is not None:
                 start(self._run_async(goal))
             else:

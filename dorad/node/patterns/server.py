@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
 
+_log = logging.getLogger(__name__)
 
 _MAX_UNKNOWN = 1000
+"""Maximum number of cancels that wait for their goals."""
 
 
 class Answering(Protocol):
@@ -244,6 +247,7 @@ class Server:
             if not any(found):
                 left.append((event, cancels))
         self._unknown = left
+        _log.debug("%d cancels without a goal so far", len(left))
         if left and (self._node.is_empty() or len(left) > _MAX_UNKNOWN):
             self._unknown = []
             for event, cancels in left:

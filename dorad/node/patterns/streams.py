@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dorad.node.events import Event
+
+_log = logging.getLogger(__name__)
 
 SEGMENT_ID = "segment_id"
 SEQ = "seq"
@@ -156,6 +159,7 @@ class StreamReader:
         fin, flush = metadata.get(FIN) is True, metadata.get(FLUSH_KEY) is True
         at = self._at.get(session)
         if at is not None and segment < at[0] and not flush:
+            _log.debug("input %s: void chunk of session %s", self.input_id, session)
             return None
         expected = at[1] if at is not None and segment == at[0] and not flush else 0
         self._at[session] = (segment, seq + 1)
