@@ -233,7 +233,7 @@ def attached(daemon: FakeDaemon) -> Iterator[Attachment]:
         connection.done()
 
 
-def session_of(daemon: FakeDaemon) -> DaemonConnection:
+def connection_to(daemon: FakeDaemon) -> DaemonConnection:
     """Return a connection that is welcomed but not started."""
 
     def serve() -> None:

@@ -17,7 +17,7 @@ from dorad.node.attach import Spawned, connect
 from dorad.node.payload import unpack
 from dorad.shm import doorbell
 from dorad.shm.layout import RING_WAITING
-from tests.node.fakedaemon import FakeDaemon, attached, in_thread, push, session_of, wait_for
+from tests.node.fakedaemon import FakeDaemon, attached, connection_to, in_thread, push, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +105,7 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
 
 
 def test_a_node_at_the_barrier_tells_a_new_daemon_that_it_is_ready(daemon: FakeDaemon) -> None:
-    connection = session_of(daemon)
+    connection = connection_to(daemon)
     with in_thread(connection.wait_for_start) as started:
         daemon.hear("ready")
         daemon.say("adopted")
