@@ -79,9 +79,9 @@ class DaemonConnection:
         self.outlets = self._peers.outlets
         self.receivers = self._peers.receivers
         self.spaces = self._peers.spaces
-        self.late = self._peers.late
+        self.late_outputs = self._peers.late_outputs
         self.catch_up: Callable[[], bool] = lambda: True
-        """Sends the last message to the subscribers of `late`; False if it must be called again."""
+        """Sends the last messages of `late_outputs`; returns False if it must be called again."""
         self._questions: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
         self._answers: dict[int, protocol.Packet] = {}
         self._asked = 0

@@ -216,7 +216,7 @@ class NodeInputs:
         connection = self.connection
         self._packets = connection.packets_handled
         self._update_inputs()
-        if connection.late and not connection.catch_up():
+        if connection.late_outputs and not connection.catch_up():
             self._packets = OUTDATED
 
     def _update_inputs(self) -> None:

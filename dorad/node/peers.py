@@ -78,8 +78,8 @@ class Peers:
 
     `outlets` are the ends of each output's edges, `receivers` the ids of their nodes. `spaces` are
     the space bells of nodes that wait for room here. `segments` are the mapped segments by number,
-    `retired` the retired numbers. `late` are outputs with a new subscriber that lacks the last
-    message.
+    `retired` the retired numbers. `late_outputs` have a new subscriber that lacks
+    the last message.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Peers:
         self.spaces: dict[str, int] = {}
         self.segments: dict[int, Mapping] = {}
         self.retired: set[int] = set()
-        self.late: set[str] = set()
+        self.late_outputs: set[str] = set()
         self._peers: dict[str, _ConnectedPeer] = {}
         self._files: dict[str, tuple[int, int]] = {}
 
@@ -175,7 +175,7 @@ class Peers:
             return add_lane(Outlet(peer, ring, blocking=blocking), ring)
         from dorad.shm.latch import LatchedOutlet  # few inputs are latched
 
-        self.late.add(output)
+        self.late_outputs.add(output)
         return LatchedOutlet(peer, ring, blocking=blocking)
 
     def hang_up(self) -> None:

@@ -208,7 +208,7 @@ class Sender:
         """Handle the packets from the daemon, if there are new ones. The caller holds the lock."""
         connection = self._connection
         connection.refresh()
-        if connection.late:
+        if connection.late_outputs:
             self._catch_up()
 
     def _keep(self, output: str, encoded: Encoded, meta: bytes, sample: Sample | None) -> None:
@@ -223,7 +223,7 @@ class Sender:
 
     def catch_up(self) -> bool:
         """Send the last messages to late subscribers; return False if the sender is busy."""
-        if not self._connection.late:
+        if not self._connection.late_outputs:
             return True
         if not self._lock.acquire(timeout=BUSY_TIMEOUT_S):
             return False
@@ -243,7 +243,7 @@ class Sender:
 
     def _next_late(self) -> str | None:
         """Remove and return an output of this sender that has a late subscriber, or None."""
-        late = self._connection.late
+        late = self._connection.late_outputs
         return late.pop() if late else None
 
     def _catch_up(self) -> None:
@@ -394,7 +394,7 @@ class Sender:
                 connection.read_mail()
         finally:
             outlet.announce_waiting(False)
-            if connection.late:
+            if connection.late_outputs:
                 # This message is already being sent: late subscribers are served before the next.
                 connection.mail = -1
         return False

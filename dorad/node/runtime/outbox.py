@@ -35,7 +35,7 @@ class OperatorSender(Sender):
         self._beat = beat
 
     def _next_late(self) -> str | None:
-        late = self._connection.late
+        late = self._connection.late_outputs
         for output in [*late]:
             if output.startswith(self._own):
                 late.discard(output)
