@@ -82,7 +82,7 @@ class DaemonConnection:
         self.late_outputs = self._peers.late_outputs
         self.catch_up: Callable[[], bool] = lambda: True
         """Sends the last messages of `late_outputs`; returns False if it must be called again."""
-        self._questions: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
+        self._requests: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
         self._answers: dict[int, protocol.Packet] = {}
         self._asked = 0
         self._draining = False
@@ -151,7 +151,7 @@ class DaemonConnection:
             RuntimeError: the dataflow could not start, or the daemon is gone.
         """
         with self._lock:
-            self._tell("ready", {})
+            self._send("ready", {})
             while self.epoch_ns is None:
                 if self.lost:
                     raise RuntimeError("the daemon went away before the dataflow started")
@@ -240,7 +240,7 @@ class DaemonConnection:
         elif kind == "start":
             self.epoch_ns = packet.number("epoch_ns")
         elif kind == "adopted":
-            self._ask_again()
+            self._repeat_requests()
         elif kind == "refused":
             raise RuntimeError(packet.text("error"))
         elif kind == "ping":
@@ -309,16 +309,16 @@ class DaemonConnection:
             if self._draining:
                 raise OSError(
                     "this was called in a signal handler that has interrupted the node while it "
-                    "listens to its daemon; set a flag there, and do it later"
+                    "reads packets of its daemon; set a flag there, and do it later"
                 )
-            # A signal's handler may ask while this waits: each finds its own answer.
+            # A signal handler may call this meanwhile: each request has its own answer.
             self._asked += 1
             number = self._asked
-            question = (kind, {**fields, "ask": number}, list(fds))
-            self._questions[number] = question
+            request = (kind, {**fields, "ask": number}, list(fds))
+            self._requests[number] = request
             try:
                 try:
-                    protocol.send(self._socket, *question)
+                    protocol.send(self._socket, *request)
                 except (BrokenPipeError, ConnectionResetError):
                     raise ConnectionError("the daemon is gone") from None
                 while number not in self._answers:
@@ -327,12 +327,12 @@ class DaemonConnection:
                     self.beat()
                     self._wait(BEAT_S)
             finally:
-                self._questions.pop(number, None)
+                self._requests.pop(number, None)
             return self._answers.pop(number)
 
     def _take_answer(self, packet: protocol.Packet) -> None:
         number = packet.fields.get("ask") or self._asked
-        if self._questions.pop(number, None) is not None:
+        if self._requests.pop(number, None) is not None:
             self._answers[number] = packet
             return
         # Two daemons have answered the same request.
@@ -341,30 +341,30 @@ class DaemonConnection:
         if packet.kind == "grown":
             self.retire(packet.number("segment"))
 
-    def _ask_again(self) -> None:
+    def _repeat_requests(self) -> None:
         """Repeat to a new daemon what the previous one may not have read."""
-        _log.debug("a new daemon has taken over: %d requests again", len(self._questions))
+        _log.debug("a new daemon has taken over: %d requests again", len(self._requests))
         if self.epoch_ns is None:
-            self._tell("ready", {})
-        for question in list(self._questions.values()):
-            self._tell(*question)
+            self._send("ready", {})
+        for request in list(self._requests.values()):
+            self._send(*request)
 
     def note(self, text: str) -> None:
         """Send a line about this node, which the daemon shows to the user."""
-        self._tell("note", {"text": text})
+        self._send("note", {"text": text})
 
     def retire(self, segment: int) -> None:
         """Notify the daemon that the node no longer uses one of its own segments."""
-        self._tell("retire", {"segment": segment})
+        self._send("retire", {"segment": segment})
 
     def ended(self, operator: str) -> None:
         """Notify the daemon that one operator of this node has ended."""
-        self._tell("ended", {"operator": operator})
+        self._send("ended", {"operator": operator})
 
     def done(self) -> None:
         """Notify the daemon that this node sends nothing any more, and close the connection."""
         if self.descriptor >= 0:
-            self._tell("done", {})
+            self._send("done", {})
             self.hang_up()
 
     def hang_up(self) -> None:
@@ -374,7 +374,7 @@ class DaemonConnection:
         os.close(self.space)
         self._peers.hang_up()
 
-    def _tell(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    def _send(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
             protocol.send(self._socket, kind, fields, list(fds))
         except (BrokenPipeError, ConnectionResetError):
