@@ -38,14 +38,14 @@ one beside the others, with dataflows, sockets and a log of its own.
 def up() -> int:
     """Start a daemon in the background for this user."""
     from dorad.control.errors import ControlError
-    from dorad.control.listening import VARIABLE
+    from dorad.control.listening import SOCKET_VARIABLE
     from dorad.daemon.paths import user_paths
 
     try:
         places = user_paths()
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(SOCKET_VARIABLE)
     control = Path(named) if named else places.control
     try:
         status = _status(control)
@@ -56,8 +56,8 @@ def up() -> int:
         return 0
     if control != places.control:
         raise click.ClickException(
-            f"no dorad is running at {control}, which {VARIABLE} names; `dora up` starts one at "
-            f"{places.control} only (unset {VARIABLE})"
+            f"no dorad is running at {control}, the socket in {SOCKET_VARIABLE}; `dora up` starts "
+            f"one only at {places.control} (unset {SOCKET_VARIABLE})"
         )
     status = _start(places.control, places.log)
     adopted = f", took over {status.adopted} running nodes" if status.adopted else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import STARTING_S
+from dorad.control.limits import MAX_START_WAIT_S
 from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
@@ -207,11 +207,11 @@ async def _until_started(record: Record) -> None:
         ControlError: with code `deadline`, if some are not ready in time.
     """
     _log.debug("a change of dataflow %s, which is %s", record.uuid, record.status)
-    if await record.bell.until(lambda: record.status != "starting", STARTING_S):
+    if await record.bell.until(lambda: record.status != "starting", MAX_START_WAIT_S):
         return
     raise ControlError(
         "deadline",
-        f"dataflow {record.name or record.uuid} is still starting after {STARTING_S:g} s: "
+        f"dataflow {record.name or record.uuid} is still starting after {MAX_START_WAIT_S:g} s: "
         f"{_awaited(record)}",
         "try again when it runs; `dora logs` shows what its nodes print",
     )
