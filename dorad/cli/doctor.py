@@ -6,9 +6,9 @@ import os
 import shutil
 import stat
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,18 +16,18 @@ from dorad import __version__
 from dorad.cli.files import DataflowFile
 from dorad.cli.select import connect
 from dorad.cli.tables import print_object
+from dorad.realtime.checks import Check, judge
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dorad.control.messages import DaemonStatus, DataflowInfo, NodeInfo
-
-Level = Literal["PASS", "WARN", "FAIL"]
+    from dorad.realtime.checks import Level
 
 COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 SHARED_MEMORY = Path("/dev/shm")
-LITTLE_SHM = 64 << 20
+MIN_FREE_SHM = 64 << 20
 """Bytes free in shared memory below which a warning is due."""
 UV_S = 5.0
 
@@ -40,17 +40,6 @@ Examples:
 
 Exit code 1 if a check fails; warnings are no failure.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one check found."""
-
-    level: Level
-    name: str
-    text: str
-    hint: str | None = None
-    """What to do about it."""
 
 
 @click.command(epilog=EPILOG)
@@ -100,7 +89,6 @@ def check_machine() -> Iterator[Check]:
 def check_real_time() -> Iterator[Check]:
     """Check what makes nodes late, with the rights of the daemon, or our own if none runs."""
     from dorad.control.errors import ControlError
-    from dorad.realtime.checks import judge
     from dorad.realtime.facts import ProcReader
 
     pid: int | str = "self"
@@ -110,8 +98,7 @@ def check_real_time() -> Iterator[Check]:
     except ControlError:
         hint = "its limits may differ: start it with `dora up` and look again"
         yield Check("WARN", "daemon", "none runs; limits are those of this shell", hint)
-    for found in judge(ProcReader().facts(pid)):
-        yield Check(found.level, found.name, found.text, found.mend)
+    yield from judge(ProcReader().facts(pid))
 
 
 def check_shared_memory(folder: Path) -> Check:
@@ -127,7 +114,7 @@ def check_shared_memory(folder: Path) -> Check:
         return Check("FAIL", name, f"{folder} has mode {mode:o}", f"run `chmod 1777 {folder}`")
     free = space.f_bavail * space.f_frsize
     text = f"{folder} has mode {mode:o}, {free / 1e6:.0f} MB free"
-    if free < LITTLE_SHM:
+    if free < MIN_FREE_SHM:
         return Check("WARN", name, text, "large messages will not fit; enlarge it or free memory")
     return Check("PASS", name, text)
 
