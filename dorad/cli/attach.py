@@ -7,10 +7,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dorad.cli.interrupts import Interrupts
+from dorad.cli.interrupts import Interrupts, from_thread
 from dorad.cli.live import LiveLog, writer
 from dorad.cli.logsources import record_of
-from dorad.cli.session import from_thread, tell
+from dorad.cli.reporting import print_line, print_note, print_warning
 from dorad.cli.stop import report_end
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
@@ -75,7 +75,7 @@ async def _follow(uuid: str, nodes: Sequence[str]) -> tuple[DataflowState, bool]
     live = LiveLog(writer(sys.stdout), line, LogFilter(), quiet="DORA_QUIET" in os.environ)
     async with AsyncClient() as client:
         attached = Attached(client, uuid)
-        Interrupts(attached, lambda text: tell("dora:", "cyan", text)).install(loop)
+        Interrupts(attached, lambda text: print_line("dora:", "cyan", text)).install(loop)
         live.on_broken = from_thread(loop, attached.stop)
         with live:
             lines = loop.create_task(_show_lines(client, uuid, live))
@@ -95,7 +95,7 @@ async def _show_lines(client: AsyncClient, uuid: str, live: LiveLog) -> None:
         async for lines in client.logs(uuid, follow=True):
             live.take([record_of(line) for line in lines.lines])
             if lines.left_out:
-                tell("note:", "cyan", f"{lines.left_out} lines are left out: output is too slow")
+                print_note(f"{lines.left_out} lines are left out: output is too slow")
     except ControlError as error:
         if error.code != "unavailable":  # of that `wait` tells as well
-            tell("warning:", "yellow", f"no more log lines: {error}")
+            print_warning(f"no more log lines: {error}")

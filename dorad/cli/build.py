@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.launching import strict_option
+from dorad.cli.options import strict_option
 
 EPILOG = """\b
 Examples:
@@ -41,7 +41,7 @@ def build(
     """Run the build commands of all nodes of the dataflow PATH, in the order of the file."""
     from dorad.cli.build_plan import BuildError
     from dorad.cli.builder import build_dataflow
-    from dorad.cli.launching import tell_warnings
+    from dorad.cli.launching import print_warnings
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.problems import in_order
     from dorad.dataflow.support import unsupported
@@ -54,7 +54,7 @@ def build(
     if missing or unfit or ignored:
         raise DataflowError(in_order((*missing, *unfit, *ignored)))
     if not dataflow.strict_types:
-        tell_warnings(dataflow)
+        print_warnings(dataflow)
     try:
         count = build_dataflow(
             dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel, offline=offline

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_name
-from dorad.cli.session import tell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +62,6 @@ def warn_unless_of_machine(path: Path) -> None:
     except PermissionError:  # whose commands go to a daemon elsewhere
         return
     if of_user:
-        tell(
-            "note:",
-            "cyan",
+        print_note(
             "this daemon is one of `dora up`, which nothing starts at boot (`dorad --system` is)",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -63,3 +64,13 @@ class Interrupts:
         else:
             self._run.abandon()
             self._leave(EXIT_ABANDONED)
+
+
+def from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that any thread may call to stop a run in `loop`."""
+
+    def call() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is left to stop
+            loop.call_soon_threadsafe(stop)
+
+    return call

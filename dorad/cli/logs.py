@@ -15,7 +15,8 @@ from click.shell_completion import CompletionItem
 
 from dorad.cli.complete import dataflow_names_and_uuids, node_names
 from dorad.cli.durations import Duration
-from dorad.cli.session import tell
+from dorad.cli.options import log_filter_option, log_format_option, log_level_option, shown_lines
+from dorad.cli.reporting import print_note
 from dorad.cli.tables import colours
 
 if TYPE_CHECKING:
@@ -81,20 +82,9 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 @click.option("--local", is_flag=True, help="Read files or journal, daemon or not.")
 @click.option("--since", type=Duration(), metavar="DURATION", help="Lines of the last 10m, 1h30m.")
 @click.option("--until", type=Duration(), metavar="DURATION", help="Lines older than that.")
-@click.option("--level", metavar="LEVEL", envvar="DORA_LOG_LEVEL", help="Least severity to show.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["pretty", "json", "compact"]),
-    default="pretty",
-    envvar="DORA_LOG_FORMAT",
-    help="How log lines look.",
-)
-@click.option(
-    "--log-filter",
-    metavar="NODE=LEVEL,...",
-    envvar="DORA_LOG_FILTER",
-    help="Least severity by node.",
-)
+@log_level_option("--level")
+@log_format_option
+@log_filter_option
 @click.option("--grep", metavar="TEXT", help="Lines with this text, in any case.")
 def logs(
     dataflow: str | None,
@@ -117,7 +107,6 @@ def logs(
     Without one it is the only one that runs, or the one that ended last.
     """
     from dorad.cli.logsources import Wanted, blocks
-    from dorad.logs.filter import parse_filter
 
     if extra:
         named = " ".join(f"-n {shlex.quote(node)}" for node in extra)
@@ -128,10 +117,7 @@ def logs(
         raise click.UsageError("give either --node or --all-nodes")
     if follow and until is not None:
         raise click.UsageError("--until and --follow exclude each other")
-    try:
-        shown = parse_filter(level, log_filter)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    shown = shown_lines(level, log_filter)
     now = time.time()
     wanted = Wanted(
         dataflow=dataflow,
@@ -169,4 +155,4 @@ def _show(found: Iterable[Block], log_format: Format) -> None:
         sys.stdout.write("".join(f"{line(record)}\n" for record in block.records))
         sys.stdout.flush()
         if block.left_out:
-            tell("note:", "cyan", f"{block.left_out} lines are left out: they were read too slowly")
+            print_note(f"{block.left_out} lines are left out: they were read too slowly")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from dorad.cli.session import tell
+from dorad.cli.reporting import print_line
 from dorad.daemon.paths import system_paths
 from dorad.logs.find import Found, NoLogsError, find, list_runs
 from dorad.logs.history import History
@@ -232,4 +232,4 @@ def _say_which(found: Found) -> None:
             word = "ended" if state == "ended" else "started"
             state = f"{word} {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(moment))}"
     older = f"; {found.others} older: name one by its UUID" if found.others else ""
-    tell("logs of:", "cyan", f"{found.title}, {state}{older}")
+    print_line("logs of:", "cyan", f"{found.title}, {state}{older}")

@@ -24,14 +24,14 @@ COMMANDS: dict[str, CommandEntry] = {
     "down": CommandEntry("dorad.cli.down:down", "Stop the daemon."),
     "start": CommandEntry("dorad.cli.start:start", "Start a dataflow under the daemon."),
     "stop": CommandEntry("dorad.cli.stop:stop", "Stop a dataflow and wait for its end."),
-    "restart": CommandEntry("dorad.cli.restart:restart", "Stop a dataflow and start it again."),
+    "restart": CommandEntry("dorad.cli.stop:restart", "Stop a dataflow and start it again."),
     "enable": CommandEntry("dorad.cli.enable:enable", "Have a dataflow started at boot."),
     "disable": CommandEntry(
         "dorad.cli.enable:disable", "Have a dataflow no longer started at boot."
     ),
     "list": CommandEntry("dorad.cli.list:list_dataflows", "List dataflows that run or have ended."),
     "logs": CommandEntry("dorad.cli.logs:logs", "Show and follow what nodes have printed."),
-    "clean": CommandEntry("dorad.cli.clean:clean", "Forget dataflows that have ended."),
+    "clean": CommandEntry("dorad.cli.list:clean", "Forget dataflows that have ended."),
     "status": CommandEntry("dorad.cli.status:status", "Tell whether the daemon runs."),
     "doctor": CommandEntry(
         "dorad.cli.doctor:doctor", "Check this machine, the daemon and its nodes."
@@ -67,6 +67,18 @@ COMMANDS: dict[str, CommandEntry] = {
     "system": CommandEntry("dorad.cli.status:system", "`system status` is `status`.", hidden=True),
     "inspect": CommandEntry("dorad.cli.top:inspect", "`inspect top` is `top`.", hidden=True),
 }
+
+MOVED_COMMANDS = {
+    "coordinator": "is not needed: `dora up` starts the daemon, which is all there is",
+    "daemon": "is `dorad` here; `dora up` starts one in the background",
+    "self": "is not there: update and uninstall with what installed it, such as pip or apt",
+    "cluster": "is `dorafleet` here, a program of its own; it has `check`, `install` and `status`",
+    "hub": "is not available yet",
+    "record": "is not available yet",
+    "replay": "is not available yet",
+    "trace": "is not available yet",
+}
+"""Commands of dora 1.x that do not exist here: what takes their place."""
 
 ABOUT = "Build and run dataflows: processes that exchange Arrow data through shared memory."
 

@@ -11,9 +11,8 @@ from dorad.cli.durations import Duration
 from dorad.cli.files import DataflowFile
 from dorad.cli.groups import Group
 from dorad.cli.node_view import COLUMNS, as_json, as_row, detail_json, detail_lines
-from dorad.cli.restart import show_changes
+from dorad.cli.reporting import print_changes, print_warning
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.session import tell
 from dorad.cli.tables import format_option, print_lines, print_object, print_table
 from dorad.terminal import visible
 
@@ -101,7 +100,7 @@ def _definition(file: Path) -> dict[str, Any]:
 
     definition, warnings = load_node(file)
     for warning in warnings:
-        tell("warning:", "yellow", str(warning))
+        print_warning(str(warning))
     return definition
 
 
@@ -128,7 +127,7 @@ def add_node(*, file: Path, dataflow: str | None) -> None:
     with connect() as client:
         result = client.add_node(definition, dataflow=select(client, dataflow))
     click.echo(f"added node `{definition['id']}`")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 REMOVE_EPILOG = """\b
@@ -149,7 +148,7 @@ def remove_node(node: str, *, dataflow: str | None, grace: float | None) -> None
     with connect() as client:
         result = client.remove_node(node, dataflow=select(client, dataflow), grace=grace)
     click.echo(f"removed node `{node}`")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 REPLACE_EPILOG = """\b
@@ -174,7 +173,7 @@ def replace_node(node: str, *, file: Path, dataflow: str | None, grace: float | 
             node, definition, dataflow=select(client, dataflow), grace=grace
         )
     click.echo(f"replaced node `{node}`")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 CONNECT_EPILOG = """\b
@@ -201,7 +200,7 @@ def connect_nodes(source: str, target: str, *, dataflow: str | None, **options: 
     with connect() as client:
         result = client.connect(source, target, options=given, dataflow=select(client, dataflow))
     click.echo(f"{source} -> {target}")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 DISCONNECT_EPILOG = """\b
@@ -221,7 +220,7 @@ def disconnect_nodes(source: str, target: str, *, dataflow: str | None) -> None:
     with connect() as client:
         result = client.disconnect(source, target, dataflow=select(client, dataflow))
     click.echo(f"{source} -x- {target}")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 RESTART_EPILOG = """\b

@@ -9,17 +9,15 @@ import click
 
 from dorad.cli.enable import warn_unless_of_machine
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.launching import (
+from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
+from dorad.cli.options import (
     LaunchCommand,
-    build_first,
     debug_option,
     env_option,
     finish_option,
-    refuse_unsupported,
     reload_option,
     shell_nodes_option,
     strict_option,
-    tell_warnings,
     uv_option,
 )
 from dorad.cli.select import connect
@@ -78,7 +76,7 @@ def start(
         raise click.UsageError("--enable needs --name: that is what it has after a boot")
     dataflow = load_dataflow(path)
     refuse_unsupported(dataflow, strict=strict)
-    tell_warnings(dataflow)
+    print_warnings(dataflow)
     if attach is None:
         attach = sys.stdout.isatty()
     with connect() as client:  # before a long build, so that a missing daemon is told at once

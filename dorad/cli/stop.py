@@ -1,4 +1,4 @@
-"""`dora stop`: stop a dataflow, or all, and wait for the end."""
+"""`dora stop` and `dora restart`: end dataflows, and start one again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.durations import Duration
+from dorad.cli.reporting import print_changes, print_error, print_failures
 from dorad.cli.select import (
     connect,
     dataflow_name,
@@ -87,12 +88,10 @@ def _stop_all(dataflows: Sequence[DataflowInfo], grace: float | None, *, force: 
     else:
         names = f": {', '.join(stopped)}" if stopped else ""
         click.echo(f"stopped {len(stopped)} of {count}{names}")
-    from dorad.cli.session import tell
-
     fine = True
     for info, end in zip(dataflows, ends, strict=True):
         if isinstance(end, ControlError):
-            tell("error:", "red", f"dataflow {label(info)} was not stopped: {end}")
+            print_error(f"dataflow {label(info)} was not stopped: {end}")
             fine = False
         else:
             fine &= report_end(end)
@@ -139,7 +138,31 @@ def report_end(state: DataflowState) -> bool:
     """Tell why a dataflow failed; return whether it did not."""
     if state.status != "failed":
         return True
-    from dorad.cli.session import tell_failures
-
-    tell_failures(state.failures)
+    print_failures(state.failures)
     return False
+
+
+RESTART_EPILOG = """\b
+Examples:
+  dora restart demo
+  dora restart --grace-duration 2s
+
+It starts what runs now: nodes and edges that were added or removed meanwhile stay so, and it says
+which. The file is not read again: for that, stop the dataflow and start it.
+"""
+
+
+@click.command(epilog=RESTART_EPILOG)
+@dataflow_name
+@name_option
+@grace_option
+@force_option
+def restart(
+    dataflow: str | None, *, name: str | None, grace_duration: float | None, force: bool
+) -> None:
+    """Stop a dataflow and start it again as it was, under a new UUID."""
+    given = one_name(dataflow, name)
+    with connect() as client:
+        result = client.restart(select(client, given), grace=grace_duration, force=force)
+    click.echo(f"dataflow restarted: {result.old} -> {result.new}")
+    print_changes(result.changes)

@@ -22,7 +22,7 @@ class Topics(LazyGroup):
 
     table: ClassVar[dict[str, CommandEntry]] = {
         "list": CommandEntry(
-            "dorad.cli.topic_list:list_topics", "List outputs and who receives them."
+            "dorad.cli.topic_info:list_topics", "List outputs and who receives them."
         ),
         "echo": CommandEntry("dorad.cli.topic_echo:echo", "Show the messages that outputs send."),
         "hz": CommandEntry("dorad.cli.topic_hz:hz", "Measure how often outputs send."),

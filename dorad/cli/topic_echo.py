@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.durations import Duration
+from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.session import tell
 from dorad.cli.tables import format_option
 from dorad.cli.topic_hz import topics_argument
 from dorad.terminal import visible, visible_json
@@ -76,7 +76,7 @@ def echo(
     for topic, number in displaced.items():
         if number:
             messages = "message was" if number == 1 else "messages were"
-            tell("note:", "cyan", f"{number} {messages} displaced on {topic}: read too slowly")
+            print_note(f"{number} {messages} displaced on {topic}: read too slowly")
 
 
 def until(stream: Arrays, end: float | None) -> Iterator[tuple[TopicHeader, pa.Array | None]]:

@@ -9,7 +9,7 @@ import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.tables import format_option, print_lines
+from dorad.cli.tables import format_option, print_lines, print_table
 from dorad.cli.topic_echo import until
 from dorad.cli.topic_hz import topics_argument
 from dorad.terminal import visible
@@ -29,6 +29,28 @@ Examples:
 Rate and bandwidth are measured for some seconds, from counters in shared memory. The type is the
 declared one, else that of the next message.
 """
+
+LIST_EPILOG = """\b
+Examples:
+  dora topic list
+  dora topic list -d demo --format json
+"""
+
+
+@click.command("list", epilog=LIST_EPILOG)
+@dataflow_option
+@format_option
+def list_topics(*, dataflow: str | None, style: str) -> None:
+    """List the outputs of a dataflow and who receives them."""
+    with connect() as client:
+        topics = client.topics(select(client, dataflow)).topics
+    rows = [(t.node, t.output, [f"{to.node}/{to.input}" for to in t.subscribers]) for t in topics]
+    if style == "json":
+        print_lines({"node": node, "name": name, "subscribers": to} for node, name, to in rows)
+    else:
+        table = ((node, name, ", ".join(to)) for node, name, to in rows)
+        print_table(("Node", "Name", "Subscribers"), table)
+
 
 TYPE_S = 10.0
 """Seconds to wait for messages whose type is asked for; only outputs that send are asked."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
-from dorad.cli.launching import strict_option
+from dorad.cli.options import strict_option
 from dorad.terminal import visible
 
 if TYPE_CHECKING:

@@ -1,0 +1,102 @@
+"""Options that `dora run`, `start`, `logs` and `build` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.logs.filter import LogFilter
+
+Decorated = TypeVar("Decorated", bound="Callable[..., Any]")
+
+FINISH_FLAG = "--exit-when-nodes-finish"
+
+
+class LaunchCommand(click.Command):
+    """A command with a flag that may be given a value, but only with `=`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let the bare flag stand for true, so that it does not take the next word."""
+        whole = [f"{FINISH_FLAG}=true" if word == FINISH_FLAG else word for word in args]
+        return super().parse_args(ctx, whole)
+
+
+def _parse_env(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    env = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"'{text}': write it as KEY=VALUE")
+        if "$" in text:
+            raise click.BadParameter(f"'{text}': `$` is not expanded here; write the value itself")
+        env[name] = value
+    return env
+
+
+def _parse_finish(_: click.Context, __: click.Parameter, word: str | None) -> bool | None:
+    return None if word is None else word == "true"
+
+
+uv_option = click.option("--uv", is_flag=True, help="Build and run Python nodes with uv.")
+shell_nodes_option = click.option(
+    "--allow-shell-nodes", is_flag=True, help="Allow nodes with `path: shell`."
+)
+debug_option = click.option(
+    "--debug", is_flag=True, help="Accepted for dora 1.x; inspection needs no switch."
+)
+strict_option = click.option(
+    "--strict", is_flag=True, help="Unknown keys that are ignored elsewhere are errors."
+)
+env_option = click.option(
+    "--env",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_parse_env,
+    help="Set a variable for all nodes.",
+)
+reload_option = click.option(
+    "--hot-reload",
+    is_flag=True,
+    help="Reload operators and restart Python nodes when their files change.",
+)
+finish_option = click.option(
+    FINISH_FLAG,
+    type=click.Choice(["true", "false"], case_sensitive=False),
+    callback=_parse_finish,
+    metavar="[=BOOL]",
+    help="End timer-fed nodes too once their data inputs have closed.",
+)
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["pretty", "json", "compact"]),
+    default="pretty",
+    envvar="DORA_LOG_FORMAT",
+    help="How log lines look.",
+)
+log_filter_option = click.option(
+    "--log-filter",
+    metavar="NODE=LEVEL,...",
+    envvar="DORA_LOG_FILTER",
+    help="Least severity by node.",
+)
+
+
+def log_level_option(flag: str) -> Callable[[Decorated], Decorated]:
+    """Return the option for the minimum severity, which dora names differently in each command."""
+    return click.option(
+        flag, metavar="LEVEL", envvar="DORA_LOG_LEVEL", help="Least severity to show."
+    )
+
+
+def shown_lines(level: str | None, by_node: str | None) -> LogFilter:
+    """Return the filter that these options ask for. Raises click.UsageError for invalid ones."""
+    from dorad.logs.filter import parse_filter
+
+    try:
+        return parse_filter(level, by_node)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
