@@ -13,20 +13,22 @@ Examples:
   dora build dataflow.yml --uv         pip becomes `uv pip`, each Python node gets its own
                                        environment in .dora/python-envs/
 \b
-Each line of `build:` is one command. No shell runs it: no pipes, `&&` or globs.
+Each line of `build:` is one command. It runs without a shell: no pipes, `&&` or globs.
 """
 
 NOT_YET = ("git", "hub")
-"""Kinds of source that cannot be fetched yet; building around them would build the wrong thing."""
+"""Node sources that cannot be fetched yet. A dataflow with one of them is not built at all."""
 
 
 @click.command(epilog=EPILOG)
 @dataflow_argument()
-@click.option("--uv", is_flag=True, help="Build with uv, a virtual environment per Python node.")
-@click.option("--local", is_flag=True, help="Build on this machine, which is the default.")
-@click.option("--strict-types", is_flag=True, help="Build nothing unless all types fit.")
+@click.option(
+    "--uv", is_flag=True, help="Build with uv: a virtual environment for each Python node."
+)
+@click.option("--local", is_flag=True, help="Build on this machine (the default).")
+@click.option("--strict-types", is_flag=True, help="Refuse to build if types do not match.")
 @strict_option
-@click.option("--offline", is_flag=True, help="Let uv and pip download nothing.")
+@click.option("--offline", is_flag=True, help="Keep uv and pip from downloading anything.")
 @click.option("--parallel", is_flag=True, help="Build nodes at the same time.")
 def build(
     path: Path,
@@ -38,7 +40,7 @@ def build(
     offline: bool,
     parallel: bool,
 ) -> None:
-    """Run the build commands of all nodes of the dataflow PATH, in the order of the file."""
+    """Run the build commands of all nodes in the dataflow PATH, in the order of the file."""
     from dorad.cli.build_plan import BuildError
     from dorad.cli.builder import build_dataflow
     from dorad.cli.launching import print_warnings

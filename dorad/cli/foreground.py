@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def early_guard() -> Iterator[Guard]:
-    """Start the guard process, so that it is ready when the dataflow is read; end it if unused."""
+    """Start the guard process while the dataflow is being read. End it if that fails."""
     import asyncio
 
     from dorad.launch.client import Guard
@@ -56,8 +56,8 @@ def run_foreground(
     """Run a dataflow with its live log and its signals.
 
     Raises:
-        click.ClickException: nothing can be started, or the environment holds nonsense.
-        DataflowError: a node's program is missing, or it may not be run.
+        click.ClickException: nothing can be started, or an environment variable is invalid.
+        DataflowError: a node's program is missing or must not be run.
     """
     import asyncio
     import resource
@@ -98,14 +98,14 @@ def run_foreground(
         live.on_broken = from_thread(loop, run.stop)
         with live:
             async with guard:
-                # Only now, because what the guard starts gets the guard's limit.
-                _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+                # After the guard has started: nodes must not inherit the raised limit.
+                _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
                 ended = await run.run()
                 if guard.died:
                     run.log.say("error", None, "the guard process ended, and every node with it")
         if live.stuck:
-            print_warning("the last log lines were not read; they are lost")
+            print_warning("the last log lines were not read and are lost")
         return ended
 
     try:
@@ -115,7 +115,7 @@ def run_foreground(
 
 
 def report_result(ended: Ended, *, verbose: bool) -> None:
-    """Tell what failed, what was dropped and, at a terminal, that it is over."""
+    """Report failures, dropped messages and, at a terminal, the success."""
     for note in drop_notes(ended.edges, every=verbose):
         print_note(note)
     if ended.ok:
@@ -131,10 +131,10 @@ def report_result(ended: Ended, *, verbose: bool) -> None:
 
 
 def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
-    """Yield a line for each edge that dropped messages, or brought unreadable ones.
+    """Yield a line for each edge that dropped messages or delivered unreadable ones.
 
-    An input of one place asks for the newest message only, and one with a rate for few, so their
-    drops are news to nobody; they are left out unless `every` edge is wanted.
+    Drops are expected on inputs with `queue_size` 1 or a maximum rate. They are left out unless
+    `every` is set.
     """
     for edge in edges:
         way = f"{edge.source_node}/{edge.output} -> {edge.node}/{edge.input}"

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def refuse_unsupported(dataflow: Dataflow, *, strict: bool = False) -> None:
-    """Raise DataflowError if the dataflow asks for what does not exist yet, or for fitting types.
+    """Raise DataflowError if the dataflow cannot be run as it is written.
 
-    The latter only where it has `strict_types` and they do not fit. With `strict` also if it has
-    keys that are ignored.
+    It may use unsupported features, or types that do not match although it has `strict_types`. With
+    `strict`, ignored keys are errors, too.
     """
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.problems import in_order
@@ -30,7 +30,7 @@ def refuse_unsupported(dataflow: Dataflow, *, strict: bool = False) -> None:
 
 
 def print_warnings(dataflow: Dataflow) -> None:
-    """Say on standard error what will not do what the file hopes for."""
+    """Print the warnings about a dataflow to standard error."""
     from dorad.cli.reporting import print_warning
     from dorad.dataflow.types.strict import all_warnings
 
@@ -39,7 +39,7 @@ def print_warnings(dataflow: Dataflow) -> None:
 
 
 def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:
-    """Run the build commands, if there are any. Raises click.ClickException when one fails."""
+    """Run the build commands, if any. Raises click.ClickException if one fails."""
     if not any(node.build or any(o.build for o in node.operators) for node in dataflow.nodes):
         return
     from dorad.cli.builder import BuildError, build_dataflow
@@ -51,5 +51,5 @@ def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None
 
 
 def _echo(line: str) -> None:
-    """Show a line of the build; standard output is for the nodes' lines alone."""
+    """Print a line of the build to stderr: stdout is for the nodes' lines alone."""
     click.echo(line, err=True)

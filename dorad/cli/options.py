@@ -17,10 +17,10 @@ FINISH_FLAG = "--exit-when-nodes-finish"
 
 
 class LaunchCommand(click.Command):
-    """A command with a flag that may be given a value, but only with `=`."""
+    """A command with a flag that takes an optional value, `--flag` or `--flag=VALUE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Let the bare flag stand for true, so that it does not take the next word."""
+        """Replace the bare flag by `--flag=true`, so that it does not take the next word."""
         whole = [f"{FINISH_FLAG}=true" if word == FINISH_FLAG else word for word in args]
         return super().parse_args(ctx, whole)
 
@@ -30,9 +30,9 @@ def _parse_env(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     for text in values:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"'{text}': write it as KEY=VALUE")
+            raise click.BadParameter(f"'{text}' is not KEY=VALUE")
         if "$" in text:
-            raise click.BadParameter(f"'{text}': `$` is not expanded here; write the value itself")
+            raise click.BadParameter(f"'{text}': `$` is not expanded here; write the value")
         env[name] = value
     return env
 
@@ -45,18 +45,16 @@ uv_option = click.option("--uv", is_flag=True, help="Build and run Python nodes 
 shell_nodes_option = click.option(
     "--allow-shell-nodes", is_flag=True, help="Allow nodes with `path: shell`."
 )
-debug_option = click.option(
-    "--debug", is_flag=True, help="Accepted for dora 1.x; inspection needs no switch."
-)
+debug_option = click.option("--debug", is_flag=True, help="Accepted for dora 1.x; has no effect.")
 strict_option = click.option(
-    "--strict", is_flag=True, help="Unknown keys that are ignored elsewhere are errors."
+    "--strict", is_flag=True, help="Treat unknown keys as errors instead of ignoring them."
 )
 env_option = click.option(
     "--env",
     multiple=True,
     metavar="KEY=VALUE",
     callback=_parse_env,
-    help="Set a variable for all nodes.",
+    help="Set an environment variable for all nodes; may be repeated.",
 )
 reload_option = click.option(
     "--hot-reload",
@@ -68,27 +66,27 @@ finish_option = click.option(
     type=click.Choice(["true", "false"], case_sensitive=False),
     callback=_parse_finish,
     metavar="[=BOOL]",
-    help="End timer-fed nodes too once their data inputs have closed.",
+    help="Also end nodes with timers once their data inputs have closed.",
 )
 log_format_option = click.option(
     "--log-format",
     type=click.Choice(["pretty", "json", "compact"]),
     default="pretty",
     envvar="DORA_LOG_FORMAT",
-    help="How log lines look.",
+    help="Format of the log lines.",
 )
 log_filter_option = click.option(
     "--log-filter",
     metavar="NODE=LEVEL,...",
     envvar="DORA_LOG_FILTER",
-    help="Least severity by node.",
+    help="Minimum severity for each node.",
 )
 
 
 def log_level_option(flag: str) -> Callable[[Decorated], Decorated]:
-    """Return the option for the minimum severity, which dora names differently in each command."""
+    """Return the option for the minimum severity. dora 1.x has two names for it."""
     return click.option(
-        flag, metavar="LEVEL", envvar="DORA_LOG_LEVEL", help="Least severity to show."
+        flag, metavar="LEVEL", envvar="DORA_LOG_LEVEL", help="Minimum severity to show."
     )
 
 

@@ -1,4 +1,4 @@
-"""`dora run`: run a dataflow on this machine and show what its nodes print."""
+"""`dora run`: run a dataflow on this machine and show its log."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ Examples:
   dora run dataflow.yml --env CAMERA=/dev/video2 --exit-when-nodes-finish
 
 \b
-It ends when every node has ended; exit code 1 if any failed. Ctrl-C asks the nodes to stop, sends
-SIGTERM after 10 s and SIGKILL after 15 s; a second one kills them at once. Nodes never outlive it.
+It ends when all nodes have ended; exit code 1 if any failed. Ctrl-C asks the nodes to stop, sends
+SIGTERM after 10 s and SIGKILL after 15 s. A second Ctrl-C kills them at once. No node outlives it.
 """
 
 VERBOSE = ("debug", "trace")
@@ -53,7 +53,7 @@ VERBOSE = ("debug", "trace")
     "--stop-after",
     type=Duration(),
     metavar="DURATION",
-    help="Stop after 10s, 5m, 1h30m of running.",
+    help="Stop after this time, such as 10s, 5m, 1h30m.",
 )
 @log_level_option("--log-level")
 @log_format_option
@@ -79,9 +79,9 @@ def run(
     strict: bool,
     exit_when_nodes_finish: bool | None,
 ) -> int:
-    """Run the dataflow PATH on this machine and show what its nodes print.
+    """Run the dataflow PATH on this machine and show its log.
 
-    PATH is a file, or an http(s) address that is downloaded into the current directory.
+    PATH is a file, or an http(s) URL that is downloaded into the current directory.
     """
     del debug
     shown = shown_lines(log_level, log_filter)
