@@ -1,7 +1,7 @@
-"""Make text from nodes, files and robots safe to show: it must not control a terminal.
+"""Escape text from nodes, files and robots, so that it cannot control the terminal.
 
-A terminal acts on control characters: they move the cursor, set the title, hide what was printed or
-answer as if the user had typed. Bidirectional overrides reorder what the eye reads.
+Control characters can move the cursor, set the title, hide earlier output, or make the terminal
+answer as if the user had typed. Bidirectional overrides change the visible order of text.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ _JSON = re.compile(f"[{_BEYOND_ASCII}]")
 
 
 def visible(text: str) -> str:
-    r"""Return `text` on one line with its control characters spelled out, such as `\x1b` or `\n`.
+    r"""Return `text` on one line with control characters escaped, such as `\x1b` or `\n`.
 
-    Tabs stay. Spelled out are C0, DEL, C1, bidirectional controls, line separators, surrogates.
+    These are C0 without tab, DEL, C1, bidirectional controls, line separators and surrogates.
     """
-    return text if text.isprintable() else _ONE_LINE.sub(_spelled, text)
+    return text if text.isprintable() else _ONE_LINE.sub(_escaped, text)
 
 
 def visible_lines(text: str, indent: str = "") -> str:
-    """Return the same with its newlines kept; `indent` begins every line but the first."""
+    """Do the same as `visible`, but keep newlines; `indent` starts every line but the first."""
     if text.isprintable():
         return text
-    text = _LINES.sub(_spelled, text)
+    text = _LINES.sub(_escaped, text)
     return text.replace("\n", f"\n{indent}") if indent else text
 
 
 def visible_json(text: str) -> str:
-    r"""Return a JSON text with the same characters escaped as `\uXXXX`: its value is unchanged.
+    r"""Return a JSON text with these characters escaped as `\uXXXX`; its value is unchanged.
 
-    JSON escapes C0 by itself.
+    JSON already escapes C0.
     """
     return text if text.isprintable() else _JSON.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
-def _spelled(match: re.Match[str]) -> str:
+def _escaped(match: re.Match[str]) -> str:
     return repr(match[0])[1:-1]

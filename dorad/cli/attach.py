@@ -1,4 +1,4 @@
-"""Staying with a dataflow that runs under the daemon: its log, Ctrl-C, and its end."""
+"""Attach to a dataflow that runs under the daemon: show its log, handle Ctrl-C, report its end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dorad.cli.interrupts import Interrupts
+from dorad.cli.interrupts import Interrupts, from_thread
 from dorad.cli.live import LiveLog, writer
 from dorad.cli.logsources import record_of
-from dorad.cli.session import from_thread, tell
+from dorad.cli.reporting import print_line, print_note, print_warning
 from dorad.cli.stop import report_end
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from dorad.control.messages import DataflowState
 
 LAST_LINES_S = 5.0
-"""Seconds that the last log lines have to arrive after the end of the dataflow."""
+"""Seconds to wait for the last log lines after the end of the dataflow."""
 
 
 class Attached:
-    """Stops a dataflow from afar; what `Interrupts` acts on."""
+    """Stops a dataflow through the daemon, for `Interrupts`."""
 
     def __init__(self, client: AsyncClient, uuid: str) -> None:
         self.forced = False
-        """Whether the user did not want to wait for the nodes."""
+        """Whether the user had the nodes killed."""
         self._client = client
         self._uuid = uuid
         self._stops: list[asyncio.Task[DataflowState]] = []
 
     def stop(self) -> None:
-        """Ask every node to end."""
+        """Ask every node to stop."""
         self._stop(force=False)
 
     def kill(self, why: str) -> None:
@@ -47,14 +47,14 @@ class Attached:
         self._stop(force=True)
 
     def abandon(self) -> None:
-        """Leave the rest to the daemon."""
+        """Do nothing: the daemon stops the rest."""
 
     def _stop(self, *, force: bool) -> None:
         stopping = self._client.stop(self._uuid, force=force)
         self._stops.append(asyncio.get_running_loop().create_task(stopping))
 
     async def finish(self) -> None:
-        """Wait until the daemon has answered every request to stop."""
+        """Wait until the daemon has answered all requests to stop."""
         await asyncio.gather(*self._stops)
 
 
@@ -62,7 +62,7 @@ def follow(uuid: str, nodes: Sequence[str]) -> int:
     """Show what the nodes print until the dataflow has ended; return the exit code.
 
     Raises:
-        ControlError: the daemon went away; the dataflow may still run.
+        ControlError: the connection to the daemon was lost; the dataflow may still run.
     """
     state, forced = asyncio.run(_follow(uuid, nodes))
     return 0 if report_end(state) and not forced else 1
@@ -75,7 +75,7 @@ async def _follow(uuid: str, nodes: Sequence[str]) -> tuple[DataflowState, bool]
     live = LiveLog(writer(sys.stdout), line, LogFilter(), quiet="DORA_QUIET" in os.environ)
     async with AsyncClient() as client:
         attached = Attached(client, uuid)
-        Interrupts(attached, lambda text: tell("dora:", "cyan", text)).install(loop)
+        Interrupts(attached, lambda text: print_line("dora:", "cyan", text)).install(loop)
         live.on_broken = from_thread(loop, attached.stop)
         with live:
             lines = loop.create_task(_show_lines(client, uuid, live))
@@ -90,12 +90,12 @@ async def _follow(uuid: str, nodes: Sequence[str]) -> tuple[DataflowState, bool]
 
 
 async def _show_lines(client: AsyncClient, uuid: str, live: LiveLog) -> None:
-    """Show lines until the dataflow has ended. That they cannot be had does not end it."""
+    """Show log lines until the dataflow has ended. If reading them fails, only warn."""
     try:
         async for lines in client.logs(uuid, follow=True):
             live.take([record_of(line) for line in lines.lines])
             if lines.left_out:
-                tell("note:", "cyan", f"{lines.left_out} lines are left out: output is too slow")
+                print_note(f"{lines.left_out} lines left out: the output is too slow")
     except ControlError as error:
-        if error.code != "unavailable":  # of that `wait` tells as well
-            tell("warning:", "yellow", f"no more log lines: {error}")
+        if error.code != "unavailable":  # `wait` reports that one
+            print_warning(f"no more log lines: {error}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.launching import strict_option
+from dorad.cli.options import strict_option
 
 EPILOG = """\b
 Examples:
@@ -13,20 +13,22 @@ Examples:
   dora build dataflow.yml --uv         pip becomes `uv pip`, each Python node gets its own
                                        environment in .dora/python-envs/
 \b
-Each line of `build:` is one command. No shell runs it: no pipes, `&&` or globs.
+Each line of `build:` is one command. It runs without a shell: no pipes, `&&` or globs.
 """
 
 NOT_YET = ("git", "hub")
-"""Kinds of source that cannot be fetched yet; building around them would build the wrong thing."""
+"""Node sources that cannot be fetched yet. A dataflow with one of them is not built at all."""
 
 
 @click.command(epilog=EPILOG)
 @dataflow_argument()
-@click.option("--uv", is_flag=True, help="Build with uv, a virtual environment per Python node.")
-@click.option("--local", is_flag=True, help="Build on this machine, which is the default.")
-@click.option("--strict-types", is_flag=True, help="Build nothing unless all types fit.")
+@click.option(
+    "--uv", is_flag=True, help="Build with uv: a virtual environment for each Python node."
+)
+@click.option("--local", is_flag=True, help="Build on this machine (the default).")
+@click.option("--strict-types", is_flag=True, help="Refuse to build if types do not match.")
 @strict_option
-@click.option("--offline", is_flag=True, help="Let uv and pip download nothing.")
+@click.option("--offline", is_flag=True, help="Keep uv and pip from downloading anything.")
 @click.option("--parallel", is_flag=True, help="Build nodes at the same time.")
 def build(
     path: Path,
@@ -38,9 +40,9 @@ def build(
     offline: bool,
     parallel: bool,
 ) -> None:
-    """Run the build commands of all nodes of the dataflow PATH, in the order of the file."""
+    """Run the build commands of all nodes in the dataflow PATH, in the order of the file."""
     from dorad.cli.builder import build_dataflow
-    from dorad.cli.launching import tell_warnings
+    from dorad.cli.launching import print_warnings
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.problems import in_order
     from dorad.dataflow.support import unsupported
@@ -53,7 +55,7 @@ def build(
     if missing or unfit or ignored:
         raise DataflowError(in_order((*missing, *unfit, *ignored)))
     if not dataflow.strict_types:
-        tell_warnings(dataflow)
+        print_warnings(dataflow)
     count = build_dataflow(
         dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel, offline=offline
     )

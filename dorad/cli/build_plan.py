@@ -1,6 +1,6 @@
-"""What to execute to build a dataflow: the commands of every node, their folder and environment.
+"""Plan the build of a dataflow: the commands of every node, their folder and environment.
 
-Pure but for looking at files; runs nothing.
+Looks at files, but runs nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 PIP = ("pip", "pip3")
 NODE_PACKAGES = ("pyarrow>=17", "numpy")
-"""What every Python node needs beside dora itself, which the launcher puts on its path."""
+"""Packages that every Python node needs; the launcher adds dora itself to its path."""
 OFFLINE = {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
-"""Keep uv and pip from the network: uv takes what its cache has, pip what is installed."""
+"""Variables that keep uv and pip off the network: uv uses its cache, pip what is installed."""
 
 
 class BuildError(ProblemError):
@@ -39,59 +39,59 @@ class BuildError(ProblemError):
 
 @dataclass(frozen=True, slots=True)
 class NodeBuild:
-    """The build of one node: commands to run one after the other."""
+    """The build of one node: commands to run in order."""
 
     node: str
     cwd: Path
-    """Made when it does not exist."""
+    """Created if it does not exist."""
     env: Mapping[str, str]
-    """The whole environment of the commands."""
+    """The complete environment of the commands."""
     changes: Mapping[str, str]
-    """The part of `env` that is not inherited, to be shown with a command."""
+    """The variables in `env` that are not inherited; shown with a failed command."""
     commands: tuple[tuple[str, ...], ...]
-    """Each an argv; its first word is a path or is looked up on the PATH of `env`."""
+    """Argument lists; each program is a path or is looked up on the PATH of `env`."""
 
     def pasteable(self, argv: tuple[str, ...]) -> str:
-        """Write a command so that it can be pasted into any shell, from any folder."""
+        """Return a shell line that repeats a command, from any folder."""
         settings = [f"{name}={shlex.quote(value)}" for name, value in self.changes.items()]
         words = " ".join([*settings, *(shlex.quote(word) for word in argv)])
         return f"(cd {shlex.quote(str(self.cwd))} && {words})"
 
     def program(self, argv: tuple[str, ...]) -> str:
-        """Return the path of a command's program. Raises BuildError when there is none."""
+        """Return the path of a command's program. Raises BuildError if it does not exist."""
         name = argv[0]
         if "/" in name:
             name = str(self.cwd / name)
         found = shutil.which(name, path=self.env.get("PATH"))
         if found is None:
-            where = "there is no such program" if "/" in name else "it is not on PATH"
+            where = "no such program" if "/" in name else "not found on PATH"
             raise BuildError(
                 f"node '{self.node}': cannot run the build command `{shlex.join(argv)}`: "
-                f"{argv[0]}: {where} (it is run without a shell: no `&&`, pipes or globs)"
+                f"{argv[0]}: {where} (commands run without a shell: no `&&`, pipes or globs)"
             )
         return str(Path(self.cwd, found))
 
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What the builds of all nodes have in common."""
+    """The inputs that the builds of all nodes share."""
 
     dataflow: Dataflow
     environ: Mapping[str, str]
-    """What commands inherit: normally `os.environ`."""
+    """The environment that commands inherit: normally `os.environ`."""
     run_env: Mapping[str, str]
-    """`--env`: over the dataflow's `env`, under the node's."""
+    """Variables of `--env`. They override the dataflow's `env`; a node's `env` overrides them."""
     uv: bool
     own_environment: Path | None
-    """`bin` of the virtual environment that dora runs from."""
+    """The `bin` folder of the virtual environment that dora runs from."""
     offline: bool = False
-    """Whether uv and pip may download nothing."""
+    """Whether uv and pip must not download anything."""
 
 
 def plan(context: BuildContext) -> tuple[NodeBuild, ...]:
-    """Return the builds of all nodes that have any, in the order of the file.
+    """Return the builds of all nodes with `build` commands, in the order of the file.
 
-    Raises LaunchError when uv is asked for and there is none.
+    Raises LaunchError if uv is wanted but not installed.
     """
     builds = (
         _node_build(node, lines, context)
@@ -106,7 +106,7 @@ def _lines(node: NodeSpec) -> tuple[str, ...]:
 
 
 def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -> NodeBuild:
-    """Plan one node so that what it installs is where the launcher will run it."""
+    """Plan the build of one node into the environment in which the launcher will run it."""
     folder = context.dataflow.base_dir
     env = layered_environment(context.environ, context.dataflow.env, context.run_env, node.own_env)
     if context.offline:
@@ -123,13 +123,13 @@ def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -
                 commands.append((uv, "venv", "--quiet", "--python", python, str(venv)))
             env["VIRTUAL_ENV"] = str(venv)
             bin_folder = venv / "bin"
-            # Last, so that what the node's own commands install decides the versions.
+            # Last, so that the node's own commands decide the versions.
             needed.append((uv, "pip", "install", "--quiet", *NODE_PACKAGES))
         else:
             programs.activate_for_uv(env, folder, context.own_environment)
         pip: tuple[str, ...] = (uv, "pip")
     else:
-        # Whatever pip comes first on PATH may belong to another interpreter.
+        # The first pip on PATH may belong to another interpreter.
         pip = (python, "-m", "pip")
     env["PATH"] = programs.search_path(env, bin_folder)
     for line in lines:

@@ -1,4 +1,4 @@
-"""Builds a dataflow's nodes: runs their commands and passes on what they print."""
+"""Build a dataflow's nodes: run their build commands and relay the output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["BuildError", "build_dataflow", "build_nodes"]
 
 CHUNK = 1 << 16
 DRAIN_S = 1.0
-"""How long a command's output is awaited after its end; something it left may hold the pipe."""
+"""Seconds to wait for output after a command's end: a background process may hold the pipe."""
 
 
 def build_dataflow(
@@ -34,14 +34,14 @@ def build_dataflow(
     parallel: bool = False,
     offline: bool = False,
 ) -> int:
-    """Build every node that has `build` commands, and return how many have.
+    """Build every node that has `build` commands, and return their number.
 
-    Lines of progress and output go to `echo`, each beginning with the node's id. With
-    `parallel` nodes are built at the same time; with `offline` uv and pip download nothing. Must
-    not be called in a running event loop: `build_nodes` is for that.
+    Lines of progress and output go to `echo`, each starting with the node's id. With `parallel`,
+    nodes are built at the same time; with `offline`, uv and pip download nothing. In a running
+    event loop use `build_nodes` instead.
 
     Raises:
-        BuildError: a command failed or cannot be started; every other one is stopped.
+        BuildError: a command failed or cannot be started. All others are stopped.
     """
     return asyncio.run(
         build_nodes(
@@ -78,17 +78,17 @@ async def _together(guard: Guard, builds: Sequence[NodeBuild], echo: Callable[[s
             for build in builds:
                 group.create_task(_build(guard, build, echo))
     except* (BuildError, OSError) as errors:
-        # The first failure stops the others, so there is seldom more than one.
+        # The first failure cancels the others, so there is rarely more than one.
         raise errors.exceptions[0] from None
 
 
 async def _build(guard: Guard, build: NodeBuild, echo: Callable[[str], None]) -> None:
-    """Run the commands of one node one after the other."""
+    """Run the commands of one node in order."""
     try:
         build.cwd.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BuildError(
-            f"node '{build.node}': cannot make its folder {build.cwd}: {error.strerror}"
+            f"node '{build.node}': cannot create its folder {build.cwd}: {error.strerror}"
         ) from error
     for argv in build.commands:
         program = build.program(argv)
@@ -123,7 +123,7 @@ async def _run(
         try:
             await asyncio.wait({ending, relay}, return_when=asyncio.FIRST_COMPLETED)
             if relay.done():
-                relay.result()  # raises when nobody takes the lines any more
+                relay.result()  # raises if the output cannot be written
             end = await ending
             await asyncio.wait({relay}, timeout=DRAIN_S)
         finally:
@@ -137,12 +137,12 @@ async def _run(
         )
 
 
-async def _relay(reader: asyncio.StreamReader, say: Callable[[str], None]) -> None:
-    """Hand on lines that are not blank; a carriage return ends a line as well."""
+async def _relay(reader: asyncio.StreamReader, write: Callable[[str], None]) -> None:
+    """Pass on the lines that are not empty. A carriage return ends a line, too."""
     rest = b""
     while chunk := await reader.read(CHUNK):
         *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
         for line in filter(None, lines):
-            say(visible(line.decode(errors="replace")))
+            write(visible(line.decode(errors="replace")))
     if rest:
-        say(visible(rest.decode(errors="replace")))
+        write(visible(rest.decode(errors="replace")))

@@ -1,6 +1,7 @@
-"""Completions that come from the running daemon: dataflows, nodes, topics, parameters.
+"""Completions from the running daemon: dataflows, nodes, topics, parameters.
 
-A shell waits for the answer, so it comes within a moment or is empty; nothing is ever printed.
+The shell waits for the answer, so without a quick answer of the daemon it is empty. Nothing is
+printed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dorad.control.client import Client
 
 DEADLINE_S = 0.5
-"""Seconds that the shell waits."""
+"""Maximum seconds that the shell waits."""
 
 
 def dataflow_names(
@@ -33,13 +34,13 @@ def dataflow_names(
 def dataflow_names_and_uuids(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete names and UUIDs of all dataflows that are listed, ended ones too."""
+    """Complete names and UUIDs of all listed dataflows, including ended ones."""
     del param
     return _matching(ctx, incomplete, _all_dataflows)
 
 
 def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the nodes of the dataflow chosen with `-d`, or of all."""
+    """Complete the nodes of the dataflow chosen with `-d`, or of all dataflows."""
     del param
     return _matching(ctx, incomplete, _nodes)
 
@@ -55,7 +56,7 @@ def topic_names(
 def input_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the inputs of running edges as `node/input`; for a new one `node/`."""
+    """Complete the connected inputs of running nodes as `node/input`."""
     del param
     return _matching(ctx, incomplete, _inputs)
 
@@ -63,7 +64,7 @@ def input_names(
 def param_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the parameters of the node that stands before."""
+    """Complete the parameters of the node given as the previous argument."""
     del param
     return _matching(ctx, incomplete, _params)
 
@@ -73,7 +74,7 @@ def _matching(
     incomplete: str,
     ask: Callable[[Client, click.Context], Iterable[CompletionItem]],
 ) -> list[CompletionItem]:
-    """Ask in a thread: a daemon that hangs must not hold up the shell."""
+    """Return the daemon's completions. A thread asks, so that the shell never waits for long."""
     found: list[CompletionItem] = []
     asking = threading.Thread(target=lambda: found.extend(_answer(ctx, ask)), daemon=True)
     asking.start()

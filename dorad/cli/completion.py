@@ -1,4 +1,4 @@
-"""`dora completion`: print the script that makes a shell complete `dora`."""
+"""`dora completion`: print the completion script for a shell."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import click
 SHELLS = ("bash", "elvish", "fish", "powershell", "zsh")
 
 EPILOG = """\b
-Set it up, once:
+Set it up once:
   bash        echo 'eval "$(dora completion bash)"' >> ~/.bashrc
   zsh         echo 'eval "$(dora completion zsh)"' >> ~/.zshrc    (after compinit)
   fish        dora completion fish > ~/.config/fish/completions/dora.fish
@@ -20,7 +20,7 @@ Set it up, once:
 @click.command(epilog=EPILOG)
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def completion(shell: str | None) -> None:
-    """Print the completion script of SHELL; without SHELL, of the one in $SHELL."""
+    """Print the completion script for SHELL, by default for the shell in $SHELL."""
     from dorad.cli.main import COMPLETE_VARIABLE
     from dorad.cli.root import cli
 
@@ -30,11 +30,11 @@ def completion(shell: str | None) -> None:
 def print_script(
     shell: str | None, group: click.Group, program: str, complete_variable: str
 ) -> None:
-    """Print the script for a program's commands. Raises click.UsageError for an unknown shell."""
+    """Print a program's completion script. Raises click.UsageError for an unknown shell."""
     from dorad.cli.shells import CLASSES
 
     script = CLASSES[shell or _own_shell()](group, {}, program, complete_variable)
-    # Not `source()`: for bash click's would start one to ask its version.
+    # Not `source()`, which for bash starts a bash to check its version.
     click.echo(script.source_template % script.source_vars())
 
 

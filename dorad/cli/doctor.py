@@ -6,9 +6,9 @@ import os
 import shutil
 import stat
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,49 +16,38 @@ from dorad import __version__
 from dorad.cli.files import DataflowFile
 from dorad.cli.select import connect
 from dorad.cli.tables import print_object
+from dorad.realtime.checks import Check, judge
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dorad.control.messages import DaemonStatus, DataflowInfo, NodeInfo
-
-Level = Literal["PASS", "WARN", "FAIL"]
+    from dorad.realtime.checks import Level
 
 COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 SHARED_MEMORY = Path("/dev/shm")
-LITTLE_SHM = 64 << 20
-"""Bytes free in shared memory below which a warning is due."""
-UV_S = 5.0
+MIN_FREE_SHM = 64 << 20
+"""Free bytes in shared memory below which `doctor` warns."""
+UV_CHECK_S = 5.0
 
 EPILOG = """\b
 Examples:
   dora doctor
   dora doctor --dataflow robot.yml
-  dora doctor --rt              what keeps this machine from being on time, and what mends it
+  dora doctor --rt              what delays real-time nodes here, and how to fix it
   dora doctor --json | jq '.checks[] | select(.level != "PASS")'
 
-Exit code 1 if a check fails; warnings are no failure.
+Exit code 1 if a check fails; warnings do not count as failures.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one check found."""
-
-    level: Level
-    name: str
-    text: str
-    hint: str | None = None
-    """What to do about it."""
-
-
 @click.command(epilog=EPILOG)
-@click.option("--dataflow", "path", type=DataflowFile(), help="Check this dataflow file as well.")
-@click.option("--rt", is_flag=True, help="Check instead how well this machine does in real time.")
+@click.option("--dataflow", "path", type=DataflowFile(), help="Also check this dataflow file.")
+@click.option("--rt", is_flag=True, help="Check only how well this machine suits real-time nodes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def doctor(*, path: Path | None, rt: bool, as_json: bool) -> int:
-    """Check this machine, the daemon and its nodes, and say what to do about what is wrong."""
+    """Check this machine, the daemon and its nodes, and suggest how to fix problems."""
     checks = [*check_real_time()] if rt else [*check_machine(), *check_daemon()]
     if path is not None:
         checks += check_file(path)
@@ -90,7 +79,7 @@ def _coloured(level: Level) -> str:
 
 
 def check_machine() -> Iterator[Check]:
-    """Check what every dataflow needs of this machine."""
+    """Check the needs of every dataflow."""
     yield Check("PASS", "dora", __version__)
     yield check_shared_memory(SHARED_MEMORY)
     yield check_fences()
@@ -98,9 +87,8 @@ def check_machine() -> Iterator[Check]:
 
 
 def check_real_time() -> Iterator[Check]:
-    """Check what makes nodes late, with the rights of the daemon, or our own if none runs."""
+    """Check what delays nodes, with the limits of the daemon, or of this process if none runs."""
     from dorad.control.errors import ControlError
-    from dorad.realtime.checks import judge
     from dorad.realtime.facts import ProcReader
 
     pid: int | str = "self"
@@ -108,14 +96,13 @@ def check_real_time() -> Iterator[Check]:
         with connect() as client:
             pid = client.status().pid
     except ControlError:
-        hint = "its limits may differ: start it with `dora up` and look again"
-        yield Check("WARN", "daemon", "none runs; limits are those of this shell", hint)
-    for found in judge(ProcReader().facts(pid)):
-        yield Check(found.level, found.name, found.text, found.mend)
+        hint = "its limits may differ: start it with `dora up` and check again"
+        yield Check("WARN", "daemon", "not running; these are the limits of this shell", hint)
+    yield from judge(ProcReader().facts(pid))
 
 
 def check_shared_memory(folder: Path) -> Check:
-    """Check the file system that messages lie in."""
+    """Check the file system that holds the messages."""
     name = "shared memory"
     try:
         mode = stat.S_IMODE(folder.stat().st_mode)
@@ -127,13 +114,13 @@ def check_shared_memory(folder: Path) -> Check:
         return Check("FAIL", name, f"{folder} has mode {mode:o}", f"run `chmod 1777 {folder}`")
     free = space.f_bavail * space.f_frsize
     text = f"{folder} has mode {mode:o}, {free / 1e6:.0f} MB free"
-    if free < LITTLE_SHM:
-        return Check("WARN", name, text, "large messages will not fit; enlarge it or free memory")
+    if free < MIN_FREE_SHM:
+        return Check("WARN", name, text, "enlarge it or remove files: large messages need room")
     return Check("PASS", name, text)
 
 
 def check_fences() -> Check:
-    """Check that the data plane can order memory: on arm64 with a library that may be missing."""
+    """Check that memory fences work: on arm64 they need a library that may be missing."""
     name = "memory fences"
     try:
         from dorad.shm import fence
@@ -141,7 +128,7 @@ def check_fences() -> Check:
         hint = "install it: `sudo apt-get install libatomic1`"
         return Check("FAIL", name, f"{error.name} is missing, so no dataflow can run", hint)
     if fence.STRONG_ORDER:
-        return Check("PASS", name, "this processor needs no library for them")
+        return Check("PASS", name, "this processor needs no library")
     return Check("PASS", name, f"{fence.LIBRARY} is installed")
 
 
@@ -151,14 +138,14 @@ def check_uv(program: str | None) -> Check:
         return Check("WARN", "uv", "not installed", "it is needed for `--uv` only")
     try:
         argv = [program, "--version"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=UV_S, check=True)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=UV_CHECK_S, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         return Check("WARN", "uv", f"{program}: {error}", "it is needed for `--uv` only")
     return Check("PASS", "uv", done.stdout.strip())
 
 
 def check_daemon() -> Iterator[Check]:
-    """Check the daemon and all that runs under it."""
+    """Check the daemon and everything that runs under it."""
     from dorad.control.errors import ControlError
 
     try:
@@ -183,12 +170,12 @@ def check_socket(path: Path) -> Check:
         return Check("FAIL", "socket", f"{path}: {error.strerror}", "restart the daemon")
     text = f"{path} has mode {mode:o}"
     if mode & 0o007:
-        return Check("WARN", "socket", text, "every user of this machine may connect")
+        return Check("WARN", "socket", text, "every user of this machine can connect")
     return Check("PASS", "socket", text)
 
 
 def judge_daemon(found: DaemonStatus) -> Iterator[Check]:
-    """Judge what the daemon says of itself."""
+    """Check the state of the daemon."""
     text = f"dorad {found.version}, pid {found.pid}"
     if found.version != __version__:
         hint = "restart it with `dora down && dora up`"
@@ -202,18 +189,23 @@ def judge_daemon(found: DaemonStatus) -> Iterator[Check]:
 
 
 def judge_dataflows(dataflows: Iterable[DataflowInfo]) -> Check:
-    """Judge the list of dataflows."""
+    """Check the list of dataflows."""
     states = [info.status for info in dataflows]
     failed = states.count("failed")
-    living = len(states) - failed - states.count("finished")
-    text = f"{living} running, {failed} failed, {len(states)} in all"
+    running = len(states) - failed - states.count("finished")
+    text = f"{running} running, {failed} failed, {len(states)} in all"
     if failed:
-        return Check("WARN", "dataflows", text, "see `dora logs NAME`; `dora clean` forgets them")
+        return Check(
+            "WARN",
+            "dataflows",
+            text,
+            "see `dora logs NAME`; `dora clean` unlists them",
+        )
     return Check("PASS", "dataflows", text)
 
 
 def judge_nodes(nodes: Sequence[NodeInfo]) -> Iterator[Check]:
-    """Judge the nodes of the dataflows that run: a summary, and each that is not well."""
+    """Check the running nodes: a summary, and each unhealthy one."""
     ill = [info for info in nodes if info.status in ("degraded", "restarting", "failed")]
     failed = [info for info in ill if info.status == "failed"]
     level: Level = "FAIL" if failed else "WARN" if ill else "PASS"
@@ -222,7 +214,7 @@ def judge_nodes(nodes: Sequence[NodeInfo]) -> Iterator[Check]:
         where = f"{info.dataflow_name or info.dataflow}/{info.node}"
         why = [info.last_exit] if info.last_exit else []
         if info.broken_inputs:
-            why.append(f"nothing comes on {', '.join(info.broken_inputs)}")
+            why.append(f"no messages on {', '.join(info.broken_inputs)}")
         text = "; ".join([info.status, *why])
         level = "FAIL" if info.status == "failed" else "WARN"
         name = info.dataflow_name or info.dataflow

@@ -1,4 +1,4 @@
-"""`dora down`: end the daemon."""
+"""`dora down`: stop the daemon."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 
 import click
 
-END_S = 30.0
-"""Seconds within which the daemon must be gone after it agreed to end."""
-LOOK_S = 0.02
+EXIT_S = 30.0
+"""Seconds within which the daemon must exit after it has accepted the request."""
+POLL_S = 0.02
 
 EPILOG = """\b
 Examples:
@@ -16,14 +16,15 @@ Examples:
   dora down --force
 
 \b
-Without --force it refuses while dataflows run, and lists them; with it they are stopped first.
+Without --force it is refused while dataflows run, and lists them; with --force they are stopped
+first.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.option("-f", "--force", is_flag=True, help="Stop running dataflows first.")
 def down(*, force: bool) -> int:
-    """End the daemon."""
+    """Stop the daemon."""
     from dorad.control.client import Client
 
     with Client() as client:
@@ -31,10 +32,12 @@ def down(*, force: bool) -> int:
         client.shutdown(force=force)
     from dorad.launch.stat import is_alive
 
-    deadline = time.monotonic() + END_S
+    deadline = time.monotonic() + EXIT_S
     while is_alive(status.pid):
         if time.monotonic() > deadline:
-            raise click.ClickException(f"dorad (pid {status.pid}) is still there after {END_S:g} s")
-        time.sleep(LOOK_S)
+            raise click.ClickException(
+                f"dorad (pid {status.pid}) is still running after {EXIT_S:g} s"
+            )
+        time.sleep(POLL_S)
     click.echo(f"dorad ended (pid {status.pid})")
     return 0

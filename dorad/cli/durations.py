@@ -12,17 +12,17 @@ _MAX_S = 100 * 365 * 86400.0
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds `text` stands for.
+    """Return a duration in seconds.
 
     Raises:
-        ValueError: it is no duration, or longer than a century.
+        ValueError: it is not a duration, or longer than a century.
     """
     text = text.strip()
     seconds = _bare(text)
     if seconds is None:
         seconds = _parts(text)
     if seconds is None or not 0 <= seconds <= _MAX_S:
-        raise ValueError(f"'{text}' is no duration; write 10s, 500ms, 5m, 1h30m, or bare seconds")
+        raise ValueError(f"'{text}' is not a duration: write 10s, 500ms, 5m, 1h30m or seconds")
     return seconds
 
 
@@ -51,12 +51,12 @@ else:  # generic only in click's newer releases
 
 
 class Duration(SecondsType):
-    """An option whose value is a duration of at least `least` seconds; the command gets seconds."""
+    """An option for a duration of at least `minimum` seconds; the command gets seconds."""
 
     name = "duration"
 
-    def __init__(self, least: float = 0.0) -> None:
-        self._least = least
+    def __init__(self, minimum: float = 0.0) -> None:
+        self._minimum = minimum
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -68,6 +68,6 @@ class Duration(SecondsType):
             seconds = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if seconds < self._least:
-            self.fail(f"'{value}' is less than {self._least:g} s", param, ctx)
+        if seconds < self._minimum:
+            self.fail(f"'{value}' is less than {self._minimum:g} s", param, ctx)
         return seconds

@@ -1,4 +1,4 @@
-"""`dora enable` and `dora disable`: what is started when the machine is."""
+"""`dora enable` and `dora disable`: choose what is started at boot."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_name
-from dorad.cli.session import tell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,28 +18,28 @@ Examples:
   dora enable nav
   dora disable nav
 
-The daemon of the machine (`dorad --system`, as the Debian package runs it) starts an enabled
-dataflow at boot as it was at last, under the same name and without waiting for a network. What
-was stopped by hand stays so until then. `dora list` shows what is enabled.
+At boot the machine's daemon (`dorad --system`, which the Debian package runs) starts each enabled
+dataflow in its last state, under the same name and without waiting for the network. A dataflow that
+you stop stays stopped until then. `dora list` shows what is enabled.
 """
 
 
 @click.command(epilog=EPILOG)
 @dataflow_name
 def enable(dataflow: str | None) -> None:
-    """Have a dataflow, running or ended, started at boot."""
+    """Start a dataflow, running or ended, at every boot."""
     set_enabled(dataflow, enabled=True)
 
 
 @click.command(epilog=EPILOG)
 @dataflow_name
 def disable(dataflow: str | None) -> None:
-    """Have a dataflow no longer started at boot; it runs on."""
+    """No longer start a dataflow at boot. It keeps running."""
     set_enabled(dataflow, enabled=False)
 
 
 def set_enabled(dataflow: str | None, *, enabled: bool) -> None:
-    """Have a dataflow started at boot, or no longer, and say so."""
+    """Choose whether a dataflow is started at boot, and report it."""
     with connect() as client:
         info = client.enable(dataflow, enabled=enabled)
         path = client.path
@@ -51,19 +51,17 @@ def set_enabled(dataflow: str | None, *, enabled: bool) -> None:
 
 
 def warn_unless_of_machine(path: Path) -> None:
-    """Say that a daemon is one that nothing starts at boot, if it is the user's own.
+    """Warn that nothing starts this daemon at boot if it is the user's own.
 
-    `path` is that of its socket.
+    `path` is its socket.
     """
     from dorad.shm.rendezvous import runtime_dir
 
     try:
         of_user = runtime_dir() in path.parents
-    except PermissionError:  # whose commands go to a daemon elsewhere
+    except PermissionError:  # no daemon of this user can run, so it is another one
         return
     if of_user:
-        tell(
-            "note:",
-            "cyan",
-            "this daemon is one of `dora up`, which nothing starts at boot (`dorad --system` is)",
+        print_note(
+            "this daemon, of `dora up`, is not itself started at boot (`dorad --system` is)",
         )

@@ -6,22 +6,23 @@ from pathlib import Path
 import click
 
 from dorad.cli.files import dataflow_argument, load_dataflow
+from dorad.cli.reporting import print_warning
 
 EPILOG = """\b
 Examples:
   dora expand dataflow.yml
   SPEED=3 dora expand dataflow.yml | grep -A3 env
-  dora expand --module modules/arm.yml     checks a module's file by itself
+  dora expand --module modules/arm.yml     check the file of a module
 """
 
 
 @click.command(epilog=EPILOG)
 @dataflow_argument()
-@click.option("--module", is_flag=True, help="PATH is the file of a module: check it by itself.")
+@click.option("--module", is_flag=True, help="Check PATH as the file of a module.")
 def expand(path: Path, *, module: bool) -> None:
-    """Print the dataflow PATH as the daemon reads it.
+    """Print the dataflow PATH as the daemon sees it.
 
-    Variables in `env` are filled in, and the nodes of modules stand in the modules' places.
+    Variables in `env` are expanded, and modules are replaced by their nodes.
     """
     if module:
         _check_module(path)
@@ -36,7 +37,7 @@ def _check_module(path: Path) -> None:
 
     module, warnings = check_module(path, environ=os.environ)
     for warning in warnings:
-        click.echo(f"{click.style('warning:', fg='yellow')} {warning}", err=True)
+        print_warning(str(warning))
     nodes = sum(1 for _ in module.flat())
     facts = [f"module `{module.header.name}`", f"{nodes} node{'' if nodes == 1 else 's'}"]
     for word, ports in (("inputs", module.header.inputs), ("outputs", module.header.outputs)):

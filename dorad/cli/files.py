@@ -1,4 +1,4 @@
-"""The dataflow file named on a command line: found, fetched, completed and loaded."""
+"""The dataflow file that a command line names: find, download, complete and load it."""
 
 import os
 from collections.abc import Callable
@@ -24,22 +24,22 @@ else:  # generic only in click's newer releases
 
 
 class DataflowFile(PathType):
-    """A path to a dataflow file, or an http(s) URL that is fetched into the current directory."""
+    """A path to a dataflow file, or an http(s) URL to download into the current directory."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the path of an existing file. Raises click.ClickException when there is none."""
+        """Return the path of an existing file. Raises click.ClickException if it does not exist."""
         text = os.fspath(value)
         if text.startswith(("http://", "https://")):
             return fetch(text, Path.cwd())
         path = Path(text)
         if path.is_dir():
             raise click.ClickException(
-                f"{text} is a directory; name the dataflow file in it{_candidates(path)}"
+                f"{text} is a directory: name a dataflow file in it{_candidates(path)}"
             )
         if not path.exists():
-            raise click.ClickException(f"{text}: there is no such file{_candidates(path.parent)}")
+            raise click.ClickException(f"{text}: no such file{_candidates(path.parent)}")
         return path
 
     def shell_complete(
@@ -50,7 +50,7 @@ class DataflowFile(PathType):
 
 
 def complete_path(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Return what `incomplete` may become: directories (with a slash), files by suffix."""
+    """Return the completions of a path: directories (with a slash), and files by suffix."""
     head, slash, tail = incomplete.rpartition("/")
     directory = Path(f"{head}{slash}" or ".").expanduser()
     try:
@@ -78,8 +78,7 @@ def _candidates(directory: Path) -> str:
 def fetch(url: str, directory: Path) -> Path:
     """Download a dataflow file into `directory` and return its path.
 
-    Raises click.ClickException when it cannot be had, or a file of that name is there already
-    with other contents.
+    Raises click.ClickException if the download fails, or if another file of that name exists.
     """
     import urllib.error
     import urllib.parse
@@ -89,7 +88,7 @@ def fetch(url: str, directory: Path) -> Path:
 
     name = Path(urllib.parse.urlsplit(url).path).name
     if not name.endswith(SUFFIXES):
-        raise click.ClickException(f"{url}: the address of a dataflow ends in .yml or .yaml")
+        raise click.ClickException(f"{url}: the address of a dataflow must end in .yml or .yaml")
     try:
         opener = urllib.request.build_opener(SecureRedirects)
         with opener.open(url, timeout=FETCH_TIMEOUT_S) as reply:
@@ -107,7 +106,7 @@ def fetch(url: str, directory: Path) -> Path:
 
 
 def dataflow_argument(*, required: bool = True) -> Callable[[Decorated], Decorated]:
-    """Add the argument PATH; where it is not required, `dataflow.yml` here is taken."""
+    """Add the argument PATH. If not required, it defaults to None; see `default_dataflow`."""
     return click.argument("path", type=DataflowFile(), required=required)
 
 
@@ -116,7 +115,7 @@ def default_dataflow() -> Path:
     for name in DEFAULTS:
         if Path(name).is_file():
             return Path(name)
-    raise click.UsageError(f"name a dataflow file; there is no {DEFAULTS[0]} here")
+    raise click.UsageError(f"name a dataflow file: there is no {DEFAULTS[0]} here")
 
 
 def load_dataflow(path: Path) -> "Dataflow":
@@ -127,7 +126,7 @@ def load_dataflow(path: Path) -> "Dataflow":
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file a command makes. Raises click.ClickException that names it and the reason."""
+    """Write a command's output file. Raises click.ClickException if that fails."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

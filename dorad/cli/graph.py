@@ -8,7 +8,7 @@ from dorad.cli.files import dataflow_argument, load_dataflow, write_text
 
 EPILOG = """\b
 Examples:
-  dora graph dataflow.yml --open       draw it and show it in the browser
+  dora graph dataflow.yml --open       draw it and open it in the browser
   dora graph dataflow.yml -o flow.html
   dora graph dataflow.yml --mermaid    text for a README
 """
@@ -22,15 +22,15 @@ Examples:
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write  [default: <name>-graph.html here].",
+    help="File to write  [default: <name>-graph.html here].",
 )
 def graph(path: Path, *, mermaid: bool, show: bool, output: Path | None) -> None:
-    """Draw the dataflow PATH: its nodes, timers, and what is connected to what.
+    """Draw the dataflow PATH: its nodes, timers and edges.
 
-    Writes one HTML file that needs no network, or prints a Mermaid flowchart.
+    Writes an HTML file that needs no network, or prints a Mermaid flowchart.
     """
     if mermaid and show:
-        raise click.UsageError("--open shows the HTML page; leave --mermaid out")
+        raise click.UsageError("--open needs the HTML page; leave out --mermaid")
     dataflow = load_dataflow(path)
     if mermaid:
         from dorad.dataflow.draw import mermaid as flowchart
@@ -50,4 +50,4 @@ def graph(path: Path, *, mermaid: bool, show: bool, output: Path | None) -> None
         import webbrowser
 
         if not webbrowser.open(target.resolve().as_uri()):
-            raise click.ClickException(f"no browser could be started; open {target} yourself")
+            raise click.ClickException(f"cannot start a browser; open {target} yourself")

@@ -1,4 +1,4 @@
-"""Command groups: of commands that are imported when called, and with suggestions for typos."""
+"""Groups of commands: suggestions for typos, and commands that are imported when called."""
 
 import importlib
 from typing import ClassVar
@@ -15,7 +15,7 @@ __all__ = ["CommandEntry", "Group", "LazyGroup"]
 @click.argument("words", metavar="[COMMAND]...", nargs=-1)
 @click.pass_context
 def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
-    """Print the help of a group or of a command of it."""
+    """Print the help of this group or of one of its commands."""
     assert ctx.parent is not None
     about = ctx.parent
     for word in words:
@@ -29,18 +29,18 @@ def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
 
 
 class Group(click.Group):
-    """A group that lists its commands in the order of their definition, and has `help`."""
+    """A group with the command `help` that lists its commands in the order of definition."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of use."""
+        """Return the names in the order of definition."""
         return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command `cmd_name`, or None when there is none of that name."""
+        """Return the command `cmd_name`, or None if there is no such command."""
         return help_command if cmd_name == "help" else super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; when there are none, the help is a usage error."""
+        """Parse the arguments. Without any, print the help and exit with a usage error."""
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
@@ -49,7 +49,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command to call; a name that is none of ours gets the nearest suggested."""
+        """Return the command to call. For an unknown name, suggest the nearest one."""
         name = args[0]
         names = self.list_commands(ctx)
         if not name.startswith("-") and name not in names and self.get_command(ctx, name) is None:
@@ -57,21 +57,21 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def unknown(self, name: str, names: list[str]) -> str:
-        """Return what to say of a name that is none of ours."""
+        """Return the error message for an unknown command."""
         return f"no command named '{name}'{_suggestion(name, names)}"
 
 
 class LazyGroup(Group):
-    """A group that knows its commands by a table and imports them one at a time."""
+    """A group that has a table of its commands and imports only the one that is called."""
 
     table: ClassVar[dict[str, CommandEntry]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table, which is the order of use."""
+        """Return the names in the order of the table."""
         return [name for name, entry in self.table.items() if not entry.hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command `cmd_name`, or return None when there is none of that name."""
+        """Import and return the command `cmd_name`, or None if there is no such command."""
         entry = self.table.get(cmd_name)
         if entry is None:
             return super().get_command(ctx, cmd_name)
@@ -81,12 +81,12 @@ class LazyGroup(Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table alone."""
+        """Write the list of commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, self.table[name].help) for name in self.list_commands(ctx)])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete a command's name from the table alone, an option as any command does."""
+        """Complete a command's name from the table, without importing it, or an option."""
         if incomplete and not incomplete[0].isalnum():
             return click.Command.shell_complete(self, ctx, incomplete)
         return [

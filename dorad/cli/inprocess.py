@@ -1,4 +1,4 @@
-"""Commands of `dora` called from a Python program: `dora.run` and `dora.build`."""
+"""`dora.run` and `dora.build`: commands of `dora` as Python functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(
     """Run a dataflow to its end as `dora run` does; `stop_after` in seconds.
 
     Raises:
-        RuntimeError: it could not start, or a node failed; then stderr tells more.
+        RuntimeError: it could not start, or a node failed; stderr has the details.
         KeyboardInterrupt: it was interrupted before it started.
     """
     words = ["run", os.fspath(dataflow_path)]
@@ -44,11 +44,11 @@ def build(
 
     Raises:
         RuntimeError: a command failed, or the dataflow cannot be read.
-        NotImplementedError: a coordinator was named, and `force_local` is not set.
+        NotImplementedError: a coordinator is named and `force_local` is not set.
     """
     if not force_local and (coordinator_addr is not None or coordinator_port is not None):
         raise NotImplementedError(
-            "building through a coordinator is not there yet; pass force_local=True to build here"
+            "building through a coordinator is not available yet; pass force_local=True"
         )
     _call(["build", os.fspath(dataflow_path), *(["--uv"] if uv else [])])
 

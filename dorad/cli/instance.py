@@ -1,4 +1,4 @@
-"""`--coordinator-port`, `--coordinator-addr`: which of this user's daemons a command talks to."""
+"""`--coordinator-port`, `--coordinator-addr`: choose the daemon that a command talks to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ADDRESS = "DORA_COORDINATOR_ADDR"
 
 
 def add_options(command: click.Command) -> None:
-    """Give a command, or all commands of a group, the two options; once."""
+    """Add the two options to a command, or to all commands of a group, unless it has them."""
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             add_options(inner)
@@ -26,7 +26,7 @@ def _port() -> click.Option:
         metavar="PORT",
         expose_value=False,
         callback=_set,
-        help=f"Use the daemon of this number instead of the default one, as {PORT} does.",
+        help=f"Use the daemon with this number, not the default one. Same as {PORT}.",
     )
 
 
@@ -36,11 +36,11 @@ def _address() -> click.Option:
         metavar="IP",
         expose_value=False,
         callback=_set,
-        help="This machine's address; there is no coordinator on others yet.",
+        help="Only this machine's address: remote daemons are not available yet.",
     )
 
 
 def _set(_: click.Context, option: click.Parameter, value: int | str | None) -> None:
-    """Put a value where this process, and a daemon that it starts, look for it."""
+    """Set the variable from which this process, and a daemon that it starts, read the value."""
     if value is not None:
         os.environ[PORT if option.name == "coordinator_port" else ADDRESS] = str(value)

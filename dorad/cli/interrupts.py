@@ -1,7 +1,8 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do to a run: ask, then kill, then leave."""
+"""Handle Ctrl-C, SIGTERM and SIGHUP during a run: stop, then kill, then exit."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -15,33 +16,33 @@ EXIT_ABANDONED = 1
 
 
 class Stoppable(Protocol):
-    """A run, as far as signals act on it."""
+    """The part of a run that signals act on."""
 
     def stop(self) -> None:
-        """Ask every node to end."""
+        """Ask every node to stop."""
 
     def kill(self, why: str) -> None:
         """Kill every node."""
 
     def abandon(self) -> None:
-        """Prepare for the end of this process."""
+        """Prepare for the exit of this process."""
 
 
 class Interrupts:
-    """Counts the signals that ask a run to end. The guard ends what an abandoned run leaves."""
+    """Counts the signals, and escalates with each. The guard ends what an abandoned run leaves."""
 
     def __init__(
-        self, run: Stoppable, tell: Callable[[str], None], leave: Callable[[int], None] = os._exit
+        self, run: Stoppable, report: Callable[[str], None], leave: Callable[[int], None] = os._exit
     ) -> None:
         self._run = run
-        self._tell = tell
+        self._report = report
         self._leave = leave
         self._count = 0
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Handle the signals from now on. SIGHUP stays ignored under `nohup`.
 
-        Only the main thread can; a run in another is stopped by who started it.
+        Only the main thread can handle signals. A run in another thread is stopped by its caller.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -52,14 +53,24 @@ class Interrupts:
             loop.add_signal_handler(number, self.interrupt)
 
     def interrupt(self) -> None:
-        """Take the next step."""
+        """Stop at the first call, kill at the second, exit at the third."""
         self._count += 1
         if self._count == 1:
             self._run.stop()
-            self._tell("stopping; Ctrl-C again kills the nodes at once")
+            self._report("stopping; Ctrl-C again kills the nodes at once")
         elif self._count == 2:
             self._run.kill("was killed because a second interrupt asked for it")
-            self._tell("killing the nodes; Ctrl-C again leaves without waiting for them")
+            self._report("killing the nodes; Ctrl-C again exits without waiting for them")
         else:
             self._run.abandon()
             self._leave(EXIT_ABANDONED)
+
+
+def from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
+    """Return a function with which any thread can stop a run in `loop`."""
+
+    def call() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is left to stop
+            loop.call_soon_threadsafe(stop)
+
+    return call

@@ -1,4 +1,4 @@
-"""`dora list`: the dataflows that run, and those that have ended."""
+"""`dora list` and `dora clean`: list dataflows, and remove those that have ended from the list."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.select import LIVING, connect
+from dorad.cli.select import RUNNING, connect
 from dorad.cli.tables import (
     format_option,
     megabytes,
@@ -36,15 +36,17 @@ Dataflows that have ended stay in the list until `dora clean`.
 @click.command("list", epilog=EPILOG)
 @format_option
 @click.option(
-    "--status", type=click.Choice(["running", "finished", "failed"]), help="Only such dataflows."
+    "--status",
+    type=click.Choice(["running", "finished", "failed"]),
+    help="Only with this status.",
 )
-@click.option("--name", metavar="TEXT", help="Only those with this text in their name.")
-@click.option("--sort-by", type=click.Choice(["cpu", "memory"]), help="The largest first.")
+@click.option("--name", metavar="TEXT", help="Only dataflows with this text in their name.")
+@click.option("--sort-by", type=click.Choice(["cpu", "memory"]), help="Sort, the largest first.")
 @click.option("-q", "--quiet", is_flag=True, help="Print UUIDs only.")
 def list_dataflows(
     *, style: str, status: str | None, name: str | None, sort_by: str | None, quiet: bool
 ) -> None:
-    """List the dataflows that run, and those that have ended."""
+    """List running dataflows, and those that have ended."""
     with connect() as client:
         found = chosen(client.list(), status=status, name=name, sort_by=sort_by)
     if quiet:
@@ -59,7 +61,7 @@ def list_dataflows(
 def chosen(
     dataflows: Sequence[DataflowInfo], *, status: str | None, name: str | None, sort_by: str | None
 ) -> list[DataflowInfo]:
-    """Return the dataflows that are asked for, in the order that is asked for."""
+    """Return the dataflows that match, sorted as requested."""
     found = [
         info
         for info in dataflows
@@ -71,8 +73,8 @@ def chosen(
 
 
 def _family(info: DataflowInfo) -> str:
-    """Return `running` for every dataflow that has not ended."""
-    return "running" if info.status in LIVING else info.status
+    """Return the status for `--status`: `running` for every dataflow that has not ended."""
+    return "running" if info.status in RUNNING else info.status
 
 
 def _as_row(info: DataflowInfo) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ def _as_row(info: DataflowInfo) -> tuple[str, ...]:
 
 
 def _as_json(info: DataflowInfo) -> dict[str, Any]:
-    """Return dora's keys, memory in GiB, and the times after them."""
+    """Return dora's keys, with memory in GiB, and then the times."""
     return {
         "uuid": info.uuid,
         "name": info.name,
@@ -98,3 +100,32 @@ def _as_json(info: DataflowInfo) -> dict[str, Any]:
         "started_at": info.started_at,
         "ended_at": info.ended_at,
     }
+
+
+CLEAN_EPILOG = """\b
+Examples:
+  dora clean
+  dora clean -q | wc -l
+
+This also removes their descriptors, parameters and log files.
+"""
+
+
+@click.command(epilog=CLEAN_EPILOG)
+@format_option
+@click.option("-q", "--quiet", is_flag=True, help="Print UUIDs only.")
+def clean(*, style: str, quiet: bool) -> None:
+    """Remove finished and failed dataflows from the list, with their log files."""
+    with connect() as client:
+        cleaned = client.clean()
+    if quiet:
+        for info in cleaned:
+            click.echo(info.uuid)
+        return
+    rows = [(info.uuid, info.name or "", info.status.capitalize()) for info in cleaned]
+    if style == "json":
+        print_lines(dict(zip(("uuid", "name", "status"), row, strict=True)) for row in rows)
+    elif rows:
+        print_table(("UUID", "Name", "Status"), rows)
+    count = "1 dataflow" if len(rows) == 1 else f"{len(rows)} dataflows"
+    click.echo(f"cleaned {count}" if rows else "nothing to clean: no dataflow has ended", err=True)

@@ -1,8 +1,7 @@
-"""Live log lines on standard output, written by a thread of their own.
+"""Write live log lines to standard output in a thread.
 
-A terminal that is held, or a reader that is slow, must not keep the daemon from its signals and
-deadlines. Lines wait for it; if very many do, the nodes are slowed down, and in the end lines are
-left out and counted.
+A paused terminal or a slow reader must not delay the handling of signals and deadlines. Lines wait
+in a queue. A full queue first slows the nodes down; after that, lines are dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ if TYPE_CHECKING:
     from dorad.logs.record import LogRecord
 
 BACKLOG = 20_000
-"""Lines that may wait for the reader."""
-PATIENCE_S = 0.2
-"""How long one batch waits for room before it is left out."""
+"""Maximum number of lines that wait for the reader."""
+ROOM_TIMEOUT_S = 0.2
+"""Seconds that a batch waits for room before it is dropped."""
 CLOSE_S = 5.0
-"""How long the last lines wait for the reader."""
+"""Seconds that the last lines wait for the reader."""
 
 
 def writer(stream: TextIO) -> Callable[[str], None]:
-    """Return a function that writes to the descriptor below `stream`, if it has one.
+    """Return a function that writes to the file descriptor of `stream`, if it has one.
 
-    The stream's own lock is left alone: a thread that is stuck in a write would take it along, and
-    the interpreter could not exit.
+    This bypasses the stream's lock: a thread stuck in a write would hold it, and the interpreter
+    could not exit.
     """
     try:
         descriptor = stream.fileno()
@@ -47,7 +46,7 @@ def writer(stream: TextIO) -> Callable[[str], None]:
         while rest:
             try:
                 rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # some other process made it so
+            except BlockingIOError:  # another process made it non-blocking
                 select.select([], [descriptor], [])
 
     return write
@@ -59,7 +58,7 @@ def _write_through(stream: TextIO, text: str) -> None:
 
 
 class LiveLog:
-    """Takes records, and writes those that pass the filter. Use it as a context manager."""
+    """Queues records that pass the filter, and writes them in a thread. A context manager."""
 
     def __init__(
         self,
@@ -71,7 +70,7 @@ class LiveLog:
     ) -> None:
         """`quiet` writes nothing at all."""
         self.on_broken: Callable[[], None] | None = None
-        """Called once, in the writing thread, when the reader has gone away."""
+        """Called once, in the writing thread, when the reader has closed the stream."""
         self._write = write
         self._line = line
         self._shown = shown
@@ -95,18 +94,18 @@ class LiveLog:
 
     @property
     def stuck(self) -> bool:
-        """Whether lines were still to be written when the patience at the end was over."""
+        """Whether the last lines could not be written in time."""
         return self._closing and self._thread.is_alive()
 
     def take(self, records: Sequence[LogRecord]) -> None:
-        """Queue the lines of `records`; blocks for a moment if the reader is far behind."""
+        """Queue the lines of `records`. Blocks for a moment if the queue is full."""
         if self._quiet:
             return
         lines = [self._line(record) + "\n" for record in records if self._shown.passes(record)]
         if not lines:
             return
         with self._changed:
-            self._changed.wait_for(self._has_room, PATIENCE_S)
+            self._changed.wait_for(self._has_room, ROOM_TIMEOUT_S)
             if self._broken:
                 return
             if not self._has_room():
@@ -132,7 +131,7 @@ class LiveLog:
                 self._changed.notify_all()
             try:
                 self._write(text)
-            except (OSError, ValueError):  # the reader is gone, or the stream was closed
+            except (OSError, ValueError):  # the reader or the stream has closed
                 with self._changed:
                     self._broken = True
                     self._changed.notify_all()

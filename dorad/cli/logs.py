@@ -1,4 +1,4 @@
-"""`dora logs`: what the nodes of a dataflow have printed, and what they print from now on."""
+"""`dora logs`: show and follow the output of nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from click.shell_completion import CompletionItem
 
 from dorad.cli.complete import dataflow_names_and_uuids, node_names
 from dorad.cli.durations import Duration
-from dorad.cli.session import tell
+from dorad.cli.options import log_filter_option, log_format_option, log_level_option, shown_lines
+from dorad.cli.reporting import print_note
 from dorad.cli.tables import colours
 
 if TYPE_CHECKING:
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  dora logs                            everything of the dataflow that runs
-  dora logs robot -n camera -f         what one node prints, and goes on printing
+  dora logs                            all lines of the running dataflow
+  dora logs robot -n camera -f         the lines of one node, followed
   dora logs robot --level warn --since 10m
   dora logs --local --grep timeout     from the files in ./out, without a daemon
 
 \b
-Without a daemon, or for a dataflow that it does not know, lines come from the log files in
-./out/<uuid>, else from what the machine's daemon has written (on a robot, the journal); of several
-runs the newest is shown. Lines without a severity count as `info` on
-stdout and as `warn` on stderr. With -f it ends with the dataflow, or with Ctrl-C.
+Without a daemon, or for a dataflow that it does not know, lines come from the newest run in
+./out/<uuid>, else from the logs of the machine's daemon (on a robot, the journal). Lines without a
+severity count as `info` on stdout and as `warn` on stderr. -f ends with the dataflow, or with
+Ctrl-C.
 """
 
 
 def _dataflows(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete what the daemon knows, and the runs that have files in ./out."""
+    """Complete the dataflows of the daemon, and the runs with files in ./out."""
     from dorad.cli.logsources import runs_here
 
     known = dataflow_names_and_uuids(ctx, param, incomplete)
@@ -50,7 +51,7 @@ def _dataflows(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
 
 def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the nodes of the dataflow that stands before, else of its files in ./out."""
+    """Complete the nodes of the dataflow given before, else of its files in ./out."""
     from dorad.cli.logsources import find_here
     from dorad.logs.find import NoLogsError
 
@@ -74,29 +75,23 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     multiple=True,
     metavar="NODE",
     shell_complete=_nodes,
-    help="Only this node; may be repeated. `dora` is the daemon.",
+    help="Only this node; may be repeated. `dora` means the daemon.",
 )
-@click.option("--all-nodes", is_flag=True, help="All nodes, by time; the same as no --node.")
+@click.option("--all-nodes", is_flag=True, help="All nodes, sorted by time (the default).")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on.")
-@click.option("--local", is_flag=True, help="Read files or journal, daemon or not.")
-@click.option("--since", type=Duration(), metavar="DURATION", help="Lines of the last 10m, 1h30m.")
-@click.option("--until", type=Duration(), metavar="DURATION", help="Lines older than that.")
-@click.option("--level", metavar="LEVEL", envvar="DORA_LOG_LEVEL", help="Least severity to show.")
+@click.option("-f", "--follow", is_flag=True, help="Follow new lines.")
+@click.option("--local", is_flag=True, help="Read files or the journal without asking the daemon.")
 @click.option(
-    "--log-format",
-    type=click.Choice(["pretty", "json", "compact"]),
-    default="pretty",
-    envvar="DORA_LOG_FORMAT",
-    help="How log lines look.",
+    "--since",
+    type=Duration(),
+    metavar="DURATION",
+    help="Only lines newer than 10m, 1h30m.",
 )
-@click.option(
-    "--log-filter",
-    metavar="NODE=LEVEL,...",
-    envvar="DORA_LOG_FILTER",
-    help="Least severity by node.",
-)
-@click.option("--grep", metavar="TEXT", help="Lines with this text, in any case.")
+@click.option("--until", type=Duration(), metavar="DURATION", help="Only lines older than this.")
+@log_level_option("--level")
+@log_format_option
+@log_filter_option
+@click.option("--grep", metavar="TEXT", help="Only lines with this text, ignoring case.")
 def logs(
     dataflow: str | None,
     extra: tuple[str, ...],
@@ -113,26 +108,22 @@ def logs(
     log_filter: str | None,
     grep: str | None,
 ) -> None:
-    """Show what the nodes of a dataflow have printed, by its UUID or name.
+    """Show the log lines of a dataflow, given by UUID or name.
 
-    Without one it is the only one that runs, or the one that ended last.
+    The default is the only running dataflow, or the one that ended last.
     """
     from dorad.cli.logsources import Wanted, blocks
-    from dorad.logs.filter import parse_filter
 
     if extra:
         named = " ".join(f"-n {shlex.quote(node)}" for node in extra)
         raise click.UsageError(
-            f"one dataflow is enough; nodes are named with -n: `dora logs {dataflow} {named}`"
+            f"give one dataflow; nodes are given with -n: `dora logs {dataflow} {named}`"
         )
     if nodes and all_nodes:
         raise click.UsageError("give either --node or --all-nodes")
     if follow and until is not None:
-        raise click.UsageError("--until and --follow exclude each other")
-    try:
-        shown = parse_filter(level, log_filter)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError("--until and --follow cannot be combined")
+    shown = shown_lines(level, log_filter)
     now = time.time()
     wanted = Wanted(
         dataflow=dataflow,
@@ -144,13 +135,13 @@ def logs(
         grep=grep,
         follow=follow,
     )
-    # The usual way to end it; an exception would meet the client's threads at any place.
+    # The usual way to end it. KeyboardInterrupt could interrupt the client at any point.
     signal.signal(signal.SIGINT, _end_at_once)
     _show(blocks(wanted, local=local), log_format)
 
 
 def _end_at_once(*_: object) -> None:
-    with contextlib.suppress(RuntimeError, OSError):  # it came in the middle of writing
+    with contextlib.suppress(RuntimeError, OSError):  # the signal interrupted a write
         sys.stdout.flush()
     os._exit(0)
 
@@ -170,4 +161,4 @@ def _show(found: Iterable[Block], log_format: Format) -> None:
         sys.stdout.write("".join(f"{line(record)}\n" for record in block.records))
         sys.stdout.flush()
         if block.left_out:
-            tell("note:", "cyan", f"{block.left_out} lines are left out: they were read too slowly")
+            print_note(f"{block.left_out} lines left out: they were read too slowly")

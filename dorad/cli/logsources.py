@@ -1,4 +1,4 @@
-"""Where `dora logs` gets its lines: from the daemon, or from files and journal without it."""
+"""The sources of `dora logs`: the daemon, or files and the journal without it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from dorad.cli.session import tell
+from dorad.cli.reporting import print_line
 from dorad.daemon.paths import system_paths
 from dorad.logs.find import Found, NoLogsError, find, list_runs
 from dorad.logs.history import History
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from dorad.logs.filter import LogFilter
 
 POLL_S = 0.1
-"""Seconds between looks at files that are followed."""
+"""Seconds between two reads of followed files."""
 
 
 class Wanted(NamedTuple):
-    """What is asked for; times in seconds since 1970."""
+    """The lines to show. Times are in seconds since 1970."""
 
     dataflow: str | None
     nodes: tuple[str, ...]
@@ -45,17 +45,17 @@ class Wanted(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some lines, oldest first."""
+    """Lines, oldest first."""
 
     dataflow_id: str
     records: Sequence[LogRecord]
     nodes: Sequence[str] = ()
-    """The nodes of the dataflow, if they are known."""
+    """The nodes of the dataflow, empty if unknown."""
     left_out: int = 0
 
 
 def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
-    """Yield the lines that are asked for.
+    """Yield the wanted lines.
 
     Raises:
         NoLogsError: there are none.
@@ -71,7 +71,7 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
     try:
         client = Client()
     except NoDaemonError as error:
-        found = _instead(wanted, error)
+        found = _find_instead(wanted, error)
     else:
         with client:
             lines = _from_daemon(client, wanted)
@@ -80,7 +80,7 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
             except ControlError as error:
                 if error.code != "not-found":
                     raise
-                found = _instead(wanted, error)
+                found = _find_instead(wanted, error)
             else:
                 if first is not None:
                     yield first
@@ -90,7 +90,7 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
 
 
 def find_here(dataflow: str | None) -> Found:
-    """Return the logs of a dataflow in ./out, else of one that the machine's daemon has run.
+    """Return the logs of a dataflow in ./out, else in the folder of the machine's daemon.
 
     Raises:
         NoLogsError: there are none.
@@ -105,13 +105,13 @@ def find_here(dataflow: str | None) -> Found:
 
 
 def runs_here() -> list[str]:
-    """Return the names of the runs in ./out, newest first; the UUIDs of those without one."""
+    """Return the names, or else UUIDs, of the runs in ./out, newest first."""
     runs = list_runs(out_folder(Path.cwd()))
     return list(dict.fromkeys(run.name or run.folder.name for run in runs))
 
 
-def _instead(wanted: Wanted, error: ControlError) -> Found:
-    """Return the logs in ./out of what the daemon could not give, else raise its error."""
+def _find_instead(wanted: Wanted, error: ControlError) -> Found:
+    """Return the logs that the daemon could not provide from ./out, else raise its error."""
     from dorad.control.errors import NoDaemonError
 
     try:
@@ -141,7 +141,7 @@ def _from_daemon(client: Client, wanted: Wanted) -> Iterator[Block]:
 
 
 def record_of(line: LogLine) -> LogRecord:
-    """Return a line of the control API as the record that it was."""
+    """Return a line of the control API as a log record."""
     return LogRecord(
         line.timestamp,
         line.level,
@@ -159,7 +159,7 @@ def record_of(line: LogLine) -> LogRecord:
 def _from_files(wanted: Wanted, found: Found) -> Iterator[Block]:
     _check_nodes(wanted.nodes, found)
     if wanted.dataflow != found.folder.name:
-        _say_which(found)
+        _report_source(found)
     selection = Selection(
         frozenset(wanted.nodes), wanted.shown, wanted.since, wanted.until, wanted.grep
     )
@@ -200,7 +200,7 @@ def _follow(found: Found, history: History) -> Iterator[Block]:
 def _follow_journal(
     found: Found, history: History, past: JournalPast, *, skip: bool
 ) -> Iterator[Block]:
-    """Follow the journal, and the files beside it where it does not take all."""
+    """Follow the journal, and the files with the lines that it does not hold."""
     with Tailing(found.folder, history) as tailing:
         for came in past.follow(lambda: found.running, skip=skip):
             nodes = Found.at(found.folder).nodes
@@ -215,15 +215,15 @@ def _check_nodes(wanted: Sequence[str], found: Found) -> None:
     for node in wanted:
         if node not in there and node != DAEMON:
             names = ", ".join(there) or "none"
-            raise click.ClickException(f"{found.title} has no node '{node}'; there are: {names}")
+            raise click.ClickException(f"{found.title} has no node '{node}'; its nodes: {names}")
 
 
-def _say_which(found: Found) -> None:
+def _report_source(found: Found) -> None:
     state = "running" if found.running else "ended"
     if found.about is not None:
         moment = found.about.ended_at if state == "ended" else found.about.started_at
         if moment is not None:
             word = "ended" if state == "ended" else "started"
             state = f"{word} {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(moment))}"
-    older = f"; {found.others} older: name one by its UUID" if found.others else ""
-    tell("logs of:", "cyan", f"{found.title}, {state}{older}")
+    older = f"; {found.others} older runs: choose by UUID" if found.others else ""
+    print_line("logs of:", "cyan", f"{found.title}, {state}{older}")

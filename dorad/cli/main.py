@@ -1,7 +1,7 @@
-"""The entry of the `dora` command: the table of commands, and the help of all of them.
+"""The entry point of `dora`: the table of commands, and their overview for `dora --help`.
 
-`dora --help` has to answer at once, so this module does not even import click; `root.py` does, for
-every other command line.
+`dora --help` must answer at once, so this module does not import click. `root.py`, which handles
+every other command line, does.
 """
 
 import os
@@ -16,50 +16,46 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 COMPLETE_VARIABLE = "_DORA_COMPLETE"
-"""The environment variable by which a shell asks for completions."""
+"""Environment variable with which a shell requests completions."""
 
 COMMANDS: dict[str, CommandEntry] = {
     "run": CommandEntry("dorad.cli.run:run", "Run a dataflow on this machine and show its logs."),
     "up": CommandEntry("dorad.cli.up:up", "Start the daemon in the background."),
     "down": CommandEntry("dorad.cli.down:down", "Stop the daemon."),
     "start": CommandEntry("dorad.cli.start:start", "Start a dataflow under the daemon."),
-    "stop": CommandEntry("dorad.cli.stop:stop", "Stop a dataflow and wait for its end."),
-    "restart": CommandEntry("dorad.cli.restart:restart", "Stop a dataflow and start it again."),
-    "enable": CommandEntry("dorad.cli.enable:enable", "Have a dataflow started at boot."),
-    "disable": CommandEntry(
-        "dorad.cli.enable:disable", "Have a dataflow no longer started at boot."
-    ),
-    "list": CommandEntry("dorad.cli.list:list_dataflows", "List dataflows that run or have ended."),
-    "logs": CommandEntry("dorad.cli.logs:logs", "Show and follow what nodes have printed."),
-    "clean": CommandEntry("dorad.cli.clean:clean", "Forget dataflows that have ended."),
-    "status": CommandEntry("dorad.cli.status:status", "Tell whether the daemon runs."),
+    "stop": CommandEntry("dorad.cli.stop:stop", "Stop a dataflow and wait until it has ended."),
+    "restart": CommandEntry("dorad.cli.stop:restart", "Stop a dataflow and start it again."),
+    "enable": CommandEntry("dorad.cli.enable:enable", "Start a dataflow at every boot."),
+    "disable": CommandEntry("dorad.cli.enable:disable", "No longer start a dataflow at boot."),
+    "list": CommandEntry("dorad.cli.list:list_dataflows", "List running and ended dataflows."),
+    "logs": CommandEntry("dorad.cli.logs:logs", "Show and follow the output of nodes."),
+    "clean": CommandEntry("dorad.cli.list:clean", "Remove ended dataflows and their logs."),
+    "status": CommandEntry("dorad.cli.status:status", "Show whether the daemon runs."),
     "doctor": CommandEntry(
         "dorad.cli.doctor:doctor", "Check this machine, the daemon and its nodes."
     ),
-    "top": CommandEntry("dorad.cli.top:top", "Watch what nodes use and what passes between them."),
+    "top": CommandEntry("dorad.cli.top:top", "Watch resource use and message rates."),
     "node": CommandEntry(
         "dorad.cli.node:node", "Inspect and change the nodes of a running dataflow."
     ),
-    "topic": CommandEntry(
-        "dorad.cli.topic:topic", "Look at what passes over outputs, or send there."
-    ),
+    "topic": CommandEntry("dorad.cli.topic:topic", "Show, measure and send messages of outputs."),
     "param": CommandEntry("dorad.cli.param:param", "Read and set parameters of running nodes."),
     "build": CommandEntry("dorad.cli.build:build", "Run the build commands of a dataflow's nodes."),
     "validate": CommandEntry(
-        "dorad.cli.validate:validate", "Check a dataflow file and list problems."
+        "dorad.cli.validate:validate", "Check a dataflow file and list its problems."
     ),
     "types": CommandEntry(
-        "dorad.cli.types:types", "List the types of data, and make a module of them."
+        "dorad.cli.types:types", "List data types, and generate a Python module."
     ),
     "graph": CommandEntry(
         "dorad.cli.graph:graph", "Draw a dataflow as an HTML page or as Mermaid."
     ),
     "expand": CommandEntry(
-        "dorad.cli.expand:expand", "Print the flat dataflow, with env filled in."
+        "dorad.cli.expand:expand", "Print a dataflow with modules and env expanded."
     ),
-    "new": CommandEntry("dorad.cli.new:new", "Make a new dataflow or node, with tests."),
+    "new": CommandEntry("dorad.cli.new:new", "Create a dataflow or a node, with tests."),
     "completion": CommandEntry(
-        "dorad.cli.completion:completion", "Print a shell's completion script."
+        "dorad.cli.completion:completion", "Print the completion script for a shell."
     ),
     "ps": CommandEntry("dorad.cli.list:list_dataflows", "`ps` is `list`.", hidden=True),
     "check": CommandEntry("dorad.cli.status:status", "`check` is `status`.", hidden=True),
@@ -67,6 +63,18 @@ COMMANDS: dict[str, CommandEntry] = {
     "system": CommandEntry("dorad.cli.status:system", "`system status` is `status`.", hidden=True),
     "inspect": CommandEntry("dorad.cli.top:inspect", "`inspect top` is `top`.", hidden=True),
 }
+
+MOVED_COMMANDS = {
+    "coordinator": "is not needed: `dora up` starts the only daemon that there is",
+    "daemon": "is `dorad` here; `dora up` starts one in the background",
+    "self": "does not exist: update and uninstall with pip or apt, whichever installed dora",
+    "cluster": "is `dorafleet` here, a program of its own; it has `check`, `install` and `status`",
+    "hub": "is not available yet",
+    "record": "is not available yet",
+    "replay": "is not available yet",
+    "trace": "is not available yet",
+}
+"""For commands of dora 1.x that do not exist here: what to use instead."""
 
 ABOUT = "Build and run dataflows: processes that exchange Arrow data through shared memory."
 
@@ -81,12 +89,12 @@ Examples:
 
 
 def page() -> str:
-    """Return the help of the whole command, for this terminal."""
+    """Return the overview of all commands, laid out for this terminal."""
     return help_page("dora", ABOUT, COMMANDS, EPILOG, terminal_width())
 
 
 def run_command(arguments: "Sequence[str]") -> int:
-    """Run one `dora` command line and return its exit code; every error is told on stderr.
+    """Run one `dora` command line and return its exit code; errors are reported on stderr.
 
     0 is success, 1 an error, 2 a usage error, 130 Ctrl-C.
     """
@@ -105,7 +113,7 @@ def run_command(arguments: "Sequence[str]") -> int:
 
 
 def _known_answer(arguments: "Sequence[str]") -> str | None:
-    """Return the answer to a command line that only asks for the help or the version."""
+    """Return the output of `dora --help` or `dora --version`, None for other command lines."""
     match list(arguments):
         case ["-h" | "--help"]:
             return page()
@@ -120,14 +128,13 @@ def main() -> "NoReturn":
 
 
 def leave(code: int) -> "NoReturn":
-    """End this process without taking the interpreter apart, which takes a command longer than its
-    work.
+    """Exit without shutting down the interpreter, which takes longer than most commands.
 
-    So nothing may be left to exit handlers: what has to be done at the end, `with` blocks do.
+    Exit handlers do not run: clean up in `with` blocks instead.
     """
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (OSError, ValueError):  # nobody reads, or it is closed: who runs us has seen to that
+    except (OSError, ValueError):  # the reader has closed it: report nothing
         code = code or 1
     os._exit(code)

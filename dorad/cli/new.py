@@ -1,4 +1,4 @@
-"""`dora new`: make a dataflow or a node that runs and whose tests pass."""
+"""`dora new`: create a dataflow or a node that runs and whose tests pass."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ Examples:
 
 LANGUAGES = ("python",)
 TAKEN = {"dora", "dorad", "numpy", "pyarrow", "pytest", "tests"}
-"""Modules that a node's own package must not hide, beside the standard library."""
+"""Modules that a node's package must not hide, besides the standard library."""
 
 
 def _language(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -30,9 +30,9 @@ def _language(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.option("--kind", type=click.Choice(["dataflow", "node"]), default="dataflow")
 @click.option("--lang", metavar="LANGUAGE", default="python", callback=_language)
 def new(name: str, *, kind: str, lang: str) -> None:
-    """Make the folder NAME with a new dataflow, or with a new node.
+    """Create the folder NAME with a new dataflow or a new node.
 
-    Both are complete: they run as they are, and have tests that need no running dataflow.
+    Both run as they are, and have tests that need no running dataflow.
     """
     target = Path(name)
     _check_name(target.name, kind)
@@ -48,12 +48,12 @@ def new(name: str, *, kind: str, lang: str) -> None:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
-    click.echo(f"made the {kind} {target.name} in {target}/\n")
+    click.echo(f"created the {kind} {target.name} in {target}/\n")
     click.echo(f"  cd {target}\n  dora run dataflow.yml\n  pytest")
 
 
 def dataflow_files(name: str) -> dict[str, str]:
-    """Return the files of a new dataflow, relative path to text."""
+    """Return the files of a new dataflow: their texts by relative path."""
     files = {
         "dataflow.yml": _fill("dataflow/dataflow.yml", name),
         "pyproject.toml": _fill("dataflow/pyproject.toml", name),
@@ -70,12 +70,12 @@ def dataflow_files(name: str) -> dict[str, str]:
 
 
 def node_files(name: str) -> dict[str, str]:
-    """Return the files of a new node, relative path to text."""
+    """Return the files of a new node: their texts by relative path."""
     return {**_package(name, "node"), "dataflow.yml": _fill("node/dataflow.yml", name)}
 
 
 def _package(name: str, template: str) -> dict[str, str]:
-    """Return a node's Python package; `template` has its code and tests."""
+    """Return the files of a node's Python package; `template` holds its code and tests."""
     module = module_name(name)
     return {
         "pyproject.toml": _fill("node/pyproject.toml", name),
@@ -87,7 +87,7 @@ def _package(name: str, template: str) -> dict[str, str]:
 
 
 def module_name(name: str) -> str:
-    """Return the Python module of a node called `name`."""
+    """Return the name of a node's Python module."""
     return re.sub(r"[-.]", "_", name).lower()
 
 
@@ -98,11 +98,11 @@ def _fill(template: str, name: str) -> str:
 
 
 def _check_name(name: str, kind: str) -> None:
-    """Raise click.UsageError for a name that cannot be a package's."""
+    """Raise click.UsageError if a package cannot have this name."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*", name):
         raise click.UsageError(
-            f"'{name}' cannot be a name: letters, digits and single - _ . between them"
+            f"'{name}' is not a valid name: use letters, digits and single - _ . between them"
         )
     module = module_name(name)
     if kind == "node" and (module in TAKEN or module in sys.stdlib_module_names):
-        raise click.UsageError(f"'{name}' would hide the Python module {module}; take another name")
+        raise click.UsageError(f"'{name}' would hide the Python module {module}; use another name")

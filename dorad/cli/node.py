@@ -1,4 +1,4 @@
-"""`dora node`: the nodes of running dataflows, inspected and changed."""
+"""`dora node`: inspect and change the nodes of running dataflows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from dorad.cli.durations import Duration
 from dorad.cli.files import DataflowFile
 from dorad.cli.groups import Group
 from dorad.cli.node_view import COLUMNS, as_json, as_row, detail_json, detail_lines
-from dorad.cli.restart import show_changes
+from dorad.cli.reporting import print_changes, print_warning
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.session import tell
 from dorad.cli.tables import format_option, print_lines, print_object, print_table
 from dorad.terminal import visible
 
@@ -35,10 +34,13 @@ yaml_option = click.option(
     type=DataflowFile(),
     required=True,
     metavar="FILE",
-    help="A file with one node, as it would stand below `nodes:`.",
+    help="File with one node, written like an entry of `nodes:`.",
 )
 grace_option = click.option(
-    "--grace", type=Duration(), metavar="DURATION", help="Time until the node is killed."
+    "--grace",
+    type=Duration(),
+    metavar="DURATION",
+    help="Time until SIGTERM; SIGKILL follows.",
 )
 
 
@@ -49,7 +51,7 @@ def node() -> None:
 
 LIST_EPILOG = """\b
 Examples:
-  dora node list                       of all dataflows that run
+  dora node list                       the nodes of all running dataflows
   dora node list -d demo --format json
   dora node list -d demo -q
 """
@@ -58,9 +60,9 @@ Examples:
 @node.command("list", epilog=LIST_EPILOG)
 @dataflow_option
 @format_option
-@click.option("-q", "--quiet", is_flag=True, help="Print the nodes' names only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the ids of the nodes.")
 def list_nodes(*, dataflow: str | None, style: str, quiet: bool) -> None:
-    """List the nodes of a dataflow; without one those of all that run."""
+    """List the nodes of one dataflow, or of all running dataflows."""
     with connect() as client:
         nodes = client.nodes(dataflow)
     columns = COLUMNS if dataflow is None else COLUMNS[:-1]
@@ -85,7 +87,7 @@ Examples:
 @dataflow_option
 @format_option
 def info_node(node: str, *, dataflow: str | None, style: str) -> None:
-    """Show how NODE is wired, what happens when it fails, and what it uses."""
+    """Show the inputs, outputs, restart policy and resource use of NODE."""
     with connect() as client:
         detail = client.node_info(node, dataflow=select(client, dataflow))
     if style == "json":
@@ -96,12 +98,12 @@ def info_node(node: str, *, dataflow: str | None, style: str) -> None:
 
 
 def _definition(file: Path) -> dict[str, Any]:
-    """Return the node that a file defines, and show the warnings."""
+    """Return the node defined in a file; print its warnings."""
     from dorad.dataflow.load import load_node
 
     definition, warnings = load_node(file)
     for warning in warnings:
-        tell("warning:", "yellow", str(warning))
+        print_warning(str(warning))
     return definition
 
 
@@ -128,7 +130,7 @@ def add_node(*, file: Path, dataflow: str | None) -> None:
     with connect() as client:
         result = client.add_node(definition, dataflow=select(client, dataflow))
     click.echo(f"added node `{definition['id']}`")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 REMOVE_EPILOG = """\b
@@ -136,7 +138,7 @@ Examples:
   dora node remove recorder
   dora node remove recorder --grace 2s
 
-Whoever received its outputs gets INPUT_CLOSED.
+Receivers of its outputs get INPUT_CLOSED.
 """
 
 
@@ -145,19 +147,19 @@ Whoever received its outputs gets INPUT_CLOSED.
 @dataflow_option
 @grace_option
 def remove_node(node: str, *, dataflow: str | None, grace: float | None) -> None:
-    """Stop NODE and take it out of its dataflow, with its edges."""
+    """Stop NODE and remove it and its edges from its dataflow."""
     with connect() as client:
         result = client.remove_node(node, dataflow=select(client, dataflow), grace=grace)
     click.echo(f"removed node `{node}`")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 REPLACE_EPILOG = """\b
 Examples:
   dora node replace filter --from-yaml faster_filter.yml
 
-The new node is started first; when it is ready it takes over the inputs of the old one, with every
-message that waits in them. It has to have the same inputs, and the outputs that others receive.
+The new node starts first. Once it is ready, it takes over the inputs of the old one, with all
+messages that wait in them. It must have the same inputs, and all outputs that other nodes receive.
 """
 
 
@@ -167,14 +169,14 @@ message that waits in them. It has to have the same inputs, and the outputs that
 @dataflow_option
 @grace_option
 def replace_node(node: str, *, file: Path, dataflow: str | None, grace: float | None) -> None:
-    """Put another node in the place of NODE without losing a message."""
+    """Replace NODE by another node without losing messages."""
     definition = _definition(file)
     with connect() as client:
         result = client.replace_node(
             node, definition, dataflow=select(client, dataflow), grace=grace
         )
     click.echo(f"replaced node `{node}`")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 CONNECT_EPILOG = """\b
@@ -182,26 +184,31 @@ Examples:
   dora node connect camera/image viewer/image
   dora node connect planner/map viewer/map --latched
 
-The options are those of an input in the dataflow file.
+The options are the same as those of an input in the dataflow file.
 """
 
 
 @node.command("connect", epilog=CONNECT_EPILOG)
 @click.argument("source", metavar="NODE/OUTPUT", shell_complete=topic_names)
 @click.argument("target", metavar="NODE/INPUT", shell_complete=input_names)
-@click.option("--queue-size", type=int, metavar="N", help="How many messages may wait.")
+@click.option("--queue-size", type=int, metavar="N", help="Number of messages that may wait.")
 @click.option("--queue-policy", metavar="POLICY", help="drop_oldest, backpressure or latest.")
-@click.option("--input-timeout", type=float, metavar="SECONDS", help="Silence that breaks it.")
-@click.option("--latched", is_flag=True, default=None, help="Begin with the last message sent.")
-@click.option("--max-rate-hz", type=float, metavar="HZ", help="Messages a second at most.")
+@click.option(
+    "--input-timeout",
+    type=float,
+    metavar="SECONDS",
+    help="Silence after which it is broken.",
+)
+@click.option("--latched", is_flag=True, default=None, help="Receive the last message first.")
+@click.option("--max-rate-hz", type=float, metavar="HZ", help="Maximum messages a second.")
 @dataflow_option
 def connect_nodes(source: str, target: str, *, dataflow: str | None, **options: Any) -> None:
-    """Let an input of one node receive an output of another."""
+    """Connect an output of one node to an input of another."""
     given = {name: value for name, value in options.items() if value is not None}
     with connect() as client:
         result = client.connect(source, target, options=given, dataflow=select(client, dataflow))
     click.echo(f"{source} -> {target}")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 DISCONNECT_EPILOG = """\b
@@ -217,11 +224,11 @@ The receiver gets INPUT_CLOSED.
 @click.argument("target", metavar="NODE/INPUT", shell_complete=input_names)
 @dataflow_option
 def disconnect_nodes(source: str, target: str, *, dataflow: str | None) -> None:
-    """Take an edge away."""
+    """Remove an edge."""
     with connect() as client:
         result = client.disconnect(source, target, dataflow=select(client, dataflow))
     click.echo(f"{source} -x- {target}")
-    show_changes(result.changes)
+    print_changes(result.changes)
 
 
 RESTART_EPILOG = """\b
@@ -229,7 +236,7 @@ Examples:
   dora node restart camera
   dora node restart camera --grace 500ms
 
-It is restarted whatever its restart policy says. What is sent to it meanwhile waits in its inputs.
+This ignores its restart policy. Messages to it wait in its inputs meanwhile.
 """
 
 
@@ -238,7 +245,7 @@ It is restarted whatever its restart policy says. What is sent to it meanwhile w
 @dataflow_option
 @grace_option
 def restart_node(node: str, *, dataflow: str | None, grace: float | None) -> None:
-    """Restart NODE; the others go on."""
+    """Restart NODE. The other nodes keep running."""
     with connect() as client:
         client.restart_node(node, dataflow=select(client, dataflow), grace=grace)
     click.echo(f"restarted node `{node}`")
@@ -249,8 +256,7 @@ Examples:
   dora node stop recorder
   dora node stop recorder --grace 2s
 
-It is not restarted, whatever its restart policy says. Whoever received its outputs gets
-INPUT_CLOSED.
+It is not restarted, even if its restart policy says so. Receivers of its outputs get INPUT_CLOSED.
 """
 
 
@@ -259,7 +265,7 @@ INPUT_CLOSED.
 @dataflow_option
 @grace_option
 def stop_node(node: str, *, dataflow: str | None, grace: float | None) -> None:
-    """Stop NODE; the others go on."""
+    """Stop NODE. The other nodes keep running."""
     with connect() as client:
         client.stop_node(node, dataflow=select(client, dataflow), grace=grace)
     click.echo(f"stopped node `{node}`")

@@ -1,4 +1,4 @@
-"""What `dora node list` and `dora node info` show of a node."""
+"""Rows, lines and JSON objects that describe nodes, for `dora node list` and `dora node info`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = ("NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DATAFLOW")
 
 
 def as_row(info: NodeInfo) -> tuple[str, ...]:
-    """Return a row below `COLUMNS`."""
+    """Return the row of a node under `COLUMNS`."""
     return (
         info.node,
         status_text(info),
@@ -29,17 +29,17 @@ def as_row(info: NodeInfo) -> tuple[str, ...]:
 
 
 def as_json(info: NodeInfo, columns: Sequence[str]) -> dict[str, str]:
-    """Return the row as an object of texts, as dora prints it."""
+    """Return the row as an object of strings, as dora prints it."""
     return {column.lower(): text for column, text in zip(columns, as_row(info), strict=False)}
 
 
 def status_text(info: NodeInfo) -> str:
-    """Return the status as the tables show it."""
+    """Return the status as tables show it."""
     return "Dynamic" if info.dynamic and info.pid is None else info.status.capitalize()
 
 
 def detail_json(detail: NodeDetail) -> dict[str, Any]:
-    """Return everything known of a node, dora's keys first."""
+    """Return all details of a node, dora's keys first."""
     info = detail.info
     return {
         "node_id": info.node,
@@ -143,12 +143,12 @@ def _now(info: NodeInfo) -> Iterator[str]:
 
 
 def network_text(metrics: NodeMetrics) -> str:
-    """Return what a node sends and receives over sockets, `-` where it cannot be known."""
+    """Return the network rates of a node as text, `-` if they cannot be measured."""
     if not metrics.net_known:
         return "-"
     return f"{rate(metrics.net_tx)} sent, {rate(metrics.net_rx)} received"
 
 
 def _policy(detail: NodeDetail) -> str:
-    """Return the policy as dora spells it: `OnFailure`."""
+    """Return the restart policy in dora's spelling, such as `OnFailure`."""
     return "".join(word.capitalize() for word in detail.restart_policy.split("-"))

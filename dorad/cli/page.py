@@ -1,6 +1,6 @@
-"""The help of the whole `dora` command, laid out as click lays out that of its commands.
+"""The overview of `dora --help`, laid out like click's help of single commands.
 
-It has to be there at once, so this module imports neither click nor anything of size.
+It must appear at once, so this module imports neither click nor any other large module.
 """
 
 import os
@@ -13,12 +13,12 @@ MAX_WIDTH, MIN_WIDTH = 100, 50
 
 
 class CommandEntry:
-    """One row of a table of commands: where the command is, and its line in the help."""
+    """A row of a table of commands: where to import the command, and its line in the help."""
 
     __slots__ = ("help", "hidden", "target")
 
     def __init__(self, target: str, help: str, hidden: bool = False) -> None:  # noqa: A002
-        """`hidden` leaves it out of help and completion: another name of a listed command."""
+        """`hidden` excludes an alias of a listed command from help and completion."""
         self.target = target
         self.help = help
         self.hidden = hidden
@@ -28,15 +28,15 @@ OPTIONS = {
     "-V, --version": "Show the version and exit.",
     "-h, --help": "Show this message and exit.",
 }
-"""Options of the whole command."""
+"""Options of the program itself."""
 
 
 def help_page(
     program: str, about: str, commands: "Mapping[str, CommandEntry]", epilog: str, width: int
 ) -> str:
-    """Return the help of a command whose only options are those for help and version.
+    """Return the help of a program whose only options are those for help and version.
 
-    Paragraphs of the epilog that begin with a line `\\b` keep their lines.
+    Paragraphs of the epilog that start with a line `\\b` keep their lines.
     """
     width = max(min(width, MAX_WIDTH) - 2, MIN_WIDTH)
     listed = {name: entry.help for name, entry in commands.items() if not entry.hidden}
@@ -53,7 +53,7 @@ def help_page(
 
 
 def terminal_width() -> int:
-    """Return the columns of the terminal: $COLUMNS if it says so, 80 where there is none."""
+    """Return the width of the terminal: $COLUMNS if set, 80 without a terminal."""
     try:
         columns = int(os.environ.get("COLUMNS", "0"))
     except ValueError:
@@ -75,7 +75,7 @@ def _columns(rows: "Mapping[str, str]", width: int) -> "Iterable[str]":
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    """Return the lines of a text of which none is wider than `width`, if its words allow."""
+    """Return a text wrapped to lines of at most `width` columns, unless a word is longer."""
     lines: list[str] = []
     line = ""
     for word in text.split():

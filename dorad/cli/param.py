@@ -1,4 +1,4 @@
-"""`dora param`: the parameters of running nodes."""
+"""`dora param`: read and set parameters of running nodes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from dorad.cli.complete import node_names, param_names
 from dorad.cli.groups import Group
+from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_object, print_table
 from dorad.terminal import visible_json
@@ -39,7 +40,7 @@ Examples:
   dora param list arm
   dora param list arm -d demo --format json
 
-As JSON it is one object of keys and values.
+--format json prints one object with keys and values.
 """
 
 
@@ -48,7 +49,7 @@ As JSON it is one object of keys and values.
 @dataflow_option
 @format_option
 def list_params(node: str, *, dataflow: str | None, style: str) -> None:
-    """List the parameters of NODE: those that its file declares, and those that were set."""
+    """List the parameters of NODE: declared ones and those that have been set."""
     with connect() as client:
         params = client.params(node, dataflow=select(client, dataflow))
     if style == "json":
@@ -79,11 +80,11 @@ def get_param(node: str, key: str, *, dataflow: str | None) -> None:
 SET_EPILOG = """\b
 Examples:
   dora param set arm speed 0.5
-  dora param set arm mode '"slow"'     a text needs its own quotes
+  dora param set arm mode '"slow"'     text needs quotes of its own
   dora param set arm limits '[0, 90]'
 
-The node gets a PARAM_UPDATE event. If the dataflow's file declares the parameter, the value has to
-be of its type and within its range.
+The node gets a PARAM_UPDATE event. If the dataflow's file declares the parameter, the value must
+have its type and be within its range.
 """
 
 
@@ -93,21 +94,20 @@ be of its type and within its range.
 @click.argument("value")
 @dataflow_option
 def set_param(node: str, key: str, value: str, *, dataflow: str | None) -> None:
-    """Set the parameter KEY of NODE to VALUE, which is JSON."""
+    """Set the parameter KEY of NODE to the JSON value VALUE."""
     parsed = parse_json(value, "VALUE")
     with connect() as client:
         result = client.set_param(node, key, parsed, dataflow=select(client, dataflow))
     click.echo(f"set `{key}` = {_text(result.value)} on node `{node}`")
     if not result.delivered:
-        head = click.style("note:", fg="cyan", bold=True)
-        click.echo(f"{head} node {node} is not connected; it gets the value at its start", err=True)
+        print_note(f"node {node} is not connected; it gets the value when it starts")
 
 
 DELETE_EPILOG = """\b
 Examples:
   dora param delete arm speed
 
-The node gets a PARAM_DELETED event; a declared parameter has its default again.
+The node gets a PARAM_DELETED event. A declared parameter returns to its default.
 """
 
 
@@ -123,15 +123,15 @@ def delete_param(node: str, key: str, *, dataflow: str | None) -> None:
 
 
 def parse_json(text: str, name: str) -> Any:
-    """Return the value that `text` is in JSON. Raises click.UsageError."""
+    """Return the value of a JSON text. Raises click.UsageError if it is invalid."""
     import msgspec
 
     try:
-        # Stricter than `json`: what it takes can be sent. No NaN, no half of a character.
+        # Stricter than `json`, like the daemon: no NaN, no lone surrogates.
         return msgspec.json.decode(text.encode())
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
         quoted = json.dumps(text, ensure_ascii=False)
-        hint = f"; a text is written '{quoted}'" if text.isprintable() and len(text) < 40 else ""
+        hint = f"; write text as '{quoted}'" if text.isprintable() and len(text) < 40 else ""
         raise click.UsageError(f"{name} is not JSON: {error}{hint}") from error
 
 

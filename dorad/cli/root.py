@@ -8,7 +8,7 @@ import click
 
 from dorad import __version__
 from dorad.cli.groups import LazyGroup
-from dorad.cli.main import ABOUT, COMMANDS, COMPLETE_VARIABLE, EPILOG, page
+from dorad.cli.main import ABOUT, COMMANDS, COMPLETE_VARIABLE, EPILOG, MOVED_COMMANDS, page
 from dorad.cli.outcome import run_group
 from dorad.cli.page import MAX_WIDTH
 
@@ -47,10 +47,8 @@ class Cli(LazyGroup):
 
     def unknown(self, name: str, names: list[str]) -> str:
         """Say of a command of dora 1.x what takes its place."""
-        from dorad.cli.elsewhere import HINTS
-
-        if name in HINTS:
-            return f"`dora {name}` {HINTS[name]}"
+        if name in MOVED_COMMANDS:
+            return f"`dora {name}` {MOVED_COMMANDS[name]}"
         return super().unknown(name, names)
 
     def get_help(self, ctx: click.Context) -> str:

@@ -1,4 +1,4 @@
-"""`dora run`: run a dataflow on this machine and show what its nodes print."""
+"""`dora run`: run a dataflow on this machine and show its log."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.launching import (
+from dorad.cli.foreground import early_guard, report_result, run_foreground
+from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
+from dorad.cli.options import (
     LaunchCommand,
-    build_first,
     debug_option,
     env_option,
     finish_option,
-    refuse_unsupported,
+    log_filter_option,
+    log_format_option,
+    log_level_option,
     reload_option,
     shell_nodes_option,
+    shown_lines,
     strict_option,
-    tell_warnings,
     uv_option,
 )
-from dorad.cli.session import early_guard, report, run_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +39,8 @@ Examples:
   dora run dataflow.yml --env CAMERA=/dev/video2 --exit-when-nodes-finish
 
 \b
-It ends when every node has ended; exit code 1 if any failed. Ctrl-C asks the nodes to stop, sends
-SIGTERM after 10 s and SIGKILL after 15 s; a second one kills them at once. Nodes never outlive it.
+It ends when all nodes have ended; exit code 1 if any failed. Ctrl-C asks the nodes to stop, sends
+SIGTERM after 10 s and SIGKILL after 15 s. A second Ctrl-C kills them at once. No node outlives it.
 """
 
 VERBOSE = ("debug", "trace")
@@ -51,24 +53,11 @@ VERBOSE = ("debug", "trace")
     "--stop-after",
     type=Duration(),
     metavar="DURATION",
-    help="Stop after 10s, 5m, 1h30m of running.",
+    help="Stop after this time, such as 10s, 5m, 1h30m.",
 )
-@click.option(
-    "--log-level", metavar="LEVEL", envvar="DORA_LOG_LEVEL", help="Least severity to show."
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["pretty", "json", "compact"]),
-    default="pretty",
-    envvar="DORA_LOG_FORMAT",
-    help="How log lines look.",
-)
-@click.option(
-    "--log-filter",
-    metavar="NODE=LEVEL,...",
-    envvar="DORA_LOG_FILTER",
-    help="Least severity by node.",
-)
+@log_level_option("--log-level")
+@log_format_option
+@log_filter_option
 @reload_option
 @shell_nodes_option
 @debug_option
@@ -90,23 +79,18 @@ def run(
     strict: bool,
     exit_when_nodes_finish: bool | None,
 ) -> int:
-    """Run the dataflow PATH on this machine and show what its nodes print.
+    """Run the dataflow PATH on this machine and show its log.
 
-    PATH is a file, or an http(s) address that is downloaded into the current directory.
+    PATH is a file, or an http(s) URL that is downloaded into the current directory.
     """
     del debug
-    from dorad.logs.filter import parse_filter
-
-    try:
-        shown = parse_filter(log_level, log_filter)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    shown = shown_lines(log_level, log_filter)
     with early_guard() as guard:
         from dorad.launch.command import LaunchContext
 
         dataflow = load_dataflow(path)
         refuse_unsupported(dataflow, strict=strict)
-        tell_warnings(dataflow)
+        print_warnings(dataflow)
         build_first(dataflow, uv=uv, env=env)
         context = LaunchContext(
             dataflow,
@@ -116,7 +100,7 @@ def run(
             allow_shell=allow_shell_nodes,
             parent_pid=os.getpid(),
         )
-        ended = run_session(
+        ended = run_foreground(
             context,
             guard,
             shown,
@@ -125,5 +109,5 @@ def run(
             finish_flag=exit_when_nodes_finish,
             hot_reload=hot_reload,
         )
-    report(ended, verbose=log_level in VERBOSE)
+    report_result(ended, verbose=log_level in VERBOSE)
     return 0 if ended.ok else 1

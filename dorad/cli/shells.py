@@ -1,8 +1,8 @@
-"""How five shells ask `dora` for completions, and what each is answered.
+"""Completion for five shells: the scripts that call `dora`, and the format of its answers.
 
-The protocol is click's: the shell sets `_DORA_COMPLETE` and hands over its words; the answer is
-one completion a line. zsh and fish use click's own scripts; bash has one of ours, so that no
-space follows a directory; elvish and PowerShell are not known to click.
+The protocol is click's: the shell sets `_DORA_COMPLETE` and passes its words; the answer has one
+completion on each line. zsh and fish use click's scripts. bash has its own script here, so that no
+space follows a directory. click does not support elvish and PowerShell.
 """
 
 import json
@@ -69,7 +69,7 @@ Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
 
 
 class LineComplete(ShellComplete):
-    """A shell that passes its words, the incomplete one last, as the lines of `_DORA_WORDS`."""
+    """A shell that passes its words as lines of `_DORA_WORDS`, the incomplete word last."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the complete words and the incomplete one."""
@@ -78,7 +78,7 @@ class LineComplete(ShellComplete):
 
 
 class BashComplete(LineComplete):
-    """Values only; bash shows no help beside them."""
+    """Answers bash: values only, because bash shows no help texts."""
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = BASH
@@ -89,18 +89,18 @@ class BashComplete(LineComplete):
 
 
 class ElvishComplete(LineComplete):
-    """Value and help, with a tab between."""
+    """Answers elvish: value and help, separated by a tab."""
 
     name: ClassVar[str] = "elvish"
     source_template: ClassVar[str] = ELVISH
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return value, tab, help on one line."""
+        """Return value, tab and help on one line."""
         return f"{item.value}\t{' '.join((item.help or '').split())}"
 
 
 class PowerShellComplete(LineComplete):
-    """Value and help as JSON; PowerShell refuses an empty help text."""
+    """Answers PowerShell: value and help as JSON. The help text must not be empty."""
 
     name: ClassVar[str] = "powershell"
     source_template: ClassVar[str] = POWERSHELL
@@ -120,6 +120,6 @@ CLASSES: dict[str, type[ShellComplete]] = {
 
 
 def register() -> None:
-    """Make click answer all five shells."""
+    """Register the shells with click."""
     for name, cls in CLASSES.items():
         add_completion_class(cls, name)

@@ -9,17 +9,15 @@ import click
 
 from dorad.cli.enable import warn_unless_of_machine
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.launching import (
+from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
+from dorad.cli.options import (
     LaunchCommand,
-    build_first,
     debug_option,
     env_option,
     finish_option,
-    refuse_unsupported,
     reload_option,
     shell_nodes_option,
     strict_option,
-    tell_warnings,
     uv_option,
 )
 from dorad.cli.select import connect
@@ -37,17 +35,17 @@ Examples:
   dora start dataflow.yml --attach --hot-reload
 
 \b
-On a terminal it stays and shows what the nodes print (--attach), elsewhere it ends as soon as the
-nodes have been started (--detach). Attached, Ctrl-C stops the dataflow, a second one kills it; the
-exit code is 1 if any node failed. Nodes get the daemon's environment, not the one of this command.
+At a terminal it stays and shows the log (--attach), elsewhere it ends once the nodes have been
+started (--detach). While attached, Ctrl-C stops the dataflow and a second Ctrl-C kills it; the exit
+code is 1 if any node failed. Nodes get the daemon's environment, not that of this command.
 """
 
 
 @click.command(cls=LaunchCommand, epilog=EPILOG)
 @dataflow_argument()
-@click.option("-n", "--name", metavar="NAME", help="Name the dataflow, for other commands.")
-@click.option("--attach/--detach", default=None, help="Stay until the dataflow ends, or do not.")
-@click.option("--enable", is_flag=True, help="Start it at boot, too; needs --name.")
+@click.option("-n", "--name", metavar="NAME", help="Name of the dataflow for other commands.")
+@click.option("--attach/--detach", default=None, help="Stay until the dataflow ends, or not.")
+@click.option("--enable", is_flag=True, help="Also start it at every boot; needs --name.")
 @reload_option
 @uv_option
 @shell_nodes_option
@@ -71,17 +69,17 @@ def start(
 ) -> int:
     """Start the dataflow PATH under the daemon.
 
-    PATH is a file, or an http(s) address that is downloaded into the current directory.
+    PATH is a file, or an http(s) URL that is downloaded into the current directory.
     """
     del debug
     if enable and name is None:
-        raise click.UsageError("--enable needs --name: that is what it has after a boot")
+        raise click.UsageError("--enable needs --name, the name of the dataflow after a boot")
     dataflow = load_dataflow(path)
     refuse_unsupported(dataflow, strict=strict)
-    tell_warnings(dataflow)
+    print_warnings(dataflow)
     if attach is None:
         attach = sys.stdout.isatty()
-    with connect() as client:  # before a long build, so that a missing daemon is told at once
+    with connect() as client:  # report a missing daemon before a long build
         client.status()
     build_first(dataflow, uv=uv, env=env)
     with connect() as client:

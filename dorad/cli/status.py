@@ -1,4 +1,4 @@
-"""`dora status`: whether the daemon runs."""
+"""`dora status`: show the state of the daemon."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ EPILOG = """\b
 Examples:
   dora status
   dora status --format json
-  dora status --dataflow robot.yml     checks the file as well, as `dora validate` does
+  dora status --dataflow robot.yml     check the file as well, like `dora validate`
 
-Exit code 1 if no daemon answers. `dora doctor` looks closer.
+Exit code 1 if no daemon answers. `dora doctor` checks more.
 """
 
 
 @click.command(epilog=EPILOG)
 @format_option
-@click.option("--dataflow", "path", type=DataflowFile(), help="Check this dataflow file as well.")
+@click.option("--dataflow", "path", type=DataflowFile(), help="Also check this dataflow file.")
 def status(*, style: str, path: Path | None) -> int:
-    """Tell whether the daemon runs, and how many dataflows run under it."""
+    """Show whether the daemon runs, and how many dataflows run under it."""
     from dorad.control.errors import ControlError
 
     found: DaemonStatus | None = None
@@ -79,7 +79,7 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
 
 
 def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dict[str, Any]:
-    """Return dora's keys first: one daemon is coordinator and daemon at once."""
+    """Return the JSON result: dora's keys first, where this daemon is also the coordinator."""
     from msgspec import to_builtins
 
     word = "not running" if found is None else "running"
@@ -104,7 +104,7 @@ def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dic
 
 
 def network_lines(network: Network) -> Iterator[str]:
-    """Yield what is shown of the network: interfaces with an address, and where the rest goes."""
+    """Yield lines about the network: interfaces with an address, and default routes."""
     shown = [each for each in network.interfaces if each.name != "lo" and each.addresses]
     yield "network:" if shown else "network: no interface has an address"
     for each in shown:
@@ -115,7 +115,7 @@ def network_lines(network: Network) -> Iterator[str]:
 
 
 def age(seconds: float) -> str:
-    """Return a time span in its two largest units: `3d 4h`, `12m 5s`."""
+    """Return a time span in its two largest units, such as `3d 4h` or `12m 5s`."""
     whole = max(0, int(seconds))
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):

@@ -1,4 +1,4 @@
-"""`dora stop`: stop a dataflow, or all, and wait for the end."""
+"""`dora stop` and `dora restart`: end dataflows, and start one again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.durations import Duration
+from dorad.cli.reporting import print_changes, print_error, print_failures
 from dorad.cli.select import (
     connect,
     dataflow_name,
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  dora stop                            the only one that runs
+  dora stop                            stop the only running dataflow
   dora stop demo --grace-duration 2s
   dora stop --all
 
-Nodes get STOP, SIGTERM after the grace (10 s), and SIGKILL after half as long again. Exit code 1
-if a node failed. With nothing to stop it says so, and that is no error.
+Nodes get STOP, SIGTERM after the grace duration (10 s), and SIGKILL after half as long again. Exit
+code 1 if a node failed. It is not an error if no dataflow is running.
 """
 
 grace_option = click.option(
@@ -42,7 +43,7 @@ force_option = click.option("-f", "--force", is_flag=True, help="Kill all nodes 
 @click.command(epilog=EPILOG)
 @dataflow_name
 @name_option
-@click.option("--all", "every", is_flag=True, help="Stop every dataflow that runs.")
+@click.option("--all", "every", is_flag=True, help="Stop all running dataflows.")
 @grace_option
 @force_option
 def stop(
@@ -53,10 +54,10 @@ def stop(
     grace_duration: float | None,
     force: bool,
 ) -> int:
-    """Stop a dataflow and wait for its end."""
+    """Stop a dataflow and wait until it has ended."""
     given = one_name(dataflow, name)
     if every and given is not None:
-        raise click.UsageError("--all stops every dataflow; leave the name out")
+        raise click.UsageError("--all stops every dataflow; leave out the name")
     with connect() as client:
         if every:
             return _stop_all(running(client), grace_duration, force=force)
@@ -72,7 +73,7 @@ def _nothing() -> int:
 
 
 def _stop_all(dataflows: Sequence[DataflowInfo], grace: float | None, *, force: bool) -> int:
-    """Stop dataflows at the same time, so that their graces do not add up; tell which stopped."""
+    """Stop dataflows at the same time, so that their grace durations do not add up; report each."""
     import asyncio
 
     from dorad.control.errors import ControlError
@@ -87,12 +88,10 @@ def _stop_all(dataflows: Sequence[DataflowInfo], grace: float | None, *, force: 
     else:
         names = f": {', '.join(stopped)}" if stopped else ""
         click.echo(f"stopped {len(stopped)} of {count}{names}")
-    from dorad.cli.session import tell
-
     fine = True
     for info, end in zip(dataflows, ends, strict=True):
         if isinstance(end, ControlError):
-            tell("error:", "red", f"dataflow {label(info)} was not stopped: {end}")
+            print_error(f"dataflow {label(info)} was not stopped: {end}")
             fine = False
         else:
             fine &= report_end(end)
@@ -104,7 +103,7 @@ async def _stop_together(
 ) -> list[DataflowState | ControlError]:
     """Return how each dataflow ended, or why it was not stopped.
 
-    A daemon limits the calls of one client, so that many dataflows need several connections.
+    Uses several connections, because the daemon limits the number of calls of one client.
     """
     import asyncio
 
@@ -136,10 +135,34 @@ def _stopped(end: DataflowState | ControlError) -> bool:
 
 
 def report_end(state: DataflowState) -> bool:
-    """Tell why a dataflow failed; return whether it did not."""
+    """Report why a dataflow failed, if it did. Return True if it did not."""
     if state.status != "failed":
         return True
-    from dorad.cli.session import tell_failures
-
-    tell_failures(state.failures)
+    print_failures(state.failures)
     return False
+
+
+RESTART_EPILOG = """\b
+Examples:
+  dora restart demo
+  dora restart --grace-duration 2s
+
+The new run keeps the nodes and edges that were added or removed since the start, and lists them.
+The file is not read again; for that, stop and start the dataflow.
+"""
+
+
+@click.command(epilog=RESTART_EPILOG)
+@dataflow_name
+@name_option
+@grace_option
+@force_option
+def restart(
+    dataflow: str | None, *, name: str | None, grace_duration: float | None, force: bool
+) -> None:
+    """Stop a dataflow and start it again with its changes, under a new UUID."""
+    given = one_name(dataflow, name)
+    with connect() as client:
+        result = client.restart(select(client, given), grace=grace_duration, force=force)
+    click.echo(f"dataflow restarted: {result.old} -> {result.new}")
+    print_changes(result.changes)

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs, numbers with their units."""
+"""Output of commands: tables for people, JSON for programs, numbers with units."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ format_option = click.option(
     "style",
     type=click.Choice(["table", "json"]),
     default="table",
-    help="How the result is printed.",
+    help="Format of the output.",
 )
 
 _GAP = "  "
@@ -32,8 +32,7 @@ def table_lines(
 ) -> list[str]:
     """Return the lines of a table without frames; `colour` makes its head bold.
 
-    Control characters in its cells are shown, not sent. A line may be wider than the terminal,
-    which wraps or cuts it.
+    Control characters in cells are escaped. Lines may be wider than the terminal.
     """
     table = [tuple(columns), *(tuple(map(visible, row)) for row in rows)]
     widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
@@ -47,7 +46,7 @@ def table_lines(
 
 
 def _width(text: str) -> int:
-    """Return the columns that a text takes on a terminal."""
+    """Return the width of a text on a terminal, in columns."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -62,7 +61,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def screen_lines(lines: Iterable[str], *, head: int = 0) -> RenderableType:
-    """Return lines for a live display, cut where the terminal ends; those before `head` bold."""
+    """Return lines for a live display, cropped to the terminal; the first `head` are bold."""
     from rich.console import Group
     from rich.text import Text
 
@@ -75,12 +74,12 @@ def screen_lines(lines: Iterable[str], *, head: int = 0) -> RenderableType:
 
 
 def colours() -> bool:
-    """Whether standard output is a terminal that may be coloured."""
+    """Return True if standard output is a terminal and colours are allowed."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def print_lines(objects: Iterable[object]) -> None:
-    """Print JSON Lines: one object a line."""
+    """Print JSON Lines: one object on each line."""
     import json
 
     for found in objects:
@@ -88,7 +87,7 @@ def print_lines(objects: Iterable[object]) -> None:
 
 
 def print_object(found: object) -> None:
-    """Print one JSON value in a form for people, too."""
+    """Print one JSON value, indented."""
     import json
 
     click.echo(visible_json(json.dumps(found, ensure_ascii=False, indent=2)))
@@ -102,19 +101,19 @@ def plain(message: Any) -> Any:
 
 
 def percent(cpu: float) -> str:
-    """Return percent of one core as text."""
+    """Return a share of one core as text, in percent."""
     return f"{cpu:.1f}%"
 
 
 def megabytes(count: float) -> str:
-    """Return bytes as text, in MB of 10^6 bytes, or in GB from one on."""
+    """Return bytes as text: in GB from 10^9 bytes on, else in MB."""
     if count >= 1e9:
         return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.0f} MB"
 
 
 def rate(count: float) -> str:
-    """Return bytes a second as text, in the unit that leaves one to three digits before the dot."""
+    """Return bytes a second as text, in the unit with one to three digits before the point."""
     for unit in ("B/s", "kB/s", "MB/s"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B/s" else f"{count:.1f} {unit}"
@@ -123,5 +122,5 @@ def rate(count: float) -> str:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Return seconds as ms with three digits after the dot, `-` for None."""
+    """Return seconds as ms with three decimals, `-` for None."""
     return "-" if seconds is None else f"{seconds * 1e3:.3f}"

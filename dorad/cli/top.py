@@ -1,4 +1,4 @@
-"""`dora top`: what nodes use and what passes between them."""
+"""`dora top`: resource use of nodes, and counters of edges."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Examples:
 
 \b
 Keys: q quits; n, c, m, r and d sort by name, CPU, memory, rate and drops.
-The figures come from counters in shared memory; the dataflows do not notice.
+The figures come from counters in shared memory, without any effect on the dataflows.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.option(
     "--refresh-interval",
-    type=Duration(least=1),
+    type=Duration(minimum=1),
     default=2,
     metavar="DURATION",
-    help="Time between two looks; default 2.",
+    help="Time between updates; default 2.",
 )
-@click.option("--once", is_flag=True, help="Print one JSON array of the nodes and end.")
+@click.option("--once", is_flag=True, help="Print one JSON array of the nodes and exit.")
 def top(*, refresh_interval: float, once: bool) -> None:
-    """Watch what nodes use and what passes between them."""
+    """Watch the resource use of nodes and the message rates between them."""
     if once:
         with connect() as client:
             print_object(snapshot(client.top()))
@@ -51,7 +51,7 @@ def top(*, refresh_interval: float, once: bool) -> None:
 
 
 def snapshot(found: Top) -> list[dict[str, Any]]:
-    """Return what `--once` prints: dora's objects, with `inputs` for the edges of each node."""
+    """Return the output of `--once`: dora's objects, and `inputs` with the edges of each node."""
     edges: dict[tuple[str, str], list[EdgeStats]] = {}
     for edge in found.edges:
         edges.setdefault((edge.dataflow, edge.target.partition("/")[0]), []).append(edge)

@@ -54,14 +54,14 @@ ORDERS = {
     "r": "rate",
     "d": "drops",
 }
-"""Keys that sort, and what by."""
+"""Keys that change the sort order, and their names."""
 HELP = "q quit   sort: n name  c CPU  m memory  r rate  d drops"
 
 
 def watch(interval: float) -> None:
-    """Show the table, anew every `interval` seconds, until `q` or Ctrl-C.
+    """Show the tables, updated every `interval` seconds, until `q` or Ctrl-C.
 
-    Raises ControlError when the daemon goes away.
+    Raises ControlError if the connection to the daemon is lost.
     """
     from rich.console import Console
     from rich.live import Live
@@ -87,7 +87,7 @@ def watch(interval: float) -> None:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """Give a function that waits some seconds for a key, and returns it or an empty text."""
+    """Provide a function that waits for a key and returns it, or "" after some seconds."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 
@@ -103,7 +103,7 @@ def _keys() -> Iterator[Callable[[float], str]]:
 
 
 def screen(found: Top, order: str) -> RenderableType:
-    """Return the whole screen for what was found, sorted as a key asks."""
+    """Return the whole screen for a snapshot, sorted by `order`, a key of `ORDERS`."""
     from rich.console import Group
 
     clock = time.strftime("%H:%M:%S", time.localtime(found.at))
@@ -120,7 +120,7 @@ def screen(found: Top, order: str) -> RenderableType:
 
 
 def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
-    """Return the nodes by name, or with the largest first."""
+    """Return the nodes sorted by name, or by a figure with the largest first."""
     by_name = sorted(nodes, key=lambda info: (info.dataflow_name or info.dataflow, info.node))
     if order == "c":
         return sorted(by_name, key=lambda info: -info.metrics.cpu)
@@ -130,7 +130,7 @@ def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
 
 
 def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
-    """Return the edges by name, or with the largest first."""
+    """Return the edges sorted by name, or by a figure with the largest first."""
     by_name = sorted(edges, key=lambda edge: (edge.dataflow, edge.source, edge.target))
     if order == "r":
         return sorted(by_name, key=lambda edge: -edge.rate)
@@ -140,7 +140,7 @@ def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
 
 
 def node_row(info: NodeInfo) -> tuple[str, ...]:
-    """Return the row of a node below `NODES`."""
+    """Return the row of a node under `NODES`."""
     used = info.metrics
     network = f"{rate(used.net_tx)} / {rate(used.net_rx)}" if used.net_known else "-"
     return (
@@ -160,7 +160,7 @@ def node_row(info: NodeInfo) -> tuple[str, ...]:
 
 
 def edge_row(edge: EdgeStats) -> tuple[str, ...]:
-    """Return the row of an edge below `EDGES`."""
+    """Return the row of an edge under `EDGES`."""
     broken = " (broken)" if edge.broken else ""
     return (
         f"{edge.source} -> {edge.target}{broken}",
@@ -175,5 +175,5 @@ def edge_row(edge: EdgeStats) -> tuple[str, ...]:
 
 
 def interface_row(found: InterfaceRates) -> tuple[str, ...]:
-    """Return the row of a network interface below `INTERFACES`."""
+    """Return the row of a network interface under `INTERFACES`."""
     return (found.name, rate(found.received), rate(found.sent), f"{found.dropped:.1f}")

@@ -1,4 +1,4 @@
-"""`dora topic`: what passes over the outputs of a running dataflow."""
+"""`dora topic`: show, measure and send messages of a running dataflow."""
 
 from typing import ClassVar
 
@@ -12,22 +12,22 @@ Examples:
   dora topic hz camera/image --duration 5
   dora topic echo camera/image --count 1
 
-A topic is written `node/output`. Nothing has to be switched on in the dataflow, and measuring
-costs it nothing.
+A topic is written `node/output`. The dataflow needs no special setting, and measuring does not slow
+it down.
 """
 
 
 class Topics(LazyGroup):
-    """The commands about topics."""
+    """The commands of `dora topic`."""
 
     table: ClassVar[dict[str, CommandEntry]] = {
         "list": CommandEntry(
-            "dorad.cli.topic_list:list_topics", "List outputs and who receives them."
+            "dorad.cli.topic_info:list_topics", "List outputs and their subscribers."
         ),
         "echo": CommandEntry("dorad.cli.topic_echo:echo", "Show the messages that outputs send."),
         "hz": CommandEntry("dorad.cli.topic_hz:hz", "Measure how often outputs send."),
         "info": CommandEntry(
-            "dorad.cli.topic_info:info", "Show type, rate and receivers of outputs."
+            "dorad.cli.topic_info:info", "Show type, rate and subscribers of outputs."
         ),
         "pub": CommandEntry("dorad.cli.topic_pub:pub", "Send a message as if the node did."),
     }
@@ -35,4 +35,4 @@ class Topics(LazyGroup):
 
 @click.group("topic", cls=Topics, epilog=EPILOG)
 def topic() -> None:
-    """Look at what passes over outputs, or send there."""
+    """Show, measure and send messages of outputs."""

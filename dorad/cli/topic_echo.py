@@ -1,4 +1,4 @@
-"""`dora topic echo`: the messages that outputs send, as text."""
+"""`dora topic echo`: show the messages of outputs as text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.durations import Duration
+from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.session import tell
 from dorad.cli.tables import format_option
 from dorad.cli.topic_hz import topics_argument
 from dorad.terminal import visible, visible_json
@@ -37,19 +37,21 @@ Examples:
   dora topic echo --count 1 --duration 5
 
 \b
-It receives what the outputs send as one more subscriber, and is gone when it ends; it never slows
-a node down. Messages that it could not read in time are counted, and the count is told at the end.
+It is one more subscriber of the outputs until it ends, and never slows a node down. It counts the
+messages that it could not read in time, and reports them at the end.
 """
 
 SHOWN = 16
-"""Elements of an array that a line for people shows."""
+"""Maximum number of array elements in a line for people."""
 
 
 @click.command(epilog=EPILOG)
 @topics_argument
 @dataflow_option
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N messages.")
-@click.option("--duration", type=Duration(least=0.1), metavar="DURATION", help="End after so long.")
+@click.option(
+    "--duration", type=Duration(minimum=0.1), metavar="DURATION", help="End after this time."
+)
 @format_option
 def echo(
     topics: tuple[str, ...],
@@ -59,14 +61,14 @@ def echo(
     duration: float | None,
     style: str,
 ) -> None:
-    """Show what each TOPIC, `node/output`, sends; without one, all of the dataflow."""
+    """Show the messages of each TOPIC (`node/output`), by default of all in the dataflow."""
     displaced: dict[str, int] = {}
     with (
         connect() as client,
         client.echo(topics, dataflow=select(client, dataflow)) as stream,
         contextlib.suppress(KeyboardInterrupt),  # the usual way to end it
     ):
-        # Meanwhile the daemon starts the process that receives; both take as long.
+        # Import now, while the daemon starts the receiving process, which takes as long.
         importlib.import_module("pyarrow")
         end = None if duration is None else time.monotonic() + duration
         for header, data in itertools.islice(until(stream, end), count):
@@ -76,11 +78,11 @@ def echo(
     for topic, number in displaced.items():
         if number:
             messages = "message was" if number == 1 else "messages were"
-            tell("note:", "cyan", f"{number} {messages} displaced on {topic}: read too slowly")
+            print_note(f"{number} {messages} displaced on {topic}: read too slowly")
 
 
 def until(stream: Arrays, end: float | None) -> Iterator[tuple[TopicHeader, pa.Array | None]]:
-    """Yield messages until the stream ends, or the monotonic clock says `end`."""
+    """Yield messages until the stream ends or the monotonic clock reaches `end`."""
     while True:
         left = None if end is None else end - time.monotonic()
         if left is not None and left <= 0:
@@ -102,7 +104,7 @@ def _line(header: TopicHeader, data: pa.Array | None, style: str) -> str:
 
 
 def brief(data: pa.Array | None) -> str:
-    """Return an array as JSON, a long one cut."""
+    """Return an array as JSON, shortened if it is long."""
     if data is None:
         return "null"
     if len(data) <= SHOWN:
@@ -111,7 +113,7 @@ def brief(data: pa.Array | None) -> str:
 
 
 def milliseconds(sent: object) -> int:
-    """Return the time of a message in ms since 1970; now for one without."""
+    """Return the time of a message in ms since 1970, the current time if it has none."""
     if isinstance(sent, str):
         return round(datetime.fromisoformat(sent).timestamp() * 1000)
     if isinstance(sent, int | float):
@@ -120,9 +122,9 @@ def milliseconds(sent: object) -> int:
 
 
 def to_json(value: object) -> str:
-    """Return JSON on one line; what it has no word for is written as Arrow's JSON writer does.
+    """Return JSON on one line, with control characters escaped.
 
-    All control characters are escaped.
+    Values that JSON cannot express are written as Arrow's JSON writer does.
     """
     try:
         return visible_json(_dumps(value))

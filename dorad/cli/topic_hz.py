@@ -1,4 +1,4 @@
-"""`dora topic hz`: how often outputs send, and how regularly."""
+"""`dora topic hz`: measure how often and how regularly outputs send."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Examples:
   dora topic hz camera/image --duration 10
 
 \b
-It reads counters in shared memory: no message is copied, and the dataflow does not notice. The row
-ALL has the rates added up; its extremes and deviation are those of the topics' own intervals.
+It reads counters in shared memory, without copying messages or slowing the dataflow. The row ALL
+has the sum of the rates; its minimum, maximum and deviation are those of the topics' own intervals.
 """
 
 topics_argument = click.argument(
@@ -46,13 +46,13 @@ topics_argument = click.argument(
     type=click.IntRange(min=1),
     default=10,
     metavar="SECONDS",
-    help="Time that figures are taken over; default 10.",
+    help="Time over which to measure; default 10.",
 )
 @click.option(
     "--duration",
-    type=Duration(least=1),
+    type=Duration(minimum=1),
     metavar="DURATION",
-    help="Measure so long, print the figures and end; needed where there is no terminal.",
+    help="Measure for this time, print the figures and exit; required without a terminal.",
 )
 @format_option
 def hz(
@@ -63,9 +63,9 @@ def hz(
     duration: float | None,
     style: str,
 ) -> None:
-    """Measure how often each TOPIC, `node/output`, sends; without one, all of the dataflow."""
+    """Measure how often each TOPIC (`node/output`) sends, by default all in the dataflow."""
     if duration is None and not sys.stdout.isatty():
-        raise click.UsageError("without a terminal, say how long: --duration DURATION")
+        raise click.UsageError("--duration is required without a terminal")
     with connect() as client:
         uuid = select(client, dataflow)
         with client.watch_topics(topics, dataflow=uuid, window=window) as stream:
@@ -80,7 +80,7 @@ def hz(
 
 
 def _last(stream: Iterator[TopicRates], duration: float) -> TopicRates | None:
-    """Return the last figures that come within `duration` seconds."""
+    """Return the last figures that arrive within `duration` seconds."""
     end = time.monotonic() + duration
     last = None
     for rates in stream:
@@ -91,7 +91,7 @@ def _last(stream: Iterator[TopicRates], duration: float) -> TopicRates | None:
 
 
 def _follow(stream: Iterator[TopicRates]) -> TopicRates | None:
-    """Show the figures as they come until Ctrl-C or the end of the dataflow; return the last."""
+    """Show the figures live until Ctrl-C or the end of the dataflow; return the last."""
     from rich.console import Console
     from rich.live import Live
 
@@ -109,7 +109,7 @@ def _follow(stream: Iterator[TopicRates]) -> TopicRates | None:
 
 
 def rows(rates: Sequence[TopicRate]) -> list[tuple[str, ...]]:
-    """Return the rows below `COLUMNS`: all topics together, then each."""
+    """Return the rows under `COLUMNS`: all topics together, then each."""
     return [total(rates), *(_row(rate) for rate in rates)]
 
 

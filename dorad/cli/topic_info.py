@@ -1,4 +1,4 @@
-"""`dora topic info`: type, rate, bandwidth and receivers of outputs."""
+"""`dora topic list` and `dora topic info`: outputs, their subscribers, types and rates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.tables import format_option, print_lines
+from dorad.cli.tables import format_option, print_lines, print_table
 from dorad.cli.topic_echo import until
 from dorad.cli.topic_hz import topics_argument
 from dorad.terminal import visible
@@ -26,12 +26,34 @@ Examples:
   dora topic info camera/image --duration 1 --format json
 
 \b
-Rate and bandwidth are measured for some seconds, from counters in shared memory. The type is the
+It measures rate and bandwidth for some seconds, with counters in shared memory. The type is the
 declared one, else that of the next message.
 """
 
+LIST_EPILOG = """\b
+Examples:
+  dora topic list
+  dora topic list -d demo --format json
+"""
+
+
+@click.command("list", epilog=LIST_EPILOG)
+@dataflow_option
+@format_option
+def list_topics(*, dataflow: str | None, style: str) -> None:
+    """List the outputs of a dataflow and their subscribers."""
+    with connect() as client:
+        topics = client.topics(select(client, dataflow)).topics
+    rows = [(t.node, t.output, [f"{to.node}/{to.input}" for to in t.subscribers]) for t in topics]
+    if style == "json":
+        print_lines({"node": node, "name": name, "subscribers": to} for node, name, to in rows)
+    else:
+        table = ((node, name, ", ".join(to)) for node, name, to in rows)
+        print_table(("Node", "Name", "Subscribers"), table)
+
+
 TYPE_S = 10.0
-"""Seconds to wait for messages whose type is asked for; only outputs that send are asked."""
+"""Seconds to wait for messages with undeclared types, of outputs that do send."""
 
 
 @click.command(epilog=EPILOG)
@@ -39,14 +61,14 @@ TYPE_S = 10.0
 @dataflow_option
 @click.option(
     "--duration",
-    type=Duration(least=1),
+    type=Duration(minimum=1),
     default=5,
     metavar="DURATION",
     help="Time to measure; default 5.",
 )
 @format_option
 def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, style: str) -> None:
-    """Show type, rate and receivers of each TOPIC; without one, of all of the dataflow."""
+    """Show type, rate and subscribers of each TOPIC, by default of all in the dataflow."""
     with connect() as client:
         uuid = select(client, dataflow)
         known = {f"{topic.node}/{topic.output}": topic for topic in client.topics(uuid).topics}
@@ -75,7 +97,7 @@ def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, styl
 def measure(
     client: Client, uuid: str, topics: Sequence[str], duration: float
 ) -> dict[str, TopicRate]:
-    """Return what passes over topics within `duration` seconds."""
+    """Return the rates of topics, measured for `duration` seconds."""
     end = time.monotonic() + duration
     rates: list[TopicRate] = []
     for event in client.watch_topics(topics, dataflow=uuid, window=max(1, round(duration))):
@@ -86,7 +108,7 @@ def measure(
 
 
 def seen_types(client: Client, uuid: str, topics: Sequence[str]) -> dict[str, str]:
-    """Return the Arrow type of the next message of each topic, of those that send soon."""
+    """Return the Arrow type of the next message of each topic that sends one soon."""
     found: dict[str, str] = {}
     with client.echo(topics, dataflow=uuid, queue_size=1) as stream:
         for header, data in until(stream, time.monotonic() + TYPE_S):
@@ -97,7 +119,7 @@ def seen_types(client: Client, uuid: str, topics: Sequence[str]) -> dict[str, st
 
 
 class _Found:
-    """One topic with all that is known of it."""
+    """A topic with its rate and type, as text and as JSON."""
 
     def __init__(self, topic: TopicInfo, rate: TopicRate, kind: str | None) -> None:
         self._topic = topic

@@ -18,11 +18,11 @@ Examples:
   dora topic pub light/switch true --metadata '{"request_id": "7"}'
 
 \b
-A list becomes an Arrow array of its elements, anything else an array of one element. The message
-goes to whoever receives the output; the node itself notices nothing.
+A list becomes an Arrow array of its elements, anything else an array of one element. All
+subscribers of the output get the message; its node does not notice.
 """
 
-AT_ONCE = 256
+MAX_PER_REQUEST = 256
 """Messages sent in one request."""
 
 
@@ -33,12 +33,12 @@ AT_ONCE = 256
 @click.option(
     "--file",
     type=click.Path(path_type=Path),
-    help="Read the JSON from a file, `-` for standard input.",
+    help="Read the JSON from this file; `-` is standard input.",
 )
 @click.option(
-    "--count", type=click.IntRange(min=1), default=1, metavar="N", help="Send it so many times."
+    "--count", type=click.IntRange(min=1), default=1, metavar="N", help="Send it N times."
 )
-@click.option("--metadata", metavar="JSON", help="Metadata of the message, an object.")
+@click.option("--metadata", metavar="JSON", help="Metadata of the message, a JSON object.")
 def pub(
     topic: str,
     data: str | None,
@@ -48,9 +48,9 @@ def pub(
     count: int,
     metadata: str | None,
 ) -> None:
-    """Send JSON on TOPIC, which is `node/output`, as if the node did."""
+    """Send JSON on TOPIC (`node/output`) as if its node did."""
     if (data is None) == (file is None):
-        raise click.UsageError("give the message as JSON, or a file with --file")
+        raise click.UsageError("give the message as JSON, or in a file with --file")
     value = (
         parse_json(data, "the message") if data is not None else parse_json(_read(file), str(file))
     )
@@ -60,8 +60,8 @@ def pub(
     with connect() as client:
         uuid = select(client, dataflow)
         subscribers = 0
-        for sent in range(0, count, AT_ONCE):
-            part = [value] * min(AT_ONCE, count - sent)
+        for sent in range(0, count, MAX_PER_REQUEST):
+            part = [value] * min(MAX_PER_REQUEST, count - sent)
             subscribers = client.publish(topic, part, dataflow=uuid, metadata=extra).subscribers
     times = f" {count} times" if count > 1 else ""
     to = "1 subscriber" if subscribers == 1 else f"{subscribers} subscribers"

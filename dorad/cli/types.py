@@ -1,4 +1,4 @@
-"""`dora types`: the types that ports may name."""
+"""`dora types`: list, show and generate code for the data types of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Examples:
 
 @click.group("types", cls=Group, epilog=EPILOG)
 def types() -> None:
-    """List the types of data, and make a Python module of them."""
+    """List data types, and generate a Python module for them."""
 
 
 path_argument = click.argument("path", metavar="[PATH]", type=DataflowFile(), required=False)
@@ -42,7 +42,7 @@ Examples:
   dora types list
   dora types list robot/dataflow.yml --json
 
-The types of the user are those below `types/` beside PATH, or here without PATH.
+Your own types are the files in `types/` beside PATH, or in the current directory without PATH.
 """
 
 
@@ -50,7 +50,7 @@ The types of the user are those below `types/` beside PATH, or here without PATH
 @path_argument
 @json_option
 def list_types(path: Path | None, *, as_json: bool) -> None:
-    """List the standard types and those of the user."""
+    """List the standard types and your own."""
     library = load_library(path)
     if as_json:
         print_object([as_plain(found) for found in library])
@@ -88,7 +88,7 @@ Examples:
 @path_argument
 @json_option
 def show_type(urn: str, path: Path | None, *, as_json: bool) -> None:
-    """Show what the type URN consists of; its last word is enough if no other type has it."""
+    """Show the definition of the type URN. Its last word is enough if it is unique."""
     found = find(load_library(path), urn)
     if as_json:
         print_object(as_plain(found))
@@ -98,7 +98,7 @@ def show_type(urn: str, path: Path | None, *, as_json: bool) -> None:
 
 
 def detail_lines(found: TypeDef) -> Iterator[str]:
-    """Yield the lines that `dora types show` prints."""
+    """Yield the lines of `dora types show`."""
     yield found.urn
     if found.description:
         yield f"  {found.description}"
@@ -126,8 +126,8 @@ Examples:
   dora types generate robot/dataflow.yml --output robot/messages.py
 
 \b
-The module needs numpy and pyarrow, nothing else. It is the same for the same types: keep it with
-the nodes, and make it again when the types have changed.
+The module needs only numpy and pyarrow. The same types give the same module: keep it with the
+nodes, and generate it again when the types change.
 """
 
 
@@ -137,13 +137,13 @@ the nodes, and make it again when the types have changed.
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write  [default: standard output].",
+    help="File to write  [default: standard output].",
 )
 def generate(path: Path | None, *, output: Path | None) -> None:
-    """Print a Python module that builds and reads messages of the types.
+    """Generate a Python module that builds and reads messages.
 
-    They are the standard types and those of the user: of the dataflow PATH, `dataflow.yml` here
-    if there is one.
+    It has the standard types and those of the dataflow PATH, by default `dataflow.yml` here if it
+    exists.
     """
     from dorad.dataflow.types.generate.module import module_text
 
@@ -156,9 +156,9 @@ def generate(path: Path | None, *, output: Path | None) -> None:
 
 
 def load_library(path: Path | None) -> Library:
-    """Return the types that a dataflow knows; without a file that of this folder.
+    """Return the types of a dataflow, by default of the one in the current directory.
 
-    Raises DataflowError when something is wrong with them.
+    Raises DataflowError if they are invalid.
     """
     from dorad.dataflow.types.library import Library
     from dorad.dataflow.types.user import read_user_types
@@ -172,7 +172,7 @@ def load_library(path: Path | None) -> Library:
 
 
 def find(library: Library, text: str) -> TypeDef:
-    """Return the type with this URN or short name. Raises click.ClickException for none."""
+    """Return the type with this URN or short name. Raises click.ClickException if there is none."""
     from dorad.dataflow.errors import TextError
     from dorad.dataflow.types.urn import parse_urn
 
@@ -191,7 +191,7 @@ def find(library: Library, text: str) -> TypeDef:
 
 
 def as_plain(found: TypeDef) -> dict[str, Any]:
-    """Return a type as JSON has it: its URN and its definition."""
+    """Return the JSON form of a type: its URN and its definition."""
     from dorad.dataflow.types.definitions import plain_definition
 
     return {"urn": found.urn, **plain_definition(found)}

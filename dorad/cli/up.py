@@ -1,4 +1,4 @@
-"""`dora up`: start a daemon in the background, unless one runs already."""
+"""`dora up`: start this user's daemon in the background, unless it runs already."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 START_S = 15.0
 """Seconds within which a new daemon must answer."""
-LOOK_S = 0.02
-LARGEST_LOG = 1 << 20
-"""Bytes after which the daemon's own log is put aside at the next start."""
+POLL_S = 0.02
+MAX_LOG_BYTES = 1 << 20
+"""Size from which the daemon's own log is rotated at the next start."""
 
 EPILOG = """\b
 Examples:
@@ -28,23 +28,23 @@ Examples:
   dora up && dora start dataflow.yml
 
 \b
-The daemon belongs to this user, runs until `dora down`, and takes over nodes that an earlier one
-has left running. Its own log is in $XDG_STATE_HOME/dora/dorad.log. With --coordinator-port it is
-one beside the others, with dataflows, sockets and a log of its own.
+The daemon belongs to this user, runs until `dora down`, and takes over the running nodes of a
+previous one. Its own log is $XDG_STATE_HOME/dora/dorad.log. With --coordinator-port it is a
+separate daemon with its own dataflows, sockets and log.
 """
 
 
 @click.command(epilog=EPILOG)
 def up() -> int:
-    """Start a daemon in the background for this user."""
-    from dorad.control.listening import VARIABLE
+    """Start this user's daemon in the background."""
+    from dorad.control.listening import SOCKET_VARIABLE
     from dorad.daemon.paths import user_paths
 
     try:
         places = user_paths()
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(SOCKET_VARIABLE)
     control = Path(named) if named else places.control
     status = _status(control)
     if status is not None:
@@ -52,8 +52,8 @@ def up() -> int:
         return 0
     if control != places.control:
         raise click.ClickException(
-            f"no dorad is running at {control}, which {VARIABLE} names; `dora up` starts one at "
-            f"{places.control} only (unset {VARIABLE})"
+            f"no dorad is running at {control}, the socket in {SOCKET_VARIABLE}; `dora up` starts "
+            f"one only at {places.control} (unset {SOCKET_VARIABLE})"
         )
     status = _start(places.control, places.log)
     adopted = f", took over {status.adopted} running nodes" if status.adopted else ""
@@ -64,10 +64,10 @@ def up() -> int:
 
 
 def _status(control: Path) -> DaemonStatus | None:
-    """Return what the daemon says of itself; None if there is none.
+    """Return the state of the daemon, None if none runs.
 
     Raises:
-        ControlError: there is one, but it does not answer, or will not talk to us.
+        ControlError: it runs, but does not answer or refuses this client.
     """
     from dorad.control.client import Client, NoDaemonError
 
@@ -80,7 +80,7 @@ def _status(control: Path) -> DaemonStatus | None:
 
 def _start(control: Path, log: Path) -> DaemonStatus:
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LARGEST_LOG:
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as out:
         begin = out.tell()
@@ -96,12 +96,12 @@ def _start(control: Path, log: Path) -> DaemonStatus:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            said = log.read_bytes()[begin:].decode(errors="replace").strip()
-            raise click.ClickException(f"dorad ended at once:\n{said}")
+            output = log.read_bytes()[begin:].decode(errors="replace").strip()
+            raise click.ClickException(f"dorad exited at once:\n{output}")
         status = _status(control)
         if status is not None:
             return status
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     raise click.ClickException(
         f"dorad (pid {process.pid}) does not answer {START_S:g} s after its start; see {log}"
     )

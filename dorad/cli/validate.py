@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
-from dorad.cli.launching import strict_option
+from dorad.cli.options import strict_option
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  dora validate                        checks ./dataflow.yml
+  dora validate                        check ./dataflow.yml
   dora validate robot.yml --json
   dora validate --node-manifest dora-node.yml
 \b
-Each problem is one line, `file:line:column: key: what is wrong`, which editors understand.
-Exit code 0: the file is good. 1: it has problems, they are on standard error.
+Each problem is one line, `file:line:column: key: problem`, which editors understand.
+Exit code 0: the file is valid. 1: it has problems, which are on standard error.
 """
 
 
 @click.command(epilog=EPILOG)
 @dataflow_argument(required=False)
-@click.option("--strict-types", is_flag=True, help="What is said of types fails the check.")
+@click.option("--strict-types", is_flag=True, help="Treat all problems with types as errors.")
 @strict_option
 @click.option(
     "--node-manifest",
     "manifest",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Check the manifest of a node, dora-node.yml, instead of a dataflow.",
+    help="Check a node's manifest (dora-node.yml) instead of a dataflow.",
 )
-@click.option("--offline", is_flag=True, help="Accepted for dora 1.x; nothing is downloaded.")
+@click.option("--offline", is_flag=True, help="Accepted for dora 1.x; has no effect.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def validate(
     path: Path | None,
@@ -50,7 +50,7 @@ def validate(
     offline: bool,
     as_json: bool,
 ) -> int:
-    """Check the dataflow PATH and list everything that is wrong with it at once."""
+    """Check the dataflow PATH and list all its problems."""
     del offline
     from dorad.dataflow.errors import DataflowError
 
@@ -76,7 +76,7 @@ def _check(
     from dorad.dataflow.types.strict import all_warnings, type_problems
     from dorad.dataflow.types.user import read_user_types
 
-    read_user_types(path.parent)  # also where no port has a type, and nothing else looks
+    read_user_types(path.parent)  # checks them even if no input or output uses a type
     problems = type_problems(dataflow, strict=strict_types)
     if strict:
         problems = in_order((*problems, *dataflow.ignored))
@@ -105,9 +105,9 @@ def _check_manifest(path: Path, *, as_json: bool) -> int:
 
 
 def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple["Problem", ...]:
-    """Return a warning for each node whose program is not there.
+    """Return a warning for each node whose program does not exist here.
 
-    Not an error: the file may be right for another machine. A node with `build` makes its own.
+    It is no error, since the file may be for another machine. Nodes with `build` are skipped.
     """
     from dorad.dataflow.model import NodeKind
     from dorad.launch.command import LaunchContext, command_for
@@ -136,7 +136,7 @@ def _report(
     *,
     as_json: bool,
 ) -> int:
-    """Print what was found and return the exit code."""
+    """Print the result and return the exit code."""
     if as_json:
         click.echo(json.dumps(_plain(path, dataflow, problems, warnings, notes), indent=2))
         return 1 if problems else 0

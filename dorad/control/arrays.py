@@ -1,4 +1,4 @@
-"""Arrow arrays in the binary frames of the control API: one array as one IPC stream."""
+"""Arrow arrays in binary frames of the control API: each is one Arrow IPC stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLUMN = "data"
 
 
 def to_ipc(array: pa.Array) -> memoryview:
-    """Return an Arrow IPC stream with one record batch of one column, which is the array."""
+    """Return an array as an Arrow IPC stream: one record batch with one column."""
     import pyarrow as pa
 
     batch = pa.record_batch([array], names=[_COLUMN])
@@ -24,10 +24,10 @@ def to_ipc(array: pa.Array) -> memoryview:
 
 
 def from_ipc(data: bytes | memoryview) -> pa.Array | None:
-    """Return the array in an IPC stream, without copying it; None for a message without data.
+    """Return the array in an IPC stream without copying it, or None for a message without data.
 
     Raises:
-        pyarrow.ArrowInvalid: the bytes are no such stream.
+        pyarrow.ArrowInvalid: the bytes are not an IPC stream.
     """
     import pyarrow as pa
 
@@ -39,6 +39,6 @@ def from_ipc(data: bytes | memoryview) -> pa.Array | None:
 
 
 def to_message(event: tuple[TopicHeader, memoryview]) -> tuple[TopicHeader, pa.Array | None]:
-    """Return the content of a binary frame with its data as an array."""
+    """Return the header of a binary frame, and its data as an array."""
     header, data = event
     return header, from_ipc(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, cast
 
@@ -25,12 +26,12 @@ from dorad.control.connecting import (
 )
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import time_allowed
-from dorad.control.listening import places
+from dorad.control.listening import socket_paths
 from dorad.control.messages import Struct
-from dorad.control.pending import END, PendingRequests, check_welcome, exactly, hello
+from dorad.control.pending import END, PendingRequests, check_welcome, checked_as, hello
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     import pyarrow as pa
@@ -48,34 +49,35 @@ NAME = f"dorad-client {__version__}"
 
 
 class AsyncClient(AsyncMethods):
-    """A connection to a daemon, to be used in an `async with` block, or with `open` and `close`.
+    """A connection to a daemon. Use it in an `async with` block, or with `open` and `close`.
 
-    Tasks may share it. A stream that is not read, while others wait for what they asked for,
-    keeps its events, and is ended with `too-slow` when they become too many.
+    Tasks may share it. While other tasks wait for answers, a stream that is not read keeps its
+    events; with too many of them it ends with the error `too-slow`.
     """
 
     def __init__(
         self, path: str | Path | None = None, *, name: str = NAME, timeout: float = CALL_S
     ) -> None:
-        """For the daemon at `path`; without it, for the one in the usual places.
+        """Prepare a connection to the daemon at `path`, by default to the one at `socket_paths()`.
 
-        `name` tells the daemon who speaks; `timeout` is for calls that do not ask for more.
+        `name` identifies this client to the daemon; `timeout` limits calls whose parameters do not
+        ask for more.
         """
         self._given = None if path is None else Path(path)
         self._name = name
         self._timeout = timeout
-        self._exchange = PendingRequests()
+        self._requests = PendingRequests()
         self._reading = False
-        self._moved = asyncio.Event()
+        self._arrival = asyncio.Event()
         self._broken: ControlError | None = None
-        self._since = time.monotonic()
-        """When the last frame came, or the ping was sent that is not answered yet."""
+        self._last_sign = time.monotonic()
+        """When the last frame arrived, or the ping was sent that is not answered yet."""
         self._ping: asyncio.Future[float] | None = None
         self._connection: ClientConnection
         self.path: Path
         """The daemon's socket, once connected."""
         self.daemon: str
-        """What the daemon calls itself, such as `dorad 0.1.0`."""
+        """The daemon's name and version, such as `dorad 0.1.0`."""
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -92,31 +94,31 @@ class AsyncClient(AsyncMethods):
         """Connect.
 
         Raises:
-            NoDaemonError: there is no daemon.
-            ControlError: with code `deadline` (it does not answer), `unavailable` (it ends),
+            NoDaemonError: no daemon is running.
+            ControlError: with code `deadline` (it does not answer), `unavailable` (it is ending),
                 `refused`, `busy` or `version`.
         """
         self.path, self._pid, sock = await asyncio.to_thread(
-            open_socket, places() if self._given is None else (self._given,)
+            open_socket, socket_paths() if self._given is None else (self._given,)
         )
-        give_up = time.monotonic() + CONNECT_S
+        deadline = time.monotonic() + CONNECT_S
         try:
             self._connection = await unix_connect(sock=sock, open_timeout=CONNECT_S, **OPTIONS)
         except TimeoutError:
-            raise faults.hung(self.path, self._pid, CONNECT_S) from None
+            raise faults.not_responding(self.path, self._pid, CONNECT_S) from None
         except (OSError, WebSocketException) as error:
             body = error.response.body if isinstance(error, InvalidStatus) else b""
-            raise faults.not_opened(error, self.path, bytes(body or b"")) from None
+            raise faults.connect_failed(error, self.path, bytes(body or b"")) from None
         try:
-            async with asyncio.timeout(give_up - time.monotonic()):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 await self._connection.send(hello(self._name), text=True)
                 self.daemon = check_welcome(await self._connection.recv())
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):
-                raise faults.hung(self.path, self._pid, CONNECT_S) from None
+                raise faults.not_responding(self.path, self._pid, CONNECT_S) from None
             if isinstance(error, ConnectionClosed):
-                raise faults.closed(_code(error)) from None
+                raise faults.connection_closed(_code(error)) from None
             raise
         return self
 
@@ -125,131 +127,145 @@ class AsyncClient(AsyncMethods):
         await self._connection.close()
 
     async def call(self, method: str, params: Struct, kind: type[R]) -> R:
-        """Return the result of a method, which is of this type.
+        """Call a method and return its result, which is of this type.
 
         Raises:
-            ControlError: the daemon's, or one of our own: `deadline` when it does not answer in
-                time, `unavailable` when the connection ends.
+            ControlError: the daemon's own error, `deadline` if it does not answer in time, or
+                `unavailable` if the connection ends.
         """
         seconds = time_allowed(params, self._timeout)
-        ask = await self._ask(method, params)
+        request = await self._send_request(method, params)
         try:
             async with asyncio.timeout(seconds):
-                await self._await(ask)
-            result = ask.take()
+                await self._wait_for(request)
+            result = request.take()
         except TimeoutError:
-            raise faults.late(method, seconds or 0) from None
+            raise faults.call_timed_out(method, seconds or 0) from None
         finally:
-            await self._drop(ask)
+            await self._cancel(request)
         assert isinstance(result, kind)
         return result
 
     def stream(self, method: str, params: Struct, kind: type[R]) -> AsyncStream[R]:
-        """Return the events of a method, which are of this type; see `AsyncStream`."""
-        return AsyncStream(self, method, params, exactly(kind))
+        """Return a stream of events of this type; see `AsyncStream`."""
+        return self._open_stream(method, params, checked_as(kind))
 
     def arrays(self, params: TopicSubscribe) -> AsyncArrays:
-        """Return the messages of `topic.subscribe`; see `AsyncStream`."""
-        return AsyncStream(self, "topic.subscribe", params, to_message)
+        """Return the messages of `topic.subscribe` as a stream; see `AsyncStream`."""
+        return self._open_stream("topic.subscribe", params, to_message)
 
-    async def _ask(self, method: str, params: Struct) -> PendingRequest:
+    def _open_stream(
+        self, method: str, params: Struct, convert: Callable[[Any], T]
+    ) -> AsyncStream[T]:
+        send = partial(self._send_request, method, params)
+        return AsyncStream(send, self._wait_for, self._cancel, convert)
+
+    async def _send_request(self, method: str, params: Struct) -> PendingRequest:
         if self._broken is not None:
             raise self._broken
-        ask, frame = self._exchange.ask(method, params)
+        request, frame = self._requests.add(method, params)
         await self._send(frame)
-        return ask
+        return request
 
     async def _send(self, frame: bytes) -> None:
         try:
             async with asyncio.timeout(CALL_S):
                 await self._connection.send(frame, text=True)
         except TimeoutError:
-            raise faults.hung(self.path, self._pid, CALL_S) from None
+            raise faults.not_responding(self.path, self._pid, CALL_S) from None
         except ConnectionClosed as error:
-            raise faults.closed(_code(error)) from None
+            raise faults.connection_closed(_code(error)) from None
 
-    async def _drop(self, ask: PendingRequest) -> None:
-        """Forget a request; if it is not over, end it."""
-        frame = self._exchange.drop(ask)
+    async def _cancel(self, request: PendingRequest) -> None:
+        """Forget a request; ask the daemon to cancel it if it is still running."""
+        frame = self._requests.drop(request)
         if frame is not None and self._broken is None:
-            # If the connection is gone, so is what we would end.
+            # A lost connection has ended the request already.
             with suppress(ControlError):
                 await self._send(frame)
 
-    async def _await(self, ask: PendingRequest) -> None:
-        """Return when something has arrived for `ask`.
+    async def _wait_for(self, request: PendingRequest) -> None:
+        """Wait until something has arrived for `request`.
 
-        Of the tasks that wait one reads, for all of them.
+        One of the waiting tasks reads from the socket, for all of them.
 
         Raises:
             ControlError: the connection has ended.
         """
-        while not len(ask):
+        while not len(request):
             if self._broken is not None:
                 raise self._broken
             if self._reading:
-                await self._moved.wait()
+                await self._arrival.wait()
                 continue
             self._reading = True
             try:
                 frame = await self._read()
-                answer = None if frame is None else self._exchange.arrive(frame)
+                answer = None if frame is None else self._requests.dispatch(frame)
             except ControlError as error:
                 self._broken = error
                 raise
             finally:
                 self._reading = False
-                self._moved.set()
-                self._moved = asyncio.Event()
+                self._arrival.set()
+                self._arrival = asyncio.Event()
             if answer is not None:
                 await self._send(answer)
 
     async def _read(self) -> str | bytes | None:
-        """Return the next frame; None if there was none for a while.
+        """Return the next frame, or None if none arrived for a while.
 
         Raises:
-            ControlError: there will be none.
+            ControlError: the connection has ended, or the daemon does not respond.
         """
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE_S):
                     frame = await self._connection.recv()
-                self._heard()
+                self._mark_alive()
                 return frame
             if self._ping is None:
-                if time.monotonic() - self._since >= SILENCE_S:
+                if time.monotonic() - self._last_sign >= SILENCE_S:
                     answered = await self._connection.ping()
                     self._ping = cast("asyncio.Future[float]", answered)
-                    self._since = time.monotonic()
+                    self._last_sign = time.monotonic()
                 return None
         except ConnectionClosed as error:
-            raise faults.closed(_code(error)) from None
+            raise faults.connection_closed(_code(error)) from None
         if self._ping.done():
-            self._heard()
-        elif time.monotonic() - self._since >= ANSWER_S:
-            raise faults.hung(self.path, self._pid, ANSWER_S)
+            self._mark_alive()
+        elif time.monotonic() - self._last_sign >= ANSWER_S:
+            raise faults.not_responding(self.path, self._pid, ANSWER_S)
         return None
 
-    def _heard(self) -> None:
-        self._ping, self._since = None, time.monotonic()
+    def _mark_alive(self) -> None:
+        self._ping, self._last_sign = None, time.monotonic()
 
 
 class AsyncStream(Generic[T]):
     """The events of a stream, for an `async for` loop.
 
-    It is asked for when an `async with` block is entered, or else with the first event; it ends
-    when the block, or the client, is left.
+    The request is sent on entering an `async with` block, or else with the first event. The stream
+    ends when the block, or the client, is left.
     """
 
     def __init__(
-        self, client: AsyncClient, method: str, params: Struct, convert: Callable[[Any], T]
+        self,
+        send_request: Callable[[], Awaitable[PendingRequest]],
+        wait_for: Callable[[PendingRequest], Awaitable[None]],
+        cancel: Callable[[PendingRequest], Awaitable[None]],
+        convert: Callable[[Any], T],
     ) -> None:
-        self._client = client
-        self._method = method
-        self._params = params
+        """`wait_for` returns once something has arrived; `cancel` ends the request.
+
+        `convert` makes what the loop gets of each event.
+        """
+        self._send_request = send_request
+        self._wait_for = wait_for
+        self._cancel = cancel
         self._convert = convert
-        self._ask: PendingRequest | None = None
-        self._over = False
+        self._request: PendingRequest | None = None
+        self._ended = False
 
     async def __aenter__(self) -> Self:
         await self._start()
@@ -267,34 +283,34 @@ class AsyncStream(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if self._over:
+        if self._ended:
             raise StopAsyncIteration
-        ask = await self._start()
+        request = await self._start()
         try:
-            await self._client._await(ask)
-            event = ask.take()
+            await self._wait_for(request)
+            event = request.take()
         except ControlError:
-            self._over = True
+            self._ended = True
             raise
         if event is END:
-            self._over = True
+            self._ended = True
             raise StopAsyncIteration
         return self._convert(event)
 
     async def close(self) -> None:
-        """End the stream; nothing is wrong if it has ended already."""
-        self._over = True
-        if self._ask is not None:
-            await self._client._drop(self._ask)
+        """End the stream. Closing it twice does nothing."""
+        self._ended = True
+        if self._request is not None:
+            await self._cancel(self._request)
 
     async def _start(self) -> PendingRequest:
-        if self._ask is None:
-            self._ask = await self._client._ask(self._method, self._params)
-        return self._ask
+        if self._request is None:
+            self._request = await self._send_request()
+        return self._request
 
 
 AsyncArrays: TypeAlias = "AsyncStream[tuple[TopicHeader, pa.Array | None]]"
-"""Messages of outputs: what is known of each, and its Arrow array."""
+"""Messages of outputs: the header of each, and its Arrow array."""
 
 
 def _code(error: ConnectionClosed) -> int | None:

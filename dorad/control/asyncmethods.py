@@ -24,30 +24,30 @@ R = TypeVar("R", bound=m.Struct)
 
 
 class AsyncMethods(ABC):
-    """One method for each of the API; they raise ControlError.
+    """One Python method for each method of the API. They raise ControlError.
 
-    `dataflow` is a UUID or a name; without it the only dataflow that runs is meant. `grace` is
-    the seconds until SIGTERM. `node` is the id of a node, a topic is `node/output`.
+    `dataflow` is a UUID or a name, by default the only running dataflow. `grace` is the seconds
+    until SIGTERM. `node` is the id of a node, a topic is `node/output`.
     """
 
     @abstractmethod
     async def call(self, method: str, params: m.Struct, kind: type[R]) -> R:
-        """Return the result of a method, which is of this type."""
+        """Call a method and return its result, which is of this type."""
 
     @abstractmethod
     def stream(self, method: str, params: m.Struct, kind: type[R]) -> AsyncStream[R]:
-        """Return the events of a method, which are of this type."""
+        """Return a stream of events of this type."""
 
     @abstractmethod
     def arrays(self, params: m.TopicSubscribe) -> AsyncArrays:
-        """Return the messages of `topic.subscribe`."""
+        """Return the messages of `topic.subscribe` as a stream."""
 
     async def status(self) -> m.DaemonStatus:
-        """Return what is known of the daemon itself."""
+        """Return the state of the daemon."""
         return await self.call("daemon.status", m.Nothing(), m.DaemonStatus)
 
     async def shutdown(self, *, force: bool = False) -> None:
-        """End the daemon; without `force` only if no dataflow runs."""
+        """Stop the daemon. Without `force` it is refused while dataflows run."""
         await self.call("daemon.shutdown", m.Shutdown(force=force), m.Nothing)
 
     async def start(
@@ -61,9 +61,9 @@ class AsyncMethods(ABC):
         exit_when_nodes_finish: bool | None = None,
         hot_reload: bool = False,
     ) -> m.Started:
-        """Start the dataflow in a file, or one that was loaded already; see `wait`.
+        """Start the dataflow in a file, or one that is loaded already; see `wait`.
 
-        Raises DataflowError for a file that is not in order.
+        Raises DataflowError for an invalid file.
         """
         params = await asyncio.to_thread(
             start_request,
@@ -80,7 +80,7 @@ class AsyncMethods(ABC):
     async def wait(
         self, dataflow: str, *, until: m.Until = "ended", timeout: float | None = None
     ) -> m.DataflowState:
-        """Wait until the nodes are spawned, or run, or the dataflow has ended.
+        """Wait until all nodes are spawned or running, or until the dataflow has ended.
 
         Raises ControlError with code `deadline` after `timeout` seconds.
         """
@@ -90,40 +90,40 @@ class AsyncMethods(ABC):
     async def stop(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.DataflowState:
-        """Stop a dataflow and wait for its end; `force` kills its nodes at once."""
+        """Stop a dataflow and wait until it has ended; `force` kills its nodes at once."""
         params = m.Stop(dataflow=dataflow, grace=grace, force=force)
         return await self.call("dataflow.stop", params, m.DataflowState)
 
     async def enable(self, dataflow: str | None = None, *, enabled: bool = True) -> m.DataflowInfo:
-        """Have a dataflow, running or ended, started when the machine is, or no longer."""
+        """Choose whether a dataflow, running or ended, is started at boot."""
         params = m.Enable(dataflow=dataflow, enabled=enabled)
         return await self.call("dataflow.enable", params, m.DataflowInfo)
 
     async def restart(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.Restarted:
-        """Stop a dataflow and start it again, as it was changed meanwhile."""
+        """Stop a dataflow and start it again, including its changes since the start."""
         params = m.Stop(dataflow=dataflow, grace=grace, force=force)
         return await self.call("dataflow.restart", params, m.Restarted)
 
     async def list(self) -> builtins.list[m.DataflowInfo]:
-        """Return all dataflows that run, or have ended and were not cleaned."""
+        """Return all running dataflows, and those that have ended and were not cleaned."""
         return (await self.call("dataflow.list", m.Nothing(), m.DataflowList)).dataflows
 
     async def info(self, dataflow: str | None = None) -> m.DataflowDetail:
-        """Return one dataflow with what it was started from."""
+        """Return one dataflow with its descriptor and paths."""
         return await self.call("dataflow.info", m.Ref(dataflow=dataflow), m.DataflowDetail)
 
     async def clean(self) -> builtins.list[m.DataflowInfo]:
-        """Forget dataflows that have ended; return them."""
+        """Remove dataflows that have ended from the list, and return them."""
         return (await self.call("dataflow.clean", m.Nothing(), m.DataflowList)).dataflows
 
     async def nodes(self, dataflow: str | None = None) -> builtins.list[m.NodeInfo]:
-        """Return the nodes of one dataflow, or of all that run."""
+        """Return the nodes of one dataflow, or of all running dataflows."""
         return (await self.call("node.list", m.Ref(dataflow=dataflow), m.NodeList)).nodes
 
     async def node_info(self, node: str, *, dataflow: str | None = None) -> m.NodeDetail:
-        """Return one node with its wiring and policies."""
+        """Return one node with its inputs, its outputs and its policies."""
         params = m.NodeRef(node=node, dataflow=dataflow)
         return await self.call("node.info", params, m.NodeDetail)
 
@@ -137,7 +137,7 @@ class AsyncMethods(ABC):
     async def remove_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> m.Changed:
-        """Stop a node and take it and its edges out of its dataflow."""
+        """Stop a node and remove it and its edges from its dataflow."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
         return await self.call("node.remove", params, m.Changed)
 
@@ -149,7 +149,7 @@ class AsyncMethods(ABC):
         dataflow: str | None = None,
         grace: float | None = None,
     ) -> m.Changed:
-        """Put another node in the place of one, without losing a message to it."""
+        """Replace a node by another one without losing messages to it."""
         params = m.NodeReplace(
             node=node, definition=dict(definition), dataflow=dataflow, grace=grace
         )
@@ -172,43 +172,43 @@ class AsyncMethods(ABC):
     async def disconnect(
         self, source: str, target: str, *, dataflow: str | None = None
     ) -> m.Changed:
-        """Take away the edge from `node/output` to `node/input`."""
+        """Remove the edge from `node/output` to `node/input`."""
         params = m.EdgeRef(source=source, target=target, dataflow=dataflow)
         return await self.call("node.disconnect", params, m.Changed)
 
     async def restart_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> None:
-        """Restart a node, whatever its policy."""
+        """Restart a node, regardless of its restart policy."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
         await self.call("node.restart", params, m.Nothing)
 
     async def stop_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> None:
-        """Stop a node; it is not restarted."""
+        """Stop a node without restarting it."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
         await self.call("node.stop", params, m.Nothing)
 
     async def top(self) -> m.Top:
-        """Return what all nodes use and what passes over all edges."""
+        """Return the resource use of all nodes and the counters of all edges."""
         return await self.call("top", m.Nothing(), m.Top)
 
     async def topics(self, dataflow: str | None = None) -> m.TopicList:
-        """Return the outputs of a dataflow and who receives them."""
+        """Return the outputs of a dataflow and their subscribers."""
         return await self.call("topic.list", m.Ref(dataflow=dataflow), m.TopicList)
 
     def watch_topics(
         self, topics: Sequence[str] = (), *, dataflow: str | None = None, window: int = 10
     ) -> AsyncStream[m.TopicRates]:
-        """Measure outputs once a second, over `window` seconds; none given: all of them."""
+        """Measure outputs once a second, over `window` seconds. No topics means all of them."""
         params = m.TopicWatch(dataflow=dataflow, topics=[*topics], window=window)
         return self.stream("topic.watch", params, m.TopicRates)
 
     def echo(
         self, topics: Sequence[str] = (), *, dataflow: str | None = None, queue_size: int = 64
     ) -> AsyncArrays:
-        """Receive what outputs send, as header and Arrow array; none given: all of them.
+        """Receive the messages of outputs as header and Arrow array. No topics means all of them.
 
         The array is None for a message without data.
         """
@@ -224,7 +224,7 @@ class AsyncMethods(ABC):
         dataflow: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> m.Published:
-        """Send on an output as its node would; each entry of `data` is one message."""
+        """Send messages on an output as if its node did. Each entry of `data` is one message."""
         params = m.TopicPublish(
             topic=topic, data=[*data], dataflow=dataflow, metadata=dict(metadata or {})
         )
@@ -243,12 +243,12 @@ class AsyncMethods(ABC):
     async def set_param(
         self, node: str, key: str, value: Any, *, dataflow: str | None = None
     ) -> m.Param:
-        """Set a parameter and tell the node."""
+        """Set a parameter and notify the node."""
         params = m.ParamSet(node=node, key=key, value=value, dataflow=dataflow)
         return await self.call("param.set", params, m.Param)
 
     async def delete_param(self, node: str, key: str, *, dataflow: str | None = None) -> None:
-        """Delete a parameter and tell the node."""
+        """Delete a parameter and notify the node."""
         params = m.ParamRef(node=node, key=key, dataflow=dataflow)
         await self.call("param.delete", params, m.Nothing)
 
@@ -265,7 +265,7 @@ class AsyncMethods(ABC):
         grep: str | None = None,
         follow: bool = False,
     ) -> AsyncStream[m.LogLines]:
-        """Read log lines, and follow them; times are seconds since 1970."""
+        """Read log lines, and follow new ones. Times are seconds since 1970."""
         params = m.LogRead(
             dataflow=dataflow,
             nodes=[*nodes],
@@ -280,5 +280,5 @@ class AsyncMethods(ABC):
         return self.stream("logs.read", params, m.LogLines)
 
     def watch(self, dataflow: str | None = None) -> AsyncStream[m.Event]:
-        """Follow what happens to one dataflow, or to all of them."""
+        """Follow the events of one dataflow, or of all of them."""
         return self.stream("watch", m.Watch(dataflow=dataflow), m.Event)

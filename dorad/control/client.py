@@ -19,11 +19,11 @@ from dorad.control.connecting import (
     open_socket,
 )
 from dorad.control.errors import ControlError, NoDaemonError
-from dorad.control.limits import LARGEST_REPLY, time_allowed
-from dorad.control.listening import places
+from dorad.control.limits import MAX_REPLY, time_allowed
+from dorad.control.listening import socket_paths
 from dorad.control.messages import Struct
 from dorad.control.methods import Methods
-from dorad.control.pending import END, PendingRequests, check_welcome, exactly, hello
+from dorad.control.pending import END, PendingRequests, check_welcome, checked_as, hello
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
 
 if TYPE_CHECKING:
@@ -44,44 +44,45 @@ NAME = f"dorad-client {__version__}"
 
 
 class Client(Methods):
-    """A connection to a daemon, to be used in a `with` block or closed with `close`.
+    """A connection to a daemon. Use it in a `with` block, or close it with `close`.
 
-    Threads may share it. A stream that is not read, while others wait for what they asked for,
-    keeps its events, and is ended with `too-slow` when they become too many.
+    Threads may share it. While other threads wait for answers, a stream that is not read keeps its
+    events; with too many of them it ends with the error `too-slow`.
     """
 
     def __init__(
         self, path: str | Path | None = None, *, name: str = NAME, timeout: float = CALL_S
     ) -> None:
-        """Connect to the daemon at `path`; without it, to the one in the usual places.
+        """Connect to the daemon at `path`, by default to the one at `socket_paths()`.
 
-        `name` tells the daemon who speaks; `timeout` is for calls that do not ask for more.
+        `name` identifies this client to the daemon; `timeout` limits calls whose parameters do not
+        ask for more.
 
         Raises:
-            NoDaemonError: there is none.
-            ControlError: with code `deadline` (it does not answer), `unavailable` (it ends),
+            NoDaemonError: no daemon is running.
+            ControlError: with code `deadline` (it does not answer), `unavailable` (it is ending),
                 `refused`, `busy` or `version`.
         """
         self._timeout = timeout
-        self._exchange = PendingRequests()
-        self._turn = threading.Condition()
+        self._requests = PendingRequests()
+        self._condition = threading.Condition()
         self._reading = False
         self._broken: ControlError | None = None
-        self._asked: float | None = None
-        """When the ping was sent that is not answered yet."""
-        self.path, self._pid, sock = open_socket(places() if path is None else (Path(path),))
+        self._pinged_at: float | None = None
+        """When the last ping was sent."""
+        self.path, self._pid, sock = open_socket(socket_paths() if path is None else (Path(path),))
         """The daemon's socket."""
-        give_up = time.monotonic() + CONNECT_S
-        self._connection = WebSocket(sock, max_size=LARGEST_REPLY)
+        deadline = time.monotonic() + CONNECT_S
+        self._connection = WebSocket(sock, max_size=MAX_REPLY)
         try:
             self._connection.open(CONNECT_S)
         except (OSError, NotOpenedError) as error:
             self._connection.close()
             if isinstance(error, TimeoutError):
-                raise faults.hung(self.path, self._pid, CONNECT_S) from None
-            raise faults.not_opened(error, self.path, getattr(error, "body", b"")) from None
-        self.daemon = self._shake_hands(name, give_up)
-        """What the daemon calls itself, such as `dorad 0.1.0`."""
+                raise faults.not_responding(self.path, self._pid, CONNECT_S) from None
+            raise faults.connect_failed(error, self.path, getattr(error, "body", b"")) from None
+        self.daemon = self._shake_hands(name, deadline)
+        """The daemon's name and version, such as `dorad 0.1.0`."""
 
     def __enter__(self) -> Self:
         return self
@@ -99,116 +100,120 @@ class Client(Methods):
         self._connection.close()
 
     def call(self, method: str, params: Struct, kind: type[R]) -> R:
-        """Return the result of a method, which is of this type.
+        """Call a method and return its result, which is of this type.
 
         Raises:
-            ControlError: the daemon's, or one of our own: `deadline` when it does not answer in
-                time, `unavailable` when the connection ends.
+            ControlError: the daemon's own error, `deadline` if it does not answer in time, or
+                `unavailable` if the connection ends.
         """
         seconds = time_allowed(params, self._timeout)
-        ask = self._ask(method, params)
+        request = self._send_request(method, params)
         try:
-            self._await(ask, seconds)
-            result = ask.take()
+            self._wait_for(request, seconds)
+            result = request.take()
         except TimeoutError:
-            raise faults.late(method, seconds or 0) from None
+            raise faults.call_timed_out(method, seconds or 0) from None
         finally:
-            self._drop(ask)
+            self._cancel(request)
         assert isinstance(result, kind)
         return result
 
     def stream(self, method: str, params: Struct, kind: type[R]) -> Stream[R]:
-        """Return the events of a method, which are of this type; it is asked at once."""
-        return Stream(self, self._ask(method, params), exactly(kind))
+        """Request a stream of events of this type at once, and return it."""
+        return self._open_stream(method, params, checked_as(kind))
 
     def arrays(self, params: TopicSubscribe) -> Arrays:
-        """Return the messages of `topic.subscribe`; it is asked at once."""
-        return Stream(self, self._ask("topic.subscribe", params), to_message)
+        """Request the messages of `topic.subscribe` at once, and return them as a stream."""
+        return self._open_stream("topic.subscribe", params, to_message)
 
-    def _shake_hands(self, name: str, give_up: float) -> str:
+    def _open_stream(self, method: str, params: Struct, convert: Callable[[Any], T]) -> Stream[T]:
+        request = self._send_request(method, params)
+        return Stream(request, self._wait_for, self._cancel, convert)
+
+    def _shake_hands(self, name: str, deadline: float) -> str:
         try:
             self._connection.send(hello(name), text=True)
-            return check_welcome(self._connection.receive(give_up - time.monotonic()))
+            return check_welcome(self._connection.receive(deadline - time.monotonic()))
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):
-                raise faults.hung(self.path, self._pid, CONNECT_S) from None
+                raise faults.not_responding(self.path, self._pid, CONNECT_S) from None
             if isinstance(error, ClosedError):
-                raise faults.closed(error.code) from None
+                raise faults.connection_closed(error.code) from None
             raise
 
-    def _ask(self, method: str, params: Struct) -> PendingRequest:
-        with self._turn:
+    def _send_request(self, method: str, params: Struct) -> PendingRequest:
+        with self._condition:
             if self._broken is not None:
                 raise self._broken
-            ask, frame = self._exchange.ask(method, params)
+            request, frame = self._requests.add(method, params)
         self._send(frame)
-        return ask
+        return request
 
     def _send(self, frame: bytes) -> None:
         try:
             self._connection.send(frame, text=True)
         except ClosedError as error:
-            raise faults.closed(error.code) from None
+            raise faults.connection_closed(error.code) from None
 
-    def _drop(self, ask: PendingRequest) -> None:
-        """Forget a request; if it is not over, end it."""
-        with self._turn:
-            frame = self._exchange.drop(ask)
+    def _cancel(self, request: PendingRequest) -> None:
+        """Forget a request; ask the daemon to cancel it if it is still running."""
+        with self._condition:
+            frame = self._requests.drop(request)
         if frame is not None and self._broken is None:
-            # If the connection is gone, so is what we would end.
+            # A lost connection has ended the request already.
             with suppress(ControlError):
                 self._send(frame)
 
-    def _await(self, ask: PendingRequest, seconds: float | None) -> None:
-        """Return when something has arrived for `ask`.
+    def _wait_for(self, request: PendingRequest, seconds: float | None) -> None:
+        """Wait until something has arrived for `request`.
 
-        Of the threads that wait one reads, for all of them.
+        One of the waiting threads reads from the socket, for all of them.
 
         Raises:
-            TimeoutError: nothing came within `seconds`.
+            TimeoutError: nothing arrived within `seconds`.
             ControlError: the connection has ended.
         """
-        give_up = None if seconds is None else time.monotonic() + seconds
-        with self._turn:
-            while not len(ask):
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with self._condition:
+            while not len(request):
                 if self._broken is not None:
                     raise self._broken
-                left = None if give_up is None else give_up - time.monotonic()
+                left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError
                 if self._reading:
-                    self._turn.wait(left)
+                    self._condition.wait(left)
                     continue
                 self._reading = True
                 try:
-                    # Within, so that a Ctrl-C right here finds the turn taken again at the end.
-                    self._turn.release()
+                    # Inside `try`, so that after a Ctrl-C here `finally` acquires it again.
+                    self._condition.release()
                     frame = self._read(left)
                 except ControlError as error:
                     self._broken = error
                     raise
                 finally:
-                    self._turn.acquire()
+                    self._condition.acquire()
                     self._reading = False
-                    self._turn.notify_all()
+                    self._condition.notify_all()
                 if frame is not None:
-                    self._sort(frame)
+                    self._dispatch(frame)
 
-    def _sort(self, frame: str | bytes) -> None:
-        """Give a frame to the request that it belongs to."""
+    def _dispatch(self, frame: str | bytes) -> None:
+        """Hand a frame to its request, and send what it must be answered with."""
         try:
-            answer = self._exchange.arrive(frame)
+            answer = self._requests.dispatch(frame)
             if answer is not None:
                 self._send(answer)
         except ControlError as error:
             self._broken = error
 
     def _read(self, seconds: float | None) -> str | bytes | None:
-        """Return the next frame; None if there was none for a while.
+        """Return the next frame, or None if none arrived for a while.
 
         Raises:
-            ControlError: there will be none.
+            ControlError: the connection has ended, or the daemon does not respond.
         """
         try:
             with suppress(TimeoutError):
@@ -217,31 +222,42 @@ class Client(Methods):
                 )
             self._check_alive()
         except ClosedError as error:
-            raise faults.closed(error.code) from None
+            raise faults.connection_closed(error.code) from None
         return None
 
     def _check_alive(self) -> None:
-        """Ping the daemon when it is silent.
+        """Ping a daemon that is silent.
 
         Raises:
-            ControlError: it has not answered for `ANSWER_S`.
+            ControlError: it has not answered the ping for `ANSWER_S`.
             ClosedError: the connection has ended.
         """
         now = time.monotonic()
-        if self._asked is not None and self._connection.heard < self._asked:
-            if now - self._asked >= ANSWER_S:
-                raise faults.hung(self.path, self._pid, ANSWER_S)
-        elif now - self._connection.heard >= SILENCE_S:
-            self._asked = now
+        if self._pinged_at is not None and self._connection.last_received < self._pinged_at:
+            if now - self._pinged_at >= ANSWER_S:
+                raise faults.not_responding(self.path, self._pid, ANSWER_S)
+        elif now - self._connection.last_received >= SILENCE_S:
+            self._pinged_at = now
             self._connection.ping()
 
 
 class Stream(Generic[T]):
-    """The events of a stream, for a `for` loop; closing it, or its client, ends the stream."""
+    """The events of a stream, for a `for` loop. Closing it, or its client, ends the stream."""
 
-    def __init__(self, client: Client, ask: PendingRequest, convert: Callable[[Any], T]) -> None:
-        self._client = client
-        self._ask: PendingRequest | None = ask
+    def __init__(
+        self,
+        request: PendingRequest,
+        wait_for: Callable[[PendingRequest, float | None], None],
+        cancel: Callable[[PendingRequest], None],
+        convert: Callable[[Any], T],
+    ) -> None:
+        """`wait_for` returns once something has arrived; `cancel` ends the request.
+
+        `convert` makes what the loop gets of each event.
+        """
+        self._request: PendingRequest | None = request
+        self._wait_for = wait_for
+        self._cancel = cancel
         self._convert = convert
 
     def __enter__(self) -> Self:
@@ -266,28 +282,28 @@ class Stream(Generic[T]):
 
         Raises:
             StopIteration: the stream has ended.
-            TimeoutError: none came within `timeout` seconds; the stream goes on.
+            TimeoutError: none arrived within `timeout` seconds; the stream stays open.
             ControlError: an error ended the stream.
         """
-        if self._ask is None:
+        if self._request is None:
             raise StopIteration
         try:
-            self._client._await(self._ask, timeout)
-            event = self._ask.take()
+            self._wait_for(self._request, timeout)
+            event = self._request.take()
         except ControlError:
-            self._ask = None
+            self._request = None
             raise
         if event is END:
-            self._ask = None
+            self._request = None
             raise StopIteration
         return self._convert(event)
 
     def close(self) -> None:
-        """End the stream; nothing is wrong if it has ended already."""
-        if self._ask is not None:
-            self._client._drop(self._ask)
-            self._ask = None
+        """End the stream. Closing it twice does nothing."""
+        if self._request is not None:
+            self._cancel(self._request)
+            self._request = None
 
 
 Arrays: TypeAlias = "Stream[tuple[TopicHeader, pa.Array | None]]"
-"""Messages of outputs: what is known of each, and its Arrow array."""
+"""Messages of outputs: the header of each, and its Arrow array."""

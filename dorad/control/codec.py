@@ -1,4 +1,4 @@
-"""Between frames and structs: encoding, checked decoding, and what to say of a wrong frame."""
+"""Encode structs as frames, and decode and check frames, with errors that name the wrong field."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CANCEL = Method(Cancel, Nothing, "End a running call or stream.")
-"""The one method that needs no handler."""
+"""The only method without a handler."""
 
 _PLACE = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _SECONDS = ("grace", "timeout")
 _ALIGNMENT = 8
-"""Arrow data starts at multiples of so many bytes from the start of a frame."""
+"""Arrow data starts at a multiple of this many bytes from the start of a frame."""
 
 _encoder = msgspec.json.Encoder()
 
 
 class Arrived(msgspec.Struct):
-    """A text frame from the daemon, its content still undecoded; empty where it has none."""
+    """A text frame from the daemon. `result` and `event` are still undecoded, empty if absent."""
 
     id: int | None = None
     welcome: str | None = None
@@ -65,7 +65,8 @@ def encode_reply(reply: Reply, largest: int) -> bytes:
 def encode_request(id_: int, method: str, params: Struct) -> bytes:
     """Return a request as JSON, without the parameters that have their default.
 
-    So a daemon that is older than a parameter understands all requests that do not use it.
+    An older daemon, which does not know a new parameter, so understands requests that do not use
+    it.
     """
     given = {
         field.encode_name: value
@@ -85,7 +86,7 @@ def decode(frame: str | bytes | memoryview | msgspec.Raw, kind: type[T], what: s
     """Return the JSON of a frame as a struct; `what` names it in messages.
 
     Raises:
-        ControlError: with code `bad-request`; says which field is wrong and what was expected.
+        ControlError: with code `bad-request`; names the wrong field and what was expected.
     """
     try:
         return msgspec.json.decode(frame, type=kind)
@@ -107,7 +108,7 @@ def decode_request(frame: str) -> Request:
 
 
 def id_of(frame: str) -> int | None:
-    """Return the id of a request that cannot be understood as a whole, if it has one."""
+    """Return the id of an invalid request, or None if it has none that can be read."""
     try:
         return msgspec.json.decode(frame, type=_Id).id
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -117,8 +118,8 @@ def id_of(frame: str) -> int | None:
 def decode_params(name: str, method: Method, params: msgspec.Raw) -> Struct:
     """Return the parameters of a request.
 
-    A field that is not known is refused: a client that misspells one, or is newer than the
-    daemon, must not believe that it was heeded.
+    An unknown field is refused: a client that misspells one, or is newer than the daemon, must
+    learn that it has no effect.
 
     Raises:
         ControlError: with code `bad-request`.
@@ -135,13 +136,13 @@ def decode_params(name: str, method: Method, params: msgspec.Raw) -> Struct:
         if seconds is not None and seconds < 0:
             raise ControlError(
                 "bad-request",
-                f"`{key}` in `params` of `{name}` is {seconds:g}; time is not negative",
+                f"`{key}` in `params` of `{name}` is {seconds:g}; it must not be negative",
             )
     return decoded
 
 
 def unknown_method(name: str) -> ControlError:
-    """Return the error for a method that is not in the table."""
+    """Return the error for a method that does not exist."""
     return ControlError(
         "unknown-method", f"there is no method `{name}`", _suggestion(name, METHODS.keys())
     )
@@ -155,21 +156,21 @@ def _suggestion(word: str, words: Any) -> str:
 
 
 def _wrong(message: str, kind: type, what: str) -> str:
-    """Put msgspec's words, such as "Expected `int`, got `str` - at `$.tail`", into ours."""
+    """Reword an error of msgspec, such as "Expected `int`, got `str` - at `$.tail`"."""
     if missing := _MISSING.match(message):
         place = _PLACE.fullmatch(message)
         inside = f"{place[2]} in {what}" if place and place[2] else what
         return f"{inside} needs `{missing[1]}`"
     place = _PLACE.fullmatch(message)
-    said, path = (place[1], place[2]) if place else (message, "")
-    said = said[:1].lower() + said[1:]
-    if said.startswith("invalid enum value"):
-        said += f", expected one of {_choices(kind, path)}"
-    return f"`{path}` in {what}: {said}" if path else f"{what}: {said}"
+    text, path = (place[1], place[2]) if place else (message, "")
+    text = text[:1].lower() + text[1:]
+    if text.startswith("invalid enum value"):
+        text += f", expected one of {_choices(kind, path)}"
+    return f"`{path}` in {what}: {text}" if path else f"{what}: {text}"
 
 
 def _choices(kind: type, path: str) -> str:
-    """The words that a field of Literal type may hold."""
+    """Return the values that a field of Literal type may have."""
     for name in path.split("."):
         hint = get_type_hints(kind).get(name.partition("[")[0])
         for part in (hint, *get_args(hint)):
@@ -177,14 +178,14 @@ def _choices(kind: type, path: str) -> str:
                 return ", ".join(f"`{word}`" for word in get_args(part))
             if isinstance(part, type):
                 kind = part
-    return "the words in the documentation"
+    return "the values in the documentation"
 
 
 def encode_data(header: TopicHeader, payload: bytes | memoryview) -> bytes:
     """Return a binary frame: the header's length, the header as JSON, an Arrow IPC stream.
 
-    The length has 4 bytes, least significant first. Spaces follow the JSON, and count as part of
-    it, so that the Arrow data is aligned.
+    The length has 4 bytes, least significant first. The header ends in spaces that align the Arrow
+    data.
     """
     text = _encoder.encode(header)
     text += b" " * (-(4 + len(text)) % _ALIGNMENT)

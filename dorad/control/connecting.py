@@ -1,4 +1,4 @@
-"""Opening the socket of a daemon, in bounded time whatever state the daemon is in."""
+"""Connect to a daemon's socket, in bounded time whatever state the daemon is in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dorad.control import faults
 from dorad.control.errors import ControlError
-from dorad.control.limits import LARGEST_REPLY
+from dorad.control.limits import MAX_REPLY
 from dorad.control.listening import no_daemon
 from dorad.control.peer import peer_of
 
@@ -19,40 +19,40 @@ CONNECT_S = 2.0
 """Seconds from the first try to the daemon's welcome."""
 
 CALL_S = 30.0
-"""Seconds for a call that does not itself ask for more, and for sending a request."""
+"""Seconds for a call whose parameters do not ask for more, and for sending a request."""
 
 SILENCE_S = 0.3
-"""Seconds without a frame while one is awaited; then the daemon is sent a ping, and so often is
-looked whether it has answered."""
+"""Seconds to wait for a frame before the client pings the daemon, and between two checks whether
+it has answered."""
 
 ANSWER_S = 2.0
-"""Seconds that it has for an answer, or for any other frame."""
+"""Seconds that the daemon has to answer a ping, or to send any other frame."""
 
 OPTIONS: Final[dict[str, Any]] = {
     "compression": None,
-    "max_size": LARGEST_REPLY,
+    "max_size": MAX_REPLY,
     "close_timeout": 0.3,
-    # Clients ping when they wait, see SILENCE_S; one that is busy must not take that for silence.
+    # The client pings while it waits, see SILENCE_S. While it is busy, silence means nothing.
     "ping_interval": None,
-    # A reader that is slow has old messages before it; of large ones a few fill the memory.
+    # Few, because a slow reader should get recent messages, and large ones fill the memory.
     "max_queue": 2,
     "user_agent_header": None,
 }
-"""For websockets' `unix_connect`."""
+"""Arguments for `unix_connect` of the `websockets` library."""
 
 
 def open_socket(paths: tuple[Path, ...]) -> tuple[Path, int, socket.socket]:
-    """Return the first of the paths where a daemon listens, its process, and a connected socket.
+    """Connect to the first path where a daemon listens; return path, process id and socket.
 
     Raises:
-        ControlError: with code `unavailable`, `refused`, or `deadline` for a daemon that has not
-            taken its last connections.
+        ControlError: with code `unavailable`, `refused`, or `deadline` for a daemon that does not
+            accept its pending connections.
     """
     for path in paths:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # The kernel waits for room in the backlog as long as sending may take; a socket that
-            # Python has given a timeout would not wait at all.
+            # A full backlog blocks `connect` for as long as the send timeout. Python's own timeout
+            # makes the socket non-blocking, which fails at once instead.
             _limit_sending(sock, CONNECT_S)
             sock.connect(str(path))
             _limit_sending(sock, CALL_S)
@@ -61,14 +61,14 @@ def open_socket(paths: tuple[Path, ...]) -> tuple[Path, int, socket.socket]:
             sock.close()
         except BlockingIOError:
             sock.close()
-            raise faults.hung(path, None, CONNECT_S) from None
+            raise faults.not_responding(path, None, CONNECT_S) from None
         except OSError as error:
             sock.close()
             raise ControlError(
                 "refused",
                 f"{path} cannot be opened: {error.strerror or error}",
-                "be the user who started that dorad, or a member of the group `dorad` where it "
-                "serves the whole machine",
+                "use the account that started that dorad; for the machine's own dorad, join the "
+                "group `dorad`",
             ) from None
     raise no_daemon(paths)
 

@@ -1,4 +1,4 @@
-"""What a client says when it is the connection, not the daemon, that has failed."""
+"""The errors of a client whose connection failed: timeouts, a lost daemon, a refusal."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _GOING_AWAY = 1001
 _TOO_BIG = 1009
 
 
-def late(method: str, seconds: float) -> ControlError:
-    """Return the error for a call that was not answered in time."""
+def call_timed_out(method: str, seconds: float) -> ControlError:
+    """Return the error for a call that the daemon did not answer in time."""
     return ControlError(
         "deadline",
         f"dorad did not answer `{method}` within {seconds:g} s",
@@ -24,32 +24,34 @@ def late(method: str, seconds: float) -> ControlError:
     )
 
 
-def hung(path: Path, pid: int | None, seconds: float) -> ControlError:
-    """Return the error for a daemon that lives but says nothing."""
+def not_responding(path: Path, pid: int | None, seconds: float) -> ControlError:
+    """Return the error for a daemon that runs but does not respond."""
     process = "" if pid is None else f" (process {pid})"
     kill = "`kill -9` its process" if pid is None else f"`kill -9 {pid}`"
     return ControlError(
         "deadline",
         f"dorad at {path}{process} has not answered for {seconds:g} s",
-        f"end it with {kill} and start it again with `dora up`",
+        f"end it with {kill}, then start it again with `dora up`",
     )
 
 
-def closed(code: int | None) -> ControlError:
+def connection_closed(code: int | None) -> ControlError:
     """Return the error for a connection that has ended, with the daemon's code if it gave one."""
     if code == _TOO_BIG:
-        return ControlError("too-large", "the request has more bytes than dorad takes")
+        return ControlError("too-large", "the request is larger than dorad accepts")
     if code == _GOING_AWAY:
-        return ControlError("unavailable", "dorad was ended", "start it with `dora up`")
+        return ControlError("unavailable", "dorad has been stopped", "start it with `dora up`")
     return ControlError(
-        "unavailable", "the connection to dorad has ended", "see with `dora status` whether it runs"
+        "unavailable",
+        "the connection to dorad was lost",
+        "check with `dora status` whether it runs",
     )
 
 
-def not_opened(error: Exception, path: Path, body: bytes = b"") -> ControlError:
+def connect_failed(error: Exception, path: Path, body: bytes = b"") -> ControlError:
     """Return the error for a connection that could not be opened.
 
-    `body` is what the other end answered: a daemon says in it why it refuses.
+    `body` is the body of the HTTP answer, in which a daemon gives the reason for its refusal.
     """
     if body:
         try:
@@ -57,5 +59,5 @@ def not_opened(error: Exception, path: Path, body: bytes = b"") -> ControlError:
         except ControlError:
             pass
     return ControlError(
-        "unavailable", f"{path} does not answer as a dorad does: {error}", "try again"
+        "unavailable", f"the process at {path} does not answer like dorad: {error}", "try again"
     )

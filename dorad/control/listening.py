@@ -1,4 +1,4 @@
-"""The daemon's socket in the file system: where it lies, who may open it, what lay there before."""
+"""The daemon's socket in the file system: its path, its permissions, and stale sockets there."""
 
 from __future__ import annotations
 
@@ -13,42 +13,43 @@ from dorad.control.errors import ControlError, NoDaemonError
 
 _log = logging.getLogger(__name__)
 
-MACHINE_WIDE = Path("/run/dorad/control.sock")
-"""Where the daemon of the whole machine listens."""
+SYSTEM_SOCKET = Path("/run/dorad/control.sock")
+"""The socket of the machine's daemon."""
 
-VARIABLE = "DORA_SOCKET"
-"""Environment variable with the path of the one socket to use."""
+SOCKET_VARIABLE = "DORA_SOCKET"
+"""Environment variable with the path of the only socket to use."""
 
-LONGEST_PATH = 107
-"""Bytes of a Unix socket's path."""
+MAX_PATH_BYTES = 107
+"""Maximum length of a Unix socket's path."""
 
 
-def places() -> tuple[Path, ...]:
-    """Return where to look for a daemon, first the one to prefer.
+def socket_paths() -> tuple[Path, ...]:
+    """Return the sockets at which to look for a daemon, the preferred one first.
 
-    It is `$DORA_SOCKET` alone where that is set; else the socket of the daemon of this user that
-    `$DORA_COORDINATOR_PORT` names; else those of this user's and of the machine's.
+    If `$DORA_SOCKET` is set, that is the only one. Else if `$DORA_COORDINATOR_PORT` is set, the
+    only one is this user's daemon with that number. Else they are those of this user's daemon and
+    of the machine's daemon.
 
     Raises:
-        ControlError: the directory of this user's sockets belongs to somebody else, or a variable
-            cannot be followed.
+        ControlError: the directory of this user's sockets belongs to another user, or a variable
+            is invalid.
     """
-    if given := os.environ.get(VARIABLE):
+    if given := os.environ.get(SOCKET_VARIABLE):
         return (Path(given),)
     from dorad.shm.rendezvous import instance, runtime_dir
 
     try:
         name = instance()
         if name is not None:
-            _log.debug("using the daemon of instance %s alone", name)
+            _log.debug("looking for the daemon of instance %s only", name)
             return (runtime_dir() / name / "control.sock",)
-        return (runtime_dir() / "control.sock", MACHINE_WIDE)
+        return (runtime_dir() / "control.sock", SYSTEM_SOCKET)
     except (PermissionError, ValueError) as error:
         raise ControlError("refused", str(error)) from None
 
 
 def no_daemon(looked: tuple[Path, ...]) -> NoDaemonError:
-    """Return the error for when nobody listens in any of these places."""
+    """Return the error for a client that found no daemon at any of these paths."""
     where = " or ".join(map(str, looked))
     name = looked[0].parent.name
     command = f"dora up --coordinator-port {name}" if name.isdecimal() else "dora up"
@@ -65,18 +66,18 @@ def _is_socket(path: Path) -> bool:
 
 
 def bind(path: Path, group: int | None) -> tuple[socket.socket, int]:
-    """Return a socket bound to `path`, and its inode; it does not listen yet.
+    """Bind a socket to `path`; return it, not yet listening, and its inode.
 
-    The mode is 0660 with a group, 0600 without. What a dead daemon left there is replaced.
+    Its mode is 0660 with a group, 0600 without. The socket of a dead daemon is replaced.
 
     Raises:
-        ControlError: a daemon listens there, or the path cannot be used for a socket.
+        ControlError: a daemon listens there, or no socket can be made there.
     """
-    if len(os.fsencode(path)) > LONGEST_PATH:
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise ControlError(
             "refused",
-            f"{path} is too long for a socket; it may have {LONGEST_PATH} bytes",
-            "choose a shorter one",
+            f"{path} is too long for a socket: at most {MAX_PATH_BYTES} bytes are allowed",
+            "choose a shorter path",
         )
     _clear(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -93,13 +94,13 @@ def bind(path: Path, group: int | None) -> tuple[socket.socket, int]:
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket that nobody listens at."""
+    """Remove the socket of a dead daemon. Raises ControlError for anything else."""
     if not path.exists() and not path.is_symlink():
         return
     if not _is_socket(path):
-        raise ControlError("refused", f"{path} exists and is no socket", "move it away")
+        raise ControlError("refused", f"{path} exists and is not a socket", "move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        # Without waiting: a daemon that hangs, with a full backlog, is a daemon too.
+        # Non-blocking: a daemon that hangs, with a full backlog, counts as running.
         probe.setblocking(False)
         try:
             probe.connect(str(path))
@@ -109,10 +110,10 @@ def _clear(path: Path) -> None:
         except FileNotFoundError:
             return
         except PermissionError:
-            raise ControlError("refused", f"{path} belongs to somebody else") from None
+            raise ControlError("refused", f"{path} belongs to another user") from None
         except BlockingIOError:
             pass
-    raise ControlError("exists", f"a daemon listens at {path} already", "end it with `dora down`")
+    raise ControlError("exists", f"a daemon already listens at {path}", "end it with `dora down`")
 
 
 def remove(path: Path, inode: int) -> None:

@@ -1,4 +1,4 @@
-"""From a dataflow's file, or its checked content, to the request that starts it."""
+"""Make the request that starts a dataflow from its file, or from its checked content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def start_request(
     exit_when_nodes_finish: bool | None,
     hot_reload: bool,
 ) -> Start:
-    """Read and check a dataflow on this machine, where its file and its variables are.
+    """Return the request that starts a dataflow, after reading and checking its file.
+
+    This happens in the client, because the file and its environment variables are the user's.
 
     Raises:
         DataflowError: with every problem in the file, by line and column.

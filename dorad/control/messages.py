@@ -1,8 +1,8 @@
 """The messages of the control API as plain structs: one request, one reply, or a stream of events.
 
 Times are seconds since 1970 (UTC), durations are seconds, sizes are bytes, unless a name says
-otherwise. A field that is added later has a default, so that older clients and daemons go on
-understanding each other; `PROTOCOL` grows when that cannot be had.
+otherwise. A new field gets a default, so that older and newer programs understand each other;
+`PROTOCOL` increases with every change that breaks this.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 PROTOCOL = 1
-"""The version of this protocol; both sides say theirs in the handshake."""
+"""Version of this protocol, which both sides send in the handshake."""
 
 
 class Struct(msgspec.Struct, kw_only=True, forbid_unknown_fields=False):
@@ -37,7 +37,7 @@ class Interface(Struct):
 
 
 class Network(Struct):
-    """The network of the namespace that the daemon runs in."""
+    """The network in the network namespace of the daemon."""
 
     interfaces: list[Interface]
     defaults: list[str] = []
@@ -45,22 +45,22 @@ class Network(Struct):
 
 
 class DaemonStatus(Struct):
-    """What is known of the daemon itself."""
+    """State of the daemon itself."""
 
     version: str
     protocol: int
     pid: int
     started_at: float
     dataflows: int
-    """Dataflows that run."""
+    """Number of running dataflows."""
     nodes: int
-    """Node processes that run."""
+    """Number of running node processes."""
     state: str
     """Path of the state file."""
     adopted: int = 0
-    """Nodes that it found running when it started."""
+    """Nodes of a previous daemon that it has taken over."""
     notices: list[str] = []
-    """What the operator should know: a state file that was set aside, a full disk."""
+    """Warnings for the administrator, such as a full disk or a state file that was set aside."""
     problem: str = ""
     """Why nodes cannot be started; empty if they can."""
     memory: int = 0
@@ -68,11 +68,11 @@ class DaemonStatus(Struct):
     cpu: float = 0.0
     """Percent of one core, over the last seconds."""
     network: Network | None = None
-    """The network as the daemon sees it; None while it does not know."""
+    """The network as the daemon sees it; None while unknown."""
 
 
 class Shutdown(Struct):
-    """End the daemon. Refused with `busy` while dataflows run, unless `force` stops them first."""
+    """Stop the daemon. Refused with `busy` while dataflows run, unless `force` stops them first."""
 
     force: bool = False
 
@@ -86,30 +86,30 @@ class Start(Struct):
     """Start a dataflow."""
 
     descriptor: dict[str, Any]
-    """The file as parsed, `env` expanded."""
+    """The parsed file, with variables in `env` expanded."""
     path: str
-    """Absolute path of the file; relative paths in it start at its folder."""
+    """Absolute path of the file; relative paths in it are relative to its folder."""
     name: str | None = None
-    """At most 64 of `A-Z a-z 0-9 _ . -`, the first no `-`; must differ from those of running
-    dataflows."""
+    """1 to 64 characters of `A-Z a-z 0-9 _ . -`, not starting with `-`; no other running dataflow
+    may have it."""
     env: dict[str, str] = {}
-    """`--env`: over the dataflow's `env`, under the node's."""
+    """Variables of `--env`. They override the dataflow's `env`; a node's `env` overrides them."""
     uv: bool = False
     allow_shell: bool = False
     exit_when_nodes_finish: bool | None = None
     hot_reload: bool = False
-    """Whether operators reload, and nodes are restarted, when their Python files change."""
+    """Whether operators are reloaded, and nodes restarted, when their Python files change."""
 
 
 class Started(Struct):
-    """A dataflow was accepted; its nodes are being started."""
+    """The dataflow is accepted and its nodes are being started."""
 
     uuid: str
     name: str | None = None
 
 
 class Ref(Struct):
-    """One dataflow, by UUID or name; None means the only one that runs."""
+    """A dataflow, by UUID or name; None means the only running one."""
 
     dataflow: str | None = None
 
@@ -118,9 +118,9 @@ Until = Literal["spawned", "running", "ended"]
 
 
 class Wait(Struct):
-    """Wait until a dataflow's nodes have all been spawned, or until it has ended.
+    """Wait until all nodes of a dataflow have been spawned or are running, or until it has ended.
 
-    Answered with `deadline` when `timeout` seconds have passed.
+    Fails with `deadline` after `timeout` seconds.
     """
 
     dataflow: str
@@ -129,7 +129,7 @@ class Wait(Struct):
 
 
 class Failure(Struct):
-    """One root cause: a headline, and the last lines that the node wrote to stderr."""
+    """One root cause: what failed, and the last lines that the node wrote to stderr."""
 
     headline: str
     lines: list[str] = []
@@ -146,7 +146,7 @@ class NodeResult(Struct):
 
 
 class DataflowState(Struct):
-    """Where a dataflow is in its life; the results are complete when it has ended."""
+    """The state of a dataflow. The results are complete once it has ended."""
 
     uuid: str
     name: str | None
@@ -156,17 +156,17 @@ class DataflowState(Struct):
 
 
 class Stop(Struct):
-    """Stop a dataflow, and wait for its end."""
+    """Stop a dataflow and wait until it has ended."""
 
     dataflow: str | None = None
     grace: float | None = None
-    """Seconds until SIGTERM; SIGKILL follows after half as many more. None: 10."""
+    """Seconds until SIGTERM; SIGKILL follows after half as many more. The default is 10."""
     force: bool = False
     """SIGKILL at once."""
 
 
 class Restarted(Struct):
-    """A dataflow runs again, under a new UUID."""
+    """The dataflow has been started again, under a new UUID."""
 
     old: str
     new: str
@@ -182,36 +182,36 @@ class DataflowInfo(Struct):
     name: str | None
     status: Status
     nodes: int
-    """Node processes that run now."""
+    """Number of running node processes."""
     cpu: float
     """Percent of one core."""
     memory: int
     started_at: float
     ended_at: float | None = None
     enabled: bool = False
-    """Whether it is started when the machine is."""
+    """Whether it is started at boot."""
 
 
 class Enable(Struct):
-    """Have a dataflow started when the machine is, or no longer. It needs a name."""
+    """Choose whether a dataflow is started at boot. It needs a name."""
 
     dataflow: str | None = None
-    """Running or ended, by UUID or name; None means the only one that runs."""
+    """Running or ended, by UUID or name; None means the only running one."""
     enabled: bool = True
 
 
 class DataflowList(Struct):
-    """All dataflows that run, or have ended and were not cleaned."""
+    """All running dataflows, and those that have ended and were not cleaned."""
 
     dataflows: list[DataflowInfo]
 
 
 class DataflowDetail(Struct):
-    """One dataflow with what it was started from."""
+    """One dataflow with its descriptor and paths."""
 
     info: DataflowInfo
     descriptor: dict[str, Any]
-    """As it runs now, changes included."""
+    """The current descriptor, including changes since the start."""
     path: str
     log_dir: str
     changes: list[str] = []
@@ -223,7 +223,7 @@ NodeStatus = Literal["starting", "running", "degraded", "restarting", "failed", 
 
 
 class NodeMetrics(Struct):
-    """What a node uses, children included."""
+    """Resources that a node and its child processes use."""
 
     cpu: float = 0.0
     """Percent of one core."""
@@ -232,14 +232,14 @@ class NodeMetrics(Struct):
     """Bytes a second."""
     disk_write: float = 0.0
     net_tx: float = 0.0
-    """Payload bytes a second over TCP connections; see `net_known`."""
+    """Payload bytes a second over TCP connections, if `net_known`."""
     net_rx: float = 0.0
     net_known: bool = False
-    """Whether network figures can be had for this node."""
+    """Whether the network rates of this node can be measured."""
 
 
 class NodeInfo(Struct):
-    """One node as it is now."""
+    """The current state of one node."""
 
     dataflow: str
     dataflow_name: str | None
@@ -250,21 +250,21 @@ class NodeInfo(Struct):
     metrics: NodeMetrics
     broken_inputs: list[str] = []
     pending: int = 0
-    stamps_refused: int = 0
-    """Timestamps received that were too far ahead to move the node's clock."""
     """Messages that wait in its inputs."""
+    stamps_refused: int = 0
+    """Received timestamps that were too far ahead and did not move the node's clock."""
     dynamic: bool = False
     started_at: float | None = None
     last_exit: str | None = None
-    """How its last process ended, in words."""
+    """Description of how its last process ended."""
     deadline_misses: int | None = None
-    """Ticks of its timers that it took after their deadline, or never; None without timers."""
+    """Timer ticks that it handled after their deadline, or never; None without timers."""
     tick_delay: float | None = None
-    """Mean seconds from when a tick is due to when it is taken, over the last seconds."""
+    """Mean seconds from a tick's due time until the node handles it, over the last seconds."""
     tick_jitter: float | None = None
-    """Mean absolute difference of successive delays, over the last seconds."""
+    """Mean absolute difference of successive delays in seconds, over the last seconds."""
     tick_worst: float | None = None
-    """The longest delay since the start."""
+    """Longest delay since the start, in seconds."""
 
 
 class NodeRef(Struct):
@@ -275,20 +275,20 @@ class NodeRef(Struct):
 
 
 class NodeList(Struct):
-    """The nodes of one dataflow, or of all that run."""
+    """The nodes of one dataflow, or of all running dataflows."""
 
     nodes: list[NodeInfo]
 
 
 class Subscriber(Struct):
-    """Who receives an output."""
+    """An input that receives an output."""
 
     node: str
     input: str
 
 
 class NodeDetail(Struct):
-    """One node with its wiring and its policies."""
+    """One node with its inputs, its outputs and its policies."""
 
     info: NodeInfo
     path: str | None
@@ -301,31 +301,32 @@ class NodeDetail(Struct):
     health_check_timeout: float | None
     startup_timeout: float | None
     inputs: dict[str, str]
-    """Input to its source, as text."""
+    """The source of each input, as text."""
     outputs: dict[str, list[Subscriber]]
     realtime: str | None = None
-    """What it asks of the kernel, in words."""
+    """Description of the real-time settings it requests from the kernel."""
     notes: list[str] = []
-    """What its process lacks of what it was to have, one line each."""
+    """Requested settings that its process did not get, one line each."""
 
 
 class NodeAdd(Struct):
     """Add a node to a running dataflow."""
 
     definition: dict[str, Any]
-    """One entry of `nodes`, `env` expanded; relative paths start where those of the file do."""
+    """An entry of `nodes` with variables in `env` expanded. Relative paths are relative to the
+    folder of the dataflow's file."""
     dataflow: str | None = None
 
 
 class NodeReplace(Struct):
-    """Put another node in the place of one; its inputs and outputs stay."""
+    """Replace a node by another one, which keeps its inputs and outputs."""
 
     node: str
     definition: dict[str, Any]
-    """As of `node.add`, with the same `id` and the same inputs."""
+    """As in `node.add`, with the same `id` and the same inputs."""
     dataflow: str | None = None
     grace: float | None = None
-    """Seconds that the old process has until SIGTERM. null: 10."""
+    """Seconds until the old process gets SIGTERM. The default is 10."""
 
 
 class NodeStop(Struct):
@@ -334,7 +335,8 @@ class NodeStop(Struct):
     node: str
     dataflow: str | None = None
     grace: float | None = None
-    """Seconds until SIGTERM; SIGKILL follows after half as many more. null: 10, for a restart 5."""
+    """Seconds until SIGTERM; SIGKILL follows after half as many more. The default is 10, for a
+    restart 5."""
 
 
 class EdgeRef(Struct):
@@ -346,17 +348,17 @@ class EdgeRef(Struct):
 
 
 class EdgeNew(Struct):
-    """An edge that is to be, as `node/output` and `node/input`."""
+    """A new edge, as `node/output` and `node/input`."""
 
     source: str
     target: str
     options: dict[str, Any] = {}
-    """Of the input, as in its long form in the file: `{"queue_size": 1, "latched": true}`."""
+    """Options of the input, as in its long form in the file, such as `{"queue_size": 1}`."""
     dataflow: str | None = None
 
 
 class Changed(Struct):
-    """What a change of a running dataflow did."""
+    """The result of a change to a running dataflow."""
 
     uuid: str
     changes: list[str]
@@ -367,7 +369,7 @@ class Changed(Struct):
 
 
 class EdgeStats(Struct):
-    """One edge: totals since the start, and rates over the last seconds."""
+    """Counters of one edge: totals since the start, and rates over the last seconds."""
 
     dataflow: str
     source: str
@@ -387,43 +389,43 @@ class EdgeStats(Struct):
     bandwidth: float
     """Payload bytes a second."""
     latency: float | None
-    """Mean seconds from sending to receiving; None while nothing was received."""
+    """Mean seconds from sending to receiving; None while nothing has been received."""
     jitter: float | None
-    """Mean absolute difference of the latencies of successive messages, seconds."""
+    """Mean absolute difference of the latencies of successive messages, in seconds."""
     broken: bool = False
     unreadable: int = 0
-    """Received messages that their sender had written wrongly; the node got ERROR events."""
+    """Received messages that were malformed; the node got an ERROR event for each."""
 
 
 class InterfaceRates(Struct):
-    """What passes over a network interface now, in bytes and packets a second."""
+    """Current rates of a network interface, in bytes and packets a second."""
 
     name: str
     received: float
     sent: float
     dropped: float
-    """Packets dropped or faulty, both ways."""
+    """Packets dropped or faulty, in both directions."""
 
 
 class Top(Struct):
-    """Everything `dora top` shows, of one moment."""
+    """A snapshot of everything that `dora top` shows."""
 
     at: float
     window: float
-    """Seconds that rates and latencies are taken over."""
+    """Seconds over which rates and latencies are measured."""
     nodes: list[NodeInfo]
     edges: list[EdgeStats]
     interfaces: list[InterfaceRates] = []
 
 
 class TopicInfo(Struct):
-    """One output and who receives it."""
+    """One output and its subscribers."""
 
     node: str
     output: str
     subscribers: list[Subscriber]
     type: str | None = None
-    """As the file declares it; null if it does not."""
+    """The declared type; null if the file declares none."""
 
 
 class TopicList(Struct):
@@ -434,16 +436,16 @@ class TopicList(Struct):
 
 
 class TopicWatch(Struct):
-    """Measure outputs: a stream with one `TopicRates` a second. No topics: all of the dataflow."""
+    """Measure outputs: a stream with one `TopicRates` a second. No topics means all of them."""
 
     dataflow: str | None = None
     topics: list[str] = []
     window: int = 10
-    """Seconds that figures are taken over."""
+    """Seconds over which rates are measured."""
 
 
 class TopicRate(Struct):
-    """How often and how much comes over one output; intervals in ms, None when unknown."""
+    """Rate and bandwidth of one output. Intervals are in ms, None if unknown."""
 
     topic: str
     hz: float
@@ -456,7 +458,7 @@ class TopicRate(Struct):
     max_ms: float | None = None
     std_ms: float | None = None
     samples: int = 0
-    """Intervals that minimum, maximum and deviation are taken over."""
+    """Number of intervals behind minimum, maximum and deviation."""
 
 
 class TopicRates(Struct):
@@ -467,31 +469,31 @@ class TopicRates(Struct):
 
 
 class TopicSubscribe(Struct):
-    """Receive what outputs send: a stream of binary frames. No topics: all of the dataflow."""
+    """Receive the messages of outputs as binary frames. No topics means all of the dataflow."""
 
     dataflow: str | None = None
     topics: list[str] = []
     queue_size: int = 64
-    """Messages kept for a slow reader, by topic; newer ones displace older ones."""
+    """Messages kept for a slow reader, for each topic; newer ones displace older ones."""
 
 
 class TopicHeader(Struct):
-    """What stands before the Arrow IPC stream in a binary frame."""
+    """The header before the Arrow IPC stream in a binary frame."""
 
     stream: int
-    """The id of the request that subscribed."""
+    """Id of the `topic.subscribe` request."""
     topic: str
     sequence: int
     """Counts the frames of this topic from 1."""
     dropped: int
-    """Messages of this topic that were displaced so far."""
+    """Messages of this topic that have been displaced so far."""
     metadata: dict[str, Any]
-    """As sent, with `timestamp`, when that was. Times are text in ISO 8601; a number that JSON has
-    no word for is null."""
+    """Metadata as sent, and the time of sending as `timestamp`. Times are text in ISO 8601; numbers
+    that JSON cannot express, such as NaN, are null."""
 
 
 class TopicPublish(Struct):
-    """Send on an output as if its node did. Each entry of `data` becomes one message."""
+    """Send messages on an output as if its node did. Each entry of `data` is one message."""
 
     topic: str
     data: list[Any]
@@ -499,11 +501,11 @@ class TopicPublish(Struct):
     float64, objects structs; the elements of a list must fit one type."""
     dataflow: str | None = None
     metadata: dict[str, Any] = {}
-    """Of each message: numbers, text, true and false, and lists of one of these kinds."""
+    """Metadata of each message: numbers, text, booleans, and lists of one of these kinds."""
 
 
 class Published(Struct):
-    """How many subscribers got each message."""
+    """The number of messages sent, and of subscribers that received each."""
 
     messages: int
     subscribers: int
@@ -521,7 +523,7 @@ class ParamRef(Struct):
 
 
 class ParamSet(Struct):
-    """Set a parameter; refused if its declaration forbids the value."""
+    """Set a parameter. Refused if its declaration forbids the value."""
 
     node: str
     key: str
@@ -530,7 +532,7 @@ class ParamSet(Struct):
 
 
 class Param(Struct):
-    """A parameter as it stands."""
+    """A parameter with its current value and its declaration."""
 
     key: str
     value: Any
@@ -542,7 +544,7 @@ class Param(Struct):
     choices: list[Any] | None = None
     description: str | None = None
     delivered: bool = True
-    """Whether the running node was told of it; False: it will read it when it starts."""
+    """Whether the running node was notified. If False, it gets the value when it starts."""
 
 
 class ParamList(Struct):
@@ -559,20 +561,20 @@ class LogRead(Struct):
 
     dataflow: str | None = None
     nodes: list[str] = []
-    """Empty: all nodes, and what the daemon says about the dataflow."""
+    """Ids of nodes; empty means all nodes, and the daemon's own lines about the dataflow."""
     tail: int | None = None
-    """Only so many of the newest lines that match, of all chosen nodes together."""
+    """Maximum number of matching lines, the newest of all chosen nodes together."""
     since: float | None = None
     until: float | None = None
     level: str | None = None
     by_node: dict[str, str] = {}
-    """Least severity by node."""
+    """Minimum severity by node."""
     grep: str | None = None
     follow: bool = False
 
 
 class LogLine(Struct):
-    """One log line; `node` is None for what the daemon says."""
+    """One log line. `node` is None for a line of the daemon."""
 
     timestamp: float
     level: str
@@ -587,7 +589,7 @@ class LogLine(Struct):
 
 
 class LogLines(Struct):
-    """Some log lines, oldest first. `left_out` were lost because the reader was too slow."""
+    """Log lines, oldest first. `left_out` lines were dropped because the reader was too slow."""
 
     dataflow: str
     lines: list[LogLine]
@@ -595,78 +597,84 @@ class LogLines(Struct):
 
 
 class Watch(Struct):
-    """Follow what happens to dataflows: a stream of `Event`."""
+    """Follow the events of dataflows: a stream of `Event`."""
 
     dataflow: str | None = None
-    """None: to all of them."""
+    """None means all dataflows."""
 
 
 class Event(Struct):
-    """Something that happened to a dataflow or to a node of it."""
+    """An event of a dataflow or of one of its nodes."""
 
     at: float
     dataflow: str
     what: str
     """`dataflow-starting` `dataflow-running` `dataflow-ended` `node-started` `node-exited`
     `node-restarting` `node-failed` `input-broken` `input-recovered` `param-changed`
-    `topology-changed`, `network-changed` (of no dataflow), and others later."""
+    `topology-changed`, `network-changed` (which belongs to no dataflow); more may be added."""
     node: str | None = None
     text: str = ""
-    """For people: why, how; may be empty."""
+    """Details for people; may be empty."""
     data: dict[str, Any] = {}
-    """For programs: `pid` and `restarts` of `node-started`; `code` and `signal` of `node-exited`;
-    `after`, in seconds, of `node-restarting`; `input` and `source` of `input-broken` and
-    `input-recovered`; `key` and `value` of `param-changed`; `change` of `topology-changed`."""
+    """Details for programs: `pid` and `restarts` of `node-started`; `code` and `signal` of
+    `node-exited`; `after`, in seconds, of `node-restarting`; `input` and `source` of `input-broken`
+    and `input-recovered`; `key` and `value` of `param-changed`; `change` of `topology-changed`."""
 
 
 # -- the table of methods ----------------------------------------------------------------------
 
 
 class Method(msgspec.Struct, frozen=True):
-    """A row of the table: what a method takes and what it gives."""
+    """A method of the API: the types of its parameters and of its result."""
 
     params: type[Struct]
     result: type[Struct]
     summary: str
     stream: bool = False
-    """Whether `result` is the type of each event of a stream rather than of the one reply."""
+    """Whether it is answered by a stream of events of the type `result`, not by one reply."""
     binary: bool = False
-    """Whether the stream's events are binary frames that start with `result` as their header."""
+    """Whether the events are binary frames with `result` as their header."""
 
 
 METHODS: dict[str, Method] = {
-    "daemon.status": Method(Nothing, DaemonStatus, "What is known of the daemon itself."),
-    "daemon.shutdown": Method(Shutdown, Nothing, "End the daemon."),
+    "daemon.status": Method(Nothing, DaemonStatus, "Return the state of the daemon."),
+    "daemon.shutdown": Method(Shutdown, Nothing, "Stop the daemon."),
     "dataflow.start": Method(Start, Started, "Start a dataflow."),
-    "dataflow.wait": Method(Wait, DataflowState, "Wait for a point in a dataflow's life."),
+    "dataflow.wait": Method(Wait, DataflowState, "Wait until a dataflow has reached a state."),
     "dataflow.stop": Method(Stop, DataflowState, "Stop a dataflow and wait for its end."),
     "dataflow.restart": Method(Stop, Restarted, "Stop a dataflow and start it again."),
     "dataflow.list": Method(Nothing, DataflowList, "List dataflows."),
     "dataflow.info": Method(Ref, DataflowDetail, "Describe one dataflow."),
-    "dataflow.clean": Method(Nothing, DataflowList, "Forget dataflows that have ended."),
-    "dataflow.enable": Method(Enable, DataflowInfo, "Have a dataflow started at boot, or not."),
-    "node.list": Method(Ref, NodeList, "List nodes; without a dataflow those of all that run."),
+    "dataflow.clean": Method(
+        Nothing, DataflowList, "Remove dataflows that have ended from the list."
+    ),
+    "dataflow.enable": Method(
+        Enable, DataflowInfo, "Choose whether a dataflow is started at boot."
+    ),
+    "node.list": Method(Ref, NodeList, "List the nodes of one or all dataflows."),
     "node.info": Method(NodeRef, NodeDetail, "Describe one node."),
     "node.add": Method(NodeAdd, Changed, "Add a node to a running dataflow."),
-    "node.remove": Method(NodeStop, Changed, "Stop a node and take it out of its dataflow."),
-    "node.replace": Method(NodeReplace, Changed, "Put another node in the place of one."),
+    "node.remove": Method(NodeStop, Changed, "Stop a node and remove it from its dataflow."),
+    "node.replace": Method(NodeReplace, Changed, "Replace a node by another one."),
     "node.connect": Method(EdgeNew, Changed, "Add an edge."),
-    "node.disconnect": Method(EdgeRef, Changed, "Take an edge away."),
-    "node.restart": Method(NodeStop, Nothing, "Restart a node, whatever its policy."),
-    "node.stop": Method(NodeStop, Nothing, "Stop a node; it is not restarted."),
-    "top": Method(Nothing, Top, "Measure all that runs."),
-    "topic.list": Method(Ref, TopicList, "List outputs and who receives them."),
+    "node.disconnect": Method(EdgeRef, Changed, "Remove an edge."),
+    "node.restart": Method(NodeStop, Nothing, "Restart a node, regardless of its restart policy."),
+    "node.stop": Method(NodeStop, Nothing, "Stop a node without restarting it."),
+    "top": Method(Nothing, Top, "Measure all running nodes and their edges."),
+    "topic.list": Method(Ref, TopicList, "List outputs and their subscribers."),
     "topic.watch": Method(TopicWatch, TopicRates, "Measure outputs.", stream=True),
     "topic.subscribe": Method(
-        TopicSubscribe, TopicHeader, "Receive what outputs send.", stream=True, binary=True
+        TopicSubscribe, TopicHeader, "Receive the messages of outputs.", stream=True, binary=True
     ),
-    "topic.publish": Method(TopicPublish, Published, "Send on an output as its node would."),
+    "topic.publish": Method(
+        TopicPublish, Published, "Send messages on an output as if its node did."
+    ),
     "param.list": Method(NodeRef, ParamList, "List a node's parameters."),
     "param.get": Method(ParamRef, Param, "Return one parameter."),
-    "param.set": Method(ParamSet, Param, "Set a parameter and tell the node."),
-    "param.delete": Method(ParamRef, Nothing, "Delete a parameter and tell the node."),
-    "logs.read": Method(LogRead, LogLines, "Read, and follow, log lines.", stream=True),
-    "watch": Method(Watch, Event, "Follow what happens.", stream=True),
+    "param.set": Method(ParamSet, Param, "Set a parameter and notify the node."),
+    "param.delete": Method(ParamRef, Nothing, "Delete a parameter and notify the node."),
+    "logs.read": Method(LogRead, LogLines, "Read log lines, and follow new ones.", stream=True),
+    "watch": Method(Watch, Event, "Follow the events of dataflows.", stream=True),
 }
 
 ErrorCode = Literal[
@@ -689,13 +697,13 @@ ErrorCode = Literal[
 
 
 class Error(Struct):
-    """Why a request could not be answered: for programs `code`, for people the rest."""
+    """Why a request failed: `code` for programs, the rest for people."""
 
     code: ErrorCode
     message: str
     hint: str | None = None
     problems: list[str] = []
-    """For a dataflow that is not in order: one line for each problem."""
+    """The problems of an invalid dataflow, one line each."""
 
 
 # -- frames ------------------------------------------------------------------------------------
@@ -705,7 +713,7 @@ class Hello(Struct):
     """The first frame from the client."""
 
     hello: str
-    """Who speaks, such as `dora 0.1.0`."""
+    """Name and version of the client, such as `dora 0.1.0`."""
     protocol: int = PROTOCOL
 
 
@@ -713,12 +721,12 @@ class Welcome(Struct):
     """The first frame from the daemon."""
 
     welcome: str
-    """Such as `dorad 0.1.0`."""
+    """Name and version of the daemon, such as `dorad 0.1.0`."""
     protocol: int = PROTOCOL
 
 
 class Request(Struct):
-    """A call, or `cancel` of a stream. Ids are the client's; one that is in use is refused."""
+    """A request. The client chooses ids; one that is in use is refused."""
 
     id: int
     method: str
@@ -726,7 +734,7 @@ class Request(Struct):
 
 
 class Cancel(Struct):
-    """The parameters of `cancel`: which of the running calls and streams to end."""
+    """The parameters of `cancel`: the id of the call or stream to end."""
 
     id: int
 
@@ -735,9 +743,9 @@ class Reply(Struct, omit_defaults=True):
     """An answer, an event of a stream, or the end of one. Exactly one of the fields is set."""
 
     id: int | None
-    """None where a frame could not even be understood."""
+    """None if the id of the request could not be read."""
     result: Any = msgspec.UNSET
     event: Any = msgspec.UNSET
     end: bool = False
-    """A stream is over; what is still on its way after `cancel` comes before it."""
+    """True at the end of a stream. After `cancel`, events that are under way still come before."""
     error: Error | None = None

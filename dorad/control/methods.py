@@ -23,30 +23,30 @@ R = TypeVar("R", bound=m.Struct)
 
 
 class Methods(ABC):
-    """One method for each of the API; they raise ControlError.
+    """One Python method for each method of the API. They raise ControlError.
 
-    `dataflow` is a UUID or a name; without it the only dataflow that runs is meant. `grace` is
-    the seconds until SIGTERM. `node` is the id of a node, a topic is `node/output`.
+    `dataflow` is a UUID or a name, by default the only running dataflow. `grace` is the seconds
+    until SIGTERM. `node` is the id of a node, a topic is `node/output`.
     """
 
     @abstractmethod
     def call(self, method: str, params: m.Struct, kind: type[R]) -> R:
-        """Return the result of a method, which is of this type."""
+        """Call a method and return its result, which is of this type."""
 
     @abstractmethod
     def stream(self, method: str, params: m.Struct, kind: type[R]) -> Stream[R]:
-        """Return the events of a method, which are of this type."""
+        """Return a stream of events of this type."""
 
     @abstractmethod
     def arrays(self, params: m.TopicSubscribe) -> Arrays:
-        """Return the messages of `topic.subscribe`."""
+        """Return the messages of `topic.subscribe` as a stream."""
 
     def status(self) -> m.DaemonStatus:
-        """Return what is known of the daemon itself."""
+        """Return the state of the daemon."""
         return self.call("daemon.status", m.Nothing(), m.DaemonStatus)
 
     def shutdown(self, *, force: bool = False) -> None:
-        """End the daemon; without `force` only if no dataflow runs."""
+        """Stop the daemon. Without `force` it is refused while dataflows run."""
         self.call("daemon.shutdown", m.Shutdown(force=force), m.Nothing)
 
     def start(
@@ -60,9 +60,9 @@ class Methods(ABC):
         exit_when_nodes_finish: bool | None = None,
         hot_reload: bool = False,
     ) -> m.Started:
-        """Start the dataflow in a file, or one that was loaded already; see `wait`.
+        """Start the dataflow in a file, or one that is loaded already; see `wait`.
 
-        Raises DataflowError for a file that is not in order.
+        Raises DataflowError for an invalid file.
         """
         params = start_request(
             dataflow,
@@ -78,7 +78,7 @@ class Methods(ABC):
     def wait(
         self, dataflow: str, *, until: m.Until = "ended", timeout: float | None = None
     ) -> m.DataflowState:
-        """Wait until the nodes are spawned, or run, or the dataflow has ended.
+        """Wait until all nodes are spawned or running, or until the dataflow has ended.
 
         Raises ControlError with code `deadline` after `timeout` seconds.
         """
@@ -88,40 +88,40 @@ class Methods(ABC):
     def stop(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.DataflowState:
-        """Stop a dataflow and wait for its end; `force` kills its nodes at once."""
+        """Stop a dataflow and wait until it has ended; `force` kills its nodes at once."""
         params = m.Stop(dataflow=dataflow, grace=grace, force=force)
         return self.call("dataflow.stop", params, m.DataflowState)
 
     def enable(self, dataflow: str | None = None, *, enabled: bool = True) -> m.DataflowInfo:
-        """Have a dataflow, running or ended, started when the machine is, or no longer."""
+        """Choose whether a dataflow, running or ended, is started at boot."""
         params = m.Enable(dataflow=dataflow, enabled=enabled)
         return self.call("dataflow.enable", params, m.DataflowInfo)
 
     def restart(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.Restarted:
-        """Stop a dataflow and start it again, as it was changed meanwhile."""
+        """Stop a dataflow and start it again, including its changes since the start."""
         params = m.Stop(dataflow=dataflow, grace=grace, force=force)
         return self.call("dataflow.restart", params, m.Restarted)
 
     def list(self) -> builtins.list[m.DataflowInfo]:
-        """Return all dataflows that run, or have ended and were not cleaned."""
+        """Return all running dataflows, and those that have ended and were not cleaned."""
         return self.call("dataflow.list", m.Nothing(), m.DataflowList).dataflows
 
     def info(self, dataflow: str | None = None) -> m.DataflowDetail:
-        """Return one dataflow with what it was started from."""
+        """Return one dataflow with its descriptor and paths."""
         return self.call("dataflow.info", m.Ref(dataflow=dataflow), m.DataflowDetail)
 
     def clean(self) -> builtins.list[m.DataflowInfo]:
-        """Forget dataflows that have ended; return them."""
+        """Remove dataflows that have ended from the list, and return them."""
         return self.call("dataflow.clean", m.Nothing(), m.DataflowList).dataflows
 
     def nodes(self, dataflow: str | None = None) -> builtins.list[m.NodeInfo]:
-        """Return the nodes of one dataflow, or of all that run."""
+        """Return the nodes of one dataflow, or of all running dataflows."""
         return self.call("node.list", m.Ref(dataflow=dataflow), m.NodeList).nodes
 
     def node_info(self, node: str, *, dataflow: str | None = None) -> m.NodeDetail:
-        """Return one node with its wiring and policies."""
+        """Return one node with its inputs, its outputs and its policies."""
         params = m.NodeRef(node=node, dataflow=dataflow)
         return self.call("node.info", params, m.NodeDetail)
 
@@ -133,7 +133,7 @@ class Methods(ABC):
     def remove_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> m.Changed:
-        """Stop a node and take it and its edges out of its dataflow."""
+        """Stop a node and remove it and its edges from its dataflow."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
         return self.call("node.remove", params, m.Changed)
 
@@ -145,7 +145,7 @@ class Methods(ABC):
         dataflow: str | None = None,
         grace: float | None = None,
     ) -> m.Changed:
-        """Put another node in the place of one, without losing a message to it."""
+        """Replace a node by another one without losing messages to it."""
         params = m.NodeReplace(
             node=node, definition=dict(definition), dataflow=dataflow, grace=grace
         )
@@ -166,43 +166,43 @@ class Methods(ABC):
         return self.call("node.connect", params, m.Changed)
 
     def disconnect(self, source: str, target: str, *, dataflow: str | None = None) -> m.Changed:
-        """Take away the edge from `node/output` to `node/input`."""
+        """Remove the edge from `node/output` to `node/input`."""
         params = m.EdgeRef(source=source, target=target, dataflow=dataflow)
         return self.call("node.disconnect", params, m.Changed)
 
     def restart_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> None:
-        """Restart a node, whatever its policy."""
+        """Restart a node, regardless of its restart policy."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
         self.call("node.restart", params, m.Nothing)
 
     def stop_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> None:
-        """Stop a node; it is not restarted."""
+        """Stop a node without restarting it."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
         self.call("node.stop", params, m.Nothing)
 
     def top(self) -> m.Top:
-        """Return what all nodes use and what passes over all edges."""
+        """Return the resource use of all nodes and the counters of all edges."""
         return self.call("top", m.Nothing(), m.Top)
 
     def topics(self, dataflow: str | None = None) -> m.TopicList:
-        """Return the outputs of a dataflow and who receives them."""
+        """Return the outputs of a dataflow and their subscribers."""
         return self.call("topic.list", m.Ref(dataflow=dataflow), m.TopicList)
 
     def watch_topics(
         self, topics: Sequence[str] = (), *, dataflow: str | None = None, window: int = 10
     ) -> Stream[m.TopicRates]:
-        """Measure outputs once a second, over `window` seconds; none given: all of them."""
+        """Measure outputs once a second, over `window` seconds. No topics means all of them."""
         params = m.TopicWatch(dataflow=dataflow, topics=[*topics], window=window)
         return self.stream("topic.watch", params, m.TopicRates)
 
     def echo(
         self, topics: Sequence[str] = (), *, dataflow: str | None = None, queue_size: int = 64
     ) -> Arrays:
-        """Receive what outputs send, as header and Arrow array; none given: all of them.
+        """Receive the messages of outputs as header and Arrow array. No topics means all of them.
 
         The array is None for a message without data.
         """
@@ -218,7 +218,7 @@ class Methods(ABC):
         dataflow: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> m.Published:
-        """Send on an output as its node would; each entry of `data` is one message."""
+        """Send messages on an output as if its node did. Each entry of `data` is one message."""
         params = m.TopicPublish(
             topic=topic, data=[*data], dataflow=dataflow, metadata=dict(metadata or {})
         )
@@ -235,12 +235,12 @@ class Methods(ABC):
         return self.call("param.get", params, m.Param)
 
     def set_param(self, node: str, key: str, value: Any, *, dataflow: str | None = None) -> m.Param:
-        """Set a parameter and tell the node."""
+        """Set a parameter and notify the node."""
         params = m.ParamSet(node=node, key=key, value=value, dataflow=dataflow)
         return self.call("param.set", params, m.Param)
 
     def delete_param(self, node: str, key: str, *, dataflow: str | None = None) -> None:
-        """Delete a parameter and tell the node."""
+        """Delete a parameter and notify the node."""
         params = m.ParamRef(node=node, key=key, dataflow=dataflow)
         self.call("param.delete", params, m.Nothing)
 
@@ -257,7 +257,7 @@ class Methods(ABC):
         grep: str | None = None,
         follow: bool = False,
     ) -> Stream[m.LogLines]:
-        """Read log lines, and follow them; times are seconds since 1970."""
+        """Read log lines, and follow new ones. Times are seconds since 1970."""
         params = m.LogRead(
             dataflow=dataflow,
             nodes=[*nodes],
@@ -272,5 +272,5 @@ class Methods(ABC):
         return self.stream("logs.read", params, m.LogLines)
 
     def watch(self, dataflow: str | None = None) -> Stream[m.Event]:
-        """Follow what happens to one dataflow, or to all of them."""
+        """Follow the events of one dataflow, or of all of them."""
         return self.stream("watch", m.Watch(dataflow=dataflow), m.Event)

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, and whether it may command this daemon."""
+"""The process at the other end of a Unix socket, and whether it may command this daemon."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SO_PEERGROUPS = 59
 """From Linux's asm-generic/socket.h; Python has no name for it."""
 
 SO_PEERPIDFD = 77
-"""As above; from Linux 6.5 on."""
+"""As above; since Linux 6.5."""
 
 _MAX_GROUPS = 256
-"""As many as fit into the largest buffer that Python's getsockopt takes."""
+"""The groups that fit into the largest buffer of Python's getsockopt."""
 
 
 class Peer(NamedTuple):
-    """A process as it was when it connected; the kernel says so, nobody can pretend."""
+    """A process as the kernel recorded it when it connected, which it cannot forge."""
 
     pid: int
     uid: int
@@ -30,31 +30,31 @@ class Peer(NamedTuple):
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    """Return who connected to, or listens at, the other end of a Unix socket.
+    """Return the process that connected to, or listens at, the other end of a Unix socket.
 
     Raises:
-        OSError: it is no connected Unix socket.
+        OSError: it is not a connected Unix socket.
     """
     pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         groups = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MAX_GROUPS)
     except OSError:
-        # A kernel without it, or more groups than fit: then only the main one counts.
+        # The kernel is too old, or there are too many groups: only the primary one counts then.
         groups = b""
     return Peer(pid, uid, gid, frozenset(struct.unpack(f"{len(groups) // 4}I", groups)))
 
 
 def may_command(peer: Peer, own_uid: int, group: int | None) -> bool:
-    """Tell whether a peer is root, the daemon's own user, or a member of its group."""
+    """Return True if a peer is root, the daemon's own user, or a member of its group."""
     if peer.uid in (0, own_uid):
         return True
     return group is not None and (peer.gid == group or group in peer.groups)
 
 
 def pidfd_of(sock: socket.socket) -> int:
-    """Return a descriptor of the very process that connected, which is the caller's to close.
+    """Return a new pidfd of the process that connected; the caller closes it.
 
-    On a kernel before Linux 6.5 it is of the process that has that process's pid now.
+    Before Linux 6.5 it refers to the process that has that pid now.
 
     Raises:
         OSError: the process has ended.
@@ -68,7 +68,7 @@ def pidfd_of(sock: socket.socket) -> int:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Tell whether the process of a descriptor has ended, so that its pid may be another's."""
+    """Return True if the process of a pidfd has exited, so that its pid may be reused."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""What a client has asked and what has come back for it; knows nothing of sockets."""
+"""The running requests of a client, and what has arrived for each. Does no input or output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from dorad.control import codec
 from dorad.control.errors import ControlError
-from dorad.control.limits import LARGEST_REQUEST
+from dorad.control.limits import MAX_REQUEST
 from dorad.control.messages import METHODS, PROTOCOL, Cancel, Hello
 
 if TYPE_CHECKING:
@@ -19,58 +19,58 @@ if TYPE_CHECKING:
     from dorad.control.messages import Method, Struct, TopicHeader
 
 MAX_WAITING = 1024
-"""Events that are kept for a stream that nobody reads while others of the client are read."""
+"""Events kept for a stream that is not read, while other requests of its client are."""
 
 MAX_BYTES_WAITING = 64 << 20
-
+"""Bytes of such events."""
 
 T = TypeVar("T")
 
 
 class End:
-    """A stream has ended as it should."""
+    """Marks the regular end of a stream."""
 
 
 END: Final = End()
 
 
 Arrival: TypeAlias = "Struct | tuple[TopicHeader, memoryview] | End | ControlError"
-"""A result, an event of either kind, the end of a stream, or what came instead."""
+"""A result, an event (text or binary), the end of a stream, or an error."""
 
 
 class PendingRequest:
-    """One request, and what has arrived for it and was not taken yet."""
+    """One request with its queue of what has arrived and was not taken yet."""
 
     def __init__(self, id_: int, method: Method, name: str) -> None:
         self.id = id_
         self.name = name
         self.method = method
         self._arrived: deque[tuple[Arrival, int]] = deque()
-        self._bytes = 0
+        self._size = 0
 
     def __len__(self) -> int:
         return len(self._arrived)
 
     @property
     def full(self) -> bool:
-        """Whether nobody seems to read what arrives."""
-        return len(self) >= MAX_WAITING or self._bytes >= MAX_BYTES_WAITING
+        """Whether too much waits to be taken: its stream is not being read."""
+        return len(self) >= MAX_WAITING or self._size >= MAX_BYTES_WAITING
 
     def put(self, arrival: Arrival, size: int = 0) -> None:
-        """Add what came in a frame of `size` bytes."""
+        """Queue what arrived in a frame of `size` bytes."""
         self._arrived.append((arrival, size))
-        self._bytes += size
+        self._size += size
 
     def take(self) -> Arrival:
-        """Return what came first; an error is raised instead."""
+        """Return what arrived first; raise it if it is an error."""
         arrival, size = self._arrived.popleft()
-        self._bytes -= size
+        self._size -= size
         if isinstance(arrival, ControlError):
             raise arrival
         return arrival
 
     def clear(self) -> None:
-        """Forget what was not taken."""
+        """Discard what was not taken."""
         self._arrived.clear()
 
 
@@ -79,10 +79,10 @@ class PendingRequests:
 
     def __init__(self) -> None:
         self._ids = count(1)
-        self._asks: dict[int, PendingRequest] = {}
+        self._requests: dict[int, PendingRequest] = {}
 
-    def ask(self, name: str, params: Struct) -> tuple[PendingRequest, bytes]:
-        """Return a new request and the frame to send for it.
+    def add(self, name: str, params: Struct) -> tuple[PendingRequest, bytes]:
+        """Register a new request; return it and the frame to send for it.
 
         Raises:
             ControlError: the method is unknown, has other parameters, or the request is too large.
@@ -95,29 +95,29 @@ class PendingRequests:
                 "bad-request",
                 f"`{name}` takes {method.params.__name__}, not {type(params).__name__}",
             )
-        ask = PendingRequest(next(self._ids), method, name)
-        frame = codec.encode_request(ask.id, name, params)
-        if len(frame) > LARGEST_REQUEST:
+        request = PendingRequest(next(self._ids), method, name)
+        frame = codec.encode_request(request.id, name, params)
+        if len(frame) > MAX_REQUEST:
             raise ControlError(
                 "too-large",
-                f"a `{name}` with {len(frame)} bytes is too large; {LARGEST_REQUEST} are allowed",
+                f"a `{name}` with {len(frame)} bytes is too large; {MAX_REQUEST} are allowed",
             )
-        self._asks[ask.id] = ask
-        return ask, frame
+        self._requests[request.id] = request
+        return request, frame
 
-    def drop(self, ask: PendingRequest) -> bytes | None:
-        """Forget a request; return the frame that ends it, None if it has ended already."""
-        ask.clear()
-        return None if self._asks.pop(ask.id, None) is None else self._cancel(ask.id)
+    def drop(self, request: PendingRequest) -> bytes | None:
+        """Forget a request; return the frame that cancels it, or None if it has ended already."""
+        request.clear()
+        return None if self._requests.pop(request.id, None) is None else self._cancel(request.id)
 
     def _cancel(self, id_: int) -> bytes:
         return codec.encode_request(next(self._ids), "cancel", Cancel(id=id_))
 
-    def arrive(self, frame: str | bytes) -> bytes | None:
-        """Sort a frame from the daemon to its request; return a frame to send, if any.
+    def dispatch(self, frame: str | bytes) -> bytes | None:
+        """Queue a frame from the daemon at its request; return a frame to send back, if any.
 
         Raises:
-            ControlError: the daemon refused a frame that it could not even understand.
+            ControlError: the daemon could not read a frame of ours, so that no request gets this.
         """
         if isinstance(frame, bytes):
             header, data = codec.decode_data(frame)
@@ -125,42 +125,42 @@ class PendingRequests:
         arrived = codec.decode(frame, codec.Arrived, "the daemon's answer")
         if arrived.id is None:
             raise unexpected(arrived)
-        ask = self._asks.get(arrived.id)
-        if ask is None:
+        request = self._requests.get(arrived.id)
+        if request is None:
             return None
         if len(arrived.event):
-            event = _decode(arrived.event, ask, "an event")
-            return self._event(ask.id, event, len(frame))
-        del self._asks[ask.id]
+            event = _decode(arrived.event, request, "an event")
+            return self._event(request.id, event, len(frame))
+        del self._requests[request.id]
         if arrived.error is not None:
-            ask.put(ControlError.of(arrived.error))
+            request.put(ControlError.of(arrived.error))
         elif len(arrived.result):
-            ask.put(_decode(arrived.result, ask, "the result"))
+            request.put(_decode(arrived.result, request, "the result"))
         else:
-            ask.put(END)
+            request.put(END)
         return None
 
     def _event(self, id_: int, event: Arrival, size: int) -> bytes | None:
-        ask = self._asks.get(id_)
-        if ask is None:
+        request = self._requests.get(id_)
+        if request is None:
             return None
-        if ask.full:
+        if request.full:
             event = ControlError(
                 "too-slow",
-                f"{len(ask)} events of `{ask.name}` were waiting to be read",
+                f"{len(request)} events of `{request.name}` were waiting to be read",
                 "read faster, or ask for less",
             )
-        ask.put(event, size)
+        request.put(event, size)
         if not isinstance(event, ControlError):
             return None
-        del self._asks[id_]
+        del self._requests[id_]
         return self._cancel(id_)
 
 
-def _decode(content: msgspec.Raw, ask: PendingRequest, what: str) -> Struct | ControlError:
-    """Return a result or an event; what cannot be read ends its request and no other."""
+def _decode(content: msgspec.Raw, request: PendingRequest, what: str) -> Struct | ControlError:
+    """Return a result or an event, or the error that ends this request if it cannot be read."""
     try:
-        return codec.decode(content, ask.method.result, f"{what} of `{ask.name}`")
+        return codec.decode(content, request.method.result, f"{what} of `{request.name}`")
     except ControlError as error:
         return error
 
@@ -171,13 +171,13 @@ def hello(name: str) -> bytes:
 
 
 def check_welcome(frame: str | bytes) -> str:
-    """Return what the daemon calls itself, from its first frame.
+    """Return the daemon's name and version from its first frame.
 
     Raises:
-        ControlError: it refuses us, or speaks another version.
+        ControlError: the daemon refuses this client, or speaks another version of the protocol.
     """
     if isinstance(frame, bytes):
-        raise ControlError("bad-request", "the daemon's first frame is no text")
+        raise ControlError("bad-request", "the daemon's first frame is not text")
     arrived = codec.decode(frame, codec.Arrived, "the daemon's first frame")
     if arrived.welcome is None:
         raise unexpected(arrived)
@@ -192,14 +192,14 @@ def check_welcome(frame: str | bytes) -> str:
 
 
 def unexpected(arrived: codec.Arrived) -> ControlError:
-    """Return the error that the daemon gave without saying for which request."""
+    """Return the error in a frame that belongs to no request."""
     if arrived.error is not None:
         return ControlError.of(arrived.error)
-    return ControlError("bad-request", "the daemon sent a frame that is no answer")
+    return ControlError("bad-request", "the daemon sent a frame that is not an answer")
 
 
-def exactly(kind: type[T]) -> Callable[[Any], T]:
-    """Return a function that gives back what it gets, which must be of this type."""
+def checked_as(kind: type[T]) -> Callable[[Any], T]:
+    """Return a function that returns its argument after checking that it is of this type."""
 
     def check(event: Any) -> T:
         assert isinstance(event, kind), f"{type(event).__name__} where {kind.__name__} was due"

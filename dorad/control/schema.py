@@ -1,4 +1,4 @@
-"""The AsyncAPI document of the control API, made from its structs and its table of methods.
+"""Make the AsyncAPI document of the control API from its structs and its table of methods.
 
 `python -m dorad.control.schema` prints it.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control import messages as m
-from dorad.control.limits import LARGEST_REPLY, LARGEST_REQUEST
+from dorad.control.limits import MAX_REPLY, MAX_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ _NUMBER = {"type": "integer", "description": "The request's id."}
 
 
 def document() -> dict[str, Any]:
-    """Return the AsyncAPI document, version 3.0.0, as what JSON would hold."""
+    """Return the AsyncAPI document, version 3.0.0, as dicts and lists."""
     found = _messages()
     return {
         "asyncapi": "3.0.0",
@@ -50,8 +50,8 @@ def document() -> dict[str, Any]:
         "channels": {
             "control": {
                 "address": "/",
-                "description": f"One WebSocket connection. A frame has at most {LARGEST_REQUEST} "
-                f"bytes from the client and {LARGEST_REPLY} from the daemon.",
+                "description": f"One WebSocket connection. A frame has at most {MAX_REQUEST} "
+                f"bytes from the client and {MAX_REPLY} from the daemon.",
                 "messages": {name: {"$ref": _MESSAGES + name} for name in found},
                 "bindings": {"ws": {"method": "GET"}},
             }
@@ -91,15 +91,14 @@ def _messages() -> dict[str, Any]:
         "hello": _message("The first frame from the client.", _ref(m.Hello)),
         "welcome": _message("The first frame from the daemon.", _ref(m.Welcome)),
         "error": _message(
-            "A request could not be answered, or a stream goes on no longer.",
+            "A request failed, or a stream ended because of an error.",
             _object({"id": _nullable(_NUMBER), "error": _ref(m.Error)}),
         ),
-        "end": _message(
-            "A stream has ended as it should.", _object({"id": _NUMBER, "end": {"const": True}})
-        ),
+        "end": _message("A stream has ended.", _object({"id": _NUMBER, "end": {"const": True}})),
         "cancel.request": _request("cancel", m.Cancel, "End a running call or stream."),
         "cancel.result": _message(
-            "It ends, or has ended.", _object({"id": _NUMBER, "result": _ref(m.Nothing)})
+            "The request is being ended, or has ended.",
+            _object({"id": _NUMBER, "result": _ref(m.Nothing)}),
         ),
     }
     for name, method in m.METHODS.items():
@@ -150,7 +149,7 @@ def _ref(kind: type) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    """Return the structs by name, with the docstrings of the fields as their descriptions."""
+    """Return the schemas of the structs by name, with docstrings as descriptions."""
     kinds: list[type] = [m.Hello, m.Welcome, m.Error, m.Cancel, m.Nothing]
     params = {method.params for method in m.METHODS.values()} | {m.Cancel}
     kinds += [kind for method in m.METHODS.values() for kind in (method.params, method.result)]
@@ -173,7 +172,7 @@ def summary_of(kind: type) -> str:
 
 
 def field_docs(kind: type) -> Mapping[str, str]:
-    """Return what stands below the fields of a struct, by their names."""
+    """Return the docstrings of a struct's fields by name."""
     return _docs()[kind.__name__]
 
 
@@ -195,7 +194,7 @@ def _class_docs(node: ast.ClassDef) -> dict[str, str]:
 
 
 def _line(text: str) -> str:
-    """Bring a docstring into one line, and into the words of JSON."""
+    """Return a docstring on one line, with JSON's `null` for Python's `None`."""
     return re.sub(r"\bNone\b", "null", re.sub(r"\s+", " ", text).strip())
 
 

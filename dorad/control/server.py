@@ -1,4 +1,4 @@
-"""The server of the control API: a Unix socket, and who may use it."""
+"""The server of the control API: it listens at a Unix socket and checks who may use it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from websockets.asyncio.server import Server, ServerConnection, unix_serve
 
 from dorad.control import codec, listening
 from dorad.control.errors import ControlError, as_message
-from dorad.control.limits import LARGEST_REQUEST, Limits
+from dorad.control.limits import MAX_REQUEST, Limits
 from dorad.control.messages import METHODS
 from dorad.control.peer import Peer, may_command, peer_of
 from dorad.control.session import Call, ClientSession, Handler, StreamHandler
@@ -32,15 +32,15 @@ _ACCEPTED_AT_ONCE = 32
 
 _log = logging.getLogger(__name__)
 _websockets_log = logging.getLogger("dorad.control.websockets")
-# Below this level it tells of every connection, and of every client that made a mistake.
+# Below this level the library reports every connection and every mistake of a client.
 _websockets_log.setLevel(logging.WARNING)
 
 
 class ControlServer:
-    """Answers requests by handlers, one for each method; a method without one is `unsupported`.
+    """Answers requests with handlers, one for each method; a method without one is `unsupported`.
 
-    Whatever a client sends or does concerns that client alone: it is answered with an error, or
-    its connection ends, and with it everything that ran for it.
+    A client's mistakes affect that client alone: it gets an error, or its connection is closed and
+    all that ran for it is cancelled.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class ControlServer:
         limits: Limits | None = None,
         credentials: Callable[[socket.socket], Peer] = peer_of,
     ) -> None:
-        """`version` is told to clients; `credentials` says who is at the other end of a socket.
+        """Prepare a server. `version` is sent to clients; `credentials` identifies a socket's peer.
 
         Raises:
-            ValueError: a handler is for a method that is not in the table.
+            ValueError: there is a handler for an unknown method.
         """
         if wrong := handlers.keys() - METHODS.keys():
             raise ValueError(f"handlers for unknown methods: {', '.join(sorted(wrong))}")
@@ -71,16 +71,16 @@ class ControlServer:
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """Number of connected clients."""
         return len(self._admitted)
 
     async def serve(self, path: Path, *, group: int | None = None) -> None:
         """Listen at `path` until `close`.
 
-        Root and the own user may connect, and the members of `group`, which is a number.
+        Root, this process's user and the members of the group with the id `group` may connect.
 
         Raises:
-            ControlError: a daemon listens there already, or the path cannot be used.
+            ControlError: a daemon already listens there, or the path cannot be used.
         """
         sock, self._inode = await asyncio.to_thread(listening.bind, path, group)
         self._path, self._group = path, group
@@ -92,16 +92,16 @@ class ControlServer:
                 process_request=self._admit,
                 create_connection=self._connection_class(),
                 compression=None,
-                max_size=LARGEST_REQUEST,
+                max_size=MAX_REQUEST,
                 open_timeout=self._limits.hello,
                 close_timeout=_CLOSE_TIMEOUT_S,
-                # Whether a client lives, the kernel says; whether it reads, `slow` finds out.
+                # Not needed: the kernel reports a dead client, `Limits.slow` ends one that hangs.
                 ping_interval=None,
                 logger=_websockets_log,
                 server_header=None,
             )
-            # asyncio has one number for the sockets that it accepts before it lets others run and
-            # for those that may wait; a crowd should wait, not be turned away.
+            # asyncio uses `backlog` both for the sockets that it accepts in one go and for those
+            # that may wait. Few in one go, but many may wait instead of being refused.
             sock.listen(self._limits.opening)
         except BaseException:
             sock.close()
@@ -112,14 +112,14 @@ class ControlServer:
         """End all connections and what runs for them, and remove the socket."""
         if self._server is None or self._path is None:
             return
-        # First the name, so that a daemon that starts now does not find a socket without a server.
+        # The path first, so that a daemon that starts now does not find a socket without a server.
         await asyncio.to_thread(listening.remove, self._path, self._inode)
         self._server.close()
         await self._server.wait_closed()
         self._server = None
 
     def _connection_class(self) -> type[_Connection]:
-        """Return the class of our connections, which tell us when they begin and end."""
+        """Return a class of connections that register with this server while they are open."""
         server = self
 
         class Connection(_Connection):
@@ -137,7 +137,7 @@ class ControlServer:
         return Connection
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
-        """Let a client in, or answer its HTTP request with the reason why not."""
+        """Admit a client, or answer its HTTP request with the reason of the refusal."""
         assert isinstance(connection, _Connection)
         peer = self._credentials(connection.transport.get_extra_info("socket"))
         if not may_command(peer, os.getuid(), self._group):
@@ -147,9 +147,10 @@ class ControlServer:
                 HTTPStatus.FORBIDDEN,
                 ControlError(
                     "refused",
-                    f"user {peer.uid} may not command this dorad, which is user {os.getuid()}'s",
-                    "be that user, or root, or join the group `dorad` where a whole machine's "
-                    "daemon runs",
+                    f"user {peer.uid} may not command this dorad, which belongs to user "
+                    f"{os.getuid()}",
+                    "run the command as that user or as root; for the machine's own dorad, join "
+                    "the group `dorad`",
                 ),
             )
         if len(self._admitted) >= self._limits.connections:
@@ -158,10 +159,11 @@ class ControlServer:
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 ControlError(
                     "busy",
-                    f"dorad has {len(self._admitted)} clients, which is as many as it takes",
-                    "try again when others have ended",
+                    f"dorad has {len(self._admitted)} clients, the maximum",
+                    "try again when some of them have disconnected",
                 ),
             )
+        _log.debug("admitted process %d of user %d", peer.pid, peer.uid)
         connection.peer = peer
         self._admitted.add(connection)
         return None
@@ -175,15 +177,15 @@ class ControlServer:
 
 
 class _Connection(ServerConnection):
-    """A WebSocket connection that knows who is at its other end."""
+    """A WebSocket connection that knows its peer."""
 
     peer: Peer
 
     def eof_received(self) -> None:
-        """Drop what the client will not read: it has gone.
+        """Abort the connection: the client has disconnected and reads nothing more.
 
-        A transport that first sends the rest ends by itself; websockets aborts it all the same,
-        which asyncio does not forgive.
+        Otherwise the transport first sends what is left and then closes itself, and websockets
+        aborts it once more, which asyncio reports as an error.
         """
         super().eof_received()
         self.transport.abort()

@@ -1,4 +1,4 @@
-"""One client of the daemon: its handshake, the calls and streams that run for it, their end."""
+"""The daemon's side of one client's connection: the handshake, its calls and its streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from dorad.control import codec
 from dorad.control.errors import ControlError, as_message
-from dorad.control.limits import LARGEST_REPLY, time_allowed
+from dorad.control.limits import MAX_REPLY, time_allowed
 from dorad.control.messages import (
     METHODS,
     PROTOCOL,
@@ -43,28 +43,28 @@ _POLICY_VIOLATION = 1008
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler may want to know of a request besides its parameters."""
+    """What a handler gets of a request besides its parameters."""
 
     id: int
     method: str
     peer: Peer
     client: str
-    """What the client called itself in the handshake."""
+    """The client's name from the handshake."""
 
 
 Event: TypeAlias = "Struct | tuple[TopicHeader, bytes | memoryview]"
 Handler: TypeAlias = Callable[[Call, Any], Awaitable[Struct]]
 StreamHandler: TypeAlias = Callable[[Call, Any], AsyncIterator[Event]]
-"""An async generator function. It goes on when its last event is on the way to the client, and is
-closed when the client cancels, leaves or is too slow."""
+"""An async generator function. It resumes once its last event is being sent, and is closed when the
+client cancels, disconnects or is too slow."""
 
 
-class _GoneError(Exception):
-    """There is nobody to send to."""
+class _DisconnectedError(Exception):
+    """The client has disconnected."""
 
 
 class ClientSession:
-    """Everything that the server does for one connection."""
+    """Runs the calls and streams of one client."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class ClientSession:
         self._cancelled: set[int] = set()
 
     async def run(self) -> None:
-        """Answer the client until its connection ends; nothing runs for it afterwards."""
+        """Answer the client until its connection ends, then cancel all that runs for it."""
         try:
             if not await self._shake_hands():
                 return
@@ -95,10 +95,10 @@ class ClientSession:
                         await self._take(frame, tasks)
                 finally:
                     for id_, task in self._running.items():
-                        # One that is ending already must not be disturbed in that.
+                        # A second cancellation would interrupt the clean-up of the first.
                         if id_ not in self._cancelled:
                             task.cancel()
-        except* (ConnectionClosed, _GoneError):
+        except* (ConnectionClosed, _DisconnectedError):
             pass
 
     async def _shake_hands(self) -> bool:
@@ -106,11 +106,11 @@ class ClientSession:
             async with asyncio.timeout(self._limits.hello):
                 frame = await self._connection.recv()
             self._client = _check_hello(frame)
-            _log.debug("process %d is %.80r", self._peer.pid, self._client)
+            _log.debug("process %d introduces itself as %.80r", self._peer.pid, self._client)
         except TimeoutError:
-            error = ControlError("deadline", f"no `hello` came within {self._limits.hello:g} s")
-        except ControlError as wrong:
-            error = wrong
+            error = ControlError("deadline", f"no `hello` arrived within {self._limits.hello:g} s")
+        except ControlError as refusal:
+            error = refusal
         else:
             await self._send(codec.encode(Welcome(welcome=f"dorad {self._version}")))
             return True
@@ -119,7 +119,7 @@ class ClientSession:
         return False
 
     async def _take(self, frame: str | bytes, tasks: asyncio.TaskGroup) -> None:
-        """Start what a frame asks for, or say why not."""
+        """Start the request in a frame, or answer why it cannot be started."""
         id_: int | None = None
         try:
             request = _read_request(frame)
@@ -130,7 +130,7 @@ class ClientSession:
                 await self._cancel(request)
             else:
                 self._start(request, tasks)
-                # From here on it runs, so that its end finds something to clean up.
+                # Let the task start: one cancelled before its first step would not clean up.
                 await asyncio.sleep(0)
         except ControlError as error:
             if id_ is None and isinstance(frame, str):
@@ -143,7 +143,7 @@ class ClientSession:
         params = codec.decode_params("cancel", codec.CANCEL, request.params)
         id_ = cast("Cancel", params).id
         task = self._running.get(id_)
-        # What has ended meanwhile needs no error: the client could not know.
+        # A request that has ended meanwhile is not an error: the client could not know.
         _log.debug("process %d cancels %d", self._peer.pid, id_)
         if task is not None and id_ not in self._cancelled:
             self._cancelled.add(id_)
@@ -156,17 +156,19 @@ class ClientSession:
             raise codec.unknown_method(request.method)
         handler = self._handlers.get(request.method)
         if handler is None:
-            raise ControlError("unsupported", f"this daemon does not do `{request.method}`")
+            raise ControlError("unsupported", f"this daemon does not support `{request.method}`")
         params = codec.decode_params(request.method, method, request.params)
         running = len(self._streams) if method.stream else len(self._running) - len(self._streams)
-        most = self._limits.streams if method.stream else self._limits.calls
-        if running >= most:
+        maximum = self._limits.streams if method.stream else self._limits.calls
+        if running >= maximum:
             kind = "streams" if method.stream else "calls"
             raise ControlError(
-                "busy", f"{most} {kind} run for this client", "wait until some of them have ended"
+                "busy",
+                f"this client has {maximum} running {kind}, the maximum",
+                "wait until some of them have ended",
             )
         call = Call(request.id, request.method, self._peer, self._client)
-        _log.debug("process %d asks %d: %s", self._peer.pid, call.id, call.method)
+        _log.debug("process %d starts request %d: %s", self._peer.pid, call.id, call.method)
         if method.stream:
             self._streams.add(request.id)
             work = self._run_stream(call, cast("StreamHandler", handler), params)
@@ -175,10 +177,10 @@ class ClientSession:
         self._running[request.id] = tasks.create_task(self._run(call, work))
 
     async def _run(self, call: Call, work: Awaitable[Reply]) -> None:
-        """Run a call or a stream to its end, and send the last reply to it."""
+        """Run a call or a stream to its end, and send its last reply."""
         try:
             reply = await work
-        except _GoneError:
+        except _DisconnectedError:
             return
         except asyncio.CancelledError:
             if call.id not in self._cancelled:
@@ -187,7 +189,7 @@ class ClientSession:
         except ProblemError as error:
             reply = Reply(id=call.id, error=as_message(error))
         except Exception as fault:  # noqa: BLE001 - a fault in one handler must not end the others
-            reply = _internal(call.id, f"`{call.method}` failed by a fault of dorad", fault)
+            reply = _internal(call.id, f"`{call.method}` failed because of a bug in dorad", fault)
         finally:
             self._running.pop(call.id, None)
             self._streams.discard(call.id)
@@ -197,7 +199,7 @@ class ClientSession:
     def _cancelled_reply(self, id_: int) -> Reply:
         if id_ in self._streams:
             return Reply(id=id_, end=True)
-        return Reply(id=id_, error=as_message(ControlError("cancelled", "as asked")))
+        return Reply(id=id_, error=as_message(ControlError("cancelled", "the client cancelled it")))
 
     async def _run_call(self, call: Call, handler: Handler, params: Struct) -> Reply:
         seconds = time_allowed(params, self._limits.call)
@@ -207,7 +209,7 @@ class ClientSession:
         except TimeoutError:
             if not clock.expired():
                 raise
-        raise ControlError("deadline", f"`{call.method}` did not end within {seconds:g} s")
+        raise ControlError("deadline", f"`{call.method}` did not finish within {seconds:g} s")
 
     async def _run_stream(self, call: Call, handler: StreamHandler, params: Struct) -> Reply:
         events = cast("AsyncGenerator[Event, None]", handler(call, params))
@@ -215,32 +217,31 @@ class ClientSession:
             async for event in events:
                 if isinstance(event, Struct):
                     reply = Reply(id=call.id, event=event)
-                    await self._send(codec.encode_reply(reply, LARGEST_REPLY))
+                    await self._send(codec.encode_reply(reply, MAX_REPLY))
                 else:
                     await self._send_data(*event)
-                # A handler with much to say that never waits must not keep others from running.
+                # A handler that yields without ever waiting must not keep other tasks from running.
                 await asyncio.sleep(0)
         return Reply(id=call.id, end=True)
 
     async def _send_data(self, header: TopicHeader, payload: bytes | memoryview) -> None:
         frame = codec.encode_data(header, payload)
-        if len(frame) > LARGEST_REPLY:
+        if len(frame) > MAX_REPLY:
             raise ControlError(
                 "too-large",
-                f"a message of {header.topic} has {len(payload)} bytes; "
-                f"{LARGEST_REPLY} are allowed",
+                f"a message of {header.topic} has {len(payload)} bytes; {MAX_REPLY} are allowed",
             )
         await self._send(frame, text=False)
 
     async def _send(self, frame: bytes, *, text: bool = True) -> None:
-        """Send a frame, and wait while the client has not read much of what came before.
+        """Send a frame; wait while the client is far behind with reading.
 
-        Every sender has at most one frame waiting, so that a client that does not read costs no
-        more memory than its calls and streams times a frame.
+        Each call and stream has at most one frame waiting, which bounds the memory that a client
+        can take up by not reading.
 
         Raises:
-            ControlError: with code `too-slow`. The frame may arrive still.
-            _GoneError: the client has gone.
+            ControlError: with code `too-slow`. The frame may still arrive.
+            _DisconnectedError: the client has disconnected.
         """
         try:
             async with asyncio.timeout(self._limits.slow):
@@ -252,23 +253,23 @@ class ClientSession:
                 "read faster, or ask for less",
             ) from None
         except ConnectionClosed:
-            raise _GoneError from None
+            raise _DisconnectedError from None
 
     async def _finish(self, reply: Reply) -> None:
-        """Send the last reply to a request; a client that does not take it is let go."""
-        how = "done" if reply.error is None else reply.error.code
-        _log.debug("process %d, %s: %s", self._peer.pid, reply.id, how)
+        """Send the last reply to a request; disconnect a client that does not read it."""
+        outcome = "done" if reply.error is None else reply.error.code
+        _log.debug("process %d, request %s: %s", self._peer.pid, reply.id, outcome)
         try:
-            frame = codec.encode_reply(reply, LARGEST_REPLY)
+            frame = codec.encode_reply(reply, MAX_REPLY)
         except ControlError as error:
             frame = codec.encode(Reply(id=reply.id, error=as_message(error)))
         except (TypeError, ValueError) as fault:
-            frame = codec.encode(_internal(reply.id, "the answer cannot be put into words", fault))
+            frame = codec.encode(_internal(reply.id, "its result cannot be written as JSON", fault))
         try:
             await self._send(frame)
         except ControlError:
             self._connection.transport.abort()
-        except _GoneError:
+        except _DisconnectedError:
             return
 
 
@@ -280,18 +281,18 @@ def _read_request(frame: str | bytes) -> Request:
 
 def _internal(id_: int | None, message: str, fault: Exception) -> Reply:
     _log.error("request %s: %s", id_, message, exc_info=fault)
-    error = ControlError("internal", message, "its log has the details; please report them")
+    error = ControlError("internal", message, "please report it with the details in dorad's log")
     return Reply(id=id_, error=as_message(error))
 
 
 def _check_hello(frame: str | bytes) -> str:
-    """Return what the client calls itself.
+    """Return the client's name.
 
     Raises:
-        ControlError: it did not say hello, or speaks another version.
+        ControlError: the frame is not a `hello`, or the client speaks another version.
     """
     if isinstance(frame, bytes):
-        raise ControlError("bad-request", "the first frame has to be text: `hello`")
+        raise ControlError("bad-request", "the first frame must be text: `hello`")
     hello = codec.decode(frame, Hello, "`hello`")
     if hello.protocol != PROTOCOL:
         newer, older = ("client", "dorad") if hello.protocol > PROTOCOL else ("dorad", "client")

@@ -26,26 +26,26 @@ _USUAL_US = 950_000
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found: a PASS has nothing to mend."""
+class Check:
+    """The result of one check of `dora doctor`."""
 
     level: Level
     name: str
     text: str
-    mend: str | None = None
-    """The command that mends it."""
+    hint: str | None = None
+    """What to do about it; for real time, the command that fixes it."""
 
 
-def governor(facts: Facts) -> Finding:
+def governor(facts: Facts) -> Check:
     """Look at how fast cores run when something is due."""
     name = "CPU frequency"
     slow = {core: kind for core, kind in facts.governors.items() if kind != "performance"}
     if not facts.governors:
-        return Finding("PASS", name, "the kernel does not change it here")
+        return Check("PASS", name, "the kernel does not change it here")
     if not slow:
-        return Finding("PASS", name, "governor performance on all cores")
+        return Check("PASS", name, "governor performance on all cores")
     kinds = ", ".join(sorted(set(slow.values())))
-    return Finding(
+    return Check(
         "WARN",
         name,
         f"governor {kinds} on cores {spell(slow)}: a core that slept is slow at first",
@@ -53,48 +53,48 @@ def governor(facts: Facts) -> Finding:
     )
 
 
-def huge_pages(facts: Facts) -> Finding:
+def huge_pages(facts: Facts) -> Check:
     """Look at whether the kernel rearranges memory while it is used."""
     name = "transparent huge pages"
     if facts.huge_pages == "always":
-        return Finding(
+        return Check(
             "WARN",
             name,
             "always: the kernel stops processes to rearrange their memory",
             "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
         )
-    return Finding("PASS", name, facts.huge_pages or "the kernel has none")
+    return Check("PASS", name, facts.huge_pages or "the kernel has none")
 
 
-def throttling(facts: Facts) -> Finding:
+def throttling(facts: Facts) -> Check:
     """Look at how much of a core the kernel leaves to real time."""
     name = "share of real time"
     runtime, period = facts.rt_runtime_us, facts.rt_period_us or 1_000_000
-    mend = f"sudo sysctl -w kernel.sched_rt_runtime_us={_USUAL_US * period // 1_000_000}"
+    fix = f"sudo sysctl -w kernel.sched_rt_runtime_us={_USUAL_US * period // 1_000_000}"
     if runtime is None:
-        return Finding("PASS", name, "the kernel sets no limit")
+        return Check("PASS", name, "the kernel sets no limit")
     if runtime < 0:
         text = "no limit: a real-time node that never waits takes its core for good"
-        return Finding("WARN", name, text, mend)
+        return Check("WARN", name, text, fix)
     text = f"{runtime / 1e3:g} of every {period / 1e3:g} ms (sched_rt_runtime_us)"
     if runtime == 0:
-        return Finding("FAIL", name, f"{text}: nothing may run in real time", mend)
+        return Check("FAIL", name, f"{text}: nothing may run in real time", fix)
     if runtime < period // 2:
-        return Finding("WARN", name, f"{text}: real-time nodes are stopped beyond that", mend)
-    return Finding("PASS", name, text)
+        return Check("WARN", name, f"{text}: real-time nodes are stopped beyond that", fix)
+    return Check("PASS", name, text)
 
 
-def isolation(facts: Facts) -> Finding:
+def isolation(facts: Facts) -> Check:
     """Look for cores that are kept free of everything else."""
     name = "isolated cores"
     if facts.isolated:
         cores = spell(facts.isolated)
-        return Finding("PASS", name, f"{cores}; put nodes there with `cpu_affinity`")
+        return Check("PASS", name, f"{cores}; put nodes there with `cpu_affinity`")
     if len(facts.online) < 4:
-        return Finding("PASS", name, f"none; with {len(facts.online)} cores none is to spare")
+        return Check("PASS", name, f"none; with {len(facts.online)} cores none is to spare")
     last = max(facts.online)
     words = f"isolcpus=domain,managed_irq,{last} nohz_full={last} rcu_nocbs={last}"
-    return Finding(
+    return Check(
         "WARN",
         name,
         "none: whatever else runs may be on the core of a real-time node",
@@ -103,33 +103,33 @@ def isolation(facts: Facts) -> Finding:
     )
 
 
-def preemption(facts: Facts) -> Finding:
+def preemption(facts: Facts) -> Check:
     """Look at how long the kernel itself may hold up an urgent process."""
     name = "kernel preemption"
     kind = facts.preemption
     if kind == "rt":
-        return Finding("PASS", name, "PREEMPT_RT")
+        return Check("PASS", name, "PREEMPT_RT")
     package = f"linux-image-rt-{_ARCHITECTURES.get(facts.machine, facts.machine)}"
-    mend = f"sudo apt install {package} && sudo reboot"
+    fix = f"sudo apt install {package} && sudo reboot"
     if kind is None:
-        return Finding("WARN", name, "not known", mend)
+        return Check("WARN", name, "not known", fix)
     said = "chosen at boot (PREEMPT_DYNAMIC)" if kind == "dynamic" else kind
-    return Finding("WARN", name, f"{said}: drivers may hold up urgent nodes for milliseconds", mend)
+    return Check("WARN", name, f"{said}: drivers may hold up urgent nodes for milliseconds", fix)
 
 
-def interrupts(facts: Facts) -> Finding:
+def interrupts(facts: Facts) -> Check:
     """Look for interrupts that come on isolated cores."""
     name = "interrupts"
     if not facts.isolated:
-        return Finding("PASS", name, f"{len(facts.interrupts)}, and no core is isolated from them")
+        return Check("PASS", name, f"{len(facts.interrupts)}, and no core is isolated from them")
     stray = sorted(
         (number for number, cores in facts.interrupts.items() if cores & facts.isolated), key=int
     )
     if not stray:
-        return Finding("PASS", name, "none comes on an isolated core")
+        return Check("PASS", name, "none comes on an isolated core")
     rest = spell(facts.online - facts.isolated)
     numbers = " ".join(stray)
-    return Finding(
+    return Check(
         "WARN",
         name,
         f"{', '.join(stray)} may come on isolated cores ({spell(facts.isolated)})",
@@ -137,80 +137,78 @@ def interrupts(facts: Facts) -> Finding:
     )
 
 
-def locked_memory(facts: Facts) -> Finding:
+def locked_memory(facts: Facts) -> Check:
     """Look at whether nodes may lock their memory."""
     name = "locked memory"
     if facts.may_lock:
-        return Finding("PASS", name, "CAP_IPC_LOCK")
+        return Check("PASS", name, "CAP_IPC_LOCK")
     if facts.locked_limit == UNLIMITED:
-        return Finding("PASS", name, "no limit")
+        return Check("PASS", name, "no limit")
     if facts.locked_limit is None:
-        return Finding("WARN", name, "limit not known")
+        return Check("WARN", name, "limit not known")
     text = f"at most {facts.locked_limit >> 10} KiB a process: `lock_memory` is refused"
     if facts.is_service:
         text = f"systemd gives it to nodes, but to dorad itself {facts.locked_limit >> 10} KiB"
-    return Finding("WARN", name, text, _raise(facts, "LimitMEMLOCK=infinity", "memlock unlimited"))
+    return Check("WARN", name, text, _raise(facts, "LimitMEMLOCK=infinity", "memlock unlimited"))
 
 
-def priority(facts: Facts) -> Finding:
+def priority(facts: Facts) -> Check:
     """Look at whether nodes may run in real time."""
     name = "real-time priority"
     if facts.may_prioritise:
-        return Finding("PASS", name, "CAP_SYS_NICE")
+        return Check("PASS", name, "CAP_SYS_NICE")
     if facts.priority_limit is None:
-        return Finding("WARN", name, "limit not known")
+        return Check("WARN", name, "limit not known")
     if facts.priority_limit >= 99:
-        return Finding("PASS", name, "up to 99; policy `deadline` needs CAP_SYS_NICE")
-    mend = _raise(facts, "LimitRTPRIO=99", "rtprio 99")
+        return Check("PASS", name, "up to 99; policy `deadline` needs CAP_SYS_NICE")
+    fix = _raise(facts, "LimitRTPRIO=99", "rtprio 99")
     if facts.is_service:
         limit = facts.priority_limit
         if limit:
-            return Finding(
-                "PASS", name, f"systemd gives it to nodes; dorad itself has up to {limit}"
-            )
-        return Finding("WARN", name, "systemd gives it to nodes, but none to dorad itself", mend)
+            return Check("PASS", name, f"systemd gives it to nodes; dorad itself has up to {limit}")
+        return Check("WARN", name, "systemd gives it to nodes, but none to dorad itself", fix)
     if facts.priority_limit == 0:
-        return Finding("FAIL", name, "none: nodes run without their `realtime`", mend)
-    return Finding("WARN", name, f"up to {facts.priority_limit}", mend)
+        return Check("FAIL", name, "none: nodes run without their `realtime`", fix)
+    return Check("WARN", name, f"up to {facts.priority_limit}", fix)
 
 
-def swap(facts: Facts) -> Finding:
+def swap(facts: Facts) -> Check:
     """Look for places where memory may be put that is not locked."""
     if facts.swaps:
         text = f"{', '.join(facts.swaps)}: memory that is not locked may have to be fetched"
-        return Finding("WARN", "swap", text, "sudo swapoff -a")
-    return Finding("PASS", "swap", "none")
+        return Check("WARN", "swap", text, "sudo swapoff -a")
+    return Check("PASS", "swap", "none")
 
 
-def clock(facts: Facts) -> Finding:
+def clock(facts: Facts) -> Check:
     """Look at how long it takes to read the time."""
     name = "clock source"
     if facts.clock is None or facts.clock in GOOD_CLOCKS:
-        return Finding("PASS", name, facts.clock or "not known")
+        return Check("PASS", name, facts.clock or "not known")
     better = next((each for each in facts.clocks if each in GOOD_CLOCKS), None)
     where = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-    mend = (
+    fix = (
         f"echo {better} | sudo tee {where}"
         if better is not None
         else "sudo dmesg | grep -i clocksource  # says why the kernel does not trust a faster one"
     )
-    return Finding("WARN", name, f"{facts.clock}: each look at it takes microseconds", mend)
+    return Check("WARN", name, f"{facts.clock}: each look at it takes microseconds", fix)
 
 
-def hyperthreads(facts: Facts) -> Finding:
+def hyperthreads(facts: Facts) -> Check:
     """Look for cores that share their units."""
     name = "SMT"
     if facts.smt:
-        return Finding(
+        return Check(
             "WARN",
             name,
             "on: what runs on the other half of a core slows a node down",
             "echo off | sudo tee /sys/devices/system/cpu/smt/control",
         )
-    return Finding("PASS", name, "off")
+    return Check("PASS", name, "off")
 
 
-CHECKS: tuple[Callable[[Facts], Finding], ...] = (
+CHECKS: tuple[Callable[[Facts], Check], ...] = (
     priority,
     locked_memory,
     preemption,
@@ -225,7 +223,7 @@ CHECKS: tuple[Callable[[Facts], Finding], ...] = (
 )
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: Facts) -> list[Check]:
     """Return what all checks find."""
     return [check(facts) for check in CHECKS]
 

@@ -52,7 +52,7 @@ def test_lines_are_written_in_order_to_the_last() -> None:
 
 def test_a_held_terminal_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "BACKLOG", 2)
-    monkeypatch.setattr(live, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(live, "ROOM_TIMEOUT_S", 0.01)
     stream = Held()
     with log(stream) as lines:
         lines.take([record("first")])
@@ -60,7 +60,7 @@ def test_a_held_terminal_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
         for word in ("a", "b", "c", "d"):
             lines.take([record(word)])
         stream.released.set()
-        monkeypatch.setattr(live, "PATIENCE_S", DEADLINE_S)
+        monkeypatch.setattr(live, "ROOM_TIMEOUT_S", DEADLINE_S)
         lines.take([record("last")])
     text = stream.getvalue().splitlines()
     assert text[:3] == ["first", "a", "b"]

@@ -143,6 +143,6 @@ async def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
         client = await AsyncClient(path).open()
         waiting = asyncio.create_task(client.wait("x"))
         await endless.until_running(1)
-    with pytest.raises(ControlError, match="dorad was ended"):
+    with pytest.raises(ControlError, match="dorad has been stopped"):
         await waiting
     await client.close()

@@ -162,7 +162,7 @@ def test_the_usual_places_are_tried_in_turn(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "machine").mkdir()
     with serving_beside(tmp_path / "machine", HANDLERS) as path:
-        monkeypatch.setattr("dorad.control.listening.MACHINE_WIDE", path)
+        monkeypatch.setattr("dorad.control.listening.SYSTEM_SOCKET", path)
         with Client() as client:
             assert client.path == path
 
@@ -188,7 +188,7 @@ def test_the_deadline_to_connect_leaves_room_within_three_seconds() -> None:
 
 def test_what_is_no_daemon(tmp_path: Path) -> None:
     with _answering(tmp_path / "s", b"SSH-2.0-OpenSSH\r\n"):
-        with pytest.raises(ControlError, match="does not answer as a dorad does"):
+        with pytest.raises(ControlError, match="does not answer like dorad"):
             Client(tmp_path / "s")
 
 
@@ -240,7 +240,7 @@ def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
         thread.start()
     thread.join(DEADLINE_S)
     assert [error.code for error in errors] == ["unavailable"]
-    with pytest.raises(ControlError, match="dorad was ended"):
+    with pytest.raises(ControlError, match="dorad has been stopped"):
         client.status()
     client.close()
 

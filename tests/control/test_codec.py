@@ -64,7 +64,7 @@ def test_params_that_are_not_known_are_refused() -> None:
     ],
 )
 def test_negative_times_are_refused(method: str, params: bytes) -> None:
-    with pytest.raises(ControlError, match="time is not negative"):
+    with pytest.raises(ControlError, match="it must not be negative"):
         codec.decode_params(method, m.METHODS[method], msgspec.Raw(params))
 
 

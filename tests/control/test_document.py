@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from dorad.control import messages as m
-from dorad.control.limits import LARGEST_REPLY, LARGEST_REQUEST, Limits
+from dorad.control.limits import MAX_REPLY, MAX_REQUEST, Limits
 from dorad.control.schema import document, field_docs
 from tests.docs.markdown import sections
 
@@ -67,7 +67,7 @@ def test_the_limits_are_those_in_force() -> None:
     for field in fields(limits):
         if field.name != "opening":
             assert int(getattr(limits, field.name)) in shown, field.name
-    assert {LARGEST_REQUEST >> 20, LARGEST_REPLY >> 20} <= shown
+    assert {MAX_REQUEST >> 20, MAX_REPLY >> 20} <= shown
 
 
 # -- AsyncAPI --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
-from dorad.control.limits import LARGEST_REQUEST, Limits
+from dorad.control.limits import MAX_REQUEST, Limits
 from dorad.control.peer import Peer
 from dorad.control.server import ControlServer
 
@@ -102,7 +102,7 @@ async def test_a_misspelt_word_is_answered_with_the_right_one(tmp_path: Path) ->
 async def test_a_huge_frame_ends_its_connection_only(tmp_path: Path) -> None:
     async with serving(tmp_path, HANDLERS) as path, raw(path) as other, raw(path) as client:
         # The header of a frame that says it is so large; the rest never comes.
-        size = (LARGEST_REQUEST + 1).to_bytes(8, "big")
+        size = (MAX_REQUEST + 1).to_bytes(8, "big")
         client.connection.transport.write(b"\x81\xff" + size + bytes(4))
         with pytest.raises(ConnectionClosed) as caught:
             await client.receive()
@@ -127,7 +127,7 @@ async def test_text_that_is_not_utf_8_ends_its_connection_only(tmp_path: Path) -
         ('{"hello": "x", "protocol": 0}', "version", "the client is older than the dorad"),
         ('{"id": 1, "method": "top"}', "bad-request", "`hello` needs `hello`"),
         ("{", "bad-request", "not valid JSON"),
-        (b"x", "bad-request", "has to be text"),
+        (b"x", "bad-request", "must be text"),
     ],
 )
 async def test_a_handshake_that_is_wrong(tmp_path: Path, hello: Any, code: str, words: str) -> None:

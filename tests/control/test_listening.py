@@ -57,7 +57,7 @@ def test_the_socket_of_a_live_daemon_is_not(tmp_path: Path, backlog: int) -> Non
 
 def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("mine")
-    with pytest.raises(ControlError, match="is no socket"):
+    with pytest.raises(ControlError, match="is not a socket"):
         listening.bind(tmp_path / "s", None)
     assert (tmp_path / "s").read_text() == "mine"
 
@@ -81,9 +81,9 @@ def test_another_daemons_socket_is_not_removed(tmp_path: Path) -> None:
 
 def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DORA_SOCKET", str(tmp_path / "s"))
-    assert listening.places() == (tmp_path / "s",)
+    assert listening.socket_paths() == (tmp_path / "s",)
     with pytest.raises(NoDaemonError, match="no dorad is running") as caught:
-        open_socket(listening.places())
+        open_socket(listening.socket_paths())
     assert caught.value.code == "unavailable"
     assert str(tmp_path / "s") in caught.value.message
     assert caught.value.hint == "start one with `dora up`"
@@ -92,11 +92,11 @@ def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_the_users_daemon_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DORA_SOCKET", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert listening.places() == (tmp_path / "dora" / "control.sock", listening.MACHINE_WIDE)
+    assert listening.socket_paths() == (tmp_path / "dora" / "control.sock", listening.SYSTEM_SOCKET)
     sock, _ = listening.bind(tmp_path / "dora" / "control.sock", None)
     with sock:
         sock.listen()
-        found, _, connection = open_socket(listening.places())
+        found, _, connection = open_socket(listening.socket_paths())
         connection.close()
         assert found == tmp_path / "dora" / "control.sock"
 

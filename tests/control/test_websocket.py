@@ -100,10 +100,10 @@ def test_pings_are_answered_both_ways(tmp_path: Path) -> None:
     with library(tmp_path / "s", handle) as connection:
         assert connection.receive(DEADLINE_S) == "after"
         assert answered.is_set()
-        before = connection.heard
+        before = connection.last_received
         connection.ping()
         deadline = time.monotonic() + DEADLINE_S
-        while connection.heard == before:
+        while connection.last_received == before:
             with pytest.raises(TimeoutError):
                 connection.receive(0.01)
             assert time.monotonic() < deadline

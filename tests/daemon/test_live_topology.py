@@ -180,7 +180,7 @@ async def test_a_change_of_a_dataflow_that_does_not_come_up_says_which_node_it_w
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("d")
-    monkeypatch.setattr(nodes, "STARTING_S", 2.0)
+    monkeypatch.setattr(nodes, "MAX_START_WAIT_S", 2.0)
     flow = load(slow_to_start(folder), environ={})
     async with in_process(folder) as client:
         started = await client.start(flow, name="flow")

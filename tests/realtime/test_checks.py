@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dorad.realtime import checks
-from dorad.realtime.checks import Finding, judge
+from dorad.realtime.checks import Check, judge
 from dorad.realtime.facts import Facts
 from dorad.realtime.refusal import UNLIMITED
 
@@ -35,7 +35,7 @@ GOOD = Facts(
 
 def test_a_machine_in_order_passes_every_check() -> None:
     assert {found.level for found in judge(GOOD)} == {"PASS"}
-    assert {found.mend for found in judge(GOOD)} == {None}
+    assert {found.hint for found in judge(GOOD)} == {None}
 
 
 def test_a_machine_that_tells_nothing_is_no_error() -> None:
@@ -176,7 +176,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
     ],
 )
 def test_what_is_found_is_judged_and_mended(
-    check: Callable[[Facts], Finding],
+    check: Callable[[Facts], Check],
     change: dict[str, Any],
     level: str,
     text: str,
@@ -185,4 +185,4 @@ def test_what_is_found_is_judged_and_mended(
     found = check(replace(GOOD, **change))
     assert found.level == level
     assert text in found.text
-    assert found.mend == mend
+    assert found.hint == mend

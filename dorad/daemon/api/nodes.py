@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import STARTING_S
+from dorad.control.limits import MAX_START_WAIT_S
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.daemon.rules.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
@@ -190,14 +190,14 @@ async def _until_started(record: Record) -> None:
     """Wait until a dataflow that is being started runs.
 
     Raises:
-        ControlError: with code `deadline`, if it does not run within STARTING_S.
+        ControlError: with code `deadline`, if it does not run within MAX_START_WAIT_S.
     """
     _log.debug("dataflow %s is to change; it is %s", record.uuid, record.status)
-    if await record.bell.until(lambda: record.status != "starting", STARTING_S):
+    if await record.bell.until(lambda: record.status != "starting", MAX_START_WAIT_S):
         return
     raise ControlError(
         "deadline",
-        f"dataflow {record.name or record.uuid} is still starting after {STARTING_S:g} s: "
+        f"dataflow {record.name or record.uuid} is still starting after {MAX_START_WAIT_S:g} s: "
         f"{_awaited(record)}",
         "try again when it runs; `dora logs` shows what its nodes print",
     )

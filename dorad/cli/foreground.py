@@ -1,21 +1,20 @@
-"""One run at a terminal: its guard, its live log, its signals, and the report at its end."""
+"""Run a dataflow in the foreground: its nodes' process holder, its live log, its signals."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.interrupts import Interrupts
+from dorad.cli.interrupts import Interrupts, from_thread
 from dorad.cli.live import LiveLog, writer
-from dorad.terminal import visible
+from dorad.cli.reporting import print_failures, print_line, print_note, print_warning
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from dorad.daemon.broker.stats import EdgeCounters
     from dorad.daemon.run import Ended
@@ -25,21 +24,9 @@ if TYPE_CHECKING:
     from dorad.logs.format import Format
 
 
-class Failure(Protocol):
-    """One root cause of a dataflow's failure."""
-
-    @property
-    def headline(self) -> str:
-        """What happened to which node."""
-
-    @property
-    def lines(self) -> Sequence[str]:
-        """The interesting part of what the node wrote to stderr."""
-
-
 @contextlib.contextmanager
 def early_guard() -> Iterator[Guard]:
-    """Start the guard process, so that it is ready when the dataflow is read; end it if unused."""
+    """Start the guard process while the dataflow is being read. End it if that fails."""
     import asyncio
 
     from dorad.launch.client import Guard
@@ -52,7 +39,7 @@ def early_guard() -> Iterator[Guard]:
         raise
 
 
-def run_session(
+def run_foreground(
     context: LaunchContext,
     guard: Guard,
     shown: LogFilter,
@@ -65,8 +52,8 @@ def run_session(
     """Run a dataflow with its live log and its signals.
 
     Raises:
-        click.ClickException: nothing can be started, or the environment holds nonsense.
-        DataflowError: a node's program is missing, or it may not be run.
+        click.ClickException: nothing can be started, or an environment variable is invalid.
+        DataflowError: a node's program is missing or must not be run.
     """
     import asyncio
     import resource
@@ -102,18 +89,18 @@ def run_session(
 
     async def main() -> Ended:
         loop = asyncio.get_running_loop()
-        Interrupts(run, lambda text: tell("dora:", "cyan", text)).install(loop)
+        Interrupts(run, lambda text: print_line("dora:", "cyan", text)).install(loop)
         live.on_broken = from_thread(loop, run.stop)
         with live:
             async with guard:
-                # Only now, because what the guard starts gets the guard's limit.
-                _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+                # After the guard has started: nodes must not inherit the raised limit.
+                _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
                 ended = await run.run()
                 if guard.died:
                     run.log.say("error", None, "the guard process ended, and every node with it")
         if live.stuck:
-            tell("warning:", "yellow", "the last log lines were not read; they are lost")
+            print_warning("the last log lines were not read and are lost")
         return ended
 
     try:
@@ -122,43 +109,27 @@ def run_session(
         raise click.ClickException(str(error)) from error
 
 
-def from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that any thread may call to stop a run in `loop`."""
-
-    def call() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is left to stop
-            loop.call_soon_threadsafe(stop)
-
-    return call
-
-
-def report(ended: Ended, *, verbose: bool) -> None:
-    """Tell what failed, what was dropped and, at a terminal, that it is over."""
+def report_result(ended: Ended, *, verbose: bool) -> None:
+    """Report failures, dropped messages and, at a terminal, the success."""
     for note in drop_notes(ended.edges, every=verbose):
-        tell("note:", "cyan", note)
+        print_note(note)
     if ended.ok:
         if sys.stderr.isatty():
             nodes = "node" if len(ended.results) == 1 else "nodes"
-            tell("finished:", "green", f"{len(ended.results)} {nodes} ok, {ended.seconds:.1f} s")
+            print_line(
+                "finished:", "green", f"{len(ended.results)} {nodes} ok, {ended.seconds:.1f} s"
+            )
         return
     from dorad.daemon.rules.report import failure_report
 
-    tell_failures(failure_report(ended.results))
-
-
-def tell_failures(failures: Iterable[Failure]) -> None:
-    """Tell why a dataflow failed, each root cause with what the node said."""
-    for failure in failures:
-        tell("error:", "red", failure.headline)
-        for line in failure.lines:
-            click.echo(f"    {visible(line)}", err=True)
+    print_failures(failure_report(ended.results))
 
 
 def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
-    """Yield a line for each edge that dropped messages, or brought unreadable ones.
+    """Yield a line for each edge that dropped messages or delivered unreadable ones.
 
-    An input of one place asks for the newest message only, and one with a rate for few, so their
-    drops are news to nobody; they are left out unless `every` edge is wanted.
+    Drops are expected on inputs with `queue_size` 1 or a maximum rate. They are left out unless
+    `every` is set.
     """
     for edge in edges:
         way = f"{edge.source_node}/{edge.output} -> {edge.node}/{edge.input}"
@@ -169,8 +140,3 @@ def drop_notes(edges: Iterable[EdgeCounters], *, every: bool) -> Iterator[str]:
                 f"{edge.dropped} of {edge.sent} messages dropped on {way}"
                 f" (queue_size {edge.queue_size})"
             )
-
-
-def tell(head: str, colour: str, text: str) -> None:
-    """Write one line to stderr; control characters in `text` are shown, not sent."""
-    click.echo(f"{click.style(head, fg=colour, bold=True)} {visible(text)}", err=True)

@@ -19,86 +19,86 @@ def frame(id_: int | None, **fields: object) -> str:
 
 
 def test_each_answer_goes_to_its_request() -> None:
-    desk = PendingRequests()
-    first, _ = desk.ask("dataflow.list", m.Nothing())
-    second, _ = desk.ask("node.list", m.Ref())
-    desk.arrive(frame(second.id, result={"nodes": []}))
+    requests = PendingRequests()
+    first, _ = requests.add("dataflow.list", m.Nothing())
+    second, _ = requests.add("node.list", m.Ref())
+    requests.dispatch(frame(second.id, result={"nodes": []}))
     assert (len(first), len(second)) == (0, 1)
     assert second.take() == m.NodeList(nodes=[])
 
 
 def test_an_error_is_raised_when_it_is_taken() -> None:
-    desk = PendingRequests()
-    ask, _ = desk.ask("dataflow.list", m.Nothing())
-    desk.arrive(frame(ask.id, error={"code": "busy", "message": "no"}))
+    requests = PendingRequests()
+    request, _ = requests.add("dataflow.list", m.Nothing())
+    requests.dispatch(frame(request.id, error={"code": "busy", "message": "no"}))
     with pytest.raises(ControlError, match="no"):
-        ask.take()
+        request.take()
 
 
 def test_a_stream_is_its_events_and_its_end() -> None:
-    desk = PendingRequests()
-    ask, _ = desk.ask("watch", m.Watch())
-    desk.arrive(frame(ask.id, event=EVENT))
-    desk.arrive(frame(ask.id, end=True))
-    assert ask.take() == m.Event(at=1, dataflow="u", what="node-started")
-    assert ask.take() is END
+    requests = PendingRequests()
+    request, _ = requests.add("watch", m.Watch())
+    requests.dispatch(frame(request.id, event=EVENT))
+    requests.dispatch(frame(request.id, end=True))
+    assert request.take() == m.Event(at=1, dataflow="u", what="node-started")
+    assert request.take() is END
 
 
 def test_data_goes_to_the_stream_in_its_header() -> None:
-    desk = PendingRequests()
-    ask, _ = desk.ask("topic.subscribe", m.TopicSubscribe())
-    header = m.TopicHeader(stream=ask.id, topic="a/b", sequence=1, dropped=0, metadata={})
-    desk.arrive(codec.encode_data(header, b"x"))
-    assert ask.take() == (header, memoryview(b"x"))
+    requests = PendingRequests()
+    request, _ = requests.add("topic.subscribe", m.TopicSubscribe())
+    header = m.TopicHeader(stream=request.id, topic="a/b", sequence=1, dropped=0, metadata={})
+    requests.dispatch(codec.encode_data(header, b"x"))
+    assert request.take() == (header, memoryview(b"x"))
 
 
 def test_what_comes_for_a_request_that_was_dropped_is_ignored() -> None:
-    desk = PendingRequests()
-    ask, _ = desk.ask("watch", m.Watch())
-    cancel = desk.drop(ask)
+    requests = PendingRequests()
+    request, _ = requests.add("watch", m.Watch())
+    cancel = requests.drop(request)
     assert cancel is not None
-    assert json.loads(cancel)["params"] == {"id": ask.id}
-    assert desk.arrive(frame(ask.id, event=EVENT)) is None
-    assert desk.arrive(frame(ask.id, end=True)) is None
-    assert len(ask) == 0
-    assert desk.drop(ask) is None, "what is over is not cancelled"
+    assert json.loads(cancel)["params"] == {"id": request.id}
+    assert requests.dispatch(frame(request.id, event=EVENT)) is None
+    assert requests.dispatch(frame(request.id, end=True)) is None
+    assert len(request) == 0
+    assert requests.drop(request) is None, "what is over is not cancelled"
 
 
 def test_a_stream_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "MAX_WAITING", 3)
-    desk = PendingRequests()
-    ask, _ = desk.ask("watch", m.Watch())
-    answers = [desk.arrive(frame(ask.id, event=EVENT)) for _ in range(5)]
+    requests = PendingRequests()
+    request, _ = requests.add("watch", m.Watch())
+    answers = [requests.dispatch(frame(request.id, event=EVENT)) for _ in range(5)]
     assert [answer is not None for answer in answers] == [False, False, False, True, False]
     for _ in range(3):
-        ask.take()
+        request.take()
     with pytest.raises(ControlError) as caught:
-        ask.take()
+        request.take()
     assert caught.value.code == "too-slow"
 
 
 def test_an_answer_of_the_wrong_form_fails_its_request_only() -> None:
-    desk = PendingRequests()
-    ask, _ = desk.ask("node.list", m.Ref())
-    desk.arrive(frame(ask.id, result={"nodes": 3}))
+    requests = PendingRequests()
+    request, _ = requests.add("node.list", m.Ref())
+    requests.dispatch(frame(request.id, result={"nodes": 3}))
     with pytest.raises(ControlError, match="`nodes` in the result"):
-        ask.take()
+        request.take()
 
 
 def test_an_error_for_no_request_is_raised() -> None:
-    desk = PendingRequests()
+    requests = PendingRequests()
     with pytest.raises(ControlError, match="what is that"):
-        desk.arrive(frame(None, error={"code": "bad-request", "message": "what is that"}))
+        requests.dispatch(frame(None, error={"code": "bad-request", "message": "what is that"}))
 
 
 def test_a_wrong_request_is_not_sent() -> None:
-    desk = PendingRequests()
+    requests = PendingRequests()
     with pytest.raises(ControlError, match="there is no method"):
-        desk.ask("node.lst", m.Ref())
+        requests.add("node.lst", m.Ref())
     with pytest.raises(ControlError, match="takes Ref, not Nothing"):
-        desk.ask("node.list", m.Nothing())
+        requests.add("node.list", m.Nothing())
     with pytest.raises(ControlError) as caught:
-        desk.ask("topic.publish", m.TopicPublish(topic="a/b", data=["x" * (4 << 20)]))
+        requests.add("topic.publish", m.TopicPublish(topic="a/b", data=["x" * (4 << 20)]))
     assert caught.value.code == "too-large"
 
 

@@ -1,0 +1,58 @@
+"""What commands report on standard error: errors, warnings and notes, one line each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from dorad.terminal import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def print_error(text: str) -> None:
+    """Report an error."""
+    print_line("error:", "red", text)
+
+
+def print_warning(text: str) -> None:
+    """Report something that is probably not what the user wants."""
+    print_line("warning:", "yellow", text)
+
+
+def print_note(text: str) -> None:
+    """Report something that the user should know."""
+    print_line("note:", "cyan", text)
+
+
+def print_line(head: str, colour: str, text: str) -> None:
+    """Write a line with a coloured head; control characters in `text` are shown, not sent."""
+    click.echo(f"{click.style(head, fg=colour, bold=True)} {visible(text)}", err=True)
+
+
+def print_changes(changes: Sequence[str]) -> None:
+    """Report how a dataflow differs from the file that it was started from, if it does."""
+    if changes:
+        print_note(f"differs from its file: {'; '.join(changes)}")
+
+
+class Failure(Protocol):
+    """One root cause of a dataflow's failure."""
+
+    @property
+    def headline(self) -> str:
+        """What happened to which node."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The interesting part of what the node wrote to stderr."""
+
+
+def print_failures(failures: Iterable[Failure]) -> None:
+    """Report why a dataflow failed: each root cause, and what its node wrote to stderr."""
+    for failure in failures:
+        print_error(failure.headline)
+        for line in failure.lines:
+            click.echo(f"    {visible(line)}", err=True)
