@@ -1,12 +1,12 @@
 #!/bin/sh
-# Build the Debian packages for arm64 into dist/, install dorad's there, and try it: packaging/arm64.sh [TEST...]
+# Build the Debian packages for arm64 into dist/, install dorad's, and test it: packaging/arm64.sh [TEST...]
 #
-# All of it runs as root in a Debian for arm64 under build/arm64, whose programs qemu-user emulates:
-# 10 to 20 times slower than they are, so only the tests that are named are run, by default the data
-# plane's, the nodes' and a short torture. The tests import the installed package, by its Python.
+# Everything runs as root in a Debian for arm64 in build/arm64, emulated by qemu-user, 10 to 20 times
+# slower than native. So only the named tests run, by default those of the data plane and the nodes,
+# and a short torture. The tests import the installed package with its own Python.
 #
-# An emulator on x86-64 keeps that processor's order of memory, which is stronger than arm64's: that
-# fences are missing is found by `make model`'s proofs and on real boards, not here.
+# An emulator on x86-64 has that processor's memory order, which is stronger than arm64's. It cannot
+# find missing fences; `make model`'s proofs and real boards do.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,8 +28,8 @@ for package in $needed; do
     break
 done
 
-# Where no systemd has told the kernel of the emulator. The kernel opens it here and now, so the
-# chroot needs none.
+# Without systemd the emulator is not registered with the kernel. The kernel opens it right here, so
+# the chroot needs no copy.
 binfmt=/proc/sys/fs/binfmt_misc
 [ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt
 if [ ! -e $binfmt/qemu-aarch64 ]; then
@@ -45,7 +45,7 @@ if [ ! -e "$root/ready" ]; then
     touch "$root/ready"
 fi
 
-# Namespaces of its own, so that nothing that is mounted or started here outlives this.
+# Namespaces of its own, so that no mount and no process outlives this script.
 inside() {
     unshare --mount --propagation=private --pid --fork --kill-child sh -euc '
         mount -t proc proc "$1/proc"
@@ -74,7 +74,7 @@ tar -c --exclude=__pycache__ --exclude=.venv dorad dorafleet packaging units tes
 inside sh -c 'cd /src && packaging/deb.sh'
 cp "$place"/src/dist/*_arm64.deb dist/
 
-# What the package says it needs has to be enough: the build's own libraries are no help to a robot.
+# The package's dependencies have to suffice: a robot has no build libraries.
 depends=$(dpkg-deb --field "$(ls "$place"/src/dist/dorad_*_arm64.deb)" Depends)
 case "$depends" in
 *libatomic1*) ;;
@@ -82,7 +82,7 @@ case "$depends" in
 esac
 inside sh -c 'apt-get -qq install -y --reinstall --allow-downgrades /src/dist/dorad_*_arm64.deb >/dev/null && dora --version && dora --help >/dev/null'
 
-# The sources stay out of the way of the installed package.
+# The tests run in a folder without the sources, so they import the installed package.
 inside sh -eu -c '
     [ -d /opt/tools ] || { python3 -m venv /opt/pip && /opt/pip/bin/pip install --quiet --target /opt/tools \
         pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis blockbuster; }

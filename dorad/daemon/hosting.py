@@ -53,10 +53,10 @@ async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
     from dorad.launch.systemd.host import SystemdHost
     from dorad.launch.systemd.messages import BusError
     from dorad.launch.systemd.notify import Notifier, take_descriptors
-    from dorad.launch.systemd.store import SystemdStore, holds_something
+    from dorad.launch.systemd.store import SystemdStore, holds_dataflows
 
     received = take_descriptors(os.environ)
-    inherits = holds_something(name for name, _ in received)
+    inherits = holds_dataflows(name for name, _ in received)
     try:
         bus = await _connect(_PATIENCE_S if inherits else 0.0)
     except BusError as error:

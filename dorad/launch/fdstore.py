@@ -1,4 +1,4 @@
-"""Where a daemon puts duplicates of descriptors that have to outlive it."""
+"""A store for duplicates of descriptors that have to outlive the daemon."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ class FdStore(Protocol):
     """Keeps descriptors under names, for the next daemon."""
 
     def store(self, name: str, fds: Sequence[int]) -> None:
-        """Keep duplicates of 1 to 3 descriptors, instead of those of the same name. Never blocks.
+        """Keep duplicates of 1 to 3 descriptors; they replace those of the same name. Never blocks.
 
         Raises:
             ValueError: `name` has white space in it or is longer than 3000 bytes.
         """
 
     def drop(self, name: str) -> None:
-        """Keep these no longer; nothing happens if there are none. Never blocks."""
+        """Close the duplicates under this name, if there are any. Never blocks."""
 
 
 class NoStore:
-    """Keeps nothing: what `dora run` has ends with it."""
+    """A store that keeps nothing: the descriptors of `dora run` end with it."""
 
     def store(self, name: str, fds: Sequence[int]) -> None:
         """Do nothing."""

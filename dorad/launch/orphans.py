@@ -1,7 +1,7 @@
-"""Finding and ending what a daemon has left behind when its keeper or its state is gone.
+"""Find and end the processes of an earlier daemon when its process holder or its state is lost.
 
-A daemon marks its nodes with the variable DORA_DAEMON, which all that they start inherits. Its
-value is the daemon's mark, or `<mark>#<more>`, say a dataflow's id: both `find("m")` and
+A daemon marks its nodes with the variable DORA_DAEMON, and their children inherit it. Its value is
+the daemon's mark, or `<mark>#<more>`, where `more` may be a dataflow's UUID: both `find("m")` and
 `find("m#flow")` find a process with `m#flow`.
 """
 
@@ -20,7 +20,7 @@ from dorad.launch import stat
 from dorad.launch.model import LaunchError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
 VARIABLE = "DORA_DAEMON"
 _RECHECK_SECONDS = 0.02
@@ -29,11 +29,11 @@ _WATCHED = 256
 
 
 class Orphan(Struct, frozen=True):
-    """A process that nobody looks after any more."""
+    """A process that has no supervisor any more."""
 
     pid: int
     started: int
-    """In clock ticks since boot; tells it from a later process with the same pid."""
+    """Clock ticks from boot to its start; a later process with the same pid has another value."""
 
 
 class _Seen(Struct, frozen=True):
@@ -43,12 +43,12 @@ class _Seen(Struct, frozen=True):
 
 
 def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
-    """Return this user's processes that carry `mark`, and all below them. Blocks a little.
+    """Return this user's processes that carry `mark`, and their descendants. Blocks a little.
 
-    Not those in `spare` (pids: a keeper's, say) and below them, nor this process's own, nor those
-    that another daemon has marked.
+    Leaves out the pids in `spare` (a process holder's, say), this process, and the descendants of
+    these; and processes that another daemon has marked.
     """
-    seen = _look()
+    seen = dict(_processes())
     below: dict[int, list[int]] = {}
     for pid, process in seen.items():
         below.setdefault(process.parent, []).append(pid)
@@ -70,10 +70,10 @@ def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
 
 
 def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[Orphan]:
-    """SIGKILL what `find` finds until nothing is left; return all of it. Blocks.
+    """SIGKILL what `find` returns until it returns nothing; return all that were found. Blocks.
 
     Raises:
-        LaunchError: some are still there after `seconds`.
+        LaunchError: some still run after `seconds`.
     """
     give_up_at = time.monotonic() + seconds
     ended: set[Orphan] = set()
@@ -87,7 +87,7 @@ def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[O
 
 
 def _kill(orphans: list[Orphan]) -> None:
-    """SIGKILL these, and give them a moment to be gone."""
+    """SIGKILL these, and wait a moment for their end."""
     poll = select.poll()
     with contextlib.ExitStack() as handles:
         for orphan in orphans:
@@ -96,7 +96,7 @@ def _kill(orphans: list[Orphan]) -> None:
             except ProcessLookupError:
                 continue
             handles.callback(os.close, pidfd)
-            # Looked at after it was opened, so what is signalled is what was looked at.
+            # Checked after the pidfd was opened: it cannot be another process with that pid.
             if not stat.is_alive(orphan.pid, orphan.started):
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -109,18 +109,14 @@ def _carries(mark: str | None, wanted: str) -> bool:
     return mark is not None and (mark == wanted or mark.startswith(f"{wanted}#"))
 
 
-def _look() -> Mapping[int, _Seen]:
-    """Return all living processes of this user."""
-    return dict(_processes())
-
-
 def _processes() -> Iterator[tuple[int, _Seen]]:
+    """Yield the pid of each living process of this user, with its facts."""
     user = os.geteuid()
     with os.scandir("/proc") as entries:
         pids = [int(entry.name) for entry in entries if entry.name.isdecimal()]
     for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if os.stat(f"/proc/{pid}").st_uid != user:  # noqa: PTH116 - of hundreds, often
+            if os.stat(f"/proc/{pid}").st_uid != user:  # noqa: PTH116 - pathlib is slow here
                 continue
             fields = stat.fields(pid)
             if fields is not None and fields[0] not in b"ZX":

@@ -24,7 +24,7 @@ class Systemd:
         self.folder = folder
         """Of the environment files of units."""
         self.on_signal: Callable[[str, str, list[Any]], None] = lambda path, member, values: None
-        self.on_back: Callable[[], None] = lambda: None
+        self.on_reconnect: Callable[[], None] = lambda: None
         self.soon: Callable[[Callable[[], None]], object] = lambda work: (
             asyncio.get_running_loop().call_soon(work)
         )

@@ -274,7 +274,7 @@ async def test_a_full_socket_is_not_a_lost_bus(
     private: PrivateBus, systemd: SystemdOnBus, bus: SystemBus
 ) -> None:
     lost: list[bool] = []
-    bus.on_back = lambda: lost.append(True)
+    bus.on_reconnect = lambda: lost.append(True)
     # More than a socket holds, sixteen times, while the bus does not read.
     body = ["x" * 300_000]
     assert private.pid is not None

@@ -280,7 +280,7 @@ async def test_ends_that_happened_while_dbus_was_gone_are_found(systemd: Systemd
     ended, gone, living = [await spawn(host, node) for node in ("ended", "gone", "living")]
     systemd.end_silently("dorad-nav-ended-1.service", 1, 4)
     del systemd.units["dorad-nav-gone-2.service"]
-    systemd.on_back()
+    systemd.on_reconnect()
     assert await ended.wait() == Exit(code=4)
     assert await gone.wait() == Exit(signal=signal.SIGKILL)
     assert living.exit is None

@@ -247,7 +247,7 @@ async def test_a_name_that_cannot_be_kept_is_refused(
     systemd: Systemd, notifier: Notifier, name: str
 ) -> None:
     store = SystemdStore(notifier, [])
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not a valid name"):
         store.store(name, (0,))
     store.close()
     systemd.read()

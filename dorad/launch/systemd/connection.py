@@ -1,10 +1,10 @@
-"""A connection to a message bus that reads nothing but the headers of what strangers send.
+"""A connection to a message bus that reads only the headers of messages from untrusted senders.
 
-Any local user may send messages to any connection of the system bus, with descriptors in them and
-bodies of up to 32 MiB. Descriptors are never received here: the kernel closes those that come with
-data read by a plain `recv`. The body of a message is kept, and parsed, only if its sender is
-trusted. Each turn of the event loop reads a limited number of bytes, so a flood delays other work
-but does not stop it.
+Any local user may send messages to any connection of the system bus, with descriptors and bodies of
+up to 32 MiB. Descriptors are never received here: the kernel closes those that come with data read
+by a plain `recv`. The body of a message is kept, and parsed, only if its sender is trusted. Each
+turn of the event loop reads a limited number of bytes, so a flood delays other work but does not
+stop it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from jeepney import Message
 
 DRIVER = "org.freedesktop.DBus"
-"""Name of the bus itself: its messages are its own, no client can send under it."""
+"""The sender of the bus's own messages; no client can use this name."""
 _READ_BYTES = 16 << 10
 _CONNECT_RETRY_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
 
 class Signal(NamedTuple):
-    """A signal of a trusted sender; variants in `values` are unwrapped."""
+    """A signal from a trusted sender; variants in `values` are unwrapped."""
 
     sender: str
     path: str
@@ -56,7 +56,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, on_signal: Callable[[Signal], None]) -> None:
         self.trusted = {DRIVER}
-        """Unique names whose messages are read."""
+        """Unique names of the senders whose messages are read."""
         self._sock = sock
         self._on_signal = on_signal
         self._loop = asyncio.get_running_loop()
@@ -68,11 +68,11 @@ class Connection:
 
     @classmethod
     async def open(cls, address: str, on_signal: Callable[[Signal], None]) -> Connection:
-        """Connect to the socket `address`, as `socket.connect` wants it, and say hello.
+        """Connect to the socket `address`, as `socket.connect` takes it, and send Hello.
 
         Raises:
-            OSError: the bus is not there, or refuses.
-            BusError: it does not answer to the hello.
+            OSError: the bus cannot be reached, or refuses.
+            BusError: the answer to Hello is an error.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -168,7 +168,7 @@ class Connection:
                 return
             self._on_signal(signal)
             return
-        # What comes after its call was given up finds nobody, and neither does a method call.
+        # Ignore an answer whose call was given up, and method calls: they have no serial of ours.
         answer = self._calls.pop(fields.get(HeaderFields.reply_serial, 0), None)
         if answer is not None and not answer.done():
             answer.set_result(message)
@@ -225,7 +225,7 @@ class Outbox:
 
 
 async def _connect(sock: socket.socket, address: str) -> None:
-    """Connect; waits while as many others as the bus lets wait are waiting."""
+    """Connect; wait while the backlog of the bus is full."""
     while True:
         try:
             sock.connect(address)

@@ -20,7 +20,7 @@ from dorad.launch.systemd.exits import (
     CAPABILITIES,
     SCHEDULER,
     exit_of,
-    may_pass,
+    is_transient,
     why_not_started,
 )
 from dorad.launch.systemd.failed import FailedUnits
@@ -120,7 +120,7 @@ class SystemdHost:
         """
         host = cls(bus, notifier, store, environments)
         bus.on_signal = host._on_signal
-        bus.on_back = lambda: host._in_background(host._look_again())
+        bus.on_reconnect = lambda: host._in_background(host._look_again())
         try:
             await host._find()
         except BusError as error:
@@ -160,7 +160,7 @@ class SystemdHost:
                 unit, values = await self._start(command, wanted, outputs, tag)
         if unit.start_result != "done":
             self._in_background(self._release(unit))
-            kind = RefusedError if may_pass(values) else LaunchError
+            kind = RefusedError if is_transient(values) else LaunchError
             raise kind(f"cannot start {command.argv[0]}: {why_not_started(values)}")
         skipped = tuple(core for core in command.cpu_affinity if core not in cores)
         process = self._process(unit, values, skipped, refused)
@@ -201,7 +201,7 @@ class SystemdHost:
     async def stays(self) -> bool:
         """Return whether nodes go on: always but at the end of the whole machine."""
         try:
-            return not await self._manager.ending()
+            return not await self._manager.is_shutting_down()
         except BusError:
             return True
 
@@ -307,7 +307,7 @@ class SystemdHost:
             return None
         process = self._process(unit, values)
         ended = unit.exit or exit_of(values)
-        if ended is not None and failed.is_one(listed.description):
+        if ended is not None and failed.is_failed(listed.description):
             unit.exit, unit.buried, unit.forgotten = ended, True, True
             process.set_exit(ended)
             self._failed.add(unit)

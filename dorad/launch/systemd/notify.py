@@ -1,6 +1,6 @@
-"""Notify systemd with descriptors attached, and take over the descriptors it has kept.
+"""Send notifications with descriptors to systemd, and receive the descriptors it has kept.
 
-What is text only goes through the library `sdnotify`.
+Notifications without descriptors go through the library `sdnotify`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 
 
 class Notifier:
-    """Sends datagrams to systemd, in order, and never waits for it.
+    """Sends datagrams to systemd, in order, without ever blocking.
 
-    systemd reads what a process said before it takes note of its end: once sent, nothing is lost
+    systemd reads a process's notifications before it handles its exit: what was sent is not lost
     if this process is killed.
     """
 
@@ -56,7 +56,7 @@ class Notifier:
         await self._emptied.wait()
 
     async def barrier(self) -> None:
-        """Return when systemd has done all that it was told before."""
+        """Return when systemd has processed all earlier notifications."""
         await self.flushed()
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         loop = asyncio.get_running_loop()
@@ -104,9 +104,9 @@ class Notifier:
 
 
 def take_descriptors(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
-    """Return the descriptors that systemd has handed to this process, with their names.
+    """Return the descriptors that systemd has passed to this process, with their names.
 
-    They are not inherited by what this process starts, nor are the variables that told of them.
+    Removes their variables from `environ`; children inherit neither.
     """
     pid = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "0")
