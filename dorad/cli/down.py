@@ -33,7 +33,7 @@ def down(*, force: bool) -> int:
             client.shutdown(force=force)
     except ControlError as error:
         raise click.ClickException(str(error)) from error
-    from dorad.launch.stat import is_alive
+    from dorad.procinfo import is_alive
 
     deadline = time.monotonic() + END_S
     while is_alive(status.pid):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dorad.launch.model import Exit, LaunchError
 from dorad.launch.spawner import Process
-from dorad.launch.stat import start_time
+from dorad.procinfo import start_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,19 +7,18 @@ import errno
 import fcntl
 import os
 import socket
-import struct
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from dorad.launch.bare import start_bare
 from dorad.launch.model import LaunchError
+from dorad.procinfo import peer_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_CREDENTIALS = struct.Struct("3i")
 _BUFFER = 4 << 20
 """Bytes of requests that the keeper may be behind before they are queued."""
 _RETRY_SECONDS = 0.01
@@ -40,9 +39,7 @@ def connect_or_start(path: Path, seconds: float) -> socket.socket:
                 sock = _connect(path, deadline) or _start(path, deadline)
     except OSError as error:
         raise LaunchError(f"cannot start the keeper of the processes at {path}: {error}") from error
-    _, uid, _ = _CREDENTIALS.unpack(
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    )
+    _, uid, _ = peer_credentials(sock)
     if uid not in (os.getuid(), 0):
         sock.close()
         raise LaunchError(f"the keeper of the processes at {path} belongs to user {uid}; remove it")

@@ -17,7 +17,7 @@ from dorad.launch.host import KeptProcess
 from dorad.launch.joining import connect_or_start
 from dorad.launch.link import Link
 from dorad.launch.model import LaunchError
-from dorad.launch.stat import is_alive, start_time
+from dorad.procinfo import is_alive, start_time
 
 if TYPE_CHECKING:
     import socket

@@ -12,12 +12,11 @@ import contextlib
 import os
 import resource
 import socket
-import struct
 
 from dorad.launch import wire
 from dorad.launch.parent import Child, Parent
+from dorad.procinfo import peer_credentials
 
-_CREDENTIALS = struct.Struct("3i")
 _SPARE_FDS = 64
 """Never used for keeping, so that a daemon can always connect and start something."""
 
@@ -56,9 +55,7 @@ class _Keeper(Parent):
         except OSError:
             # It is gone again, or the whole machine has no descriptor left; then it is asked again.
             return
-        pid, uid, _ = _CREDENTIALS.unpack(
-            visitor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
+        pid, uid, _ = peer_credentials(visitor)
         if uid not in (os.getuid(), 0):
             visitor.close()
             return

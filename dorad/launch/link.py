@@ -15,7 +15,7 @@ from dorad.launch import wire
 from dorad.launch.errors import spawn_error
 from dorad.launch.model import Exit, LaunchError, SpawnerGoneError
 from dorad.launch.spawner import Process
-from dorad.launch.stat import is_alive
+from dorad.procinfo import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

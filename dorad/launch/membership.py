@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.launch.stat import fields, is_alive, start_time
+from dorad.procinfo import is_alive, parent_of, start_time
 
 if TYPE_CHECKING:
     from dorad.launch.spawner import Process
@@ -36,7 +36,7 @@ def belongs(pid: int, process: Process, mark: tuple[str, str]) -> bool:
     line = lineage(pid)
     if process.pid in line:
         return True
-    parent = _parent(process.pid)
+    parent = parent_of(process.pid)
     if parent not in line[1:]:
         return False
     # Two checks on the oldest ancestor below the holder:
@@ -73,17 +73,12 @@ def lineage(pid: int) -> list[int]:
     """Return a process and its ancestors, the oldest last; empty if it has ended."""
     line: list[int] = []
     while pid > 0 and pid not in line:
-        found = fields(pid)
-        if found is None:
+        parent = parent_of(pid)
+        if parent is None:
             break
         line.append(pid)
-        pid = int(found[1])
+        pid = parent
     return line
-
-
-def _parent(pid: int) -> int:
-    found = fields(pid)
-    return 0 if found is None else int(found[1])
 
 
 def _environ(pid: int) -> dict[str, str]:

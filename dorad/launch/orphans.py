@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from dorad.launch import stat
 from dorad.launch.model import LaunchError
+from dorad.procinfo import is_alive, stat_fields
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -97,7 +97,7 @@ def _kill(orphans: list[Orphan]) -> None:
                 continue
             handles.callback(os.close, pidfd)
             # Checked after the pidfd was opened: it cannot be another process with that pid.
-            if not stat.is_alive(orphan.pid, orphan.started):
+            if not is_alive(orphan.pid, orphan.started):
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -118,7 +118,7 @@ def _processes() -> Iterator[tuple[int, _Seen]]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             if os.stat(f"/proc/{pid}").st_uid != user:  # noqa: PTH116 - pathlib is slow here
                 continue
-            fields = stat.fields(pid)
+            fields = stat_fields(pid)
             if fields is not None and fields[0] not in b"ZX":
                 yield pid, _Seen(int(fields[1]), int(fields[19]), _mark(pid))
 

@@ -20,7 +20,7 @@ from dorad.launch import wire
 from dorad.launch.descendants import end_descendants
 from dorad.launch.execute import IGNORED, Pinned, execute
 from dorad.launch.prctl import set_subreaper
-from dorad.launch.stat import start_time
+from dorad.procinfo import start_time
 from dorad.realtime.schedule import Schedule
 
 TYPE_CHECKING = False

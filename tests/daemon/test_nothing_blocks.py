@@ -39,10 +39,10 @@ ALLOWED = {
     "dorad/daemon/broker/lobby.py": {"open", "close"},
     "dorad/shm/create.py": {"sweep"},
     # What a dataflow is, beside its log files: small, written at its start and its end.
-    "dorad/logs/about.py": {"own_start", "write"},
+    "dorad/logs/about.py": {"write"},
     "dorad/logs/disk.py": {"prepare"},
     # What the kernel knows of a process that says it is a node: no disk has a part in it.
-    "dorad/launch/stat.py": {"fields"},
+    "dorad/procinfo.py": {"stat_fields"},
     "dorad/launch/membership.py": {"control_groups", "_environ"},
     # Log lines go to the page cache: the kernel makes a process wait only when it has more unsaved
     # data than the machine's memory allows for.

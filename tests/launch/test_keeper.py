@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from dorad.launch.model import Exit, LaunchError
-from dorad.launch.stat import is_alive, start_time
+from dorad.procinfo import is_alive, start_time
 
 from .conftest import Family, eventually
 from .keeping import Daemon, Place, read_all, start

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from dorad.launch import orphans
 from dorad.launch.model import LaunchError
-from dorad.launch.stat import is_alive
+from dorad.procinfo import is_alive
 
 from .conftest import Family, eventually
 from .keeping import Place, start

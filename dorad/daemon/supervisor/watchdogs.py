@@ -11,10 +11,10 @@ import math
 import signal
 from typing import TYPE_CHECKING
 
+from dorad import procinfo
 from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.breaker import Breaker
 from dorad.daemon.rules.health import at_rest, health_after
-from dorad.daemon.supervisor import procstate
 from dorad.dataflow.model import NodeOutput
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Watchdogs:
     """Ends what is overdue and breaks what is silent. Belongs to one event loop."""
 
     def __init__(
-        self, shared: Shared, *, is_sigstopped: Callable[[int], bool] = procstate.is_sigstopped
+        self, shared: Shared, *, is_sigstopped: Callable[[int], bool] = procinfo.is_sigstopped
     ) -> None:
         self._shared = shared
         self._is_halted = is_sigstopped

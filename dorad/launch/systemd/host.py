@@ -13,7 +13,7 @@ from dorad.launch import helper
 from dorad.launch.host import KeptProcess
 from dorad.launch.model import Exit, LaunchError, RefusedError
 from dorad.launch.spawner import Process
-from dorad.launch.stat import start_time
+from dorad.procinfo import start_time
 from dorad.launch.systemd import failed, names
 from dorad.launch.systemd.bus import SERVICE
 from dorad.launch.systemd.exits import (
@@ -308,13 +308,13 @@ class SystemdHost:
         process = self._process(unit, values)
         ended = unit.exit or exit_of(values)
         if ended is not None and failed.is_failed(listed.description):
-            unit.exit, unit.buried, unit.forgotten = ended, True, True
+            unit.exit, unit.reaped, unit.forgotten = ended, True, True
             process.set_exit(ended)
             self._failed.add(unit)
             return None
         if ended is not None:
             # Ended for good before anybody is told of it.
-            unit.exit, unit.buried = ended, True
+            unit.exit, unit.reaped = ended, True
             await self._manager.kill(unit.name, _KILL)
             process.set_exit(ended)
         return KeptProcess(tag, process)
@@ -414,8 +414,8 @@ class SystemdHost:
         _log.debug("unit %s ended: %s", unit.name, how)
         if unit.exit is None:
             unit.exit = how
-        if unit.process is not None and not unit.buried:
-            unit.buried = True
+        if unit.process is not None and not unit.reaped:
+            unit.reaped = True
             self._in_background(self._reap(unit, unit.process, unit.exit))
 
     async def _ask_exit(self, unit: Unit) -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from dorad.daemon.supervisor.procstate import is_sigstopped
+from dorad.procinfo import is_sigstopped
 
 DEADLINE_S = 10.0
 
