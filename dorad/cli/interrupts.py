@@ -28,7 +28,7 @@ class Stoppable(Protocol):
 
 
 class Interrupts:
-    """Counts the signals that ask a run to end. The guard ends what an abandoned run leaves."""
+    """Counts the signals that ask a run to end. The holder ends what an aborted run leaves."""
 
     def __init__(
         self, run: Stoppable, tell: Callable[[str], None], leave: Callable[[int], None] = os._exit

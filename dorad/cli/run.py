@@ -22,7 +22,7 @@ from dorad.cli.launching import (
     tell_warnings,
     uv_option,
 )
-from dorad.cli.session import early_guard, report, run_session
+from dorad.cli.session import early_holder, report, run_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +101,7 @@ def run(
         shown = parse_filter(log_level, log_filter)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    with early_guard() as guard:
+    with early_holder() as holder:
         from dorad.launch.command import LaunchContext
 
         dataflow = load_dataflow(path)
@@ -118,7 +118,7 @@ def run(
         )
         ended = run_session(
             context,
-            guard,
+            holder,
             shown,
             log_format,
             stop_after=stop_after,

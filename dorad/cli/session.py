@@ -1,4 +1,4 @@
-"""One run at a terminal: its guard, its live log, its signals, and the report at its end."""
+"""One run at a terminal: its process holder, live log, signals, and the report at its end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from dorad.daemon.run import Ended
     from dorad.daemon.supervisor.ports import EdgeCounters
-    from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
+    from dorad.launch.holder.client import HolderClient
     from dorad.logs.filter import LogFilter
     from dorad.logs.format import Format
 
@@ -38,27 +38,27 @@ class Failure(Protocol):
 
 
 @contextlib.contextmanager
-def early_guard() -> Iterator[Guard]:
-    """Start the guard process, so that it is ready when the dataflow is read; end it if unused."""
+def early_holder() -> Iterator[HolderClient]:
+    """Start the process holder while the dataflow is read; end it if that fails."""
     import asyncio
 
-    from dorad.launch.client import Guard
+    from dorad.launch.holder.client import HolderClient
     from dorad.launch.model import LaunchError
 
     try:
-        guard = Guard.start()
+        holder = HolderClient.start()
     except LaunchError as error:
         raise click.ClickException(str(error)) from error
     try:
-        yield guard
+        yield holder
     except BaseException:
-        asyncio.run(guard.close())
+        asyncio.run(holder.end())
         raise
 
 
 def run_session(
     context: LaunchContext,
-    guard: Guard,
+    holder: HolderClient,
     shown: LogFilter,
     log_format: Format,
     *,
@@ -95,7 +95,7 @@ def run_session(
         run = DataflowRun(
             dataflow_id,
             context,
-            guard,
+            holder,
             own_socket(),
             watch=live.take,
             exit_when_nodes_finish=finish_flag,
@@ -110,13 +110,13 @@ def run_session(
         Interrupts(run, lambda text: tell("dora:", "cyan", text)).install(loop)
         live.on_broken = from_thread(loop, run.stop)
         with live:
-            async with guard:
-                # Only now, because what the guard starts gets the guard's limit.
+            async with holder:
+                # Only now, because what the holder starts gets the holder's limit.
                 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
                 ended = await run.run()
-                if guard.died:
-                    run.log.say("error", None, "the guard process ended, and every node with it")
+                if holder.died:
+                    run.log.say("error", None, "the process holder ended, and every node with it")
         if live.stuck:
             tell("warning:", "yellow", "the last log lines were not read; they are lost")
         return ended

@@ -101,7 +101,7 @@ class Service:
         self._prepare()
         async with AsyncExitStack() as stack:
             try:
-                hosting = await attach_host(self._places.keeper, system=self._system)
+                hosting = await attach_host(self._places.holder, system=self._system)
             except LaunchError as error:
                 raise ServiceError(str(error)) from error
             host = hosting.host
@@ -221,7 +221,7 @@ class Service:
 
     def _on_host_died(self) -> None:
         """End, too: every node has, and none can be started any more."""
-        self._notice("the keeper of the processes was killed, and every node with it")
+        self._notice("the process holder was killed, and every node with it")
         self._code = 1
         self.end()
 

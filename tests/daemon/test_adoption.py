@@ -21,7 +21,7 @@ from tests.daemon.flows import dataflow, node
 
 
 class Shelf:
-    """Keeps duplicates of descriptors, as the keeper of a daemon does."""
+    """Keeps duplicates of descriptors, as the holder of a daemon does."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[int, ...]] = {}

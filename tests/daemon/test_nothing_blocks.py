@@ -29,8 +29,8 @@ pytestmark = pytest.mark.timeout(120)
 ALLOWED = {
     # Programs are looked up where they lie: a stat or two for each start of a node.
     "dorad/launch/programs.py": {"environment_bin", "find_program"},
-    # The command of a process goes to the keeper through memory.
-    "dorad/launch/link.py": {"_request_spawn"},
+    # The command of a process goes to the holder through memory.
+    "dorad/launch/holder/link.py": {"_request_spawn"},
     "dorad/node/payload.py": {"pack"},
     # Folders and sockets of one's own, when the daemon or a dataflow starts or ends.
     "dorad/daemon/service.py": {"_prepare"},

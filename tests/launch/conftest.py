@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from dorad.launch.client import Command
+from dorad.launch.model import Command
 
 if TYPE_CHECKING:
     import subprocess

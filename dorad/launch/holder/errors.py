@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.launch import wire
+from dorad.launch.holder import wire
 from dorad.launch.model import LaunchError
 
 if TYPE_CHECKING:
