@@ -9,18 +9,17 @@ stop it.
 
 from __future__ import annotations
 
-import array
 import asyncio
+import errno
 import itertools
 import logging
-import os
 import socket
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jeepney import HeaderFields, MessageType
 from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 
+from dorad.launch.asyncsender import AsyncSender
 from dorad.launch.systemd.messages import (
     BusError,
     Inbox,
@@ -61,7 +60,7 @@ class Connection:
         self._on_signal = on_signal
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(lambda sender: sender in self.trusted)
-        self._outbox = Outbox(sock, self.close)
+        self._sender = AsyncSender(sock, self._on_error)
         self._serials = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._lost = asyncio.Event()
@@ -114,7 +113,7 @@ class Connection:
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._calls[serial] = answer
         try:
-            self._outbox.send(data, fds)
+            self._send(data, fds)
             return values_of(await answer)
         finally:
             self._calls.pop(serial, None)
@@ -129,11 +128,29 @@ class Connection:
             return
         self._lost.set()
         self._loop.remove_reader(self._sock)
-        self._outbox.close()
+        self._sender.clear()
         self._sock.close()
         for answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(BusError("no-bus", "the connection to D-Bus was lost"))
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        """Send a message now or, with duplicates of the descriptors, as soon as the bus takes it.
+
+        Raises:
+            BusError: no descriptor is left for a duplicate.
+        """
+        try:
+            self._sender.send(data, fds)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                text = f"no descriptor can be sent: {error.strerror}"
+                raise BusError("no-descriptors", text) from error
+            self._on_error(error)
+
+    def _on_error(self, error: OSError) -> None:
+        _log.debug("sending to D-Bus: %r", error)
+        self.close()
 
     def _read(self) -> None:
         try:
@@ -141,7 +158,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            _log.debug("D-Bus: %r", error)
+            _log.debug("receiving from D-Bus: %r", error)
             data = b""
         if not data:
             self.close()
@@ -174,56 +191,6 @@ class Connection:
             answer.set_result(message)
 
 
-class Outbox:
-    """Messages on their way: a socket that is full at the moment is not a lost connection."""
-
-    def __init__(self, sock: socket.socket, on_lost: Callable[[], None]) -> None:
-        self._sock = sock
-        self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[memoryview, list[int]]] = deque()
-
-    def send(self, data: bytes, fds: Sequence[int]) -> None:
-        """Send now, or as soon as the bus takes it; the descriptors stay the caller's.
-
-        Raises:
-            BusError: there are no more descriptors.
-        """
-        waits = bool(self._queue)
-        # Duplicates: the caller may give up, and close its own, before these are sent.
-        self._queue.append((memoryview(data), _duplicates(fds)))
-        if not waits:
-            self._write()
-            if self._queue:
-                _log.debug("the bus takes no more at the moment")
-                self._loop.add_writer(self._sock, self._write)
-
-    def close(self) -> None:
-        """Forget what was not sent. Idempotent."""
-        self._loop.remove_writer(self._sock)
-        while self._queue:
-            _close(self._queue.popleft()[1])
-
-    def _write(self) -> None:
-        while self._queue:
-            data, fds = self._queue[0]
-            try:
-                sent = _send(self._sock, data, fds)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                _log.debug("D-Bus: %r", error)
-                self._on_lost()
-                return
-            # They went with the first byte.
-            _close(fds)
-            if sent < len(data):
-                self._queue[0] = (data[sent:], [])
-            else:
-                self._queue.popleft()
-        self._loop.remove_writer(self._sock)
-
-
 async def _connect(sock: socket.socket, address: str) -> None:
     """Connect; wait while the backlog of the bus is full."""
     while True:
@@ -248,27 +215,3 @@ async def _authenticate(sock: socket.socket) -> None:
     except AuthenticationError as error:
         raise ConnectionRefusedError(str(error)) from error
     await loop.sock_sendall(sock, BEGIN)
-
-
-def _send(sock: socket.socket, data: memoryview, fds: list[int]) -> int:
-    if not fds:
-        return sock.send(data)
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-    return sock.sendmsg([data], [rights])
-
-
-def _duplicates(fds: Sequence[int]) -> list[int]:
-    made: list[int] = []
-    try:
-        for fd in fds:
-            made.append(os.dup(fd))
-    except OSError as error:
-        _close(made)
-        raise BusError("no-descriptors", f"no descriptor can be sent: {error.strerror}") from error
-    return made
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
-    fds.clear()

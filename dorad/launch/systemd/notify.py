@@ -6,17 +6,16 @@ Notifications without descriptors go through the library `sdnotify`.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
-from collections import deque
 from typing import TYPE_CHECKING
+
+from dorad.launch.asyncsender import AsyncSender
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-_FIRST = 3
-_LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
+_FIRST_FD = 3
 
 
 class Notifier:
@@ -34,9 +33,9 @@ class Notifier:
         except OSError:
             self._socket.close()
             raise
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
-        self._emptied = asyncio.Event()
-        self._emptied.set()
+        # While systemd executes itself again (daemon-reexec), its socket refuses packets. The
+        # backlog stays, and is sent when the socket is back.
+        self._sender = AsyncSender(self._socket, lambda _error: None)
 
     def send(self, text: str, fds: Sequence[int] = ()) -> None:
         """Send now or, with duplicates of the descriptors, as soon as systemd takes it.
@@ -44,16 +43,11 @@ class Notifier:
         Raises:
             OSError: systemd is gone, or there are no more descriptors.
         """
-        data = text.encode()
-        if not self._queue and self._try(data, fds):
-            return
-        self._queue.append((data, [os.dup(fd) for fd in fds]))
-        self._emptied.clear()
-        asyncio.get_running_loop().add_writer(self._socket, self._flush)
+        self._sender.send(text.encode(), fds)
 
     async def flushed(self) -> None:
-        """Return when nothing is queued here any more."""
-        await self._emptied.wait()
+        """Return when nothing waits to be sent."""
+        await self._sender.drained()
 
     async def barrier(self) -> None:
         """Return when systemd has processed all earlier notifications."""
@@ -73,34 +67,9 @@ class Notifier:
             os.close(read)
 
     def close(self) -> None:
-        """Send nothing any more. Idempotent."""
-        if self._queue:
-            asyncio.get_running_loop().remove_writer(self._socket)
-        while self._queue:
-            _close(self._queue.popleft()[1])
+        """Close the socket; what waits to be sent is lost. Idempotent."""
+        self._sender.clear()
         self._socket.close()
-
-    def _flush(self) -> None:
-        while self._queue:
-            data, fds = self._queue[0]
-            try:
-                if not self._try(data, fds):
-                    return
-            except ConnectionError:
-                # systemd itself starts anew (daemon-reexec); its socket comes back with it.
-                return
-            _close(self._queue.popleft()[1])
-        asyncio.get_running_loop().remove_writer(self._socket)
-        self._emptied.set()
-
-    def _try(self, data: bytes, fds: Sequence[int]) -> bool:
-        try:
-            socket.send_fds(self._socket, [data], fds)
-        except OSError as error:
-            if error.errno in _LATER:
-                return False
-            raise
-        return True
 
 
 def take_descriptors(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
@@ -113,7 +82,7 @@ def take_descriptors(environ: MutableMapping[str, str]) -> list[tuple[str, int]]
     names = environ.pop("LISTEN_FDNAMES", "")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    descriptors = range(_FIRST, _FIRST + int(count))
+    descriptors = range(_FIRST_FD, _FIRST_FD + int(count))
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     split = names.split(":") if names else []
@@ -124,8 +93,3 @@ def take_descriptors(environ: MutableMapping[str, str]) -> list[tuple[str, int]]
 def _arrive(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
