@@ -28,7 +28,7 @@ from dorad.daemon.tap.taps import Taps
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.topology import input_name
 from dorad.launch.command import python_files
-from dorad.launch.fdstore import NoStore
+from dorad.launch.host import NoStore
 from dorad.launch.model import LaunchError
 from dorad.logs.dataflowlog import DataflowLog
 from dorad.node import protocol
@@ -45,10 +45,9 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.command import LaunchContext
-    from dorad.launch.fdstore import FdStore
     from dorad.launch.fetch import Downloads
     from dorad.launch.helper import HelperHost
-    from dorad.launch.host import KeptProcess
+    from dorad.launch.host import FdStore, KeptProcess
     from dorad.launch.spawner import Process, Spawner
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink

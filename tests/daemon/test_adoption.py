@@ -14,7 +14,7 @@ import pytest
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
-from dorad.launch.fdstore import NoStore
+from dorad.launch.host import NoStore
 from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Listener, Program, Stage, four_nodes, until
 from tests.daemon.flows import dataflow, node

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.mailbox import Mailbox
     from dorad.daemon.broker.segments import EdgeKey
     from dorad.dataflow.model import Dataflow
-    from dorad.launch.fdstore import FdStore
+    from dorad.launch.host import FdStore
     from dorad.shm.ring import Counters
 
 

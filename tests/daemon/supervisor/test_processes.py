@@ -19,8 +19,8 @@ import pytest
 from dorad.daemon.supervisor.processes import Launcher, broken_commands, log_name
 from dorad.dataflow.load import load
 from dorad.launch.command import LaunchContext
-from dorad.launch.fdstore import NoStore
 from dorad.launch.holder.client import HolderClient
+from dorad.launch.host import NoStore
 from dorad.launch.model import Exit, LaunchError
 from dorad.logs.dataflowlog import DataflowLog
 from tests.cli.running import write
