@@ -146,7 +146,7 @@ class Downloads:
         """Check a complete download and rename it to `target`. Raises OSError, LaunchError."""
         if sha256 is not None and (found := _checksum(partial)) != sha256.lower():
             raise LaunchError(
-                f"{url} is not what path_sha256 says: its sha256 is {found}, expected {sha256}"
+                f"{url} does not match path_sha256: its sha256 is {found}, expected {sha256}"
             )
         partial.chmod(0o755)
         with partial.open("rb") as file:

@@ -22,7 +22,7 @@ class RefusedError(LaunchError):
     """A start that failed for a transient reason; a restart policy may repeat it."""
 
 
-class SpawnerGoneError(LaunchError):
+class SpawnerExitedError(LaunchError):
     """The spawner has exited: no later start can succeed."""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dorad.launch.asyncsender import AsyncSender
 from dorad.launch.holder import wire
 from dorad.launch.holder.errors import spawn_error
-from dorad.launch.model import Exit, LaunchError, SpawnerGoneError
+from dorad.launch.model import Exit, LaunchError, SpawnerExitedError
 from dorad.launch.spawner import Process
 from dorad.procinfo import is_alive
 
@@ -181,7 +181,9 @@ class HolderLink:
         self, number: int, command: Command, stdout_fd: int, stderr_fd: int, tag: str
     ) -> None:
         if self._ended or self.closing:
-            raise SpawnerGoneError(f"cannot start {command.argv[0]}: the process holder has exited")
+            raise SpawnerExitedError(
+                f"cannot start {command.argv[0]}: the process holder has exited"
+            )
         try:
             packed = wire.pack_command(
                 [os.fsencode(word) for word in command.argv],

@@ -41,7 +41,7 @@ class Notifier:
         """Send now or, with duplicates of the descriptors, as soon as systemd takes it.
 
         Raises:
-            OSError: systemd is gone, or there are no more descriptors.
+            OSError: systemd has closed its socket, or no descriptor is left.
         """
         self._sender.send(text.encode(), fds)
 
