@@ -5,6 +5,7 @@ Pure, except that it looks up files.
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow, NodeSpec
 
+_log = logging.getLogger(__name__)
 _SHELL = "/bin/sh"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _EXPANDED = ("HOME", "USER", "DORA_WORKSPACE", "CARGO_MANIFEST_DIR", "PWD")
@@ -96,6 +98,7 @@ def command_for(
     env["DORA_NODE_CONFIG"] = node_config
     if context.parent_pid is not None:
         env["DORA_RUN_PARENT_PID"] = str(context.parent_pid)
+    _log.debug("node %s: %s", node.id, argv)
     return Command(
         tuple(argv),
         folder,

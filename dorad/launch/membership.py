@@ -30,10 +30,12 @@ def belongs(pid: int, process: Process, mark: tuple[str, str]) -> bool:
     if process.control_group is not None:
         own = process.control_group
         groups = control_groups(pid)
+        _log.debug("process %d is in %s, the unit is %s", pid, groups, own)
         return bool(own) and any(each == own or each.startswith(f"{own}/") for each in groups)
     if not is_alive(process.pid, process.started):
         return False
     line = lineage(pid)
+    _log.debug("process %d has the ancestors %s, the node is %d", pid, line[1:], process.pid)
     if process.pid in line:
         return True
     parent = parent_of(process.pid)

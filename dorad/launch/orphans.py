@@ -8,6 +8,7 @@ the daemon's mark, or `<mark>#<more>`, where `more` may be a dataflow's UUID: bo
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 VARIABLE = "DORA_DAEMON"
 _RECHECK_SECONDS = 0.02
 _WATCHED = 256
-"""Processes ended at a time; each takes a descriptor."""
+"""Number of processes killed at a time; each takes a descriptor."""
+
+_log = logging.getLogger(__name__)
 
 
 class Orphan(Struct, frozen=True):
@@ -81,6 +84,7 @@ def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[O
         if time.monotonic() > give_up_at:
             pids = ", ".join(str(orphan.pid) for orphan in orphans[:10])
             raise LaunchError(f"processes left by an earlier dorad cannot be ended: {pids}")
+        _log.debug("killing %d processes that are marked %s", len(orphans), mark)
         ended.update(orphans)
         _kill(orphans[:_WATCHED])
     return sorted(ended, key=lambda orphan: orphan.pid)

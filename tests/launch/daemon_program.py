@@ -1,8 +1,8 @@
-"""Stands for a daemon with a holder: does what its stdin says, a JSON list a line.
+"""A stand-in for a daemon with a process holder. Reads commands from stdin, a JSON list a line.
 
-["attach", PATH], ["spawn", TAG, ARGV, CWD, ENV] (stdout and stderr stored as TAG), ["request",
-(the same)] (answers before it has started), ["pipes", N], ["socket"]. One JSON object out for each;
-what failed is {"error"}.
+["attach", PATH], ["spawn", TAG, ARGV, CWD, ENV] (stores stdout and stderr as TAG), ["request",
+(as spawn)] (answers before the process has started), ["pipes", N], ["socket"]. Prints one JSON
+object for each; {"error"} if it failed.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ async def spawn(
 
 
 def pipes(holder: HolderClient, count: int) -> dict[str, Any]:
-    """Each with its number in it, written after it was stored."""
+    """Store pipes; each contains its number, written after it was stored."""
     for number in range(count):
         read, write = os.pipe()
         holder.store(f"pipe/{number}", [read])
@@ -45,7 +45,7 @@ def pipes(holder: HolderClient, count: int) -> dict[str, Any]:
 
 
 def connection(holder: HolderClient) -> dict[str, Any]:
-    """A connection to ourselves: the next daemon gets both ends."""
+    """Store both ends of a connection for the next daemon."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     holder.store("ours", [ours.fileno()])
     holder.store("theirs", [theirs.fileno()])

@@ -1,4 +1,4 @@
-"""Stands for `dora run`: starts what its stdin lists, says who is who, and how each one ends.
+"""A stand-in for `dora run`: starts the commands on stdin, and prints pids and exits.
 
 One JSON line in: a list of [argv, cwd, env]. Lines out: {"holder", "pids"}, then {"pid", "exit"}.
 """

@@ -1,4 +1,4 @@
-"""Nodes never outlive the run, whoever is killed."""
+"""Nodes never outlive the run, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Run:
 
 
 def kill_and_time(pid: int, family: Family, *others: int) -> float:
-    """Seconds from the SIGKILL until all processes of the run are gone."""
-    assert not family.gone()
+    """Return the seconds from the SIGKILL until all processes of the run have ended."""
+    assert not family.has_ended()
     os.kill(pid, signal.SIGKILL)
     killed_at = time.monotonic()
-    assert eventually(lambda: family.gone() and not any(map(_running, others)))
+    assert eventually(lambda: family.has_ended() and not any(map(_running, others)))
     return time.monotonic() - killed_at
 
 

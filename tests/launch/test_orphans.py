@@ -40,7 +40,7 @@ def mark(family: Family) -> Iterator[str]:
 
 
 def left_behind(command: Command) -> None:
-    """Start a command whose parent is gone, in a session of its own."""
+    """Start a command whose parent has ended, in a session of its own."""
     code = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
     subprocess.run([sys.executable, "-c", code, *command.argv], env=dict(command.env), check=True)
 
@@ -61,7 +61,7 @@ async def test_what_a_dead_holder_leaves_is_ended(place: Place, family: Family, 
     left = family.alive()
     assert pids(orphans.find(mark)) == sorted(left)
     assert pids(orphans.end(mark)) == sorted(left)
-    assert family.gone()
+    assert family.has_ended()
 
 
 async def test_what_has_a_holder_is_no_orphan(place: Place, family: Family, mark: str) -> None:

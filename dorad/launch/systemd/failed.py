@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from dorad.launch.systemd import names
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from dorad.launch.systemd.unit import Unit
 
 MAX_UNITS = 32
-_DISMISSED = "Failed node "
+_DESCRIPTION = "Failed node "
+_log = logging.getLogger(__name__)
 
 
 class FailedUnits:
@@ -28,6 +30,7 @@ class FailedUnits:
         self.replaced(unit.name)
         if len(self._units) >= MAX_UNITS:
             self._release(self._units.pop(next(iter(self._units))))
+        _log.debug("%s stays visible as failed", unit.name)
         self._units[names.without_number(unit.name)] = unit
 
     def replaced(self, name: str) -> None:
@@ -46,9 +49,9 @@ class FailedUnits:
 def description(tag: str) -> str:
     """Return the description of a unit whose failure the daemon has stored."""
     _, node, *_ = [*tag.split("/"), ""]
-    return f"{_DISMISSED}{node}, until it is started again"
+    return f"{_DESCRIPTION}{node}, until it is started again"
 
 
 def is_failed(described: str) -> bool:
     """Return True if a unit has such a description."""
-    return described.startswith(_DISMISSED)
+    return described.startswith(_DESCRIPTION)

@@ -14,6 +14,7 @@ starts a new table with the entries it has found.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 MAX_FDS = 3
 _TABLE = "table."
-_LONGEST = 3000
+_MAX_NAME = 3000
 _REWRITE = 1 << 20
 """Size in bytes from which a table may be rewritten."""
+_log = logging.getLogger(__name__)
 
 
 class _Entry(NamedTuple):
@@ -61,7 +63,7 @@ class SystemdStore:
         """Keep duplicates, as `FdStore.store`."""
         if not 0 < len(fds) <= MAX_FDS:
             raise ValueError(f"{len(fds)} descriptors cannot be kept under one name")
-        if not name or len(name) > _LONGEST or any(letter.isspace() for letter in name):
+        if not name or len(name) > _MAX_NAME or any(letter.isspace() for letter in name):
             raise ValueError(f"{name!r} is not a valid name for descriptors")
         inode = _socket_inode(fds)
         old = self._known.get(name)
@@ -71,6 +73,7 @@ class SystemdStore:
                 return
             self.drop(name)
         self._number += 1
+        _log.debug("storing %s: %d descriptors, number %x", name, len(fds), self._number)
         self._known[name] = _Entry(self._number, len(fds), inode)
         self._write(f"+{self._number:x} {len(fds)} {name}\n")
         for index, fd in enumerate(fds):
@@ -80,6 +83,7 @@ class SystemdStore:
         """Close the duplicates, as `FdStore.drop`."""
         entry = self._known.pop(name, None)
         if entry is not None:
+            _log.debug("dropping %s: number %x", name, entry.number)
             for index in range(entry.fds):
                 self._remove(f"{entry.number:x}.{index}")
             self._write(f"-{entry.number:x}\n")
@@ -113,6 +117,7 @@ class SystemdStore:
                     self.entries[name] = fds
                     self._known[name] = _Entry(number, count, _socket_inode(fds))
                     self._number = max(self._number, number)
+        _log.debug("%d entries found, %d unknown descriptors", len(self.entries), len(single))
         for name, fd in single.items():
             first, _, _ = name.partition(".")
             if _is_hexadecimal(first):
