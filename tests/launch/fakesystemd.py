@@ -73,7 +73,7 @@ class Systemd:
                 return [names.object_path(name)]
             case "StopUnit", [name, _]:
                 self._known(name)
-                self._emit("JobRemoved", [0, "/", name, "done"])
+                self._signal("JobRemoved", [0, "/", name, "done"])
                 if not self.units[name]["failed"]:
                     self.vanish(name)
                 return ["/"]
@@ -131,7 +131,7 @@ class Systemd:
             "failed": failed is not None,
         }
         result = "done" if failed is None else "failed"
-        self.soon(lambda: self._emit("JobRemoved", [1, "/", name, result]))
+        self.soon(lambda: self._signal("JobRemoved", [1, "/", name, result]))
         return ["/"]
 
     def end(self, name: str, code: int, status: int) -> None:
@@ -146,17 +146,17 @@ class Systemd:
 
     def daemon_reload(self) -> None:
         """Emit what `systemctl daemon-reload` does: UnitRemoved for units that still exist."""
-        self._emit("Reloading", [True])
+        self._signal("Reloading", [True])
         for name in self.units:
-            self._emit("UnitRemoved", [name, names.object_path(name)])
-        self._emit("Reloading", [False])
+            self._signal("UnitRemoved", [name, names.object_path(name)])
+        self._signal("Reloading", [False])
 
     def vanish(self, name: str) -> None:
         """Unload a unit."""
         del self.units[name]
-        self._emit("UnitRemoved", [name, names.object_path(name)])
+        self._signal("UnitRemoved", [name, names.object_path(name)])
 
-    def _emit(self, member: str, values: list[Any]) -> None:
+    def _signal(self, member: str, values: list[Any]) -> None:
         self.on_signal(MANAGER_PATH, member, values)
 
     def killed(self, name: str) -> list[int]:
