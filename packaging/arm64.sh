@@ -1,12 +1,12 @@
 #!/bin/sh
-# Build the Debian packages for arm64 into dist/, install dorad's there, and try it: packaging/arm64.sh [TEST...]
+# Build the Debian packages for arm64 into dist/, install dorad's, and test it: packaging/arm64.sh [TEST...]
 #
 # All of it runs as root in a Debian for arm64 under build/arm64, whose programs qemu-user emulates:
 # 10 to 20 times slower than they are, so only the tests that are named are run, by default the data
 # plane's and the nodes', and a short torture follows. The tests import the installed package, by its Python.
 #
-# An emulator on x86-64 keeps that processor's order of memory, which is stronger than arm64's: that
-# fences are missing is found by `make model`'s proofs and on real boards, not here.
+# An emulator on x86-64 has that processor's memory order, which is stronger than arm64's. It cannot
+# find missing fences; `make model`'s proofs and real boards do.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -27,8 +27,8 @@ for package in $needed; do
     break
 done
 
-# Where no systemd has told the kernel of the emulator. The kernel opens it here and now, so the
-# chroot needs none.
+# Without systemd the emulator is not registered with the kernel. The kernel opens it right here, so
+# the chroot needs no copy.
 binfmt=/proc/sys/fs/binfmt_misc
 [ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt
 if [ ! -e $binfmt/qemu-aarch64 ]; then
@@ -47,7 +47,7 @@ make_root() {
 make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-venv
 make_root robot ca-certificates
 
-# Namespaces of its own, so that nothing that is mounted or started here outlives this.
+# Namespaces of its own, so that no mount and no process outlives this script.
 inside() {
     root=$place/$1
     shift

@@ -1,6 +1,6 @@
 """Generate dorad/control/asyncmethods.py from methods.py: `asyncmethods.py [--check]`.
 
-With `--check` nothing is written; exit code 1 tells that the file is not what would be generated.
+With `--check` nothing is written; exit code 1 means that the file is out of date.
 """
 
 import re
@@ -28,7 +28,7 @@ _METHOD = re.compile(r"(?<=\n)    def ")
 
 
 def asynchronous(source: str) -> str:
-    """Return the module for asyncio: what calls the daemon becomes a coroutine."""
+    """Return the module for asyncio: methods that call the daemon become coroutines."""
     for old, new in _WORDS.items():
         if old not in source:
             sys.exit(f"{SOURCE}: {old!r} is no longer there; adapt {__file__}")
@@ -40,7 +40,7 @@ def asynchronous(source: str) -> str:
 def _method(text: str) -> str:
     if not re.search(r"self\.call\(|^call\(", text):
         return f"    def {text}"
-    # What is read from the result has to wait for it.
+    # An attribute of the result needs the result first: put the await in brackets.
     text = re.sub(r"self\.call\((.*)\)(\.\w+)\n", r"(await self.call(\1))\2\n", text)
     text = re.sub(r"(?<!await )self\.call\(", "await self.call(", text)
     signature, body = text.split("\n", 1)
@@ -55,7 +55,7 @@ def main() -> None:
     if sys.argv[1:] != ["--check"]:
         TARGET.write_text(made, encoding="utf-8")
     elif TARGET.read_text(encoding="utf-8") != made:
-        sys.exit(f"{TARGET} is not made from {SOURCE.name}; run: make generate")
+        sys.exit(f"{TARGET} does not match {SOURCE.name}; run: make generate")
 
 
 if __name__ == "__main__":

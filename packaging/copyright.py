@@ -1,7 +1,7 @@
-"""Print debian/copyright, machine-readable: ours, and that of each wheel in a site-packages folder.
+"""Print debian/copyright, machine-readable, for our code and each wheel in a site-packages folder.
 
-`copyright.py SITE HOME` reads what the wheels themselves carry, so it is never behind a lock.
-HOME is the folder that holds them where the package is installed.
+`copyright.py SITE HOME` reads the metadata in the wheels, so its output always fits the lock files.
+HOME is the folder that contains them where the package is installed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from email.message import Message
 
 LONGEST = 120
-"""A licence of more lines is named, not repeated: it lies in the package as it was written."""
+"""A licence with more lines is referred to, not repeated: the package contains its file."""
 
 HEAD = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: dorad
-Comment: /usr/lib/{home} holds, beside {home}, the projects from PyPI that it needs, unchanged but
- for what packaging/trim.sh leaves out.
+Comment: /usr/lib/{home} contains {home} and the projects from PyPI that it needs, unchanged except
+ for the files that packaging/trim.sh removes.
 
 Files: *
 Copyright: the dorad authors
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def paragraph(folder: Path, place: str) -> str:
-    """Return the paragraph of the project of a .dist-info folder, which goes to `place`."""
+    """Return the paragraph for the project of a .dist-info folder that is installed in `place`."""
     about = HeaderParser().parsestr((folder / "METADATA").read_text())
     name = licence_name(about)
     texts = [path for path in sorted(folder.rglob("*")) if is_licence(path)]
@@ -58,7 +58,7 @@ def paragraph(folder: Path, place: str) -> str:
     lines += ["Copyright:", *(f" {holder}" for holder in holders)]
     lines += [f"License: {name}"]
     if name != "Apache-2.0":
-        # Its own text, since the same name stands for different words in different projects.
+        # Its own text: licences with the same name differ between projects.
         lines[-1] += f" and {about['Name'].lower()}-notice" if " " in name else ""
         for path in texts:
             lines += quoted(path, place)
@@ -81,13 +81,13 @@ def licence_name(about: Message) -> str:
 
 
 def is_licence(path: Path) -> bool:
-    """Tell whether a file of .dist-info holds a licence or a notice."""
+    """Return True if a file of .dist-info contains a licence or a notice."""
     wanted = re.match(r"(?i)(licen[cs]e|copying|notice|copyright)", path.name)
     return path.is_file() and bool(wanted)
 
 
 def copyright_lines(path: Path) -> list[str]:
-    """Return who holds the copyright, each as the licence file says it."""
+    """Return the copyright holders, each as in the licence file."""
     found = []
     for line in path.read_text(errors="replace").splitlines()[:LONGEST]:
         match = re.match(r"\W*copyright\s+(\(c\)|©|\d{4})\s*(.*)", line, re.IGNORECASE)
@@ -105,7 +105,7 @@ def author(about: Message) -> str:
 
 
 def parts(folder: Path) -> list[str]:
-    """Return what the project has put into site-packages, as patterns."""
+    """Return patterns for the files of the project in site-packages."""
     name = folder.name.partition("-")[0]
     top = folder / "top_level.txt"
     modules = top.read_text().split() if top.is_file() else [module_of(folder, name)]
@@ -124,7 +124,7 @@ def module_of(folder: Path, name: str) -> str:
 
 
 def quoted(path: Path, site: str) -> list[str]:
-    """Return a licence text indented as the format wants it, or where it is when it is long."""
+    """Return a licence text, indented as the format requires; of a long one only its location."""
     lines = path.read_text(errors="replace").rstrip().splitlines()
     if len(lines) > LONGEST:
         place = path.as_posix().rpartition("/site-packages/")[2]

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Build the Debian packages into dist/: packaging/deb.sh [VERSION]
 #
-# VERSION stands instead of the changelog's, as for trying upgrades. What the build needs is installed
-# if this runs as root. The build happens in build/deb, in a copy of what goes into the package, so
-# the working tree stays as it is.
+# VERSION replaces the changelog's version, to test upgrades. As root, this installs missing build
+# dependencies. The build runs in build/deb, in a copy of the sources, so the working tree is not
+# changed.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,12 +38,12 @@ fi
 (
     cd "$tree"
     umask 022
-    # Python's own settings of the caller would reach into the build.
+    # The caller's Python variables must not affect the build.
     unset PYTHONPATH PYTHONHOME VIRTUAL_ENV MAKEFLAGS MAKELEVEL
     dpkg-buildpackage --no-sign --build=binary >../build.log 2>&1
 ) || {
     tail -40 build/deb/build.log >&2
-    echo "the build failed; all of it is in build/deb/build.log" >&2
+    echo "the build failed; see build/deb/build.log" >&2
     exit 1
 }
 for name in dorafleet dorad; do

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Pin what the package bundles: every wheel by version and hash, for each Python and machine.
+"""Pin every wheel in the package by version and hash, for each Python and machine.
 
     python3 packaging/lock.py              # the newest versions that pyproject.toml allows
-    python3 packaging/lock.py --keep       # the versions as locked, with hashes asked for again
+    python3 packaging/lock.py --keep       # keep the locked versions, look up their hashes again
 
-Writes `requirements.lock` (what dorad runs with), `fleet.lock` (what dorafleet needs besides) and
-`build.lock` (what builds our own wheel). Asks the package index through pip; nothing is installed.
-Commit the files, then `make deb`.
+Writes `requirements.lock` (dependencies of dorad), `fleet.lock` (additional ones of dorafleet) and
+`build.lock` (tools that build our own wheel). Queries the package index through pip, and installs
+nothing. Commit the files, then `make deb`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PYTHONS = ("3.12", "3.13")
-"""Ubuntu 24.04 and Debian 13. Another one is added here alone."""
+"""Ubuntu 24.04 and Debian 13. To support another one, add it here."""
 MACHINES = ("x86_64", "aarch64")
 NEWEST_GLIBC = 39
-"""The minor version of the oldest glibc 2.x we build for: Ubuntu 24.04's."""
+"""Minor version of the oldest glibc 2.x that is supported: Ubuntu 24.04's."""
 OLDER_NAMES = ("manylinux1", "manylinux2010", "manylinux2014")
 SOURCES_ONLY = ("sdnotify",)
-"""Projects that publish no wheel: their source archive is locked, and built by debian/rules."""
+"""Projects without wheels: their source archive is locked, and debian/rules builds it."""
 
 Pins = dict[str, str]
 """Versions by name."""
@@ -38,7 +38,7 @@ Found = tuple[str, str, str]
 def main() -> None:
     """Write the lock files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="keep the versions that are locked")
+    parser.add_argument("--keep", action="store_true", help="keep the locked versions")
     keep = parser.parse_args().keep
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
     robots = lock(HERE / "requirements.lock", project["project"]["dependencies"], keep=keep)
@@ -50,15 +50,16 @@ def main() -> None:
 def lock(path: Path, wanted: list[str], *, keep: bool, beside: Pins | None = None) -> Pins:
     """Resolve `wanted` for every target, write `path`, and return the versions in it.
 
-    The first target decides versions. What is `beside` it is there in any case, in its version.
+    The first target decides the versions. Projects in `beside` are pinned to their versions there,
+    and left out of the file.
     """
-    there = beside or {}
-    pins = there | (read_pins(path) if keep and path.is_file() else {})
+    present = beside or {}
+    pins = present | (read_pins(path) if keep and path.is_file() else {})
     hashes: dict[str, set[str]] = defaultdict(set)
     for python in reversed(PYTHONS):
         for machine in MACHINES:
             for name, version, digest in resolve(wanted, pins, python, machine):
-                if name not in there:
+                if name not in present:
                     pins.setdefault(name, version)
                     hashes[name].add(digest)
     lines = ["# Written by packaging/lock.py; do not edit."]
@@ -77,7 +78,7 @@ def read_pins(path: Path) -> Pins:
 
 
 def resolve(wanted: list[str], pins: Pins, python: str, machine: str) -> list[Found]:
-    """Return what `wanted` needs on a machine with that Python."""
+    """Return `wanted` and its dependencies for a machine and a Python."""
     sources = [requirement for requirement in wanted if requirement.startswith(SOURCES_ONLY)]
     wheels = [requirement for requirement in wanted if requirement not in sources]
     tag = "cp" + python.replace(".", "")
@@ -91,13 +92,13 @@ def resolve(wanted: list[str], pins: Pins, python: str, machine: str) -> list[Fo
 
 
 def platforms(machine: str) -> list[str]:
-    """Return the platform tags that run there, the most specific first, as pip wants them."""
+    """Return the platform tags that such a machine supports, the most specific first."""
     versioned = [f"manylinux_2_{minor}_{machine}" for minor in range(NEWEST_GLIBC, 4, -1)]
     return versioned + [f"{name}_{machine}" for name in OLDER_NAMES] + [f"linux_{machine}"]
 
 
 def report(arguments: list[str], pins: Pins) -> list[Found]:
-    """Ask pip what it would install. Raises SystemExit with pip's words if it finds no way."""
+    """Return what pip would install. Raises SystemExit with pip's message if pip fails."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
     command += ["--quiet", "--disable-pip-version-check", "--report=-"]
     command += ["--constraint=/dev/stdin", *arguments]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Write the pages into the folder that is named, which is made."""
+    """Write the pages into the folder of the first argument, which is made."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     dora = page("dora", 1, cli, "build and run dataflows", "dorad(8)")
@@ -52,7 +52,7 @@ def page(name: str, section: int, command: click.Command, what: str, also: str) 
 
 
 def subcommands(context: click.Context) -> Iterator[click.Context]:
-    """Yield a context for every visible command below, in order of the help."""
+    """Yield a context for every visible subcommand, in the order of the help."""
     group = context.command
     if not isinstance(group, click.Group):
         return
@@ -65,7 +65,7 @@ def subcommands(context: click.Context) -> Iterator[click.Context]:
 
 
 def usage(context: click.Context) -> list[str]:
-    """Return the line that says how to write the command."""
+    """Return the synopsis of the command."""
     words = context.command.collect_usage_pieces(context)
     return [f"\\fB{text(context.command_path)}\\fR {text(' '.join(words))}"]
 
@@ -95,7 +95,7 @@ def options(context: click.Context) -> list[str]:
 
 
 def text(words: str) -> str:
-    """Return words in which roff sees neither a macro nor an escape."""
+    """Return the words escaped, so that roff finds neither a macro nor an escape."""
     escaped = words.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     escaped = escaped.replace("^", "\\(ha").replace("~", "\\(ti").replace("`", "\\(ga")
     return "\\&" + escaped if escaped.startswith(".") else escaped

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build the packages twice, in two places and time zones, and compare: packaging/reproduce.sh
+# Build the packages twice, in two folders and time zones, and compare: packaging/reproduce.sh
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,5 +14,5 @@ TZ=UTC "$scratch/one/tree/packaging/deb.sh"
 TZ=Asia/Tokyo "$scratch/another/one/tree/packaging/deb.sh"
 for package in "$scratch"/one/tree/dist/*.deb; do
     cmp "$package" "$scratch/another/one/tree/dist/${package##*/}"
-    echo "both ${package##*/} are the same: $(sha256sum "$package" | cut -c1-64)"
+    echo "both builds of ${package##*/} are equal: $(sha256sum "$package" | cut -c1-64)"
 done

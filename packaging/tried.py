@@ -1,4 +1,4 @@
-"""Use what the package promises to nodes; run in the trimmed environment, so that a bad cut fails.
+"""Use what the package promises to nodes, in the trimmed environment: a wrong cut stops the build.
 
 The package's Python has: Arrow arrays, compute, IPC, Parquet, CSV, JSON, Feather, datasets; numpy;
 dorad and dora.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Take out of the environment in $1 (site-packages) what neither dorad nor a node of the package's
-# own Python has a use for. What is left is imported by tried.py, so a wrong cut stops the build.
+# Remove from the environment in $1 (site-packages) what neither dorad nor a node with the package's
+# own Python uses. tried.py imports what is left, so a wrong cut stops the build.
 set -eu
 cd "$1"
 
@@ -16,13 +16,13 @@ rm -rf include includes src ./*.pyx ./*.pxi ./*.cc ./*.h \
     libarrow_s3.so* _s3fs.* _gcsfs.* _azurefs.* _hdfs.* \
     _orc.* orc.py _dataset_orc.* _substrait.* substrait.py _cuda.* cuda.py gandiva.* jvm.py \
     _pyarrow_cpp_tests.* conftest.py
-# A wheel cannot hold symbolic links, so it has these three times; the linker asks for `.so.VERSION`.
+# A wheel cannot contain symbolic links, so it has these three times; the linker uses `.so.VERSION`.
 for library in libarrow_python libarrow_python_parquet_encryption; do
     rm -f $library.so $library.so.*.*
 done
 cd ..
 
-# What compiles extensions against numpy, and numpy's tests of itself.
+# numpy's headers and tools for compiling extensions, and its tests.
 rm -rf numpy/f2py numpy/_core/include numpy/_core/lib numpy/random/lib numpy/_pyinstaller \
     numpy/_core/_*_tests.* numpy/conftest.py
 

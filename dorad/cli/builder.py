@@ -9,7 +9,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dorad.cli.build_plan import BuildContext, BuildError, NodeBuild, plan
-from dorad.launch.client import Command, Guard, LaunchError
+from dorad.launch.holder.client import HolderClient
+from dorad.launch.model import Command, LaunchError
 from dorad.launch.programs import own_environment
 from dorad.terminal import visible
 
@@ -63,26 +64,28 @@ async def build_nodes(
     builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment(), offline))
     if not builds:
         return 0
-    async with Guard.start() as guard:
+    async with HolderClient.start() as holder:
         if parallel:
-            await _together(guard, builds, echo)
+            await _together(holder, builds, echo)
         else:
             for build in builds:
-                await _build(guard, build, echo)
+                await _build(holder, build, echo)
     return len(builds)
 
 
-async def _together(guard: Guard, builds: Sequence[NodeBuild], echo: Callable[[str], None]) -> None:
+async def _together(
+    holder: HolderClient, builds: Sequence[NodeBuild], echo: Callable[[str], None]
+) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for build in builds:
-                group.create_task(_build(guard, build, echo))
+                group.create_task(_build(holder, build, echo))
     except* (BuildError, OSError) as errors:
         # The first failure cancels the others, so there is rarely more than one.
         raise errors.exceptions[0] from None
 
 
-async def _build(guard: Guard, build: NodeBuild, echo: Callable[[str], None]) -> None:
+async def _build(holder: HolderClient, build: NodeBuild, echo: Callable[[str], None]) -> None:
     """Run the commands of one node in order."""
     try:
         build.cwd.mkdir(parents=True, exist_ok=True)
@@ -94,11 +97,11 @@ async def _build(guard: Guard, build: NodeBuild, echo: Callable[[str], None]) ->
         program = build.program(argv)
         echo(f"{build.node}: $ {shlex.join(argv)}")
         command = Command((program, *argv[1:]), build.cwd, build.env)
-        await _run(guard, build, argv, command, echo)
+        await _run(holder, build, argv, command, echo)
 
 
 async def _run(
-    guard: Guard,
+    holder: HolderClient,
     build: NodeBuild,
     argv: tuple[str, ...],
     command: Command,
@@ -111,7 +114,7 @@ async def _run(
     )
     try:
         try:
-            process = await guard.spawn(command, writing, writing)
+            process = await holder.spawn(command, writing, writing)
         except LaunchError as error:
             raise BuildError(
                 f"node '{build.node}': {error}; to repeat it: {build.pasteable(argv)}"

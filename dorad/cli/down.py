@@ -30,7 +30,7 @@ def down(*, force: bool) -> int:
     with Client() as client:
         status = client.status()
         client.shutdown(force=force)
-    from dorad.launch.stat import is_alive
+    from dorad.procinfo import is_alive
 
     deadline = time.monotonic() + EXIT_S
     while is_alive(status.pid):

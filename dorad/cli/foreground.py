@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
     from dorad.daemon.broker.stats import EdgeCounters
     from dorad.daemon.run import Ended
-    from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
+    from dorad.launch.holder.client import HolderClient
     from dorad.logs.filter import LogFilter
     from dorad.logs.format import Format
 
 
 @contextlib.contextmanager
-def early_guard() -> Iterator[Guard]:
-    """Start the guard process while the dataflow is being read. End it if that fails."""
+def early_holder() -> Iterator[HolderClient]:
+    """Start the process holder while the dataflow is being read. End it if that fails."""
     import asyncio
 
-    from dorad.launch.client import Guard
+    from dorad.launch.holder.client import HolderClient
 
-    guard = Guard.start()
+    holder = HolderClient.start()
     try:
-        yield guard
+        yield holder
     except BaseException:
-        asyncio.run(guard.close())
+        asyncio.run(holder.end())
         raise
 
 
 def run_foreground(
     context: LaunchContext,
-    guard: Guard,
+    holder: HolderClient,
     shown: LogFilter,
     log_format: Format,
     *,
@@ -77,7 +77,7 @@ def run_foreground(
         run = DataflowRun(
             dataflow_id,
             context,
-            guard,
+            holder,
             own_socket(),
             watch=live.take,
             exit_when_nodes_finish=finish_flag,
@@ -92,13 +92,13 @@ def run_foreground(
         Interrupts(run, lambda text: print_line("dora:", "cyan", text)).install(loop)
         live.on_broken = from_thread(loop, run.stop)
         with live:
-            async with guard:
-                # After the guard has started: nodes must not inherit the raised limit.
+            async with holder:
+                # After the holder has started: nodes must not inherit the raised limit.
                 _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
                 ended = await run.run()
-                if guard.died:
-                    run.log.say("error", None, "the guard process ended, and every node with it")
+                if holder.died:
+                    run.log.say("error", None, "the process holder ended, and every node with it")
         if live.stuck:
             print_warning("the last log lines were not read and are lost")
         return ended

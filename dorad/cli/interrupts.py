@@ -29,7 +29,7 @@ class Stoppable(Protocol):
 
 
 class Interrupts:
-    """Counts the signals, and escalates with each. The guard ends what an abandoned run leaves."""
+    """Counts the signals, and escalates with each. The holder ends what an abandoned run leaves."""
 
     def __init__(
         self, run: Stoppable, report: Callable[[str], None], leave: Callable[[int], None] = os._exit

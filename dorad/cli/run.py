@@ -9,7 +9,7 @@ import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.foreground import early_guard, report_result, run_foreground
+from dorad.cli.foreground import early_holder, report_result, run_foreground
 from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
 from dorad.cli.options import (
     LaunchCommand,
@@ -85,7 +85,7 @@ def run(
     """
     del debug
     shown = shown_lines(log_level, log_filter)
-    with early_guard() as guard:
+    with early_holder() as holder:
         from dorad.launch.command import LaunchContext
 
         dataflow = load_dataflow(path)
@@ -102,7 +102,7 @@ def run(
         )
         ended = run_foreground(
             context,
-            guard,
+            holder,
             shown,
             log_format,
             stop_after=stop_after,

@@ -9,6 +9,8 @@ import socket
 import struct
 from typing import NamedTuple
 
+from dorad.procinfo import peer_credentials
+
 SO_PEERGROUPS = 59
 """From Linux's asm-generic/socket.h; Python has no name for it."""
 
@@ -35,7 +37,7 @@ def peer_of(sock: socket.socket) -> Peer:
     Raises:
         OSError: it is not a connected Unix socket.
     """
-    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    pid, uid, gid = peer_credentials(sock)
     try:
         groups = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MAX_GROUPS)
     except OSError:

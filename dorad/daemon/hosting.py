@@ -1,4 +1,4 @@
-"""Who keeps processes and descriptors: systemd where it runs this daemon, else a keeper."""
+"""Who keeps processes and descriptors: systemd if it runs this daemon, else a process holder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.launch.keeper import Keeper
+from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import LaunchError
 
 if TYPE_CHECKING:
@@ -33,18 +33,18 @@ class Hosting(NamedTuple):
     """What systemd cannot be reached without, although it runs this daemon."""
 
 
-async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
+async def attach_host(holder_path: Path, *, system: bool) -> Hosting:
     """Return the host of a daemon; with `system` of that of the machine.
 
     Raises:
         LaunchError: there is none.
     """
     if not system:
-        return Hosting(await Keeper.attach(keeper_path))
+        return Hosting(await HolderClient.attach(holder_path))
     address = os.environ.get("NOTIFY_SOCKET")
     if address is None:
         return Hosting(
-            await Keeper.attach(keeper_path),
+            await HolderClient.attach(holder_path),
             note="systemd does not run this dorad, so nodes are plain processes"
             " (no units, no `resources`, no `user`)",
         )
@@ -53,10 +53,10 @@ async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
     from dorad.launch.systemd.host import SystemdHost
     from dorad.launch.systemd.messages import BusError
     from dorad.launch.systemd.notify import Notifier, take_descriptors
-    from dorad.launch.systemd.store import SystemdStore, holds_something
+    from dorad.launch.systemd.store import SystemdStore, holds_dataflows
 
     received = take_descriptors(os.environ)
-    inherits = holds_something(name for name, _ in received)
+    inherits = holds_dataflows(name for name, _ in received)
     try:
         bus = await _connect(_PATIENCE_S if inherits else 0.0)
     except BusError as error:
@@ -65,10 +65,12 @@ async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
                 f"nodes run as units of systemd, and D-Bus is not there to reach it: {error};"
                 " they go on, and so does the next dorad"
             ) from error
-        return Hosting(await Keeper.attach(keeper_path), missing=f"D-Bus is not there ({error})")
+        return Hosting(
+            await HolderClient.attach(holder_path), missing=f"D-Bus is not there ({error})"
+        )
     notifier = Notifier(address)
     store = SystemdStore(notifier, received)
-    environments = EnvironmentFiles(keeper_path.with_name("environments"))
+    environments = EnvironmentFiles(holder_path.with_name("environments"))
     return Hosting(await SystemdHost.attach(bus, notifier, store, environments))
 
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.ports import Report
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorad.launch.fdstore import FdStore
-    from dorad.launch.host import KeptProcess
+    from dorad.launch.host import FdStore, KeptProcess
     from dorad.launch.spawner import Process
 
 _log = logging.getLogger(__name__)

@@ -27,9 +27,9 @@ class DaemonPaths:
         return self.runtime / "control.sock"
 
     @property
-    def keeper(self) -> Path:
-        """The socket of the keeper of descriptors and processes."""
-        return self.runtime / "keeper.sock"
+    def holder(self) -> Path:
+        """The socket of the process holder."""
+        return self.runtime / "holder.sock"
 
     @property
     def database(self) -> Path:

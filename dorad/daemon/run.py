@@ -27,7 +27,7 @@ from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.daemon.tap.taps import Taps
 from dorad.dataflow.errors import DataflowError
 from dorad.launch.command import python_files
-from dorad.launch.fdstore import NoStore
+from dorad.launch.host import NoStore
 from dorad.logs.dataflowlog import DataflowLog
 from dorad.node import protocol
 from dorad.shm import layout
@@ -44,10 +44,9 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.command import LaunchContext
-    from dorad.launch.fdstore import FdStore
     from dorad.launch.fetch import Downloads
     from dorad.launch.helper import HelperHost
-    from dorad.launch.host import KeptProcess
+    from dorad.launch.host import FdStore, KeptProcess
     from dorad.launch.spawner import Spawner
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink

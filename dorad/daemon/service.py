@@ -102,7 +102,7 @@ class Service:
         group = self._group_id()
         self._prepare()
         async with AsyncExitStack() as stack:
-            hosting = await attach_host(self._places.keeper, system=self._system)
+            hosting = await attach_host(self._places.holder, system=self._system)
             host = hosting.host
             self._missing = hosting.missing
             if hosting.note:
@@ -217,7 +217,7 @@ class Service:
 
     def _on_host_died(self) -> None:
         """End, too: every node has, and none can be started any more."""
-        self._notice("the keeper of the processes was killed, and every node with it")
+        self._notice("the process holder was killed, and every node with it")
         self._code = 1
         self.end()
 

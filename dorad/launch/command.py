@@ -1,10 +1,11 @@
-"""What to execute for a node: its command line, folder and environment.
+"""Decide what to execute for a node: its command line, folder and environment.
 
-Pure but for looking at files.
+Pure, except that it looks up files.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow, NodeSpec
 
+_log = logging.getLogger(__name__)
 _SHELL = "/bin/sh"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _EXPANDED = ("HOME", "USER", "DORA_WORKSPACE", "CARGO_MANIFEST_DIR", "PWD")
-"""The variables that mean something in `path`; dora 1.x has the same five."""
+"""The variables that are expanded in `path`; dora 1.x has the same five."""
 
 
 class Runner(NamedTuple):
-    """Who runs a file: a node, or an operator of it."""
+    """The node, or the operator of a node, that runs a file."""
 
     node: str
     operator: str | None
@@ -41,20 +43,21 @@ class LaunchContext:
 
     dataflow: Dataflow
     environ: Mapping[str, str]
-    """What nodes inherit: normally `os.environ`."""
+    """The environment that nodes inherit: normally `os.environ`."""
     run_env: Mapping[str, str] = field(default_factory=dict)
     """`--env`: over the dataflow's `env`, under the node's."""
     uv: bool = False
     allow_shell: bool = False
     """`--allow-shell-nodes`; DORA_ALLOW_SHELL_NODES=true in `environ` allows them too."""
     parent_pid: int | None = None
-    """Goes into DORA_RUN_PARENT_PID."""
+    """The value of DORA_RUN_PARENT_PID."""
     dataflow_name: str = ""
-    """What people call the dataflow, if they do."""
+    """The name of the dataflow; empty if it has none."""
     user_for: Callable[[str | None], str] = lambda wanted: wanted or ""
-    """Who a node with this `user` runs as; empty is whoever starts it. Raises LaunchError."""
+    """Returns the user that a node with this `user` runs as; empty is the user of the spawner.
+    Raises LaunchError."""
     sandboxed: Callable[[str], bool] = lambda _: True
-    """Whether the node with this id loses the rights that most nodes never need."""
+    """Returns whether the node with this id loses the rights that most nodes never need."""
     own_environment: Path | None = field(default_factory=programs.own_environment)
     """`bin` of the virtual environment that dora runs from."""
 
@@ -62,12 +65,12 @@ class LaunchContext:
 def command_for(
     node: NodeSpec, context: LaunchContext, node_config: str, *, downloaded: Path | None = None
 ) -> Command:
-    """The command of `node`; `node_config` is the text of DORA_NODE_CONFIG.
+    """Return the command of `node`; `node_config` is the text of DORA_NODE_CONFIG.
 
-    `downloaded` is the local file of a node whose path is a URL (see `fetch.download`).
+    `downloaded` is the local file of a node whose path is a URL (see `fetch.Downloads`).
 
     Raises:
-        LaunchError: the file or command does not exist, or may not be run.
+        LaunchError: the file or command does not exist, or must not be run.
     """
     env = environment.layered_environment(
         context.environ, context.dataflow.env, context.run_env, node.own_env
@@ -95,6 +98,7 @@ def command_for(
     env["DORA_NODE_CONFIG"] = node_config
     if context.parent_pid is not None:
         env["DORA_RUN_PARENT_PID"] = str(context.parent_pid)
+    _log.debug("node %s: %s", node.id, argv)
     return Command(
         tuple(argv),
         folder,
@@ -110,7 +114,7 @@ def command_for(
 
 
 def python_files(context: LaunchContext, dataflow: Dataflow) -> dict[Path, tuple[Runner, ...]]:
-    """The Python files of a dataflow's own, by who runs them: nodes (None), and operators."""
+    """Return the Python files of a dataflow, each with the nodes and operators that run it."""
     found: dict[Path, tuple[Runner, ...]] = {}
     for node in dataflow.nodes:
         runs: list[tuple[str, str | None]] = [(each.source, each.id) for each in node.operators]
@@ -134,7 +138,7 @@ def _check_shell_allowed(context: LaunchContext) -> None:
 def _program(
     node: NodeSpec, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
 ) -> list[str]:
-    """The words before the node's `args`; completes `env` for the Python chosen."""
+    """Return the words before the node's `args`; add to `env` what the chosen Python needs."""
     if context.uv:
         return _uv_program(node, path, folder, context, env)
     bin_folder = programs.environment_bin(env, context.own_environment)
@@ -146,7 +150,7 @@ def _program(
 
 
 def _python(node: NodeSpec, folder: Path, context: LaunchContext, env: dict[str, str]) -> list[str]:
-    """The words that start the Python of an operator node; completes `env` for it."""
+    """Return the words that start an operator node's Python; add to `env` what it needs."""
     if context.uv:
         builds = any(operator.build for operator in node.operators)
         return _uv_python(node, folder, context, env, builds=builds)
@@ -160,7 +164,7 @@ def _uv_program(
 ) -> list[str]:
     on_path = env.get("PATH", "")
     if not path.endswith(".py"):
-        # uv looks up what is not a file here, among the commands of the project it finds.
+        # What is not a file here, uv looks up among the commands of its project.
         program = folder / path
         found = program.is_file() or "/" in path
         programs.activate_for_uv(env, folder, context.own_environment)
@@ -188,7 +192,7 @@ def _uv_python(
 
 
 def managed_environment(folder: Path, node_id: str) -> Path:
-    """The virtual environment that `dora build --uv` makes for a Python node with a `build`."""
+    """Return the virtual environment that `dora build --uv` makes for a node with a `build`."""
     return folder / ".dora" / "python-envs" / node_id
 
 

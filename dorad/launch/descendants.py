@@ -1,8 +1,8 @@
-"""Finding and ending every descendant of this process, which has to be a subreaper.
+"""Find and end every descendant of this process, which has to be a subreaper.
 
-A subreaper (see `prctl`) becomes the parent of every descendant whose own parent dies, however
-often it forked and whatever session it made. So killing until no child is left leaves nothing
-behind: what escapes one pass is a child in a later one.
+A subreaper (see `prctl`) becomes the parent of every descendant whose own parent dies, even if it
+forked or made a session of its own. So it is enough to kill until no child is left: what escapes
+one pass is a child in a later one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 _RECHECK_SECONDS = 0.02
 _WATCHED = 64
-"""Children waited for at a time, well below the limit of open files."""
+"""Number of children waited for at a time; well below the limit of open files."""
 
 
 def children(pid: int) -> list[int]:
-    """The children of process `pid`, dead but unreaped ones too; none if there is no such one."""
-    # Imported here: the guard needs it only at the end, and starts several milliseconds sooner.
+    """Return the children of process `pid`, including zombies; none if it does not exist."""
+    # Imported here: a process holder needs it only at its end, and starts several ms sooner.
     from pathlib import Path
 
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
@@ -32,14 +32,14 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            # A thread that has just ended has handed its children to another one.
+            # If a thread has just ended, another one has its children now.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 found += map(int, (thread / "children").read_bytes().split())
     return found
 
 
 def _children_by_psutil(pid: int) -> list[int]:
-    """For kernels without CONFIG_PROC_CHILDREN; slower, it reads the state of every process."""
+    """Return the children on a kernel without CONFIG_PROC_CHILDREN, by reading all processes."""
     import psutil
 
     try:
@@ -51,15 +51,15 @@ def _children_by_psutil(pid: int) -> list[int]:
 def end_descendants(
     reaped: Callable[[int, int], None],
     spare: Collection[int] = (),
-    patience: float = float("inf"),
+    timeout: float = float("inf"),
 ) -> list[int]:
-    """SIGKILL and reap every descendant until none is left, but for the children in `spare`.
+    """SIGKILL and reap every descendant until none is left, except the children in `spare`.
 
     Calls `reaped(pid, status)` for each that became a child of this process and ended. Gives up
-    on processes that may not be signalled (they run as another user) and, after `patience`
-    seconds, on the rest; returns the pids it gave up on.
+    on processes that it may not signal (they run as another user) and, after `timeout` seconds, on
+    all others; returns the pids it gave up on.
     """
-    give_up_at = time.monotonic() + patience
+    give_up_at = time.monotonic() + timeout
     kept_groups = {os.getpgrp(), *map(_group, spare)}
     while direct := [pid for pid in children(os.getpid()) if pid not in spare]:
         denied = {pid for pid in direct if not _kill(pid, kept_groups)}
@@ -72,11 +72,11 @@ def end_descendants(
 
 
 def _kill(pid: int, kept_groups: Collection[int | None]) -> bool:
-    """SIGKILL a child and its process group, at once: it may be one that forks and exits.
+    """SIGKILL a child and its process group; return False if this process may not signal the child.
 
-    A group is killed in one step, so one whose members keep forking cannot outrun it. What is
-    below the child becomes a child too when it dies, unless the child may not be signalled;
-    then it is killed here. Returns whether the child may be signalled.
+    The kernel kills a group in one step, so members that keep forking cannot outrun it.
+    Descendants of the child become children when it dies. If it cannot be signalled, its
+    descendants are killed here.
     """
     allowed = _send(os.kill, pid)
     group = _group(pid)
@@ -96,7 +96,7 @@ def _group(pid: int) -> int | None:
 
 
 def _send(kill: Callable[[int, int], None], pid: int) -> bool:
-    """Whether nothing forbids it."""
+    """Send SIGKILL; return False if that is not permitted."""
     try:
         kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -107,7 +107,7 @@ def _send(kill: Callable[[int, int], None], pid: int) -> bool:
 
 
 def _is_running(pid: int, reaped: Callable[[int, int], None]) -> bool:
-    """Whether the child `pid` runs; reaps it if it has ended."""
+    """Return True if the child `pid` runs; reap it if it has ended."""
     try:
         done, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -118,7 +118,7 @@ def _is_running(pid: int, reaped: Callable[[int, int], None]) -> bool:
 
 
 def _wait_for_one(pids: list[int]) -> None:
-    """Until one of these children has ended, or it is time for another look."""
+    """Wait until one of these children has ended, or for a moment."""
     poll = select.poll()
     handles: list[int] = []
     try:
@@ -127,7 +127,7 @@ def _wait_for_one(pids: list[int]) -> None:
             poll.register(handles[-1], select.POLLIN)
         poll.poll(_RECHECK_SECONDS * 1000)
     except ProcessLookupError:
-        # Another thread has reaped it: one has ended, as was to be waited for.
+        # Another thread has reaped it, so one has ended.
         return
     finally:
         for handle in handles:

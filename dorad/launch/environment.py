@@ -1,4 +1,4 @@
-"""The environment variables a node's process gets."""
+"""The environment variables of a node's process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COMPAT_FOLDER = Path(__file__).parents[1] / "compat"
-"""Holds the `dora` module that nodes import, whatever else is installed under that name."""
+"""Contains the `dora` module that nodes import, even if another one is installed."""
 
 _NOT_INHERITED = frozenset(
     {
-        # Would load foreign code into every node.
+        # They would load foreign code into every node.
         "LD_PRELOAD",
         "LD_AUDIT",
         "DYLD_INSERT_LIBRARIES",
@@ -24,7 +24,7 @@ _NOT_INHERITED = frozenset(
         # Secrets and switches of dora itself.
         "DORA_AUTH_TOKEN",
         "DORA_ALLOW_SHELL_NODES",
-        # Belong to the process that has them: dora may be started by a node.
+        # They belong to one process; a node may start dora.
         "DORA_NODE_CONFIG",
         "DORA_RUNTIME_CONFIG",
         "DORA_RUN_PARENT_PID",
@@ -41,7 +41,7 @@ _LOADER_REASON = (
 
 
 def inherit(environ: Mapping[str, str]) -> dict[str, str]:
-    """What nodes and build commands inherit of `environ`."""
+    """Return what nodes and build commands inherit of `environ`."""
     return {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
 
 
@@ -51,10 +51,10 @@ def layered_environment(
     run_env: Mapping[str, str],
     own_env: Mapping[str, str],
 ) -> dict[str, str]:
-    """The node's own `env` over `--env` over the dataflow's `env` over what is inherited.
+    """Return the node's `env` over `--env` over the dataflow's `env` over the inherited variables.
 
-    The same for running a node and for its build commands. Names that only dora may set are left
-    out of `run_env` (see `left_out`).
+    Used to run a node and to run its build commands. Names that only dora may set are left out of
+    `run_env` (see `left_out`).
     """
     return {
         **inherit(environ),
@@ -66,7 +66,7 @@ def layered_environment(
 
 
 def left_out(run_env: Mapping[str, str]) -> list[str]:
-    """A warning for each name in `--env` that is left out, with the reason."""
+    """Return a warning for each name in `--env` that is left out, with the reason."""
     return [
         f"--env {name} is left out: {_LOADER_REASON if is_loader(name) else 'only dora sets it'}"
         for name in run_env
@@ -75,5 +75,5 @@ def left_out(run_env: Mapping[str, str]) -> list[str]:
 
 
 def with_compat(python_path: str | None) -> str:
-    """PYTHONPATH with our `dora` module first."""
+    """Return PYTHONPATH with our `dora` module first."""
     return os.pathsep.join([str(COMPAT_FOLDER), *([python_path] if python_path else [])])

@@ -1,4 +1,4 @@
-"""Nodes whose path is a URL: download, check, make executable, and keep."""
+"""Download nodes whose path is a URL: check, make executable, and cache them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from dorad.launch.helper import HelperHost
 
 MAX_BYTES = 1 << 30
-"""Of one file."""
+"""Maximum size of one file."""
 MAX_TOTAL = 4 << 30
-"""Bytes of all files of a cache; those that were used least recently make room."""
+"""Maximum size of a cache; the least recently used files are removed."""
 MAX_SECONDS = 300.0
 
 _PARTIAL = ".download-"
 _GRACE_SECONDS = 10.0
-"""What a helper may need to start and to end."""
+"""Additional time for a helper to start and to end."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _log = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ _log = logging.getLogger(__name__)
 class Downloads:
     """A folder of downloaded files that only this user can change. Belongs to one event loop.
 
-    A file with a checksum lies in `<checksum>/` and is downloaded and checked once. One without is
-    downloaded at each start of its node, and stays in use while its server cannot be reached.
+    A file with a checksum is stored in `<checksum>/`, and downloaded and checked once. A file
+    without one is downloaded at each start of its node; the old one is used if that fails.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Downloads:
         max_total: int | None = None,
         max_seconds: float = MAX_SECONDS,
     ) -> None:
-        """Keep files in `folder`, at most `max_total` bytes of them.
+        """Cache files in `folder`, at most `max_total` bytes.
 
-        With `plain` files without a checksum lie in the folder itself; else in a folder of their
-        own for each URL. `helpers` download for a process that has no network itself.
+        With `plain`, files without a checksum are stored in `folder` itself; otherwise each URL has
+        a folder of its own. `helpers` download for a process that has no network itself.
         """
         self._folder = folder
         self._plain = plain
@@ -71,16 +71,16 @@ class Downloads:
         self._max_seconds = max_seconds
         self._locks: dict[Path, asyncio.Lock] = {}
         self._checked: dict[Path, tuple[int, int, int]] = {}
-        """What the files were when their checksums were found right."""
+        """Inode, size and time of each file when its checksum was verified."""
 
     async def get(self, url: str, sha256: str | None = None) -> Path:
-        """Return the file that `url` names, downloaded now or before.
+        """Return the file of `url`, downloaded now or before.
 
-        The file replaces an older one in one step and only if all is well with it.
+        A new file replaces the old one atomically, and only if it is complete and correct.
 
         Raises:
-            LaunchError: one line: unreachable, too large, too slow, another checksum than `sha256`,
-                no room for it.
+            LaunchError: the server is unreachable, the file is too large or too slow, its checksum
+                is not `sha256`, or the disk is full.
         """
         try:
             target = self._target(url, sha256)
@@ -89,7 +89,7 @@ class Downloads:
         async with self._locks.setdefault(target, asyncio.Lock()):
             try:
                 if sha256 is not None and await asyncio.to_thread(self._is_right, target, sha256):
-                    _log.debug("%s is there already: %s", url, target)
+                    _log.debug("%s is cached: %s", url, target)
                     os.utime(target.parent)
                     return target
                 await self._download(url, target, sha256)
@@ -100,7 +100,7 @@ class Downloads:
         return target
 
     def clear_partial(self) -> None:
-        """Remove what downloads of an earlier process have left. Raises OSError."""
+        """Remove incomplete downloads of an earlier process. Raises OSError."""
         for left in self._folder.glob(f"*/{_PARTIAL}*"):
             _log.debug("removing the partial download %s", left)
             left.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ class Downloads:
         return self._folder / f"url-{hashlib.sha256(url.encode()).hexdigest()[:32]}" / name
 
     def _is_right(self, path: Path, sha256: str) -> bool:
-        """Return whether the file is there and its checksum right, which is looked at once."""
+        """Return True if the file exists and its checksum is right; check each version once."""
         try:
             found = _identity(path)
             if self._checked.get(path) != found:
@@ -127,7 +127,7 @@ class Downloads:
         return True
 
     async def _download(self, url: str, target: Path, sha256: str | None) -> None:
-        """Raises OSError and LaunchError."""
+        """Download `url` into `target`. Raises OSError and LaunchError."""
         _log.debug("downloading %s into %s", url, target)
         _make_folders(target.parent, self._folder)
         with _partial(target.parent) as (descriptor, partial):
@@ -143,10 +143,10 @@ class Downloads:
         return not self._plain and target.exists()
 
     def _finish(self, url: str, partial: Path, target: Path, sha256: str | None) -> None:
-        """Check a download that is complete and give it its name. Raises OSError, LaunchError."""
+        """Check a complete download and rename it to `target`. Raises OSError, LaunchError."""
         if sha256 is not None and (found := _checksum(partial)) != sha256.lower():
             raise LaunchError(
-                f"{url} is not what path_sha256 says: its sha256 is {found}, expected {sha256}"
+                f"{url} does not match path_sha256: its sha256 is {found}, expected {sha256}"
             )
         partial.chmod(0o755)
         with partial.open("rb") as file:
@@ -159,7 +159,7 @@ class Downloads:
         if self._helpers is not None:
             return await self._with_helper(self._helpers, url, descriptor)
         cancelled = threading.Event()
-        # The thread may go on for a moment after a cancellation: it gets a descriptor of its own.
+        # The thread may run for a moment after a cancellation: it gets a descriptor of its own.
         own = os.dup(descriptor)
 
         def work() -> str:
@@ -209,13 +209,13 @@ class Downloads:
                 process.signal(signal.SIGKILL)
                 await process.wait()
 
-    def _make_room(self, kept: Path, most: int) -> None:
-        """Remove the files that were used least recently, all but `kept`, down to `most` bytes."""
+    def _make_room(self, kept: Path, max_total: int) -> None:
+        """Remove the least recently used files, except `kept`, down to `max_total` bytes."""
         folders = [each for each in self._folder.iterdir() if each.is_dir()]
         sizes = {each: sum(file.stat().st_size for file in each.iterdir()) for each in folders}
         total = sum(sizes.values())
         for folder in sorted(folders, key=lambda each: each.stat().st_mtime):
-            if total <= most:
+            if total <= max_total:
                 return
             if folder != kept.parent:
                 _log.info("removing %s to make room for downloads", folder)
@@ -225,7 +225,7 @@ class Downloads:
 
 @contextlib.contextmanager
 def _partial(folder: Path) -> Iterator[tuple[int, Path]]:
-    """A new file in `folder`, which is gone afterwards unless it was renamed. Raises OSError."""
+    """Make a new file in `folder`; remove it at the end unless it was renamed. Raises OSError."""
     descriptor, name = tempfile.mkstemp(prefix=_PARTIAL, dir=folder)
     try:
         yield descriptor, Path(name)
@@ -235,7 +235,7 @@ def _partial(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _make_folders(folder: Path, top: Path) -> None:
-    """Make `folder`, in or at `top`: nodes of other users execute what lies in it."""
+    """Make `folder`, which is `top` or in it, and let all users in: their nodes run its files."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in {folder, top}:
         if each.stat().st_uid == os.geteuid():
@@ -253,6 +253,6 @@ def _checksum(path: Path) -> str:
 
 
 def _file_name(url: str) -> str:
-    """The last part of the URL's path, safe as a file name."""
+    """Return the last part of the URL's path, made safe as a file name."""
     last = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
     return Path(last.replace("\0", "")).name.lstrip(".") or "node"

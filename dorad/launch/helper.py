@@ -1,8 +1,8 @@
-"""Helpers: processes without privileges that handle what nodes wrote, on behalf of the daemon.
+"""Helpers: processes without privileges that parse untrusted data for the daemon.
 
-A helper has two descriptors and nothing else: its standard input and output are one socket, by
-which whoever asked for it speaks with it; the second one is what it works on, a
-connection to the broker or a file.
+A helper gets two descriptors and nothing else. Its standard input and output are one socket, to
+the code that started it. The second descriptor is what it works on: a connection to the broker, or
+a file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dorad.launch.model import Exit, LaunchError
 from dorad.launch.spawner import Process
-from dorad.launch.stat import start_time
+from dorad.procinfo import start_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dorad.launch.model import Command
 
 LINK = "DORA_LINK_DESCRIPTOR"
-"""The variable that tells a helper the number of its second descriptor."""
+"""The variable that holds the number of a helper's second descriptor."""
 
 _KEPT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "TZ")
 _log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ class HelperHost(Protocol):
     """Starts helpers."""
 
     parent: int
-    """The process whose children they are, and with which they end; 0 if it is systemd."""
+    """Pid of the process whose children they are, and with which they end; 0 means systemd."""
 
     async def start_helper(
         self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False
     ) -> Process:
-        """Start a helper. The descriptors stay the caller's to close, right after this.
+        """Start a helper. The caller closes its descriptors right after this returns.
 
         `tag` is `<dataflow>/<name>`. The variable LINK is added to the command's environment. Most
         helpers need no `network`.
@@ -48,7 +48,7 @@ class HelperHost(Protocol):
 
 
 class LocalHelpers:
-    """Helpers as children of this process, which confine themselves (see `confine`)."""
+    """Starts helpers as children of this process; they confine themselves (see `confine`)."""
 
     def __init__(self) -> None:
         self.parent = os.getpid()
@@ -78,7 +78,7 @@ class LocalHelpers:
 
 
 def helper_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what helpers get of the daemon's environment: what Python needs, and no secrets."""
+    """Return the part of the daemon's environment that Python needs; it has no secrets."""
     return {name: environ[name] for name in _KEPT if name in environ}
 
 

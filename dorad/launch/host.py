@@ -1,4 +1,4 @@
-"""What a daemon needs of the one that keeps its processes and descriptors while it is away."""
+"""The interface of what keeps processes and descriptors while the daemon is away."""
 
 from __future__ import annotations
 
@@ -13,22 +13,46 @@ if TYPE_CHECKING:
     from dorad.launch.spawner import Process
 
 
+class FdStore(Protocol):
+    """Keeps descriptors under names, for the next daemon."""
+
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        """Keep duplicates of 1 to 3 descriptors; they replace those of the same name. Never blocks.
+
+        Raises:
+            ValueError: `name` has white space in it or is longer than 3000 bytes.
+        """
+
+    def drop(self, name: str) -> None:
+        """Close the duplicates under this name, if there are any. Never blocks."""
+
+
+class NoStore:
+    """A store that keeps nothing: the descriptors of `dora run` end with it."""
+
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def drop(self, name: str) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeptProcess:
     """A process that an earlier daemon started."""
 
     tag: str
     process: Process
-    """Usable like one that was just started."""
+    """As usable as one that was just started."""
 
     @property
     def pid(self) -> int:
-        """Its pid; another process may have it by now if this one has ended."""
+        """Its pid; if it has ended, another process may have this pid by now."""
         return self.process.pid
 
     @property
     def started(self) -> int:
-        """When it was started, in clock ticks since boot."""
+        """Clock ticks from boot to its start."""
         return self.process.started
 
     @property
@@ -38,57 +62,60 @@ class KeptProcess:
 
 
 class Host(Protocol):
-    """A `Spawner` and an `FdStore` that outlives the daemon: a keeper, or systemd."""
+    """A `Spawner` and an `FdStore` that outlives the daemon: a process holder, or systemd."""
 
     kept: list[KeptProcess]
-    """The processes it had when we came, also those that have ended since it was last told to
-    forget one."""
+    """The processes it had when this daemon attached, including ended ones that were not
+    forgotten."""
     units: bool
-    """Whether processes are units of systemd's, which have users and limits of their own."""
+    """Whether processes are systemd units, which have users and limits of their own."""
     helpers: HelperHost
     """Starts helpers of the daemon."""
     died: bool
-    """Whether it ended without having been told to, and every process with it."""
+    """Whether it ended unexpectedly, and every process with it."""
     on_died: Callable[[], None]
-    """Called once it has died and every process that it had is known to be gone."""
+    """Called when it has died and all its processes have ended."""
     on_problem: Callable[[str], None]
     """Called with one line when descriptors cannot be kept."""
 
     async def spawn(
         self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
     ) -> Process:
-        """Start `command`, as `Spawner.spawn`; what it was tagged with is in `KeptProcess.tag`."""
+        """Start `command`, as `Spawner.spawn`. The next daemon gets `tag` in `KeptProcess.tag`."""
 
     def store(self, name: str, fds: Sequence[int]) -> None:
         """Keep duplicates, as `FdStore.store`."""
 
     def drop(self, name: str) -> None:
-        """Keep these no longer, as `FdStore.drop`."""
+        """Close the duplicates, as `FdStore.drop`."""
 
     def take(self, prefix: str) -> dict[str, tuple[int, ...]]:
-        """Return what it held when we came under names that begin so; the caller's from now on."""
+        """Return the descriptors of the last daemon with names that begin with `prefix`.
+
+        The caller owns them from now on.
+        """
 
     def forget(self, pid: int) -> None:
-        """Forget the process that had this pid; one that still runs, as soon as it has ended.
+        """Forget the process with this pid: now, or as soon as it ends.
 
-        To be called when its end is written down; before, a next daemon is told of it again.
+        Call it when the end of the process is stored. Before that, the next daemon gets it again.
         """
 
     async def end_marked(self, mark: str, *, below_too: bool) -> int:
-        """End processes that carry `mark` (see `orphans`) and that nobody looks after.
+        """End processes that carry `mark` (see `orphans`) and have no supervisor.
 
-        Those the host has started itself, and what is below them, are spared unless `below_too`.
-        Returns how many were ended.
+        Spares the processes of this host, and their descendants, unless `below_too`. Returns the
+        number of processes ended.
 
         Raises:
             LaunchError: some cannot be ended.
         """
 
     async def stays(self) -> bool:
-        """Return whether nodes are to go on when the daemon is told to end."""
+        """Return True if nodes shall keep running when the daemon is stopped."""
 
     async def detach(self) -> None:
-        """Let go: everything stays as it is, for the next daemon. Idempotent."""
+        """Disconnect; everything stays as it is, for the next daemon. Idempotent."""
 
     async def end(self) -> None:
-        """End every process that is left, and keep nothing. Idempotent."""
+        """End every process that is left, and close all descriptors. Idempotent."""

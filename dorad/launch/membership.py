@@ -1,4 +1,4 @@
-"""Whether a process belongs to one that was started: to its unit, or to its process tree."""
+"""Check whether a process belongs to a node: to its unit, or to its process tree."""
 
 from __future__ import annotations
 
@@ -7,47 +7,50 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.launch.stat import fields, is_alive, start_time
+from dorad.procinfo import is_alive, parent_of, start_time
 
 if TYPE_CHECKING:
     from dorad.launch.spawner import Process
 
 _HIERARCHIES = ("", "name=systemd")
-"""Control groups v2, and the hierarchy of v1 that systemd keeps its units in where it uses that."""
+"""Control groups v2; and the v1 hierarchy that systemd uses for units where v2 is not used."""
 
 _log = logging.getLogger(__name__)
 
 
 def belongs(pid: int, process: Process, mark: tuple[str, str]) -> bool:
-    """Return True if process `pid` is part of what `process` has started, or is that itself.
+    """Return True if process `pid` is `process`, or was started by it.
 
-    A unit's processes are those in its control group, which no process can leave. Without units
-    they are the descendants; `mark` is a variable and its value that only they have, and tells
-    those whose own parent has ended: they have become children of the guard or keeper.
+    With a unit: it is in the unit's control group, which no process can leave. Without one: it is
+    a descendant. Orphaned descendants are children of the process holder; they are recognized by
+    `mark`, a variable and its value that only this node's processes have.
     """
     if process.exit is not None:
         return False
     if process.control_group is not None:
         own = process.control_group
         groups = control_groups(pid)
+        _log.debug("process %d is in %s, the unit is %s", pid, groups, own)
         return bool(own) and any(each == own or each.startswith(f"{own}/") for each in groups)
     if not is_alive(process.pid, process.started):
         return False
     line = lineage(pid)
+    _log.debug("process %d has the ancestors %s, the node is %d", pid, line[1:], process.pid)
     if process.pid in line:
         return True
-    parent = _parent(process.pid)
+    parent = parent_of(process.pid)
     if parent not in line[1:]:
         return False
-    # Not one that another node has started: its oldest ancestor would have that node's mark. Nor
-    # one that an earlier process of this node has left: it would be older.
+    # Two checks on the oldest ancestor below the holder:
+    # its mark is this node's, or another node has started it;
+    # it is younger than `process`, or an earlier process of this node has left it.
     orphan = line[line.index(parent) - 1]
     is_younger = (start_time(orphan) or 0) >= process.started
     return is_younger and _environ(orphan).get(mark[0]) == mark[1]
 
 
 def control_groups(pid: int) -> list[str]:
-    """Return the control groups of a process that may be its unit's; none if it is gone."""
+    """Return the control groups of a process that may be its unit's; none if it has ended."""
     try:
         return groups_in(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace"))
     except (FileNotFoundError, ProcessLookupError):
@@ -55,10 +58,10 @@ def control_groups(pid: int) -> list[str]:
 
 
 def groups_in(text: str) -> list[str]:
-    """Return the paths, in the text of a /proc/PID/cgroup, of the hierarchies systemd may use.
+    """Return, from the text of a /proc/PID/cgroup, the paths in the hierarchies systemd may use.
 
-    A machine may have both, and a container uses another one than its host. In neither can an
-    unprivileged process leave its group, or make one outside what is its own.
+    A machine may have both, and a container may use another one than its host. In both an
+    unprivileged process can neither leave its group nor make one outside its own.
     """
     found = []
     for line in text.splitlines():
@@ -69,20 +72,15 @@ def groups_in(text: str) -> list[str]:
 
 
 def lineage(pid: int) -> list[int]:
-    """Return a process and its ancestors, the oldest last; empty if it is gone."""
+    """Return a process and its ancestors, the oldest last; empty if it has ended."""
     line: list[int] = []
     while pid > 0 and pid not in line:
-        found = fields(pid)
-        if found is None:
+        parent = parent_of(pid)
+        if parent is None:
             break
         line.append(pid)
-        pid = int(found[1])
+        pid = parent
     return line
-
-
-def _parent(pid: int) -> int:
-    found = fields(pid)
-    return 0 if found is None else int(found[1])
 
 
 def _environ(pid: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is started, how it ended, and why it could not be started."""
+"""A command to start, how its process ended, and errors of starting it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class LaunchError(ProblemError):
 
 
 class RefusedError(LaunchError):
-    """A start that was refused for a reason that may pass; a restart policy may repeat it."""
+    """A start that failed for a transient reason; a restart policy may repeat it."""
 
 
-class SpawnerGoneError(LaunchError):
-    """Nothing can be started any more, so there is no use in trying again."""
+class SpawnerExitedError(LaunchError):
+    """The spawner has exited: no later start can succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +36,23 @@ class Command:
     """One process to start. Its stdin is /dev/null; its environment is exactly `env`."""
 
     argv: tuple[str, ...]
-    """`argv[0]` is the path of the executable; nothing is looked up any more."""
+    """`argv[0]` is the path of the executable; PATH is not searched."""
     cwd: Path
     env: Mapping[str, str] = field(default_factory=dict)
     cpu_affinity: tuple[int, ...] = ()
     """Cores it may run on; empty leaves it on all."""
     schedule: Schedule | None = None
-    """How the kernel is to run it; None as any process."""
+    """Its scheduling policy; None leaves the default."""
     resources: Resources | None = None
-    """What it may use; only systemd can see to it."""
+    """Its resource limits; only systemd can apply them."""
     user: str = ""
-    """Who it runs as; only systemd can see to it. Empty is whoever starts it."""
+    """The user it runs as; only systemd can apply it. Empty is the user of the spawner."""
     sandbox: bool = True
-    """Whether it loses the rights that most nodes never need; only systemd can see to it."""
+    """Whether it loses the rights that most nodes never need; only systemd can apply it."""
     dataflow_name: str = ""
-    """What people call the dataflow, if they do."""
+    """The name of the dataflow; empty if it has none."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
-    """What was asked for and left out, one line each."""
+    """Settings that were requested and ignored, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Exit:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended by itself with code 0."""
+        """Whether it exited with code 0."""
         return self.code == 0
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How the process of an operator node is started, and what it is told of its operators."""
+"""The command of an operator node, and the configuration of its operators."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def code(node: NodeSpec) -> str:
-    """What the node's Python runs; the comment is for those who look at a list of processes."""
+    """Return the code that the node's Python runs; its comment names the node in `ps`."""
     return f"import dora; dora.start_runtime()  # node {node.id}"
 
 
 def runtime_config(node: NodeSpec, folder: Path) -> str:
-    """The text of DORA_RUNTIME_CONFIG.
+    """Return the text of DORA_RUNTIME_CONFIG.
 
     Raises:
-        LaunchError: there is nothing to run.
+        LaunchError: the node has no operators.
     """
     if not node.operators:
         raise LaunchError("its list of operators is empty")
@@ -32,7 +32,7 @@ def runtime_config(node: NodeSpec, folder: Path) -> str:
 
 
 def missing_files(node: NodeSpec, dataflow: Dataflow) -> Iterator[tuple[str, str]]:
-    """Yield the place of each operator whose file is not there, and what is wrong with it."""
+    """Yield the key of each operator whose file does not exist, and a message."""
     if not node.operators:
         yield f"{node.key}.operators", "the list is empty; there is nothing to run"
     for index, operator in enumerate(node.operators):
@@ -40,7 +40,7 @@ def missing_files(node: NodeSpec, dataflow: Dataflow) -> Iterator[tuple[str, str
         places = (f"{body}.python.source", f"{body}.python")
         key = next((each for each in places if each in dataflow.positions), body)
         if not operator.source.endswith(".py"):
-            yield key, f"`{operator.source}` is no Python file: its name must end in .py"
+            yield key, f"`{operator.source}` is not a Python file: its name must end in .py"
             continue
         try:
             programs.find_program(operator.source, dataflow.base_dir, "")

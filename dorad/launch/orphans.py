@@ -1,13 +1,14 @@
-"""Finding and ending what a daemon has left behind when its keeper or its state is gone.
+"""Find and end the processes of an earlier daemon when its process holder or its state is lost.
 
-A daemon marks its nodes with the variable DORA_DAEMON, which all that they start inherits. Its
-value is the daemon's mark, or `<mark>#<more>`, say a dataflow's id: both `find("m")` and
+A daemon marks its nodes with the variable DORA_DAEMON, and their children inherit it. Its value is
+the daemon's mark, or `<mark>#<more>`, where `more` may be a dataflow's UUID: both `find("m")` and
 `find("m#flow")` find a process with `m#flow`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -16,24 +17,26 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from dorad.launch import stat
 from dorad.launch.model import LaunchError
+from dorad.procinfo import is_alive, stat_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
 VARIABLE = "DORA_DAEMON"
 _RECHECK_SECONDS = 0.02
 _WATCHED = 256
-"""Processes ended at a time; each takes a descriptor."""
+"""Number of processes killed at a time; each takes a descriptor."""
+
+_log = logging.getLogger(__name__)
 
 
 class Orphan(Struct, frozen=True):
-    """A process that nobody looks after any more."""
+    """A process that has no supervisor any more."""
 
     pid: int
     started: int
-    """In clock ticks since boot; tells it from a later process with the same pid."""
+    """Clock ticks from boot to its start; a later process with the same pid has another value."""
 
 
 class _Seen(Struct, frozen=True):
@@ -43,12 +46,12 @@ class _Seen(Struct, frozen=True):
 
 
 def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
-    """Return this user's processes that carry `mark`, and all below them. Blocks a little.
+    """Return this user's processes that carry `mark`, and their descendants. Blocks a little.
 
-    Not those in `spare` (pids: a keeper's, say) and below them, nor this process's own, nor those
-    that another daemon has marked.
+    Leaves out the pids in `spare` (a process holder's, say), this process, and the descendants of
+    these; and processes that another daemon has marked.
     """
-    seen = _look()
+    seen = dict(_processes())
     below: dict[int, list[int]] = {}
     for pid, process in seen.items():
         below.setdefault(process.parent, []).append(pid)
@@ -70,10 +73,10 @@ def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
 
 
 def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[Orphan]:
-    """SIGKILL what `find` finds until nothing is left; return all of it. Blocks.
+    """SIGKILL what `find` returns until it returns nothing; return all that were found. Blocks.
 
     Raises:
-        LaunchError: some are still there after `seconds`.
+        LaunchError: some still run after `seconds`.
     """
     give_up_at = time.monotonic() + seconds
     ended: set[Orphan] = set()
@@ -81,13 +84,14 @@ def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[O
         if time.monotonic() > give_up_at:
             pids = ", ".join(str(orphan.pid) for orphan in orphans[:10])
             raise LaunchError(f"processes left by an earlier dorad cannot be ended: {pids}")
+        _log.debug("killing %d processes that are marked %s", len(orphans), mark)
         ended.update(orphans)
         _kill(orphans[:_WATCHED])
     return sorted(ended, key=lambda orphan: orphan.pid)
 
 
 def _kill(orphans: list[Orphan]) -> None:
-    """SIGKILL these, and give them a moment to be gone."""
+    """SIGKILL these, and wait a moment for their end."""
     poll = select.poll()
     with contextlib.ExitStack() as handles:
         for orphan in orphans:
@@ -96,8 +100,8 @@ def _kill(orphans: list[Orphan]) -> None:
             except ProcessLookupError:
                 continue
             handles.callback(os.close, pidfd)
-            # Looked at after it was opened, so what is signalled is what was looked at.
-            if not stat.is_alive(orphan.pid, orphan.started):
+            # Checked after the pidfd was opened: it cannot be another process with that pid.
+            if not is_alive(orphan.pid, orphan.started):
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -109,20 +113,16 @@ def _carries(mark: str | None, wanted: str) -> bool:
     return mark is not None and (mark == wanted or mark.startswith(f"{wanted}#"))
 
 
-def _look() -> Mapping[int, _Seen]:
-    """Return all living processes of this user."""
-    return dict(_processes())
-
-
 def _processes() -> Iterator[tuple[int, _Seen]]:
+    """Yield the pid of each living process of this user, with its facts."""
     user = os.geteuid()
     with os.scandir("/proc") as entries:
         pids = [int(entry.name) for entry in entries if entry.name.isdecimal()]
     for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if os.stat(f"/proc/{pid}").st_uid != user:  # noqa: PTH116 - of hundreds, often
+            if os.stat(f"/proc/{pid}").st_uid != user:  # noqa: PTH116 - pathlib is slow here
                 continue
-            fields = stat.fields(pid)
+            fields = stat_fields(pid)
             if fields is not None and fields[0] not in b"ZX":
                 yield pid, _Seen(int(fields[1]), int(fields[19]), _mark(pid))
 

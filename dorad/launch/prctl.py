@@ -1,4 +1,4 @@
-"""The two settings of prctl(2) that keep processes from being left alone."""
+"""The two settings of prctl(2) that keep processes from outliving their parent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def set_subreaper(enabled: bool) -> None:
-    """Adopt (or no longer adopt) the orphans among this process's descendants.
+    """Make this process adopt, or no longer adopt, the orphans among its descendants.
 
     Raises:
         OSError: the kernel refuses.
@@ -19,10 +19,10 @@ def set_subreaper(enabled: bool) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, also after it executes a program.
+    """Make the kernel kill this process when `parent` dies, also after it executes a program.
 
     Raises:
-        OSError: the kernel refuses, or `parent` is dead already.
+        OSError: the kernel refuses, or `parent` has died already.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -1,8 +1,8 @@
-"""Finding what a node's `path` names, and the Python that runs it.
+"""Find the program that a node's `path` names, and the Python that runs it.
 
-Which Python: that of the active virtual environment (`VIRTUAL_ENV` in the node's environment);
-else, when dora itself is installed in a virtual environment that nobody activated, that one,
-because `.venv/bin/dora run` says which environment is meant; else `python3` or `python` on PATH.
+Which Python, in this order: that of the active virtual environment (`VIRTUAL_ENV` in the node's
+environment); that of the virtual environment which dora itself is installed in, because
+`.venv/bin/dora run` implies it even if it is not activated; `python3` or `python` on PATH.
 The environment's `bin` comes first on the node's PATH, as if it were activated, so that
 the commands installed in it are found too.
 """
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 def own_environment() -> Path | None:
-    """The `bin` folder of the virtual environment that dora runs from, if it runs from one."""
+    """Return the `bin` folder of the virtual environment that dora runs from; None without one."""
     return Path(sys.executable).parent if sys.prefix != sys.base_prefix else None
 
 
 def environment_bin(env: Mapping[str, str], own: Path | None) -> Path | None:
-    """The `bin` folder of the virtual environment a node runs in; `own` as `own_environment`."""
+    """Return the `bin` folder of the virtual environment a node runs in, else `own`."""
     if active := env.get("VIRTUAL_ENV"):
         folder = Path(active, "bin")
-        # A stale variable of an environment that was deleted must not hide the rest.
+        # The variable may be stale: an environment that was deleted must not hide the others.
         if Path(folder, "python").exists():
             return folder
     return own
 
 
 def search_path(env: Mapping[str, str], first: Path | None) -> str:
-    """PATH of `env` with the folder `first` in front, unless it is in it already."""
+    """Return PATH of `env` with the folder `first` in front, unless PATH contains it already."""
     path = env.get("PATH", os.defpath)
     if first is None or str(first) in path.split(os.pathsep):
         return path
@@ -48,32 +48,32 @@ def search_path(env: Mapping[str, str], first: Path | None) -> str:
 def activate_for_uv(env: dict[str, str], folder: Path, own: Path | None) -> None:
     """Activate dora's own environment in `env`, unless uv finds another one.
 
-    uv takes that of VIRTUAL_ENV, of a project or of a `.venv` in `folder` or above it. Without any,
-    it cannot install, and would run a Python that has no pyarrow.
+    uv uses VIRTUAL_ENV, or a project or a `.venv` in `folder` or above it. Without one of these it
+    cannot install, and would run a Python that has no pyarrow.
     """
     if own is None or environment_bin(env, None) is not None:
         return
-    for place in (folder, *folder.parents):
-        if (place / ".venv").is_dir() or (place / "pyproject.toml").is_file():
+    for parent in (folder, *folder.parents):
+        if (parent / ".venv").is_dir() or (parent / "pyproject.toml").is_file():
             return
     env["VIRTUAL_ENV"] = str(own.parent)
     env["PATH"] = search_path(env, own)
 
 
 def find_python(bin_folder: Path | None, path: str) -> str:
-    """The interpreter for Python nodes: of `bin_folder` if given, else the first on `path`."""
+    """Return the interpreter for Python nodes: that of `bin_folder`, else the first on `path`."""
     if bin_folder is not None:
         return str(bin_folder / "python")
     return shutil.which("python3", path=path) or shutil.which("python", path=path) or sys.executable
 
 
 def find_program(name: str, working_dir: Path, path: str) -> Path:
-    """The file that `name` means: in `working_dir`, else (a bare name) on `path`.
+    """Return the file that `name` means: in `working_dir`, else (a bare name) on `path`.
 
-    Absolute, with symbolic links unresolved: a virtual environment's python is one.
+    The result is absolute. Symbolic links stay: the python of a virtual environment is one.
 
     Raises:
-        LaunchError: there is no such file, or it is a folder or not executable.
+        LaunchError: no such file exists, or it is a folder or not executable.
     """
     here = working_dir / name
     is_script = here.suffix == ".py"
@@ -89,10 +89,10 @@ def find_program(name: str, working_dir: Path, path: str) -> Path:
 
 
 def find_uv(path: str) -> str:
-    """The `uv` command on `path`.
+    """Return the `uv` command on `path`.
 
     Raises:
-        LaunchError: there is none.
+        LaunchError: PATH has no such command.
     """
     found = shutil.which("uv", path=path)
     if found is None:
@@ -101,7 +101,7 @@ def find_uv(path: str) -> str:
 
 
 def _not_found(name: str, here: Path, path: str) -> str:
-    """What was looked for, where, and what is there that it may have meant."""
+    """Return a message with the name, where it was searched for, and the nearest existing name."""
     siblings = _names(here.parent)
     if "/" in name or here.suffix == ".py":
         where = f"no file `{here.name}` in {here.parent}"
@@ -120,5 +120,5 @@ def _names(folder: Path) -> Iterator[str]:
         for entry in folder.iterdir():
             yield entry.name
     except OSError:
-        # Most PATHs name folders that do not exist; there is nothing to suggest from them.
+        # Most PATHs contain folders that do not exist.
         return

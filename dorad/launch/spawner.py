@@ -1,4 +1,4 @@
-"""A process of a dataflow, and what starts one: a guard (it dies with us) or a keeper."""
+"""A process of a dataflow, and the interface of what starts it: a process holder, or systemd."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Spawner(Protocol):
     async def spawn(
         self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
     ) -> Process:
-        """Start `command`. The descriptors stay the caller's to close, right after this.
+        """Start `command`. The caller closes its descriptors right after this returns.
 
-        A keeper tells the next daemon `tag` (no white space, up to 3000 bytes) with the process.
+        The next daemon gets `tag` (no white space, up to 3000 bytes) with the process.
 
         Raises:
-            LaunchError: one line with what failed (the executable, the folder, the guard).
+            LaunchError: one line with what failed (the executable, the folder, the holder).
         """
 
 
 class Process:
-    """A process that was asked for, leader of its own process group."""
+    """A process that was started on request, the leader of its own process group."""
 
     def __init__(
         self,
@@ -40,19 +40,19 @@ class Process:
     ) -> None:
         self.pid = pid
         self.started = started
-        """When, in clock ticks since boot; tells it from all others with the same pid."""
+        """Clock ticks from boot to its start; another process with its pid has another value."""
         self.skipped_cores = skipped_cores
-        """Cores of `cpu_affinity` that this machine does not let it use."""
+        """Cores of `cpu_affinity` that it cannot use on this machine."""
         self.refused = refused
-        """Why it does not run as the command's schedule asks, as errno; 0: it does."""
+        """The errno with which the kernel refused the command's schedule; 0 if it did not."""
         self.unit: str | None = None
-        """systemd's unit of it, if it has one."""
+        """Its systemd unit; None if it has none."""
         self.control_group: str | None = None
-        """The unit's control group, in which all that it starts stays."""
+        """The unit's control group, which its descendants cannot leave."""
         self.uid = os.getuid()
         """The user it runs as."""
         self.left_out: tuple[str, ...] = ()
-        """Keys of the node that only systemd could have seen to."""
+        """Keys of the node that were ignored because only systemd can apply them."""
         self._send_signal = signal
         self._exit: Exit | None = None
         self._ended = asyncio.Event()
@@ -63,17 +63,17 @@ class Process:
         return self._exit
 
     async def wait(self) -> Exit:
-        """How the process ended, when it has. May be called by several tasks, and again."""
+        """Wait for the process to end, and return how it did. Any task may call it, repeatedly."""
         while self._exit is None:
             await self._ended.wait()
         return self._exit
 
     def signal(self, sig: int) -> None:
-        """Send `sig` to the whole process group; nothing happens after the process has ended."""
+        """Send `sig` to the whole process group; do nothing once the process has ended."""
         if self._exit is None:
             self._send_signal(self, sig)
 
     def set_exit(self, how: Exit) -> None:
-        """Take note of the end; for those who start processes."""
+        """Record how it ended and wake those that wait; only its spawner calls this."""
         self._exit = how
         self._ended.set()

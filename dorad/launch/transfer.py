@@ -1,8 +1,8 @@
-"""Copying what a URL names into an open file: in this process, or in a helper that has a network.
+"""Download a URL into an open file: in this process, or in a helper that has a network.
 
-As a process, `python -m dorad.launch.transfer`, it is a helper: it reads what to do from standard
-input, writes into the file that is its second descriptor, and says on standard output what went
-wrong, or nothing.
+The helper is `python -m dorad.launch.transfer`. It reads its order, a JSON object, from standard
+input, writes the body into its second descriptor, and prints the problem as a JSON string: empty if
+there is none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def transfer(
     max_seconds: float,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Write the body into the file; return why that failed, in one line, or an empty text."""
+    """Write the body into the file; return one line with the problem, empty if there is none."""
     try:
         return _copy(url, descriptor, max_bytes, max_seconds, is_cancelled)
     except urllib.error.HTTPError as error:
@@ -52,8 +52,8 @@ def _copy(
 ) -> str:
     give_up_at = time.monotonic() + max_seconds
     left = max_bytes
-    # The scheme is http or https, or the node would not be one with a URL; redirects of
-    # urllib's handlers do not leave the network either.
+    # The scheme is http or https: only such a path makes a node a URL node. SecureRedirects follows
+    # no redirect to another scheme.
     opener = urllib.request.build_opener(SecureRedirects)
     with opener.open(url, timeout=min(_STALL_SECONDS, max_seconds)) as response:
         while chunk := response.read1(_CHUNK):
@@ -72,7 +72,7 @@ def _copy(
 
 
 def main() -> None:
-    """Do what standard input asks for, as a helper."""
+    """Run as a helper: carry out the order on standard input."""
     from dorad.launch.helper import LINK
 
     order: dict[str, Any] = json.loads(sys.stdin.buffer.readline())

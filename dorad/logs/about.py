@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from dorad.logs.paths import ABOUT
+from dorad.procinfo import is_alive, start_time
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class About(msgspec.Struct, frozen=True):
@@ -61,18 +65,12 @@ def read(folder: Path) -> About | None:
 
 
 def writer_lives(about: About) -> bool:
-    """Tell whether the process that writes the log files runs."""
-    if about.pid is None:
+    """Return True if the process that writes the log files runs."""
+    if about.pid is None or about.pid_started is None:
         return False
-    try:
-        stat = Path(f"/proc/{about.pid}/stat").read_bytes()
-    except OSError:
-        return False
-    state, *rest = stat[stat.rindex(b")") + 1 :].split()
-    return state not in b"ZX" and int(rest[18]) == about.pid_started
+    return is_alive(about.pid, about.pid_started)
 
 
 def own_start() -> int:
     """Return when this process was started, in clock ticks since boot."""
-    stat = Path(f"/proc/{os.getpid()}/stat").read_bytes()
-    return int(stat[stat.rindex(b")") + 1 :].split()[19])
+    return start_time(os.getpid()) or 0

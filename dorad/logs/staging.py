@@ -1,8 +1,8 @@
 """Shared memory between the pipes of a node's process and its log file.
 
-What is read from a pipe goes straight into it and leaves it when it is in the file. The keeper
-holds the memory beside the pipes, so that a daemon that is killed at any moment, even inside the
-reading or the writing, leaves all its successor needs: no line is lost from the file or doubled.
+What is read from a pipe goes straight into it, and leaves it once it is in the file. The host keeps
+the memory beside the pipes. So a daemon that is killed at any moment, even inside the reading or
+the writing, leaves all its successor needs: no line is lost from the file or doubled.
 
     a page of words | stdout: bank 0, bank 1 | stderr: bank 0, bank 1
 

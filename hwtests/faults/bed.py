@@ -123,17 +123,17 @@ class Bed:
         with self.client() as client:
             return client.status().pid
 
-    def keeper(self) -> psutil.Process:
+    def holder(self) -> psutil.Process:
         """The process that outlives the daemon. DamageError: there is none."""
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if any("dorad.launch.keeping" in word for word in process.cmdline()):
+                if any("serve_daemons" in word for word in process.cmdline()):
                     return process
-        raise DamageError("the daemon has no keeper")
+        raise DamageError("the daemon has no holder")
 
     def descriptors(self) -> tuple[int, int]:
-        """How many the daemon has open, and its keeper."""
-        return psutil.Process(self.daemon_pid()).num_fds(), self.keeper().num_fds()
+        """How many the daemon has open, and its holder."""
+        return psutil.Process(self.daemon_pid()).num_fds(), self.holder().num_fds()
 
     def notices(self) -> list[str]:
         """What the daemon wants its operator to know."""

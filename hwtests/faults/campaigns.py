@@ -57,7 +57,7 @@ def check_calm(bed: Bed, *flows: Flow, since_ns: int = 0) -> float:
 def check_descriptors(bed: Bed, before: tuple[int, int], now: tuple[int, int]) -> None:
     """The same nodes must not take more and more."""
     if sum(now) > sum(before) + SLACK:
-        bed.faults.append(f"dorad and its keeper held {before} descriptors, now {now}")
+        bed.faults.append(f"dorad and its holder held {before} descriptors, now {now}")
 
 
 def kill(seconds: float, rng: Random) -> Outcome:
@@ -94,7 +94,7 @@ def kill(seconds: float, rng: Random) -> Outcome:
     said = (
         f"{len(killed)} killed and restarted; {received} messages verified, {lost} lost with those"
         f" that died; longest pause of others {pause:.2f} s;"
-        f" descriptors of dorad and keeper {held} before, {held_now} after"
+        f" descriptors of dorad and holder {held} before, {held_now} after"
     )
     return Outcome(said, bed.faults)
 

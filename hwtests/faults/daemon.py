@@ -58,7 +58,7 @@ def daemon(seconds: float, rng: Random) -> Outcome:
     said = (
         f"{kills} kills of dorad, {deaths} of nodes meanwhile; {received} messages verified,"
         f" longest pause {pause:.2f} s; {lines} log lines, each once;"
-        f" descriptors of dorad and keeper {held} before, {held_now} after"
+        f" descriptors of dorad and holder {held} before, {held_now} after"
     )
     return Outcome(said, bed.faults)
 
@@ -106,19 +106,19 @@ def busy(seconds: float, rng: Random) -> Outcome:
 
 
 def lost(_seconds: float, _rng: Random) -> Outcome:
-    """Daemon and keeper killed at once: the next daemon leaves no orphan."""
+    """Daemon and holder killed at once: the next daemon leaves no orphan."""
     with Bed() as bed:
         flow = Flow("flow", bed.folder / "flow")
         flow.add("bomb", "bomb", tick=1000, env={"FAULTS_PROCESSES": "20"})
         bed.start(flow)
         if not bed.comes(lambda: flow.counts("bomb")[0] == 20):
             raise DamageError("the node does not get to its forks")
-        keeper = bed.keeper()
+        holder = bed.holder()
         bed.signal(bed.daemon_pid(), signal.SIGKILL)
-        keeper.kill()
+        holder.kill()
         left = len(bed.processes())
         bed.dora("up")
-        ours = {bed.daemon_pid(), bed.keeper().pid}
+        ours = {bed.daemon_pid(), bed.holder().pid}
         if not bed.comes(lambda: {p.pid for p in bed.processes()} <= ours, 15):
             bed.faults.append(f"of {left} orphans {len(bed.processes()) - 2} are still there")
     return Outcome(f"{left} orphans, all ended by the next daemon", bed.faults)

@@ -1,6 +1,6 @@
-"""Use what the package dorafleet brings; run in its trimmed environment, so that a bad cut fails.
+"""Use what the package dorafleet contains, in its trimmed environment: a wrong cut stops the build.
 
-A connection is made over loopback, which takes asyncssh and all that it needs.
+Makes an SSH connection over loopback, which uses asyncssh and all its dependencies.
 """
 
 import asyncio

@@ -72,7 +72,7 @@ class Running:
         self.process.send_signal(number)
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process that descends from it, its guard excepted."""
+        """Every living process that descends from it, its holder excepted."""
         found = []
         for process in psutil.process_iter(["environ", "status"]):
             environ = process.info["environ"] or {}

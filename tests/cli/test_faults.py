@@ -195,7 +195,7 @@ def test_an_interrupt_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Pa
         assert time.monotonic() - begun < 12
 
 
-def test_a_run_whose_guard_was_killed_ends_whatever_the_policies(tmp_path: Path) -> None:
+def test_a_run_whose_holder_was_killed_ends_whatever_the_policies(tmp_path: Path) -> None:
     crash = """
         from dora import Node
         node = Node()
@@ -205,10 +205,10 @@ def test_a_run_whose_guard_was_killed_ends_whatever_the_policies(tmp_path: Path)
     write(tmp_path, crashing("always"), crash=crash, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("crash: alive")
-        (guard,) = psutil.Process(run.process.pid).children()
-        guard.kill()
+        (holder,) = psutil.Process(run.process.pid).children()
+        holder.kill()
         run.end(1)
-        assert "the guard is gone" in run.err
+        assert "the process holder has exited" in run.err
 
 
 # -- watchdogs ---------------------------------------------------------------------------------

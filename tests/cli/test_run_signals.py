@@ -96,18 +96,18 @@ def test_nothing_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
         run.until(lambda: not run.processes(), GONE_S)
 
 
-def test_the_death_of_the_guard_ends_the_run(tmp_path: Path) -> None:
+def test_the_death_of_the_holder_ends_the_run(tmp_path: Path) -> None:
     write(tmp_path, SOURCE_OF_ALL, deaf=DEAF)
     with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("deaf: deaf")
-        (guard,) = [
+        (holder,) = [
             child
             for child in psutil.Process(run.process.pid).children()
-            if "dorad.launch.guard" in " ".join(child.cmdline())
+            if "serve_client" in " ".join(child.cmdline())
         ]
-        guard.kill()
+        holder.kill()
         run.end(1)
-        assert "the guard process ended" in run.out
+        assert "the process holder ended" in run.out
 
 
 def test_a_runaway_grandchild_does_not_keep_a_run_from_ending(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from dorad.daemon.broker.listener import own_socket
 from dorad.daemon.run import DataflowRun
 from dorad.dataflow.load import load
 from dorad.launch import membership
-from dorad.launch.client import Guard
 from dorad.launch.command import LaunchContext
+from dorad.launch.holder.client import HolderClient
 from dorad.launch.spawner import Process
 from dorad.node.protocol import VERSION
 from tests.cli.running import write
@@ -83,17 +83,17 @@ class Running:
         return sock
 
 
-class SlowGuard:
-    """A guard whose answers come late, as those of a machine with much to do."""
+class SlowHolder:
+    """A holder whose answers come late, as those of a machine with much to do."""
 
-    def __init__(self, guard: Guard, seconds: float) -> None:
-        self._guard = guard
+    def __init__(self, holder: HolderClient, seconds: float) -> None:
+        self._holder = holder
         self._seconds = seconds
 
     async def spawn(
         self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
     ) -> Process:
-        process = await self._guard.spawn(command, stdout_fd, stderr_fd, tag=tag)
+        process = await self._holder.spawn(command, stdout_fd, stderr_fd, tag=tag)
         await asyncio.sleep(self._seconds)
         return process
 
@@ -105,10 +105,10 @@ async def running(folder: Path, slow: float = 0.0, **programs: str) -> AsyncIter
     write(folder, f"\n    nodes:{nodes}\n      - {{id: dyn, path: dynamic}}\n", **programs)
     (folder / "hello.py").write_text(HELLO)
     records: list[LogRecord] = []
-    async with Guard.start() as guard:
+    async with HolderClient.start() as holder:
         context = LaunchContext(load(folder / "dataflow.yml"), dict(os.environ))
         path = own_socket()
-        spawner = SlowGuard(guard, slow) if slow else guard
+        spawner = SlowHolder(holder, slow) if slow else holder
         run = DataflowRun("id", context, spawner, path, watch=records.extend)
         task = asyncio.create_task(run.run())
         try:
@@ -238,9 +238,9 @@ async def test_what_the_first_process_of_a_node_has_left_is_no_part_of_the_secon
     write(tmp_path, "nodes:\n  - {id: a, path: a.py, restart_policy: on-failure}\n", a=program)
     (tmp_path / "hello.py").write_text(HELLO)
     records: list[LogRecord] = []
-    async with Guard.start() as guard:
+    async with HolderClient.start() as holder:
         context = LaunchContext(load(tmp_path / "dataflow.yml"), dict(os.environ))
-        run = DataflowRun("id", context, guard, own_socket(), watch=records.extend)
+        run = DataflowRun("id", context, holder, own_socket(), watch=records.extend)
         task = asyncio.create_task(run.run())
         await until(lambda: [each.message for each in records].count("born") == 2)
         (tmp_path / "go").touch()

@@ -15,14 +15,14 @@ from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept
 from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
-from dorad.launch.fdstore import NoStore
+from dorad.launch.host import NoStore
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import EventRecorder, Program, Stage, four_nodes, until
 from tests.daemon.flows import dataflow, node
 
 
 class Shelf:
-    """Keeps duplicates of descriptors, as the keeper of a daemon does."""
+    """Keeps duplicates of descriptors, as the holder of a daemon does."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[int, ...]] = {}

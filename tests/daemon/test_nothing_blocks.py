@@ -29,8 +29,8 @@ pytestmark = pytest.mark.timeout(120)
 ALLOWED = {
     # Programs are looked up where they lie: a stat or two for each start of a node.
     "dorad/launch/programs.py": {"environment_bin", "find_program"},
-    # The command of a process goes to the keeper through memory.
-    "dorad/launch/link.py": {"_request_spawn"},
+    # The command of a process goes to the holder through memory.
+    "dorad/launch/holder/link.py": {"_request_spawn"},
     "dorad/node/payload.py": {"pack"},
     # Folders and sockets of one's own, when the daemon or a dataflow starts or ends.
     "dorad/daemon/service.py": {"_prepare"},
@@ -39,10 +39,10 @@ ALLOWED = {
     "dorad/daemon/broker/listener.py": {"open", "close"},
     "dorad/shm/create.py": {"sweep"},
     # What a dataflow is, beside its log files: small, written at its start and its end.
-    "dorad/logs/about.py": {"own_start", "write"},
+    "dorad/logs/about.py": {"write"},
     "dorad/logs/disk.py": {"prepare"},
     # What the kernel knows of a process that says it is a node: no disk has a part in it.
-    "dorad/launch/stat.py": {"fields"},
+    "dorad/procinfo.py": {"stat_fields"},
     "dorad/launch/membership.py": {"control_groups", "_environ"},
     # Log lines go to the page cache: the kernel makes a process wait only when it has more unsaved
     # data than the machine's memory allows for.

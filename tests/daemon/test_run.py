@@ -13,8 +13,8 @@ from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.run import DataflowRun
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
-from dorad.launch.client import Guard
 from dorad.launch.command import LaunchContext
+from dorad.launch.holder.client import HolderClient
 from dorad.logs.record import LogRecord
 from tests.cli.running import write
 
@@ -46,9 +46,9 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def guard() -> AsyncIterator[Guard]:
-    async with Guard.start() as guard:
-        yield guard
+async def holder() -> AsyncIterator[HolderClient]:
+    async with HolderClient.start() as holder:
+        yield holder
 
 
 def context(folder: Path) -> LaunchContext:
@@ -60,12 +60,12 @@ def files(folder: Path) -> list[Path]:
 
 
 async def test_a_run_returns_how_each_node_ended_and_what_passed(
-    tmp_path: Path, guard: Guard, runtime: Path
+    tmp_path: Path, holder: HolderClient, runtime: Path
 ) -> None:
     write(tmp_path, YAML, source=SOURCE, sink=SINK)
     records: list[LogRecord] = []
     tasks = asyncio.all_tasks()
-    run = DataflowRun("id", context(tmp_path), guard, own_socket(), watch=records.extend)
+    run = DataflowRun("id", context(tmp_path), holder, own_socket(), watch=records.extend)
     ended = await run.run()
     assert ended.ok
     assert [result.node for result in ended.results] == ["source", "sink"]
@@ -77,10 +77,12 @@ async def test_a_run_returns_how_each_node_ended_and_what_passed(
     assert files(runtime) == []
 
 
-async def test_a_cancelled_run_leaves_nothing(tmp_path: Path, guard: Guard, runtime: Path) -> None:
+async def test_a_cancelled_run_leaves_nothing(
+    tmp_path: Path, holder: HolderClient, runtime: Path
+) -> None:
     write(tmp_path, YAML, source="import time; time.sleep(600)", sink=SINK)
     started = asyncio.Event()
-    run = DataflowRun("id", context(tmp_path), guard, own_socket())
+    run = DataflowRun("id", context(tmp_path), holder, own_socket())
     task = asyncio.create_task(run.run())
     asyncio.get_running_loop().call_later(0.3, started.set)
     await started.wait()
@@ -91,7 +93,7 @@ async def test_a_cancelled_run_leaves_nothing(tmp_path: Path, guard: Guard, runt
 
 
 async def test_the_time_to_stop_counts_from_the_start_of_the_dataflow(
-    tmp_path: Path, guard: Guard
+    tmp_path: Path, holder: HolderClient
 ) -> None:
     late = """
         import time
@@ -106,45 +108,45 @@ async def test_the_time_to_stop_counts_from_the_start_of_the_dataflow(
     write(tmp_path, yaml, late=late)
     records: list[LogRecord] = []
     run = DataflowRun(
-        "id", context(tmp_path), guard, own_socket(), watch=records.extend, stop_after=0.5
+        "id", context(tmp_path), holder, own_socket(), watch=records.extend, stop_after=0.5
     )
     await run.run()
     assert float(records[-1].message) >= 0.4
 
 
 async def test_a_start_that_takes_too_long_is_stopped(
-    tmp_path: Path, guard: Guard, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, holder: HolderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "START_S", 0.5)
     write(tmp_path, YAML, source="import time; time.sleep(3)", sink=SINK)
-    run = DataflowRun("id", context(tmp_path), guard, own_socket(), stop_after=0.5)
+    run = DataflowRun("id", context(tmp_path), holder, own_socket(), stop_after=0.5)
     ended = await run.run()
     assert ended.ok
     assert ended.seconds < 10
 
 
-async def test_every_missing_program_is_told_at_once(tmp_path: Path, guard: Guard) -> None:
+async def test_every_missing_program_is_told_at_once(tmp_path: Path, holder: HolderClient) -> None:
     write(tmp_path, YAML)
     with pytest.raises(DataflowError) as caught:
-        DataflowRun("id", context(tmp_path), guard, own_socket())
+        DataflowRun("id", context(tmp_path), holder, own_socket())
     assert [problem.key for problem in caught.value.problems] == ["nodes[0].path", "nodes[1].path"]
     assert all(problem.line for problem in caught.value.problems)
 
 
 async def test_a_program_that_cannot_be_executed_is_a_failed_node(
-    tmp_path: Path, guard: Guard
+    tmp_path: Path, holder: HolderClient
 ) -> None:
     write(tmp_path, "nodes: [{id: broken, path: ./broken}]")
     (tmp_path / "broken").write_bytes(b"\x7fELF nonsense")
     (tmp_path / "broken").chmod(0o755)
-    ended = await DataflowRun("id", context(tmp_path), guard, own_socket()).run()
+    ended = await DataflowRun("id", context(tmp_path), holder, own_socket()).run()
     (result,) = ended.results
     assert (result.outcome, result.exit) == (Outcome.FAILED, None)
     assert result.reason.startswith("could not be started: ")
 
 
 async def test_many_lines_of_a_node_that_ends_at_once_are_all_read(
-    tmp_path: Path, guard: Guard
+    tmp_path: Path, holder: HolderClient
 ) -> None:
     write(
         tmp_path,
@@ -156,12 +158,12 @@ async def test_many_lines_of_a_node_that_ends_at_once_are_all_read(
     def take(batch: Sequence[LogRecord]) -> None:
         records.extend(batch)
 
-    await DataflowRun("id", context(tmp_path), guard, own_socket(), watch=take).run()
+    await DataflowRun("id", context(tmp_path), holder, own_socket(), watch=take).run()
     assert [record.message for record in records] == [f"line {n}" for n in range(20000)]
 
 
 async def test_a_burst_of_changes_is_written_down_a_few_times_and_so_is_the_last(
-    tmp_path: Path, guard: Guard
+    tmp_path: Path, holder: HolderClient
 ) -> None:
     write(tmp_path, YAML, source=SOURCE, sink=SINK)
     written: list[int] = []
@@ -176,7 +178,7 @@ async def test_a_burst_of_changes_is_written_down_a_few_times_and_so_is_the_last
         if written[-1] == 199:
             last.set()
 
-    run = DataflowRun("id", context(tmp_path), guard, own_socket(), on_change=write_down)
+    run = DataflowRun("id", context(tmp_path), holder, own_socket(), on_change=write_down)
     for number in range(200):
         run.broker.params.replace("sink", {"number": number})
     assert written[0] == 0

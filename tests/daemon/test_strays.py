@@ -1,4 +1,4 @@
-"""What nodes leave in sessions of their own, and what is left when the keeper is killed."""
+"""What nodes leave in sessions of their own, and what is left when the holder is killed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,17 +58,17 @@ def test_strays_live_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> 
     dorad.until(lambda: not alive(stray))
 
 
-def test_when_the_keeper_is_killed_the_daemon_ends_and_nothing_is_left(
+def test_when_the_holder_is_killed_the_daemon_ends_and_nothing_is_left(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     stray = start_leaving(dorad, tmp_path / "flow")
     dorad.dora_ok("start", counting(tmp_path / "counting"), "--name", "counting", "--detach")
     dorad.until(lambda: len(seen(tmp_path / "counting")) > 5)
-    (keeper,) = (p for p in dorad.processes() if "dorad.launch.keeping" in " ".join(p.cmdline()))
-    keeper.kill()
+    (holder,) = (p for p in dorad.processes() if "serve_daemons" in " ".join(p.cmdline()))
+    holder.kill()
     assert dorad.process is not None
     assert dorad.process.wait(30) == 1
-    assert "the keeper of the processes was killed" in dorad.log
+    assert "the process holder was killed" in dorad.log
     assert not alive(stray)
     dorad.until(lambda: not dorad.processes())
     dorad.start()

@@ -178,14 +178,14 @@ def test_what_is_wrong_with_one_dataflow_ends_that_one_alone(
     dorad.until(lambda: len(seen(tmp_path / "sound")) > mark + 10)
 
 
-def test_when_keeper_and_daemon_are_killed_nothing_is_left_running(
+def test_when_holder_and_daemon_are_killed_nothing_is_left_running(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     dorad.dora_ok("start", counting(tmp_path), "--detach", "--name", "flow")
     dorad.until(lambda: len(seen(tmp_path)) > 5)
     for process in dorad.processes():
         with contextlib.suppress(psutil.Error):
-            if "keeping" in " ".join(process.cmdline()):
+            if "serve_daemons" in " ".join(process.cmdline()):
                 process.kill()
     dorad.kill()
     deadline = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""What the tests of launching share: marked processes, and the search for survivors."""
+"""Shared by the tests of launching: marked processes, and the search for survivors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from dorad.launch.client import Command
+from dorad.launch.model import Command
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,7 +26,7 @@ MARK = "LAUNCH_TEST_MARK"
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    """Whether `condition` comes true within `seconds`."""
+    """Return True if `condition` becomes true within `seconds`."""
     give_up_at = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > give_up_at:
@@ -36,7 +36,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 class Family:
-    """Commands whose processes, children included, can all be found again."""
+    """Commands whose processes, including descendants, can all be found again."""
 
     def __init__(self, folder: Path) -> None:
         self.mark = uuid.uuid4().hex
@@ -52,7 +52,7 @@ class Family:
         return self.command("/bin/sh", "-c", text)
 
     def role(self, name: str) -> Command:
-        """A process of family.py; its `ready` file appears when it has done its worst."""
+        """Return the command of a role of family.py; its `ready` file appears once it is set up."""
         files = (str(self.ready(name)), str(self.lock))
         return self.command(sys.executable, "-S", str(FAMILY), name, *files)
 
@@ -60,8 +60,8 @@ class Family:
     def lock(self) -> Path:
         return self.folder / "alive.lock"
 
-    def gone(self) -> bool:
-        """Whether no process with a role is left; sure even of those that keep forking."""
+    def has_ended(self) -> bool:
+        """Return True if no process with a role is left, not even one that keeps forking."""
         lock = os.open(self.lock, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,7 +75,7 @@ class Family:
         return self.folder / f"{name}.ready"
 
     def alive(self) -> list[int]:
-        """All living processes with the mark in their environment."""
+        """Return all running processes with the mark in their environment."""
         found = []
         for process in psutil.process_iter():
             try:

@@ -1,8 +1,8 @@
-"""Stands for a daemon with a keeper: does what its stdin says, a JSON list a line.
+"""A stand-in for a daemon with a process holder. Reads commands from stdin, a JSON list a line.
 
-["attach", PATH], ["spawn", TAG, ARGV, CWD, ENV] (stdout and stderr stored as TAG), ["request",
-(the same)] (answers before it has started), ["pipes", N], ["socket"]. One JSON object out for each;
-what failed is {"error"}.
+["attach", PATH], ["spawn", TAG, ARGV, CWD, ENV] (stores stdout and stderr as TAG), ["request",
+(as spawn)] (answers before the process has started), ["pipes", N], ["socket"]. Prints one JSON
+object for each; {"error"} if it failed.
 """
 
 import asyncio
@@ -13,17 +13,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dorad.launch.keeper import Keeper
+from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Command, LaunchError
 
 kept_open: list[Any] = []
 
 
-async def spawn(keeper: Keeper, tag: str, argv: list[str], cwd: str, env: Any) -> dict[str, Any]:
+async def spawn(
+    holder: HolderClient, tag: str, argv: list[str], cwd: str, env: Any
+) -> dict[str, Any]:
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
-    keeper.store(tag, [out_read, err_read])
-    process = await keeper.spawn(
+    holder.store(tag, [out_read, err_read])
+    process = await holder.spawn(
         Command(tuple(argv), Path(cwd), env), out_write, err_write, tag=tag
     )
     os.close(out_write)
@@ -31,46 +33,48 @@ async def spawn(keeper: Keeper, tag: str, argv: list[str], cwd: str, env: Any) -
     return {"pid": process.pid, "started": process.started}
 
 
-def pipes(keeper: Keeper, count: int) -> dict[str, Any]:
-    """Each with its number in it, written after it was stored."""
+def pipes(holder: HolderClient, count: int) -> dict[str, Any]:
+    """Store pipes; each contains its number, written after it was stored."""
     for number in range(count):
         read, write = os.pipe()
-        keeper.store(f"pipe/{number}", [read])
+        holder.store(f"pipe/{number}", [read])
         os.close(read)
         os.write(write, b"%d" % number)
         os.close(write)
     return {}
 
 
-def connection(keeper: Keeper) -> dict[str, Any]:
-    """A connection to ourselves: the next daemon gets both ends."""
+def connection(holder: HolderClient) -> dict[str, Any]:
+    """Store both ends of a connection for the next daemon."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    keeper.store("ours", [ours.fileno()])
-    keeper.store("theirs", [theirs.fileno()])
+    holder.store("ours", [ours.fileno()])
+    holder.store("theirs", [theirs.fileno()])
     theirs.send(b"sent before")
     kept_open.extend((ours, theirs))
     return {}
 
 
-async def do(keeper: Keeper | None, verb: str, *words: Any) -> tuple[Keeper | None, Any]:
+async def do(
+    holder: HolderClient | None, verb: str, *words: Any
+) -> tuple[HolderClient | None, Any]:
     if verb == "attach":
-        keeper = await Keeper.attach(Path(words[0]))
-        return keeper, {"keeper": keeper.pid, "tags": [kept.tag for kept in keeper.kept]}
-    assert keeper
+        holder = await HolderClient.attach(Path(words[0]))
+        return holder, {"holder": holder.pid, "tags": [kept.tag for kept in holder.kept]}
+    assert holder
     if verb == "spawn":
-        return keeper, await spawn(keeper, *words)
+        return holder, await spawn(holder, *words)
     if verb == "request":
-        kept_open.append(asyncio.create_task(spawn(keeper, *words)))
+        kept_open.append(asyncio.create_task(spawn(holder, *words)))
         await asyncio.sleep(0)
-        return keeper, {}
-    return keeper, pipes(keeper, *words) if verb == "pipes" else connection(keeper)
+        return holder, {}
+    return holder, pipes(holder, *words) if verb == "pipes" else connection(holder)
 
 
 async def main() -> None:
-    keeper: Keeper | None = None
+    holder: HolderClient | None = None
     while line := await asyncio.to_thread(sys.stdin.readline):
         try:
-            keeper, answer = await do(keeper, *json.loads(line))
+            holder, answer = await do(holder, *json.loads(line))
         except LaunchError as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)

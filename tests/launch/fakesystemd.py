@@ -1,4 +1,4 @@
-"""A stand-in for systemd: answers as it does, as far as the host of units asks."""
+"""A fake systemd that answers the calls of the host."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ NO_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 
 
 class Systemd:
-    """Answers as systemd does, as far as the host asks."""
+    """A systemd with transient units."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        """Of the environment files of units."""
+        """The folder of the units' environment files."""
         self.on_signal: Callable[[str, str, list[Any]], None] = lambda path, member, values: None
-        self.on_back: Callable[[], None] = lambda: None
+        self.on_reconnect: Callable[[], None] = lambda: None
         self.soon: Callable[[Callable[[], None]], object] = lambda work: (
             asyncio.get_running_loop().call_soon(work)
         )
-        """Does something after the answer to a call."""
+        """Runs its argument after the answer to a call."""
         self.units: dict[str, dict[str, Any]] = {}
         self._names: dict[str, str] = {}
-        """Units by the paths of their objects."""
-        self.asked: list[tuple[str, list[Any]]] = []
+        """Names of units by the paths of their objects."""
+        self.calls: list[tuple[str, list[Any]]] = []
         self.state = "running"
         self.refusal: BusError | None = None
         self.first_fails_with: int | None = None
         self.kept = 1
-        self._pid = 4_000_000  # more than a machine has, so that none is there
+        self._pid = 4_000_000  # no machine has such a pid
 
     async def call(
         self,
@@ -52,7 +52,7 @@ class Systemd:
 
     def answer(self, path: str, member: str, body: list[Any]) -> list[Any]:
         """Return what a method returns. Raises BusError."""
-        self.asked.append((member, body))
+        self.calls.append((member, body))
         if path != MANAGER_PATH:
             assert member == "Get"
             return [self._property(path, *body)]
@@ -73,7 +73,7 @@ class Systemd:
                 return [names.object_path(name)]
             case "StopUnit", [name, _]:
                 self._known(name)
-                self._say("JobRemoved", [0, "/", name, "done"])
+                self._signal("JobRemoved", [0, "/", name, "done"])
                 if not self.units[name]["failed"]:
                     self.vanish(name)
                 return ["/"]
@@ -131,11 +131,11 @@ class Systemd:
             "failed": failed is not None,
         }
         result = "done" if failed is None else "failed"
-        self.soon(lambda: self._say("JobRemoved", [1, "/", name, result]))
+        self.soon(lambda: self._signal("JobRemoved", [1, "/", name, result]))
         return ["/"]
 
     def end(self, name: str, code: int, status: int) -> None:
-        """A main process ends, and systemd says so."""
+        """End a main process and emit the signal."""
         self.end_silently(name, code, status)
         changed = {"ExecMainCode": code, "ExecMainStatus": status}
         self.on_signal(names.object_path(name), "PropertiesChanged", [SERVICE, changed, []])
@@ -144,21 +144,21 @@ class Systemd:
         self.units[name] |= {"ExecMainCode": code, "ExecMainStatus": status}
         self.units[name]["failed"] = (code, status) != (1, 0)
 
-    def read_again(self) -> None:
-        """As `systemctl daemon-reload`: every unit is said to be removed, and is there again."""
-        self._say("Reloading", [True])
+    def daemon_reload(self) -> None:
+        """Emit what `systemctl daemon-reload` does: UnitRemoved for units that still exist."""
+        self._signal("Reloading", [True])
         for name in self.units:
-            self._say("UnitRemoved", [name, names.object_path(name)])
-        self._say("Reloading", [False])
+            self._signal("UnitRemoved", [name, names.object_path(name)])
+        self._signal("Reloading", [False])
 
     def vanish(self, name: str) -> None:
-        """A unit is forgotten."""
+        """Unload a unit."""
         del self.units[name]
-        self._say("UnitRemoved", [name, names.object_path(name)])
+        self._signal("UnitRemoved", [name, names.object_path(name)])
 
-    def _say(self, member: str, values: list[Any]) -> None:
+    def _signal(self, member: str, values: list[Any]) -> None:
         self.on_signal(MANAGER_PATH, member, values)
 
     def killed(self, name: str) -> list[int]:
-        """Signals that were sent to all of a unit."""
-        return [body[2] for member, body in self.asked if member == "KillUnit" and body[0] == name]
+        """Return the signals that were sent to all processes of a unit."""
+        return [body[2] for member, body in self.calls if member == "KillUnit" and body[0] == name]

@@ -1,6 +1,6 @@
-"""Processes that are hard to get rid of: `family.py ROLE READY_FILE LOCK_FILE`.
+"""Processes that are hard to end: `family.py ROLE READY_FILE LOCK_FILE`.
 
-All of them hold a shared lock, which tells whether any is left; no list of processes does, for
+All of them hold a shared lock, which shows whether any is left. A list of processes could miss
 those that keep forking.
 """
 
@@ -54,7 +54,7 @@ elif role == "deep":
         os.setpgid(0, 0)
     announce()
 elif role == "forking":
-    # Every generation is a new process in a new session, and the old one is gone.
+    # Every generation is a new process in a new session, and the old one has ended.
     announce()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if os.fork() == 0:

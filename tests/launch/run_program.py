@@ -1,6 +1,6 @@
-"""Stands for `dora run`: starts what its stdin lists, says who is who, and how each one ends.
+"""A stand-in for `dora run`: starts the commands on stdin, and prints pids and exits.
 
-One JSON line in: a list of [argv, cwd, env]. Lines out: {"guard", "pids"}, then {"pid", "exit"}.
+One JSON line in: a list of [argv, cwd, env]. Lines out: {"holder", "pids"}, then {"pid", "exit"}.
 """
 
 import asyncio
@@ -8,7 +8,9 @@ import json
 import sys
 from pathlib import Path
 
-from dorad.launch.client import Command, Guard, Process
+from dorad.launch.holder.client import HolderClient
+from dorad.launch.model import Command
+from dorad.launch.spawner import Process
 
 
 async def report(process: Process) -> None:
@@ -18,12 +20,12 @@ async def report(process: Process) -> None:
 
 async def main() -> None:
     commands = [Command(tuple(a), Path(c), e) for a, c, e in json.loads(sys.stdin.readline())]
-    async with Guard.start() as guard:
-        processes = [await guard.spawn(command, 2, 2) for command in commands]
+    async with HolderClient.start() as holder:
+        processes = [await holder.spawn(command, 2, 2) for command in commands]
         pids = [process.pid for process in processes]
-        print(json.dumps({"guard": guard.pid, "pids": pids}), flush=True)
+        print(json.dumps({"holder": holder.pid, "pids": pids}), flush=True)
         await asyncio.gather(*map(report, processes))
-        print(json.dumps({"died": guard.died}), flush=True)
+        print(json.dumps({"died": holder.died}), flush=True)
         await asyncio.Event().wait()
 
 

@@ -1,4 +1,4 @@
-"""A D-Bus daemon of a test's own, a stand-in for systemd on it, and strangers."""
+"""A private D-Bus daemon with a fake systemd on it, and connections of untrusted users."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class SystemdOnBus(Systemd):
         self._work.put(work)
 
     def execute_anew(self) -> None:
-        """As `systemctl daemon-reexec`: gone from the bus, and there again under another name."""
+        """Do as `systemctl daemon-reexec`: leave the bus, and return with another unique name."""
         self.close()
         self._stopped = False
         self._connect()

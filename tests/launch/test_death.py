@@ -1,4 +1,4 @@
-"""Nodes never outlive the run, whoever is killed."""
+"""Nodes never outlive the run, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Run:
         self.process.stdin.write(json.dumps(lines) + "\n")
         self.process.stdin.flush()
         first = self.read()
-        self.guard = first["guard"]
+        self.holder = first["holder"]
         self.pids = first["pids"]
         assert eventually(lambda: all(family.ready(role).exists() for role in roles))
 
@@ -49,11 +49,11 @@ class Run:
 
 
 def kill_and_time(pid: int, family: Family, *others: int) -> float:
-    """Seconds from the SIGKILL until all processes of the run are gone."""
-    assert not family.gone()
+    """Return the seconds from the SIGKILL until all processes of the run have ended."""
+    assert not family.has_ended()
     os.kill(pid, signal.SIGKILL)
     killed_at = time.monotonic()
-    assert eventually(lambda: family.gone() and not any(map(_running, others)))
+    assert eventually(lambda: family.has_ended() and not any(map(_running, others)))
     return time.monotonic() - killed_at
 
 
@@ -69,33 +69,33 @@ def test_when_the_run_is_killed_everything_is_gone_within_a_second(
     family: Family, role: str
 ) -> None:
     run = Run(family, [role])
-    assert kill_and_time(run.process.pid, family, run.guard) < 1
+    assert kill_and_time(run.process.pid, family, run.holder) < 1
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_when_the_guard_is_killed_everything_is_gone_within_a_second(
+def test_when_the_holder_is_killed_everything_is_gone_within_a_second(
     family: Family, role: str
 ) -> None:
     run = Run(family, [role])
-    assert kill_and_time(run.guard, family) < 1
+    assert kill_and_time(run.holder, family) < 1
     assert run.process.poll() is None
 
 
 def test_all_of_them_at_once_are_gone_too(family: Family) -> None:
     run = Run(family, ROLES)
-    assert kill_and_time(run.process.pid, family, run.guard) < 1
+    assert kill_and_time(run.process.pid, family, run.holder) < 1
 
 
 def test_when_both_are_killed_at_once_the_nodes_are_gone_too(family: Family) -> None:
     run = Run(family, ["plain", "deaf", "stopped"])
-    os.kill(run.guard, signal.SIGSTOP)
+    os.kill(run.holder, signal.SIGSTOP)
     run.process.kill()
-    assert kill_and_time(run.guard, family) < 1
+    assert kill_and_time(run.holder, family) < 1
 
 
-def test_when_the_guard_is_killed_the_run_learns_that_every_process_ended(family: Family) -> None:
+def test_when_the_holder_is_killed_the_run_learns_that_every_process_ended(family: Family) -> None:
     run = Run(family, ["plain", "stopped"])
-    os.kill(run.guard, signal.SIGKILL)
+    os.kill(run.holder, signal.SIGKILL)
     ended = {line["pid"]: line["exit"] for line in (run.read(), run.read())}
     # The kernel sends SIGHUP to a stopped process whose parent dies; it may be first.
     assert set(ended) == set(run.pids)
@@ -107,10 +107,10 @@ def test_when_the_guard_is_killed_the_run_learns_that_every_process_ended(family
 def test_a_run_killed_while_it_is_stopped_leaves_nothing(family: Family) -> None:
     run = Run(family, ["plain"])
     os.kill(run.process.pid, signal.SIGSTOP)
-    assert kill_and_time(run.process.pid, family, run.guard) < 1
+    assert kill_and_time(run.process.pid, family, run.holder) < 1
 
 
-def test_ctrl_c_on_the_terminal_reaches_neither_guard_nor_nodes(family: Family) -> None:
+def test_ctrl_c_on_the_terminal_reaches_neither_holder_nor_nodes(family: Family) -> None:
     master, slave = os.openpty()
     code = "import signal, sys; signal.signal(2, signal.SIG_IGN); exec(open(sys.argv[1]).read())"
     run = subprocess.Popen(

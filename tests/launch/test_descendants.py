@@ -1,4 +1,4 @@
-"""Finding and ending descendants, without a guard."""
+"""Finding and ending descendants, without a holder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the parent of all processes may take to start one."""
+"""How long a process holder may take to start a process."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from dorad.launch import link, wire
+from dorad.launch.holder import link, wire
 from dorad.launch.model import Command, LaunchError
 
 TICK_S = 0.25
 
 
-async def asked(monkeypatch: pytest.MonkeyPatch, ticks: int) -> int:
-    """Return the pid that a parent answers with, which before says something else `ticks` times."""
+async def spawned(monkeypatch: pytest.MonkeyPatch, ticks: int) -> int:
+    """Return the pid that a holder answers with after it has sent `ticks` other packets."""
     monkeypatch.setattr(link, "_SILENCE_SECONDS", 4 * TICK_S)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = link.Link(ours, "parent", lambda: None, lambda _words, _fds: None)
-    parent.listen()
+    holder = link.HolderLink(ours, lambda: None, lambda _words, _fds: None, lambda _pid: None)
+    holder.listen()
     sink = os.open(os.devnull, os.O_WRONLY)
     command = Command(argv=(sys.executable,), cwd=Path("/"), env={})
-    spawning = asyncio.create_task(parent.spawn(command, sink, sink, "x"))
+    spawning = asyncio.create_task(holder.spawn(command, sink, sink, "x"))
     try:
         for _ in range(ticks):
             await asyncio.sleep(TICK_S)
@@ -36,13 +36,15 @@ async def asked(monkeypatch: pytest.MonkeyPatch, ticks: int) -> int:
     finally:
         os.close(sink)
         theirs.close()
-        parent.close("the test has ended")
+        holder.close("the test has ended")
 
 
-async def test_a_parent_that_is_heard_of_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await asked(monkeypatch, 6) == 77
+async def test_a_holder_that_sends_something_may_take_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert await spawned(monkeypatch, 6) == 77
 
 
-async def test_a_silent_parent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_holder_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LaunchError, match="it does not answer"):
-        await asked(monkeypatch, 0)
+        await spawned(monkeypatch, 0)

@@ -14,10 +14,10 @@ import pytest_asyncio
 
 from dorad.launch import orphans
 from dorad.launch.model import LaunchError
-from dorad.launch.stat import is_alive
+from dorad.procinfo import is_alive
 
 from .conftest import Family, eventually
-from .keeping import Place, start
+from .holders import Place, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -40,7 +40,7 @@ def mark(family: Family) -> Iterator[str]:
 
 
 def left_behind(command: Command) -> None:
-    """Start a command whose parent is gone, in a session of its own."""
+    """Start a command whose parent has ended, in a session of its own."""
     code = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
     subprocess.run([sys.executable, "-c", code, *command.argv], env=dict(command.env), check=True)
 
@@ -49,28 +49,28 @@ def pids(found: list[orphans.Orphan]) -> list[int]:
     return sorted(orphan.pid for orphan in found)
 
 
-async def test_what_a_dead_keeper_leaves_is_ended(place: Place, family: Family, mark: str) -> None:
-    keeper = await place.attach()
+async def test_what_a_dead_holder_leaves_is_ended(place: Place, family: Family, mark: str) -> None:
+    holder = await place.attach()
     for role in ("double_fork", "breeding", "orphan"):
-        await start(keeper, family.role(role))
+        await start(holder, family.role(role))
         assert eventually(family.ready(role).exists)
     assert eventually(lambda: len(family.alive()) == 64)
-    os.kill(keeper.pid, signal.SIGKILL)
+    os.kill(holder.pid, signal.SIGKILL)
     # The nodes die with it; what they started in sessions of their own does not.
     assert eventually(lambda: len(family.alive()) == 62)
     left = family.alive()
     assert pids(orphans.find(mark)) == sorted(left)
     assert pids(orphans.end(mark)) == sorted(left)
-    assert family.gone()
+    assert family.has_ended()
 
 
-async def test_what_has_a_keeper_is_no_orphan(place: Place, family: Family, mark: str) -> None:
-    keeper = await place.attach()
-    await start(keeper, family.role("double_fork"))
+async def test_what_has_a_holder_is_no_orphan(place: Place, family: Family, mark: str) -> None:
+    holder = await place.attach()
+    await start(holder, family.role("double_fork"))
     assert eventually(family.ready("double_fork").exists)
     left_behind(family.command("/bin/sleep", "100"))
     assert eventually(lambda: len(family.alive()) == 3)
-    assert len(orphans.end(mark, spare={keeper.pid})) == 1
+    assert len(orphans.end(mark, spare={holder.pid})) == 1
     assert len(family.alive()) == 2
 
 

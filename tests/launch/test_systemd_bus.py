@@ -1,4 +1,4 @@
-"""systemd on a real D-Bus, with strangers on it who want to do harm."""
+"""systemd on a real D-Bus, with hostile connections of other users on it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def send(private: PrivateBus, message: Any) -> None:
-    """Send as a stranger; return when the bus has passed it on."""
+    """Send as another user; return when the bus has passed it on."""
 
     def work() -> None:
         with private.stranger() as stranger:
@@ -113,7 +113,7 @@ async def test_a_signal_of_a_stranger_ends_no_node(
     process = await spawn(host)
     (name,) = systemd.units
     path = names.object_path(name)
-    asked = len(systemd.asked)
+    asked = len(systemd.calls)
     for forged in (
         changed(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", [SERVICE, EXITED, []]),
         changed(MANAGER_PATH, MANAGER, "UnitRemoved", "so", [name, path]),
@@ -128,21 +128,21 @@ async def test_a_signal_of_a_stranger_ends_no_node(
         ),
     ):
         await send(private, addressed(forged, systemd.clients[0]))
-    # What systemd says after that is heard, so all of the above has been read.
+    # The host handles a later signal of systemd's, so it has read all of the above.
     other = await spawn(host, "other")
-    about = {body[-1] for member, body in systemd.asked[asked:] if member == "Get"}
-    assert [member for member, _ in systemd.asked[asked:] if member != "Get"] == [
+    about = {body[-1] for member, body in systemd.calls[asked:] if member == "Get"}
+    assert [member for member, _ in systemd.calls[asked:] if member != "Get"] == [
         "StartTransientUnit"
     ]
     assert "Result" in about  # of the other's start; a look at an end does not ask for it
-    assert len(systemd.asked[asked:]) == 1 + len(about)
+    assert len(systemd.calls[asked:]) == 1 + len(about)
     assert process.exit is None
     assert other.exit is None
     systemd.do(lambda: systemd.end(name, 1, 5))
     assert await process.wait() == Exit(code=5)
 
 
-async def test_an_end_is_believed_only_when_systemd_says_so_when_asked(
+async def test_an_exit_counts_only_if_systemds_property_confirms_it(
     systemd: SystemdOnBus, host: SystemdHost
 ) -> None:
     process = await spawn(host)
@@ -154,7 +154,7 @@ async def test_an_end_is_believed_only_when_systemd_says_so_when_asked(
         )
     )
     asked = ["Get", [SERVICE, "ExecMainStatus"]]
-    await until(lambda: [list(each) for each in systemd.asked].count(asked) == 2)
+    await until(lambda: [list(each) for each in systemd.calls].count(asked) == 2)
     await spawn(host, "other")
     assert process.exit is None
 
@@ -206,14 +206,14 @@ async def test_descriptors_that_strangers_send_are_never_ours(
 
 
 @pytest.mark.timeout(120)
-async def test_a_flood_of_messages_keeps_nobody_waiting(
+async def test_a_flood_of_messages_does_not_block_the_loop(
     private: PrivateBus, systemd: SystemdOnBus, bus: SystemBus
 ) -> None:
     us = systemd.clients[0]
     flood = changed("/a", PROPERTIES, "PropertiesChanged", "sa{sv}as", [SERVICE, EXITED, []])
     flood = addressed(flood, us)
     large = addressed(changed("/a", "a.b", "Large", "as", [[""] * 100_000]), us)
-    # Made before: what a stranger needs of the processor would be ours here.
+    # Made in advance: here the sender's processor time would count as ours.
     raw = b"".join(flood.serialise(serial) for serial in range(1000, 1500))
     huge = large.serialise(2000)
     ended = False
@@ -274,7 +274,7 @@ async def test_a_full_socket_is_not_a_lost_bus(
     private: PrivateBus, systemd: SystemdOnBus, bus: SystemBus
 ) -> None:
     lost: list[bool] = []
-    bus.on_back = lambda: lost.append(True)
+    bus.on_reconnect = lambda: lost.append(True)
     # More than a socket holds, sixteen times, while the bus does not read.
     body = ["x" * 300_000]
     assert private.pid is not None

@@ -1,4 +1,4 @@
-"""Units of systemd as the daemon's processes; the fake is what systemd says over D-Bus."""
+"""The daemon's processes as units of a fake systemd."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Store:
 
 
 class Notifier:
-    """Systemd has always done everything already."""
+    """A systemd that has always processed everything."""
 
     async def flushed(self) -> None:
         return
@@ -227,7 +227,7 @@ async def test_the_next_daemon_finds_what_runs_and_what_has_ended(systemd: Syste
         if kept.exit is not None:
             second.forget(kept.pid)
     await until(lambda: "dorad-nav-done-2.service" not in systemd.units)
-    # Names go on from there.
+    # Numbering continues.
     await spawn(second)
     assert "dorad-nav-camera-4.service" in systemd.units
     await second.detach()
@@ -266,7 +266,7 @@ async def test_nodes_outlive_that_systemd_reads_its_files_again(systemd: Systemd
     host = await attach(systemd)
     living, ended = await spawn(host, "living"), await spawn(host, "ended")
     systemd.end_silently("dorad-nav-ended-2.service", 1, 4)
-    systemd.read_again()
+    systemd.daemon_reload()
     assert await ended.wait() == Exit(code=4)
     assert living.exit is None
     assert systemd.killed("dorad-nav-living-1.service") == []
@@ -280,7 +280,7 @@ async def test_ends_that_happened_while_dbus_was_gone_are_found(systemd: Systemd
     ended, gone, living = [await spawn(host, node) for node in ("ended", "gone", "living")]
     systemd.end_silently("dorad-nav-ended-1.service", 1, 4)
     del systemd.units["dorad-nav-gone-2.service"]
-    systemd.on_back()
+    systemd.on_reconnect()
     assert await ended.wait() == Exit(code=4)
     assert await gone.wait() == Exit(signal=signal.SIGKILL)
     assert living.exit is None
@@ -319,11 +319,11 @@ async def test_an_end_leaves_neither_units_nor_descriptors(systemd: Systemd) -> 
     assert store.dropped
 
 
-async def test_at_shutdown_nobody_waits_for_units_that_systemd_stops_later(
+async def test_at_shutdown_the_daemon_does_not_wait_for_units_that_systemd_stops_later(
     systemd: Systemd,
 ) -> None:
     host = await attach(systemd)
     await spawn(host)
     systemd.state = "stopping"
     await host.end()
-    assert not [member for member, _ in systemd.asked if member == "StopUnit"]
+    assert not [member for member, _ in systemd.calls if member == "StopUnit"]

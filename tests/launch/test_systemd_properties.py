@@ -1,4 +1,4 @@
-"""What systemd is asked for, and what it says, as plain values."""
+"""Properties of units, exits and names, as plain values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAG = "0b5e1d4e-0000-0000-0000-000000000000/camera/0"
 FILE = "/run/dorad/environments/x"
 
 
-def asked(command: Command, **options: Any) -> dict[str, Any]:
+def requested(command: Command, **options: Any) -> dict[str, Any]:
     found = properties(command, TAG, environment_file=FILE, **options)
     assert len({name for name, _, _ in found}) == len(found)
     return {name: value for name, _, value in found}
@@ -32,21 +32,21 @@ def command(**fields: Any) -> Command:
 
 
 def test_arguments_reach_the_program_as_they_are() -> None:
-    values = asked(command())
+    values = requested(command())
     assert values["ExecStartEx"] == [
         ["/bin/node", ["/bin/node", "$HOME", "%n"], ["no-env-expand"]],
     ]
 
 
-def test_people_and_the_next_daemon_can_tell_whose_it_is() -> None:
-    values = asked(command(dataflow_name="nav"))
+def test_administrators_and_the_next_daemon_can_identify_a_unit() -> None:
+    values = requested(command(dataflow_name="nav"))
     assert values["Description"] == "Node camera of dataflow nav"
     assert tag_of(values["LogExtraFields"]) == TAG
     assert b"DORA_NODE=camera" in values["LogExtraFields"]
     assert tag_of([b"DORA_NODE=camera"]) is None
 
 
-def test_what_systemd_says_to_the_daemon_is_not_passed_on() -> None:
+def test_variables_of_the_daemons_service_are_not_passed_on() -> None:
     env = {"NOTIFY_SOCKET": "x", "LISTEN_FDS": "1", "HOME": "/root", "USER": "root", "A": "b"}
     own = {"HOME": "/root", "USER": "other"}
     assert environment(command(env=env, user="dorad-node"), own) == {"USER": "root", "A": "b"}
@@ -54,19 +54,19 @@ def test_what_systemd_says_to_the_daemon_is_not_passed_on() -> None:
 
 
 def test_no_property_holds_a_variable_of_the_node() -> None:
-    values = asked(command(env={"TOKEN": "hunter2"}, user="dorad-node"))
+    values = requested(command(env={"TOKEN": "hunter2"}, user="dorad-node"))
     assert values["EnvironmentFiles"] == [[FILE, False]]
     assert "hunter2" not in repr(values)
     assert values["User"] == "dorad-node"
 
 
 def test_cores_are_a_mask() -> None:
-    assert asked(command(), cores=(0, 3, 9))["CPUAffinity"] == bytes([0b1001, 0b10])
+    assert requested(command(), cores=(0, 3, 9))["CPUAffinity"] == bytes([0b1001, 0b10])
 
 
 def test_resources_are_limits() -> None:
     wanted = Resources(memory_max=1 << 20, cpu_quota=1.5, tasks_max=7, io_weight=10)
-    values = asked(command(resources=wanted))
+    values = requested(command(resources=wanted))
     assert values["MemoryMax"] == 1 << 20
     assert values["CPUQuotaPerSecUSec"] == 1_500_000
     assert values["TasksMax"] == 7
@@ -84,16 +84,16 @@ def test_a_real_time_policy_can_be_left_out_again() -> None:
 
 
 def test_locked_memory_does_not_hang_on_a_limit_that_systemd_may_be_unable_to_lift() -> None:
-    found = asked(command(schedule=Schedule(lock_memory=1)))
+    found = requested(command(schedule=Schedule(lock_memory=1)))
     assert found["AmbientCapabilities"] == 1 << CAP_IPC_LOCK
-    both = asked(command(schedule=Schedule(SCHED_DEADLINE, 0, 1, 1, 2, 3)))
+    both = requested(command(schedule=Schedule(SCHED_DEADLINE, 0, 1, 1, 2, 3)))
     assert both["AmbientCapabilities"] == 1 << CAP_IPC_LOCK | 1 << CAP_SYS_NICE
-    assert "AmbientCapabilities" not in asked(command(schedule=Schedule(os.SCHED_FIFO, 30)))
+    assert "AmbientCapabilities" not in requested(command(schedule=Schedule(os.SCHED_FIFO, 30)))
 
 
 def test_a_deadline_is_set_by_a_program_that_executes_the_node() -> None:
     wanted = Schedule(SCHED_DEADLINE, runtime_ns=1, deadline_ns=2, period_ns=3)
-    _, argv, _ = asked(command(schedule=wanted))["ExecStartEx"][0]
+    _, argv, _ = requested(command(schedule=wanted))["ExecStartEx"][0]
     assert argv[-3:] == ["/bin/node", "$HOME", "%n"]
     assert len(argv) > 3
 
@@ -111,7 +111,7 @@ def test_an_exit_is_read(values: dict[str, int], expected: Exit | None) -> None:
     assert exit_of(values) == expected
 
 
-def test_why_something_was_not_started_is_said_in_words() -> None:
+def test_a_failed_start_has_a_reason_in_words() -> None:
     assert "executed" in why_not_started({"ExecMainCode": 1, "ExecMainStatus": 203})
     assert "timeout" in why_not_started({"Result": "timeout"})
 

@@ -29,7 +29,7 @@ class Systemd:
         self.texts: list[str] = []
 
     def read(self, most: int = 10_000) -> None:
-        """Take note of what has been said."""
+        """Process the notifications that have arrived."""
         for _ in range(most):
             try:
                 data, fds, _, _ = socket.recv_fds(self._socket, 4096, 4)
@@ -38,7 +38,7 @@ class Systemd:
             self._do(data.decode(), fds)
 
     def ignore(self) -> None:
-        """Lose what has been said: the daemon was killed before it could say it."""
+        """Discard notifications, as if the daemon had been killed before it sent them."""
         while True:
             try:
                 _, fds, _, _ = socket.recv_fds(self._socket, 4096, 4)
@@ -204,7 +204,7 @@ async def test_a_table_that_is_cut_off_loses_nothing_but_its_last_line(
     second.close()
 
 
-async def test_what_nobody_knows_is_dropped(systemd: Systemd, notifier: Notifier) -> None:
+async def test_unknown_descriptors_are_dropped(systemd: Systemd, notifier: Notifier) -> None:
     stray = memory(b"?")
     systemd.kept.append(("7.0", os.dup(stray)))
     os.close(stray)
@@ -247,7 +247,7 @@ async def test_a_name_that_cannot_be_kept_is_refused(
     systemd: Systemd, notifier: Notifier, name: str
 ) -> None:
     store = SystemdStore(notifier, [])
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not a valid name"):
         store.store(name, (0,))
     store.close()
     systemd.read()

@@ -1,4 +1,4 @@
-"""Commands survive the way to the guard whatever bytes they hold."""
+"""Commands survive the way to the holder whatever bytes they hold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.launch.wire import join_numbers, pack_command, split_numbers, unpack_command
+from dorad.launch.holder.wire import join_numbers, pack_command, split_numbers, unpack_command
 
 texts = st.binary().map(lambda data: data.replace(b"\0", b""))
 names = st.binary(min_size=1).map(lambda data: data.replace(b"\0", b"x").replace(b"=", b"y"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dorad.launch.client import Guard
+from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Command
 from dorad.realtime.memory import has_capability
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule, set_policy
@@ -57,10 +57,10 @@ async def output(wanted: Schedule | None, *, source: str = _SAYS) -> tuple[list[
     read, write = os.pipe()
     env = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     command = Command((sys.executable, "-S", "-c", source), Path("/"), env, schedule=wanted)
-    async with Guard.start() as guard:
+    async with HolderClient.start() as holder:
         with os.fdopen(read, "rb") as pipe:
             try:
-                process = await guard.spawn(command, write, write)
+                process = await holder.spawn(command, write, write)
             finally:
                 os.close(write)
             await asyncio.wait_for(process.wait(), 30)

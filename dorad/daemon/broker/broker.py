@@ -28,7 +28,7 @@ from dorad.daemon.broker.state import BrokerState
 from dorad.daemon.broker.stats import Stats
 from dorad.daemon.broker.topology import Topology
 from dorad.daemon.broker.wiring import PeerSetup, Wiring
-from dorad.launch.fdstore import NoStore
+from dorad.launch.host import NoStore
 from dorad.shm import create
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.restore import Kept
     from dorad.daemon.broker.sessions import BrokerEvents
     from dorad.dataflow.model import Dataflow
-    from dorad.launch.fdstore import FdStore
+    from dorad.launch.host import FdStore
 
 HELLO_DEADLINE_S = 5.0
 """Seconds within which a new connection must say hello."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.peer import peer_of, pidfd_of
 from dorad.daemon.broker.foreign import close_apart, close_foreign
-from dorad.launch.stat import start_time
 from dorad.node import protocol
 from dorad.node.protocol import Packet, ProtocolError
+from dorad.procinfo import start_time
 
 if TYPE_CHECKING:
     import socket

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.edges import Edge, EdgeKey
     from dorad.daemon.broker.mailbox import Mailbox
     from dorad.dataflow.model import Dataflow
-    from dorad.launch.fdstore import FdStore
+    from dorad.launch.host import FdStore
     from dorad.shm.ring import Counters
 
 

@@ -20,7 +20,7 @@ from dorad.daemon.rules.exits import (
     not_started,
 )
 from dorad.daemon.rules.restart import GiveUp, NoRestart, Restart, decide
-from dorad.launch.model import Exit, LaunchError, RefusedError, SpawnerGoneError
+from dorad.launch.model import Exit, LaunchError, RefusedError, SpawnerExitedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ class NodeRunner:
             process = adopted or await self._start_unless_stopped(run)
         except LaunchError as error:
             run.restart_requested = False
-            run.unstartable = isinstance(error, SpawnerGoneError)
+            run.unstartable = isinstance(error, SpawnerExitedError)
             run.start_refused = isinstance(error, RefusedError)
             result = not_started(name, str(error))
             _log.debug("node %s %s", name, result.reason)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import NodeSpec
     from dorad.launch.command import LaunchContext
-    from dorad.launch.fdstore import FdStore
     from dorad.launch.fetch import Downloads
+    from dorad.launch.host import FdStore
     from dorad.launch.model import Command, Exit
     from dorad.launch.spawner import Process, Spawner
     from dorad.logs.dataflowlog import DataflowLog

@@ -1,1 +1,1 @@
-"""systemd as the parent of nodes: a transient unit for each, descriptors in its FD store."""
+"""systemd as the host of nodes: a transient unit for each, descriptors in its FD store."""

@@ -1,4 +1,4 @@
-"""systemd on the system's D-Bus: calls to it, its signals, and coming back to it."""
+"""systemd on the system's D-Bus: calls, signals, and reconnecting."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ UNIT = f"{SYSTEMD}.Unit"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 
 OWN_NAME = "org.dorad"
-"""Only root may send messages to whoever has this name: see units/dbus-1/org.dorad.conf."""
+"""Only root may send messages to the owner of this name: see units/dbus-1/org.dorad.conf."""
 MAX_CALLS = 16
-"""Calls that wait for an answer at the same time; the bus allows a connection 128."""
+"""Maximum number of calls that wait for an answer; the bus allows a connection 128."""
 
 _DRIVER_PATH = "/org/freedesktop/DBus"
 _OF_MANAGER = f"type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}'"
@@ -38,7 +38,7 @@ _OF_UNITS = (
     f"path_namespace='{MANAGER_PATH}/unit',arg0='{SERVICE}'"
 )
 _OF_OWNER = f"type='signal',sender='{DRIVER}',member='NameOwnerChanged',arg0='{SYSTEMD}'"
-_PASSING = frozenset(
+_TRANSIENT = frozenset(
     (
         "no-bus",
         "org.freedesktop.DBus.Error.Disconnected",
@@ -49,22 +49,22 @@ _PASSING = frozenset(
         "org.freedesktop.DBus.Error.Timeout",
     )
 )
-"""Errors of the bus, not of systemd's, that a later call may be spared."""
+"""Errors of the bus, not of systemd, after which another try may succeed."""
 _TRIES = 6
-_AGAIN_SECONDS = 0.1
-"""Until the second try; the pause doubles from one to the next."""
+_FIRST_PAUSE_SECONDS = 0.1
+"""Pause before the second try; it doubles for each further one."""
 _ANSWER_SECONDS = 30.0
-_RETRY_SECONDS = 0.1
+_RECONNECT_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
 class Bus(Protocol):
-    """What the host needs of D-Bus."""
+    """The part of D-Bus that the host uses."""
 
     on_signal: OnSignal
     """Called with path, member and values of each signal of systemd's."""
-    on_back: Callable[[], None]
-    """Called when signals may have been missed: the connection was lost and is there again."""
+    on_reconnect: Callable[[], None]
+    """Called when signals may have been missed: the connection was lost and is back."""
 
     async def call(
         self,
@@ -74,10 +74,10 @@ class Bus(Protocol):
         signature: str = "",
         body: Sequence[Any] = (),
     ) -> list[Any]:
-        """Call a method of systemd's and return what it returns. Variants are unwrapped.
+        """Call a method of systemd's and return its results. Variants are unwrapped.
 
         A variant of `body` is a tuple of its signature and its value; a descriptor stays the
-        caller's. A call that failed for a passing reason is made again, so the method may be called
+        caller's. A call that failed for a transient reason is repeated, so the method may run
         twice.
 
         Raises:
@@ -85,37 +85,39 @@ class Bus(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go of the connection. Idempotent."""
+        """Close the connection. Idempotent."""
 
 
 class SystemBus:
-    """The real one. Made by `connect`.
+    """The system's message bus. Made by `connect`.
 
-    Signals are those of the process that owns systemd's name, which only the bus itself says.
+    Accepts signals only from the owner of systemd's name, which the bus itself reports.
     """
 
     def __init__(self) -> None:
         self.on_signal: OnSignal = lambda path, member, values: None
-        self.on_back: Callable[[], None] = lambda: None
+        self.on_reconnect: Callable[[], None] = lambda: None
         self._connection: Connection | None = None
         self._systemd = ""
-        """The unique name that owns systemd's; empty while nobody does."""
-        self._there = asyncio.Event()
-        self._turns = asyncio.Semaphore(MAX_CALLS)
-        self._keeping: asyncio.Task[None] | None = None
+        """The unique name that owns systemd's name; empty while it has no owner."""
+        self._ready = asyncio.Event()
+        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._reconnecting: asyncio.Task[None] | None = None
         self._subscribing: asyncio.Task[None] | None = None
         self._closed = False
 
     @classmethod
     async def connect(cls) -> SystemBus:
-        """Connect, and subscribe to systemd's signals before anything is asked of it.
+        """Connect, and subscribe to systemd's signals before the first call.
 
         Raises:
-            BusError: there is no D-Bus, or no systemd on it.
+            BusError: D-Bus cannot be reached, or has no systemd.
         """
         bus = cls()
         connection = await bus._connect()
-        bus._keeping = asyncio.create_task(bus._keep(connection), name="connection to D-Bus")
+        bus._reconnecting = asyncio.create_task(
+            bus._reconnect(connection), name="connection to D-Bus"
+        )
         return bus
 
     async def call(
@@ -126,24 +128,24 @@ class SystemBus:
         signature: str = "",
         body: Sequence[Any] = (),
     ) -> list[Any]:
-        """Call a method; waits for its turn, and for a connection that is being made anew."""
-        pause = _AGAIN_SECONDS
-        async with self._turns:
+        """Call a method, as `Bus.call`; wait for a free slot, and for a lost connection."""
+        pause = _FIRST_PAUSE_SECONDS
+        async with self._slots:
             for _ in range(_TRIES - 1):
                 try:
                     return await self._call(path, interface, member, signature, body)
                 except BusError as error:
-                    if error.name not in _PASSING or self._closed:
+                    if error.name not in _TRANSIENT or self._closed:
                         raise
-                    _log.debug("%s of %s again in %g s: %s", member, path, pause, error)
+                    _log.debug("%s of %s is repeated in %g s: %s", member, path, pause, error)
                 await asyncio.sleep(pause)
                 pause *= 2
             return await self._call(path, interface, member, signature, body)
 
     async def close(self) -> None:
-        """Let go of the connection. Idempotent."""
+        """Close the connection. Idempotent."""
         self._closed = True
-        for task in (self._keeping, self._subscribing):
+        for task in (self._reconnecting, self._subscribing):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -157,14 +159,14 @@ class SystemBus:
     ) -> list[Any]:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                await self._there.wait()
+                await self._ready.wait()
                 if self._connection is None:
                     raise BusError("no-bus", "the connection to D-Bus is closed")
                 return await self._connection.call(
                     self._systemd, path, interface, member, signature, body
                 )
         except TimeoutError:
-            raise BusError("timeout", "it does not answer") from None
+            raise BusError("timeout", "systemd does not answer") from None
 
     async def _connect(self) -> Connection:
         try:
@@ -179,7 +181,7 @@ class SystemBus:
         except (OSError, TimeoutError, RuntimeError) as error:
             raise BusError("no-bus", str(error) or type(error).__name__) from error
         if self._systemd:
-            self._there.set()
+            self._ready.set()
         return connection
 
     async def _subscribe(self, connection: Connection) -> None:
@@ -191,28 +193,28 @@ class SystemBus:
         try:
             await _ask(connection, "RequestName", "su", [OWN_NAME, 0])
         except BusError as error:
-            # Strangers can reach us, which costs time and does no harm.
-            _log.debug("no name on D-Bus: %s", error)
+            # Then any user may send messages to this connection; that costs time, no more.
+            _log.debug("the name %s is refused: %s", OWN_NAME, error)
 
     def _trust(self, connection: Connection, owner: str) -> None:
-        _log.debug("systemd is %r on D-Bus", owner)
+        _log.debug("systemd's name on D-Bus belongs to %r", owner)
         self._systemd = owner
         connection.trusted = {DRIVER, owner}
 
-    async def _keep(self, connection: Connection) -> None:
-        """Connect again whenever the connection is lost."""
+    async def _reconnect(self, connection: Connection) -> None:
+        """Connect again each time the connection is lost."""
         while True:
             await connection.lost()
-            self._there.clear()
-            _log.warning("the connection to D-Bus is lost; nodes go on")
-            while not self._there.is_set():
+            self._ready.clear()
+            _log.warning("the connection to D-Bus is lost; nodes keep running")
+            while not self._ready.is_set():
                 try:
                     connection = await self._connect()
                 except BusError as error:
-                    _log.debug("no D-Bus: %s", error)
-                    await asyncio.sleep(_RETRY_SECONDS)
-            _log.info("the connection to D-Bus is there again")
-            self.on_back()
+                    _log.debug("D-Bus cannot be reached: %s", error)
+                    await asyncio.sleep(_RECONNECT_SECONDS)
+            _log.info("connected to D-Bus again")
+            self.on_reconnect()
 
     def _on_signal(self, signal: Signal) -> None:
         if signal.sender == DRIVER:
@@ -222,13 +224,13 @@ class SystemBus:
             self.on_signal(signal.path, signal.member, signal.values)
 
     def _on_owner(self, owner: str) -> None:
-        """Go on with another systemd: it has executed itself anew (`daemon-reexec`)."""
+        """Follow systemd to its new name: it has executed itself again (`daemon-reexec`)."""
         connection = self._connection
         if connection is None or owner == self._systemd:
             return
         self._trust(connection, owner)
         if not owner:
-            self._there.clear()
+            self._ready.clear()
             return
         if self._subscribing is not None:
             self._subscribing.cancel()
@@ -240,12 +242,12 @@ class SystemBus:
         try:
             await connection.call(owner, MANAGER_PATH, MANAGER, "Subscribe")
         except BusError as error:
-            _log.debug("systemd on D-Bus: %s", error)
+            _log.debug("systemd refuses the subscription: %s", error)
             if error.name == "no-bus":
                 return
         if self._systemd == owner:
-            self._there.set()
-            self.on_back()
+            self._ready.set()
+            self.on_reconnect()
 
 
 async def _ask(

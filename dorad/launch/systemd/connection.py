@@ -1,26 +1,25 @@
-"""A connection to a message bus that reads nothing but the headers of what strangers send.
+"""A connection to a message bus that reads only the headers of messages from untrusted senders.
 
-Any local user may send messages to any connection of the system bus, with descriptors in them and
-bodies of up to 32 MiB. Descriptors are never received here: the kernel closes those that come with
-data read by a plain `recv`. The body of a message is kept, and parsed, only if its sender is
-trusted. Each turn of the event loop reads a limited number of bytes, so a flood delays other work
-but does not stop it.
+Any local user may send messages to any connection of the system bus, with descriptors and bodies of
+up to 32 MiB. Descriptors are never received here: the kernel closes those that come with data read
+by a plain `recv`. The body of a message is kept, and parsed, only if its sender is trusted. Each
+turn of the event loop reads a limited number of bytes, so a flood delays other work but does not
+stop it.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
+import errno
 import itertools
 import logging
-import os
 import socket
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jeepney import HeaderFields, MessageType
 from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 
+from dorad.launch.asyncsender import AsyncSender
 from dorad.launch.systemd.messages import (
     BusError,
     Inbox,
@@ -35,14 +34,14 @@ if TYPE_CHECKING:
     from jeepney import Message
 
 DRIVER = "org.freedesktop.DBus"
-"""Name of the bus itself: its messages are its own, no client can send under it."""
+"""The sender of the bus's own messages; no client can use this name."""
 _READ_BYTES = 16 << 10
 _CONNECT_RETRY_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
 
 class Signal(NamedTuple):
-    """A signal of a trusted sender; variants in `values` are unwrapped."""
+    """A signal from a trusted sender; variants in `values` are unwrapped."""
 
     sender: str
     path: str
@@ -56,23 +55,23 @@ class Connection:
 
     def __init__(self, sock: socket.socket, on_signal: Callable[[Signal], None]) -> None:
         self.trusted = {DRIVER}
-        """Unique names whose messages are read."""
+        """Unique names of the senders whose messages are read."""
         self._sock = sock
         self._on_signal = on_signal
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(lambda sender: sender in self.trusted)
-        self._outbox = Outbox(sock, self.close)
+        self._sender = AsyncSender(sock, self._on_error)
         self._serials = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._lost = asyncio.Event()
 
     @classmethod
     async def open(cls, address: str, on_signal: Callable[[Signal], None]) -> Connection:
-        """Connect to the socket `address`, as `socket.connect` wants it, and say hello.
+        """Connect to the socket `address`, as `socket.connect` takes it, and send Hello.
 
         Raises:
-            OSError: the bus is not there, or refuses.
-            BusError: it does not answer to the hello.
+            OSError: the bus cannot be reached, or refuses.
+            BusError: the answer to Hello is an error.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -114,7 +113,7 @@ class Connection:
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._calls[serial] = answer
         try:
-            self._outbox.send(data, fds)
+            self._send(data, fds)
             return values_of(await answer)
         finally:
             self._calls.pop(serial, None)
@@ -129,11 +128,29 @@ class Connection:
             return
         self._lost.set()
         self._loop.remove_reader(self._sock)
-        self._outbox.close()
+        self._sender.clear()
         self._sock.close()
         for answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(BusError("no-bus", "the connection to D-Bus was lost"))
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        """Send a message now or, with duplicates of the descriptors, as soon as the bus takes it.
+
+        Raises:
+            BusError: no descriptor is left for a duplicate.
+        """
+        try:
+            self._sender.send(data, fds)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                text = f"no descriptor can be sent: {error.strerror}"
+                raise BusError("no-descriptors", text) from error
+            self._on_error(error)
+
+    def _on_error(self, error: OSError) -> None:
+        _log.debug("sending to D-Bus: %r", error)
+        self.close()
 
     def _read(self) -> None:
         try:
@@ -141,7 +158,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            _log.debug("D-Bus: %r", error)
+            _log.debug("receiving from D-Bus: %r", error)
             data = b""
         if not data:
             self.close()
@@ -168,64 +185,14 @@ class Connection:
                 return
             self._on_signal(signal)
             return
-        # What comes after its call was given up finds nobody, and neither does a method call.
+        # Ignore an answer whose call was given up, and method calls: they have no serial of ours.
         answer = self._calls.pop(fields.get(HeaderFields.reply_serial, 0), None)
         if answer is not None and not answer.done():
             answer.set_result(message)
 
 
-class Outbox:
-    """Messages on their way: a socket that is full at the moment is not a lost connection."""
-
-    def __init__(self, sock: socket.socket, on_lost: Callable[[], None]) -> None:
-        self._sock = sock
-        self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[memoryview, list[int]]] = deque()
-
-    def send(self, data: bytes, fds: Sequence[int]) -> None:
-        """Send now, or as soon as the bus takes it; the descriptors stay the caller's.
-
-        Raises:
-            BusError: there are no more descriptors.
-        """
-        waits = bool(self._queue)
-        # Duplicates: the caller may give up, and close its own, before these are sent.
-        self._queue.append((memoryview(data), _duplicates(fds)))
-        if not waits:
-            self._write()
-            if self._queue:
-                _log.debug("the bus takes no more at the moment")
-                self._loop.add_writer(self._sock, self._write)
-
-    def close(self) -> None:
-        """Forget what was not sent. Idempotent."""
-        self._loop.remove_writer(self._sock)
-        while self._queue:
-            _close(self._queue.popleft()[1])
-
-    def _write(self) -> None:
-        while self._queue:
-            data, fds = self._queue[0]
-            try:
-                sent = _send(self._sock, data, fds)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                _log.debug("D-Bus: %r", error)
-                self._on_lost()
-                return
-            # They went with the first byte.
-            _close(fds)
-            if sent < len(data):
-                self._queue[0] = (data[sent:], [])
-            else:
-                self._queue.popleft()
-        self._loop.remove_writer(self._sock)
-
-
 async def _connect(sock: socket.socket, address: str) -> None:
-    """Connect; waits while as many others as the bus lets wait are waiting."""
+    """Connect; wait while the backlog of the bus is full."""
     while True:
         try:
             sock.connect(address)
@@ -248,27 +215,3 @@ async def _authenticate(sock: socket.socket) -> None:
     except AuthenticationError as error:
         raise ConnectionRefusedError(str(error)) from error
     await loop.sock_sendall(sock, BEGIN)
-
-
-def _send(sock: socket.socket, data: memoryview, fds: list[int]) -> int:
-    if not fds:
-        return sock.send(data)
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-    return sock.sendmsg([data], [rights])
-
-
-def _duplicates(fds: Sequence[int]) -> list[int]:
-    made: list[int] = []
-    try:
-        for fd in fds:
-            made.append(os.dup(fd))
-    except OSError as error:
-        _close(made)
-        raise BusError("no-descriptors", f"no descriptor can be sent: {error.strerror}") from error
-    return made
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
-    fds.clear()

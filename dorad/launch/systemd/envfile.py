@@ -1,7 +1,7 @@
-"""Environments of nodes on their way to systemd: files that only root can read.
+"""Pass the environments of nodes to systemd in files that only root can read.
 
-A unit's `Environment=` can be read by every user, over D-Bus and in /run/systemd/transient. So a
-unit names a file instead, which systemd reads as root just before it executes the node.
+Every user can read a unit's `Environment=`, over D-Bus and in /run/systemd/transient. So a unit
+names a file instead, which systemd reads as root just before it executes the node.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ESCAPED = re.compile(r'(["\\`$])')
 MAX_BYTES = (1 << 17) - 1
-"""Linux passes no longer `NAME=value` to a program."""
+"""Maximum length of `NAME=value` that Linux passes to a program."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,24 +31,24 @@ class EnvironmentFiles:
     """The folder of the files. Each file exists only while its unit is being started."""
 
     def __init__(self, folder: Path) -> None:
-        """Make `folder`, for root alone, and remove what an earlier daemon left in it.
+        """Make `folder`, accessible to root only, and remove files of an earlier daemon.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the folder cannot be made.
         """
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         for left in folder.iterdir():
-            _log.debug("removing %s, which an earlier daemon has left", left)
+            _log.debug("removing %s of an earlier daemon", left)
             left.unlink()
 
     @contextlib.contextmanager
     def file(self, env: Mapping[str, str]) -> Iterator[Path]:
-        """Write `env` into a new file, and remove that at the end.
+        """Write `env` into a new file, and remove the file at the end.
 
         Raises:
-            LaunchError: systemd or Linux cannot pass on a variable, or the file cannot be written.
+            LaunchError: systemd or Linux cannot pass a variable, or the file cannot be written.
         """
         text = environment_text(env)
         try:
@@ -69,10 +69,10 @@ class EnvironmentFiles:
 
 
 def environment_text(env: Mapping[str, str]) -> bytes:
-    """Return the text of an environment file that gives exactly the variables of `env`.
+    """Return the text of an environment file with exactly the variables of `env`.
 
     Raises:
-        LaunchError: a name or a value cannot be passed on; the text does not show the value.
+        LaunchError: a name or a value cannot be passed; the message does not contain the value.
     """
     return b"".join(_line(name, value) for name, value in env.items())
 

@@ -1,4 +1,4 @@
-"""How systemd says that a process ended, or was not started, in our words."""
+"""Translate systemd's exit codes and results into `Exit` and into messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _EXITED = 1
-"""CLD_EXITED; killed is 2, dumped 3."""
+"""CLD_EXITED; 2 is killed, 3 is dumped."""
 
 SCHEDULER = 214
 CAPABILITIES = 218
@@ -27,7 +27,7 @@ _NOT_STARTED = {
     CAPABILITIES: "its capabilities cannot be set",
     _CONTROL_GROUP: "its control group cannot be set up",
 }
-"""Codes that systemd itself ends a process with before the program is executed."""
+"""Exit codes that systemd itself uses when it fails before it executes the program."""
 
 
 def exit_of(values: Mapping[str, Any]) -> Exit | None:
@@ -42,18 +42,18 @@ def exit_of(values: Mapping[str, Any]) -> Exit | None:
     return Exit(code=status) if code == _EXITED else Exit(signal=status)
 
 
-def may_pass(values: Mapping[str, Any]) -> bool:
-    """Return whether a unit that has not come up may do so later: it was not the program's fault.
+def is_transient(values: Mapping[str, Any]) -> bool:
+    """Return True if a unit failed to start for want of resources, so a later start may succeed.
 
-    As when the machine has no more processes or memory.
+    Examples: the machine has no more memory or processes.
     """
     return values.get("Result") == "resources" or values.get("ExecMainStatus") == _CONTROL_GROUP
 
 
 def why_not_started(values: Mapping[str, Any]) -> str:
-    """Return why a unit that has not come up did not, from the properties of its service."""
+    """Return why a unit failed to start, from the properties of its service."""
     status = values.get("ExecMainStatus", 0)
     if values.get("ExecMainCode") == _EXITED and status in _NOT_STARTED:
         return _NOT_STARTED[status]
     result = values.get("Result", "unknown")
-    return f"systemd says {result!r}" + (f", status {status}" if status else "")
+    return f"systemd reports {result!r}" + (f", status {status}" if status else "")

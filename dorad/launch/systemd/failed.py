@@ -1,7 +1,8 @@
-"""Failed units that are left for administrators to see, though the daemon is done with them."""
+"""Failed units that stay visible to administrators after the daemon has handled their exit."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from dorad.launch.systemd import names
@@ -11,44 +12,46 @@ if TYPE_CHECKING:
 
     from dorad.launch.systemd.unit import Unit
 
-MOST = 32
-_DISMISSED = "Failed node "
+MAX_UNITS = 32
+_DESCRIPTION = "Failed node "
+_log = logging.getLogger(__name__)
 
 
 class FailedUnits:
-    """Each stays until its node is started again, and so do at most 32."""
+    """The failed units that are still loaded: at most 32, each until its node starts again."""
 
     def __init__(self, release: Callable[[Unit], None]) -> None:
-        """`release` is called with each that systemd is to forget."""
+        """Call `release` with each unit that systemd shall unload."""
         self._release = release
         self._units: dict[str, Unit] = {}
 
     def add(self, unit: Unit) -> None:
-        """Leave a unit where it is."""
+        """Keep a failed unit loaded; release the oldest if there are too many."""
         self.replaced(unit.name)
-        if len(self._units) >= MOST:
+        if len(self._units) >= MAX_UNITS:
             self._release(self._units.pop(next(iter(self._units))))
+        _log.debug("%s stays visible as failed", unit.name)
         self._units[names.without_number(unit.name)] = unit
 
     def replaced(self, name: str) -> None:
-        """Release the one whose node is started again as the unit `name`."""
+        """Release the failed unit of the node that starts again as the unit `name`."""
         old = self._units.pop(names.without_number(name), None)
         if old is not None:
             self._release(old)
 
     def remove(self, unit: Unit) -> None:
-        """Take note that systemd has forgotten a unit by itself."""
+        """Remove a unit that systemd has unloaded by itself."""
         key = names.without_number(unit.name)
         if self._units.get(key) is unit:
             del self._units[key]
 
 
 def description(tag: str) -> str:
-    """Return what describes the unit of a process whose failure the daemon has written down."""
+    """Return the description of a unit whose failure the daemon has stored."""
     _, node, *_ = [*tag.split("/"), ""]
-    return f"{_DISMISSED}{node}, until it is started again"
+    return f"{_DESCRIPTION}{node}, until it is started again"
 
 
-def is_one(described: str) -> bool:
-    """Whether a unit is described so."""
-    return described.startswith(_DISMISSED)
+def is_failed(described: str) -> bool:
+    """Return True if a unit has such a description."""
+    return described.startswith(_DESCRIPTION)

@@ -1,4 +1,4 @@
-"""What units may not do: nodes that need no more, and helpers, which need almost nothing."""
+"""The sandbox of units: of nodes, and the stricter one of helpers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 from typing import Any
 
 Properties = list[tuple[str, str, Any]]
-"""Name, D-Bus signature and value of each."""
+"""Name, D-Bus signature and value of each property."""
 
 _ROOTS = ("", "root", "0")
 _FAMILIES = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_CAN", "AF_BLUETOOTH"]
@@ -26,9 +26,9 @@ _OURS = ["-/run/dorad", "-/run/dbus", "-/etc/dorad", "-/var/lib/dorad", "-/dev/s
 def of_node(user: str, capabilities: int) -> Properties:
     """Return the sandbox of a node that runs as `user` with these capabilities (a mask).
 
-    A node keeps what robots' nodes need: devices, network, files, /sys and the folders in /tmp.
-    Nothing here needs a mount namespace, which would triple the time that a node takes to start.
-    A node that the configuration lets be root keeps the rights of root.
+    A node keeps access to devices, network, files, /sys and the folders in /tmp. No property needs
+    a mount namespace, which would triple the start time of a node. A node that the configuration
+    runs as root keeps the rights of root.
     """
     found: Properties = [
         ("NoNewPrivileges", "b", True),
@@ -53,7 +53,7 @@ def of_node(user: str, capabilities: int) -> Properties:
 def of_helper(*, code_in_home: bool, network: bool) -> Properties:
     """Return the sandbox of a helper: a user of its own, two descriptors, and its code.
 
-    `code_in_home` lets it read below /home and /root, where a development tree may lie.
+    With `code_in_home` it may read below /home and /root, where a development tree may be.
     """
     return [
         ("DynamicUser", "b", True),

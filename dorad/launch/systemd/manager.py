@@ -1,4 +1,4 @@
-"""The calls to systemd's manager that the host makes, each as a method with plain values."""
+"""systemd's manager object on D-Bus: each call as a method with plain values."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ NO_UNIT = (
 )
 _EXISTS = "org.freedesktop.systemd1.UnitExists"
 LINK = "link"
-"""The descriptor 3 of a unit that has one."""
+"""The name of a unit's extra descriptor, which has the number 3."""
 Descriptors = Sequence[tuple[str, int]]
-"""Each with what it is: Input, Output, Error, or LINK."""
+"""The descriptors of a unit, each with its role: Input, Output, Error, or LINK."""
 
 _log = logging.getLogger(__name__)
 
 
 class Listed(NamedTuple):
-    """One unit in systemd's list."""
+    """An entry of systemd's list of units."""
 
     description: str
     state: str
@@ -37,27 +37,27 @@ class Listed(NamedTuple):
 
 
 class Manager:
-    """Raises BusError where it says nothing else."""
+    """Calls systemd's manager. Its methods raise BusError unless they say otherwise."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def unit_of(self, pid: int) -> str:
         """Return the name of the unit that a process belongs to."""
-        (path,) = await self._ask("GetUnitByPID", "u", [pid])
+        (path,) = await self._call("GetUnitByPID", "u", [pid])
         (name,) = await self._bus.call(path, PROPERTIES, "Get", "ss", [UNIT, "Id"])
         return str(name)
 
     async def listed(self) -> dict[str, Listed]:
-        """Return all units that may be ours, by name."""
-        # Not empty ones, which any user can have systemd make.
-        (found,) = await self._ask("ListUnitsByPatterns", "asas", [["loaded"], [names.PATTERN]])
+        """Return all units whose name matches ours, by name."""
+        # Only loaded ones: any user can make systemd create an empty unit with such a name.
+        (found,) = await self._call("ListUnitsByPatterns", "asas", [["loaded"], [names.PATTERN]])
         return {name: Listed(description, state) for name, description, _, state, *_ in found}
 
     async def values(self, unit: str, wanted: Sequence[str]) -> dict[str, Any]:
         """Return some properties of a unit's service, read one after the other.
 
-        All of them would be two hundred, and systemd would read files of the kernel for many.
+        GetAll would return two hundred, and systemd would read files of the kernel for many.
         """
         path = names.object_path(unit)
         found = {}
@@ -66,7 +66,7 @@ class Manager:
         return found
 
     async def start(self, unit: str, wanted: Properties, fds: Descriptors) -> None:
-        """Ask for a transient unit; the end of its job says whether it has started."""
+        """Request a transient unit; the result of its job reports whether it has started."""
         properties: list[tuple[str, tuple[str, Any]]] = [
             (name, (kind, value)) for name, kind, value in wanted
         ]
@@ -77,55 +77,55 @@ class Manager:
                 properties.append((f"Standard{name}FileDescriptor", ("h", fd)))
         body = [unit, "fail", properties, []]
         try:
-            await self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+            await self._call("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
         except BusError as error:
-            if error.name != _EXISTS or not await self._is_from(unit, wanted):
+            if error.name != _EXISTS or not await self._has_properties(unit, wanted):
                 raise
-            # The answer to a first call was lost.
-            _log.debug("%s is there already", unit)
+            # An earlier try of this call has made it, and its answer was lost.
+            _log.debug("%s exists already", unit)
 
     async def kill(self, unit: str, number: int) -> None:
         """Send a signal to every process of a unit. Raises nothing."""
         try:
-            await self._ask("KillUnit", "ssi", [unit, "all", int(number)])
+            await self._call("KillUnit", "ssi", [unit, "all", int(number)])
         except BusError as error:
             if error.name not in NO_UNIT:
                 _log.debug("signal %d to %s: %s", number, unit, error)
 
     async def stop(self, unit: str) -> bool:
-        """Ask for a unit's stop; False if there is no such unit."""
-        return await self._if_there("StopUnit", "ss", [unit, "replace"])
+        """Request the stop of a unit; return False if it does not exist."""
+        return await self._call_existing("StopUnit", "ss", [unit, "replace"])
 
     async def reset(self, unit: str) -> bool:
-        """Let a failed unit be forgotten; False if there is no such unit."""
-        return await self._if_there("ResetFailedUnit", "s", [unit])
+        """Make systemd unload a failed unit; return False if it does not exist."""
+        return await self._call_existing("ResetFailedUnit", "s", [unit])
 
     async def describe(self, unit: str, text: str) -> bool:
-        """Change a unit's description; False if there is no such unit."""
+        """Change a unit's description; return False if it does not exist."""
         body = [unit, True, [("Description", ("s", text))]]
-        return await self._if_there("SetUnitProperties", "sba(sv)", body)
+        return await self._call_existing("SetUnitProperties", "sba(sv)", body)
 
-    async def ending(self) -> bool:
-        """Return whether the machine is being shut down."""
+    async def is_shutting_down(self) -> bool:
+        """Return True if the machine is being shut down."""
         state = await self._bus.call(
             MANAGER_PATH, PROPERTIES, "Get", "ss", [MANAGER, "SystemState"]
         )
         return state == ["stopping"]
 
-    async def _is_from(self, unit: str, wanted: Properties) -> bool:
-        """Return whether a unit was started with these properties."""
+    async def _has_properties(self, unit: str, wanted: Properties) -> bool:
+        """Return True if a unit was started with these properties."""
         fields = next(value for name, _, value in wanted if name == "LogExtraFields")
         values = await self.values(unit, ["LogExtraFields"])
         return bool(values["LogExtraFields"] == fields)
 
-    async def _if_there(self, method: str, signature: str, body: Sequence[Any]) -> bool:
+    async def _call_existing(self, method: str, signature: str, body: Sequence[Any]) -> bool:
         try:
-            await self._ask(method, signature, body)
+            await self._call(method, signature, body)
         except BusError as error:
             if error.name in NO_UNIT:
                 return False
             raise
         return True
 
-    async def _ask(self, method: str, signature: str, body: Sequence[Any]) -> list[Any]:
+    async def _call(self, method: str, signature: str, body: Sequence[Any]) -> list[Any]:
         return await self._bus.call(MANAGER_PATH, MANAGER, method, signature, body)

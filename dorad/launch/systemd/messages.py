@@ -1,4 +1,4 @@
-"""Messages of D-Bus as bytes, and as plain values: what is read of them depends on the sender."""
+"""Convert D-Bus messages between bytes and plain values; read bodies of trusted senders only."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 MAX_HEADER = 64 << 10
 MAX_MESSAGE = 16 << 20
-"""Bytes of a message that is read; a longer one is passed over."""
+"""Maximum size of a message that is read; a longer one is skipped."""
 _FIXED = 16
-"""Bytes of a message that tell how long it is."""
+"""Size of the part of a message that contains its length."""
 _log = logging.getLogger(__name__)
 
 
 class BusError(Exception):
-    """systemd refuses, or cannot be asked; `str()` is its reason.
+    """An error that systemd returned, or a failure to reach it; `str()` is the reason.
 
     `name` is the error's name on D-Bus, or `no-bus` where the connection was lost.
     """
@@ -41,17 +41,17 @@ class BusError(Exception):
 
 
 class ProtocolError(Exception):
-    """What comes over the connection is not D-Bus."""
+    """The received bytes are not D-Bus."""
 
 
 class Inbox:
-    """Splits a stream of bytes into messages; passes over those with an unknown sender."""
+    """Splits a stream of bytes into messages; skips those of unknown senders."""
 
     def __init__(self, trusts: Callable[[str], bool]) -> None:
         self._trusts = trusts
         self._buffer = bytearray()
         self._skip = 0
-        """Bytes that are still to come of a message that is passed over."""
+        """Bytes of a skipped message that have not arrived yet."""
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """Yield the messages of trusted senders that `data` completes. Raises ProtocolError."""
@@ -83,14 +83,14 @@ class Inbox:
     def _wants(self, head: bytes) -> bool:
         try:
             header, _ = Header.from_buffer(head)
-        except Exception as error:  # noqa: BLE001 - the header is a stranger's
-            _log.debug("a message with an unreadable header is passed over: %r", error)
+        except Exception as error:  # noqa: BLE001 - an untrusted sender wrote the header
+            _log.debug("skipping a message with an unreadable header: %r", error)
             return False
         return self._trusts(header.fields.get(HeaderFields.sender, ""))
 
 
 def _sizes(fixed: bytes) -> tuple[int, int]:
-    """Return the bytes of the header, and of the whole message."""
+    """Return the size of the header, and of the whole message."""
     endianness = endian_map.get(fixed[:1])
     if endianness is None:
         raise ProtocolError(f"a message begins with {fixed[:1]!r}")
@@ -99,9 +99,9 @@ def _sizes(fixed: bytes) -> tuple[int, int]:
 
 
 def _parsed(raw: bytes) -> Message | None:
-    """Return a message; None, with an error for a call that waits for it, if it is not in order."""
+    """Return the message. If it cannot be read: an error in place of an answer, None otherwise."""
     try:
-        # An answer may speak of descriptors; they were not received.
+        # An answer may refer to descriptors; they were not received.
         return Message.from_buffer(raw, fds=range(-1, -254, -1))
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next one may be fine
         _log.warning("a message of D-Bus cannot be read: %r", error)
@@ -122,7 +122,7 @@ def method_call(
     signature: str,
     body: Sequence[Any],
 ) -> tuple[bytes, list[int]]:
-    """Return a method call as bytes, and the descriptors that go with it."""
+    """Return a method call as bytes, and its descriptors."""
     fields = {
         HeaderFields.path: path,
         HeaderFields.destination: destination,
@@ -149,7 +149,7 @@ def values_of(message: Message) -> list[Any]:
 
 
 def marshallable(shape: Any, value: Any) -> Any:
-    """Return a value of this shape as the library wants it: tuples for structures.
+    """Return a value of this shape in the form that the library takes: tuples for structures.
 
     A variant is a tuple of its signature and its value; arrays of bytes may be `bytes`.
     """
@@ -167,7 +167,7 @@ def marshallable(shape: Any, value: Any) -> Any:
 
 
 def plain(shape: Any, value: Any) -> Any:
-    """Return a value of this shape, as the library has parsed it, without variants and tuples."""
+    """Return a value that the library has parsed, without variants and tuples."""
     if isinstance(shape, Variant):
         signature, inner = value
         return plain(parse_signature(list(signature)), inner)

@@ -1,4 +1,4 @@
-"""Names of units, and of the objects on D-Bus that stand for them."""
+"""Names of units, and the paths of their D-Bus objects."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ PREFIX = "dorad-"
 SUFFIX = ".service"
 PATTERN = f"{PREFIX}*{SUFFIX}"
 _PART = 90
-"""Characters of a dataflow's or a node's name that go into one, which may have 255."""
+"""Maximum number of characters of a dataflow's or node's name in a unit's name (limit: 255)."""
 _OBJECTS = "/org/freedesktop/systemd1/unit/"
 
 
 def unit_name(dataflow: str, node: str, number: int) -> str:
-    """Return `dorad-<dataflow>-<node>-<number>.service`, in letters that a unit's name may have."""
+    """Return `dorad-<dataflow>-<node>-<number>.service`, escaped as unit names require."""
     return f"{PREFIX}{_escape(dataflow)}-{_escape(node)}-{number}{SUFFIX}"
 
 
 def without_number(name: str) -> str:
-    """Return what the names of all units of one node of one dataflow begin with."""
+    """Return the common beginning of the names of all units of a node."""
     return name.rpartition("-")[0]
 
 
@@ -43,5 +43,5 @@ def _escape(text: str) -> str:
         lambda match: "".join(f"\\x{byte:02x}" for byte in match[0].encode()),
         text,
     )
-    # Never in the middle of an escaped byte.
+    # Remove an escaped byte that was cut.
     return re.sub(r"\\(x.?)?$", "", escaped[:_PART])

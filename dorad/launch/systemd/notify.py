@@ -1,28 +1,27 @@
-"""Notify systemd with descriptors attached, and take over the descriptors it has kept.
+"""Send notifications with descriptors to systemd, and receive the descriptors it has kept.
 
-What is text only goes through the library `sdnotify`.
+Notifications without descriptors go through the library `sdnotify`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
-from collections import deque
 from typing import TYPE_CHECKING
+
+from dorad.launch.asyncsender import AsyncSender
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-_FIRST = 3
-_LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
+_FIRST_FD = 3
 
 
 class Notifier:
-    """Sends datagrams to systemd, in order, and never waits for it.
+    """Sends datagrams to systemd, in order, without ever blocking.
 
-    systemd reads what a process said before it takes note of its end: once sent, nothing is lost
+    systemd reads a process's notifications before it handles its exit: what was sent is not lost
     if this process is killed.
     """
 
@@ -34,29 +33,24 @@ class Notifier:
         except OSError:
             self._socket.close()
             raise
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
-        self._emptied = asyncio.Event()
-        self._emptied.set()
+        # While systemd executes itself again (daemon-reexec), its socket refuses packets. The
+        # backlog stays, and is sent when the socket is back.
+        self._sender = AsyncSender(self._socket, lambda _error: None)
 
     def send(self, text: str, fds: Sequence[int] = ()) -> None:
         """Send now or, with duplicates of the descriptors, as soon as systemd takes it.
 
         Raises:
-            OSError: systemd is gone, or there are no more descriptors.
+            OSError: systemd has closed its socket, or no descriptor is left.
         """
-        data = text.encode()
-        if not self._queue and self._try(data, fds):
-            return
-        self._queue.append((data, [os.dup(fd) for fd in fds]))
-        self._emptied.clear()
-        asyncio.get_running_loop().add_writer(self._socket, self._flush)
+        self._sender.send(text.encode(), fds)
 
     async def flushed(self) -> None:
-        """Return when nothing is queued here any more."""
-        await self._emptied.wait()
+        """Return when nothing waits to be sent."""
+        await self._sender.drained()
 
     async def barrier(self) -> None:
-        """Return when systemd has done all that it was told before."""
+        """Return when systemd has processed all earlier notifications."""
         await self.flushed()
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         loop = asyncio.get_running_loop()
@@ -73,47 +67,22 @@ class Notifier:
             os.close(read)
 
     def close(self) -> None:
-        """Send nothing any more. Idempotent."""
-        if self._queue:
-            asyncio.get_running_loop().remove_writer(self._socket)
-        while self._queue:
-            _close(self._queue.popleft()[1])
+        """Close the socket; what waits to be sent is lost. Idempotent."""
+        self._sender.clear()
         self._socket.close()
-
-    def _flush(self) -> None:
-        while self._queue:
-            data, fds = self._queue[0]
-            try:
-                if not self._try(data, fds):
-                    return
-            except ConnectionError:
-                # systemd itself starts anew (daemon-reexec); its socket comes back with it.
-                return
-            _close(self._queue.popleft()[1])
-        asyncio.get_running_loop().remove_writer(self._socket)
-        self._emptied.set()
-
-    def _try(self, data: bytes, fds: Sequence[int]) -> bool:
-        try:
-            socket.send_fds(self._socket, [data], fds)
-        except OSError as error:
-            if error.errno in _LATER:
-                return False
-            raise
-        return True
 
 
 def take_descriptors(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
-    """Return the descriptors that systemd has handed to this process, with their names.
+    """Return the descriptors that systemd has passed to this process, with their names.
 
-    They are not inherited by what this process starts, nor are the variables that told of them.
+    Removes their variables from `environ`; children inherit neither.
     """
     pid = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "0")
     names = environ.pop("LISTEN_FDNAMES", "")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    descriptors = range(_FIRST, _FIRST + int(count))
+    descriptors = range(_FIRST_FD, _FIRST_FD + int(count))
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     split = names.split(":") if names else []
@@ -124,8 +93,3 @@ def take_descriptors(environ: MutableMapping[str, str]) -> list[tuple[str, int]]
 def _arrive(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

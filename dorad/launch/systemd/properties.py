@@ -1,4 +1,4 @@
-"""What systemd is told of a node's process: the properties of its unit, as plain values."""
+"""The properties of the units of nodes and helpers, as plain values."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 SLICE = "dorad.slice"
 STOP_TIMEOUT_S = 10
-"""From SIGTERM to SIGKILL when somebody stops a unit by hand, or the machine is shut down."""
+"""From SIGTERM to SIGKILL when a unit is stopped by hand, or the machine is shut down."""
 TAG = "DORA_TAG"
-"""The field of the journal that tells processes apart; it says which process a unit is of."""
+"""The journal field with the tag of a unit's process."""
 
 _INFINITY = 2**64 - 1
 _OWN = re.compile(
@@ -35,7 +35,7 @@ _OWN = re.compile(
     r"|MANAGERPID\w*|MAINPID|MEMORY_PRESSURE_\w+|CREDENTIALS_DIRECTORY"
     r"|(RUNTIME|STATE|CACHE|LOGS|CONFIGURATION)_DIRECTORY"
 )
-"""Variables that tell a service about itself."""
+"""Variables with which systemd describes a service to itself."""
 _USERS = ("HOME", "USER", "LOGNAME", "SHELL")
 
 _HELPER = "helper/"
@@ -49,11 +49,11 @@ def properties(
     own_unit: str = "",
     cores: Collection[int] = (),
 ) -> Properties:
-    """Return the properties of the unit for `command`, but for its descriptors.
+    """Return the properties of the unit for `command`, without its descriptors.
 
-    Every user can read them, so none holds a variable of the node: `environment_file` does (see
-    `envfile`). `own_unit` is the daemon's; `cores` are those of `cpu_affinity` that this machine
-    has.
+    Every user can read them, so the node's variables are in `environment_file` instead (see
+    `envfile`). `own_unit` is the daemon's unit; `cores` are those of `cpu_affinity` that are
+    online.
     """
     dataflow_id, node, _ = [*tag.split("/", 2), "", ""][:3]
     flow = command.dataflow_name or dataflow_id
@@ -68,7 +68,7 @@ def properties(
         ("EnvironmentFiles", "a(sb)", [[environment_file, False]]),
         ("KillMode", "s", "control-group"),
         ("TimeoutStopUSec", "t", STOP_TIMEOUT_S * 1_000_000),
-        # Without these two an end that the daemon was not there to see would leave no trace.
+        # Keep the exit status of a unit that ends while no daemon runs.
         ("RemainAfterExit", "b", True),
         ("CollectMode", "s", "inactive"),
         ("OOMPolicy", "s", "kill"),
@@ -76,7 +76,7 @@ def properties(
         ("LogExtraFields", "aay", _fields(command.dataflow_name, dataflow_id, node, tag)),
     ]
     if own_unit:
-        # At shutdown the daemon ends first, and with it the dataflows in an orderly way.
+        # At shutdown systemd stops the daemon first, which stops its dataflows in order.
         found.append(("Before", "as", [own_unit]))
     if command.user:
         found.append(("User", "s", command.user))
@@ -94,9 +94,9 @@ def properties(
 def helper_properties(
     command: Command, tag: str, environ: Mapping[str, str], own_unit: str, *, network: bool = False
 ) -> Properties:
-    """Return the properties of the unit of a helper, but for its descriptors.
+    """Return the properties of the unit of a helper, without its descriptors.
 
-    It has no secrets in its environment, `environ`, and ends with the daemon's unit, `own_unit`.
+    Every user can read its environment `environ`. It ends with the daemon's unit, `own_unit`.
     """
     dataflow_id, name, *_ = [*tag.split("/"), ""]
     argv = list(command.argv)
@@ -118,15 +118,15 @@ def helper_properties(
 
 
 def is_helper(tag: str) -> bool:
-    """Return whether a unit with this tag is a helper of a daemon, and no node."""
+    """Return True if a unit with this tag is a helper, not a node."""
     return tag.startswith(_HELPER)
 
 
 def environment(command: Command, own: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that the node's process gets from us.
+    """Return the variables that the node's process gets from the daemon.
 
-    Those that tell a service about itself are left out; and, for a node with a `user`, those that
-    say in `own`, the daemon's environment, who the daemon is.
+    Leaves out those with which systemd describes the daemon's service. For a node with a `user` it
+    also leaves out HOME, USER and the like if their values are the daemon's, as in `own`.
     """
     left = {name: value for name, value in command.env.items() if not _OWN.fullmatch(name)}
     if command.user:
@@ -137,18 +137,18 @@ def environment(command: Command, own: Mapping[str, str]) -> dict[str, str]:
 
 
 def without(found: Properties, prefix: str) -> Properties:
-    """Return the properties but for those whose names start so."""
+    """Return the properties, except those whose names begin with `prefix`."""
     return [each for each in found if not each[0].startswith(prefix)]
 
 
 def usable(cores: Collection[int]) -> tuple[int, ...]:
-    """Return those of the cores that this machine has switched on."""
+    """Return those of the cores that are online."""
     online = _numbers(Path("/sys/devices/system/cpu/online").read_text(encoding="ascii"))
     return tuple(core for core in cores if core in online)
 
 
 def tag_of(fields: Collection[bytes]) -> str | None:
-    """Return the tag of a unit with these LogExtraFields; None if it is none of ours."""
+    """Return the tag of a unit with these LogExtraFields; None if the unit is not ours."""
     prefix = f"{TAG}=".encode()
     for field in fields:
         if field.startswith(prefix):
@@ -157,7 +157,7 @@ def tag_of(fields: Collection[bytes]) -> str | None:
 
 
 def _fields(name: str, dataflow_id: str, node: str, tag: str) -> list[bytes]:
-    """What systemd says of the unit in the journal is found by what finds the node's own lines."""
+    """Return journal fields with which one query finds a node's lines and systemd's about it."""
     fields = {"DORA_DATAFLOW": dataflow_id, "DORA_NODE": node, TAG: tag}
     if name:
         fields["DORA_DATAFLOW_NAME"] = name
@@ -172,13 +172,13 @@ def _mask(cores: Collection[int]) -> bytes:
 
 
 def _capabilities(schedule: Schedule | None) -> int:
-    """Return the mask of what a node with this schedule needs."""
+    """Return the mask of the capabilities that a node with this schedule needs."""
     capabilities = 0
     if schedule is not None and schedule.lock_memory:
-        # In a container, where systemd itself has limits, it cannot lift those of others.
+        # In a container systemd may be unable to raise LimitMEMLOCK: its own is limited, too.
         capabilities |= 1 << CAP_IPC_LOCK
     if schedule is not None and schedule.policy == SCHED_DEADLINE:
-        # Used, and given away, by the words before the command.
+        # Used, and dropped, by the program that `entering` puts before the command.
         capabilities |= 1 << CAP_SYS_NICE
     return capabilities
 
@@ -215,7 +215,7 @@ def _resources(wanted: Resources) -> Properties:
 
 
 def _numbers(text: str) -> set[int]:
-    """Read a list of the kernel's: `0-3,8`."""
+    """Parse a list of numbers as the kernel prints it: `0-3,8`."""
     found: set[int] = set()
     for part in text.strip().split(","):
         first, _, last = part.partition("-")

@@ -1,19 +1,20 @@
-"""Descriptors in systemd's FD store, under names of any length and several under one name.
+"""Keep descriptors in systemd's FD store under long names, several under one name.
 
-systemd keeps single descriptors under names that have to be short (all of them are handed over in
-one variable), in no order, and says nothing about those it does not take. So every descriptor has
-the name `<number>.<index>` there, both in hexadecimal, and what the numbers stand for is written
-into memory that lies in the store, too: the table. It is a text that lines are appended to:
+systemd keeps single descriptors, in no order, and does not report those that it refuses. Their
+names have to be short, because it passes all of them in one variable. So each descriptor is named
+`<number>.<index>` there, both in hexadecimal. A table in a memfd, which is in the store as well,
+maps these numbers to names. It is a text to which lines are appended:
 
     +<number> <count> <name>        before the descriptors are sent
-    -<number>                       after their removal was
+    -<number>                       after their removal is sent
 
-A daemon that is killed in between leaves an entry that is not complete; the next one drops it. Each
-daemon begins with a new table, which holds what there is.
+A daemon that is killed in between leaves an incomplete entry, which the next one drops. Each daemon
+starts a new table with the entries it has found.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,26 +26,27 @@ if TYPE_CHECKING:
 
 MAX_FDS = 3
 _TABLE = "table."
-_LONGEST = 3000
+_MAX_NAME = 3000
 _REWRITE = 1 << 20
-"""Bytes of a table that is made anew."""
+"""Size in bytes from which a table may be rewritten."""
+_log = logging.getLogger(__name__)
 
 
 class _Entry(NamedTuple):
     number: int
     fds: int
     socket: int
-    """The inode if it is one socket, otherwise 0."""
+    """The inode if the entry is a single socket, otherwise 0."""
 
 
 class SystemdStore:
-    """An `FdStore`. What the last daemon has kept is in `entries`."""
+    """An `FdStore` in systemd; `entries` has the descriptors of the last daemon."""
 
     def __init__(self, notifier: Notifier, received: Iterable[tuple[str, int]]) -> None:
-        """Take over what systemd has handed to this process; what nobody knows is dropped."""
+        """Take over the descriptors that systemd has passed to this process; drop unknown ones."""
         self._notifier = notifier
         self.entries: dict[str, tuple[int, ...]] = {}
-        """What was kept when we came, by name; the descriptors are ours."""
+        """The descriptors of the last daemon, by name; this object owns them."""
         self._known: dict[str, _Entry] = {}
         self._number = 0
         self._table = -1
@@ -54,44 +56,46 @@ class SystemdStore:
 
     @property
     def count(self) -> int:
-        """Descriptors that systemd should have by now."""
+        """The number of descriptors that systemd should keep by now."""
         return 1 + sum(entry.fds for entry in self._known.values())
 
     def store(self, name: str, fds: Sequence[int]) -> None:
         """Keep duplicates, as `FdStore.store`."""
         if not 0 < len(fds) <= MAX_FDS:
             raise ValueError(f"{len(fds)} descriptors cannot be kept under one name")
-        if not name or len(name) > _LONGEST or any(letter.isspace() for letter in name):
-            raise ValueError(f"{name!r} is no name for descriptors")
+        if not name or len(name) > _MAX_NAME or any(letter.isspace() for letter in name):
+            raise ValueError(f"{name!r} is not a valid name for descriptors")
         inode = _socket_inode(fds)
         old = self._known.get(name)
         if old is not None:
             if inode and inode == old.socket:
-                # systemd would ignore a second copy without a word.
+                # systemd silently ignores a second copy of a descriptor.
                 return
             self.drop(name)
         self._number += 1
+        _log.debug("storing %s: %d descriptors, number %x", name, len(fds), self._number)
         self._known[name] = _Entry(self._number, len(fds), inode)
         self._write(f"+{self._number:x} {len(fds)} {name}\n")
         for index, fd in enumerate(fds):
             self._send(f"{self._number:x}.{index}", fd)
 
     def drop(self, name: str) -> None:
-        """Keep these no longer, as `FdStore.drop`."""
+        """Close the duplicates, as `FdStore.drop`."""
         entry = self._known.pop(name, None)
         if entry is not None:
+            _log.debug("dropping %s: number %x", name, entry.number)
             for index in range(entry.fds):
                 self._remove(f"{entry.number:x}.{index}")
             self._write(f"-{entry.number:x}\n")
 
     def drop_all(self) -> None:
-        """Keep nothing any more, not even the table."""
+        """Drop everything, including the table."""
         for name in list(self._known):
             self.drop(name)
         self._remove(f"{_TABLE}{self._table_number}")
 
     def close(self) -> None:
-        """Let go of what was not taken, here; systemd keeps it. Idempotent."""
+        """Close the descriptors in `entries` here; systemd keeps its own. Idempotent."""
         for fds in self.entries.values():
             for fd in fds:
                 os.close(fd)
@@ -113,10 +117,11 @@ class SystemdStore:
                     self.entries[name] = fds
                     self._known[name] = _Entry(number, count, _socket_inode(fds))
                     self._number = max(self._number, number)
+        _log.debug("%d entries found, %d unknown descriptors", len(self.entries), len(single))
         for name, fd in single.items():
             first, _, _ = name.partition(".")
             if _is_hexadecimal(first):
-                # Never used again: the removal may reach systemd after the next store does.
+                # Do not use its number again: the removal may reach systemd after the next store.
                 self._number = max(self._number, int(first, 16))
             os.close(fd)
             self._remove(name)
@@ -126,7 +131,7 @@ class SystemdStore:
             self._remove(name)
 
     def _new_table(self) -> None:
-        """Begin a table with what there is; it is in the store before the old one is not."""
+        """Start a table with the current entries; it is stored before the old one is removed."""
         self._table_number += 1
         if self._table >= 0:
             os.close(self._table)
@@ -152,15 +157,15 @@ class SystemdStore:
             data = data[count:]
 
     def _send(self, name: str, fd: int) -> None:
-        # Without FDPOLL=0 systemd closes a pipe whose writer has ended, and what is in it is lost.
+        # Without FDPOLL=0 systemd closes a pipe whose writer has ended, and its content is lost.
         self._notifier.send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", (fd,))
 
     def _remove(self, name: str) -> None:
         self._notifier.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
 
-def holds_something(names: Iterable[str]) -> bool:
-    """Tell whether a store with descriptors of these names keeps anything of a dataflow."""
+def holds_dataflows(names: Iterable[str]) -> bool:
+    """Return True if a store with these names keeps descriptors of a dataflow."""
     return any(not _is_table(name) for name in names)
 
 
@@ -192,7 +197,7 @@ def _read(fd: int) -> str:
 
 
 def _parse(table: str) -> dict[str, tuple[int, int]]:
-    """Return number and count by name. A last line that is cut does not count."""
+    """Return number and count of each entry, by name. Ignore a last line that is cut."""
     entries: dict[int, tuple[str, int]] = {}
     complete, _, _ = table.rpartition("\n")
     for line in complete.split("\n"):

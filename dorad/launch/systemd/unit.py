@@ -1,4 +1,4 @@
-"""One unit of the host's: a process that was started, and what is known of its end."""
+"""One transient unit, its process, and the state of its life."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """A transient unit; `process` is there once it has been started."""
+    """A transient unit; `process` is set once it has started."""
 
     name: str
     tag: str
     process: Process | None = None
     exit: Exit | None = None
-    """How its main process ended, before what it left behind is ended, too."""
-    buried: bool = False
-    """Whether what is left of it is ended, or just being."""
+    """How its main process ended; set before the rest of the unit is killed."""
+    reaped: bool = False
+    """Whether the rest of the unit has been killed, or is being killed."""
     forgotten: bool = False
-    """Its end is written down, or will be: it may be released."""
+    """Whether the daemon has stored its exit, or needs not: the unit may be released."""
     helper: bool = False
-    """Whether it is no node: nobody looks for its failure."""
+    """Whether it is a helper, not a node: its failure is not shown."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when systemd has done, or given up, what it was asked for."""
+    """Set when the start job has ended, with success or not."""
     start_result: str = ""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a stop job is done."""
+    """Set when a stop job has ended."""
 
 
 def user_of(values: dict[str, Any]) -> int:
@@ -44,5 +44,5 @@ def user_of(values: dict[str, Any]) -> int:
         return int(user)
     try:
         return pwd.getpwnam(user).pw_uid
-    except KeyError:  # removed since it was started
+    except KeyError:  # the user was removed after the start
         return int(values.get("UID", -1))

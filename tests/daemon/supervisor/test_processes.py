@@ -18,9 +18,9 @@ import pytest
 
 from dorad.daemon.supervisor.processes import Launcher, broken_commands, log_name
 from dorad.dataflow.load import load
-from dorad.launch.client import Guard
 from dorad.launch.command import LaunchContext
-from dorad.launch.fdstore import NoStore
+from dorad.launch.holder.client import HolderClient
+from dorad.launch.host import NoStore
 from dorad.launch.model import Exit, LaunchError
 from dorad.logs.dataflowlog import DataflowLog
 from tests.cli.running import write
@@ -50,13 +50,15 @@ class Store(NoStore):
 
 
 class Fixture:
-    def __init__(self, folder: Path, guard: Guard, marker: str | None) -> None:
+    def __init__(self, folder: Path, holder: HolderClient, marker: str | None) -> None:
         dataflow = load(folder / "dataflow.yml")
         self.context = LaunchContext(dataflow, dict(os.environ))
         self.node = dataflow.nodes[0]
         self.log = DataflowLog(ID, dataflow)
         self.store = Store()
-        self.launcher = Launcher(ID, guard, self.context, self.log, store=self.store, marker=marker)
+        self.launcher = Launcher(
+            ID, holder, self.context, self.log, store=self.store, marker=marker
+        )
 
     def written(self) -> list[str]:
         return [record.message for record in in_files(self.log.folder, self.node.id)]
@@ -67,8 +69,8 @@ async def launching(
     folder: Path, script: str, *, marker: str | None = None
 ) -> AsyncIterator[Fixture]:
     write(folder, "nodes: [{id: talk, path: talk.py}]", talk=script)
-    async with asyncio.timeout(DEADLINE_S), Guard.start() as guard:
-        made = Fixture(folder, guard, marker)
+    async with asyncio.timeout(DEADLINE_S), HolderClient.start() as holder:
+        made = Fixture(folder, holder, marker)
         try:
             yield made
         finally:

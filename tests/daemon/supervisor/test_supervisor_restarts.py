@@ -7,7 +7,7 @@ import pytest
 from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.supervisor import noderunner
 from dorad.daemon.supervisor import supervisor as module
-from dorad.launch.model import Exit, RefusedError, SpawnerGoneError
+from dorad.launch.model import Exit, RefusedError, SpawnerExitedError
 from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, running, until
 from tests.daemon.flows import dataflow, node, restarted
 
@@ -229,7 +229,7 @@ async def test_when_nothing_can_be_started_any_more_no_restart_is_tried_again() 
         nonlocal starts
         starts += 1
         if starts > 2:
-            raise SpawnerGoneError("the guard is gone")
+            raise SpawnerExitedError("the process holder has exited")
         return await stage.start(*arguments)
 
     task = asyncio.create_task(stage.supervisor.run(start))
@@ -240,7 +240,7 @@ async def test_when_nothing_can_be_started_any_more_no_restart_is_tried_again() 
     async with asyncio.timeout(DEADLINE_S):
         results = {result.node: result.reason for result in await task}
     assert results == {
-        "a": "could not be started: the guard is gone",
+        "a": "could not be started: the process holder has exited",
         "b": "exited with code 1",
     }
 

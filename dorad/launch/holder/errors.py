@@ -1,4 +1,4 @@
-"""Why the system refused to start a command, said so that the user can mend it."""
+"""Turn the errno of a failed start into a message that names the cause and the fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.launch import wire
+from dorad.launch.holder import wire
 from dorad.launch.model import LaunchError
 
 if TYPE_CHECKING:
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def spawn_error(command: Command, stage: str, number: int) -> LaunchError:
-    """The error for errno `number` when starting `command` failed at `stage` (see `wire`)."""
+    """Return the error for a start of `command` that failed at `stage` (see `wire`) with `number`.
+
+    `number` is an errno.
+    """
     program = command.argv[0]
     if stage == wire.STAGE_FOLDER:
         why = f"its working directory {command.cwd}: {os.strerror(number)}"

@@ -1,4 +1,4 @@
-"""Our end of the socket to the parent of all processes: what guard and keeper have in common."""
+"""A client's connection to a process holder: requests, and the packets that answer them."""
 
 from __future__ import annotations
 
@@ -7,85 +7,84 @@ import contextlib
 import logging
 import os
 import signal
-import socket
-from collections import deque
 from typing import TYPE_CHECKING
 
-from dorad.launch import wire
-from dorad.launch.errors import spawn_error
-from dorad.launch.model import Exit, LaunchError, SpawnerGoneError
+from dorad.launch.asyncsender import AsyncSender
+from dorad.launch.holder import wire
+from dorad.launch.holder.errors import spawn_error
+from dorad.launch.model import Exit, LaunchError, SpawnerExitedError
 from dorad.launch.spawner import Process
-from dorad.launch.stat import is_alive
+from dorad.procinfo import is_alive
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from dorad.launch.model import Command
 
 _SILENCE_SECONDS = 30.0
-"""For so long a parent that is to start processes may say nothing at all."""
-_AT_ONCE = 64
-"""Packets read before others get their turn on the event loop."""
+"""A holder that sends nothing for this long, while a start is requested, is given up."""
+_MAX_PACKETS = 64
+"""Packets read before other tasks get their turn on the event loop."""
 
 _log = logging.getLogger(__name__)
 
 
-class Link:
-    """Starts and signals processes through the parent, and learns how they end.
+class HolderLink:
+    """Starts and signals processes through a holder, and learns how they end.
 
-    Never blocks: what the parent does not take at once is queued. Needs no event loop before
+    Never blocks: what the holder does not take at once is queued. Needs no event loop before
     `listen`.
     """
 
     def __init__(
         self,
         sock: socket.socket,
-        parent: str,
-        on_end: Callable[[], None],
-        on_packet: Callable[[list[bytes], list[int]], None] | None = None,
-        forget: Callable[[int], None] = lambda _pid: None,
+        on_hangup: Callable[[], None],
+        on_packet: Callable[[list[bytes], list[int]], None],
+        forget: Callable[[int], None],
     ) -> None:
         """Make a link that does not listen yet.
 
-        `parent` names it in errors. `on_packet` gets what has not to do with processes, and the
-        descriptors that came with it; `on_end` is called when the parent hangs up; `forget` when
-        a process has ended that nobody waits for.
+        `on_packet` gets the packets that are not about processes of this link, with their
+        descriptors. `on_hangup` is called when the holder closes the connection. `forget` is called
+        when a process has ended whose start was cancelled.
         """
         self.processes: dict[int, Process] = {}
-        """Those that run."""
+        """The running processes, by pid."""
         self.closing = False
+        """Whether the owner ends the connection on purpose."""
         self._sock = sock
-        self._parent = parent
-        self._on_end = on_end
+        self._on_hangup = on_hangup
         self._on_packet = on_packet
         self._forget = forget
         self._unwanted: set[int] = set()
+        """Pids of processes whose start was cancelled."""
         self._requests = 0
-        self._heard = 0
-        """Packets of the parent so far."""
+        self._received = 0
+        """Number of packets received."""
         self._pending: dict[int, asyncio.Future[Process]] = {}
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
-        self._emptied = asyncio.Event()
+        # If the holder has closed its end, `_on_readable` notices it.
+        self._sender = AsyncSender(sock, lambda _error: self._sender.clear())
         self._listening = False
         self._ended = False
         sock.setblocking(False)
 
     def listen(self) -> None:
-        """Read what the parent says from now on. Idempotent."""
+        """Read packets from now on. Idempotent."""
         if not self._listening and not self._ended:
             self._listening = True
             asyncio.get_running_loop().add_reader(self._sock, self._on_readable)
 
-    def deafen(self) -> None:
-        """Neither read nor write any more. Idempotent."""
+    def stop_listening(self) -> None:
+        """Read and write nothing any more. Idempotent."""
         if self._listening:
             self._listening = False
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self._sock)
-            loop.remove_writer(self._sock)
+            self._sender.clear()
+            asyncio.get_running_loop().remove_reader(self._sock)
 
     async def spawn(self, command: Command, stdout_fd: int, stderr_fd: int, tag: str) -> Process:
-        """As `Spawner.spawn`."""
+        """Start a process, as `Spawner.spawn`."""
         self._requests += 1
         try:
             self._request_spawn(self._requests, command, stdout_fd, stderr_fd, tag)
@@ -96,73 +95,46 @@ class Link:
             _log.debug("process %d started: %s", process.pid, command.argv)
             process.left_out = tuple(key for key, value in wanted.items() if value)
             return process
-        except _SpawnFailedError as failure:
+        except wire.SpawnFailedError as failure:
             _log.debug("%s was not started: %s", command.argv[0], failure)
             raise spawn_error(command, failure.stage, failure.number) from None
         except (OSError, TimeoutError) as error:
-            # A late answer finds nobody waiting and kills what it started.
+            # If the answer still comes, `_on_spawned` kills the process.
             why = "it does not answer" if isinstance(error, TimeoutError) else error
             raise LaunchError(
-                f"cannot start {command.argv[0]} through the {self._parent}: {why}"
+                f"cannot start {command.argv[0]} through the process holder: {why}"
             ) from error
 
-    async def _answered(self, answer: asyncio.Future[Process]) -> Process:
-        """Return the answer; of hundreds of processes the last may well take a minute to start.
-
-        Raises:
-            TimeoutError: the parent has fallen silent.
-        """
-        try:
-            while not answer.done():
-                heard = self._heard
-                await asyncio.wait([answer], timeout=_SILENCE_SECONDS)
-                if self._heard == heard and not answer.done():
-                    raise TimeoutError
-            return answer.result()
-        finally:
-            answer.cancel()
-
     def send(self, packet: bytes, fds: Sequence[int] = ()) -> None:
-        """Send now or, with duplicates of the descriptors, as soon as the parent takes it.
+        """Send now or, with duplicates of the descriptors, as soon as the holder takes it.
 
         Raises:
-            OSError: the parent is gone, or there are no more descriptors.
+            OSError: the holder has hung up, or no descriptor is left.
         """
-        if self._queue or not self._try(packet, fds):
-            duplicates: list[int] = []
-            try:
-                for fd in fds:
-                    duplicates.append(os.dup(fd))
-            except OSError:
-                _close(duplicates)
-                raise
-            self._queue.append((packet, duplicates))
-            self._emptied.clear()
-            asyncio.get_running_loop().add_writer(self._sock, self._on_writable)
+        self._sender.send(packet, fds)
+
+    async def drained(self) -> None:
+        """Return when nothing waits to be sent."""
+        await self._sender.drained()
 
     def signal(self, process: Process, number: int) -> None:
-        """Through the parent: only it knows for sure whether the pid is still that process."""
+        """Signal a process group through the holder, which knows that its pid is not reused."""
         _log.debug("signal %d to process %d", number, process.pid)
         if self._ended:
             return
         try:
-            if not self._queue and self._try(f"signal {process.pid} {int(number)}".encode()):
+            if self._sender.try_send(f"signal {process.pid} {int(number)}".encode()):
                 return
         except OSError:
-            # The parent is gone or closing, and all processes with it.
+            # The holder has ended or is about to, and all processes with it.
             return
-        # The parent hangs; then it has hardly reaped the process either.
+        # The holder hangs, so it cannot have reaped the process either.
         if is_alive(process.pid, process.started):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
 
-    async def flushed(self) -> None:
-        """Return when nothing is queued any more."""
-        if self._queue:
-            await self._emptied.wait()
-
     def adopt(self, pid: int, started: int, status: int | None) -> Process:
-        """Make a process of one that the parent has already; `status` is None while it runs."""
+        """Make the object of a process that the holder has already; `status` is None if it runs."""
         process = Process(pid, started, self.signal)
         if status is None:
             self.processes[pid] = process
@@ -171,7 +143,7 @@ class Link:
         return process
 
     def finish(self, why: str, statuses: Mapping[int, int]) -> None:
-        """The parent has ended, and every process with it: say so to all who wait."""
+        """Close the link, and report the end of every process: the holder has ended."""
         self.close(why)
         for pid, process in self.processes.items():
             status = statuses.get(pid)
@@ -179,24 +151,39 @@ class Link:
         self.processes.clear()
 
     def close(self, why: str) -> None:
-        """Let go of the socket; `why` is what those are told who wait for a process to start."""
-        self.deafen()
+        """Close the socket; starts that wait for an answer fail with `why`. Idempotent."""
+        self.stop_listening()
         self._ended = True
+        self._sender.clear()
         self._sock.close()
-        for _, fds in self._queue:
-            _close(fds)
-        self._queue.clear()
-        self._emptied.set()
         for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(ConnectionError(why))
         self._pending.clear()
 
+    async def _answered(self, answer: asyncio.Future[Process]) -> Process:
+        """Return the answer to a start. The last one of hundreds may take a minute.
+
+        Raises:
+            TimeoutError: the holder has sent nothing for a while.
+        """
+        try:
+            while not answer.done():
+                received = self._received
+                await asyncio.wait([answer], timeout=_SILENCE_SECONDS)
+                if self._received == received and not answer.done():
+                    raise TimeoutError
+            return answer.result()
+        finally:
+            answer.cancel()
+
     def _request_spawn(
         self, number: int, command: Command, stdout_fd: int, stderr_fd: int, tag: str
     ) -> None:
         if self._ended or self.closing:
-            raise SpawnerGoneError(f"cannot start {command.argv[0]}: the {self._parent} is gone")
+            raise SpawnerExitedError(
+                f"cannot start {command.argv[0]}: the process holder has exited"
+            )
         try:
             packed = wire.pack_command(
                 [os.fsencode(word) for word in command.argv],
@@ -216,48 +203,26 @@ class Link:
         finally:
             os.close(memory)
 
-    def _try(self, packet: bytes, fds: Sequence[int] = ()) -> bool:
-        """Send a packet; False if the parent has to read others first."""
-        try:
-            socket.send_fds(self._sock, [packet], fds)
-        except OSError as error:
-            if error.errno in wire.LATER:
-                return False
-            raise
-        return True
-
-    def _on_writable(self) -> None:
-        try:
-            while self._queue and self._try(*self._queue[0]):
-                _close(self._queue.popleft()[1])
-        except ConnectionError:
-            # The end of the socket is read, too; until then nothing more can be sent.
-            while self._queue:
-                _close(self._queue.popleft()[1])
-        if not self._queue:
-            asyncio.get_running_loop().remove_writer(self._sock)
-            self._emptied.set()
-
     def _on_readable(self) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(_MAX_PACKETS):
             if not self._listening or not self._receive():
                 return
 
     def _receive(self) -> bool:
-        """Take one packet; False if there is none, or no more."""
+        """Handle one packet; return False if there is none, or no more."""
         try:
             packet, fds = wire.receive(self._sock)
         except BlockingIOError:
             return False
         except ConnectionError:
             packet, fds = b"", []
-        self._heard += 1
+        self._received += 1
         match packet.split():
             case []:
-                _log.debug("the %s has hung up", self._parent)
-                self.deafen()
+                _log.debug("the process holder has hung up")
+                self.stop_listening()
                 self._ended = True
-                self._on_end()
+                self._on_hangup()
                 return False
             case [b"spawned", number, pid, started, skipped, refused]:
                 cores = wire.split_numbers(skipped)
@@ -266,10 +231,10 @@ class Link:
             case [b"failed", number, stage, errno]:
                 answer = self._pending.pop(int(number))
                 if not answer.done():
-                    answer.set_exception(_SpawnFailedError(stage.decode(), int(errno)))
+                    answer.set_exception(wire.SpawnFailedError(stage.decode(), int(errno)))
             case [b"exited", pid, status]:
                 self._on_exited(int(pid), decode(int(status)))
-            case words if self._on_packet is not None:
+            case words:
                 self._on_packet(words, fds)
         return True
 
@@ -277,6 +242,7 @@ class Link:
         self.processes[process.pid] = process
         answer = self._pending.pop(number)
         if answer.done():
+            _log.debug("process %d is killed: its start was cancelled", process.pid)
             self._unwanted.add(process.pid)
             process.signal(signal.SIGKILL)
         else:
@@ -290,19 +256,7 @@ class Link:
             self._forget(pid)
 
 
-class _SpawnFailedError(Exception):
-    def __init__(self, stage: str, number: int) -> None:
-        super().__init__(stage, number)
-        self.stage = stage
-        self.number = number
-
-
 def decode(status: int) -> Exit:
-    """Return what a wait status means."""
+    """Return the meaning of a wait status."""
     code = os.waitstatus_to_exitcode(status)
     return Exit(code=code) if code >= 0 else Exit(signal=-code)
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -1,4 +1,4 @@
-"""What the tests of the keeper share: a place for one, daemons to kill, and their remains."""
+"""What the tests of the shared holder use: a path for one, and daemons to kill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
-from dorad.launch.keeper import Keeper
+from dorad.launch.holder.client import HolderClient
 
 if TYPE_CHECKING:
     from dorad.launch.model import Command
@@ -60,27 +60,27 @@ class Daemon:
 
 
 class Place:
-    """Where a keeper listens; the keepers that were seen here end with the test."""
+    """Where a holder listens; the holders that were seen here end with the test."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "keeper.sock"
-        self.keepers: list[Keeper] = []
+        self.path = folder / "holder.sock"
+        self.holders: list[HolderClient] = []
         self.pids: set[int] = set()
 
-    async def attach(self) -> Keeper:
-        keeper = await Keeper.attach(self.path)
-        self.keepers.append(keeper)
-        self.pids.add(keeper.pid)
-        return keeper
+    async def attach(self) -> HolderClient:
+        holder = await HolderClient.attach(self.path)
+        self.holders.append(holder)
+        self.pids.add(holder.pid)
+        return holder
 
     def daemon(self, **options: Any) -> Daemon:
         daemon = Daemon(**options)
-        self.pids.add(daemon.ask("attach", str(self.path))["keeper"])
+        self.pids.add(daemon.ask("attach", str(self.path))["holder"])
         return daemon
 
     async def clear(self) -> None:
-        for keeper in self.keepers:
-            await keeper.detach()
+        for holder in self.holders:
+            await holder.detach()
         for pid in self.pids:
             try:
                 keeping = psutil.Process(pid)
@@ -90,10 +90,10 @@ class Place:
                 continue
 
 
-async def start(keeper: Keeper, command: Command, tag: str = "") -> Process:
+async def start(holder: HolderClient, command: Command, tag: str = "") -> Process:
     sink = os.open(os.devnull, os.O_WRONLY)
     try:
-        return await keeper.spawn(command, sink, sink, tag=tag)
+        return await holder.spawn(command, sink, sink, tag=tag)
     finally:
         os.close(sink)
 

@@ -1,4 +1,4 @@
-"""What outlives a daemon in its keeper: processes, how they ended, and descriptors."""
+"""A shared process holder: processes, exits and descriptors that outlive a daemon."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pytest
 import pytest_asyncio
 
 from dorad.launch.model import Exit, LaunchError
-from dorad.launch.stat import is_alive, start_time
+from dorad.procinfo import is_alive, start_time
 
 from .conftest import Family, eventually
-from .keeping import Daemon, Place, read_all, start
+from .holders import Daemon, Place, read_all, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dorad.launch.keeper import Keeper
+    from dorad.launch.holder.client import HolderClient
 
 
 @pytest_asyncio.fixture
@@ -34,15 +34,15 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     await place.clear()
 
 
-def by_tag(keeper: Keeper) -> dict[str, Exit | None]:
-    return {kept.tag: kept.exit for kept in keeper.kept}
+def by_tag(holder: HolderClient) -> dict[str, Exit | None]:
+    return {kept.tag: kept.exit for kept in holder.kept}
 
 
 async def test_processes_go_on_when_the_daemon_is_killed(place: Place, family: Family) -> None:
     with place.daemon() as daemon:
         sleeper = daemon.spawn("u/sleeper/0", family.command("/bin/sleep", "100"))
-    keeper = await place.attach()
-    (kept,) = keeper.kept
+    holder = await place.attach()
+    (kept,) = holder.kept
     assert (kept.tag, kept.pid, kept.started) == (
         "u/sleeper/0",
         sleeper["pid"],
@@ -61,12 +61,12 @@ async def test_a_process_that_prints_meanwhile_loses_nothing(place: Place, famil
         daemon.spawn("u/talker/0", family.shell(f"echo before; {talker}"))
     hold.touch()
     assert eventually(lambda: not family.alive())
-    keeper = await place.attach()
-    out, err = keeper.take("u/talker")["u/talker/0"]
+    holder = await place.attach()
+    out, err = holder.take("u/talker")["u/talker/0"]
     assert read_all(out) == "before\nafter\n"
     assert read_all(err) == "error\n"
-    assert keeper.entries == {}
-    assert by_tag(keeper) == {"u/talker/0": Exit(code=0)}
+    assert holder.entries == {}
+    assert by_tag(holder) == {"u/talker/0": Exit(code=0)}
 
 
 async def test_ends_while_no_daemon_runs_are_known_until_they_are_forgotten(
@@ -82,15 +82,15 @@ async def test_ends_while_no_daemon_runs_are_known_until_they_are_forgotten(
     assert eventually(lambda: len(family.alive()) == 1)
     expected = {"u/a/0": Exit(code=7), "u/b/3": Exit(signal=signal.SIGSEGV), "u/c/0": None}
     for _ in range(2):
-        keeper = await place.attach()
-        assert by_tag(keeper) == expected
-        await keeper.detach()
-    keeper = await place.attach()
-    (ended,) = (kept for kept in keeper.kept if kept.tag == "u/a/0")
+        holder = await place.attach()
+        assert by_tag(holder) == expected
+        await holder.detach()
+    holder = await place.attach()
+    (ended,) = (kept for kept in holder.kept if kept.tag == "u/a/0")
     assert await ended.process.wait() == Exit(code=7)
     ended.process.signal(signal.SIGKILL)
-    keeper.forget(ended.pid)
-    await keeper.detach()
+    holder.forget(ended.pid)
+    await holder.detach()
     del expected["u/a/0"]
     assert by_tag(await place.attach()) == expected
 
@@ -98,30 +98,30 @@ async def test_ends_while_no_daemon_runs_are_known_until_they_are_forgotten(
 async def test_an_end_the_daemon_knew_but_did_not_write_down_is_told_again(
     place: Place, family: Family
 ) -> None:
-    keeper = await place.attach()
-    process = await start(keeper, family.shell("exit 3"), "u/n/0")
+    holder = await place.attach()
+    process = await start(holder, family.shell("exit 3"), "u/n/0")
     await process.wait()
-    await keeper.detach()
-    keeper = await place.attach()
-    assert by_tag(keeper) == {"u/n/0": Exit(code=3)}
-    keeper.forget(process.pid)
-    keeper.forget(process.pid)
-    await keeper.detach()
+    await holder.detach()
+    holder = await place.attach()
+    assert by_tag(holder) == {"u/n/0": Exit(code=3)}
+    holder.forget(process.pid)
+    holder.forget(process.pid)
+    await holder.detach()
     assert by_tag(await place.attach()) == {}
 
 
 async def test_a_process_that_still_runs_is_forgotten_when_it_ends(
     place: Place, family: Family
 ) -> None:
-    keeper = await place.attach()
-    process = await start(keeper, family.command("/bin/sleep", "100"), "u/n/0")
-    keeper.forget(process.pid)
-    await keeper.detach()
-    keeper = await place.attach()
-    assert by_tag(keeper) == {"u/n/0": None}
-    keeper.kept[0].process.signal(signal.SIGKILL)
-    assert await keeper.kept[0].process.wait() == Exit(signal=signal.SIGKILL)
-    await keeper.detach()
+    holder = await place.attach()
+    process = await start(holder, family.command("/bin/sleep", "100"), "u/n/0")
+    holder.forget(process.pid)
+    await holder.detach()
+    holder = await place.attach()
+    assert by_tag(holder) == {"u/n/0": None}
+    holder.kept[0].process.signal(signal.SIGKILL)
+    assert await holder.kept[0].process.wait() == Exit(signal=signal.SIGKILL)
+    await holder.detach()
     assert by_tag(await place.attach()) == {}
 
 
@@ -132,43 +132,43 @@ async def test_what_was_asked_for_right_before_the_death_is_found_by_its_tag(
         os.kill(pid := next(iter(place.pids)), signal.SIGSTOP)
         daemon.spawn("u/n/5", family.command("/bin/sleep", "100"), "request")
     os.kill(pid, signal.SIGCONT)
-    keeper = await place.attach()
-    assert by_tag(keeper) == {"u/n/5": None}
-    assert set(keeper.entries) == {"u/n/5"}
+    holder = await place.attach()
+    assert by_tag(holder) == {"u/n/5": None}
+    assert set(holder.entries) == {"u/n/5"}
 
 
 async def test_many_descriptors_are_kept_and_handed_back(place: Place) -> None:
     with place.daemon() as daemon:
         daemon.ask("pipes", 300)
-    keeper = await place.attach()
-    found = keeper.take("pipe/")
+    holder = await place.attach()
+    found = holder.take("pipe/")
     assert {name: read_all(fd) for name, (fd,) in found.items()} == {
         f"pipe/{number}": str(number) for number in range(300)
     }
 
 
-async def test_a_store_of_many_is_on_its_way_before_the_keeper_looks(place: Place) -> None:
+async def test_a_store_of_many_is_on_its_way_before_the_holder_looks(place: Place) -> None:
     with place.daemon() as daemon:
         os.kill(pid := next(iter(place.pids)), signal.SIGSTOP)
         daemon.ask("pipes", 300)
     os.kill(pid, signal.SIGCONT)
-    keeper = await place.attach()
+    holder = await place.attach()
     # All of them if the system lets sockets have the room; else all but the youngest.
-    numbers = sorted(int(name.split("/")[1]) for name in keeper.entries)
+    numbers = sorted(int(name.split("/")[1]) for name in holder.entries)
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > 100
 
 
-async def test_what_the_keeper_does_not_take_at_once_is_queued(place: Place) -> None:
-    keeper = await place.attach()
-    os.kill(keeper.pid, signal.SIGSTOP)
+async def test_what_the_holder_does_not_take_at_once_is_queued(place: Place) -> None:
+    holder = await place.attach()
+    os.kill(holder.pid, signal.SIGSTOP)
     for number in range(10_000):
-        keeper.drop(f"{number}/" + "x" * 2000)
+        holder.drop(f"{number}/" + "x" * 2000)
     read, write = os.pipe()
-    keeper.store("last", [read])
+    holder.store("last", [read])
     os.close(read)
-    os.kill(keeper.pid, signal.SIGCONT)
-    await keeper.detach()
+    os.kill(holder.pid, signal.SIGCONT)
+    await holder.detach()
     os.write(write, b"kept")
     os.close(write)
     again = await place.attach()
@@ -178,8 +178,8 @@ async def test_what_the_keeper_does_not_take_at_once_is_queued(place: Place) -> 
 async def test_a_connection_is_not_broken_by_the_death(place: Place) -> None:
     with place.daemon() as daemon:
         daemon.ask("socket")
-    keeper = await place.attach()
-    (ours,), (theirs,) = keeper.take("ours")["ours"], keeper.take("theirs")["theirs"]
+    holder = await place.attach()
+    (ours,), (theirs,) = holder.take("ours")["ours"], holder.take("theirs")["theirs"]
     with socket.socket(fileno=ours) as our_end, socket.socket(fileno=theirs) as their_end:
         assert our_end.recv(100) == b"sent before"
         our_end.send(b"sent after")
@@ -187,32 +187,32 @@ async def test_a_connection_is_not_broken_by_the_death(place: Place) -> None:
 
 
 async def test_the_same_name_replaces_and_a_drop_closes(place: Place) -> None:
-    keeper = await place.attach()
+    holder = await place.attach()
     for name in ("a", "a", "b"):
         read, write = os.pipe()
-        keeper.store(name, [read, write])
+        holder.store(name, [read, write])
         os.close(read)
         os.close(write)
-    keeper.drop("b")
-    keeper.drop("never-stored")
-    await keeper.detach()
-    keeper = await place.attach()
-    assert {name: len(fds) for name, fds in keeper.entries.items()} == {"a": 2}
-    keeper.drop("a")
-    await keeper.detach()
+    holder.drop("b")
+    holder.drop("never-stored")
+    await holder.detach()
+    holder = await place.attach()
+    assert {name: len(fds) for name, fds in holder.entries.items()} == {"a": 2}
+    holder.drop("a")
+    await holder.detach()
     assert (await place.attach()).entries == {}
 
 
 async def test_long_names_are_kept(place: Place, family: Family) -> None:
     long = "u/" + "n" * 200
-    keeper = await place.attach()
-    await start(keeper, family.command("/bin/sleep", "100"), long)
-    keeper.store(long, [0])
-    await keeper.detach()
-    keeper = await place.attach()
-    assert (set(keeper.entries), set(by_tag(keeper))) == ({long}, {long})
-    with pytest.raises(ValueError, match="no name"):
-        keeper.store("with space", [0])
+    holder = await place.attach()
+    await start(holder, family.command("/bin/sleep", "100"), long)
+    holder.store(long, [0])
+    await holder.detach()
+    holder = await place.attach()
+    assert (set(holder.entries), set(by_tag(holder))) == ({long}, {long})
+    with pytest.raises(ValueError, match="not a valid name"):
+        holder.store("with space", [0])
 
 
 async def test_a_second_daemon_is_refused(place: Place) -> None:
@@ -225,7 +225,7 @@ async def test_a_second_daemon_is_refused(place: Place) -> None:
         assert daemon.ask("pipes", 1) == {}
 
 
-async def test_daemons_that_start_at_once_share_one_keeper_and_one_of_them_has_it(
+async def test_daemons_that_start_at_once_share_one_holder_and_one_of_them_has_it(
     place: Place,
 ) -> None:
     daemons = [Daemon() for _ in range(4)]
@@ -233,7 +233,7 @@ async def test_daemons_that_start_at_once_share_one_keeper_and_one_of_them_has_i
         for daemon in daemons:
             daemon.tell("attach", str(place.path))
         answers = [daemon.answer() for daemon in daemons]
-        place.pids |= {answer["keeper"] for answer in answers if "keeper" in answer}
+        place.pids |= {answer["holder"] for answer in answers if "holder" in answer}
         assert len(place.pids) == 1
         assert sum("another dorad" in answer.get("error", "") for answer in answers) == 3
     finally:
@@ -242,58 +242,58 @@ async def test_daemons_that_start_at_once_share_one_keeper_and_one_of_them_has_i
 
 
 async def test_ending_leaves_nothing(place: Place, family: Family) -> None:
-    keeper = await place.attach()
+    holder = await place.attach()
     processes = [
-        await start(keeper, family.role(role)) for role in ("deaf", "stopped", "double_fork")
+        await start(holder, family.role(role)) for role in ("deaf", "stopped", "double_fork")
     ]
     assert eventually(family.ready("double_fork").exists)
-    await keeper.end()
-    await keeper.end()
+    await holder.end()
+    await holder.end()
     assert not family.alive()
-    assert not is_alive(keeper.pid)
+    assert not is_alive(holder.pid)
     assert not place.path.exists()
     assert {process.exit for process in processes} == {Exit(signal=signal.SIGKILL)}
-    assert not keeper.died
+    assert not holder.died
 
 
-async def test_a_keeper_that_hangs_is_ended_all_the_same(
+async def test_a_holder_that_hangs_is_ended_all_the_same(
     place: Place, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dorad.launch.keeper._END_SECONDS", 0.1)
-    keeper = await place.attach()
-    process = await start(keeper, family.command("/bin/sleep", "100"))
-    os.kill(keeper.pid, signal.SIGSTOP)
-    await keeper.end()
+    monkeypatch.setattr("dorad.launch.holder.client._END_SECONDS", 0.1)
+    holder = await place.attach()
+    process = await start(holder, family.command("/bin/sleep", "100"))
+    os.kill(holder.pid, signal.SIGSTOP)
+    await holder.end()
     assert process.exit == Exit(signal=signal.SIGKILL)
     assert not family.alive()
 
 
-async def test_the_death_of_the_keeper_is_noticed_and_its_nodes_are_gone(
+async def test_the_death_of_the_holder_is_noticed_and_its_nodes_are_gone(
     place: Place, family: Family
 ) -> None:
-    keeper = await place.attach()
-    process = await start(keeper, family.role("deaf"))
+    holder = await place.attach()
+    process = await start(holder, family.role("deaf"))
     assert eventually(family.ready("deaf").exists)
     died = asyncio.Event()
-    keeper.on_died = died.set
-    os.kill(keeper.pid, signal.SIGKILL)
+    holder.on_died = died.set
+    os.kill(holder.pid, signal.SIGKILL)
     async with asyncio.timeout(10):
         assert await process.wait() == Exit(signal=signal.SIGKILL)
         await died.wait()
-    assert keeper.died
+    assert holder.died
     assert not family.alive()
-    with pytest.raises(LaunchError, match="gone"):
-        await start(keeper, family.shell("exit 0"))
-    keeper.drop("nothing")
-    await keeper.end()
-    assert (await place.attach()).pid != keeper.pid
+    with pytest.raises(LaunchError, match="exited"):
+        await start(holder, family.shell("exit 0"))
+    holder.drop("nothing")
+    await holder.end()
+    assert (await place.attach()).pid != holder.pid
 
 
 async def test_polite_signals_do_not_end_it(place: Place, family: Family) -> None:
-    keeper = await place.attach()
+    holder = await place.attach()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        os.kill(keeper.pid, number)
-    assert (await (await start(keeper, family.shell("exit 0"))).wait()).ok
+        os.kill(holder.pid, number)
+    assert (await (await start(holder, family.shell("exit 0"))).wait()).ok
 
 
 async def test_it_has_nothing_to_do_with_the_daemons_group_session_or_streams(
@@ -326,23 +326,23 @@ async def test_nonsense_does_not_harm_it(place: Place, family: Family) -> None:
             stranger.send(packet)
         socket.send_fds(stranger, [b"store =a 2"], [0])
         socket.send_fds(stranger, [b"spawn 2 ="], [0, 1, 2])
-    keeper = await place.attach()
-    assert by_tag(keeper) == {"u/n/0": None}
-    assert set(keeper.entries) == {"u/n/0"}
+    holder = await place.attach()
+    assert by_tag(holder) == {"u/n/0": None}
+    assert set(holder.entries) == {"u/n/0"}
 
 
-async def test_a_keeper_of_another_version_is_named(
+async def test_a_holder_of_another_version_is_named(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = await place.attach()
-    await keeper.detach()
-    monkeypatch.setattr("dorad.launch.wire.VERSION", 999)
-    with pytest.raises(LaunchError, match=f"kill -9 {keeper.pid}"):
+    holder = await place.attach()
+    await holder.detach()
+    monkeypatch.setattr("dorad.launch.holder.wire.VERSION", 999)
+    with pytest.raises(LaunchError, match=f"kill -9 {holder.pid}"):
         await place.attach()
 
 
 async def test_a_path_that_cannot_be_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match="cannot start the keeper"):
+    with pytest.raises(LaunchError, match="cannot start the process holder"):
         await Place(tmp_path / "no-folder").attach()
     with pytest.raises(LaunchError, match="AF_UNIX path too long"):
         await Place(tmp_path / ("x" * 120)).attach()
@@ -358,45 +358,45 @@ async def test_nodes_are_allowed_as_many_files_as_ever(place: Place, family: Fam
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
     try:
-        keeper = await place.attach()
+        holder = await place.attach()
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == limits[1]
-        process = await start(keeper, family.command("/bin/sleep", "100"))
+        process = await start(holder, family.command("/bin/sleep", "100"))
         assert psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)[0] == 1024
-        assert psutil.Process(keeper.pid).rlimit(psutil.RLIMIT_NOFILE)[0] == limits[1]
+        assert psutil.Process(holder.pid).rlimit(psutil.RLIMIT_NOFILE)[0] == limits[1]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_it_says_what_it_cannot_keep_and_lives_on(place: Place, family: Family) -> None:
-    keeper = await place.attach()
-    process = await start(keeper, family.command("/bin/sleep", "100"))
+    holder = await place.attach()
+    process = await start(holder, family.command("/bin/sleep", "100"))
     problems: list[str] = []
-    keeper.on_problem = problems.append
-    psutil.Process(keeper.pid).rlimit(psutil.RLIMIT_NOFILE, (12, 12))
+    holder.on_problem = problems.append
+    psutil.Process(holder.pid).rlimit(psutil.RLIMIT_NOFILE, (12, 12))
     for number in range(4):
-        keeper.store(f"some/{number}", [0, 1, 2])
+        holder.store(f"some/{number}", [0, 1, 2])
     with pytest.raises(LaunchError, match="Too many open files"):
-        await start(keeper, family.shell("exit 0"))
+        await start(holder, family.shell("exit 0"))
     assert problems
     assert "no descriptor left to keep some/3" in problems[-1]
     assert process.exit is None
     for number in range(4):
-        keeper.drop(f"some/{number}")
-    assert (await (await start(keeper, family.shell("exit 0"))).wait()).ok
+        holder.drop(f"some/{number}")
+    assert (await (await start(holder, family.shell("exit 0"))).wait()).ok
 
 
 async def test_a_start_that_was_cancelled_is_ended_and_forgotten(
     place: Place, family: Family
 ) -> None:
-    keeper = await place.attach()
-    task = asyncio.create_task(start(keeper, family.command("/bin/sleep", "100"), "u/n/0"))
+    holder = await place.attach()
+    task = asyncio.create_task(start(holder, family.command("/bin/sleep", "100"), "u/n/0"))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    last = await start(keeper, family.command("/bin/sleep", "100"), "u/last/0")
+    last = await start(holder, family.command("/bin/sleep", "100"), "u/last/0")
     assert eventually(lambda: len(family.alive()) == 1)
     last.signal(signal.SIGKILL)
     await last.wait()  # everything before it is done
-    await keeper.detach()
+    await holder.detach()
     assert set(by_tag(await place.attach())) == {"u/last/0"}

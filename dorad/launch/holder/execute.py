@@ -1,4 +1,4 @@
-"""Executing a program as a child of the guard or keeper that dies with it."""
+"""Start a program as a child process that dies with the process holder."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from dorad.realtime.schedule import Schedule
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
-"""What the parent ignores: it ends as agreed, not by being asked to."""
+"""Signals that the holder ignores: only its client, or the end of its client, ends it."""
 _MAX_CORES = 8192
-"""More than Linux can be built for; a mask for any number would take memory to match."""
+"""More than Linux can be built for. Bounds the memory that a mask of cores takes."""
 _OPEN_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-"""What programs get, whatever the parent allows itself later."""
+"""The limit of open files that programs get, even if the holder raises its own later."""
 
 
 class Pinned:
-    """While entered, this process (and what it starts) runs on `cores` only."""
+    """A context in which this process, and what it starts, runs on `cores` only."""
 
     def __init__(self, cores: tuple[int, ...]) -> None:
         self._cores = cores
         self._before: set[int] = set()
         self.skipped: tuple[int, ...] = ()
-        """Those of the cores that do not exist or are not allowed here."""
+        """The cores that do not exist, or that this process may not use."""
 
     def __enter__(self) -> Pinned:
         if not self._cores:
@@ -39,7 +39,7 @@ class Pinned:
             os.sched_setaffinity(0, usable)
             usable &= os.sched_getaffinity(0)
         except OSError:
-            # Not one of them is usable, so the process runs wherever its parent does.
+            # None of them is usable: the process runs on the cores of its parent.
             usable = set()
         self.skipped = tuple(core for core in self._cores if core not in usable)
         return self
@@ -56,10 +56,10 @@ def execute(
     stderr: int,
     wanted: Schedule | None = None,
 ) -> tuple[int, int]:
-    """Start a process in its own group; it dies with this one even if nobody else is left.
+    """Start a process in its own group; the kernel kills it when this process dies.
 
-    That last is why this forks: posix_spawn cannot ask the kernel for it. Returns the pid,
-    and why the process runs without the policy that is wanted, as errno; 0 if it does not.
+    posix_spawn cannot request that from the kernel, so this forks. Returns the pid, and the errno
+    with which the kernel refused the `wanted` policy (0 if it did not).
 
     Raises:
         OSError: the program cannot be executed.
@@ -84,21 +84,21 @@ def execute(
             os._exit(127)
     os.close(failure_write)
     with os.fdopen(failure_read, "rb") as failure:
-        # Ends with the program's start: the other end is closed by executing it.
+        # Reads until the program starts: executing it closes the other end.
         words = failure.read().split()
-    said = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-    if (number := said.get(b"failed")) is not None:
+    reported = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    if (number := reported.get(b"failed")) is not None:
         raise OSError(number, os.strerror(number))
-    return pid, said.get(b"schedule", 0)
+    return pid, reported.get(b"schedule", 0)
 
 
 def _prepare(stdout: int, stderr: int, parent: int) -> None:
-    """In the new process: default signals, no descriptor but 0, 1 and 2 for the program."""
+    """Prepare the new process: default signals, and only the descriptors 0, 1 and 2."""
     os.setpgid(0, 0)
     die_with_parent(parent)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES, most), most))
-    for number in (*IGNORED, signal.SIGXFSZ):  # Python itself ignores the last
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES, limit), limit))
+    for number in (*IGNORED, signal.SIGXFSZ):  # Python itself ignores SIGXFSZ
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -107,17 +107,17 @@ def _prepare(stdout: int, stderr: int, parent: int) -> None:
 
 
 def _schedule(wanted: Schedule) -> int:
-    """In the new process, at the very end: be as urgent as wanted; 0, or errno if that is refused.
+    """Set the policy of the new process as its last step; return 0, or errno if that is refused.
 
-    The limit of locked memory is raised for the program, which locks it itself: what is locked now
-    would not be after it is executed.
+    Memory that is locked now would not stay locked when the program is executed. So this only
+    raises the limit; the program locks its memory itself.
     """
     if wanted.lock_memory:
         try:
             unlimited = resource.RLIM_INFINITY
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
         except (OSError, ValueError):
-            # Not allowed to: the program finds that out, and says what is missing.
+            # Not permitted: the program notices, and reports what is missing.
             pass
     try:
         set_policy(wanted)

@@ -1,0 +1,143 @@
+"""Handles of a holder's process: kill it, and wait until it and all its processes have ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from dorad.launch.descendants import children, end_descendants
+from dorad.launch.prctl import set_subreaper
+from dorad.procinfo import start_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_WAIT_SECONDS = 5.0
+
+
+class HolderHandle(Protocol):
+    """The process of a holder."""
+
+    pid: int
+
+    def kill(self) -> None:
+        """SIGKILL the holder; the kernel kills its processes with it."""
+
+    def wait(self, processes: Iterable[tuple[int, int]]) -> dict[int, int]:
+        """Block until the holder and all its processes have ended; kill those that have not.
+
+        `processes` are the pids and start times of those known. Returns the wait statuses of those
+        that this process has reaped.
+        """
+
+    def close(self) -> None:
+        """Close the handle. Idempotent."""
+
+
+class OwnHolder:
+    """A holder that is a child of this process, which adopts the orphans it leaves.
+
+    That needs this process to be a subreaper.
+    """
+
+    _running: ClassVar[set[int]] = set()
+    """Pids of all holders of this process, so that none is taken for an orphan of another."""
+
+    def __init__(self, process: subprocess.Popen[bytes], not_ours: frozenset[int]) -> None:
+        """Make the handle of a process; `not_ours` are the children from before its start."""
+        self.pid = process.pid
+        self._process = process
+        self._not_ours = not_ours
+        self._running.add(process.pid)
+
+    def kill(self) -> None:
+        """SIGKILL the holder, as `HolderHandle.kill`."""
+        self._process.kill()
+
+    def wait(self, processes: Iterable[tuple[int, int]]) -> dict[int, int]:
+        """Wait for the holder and its descendants, as `HolderHandle.wait`."""
+        del processes
+        try:
+            self._process.wait(_WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        # Now its children are ours: the kernel reparents them before the holder can be reaped.
+        self._running.discard(self.pid)
+        statuses: dict[int, int] = {}
+        end_descendants(statuses.__setitem__, self._spared(), _WAIT_SECONDS)
+        if not self._running:
+            set_subreaper(False)
+        return statuses
+
+    def close(self) -> None:
+        """Do nothing: `wait` has reaped the process."""
+
+    def _spared(self) -> set[int]:
+        """Return children that have nothing to do with the holder.
+
+        Its processes are never in our session: it left that before it started any.
+        """
+        session = os.getsid(0)
+        spared = {*self._not_ours, *self._running}
+        for pid in children(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(pid) == session:
+                    spared.add(pid)
+        return spared
+
+
+class SharedHolder:
+    """A holder that is not a child of this process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = -1
+        with contextlib.suppress(ProcessLookupError):
+            self._pidfd = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """SIGKILL the holder, as `HolderHandle.kill`."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def wait(self, processes: Iterable[tuple[int, int]]) -> dict[int, int]:
+        """Wait for the holder and its processes, as `HolderHandle.wait`.
+
+        The kernel does not kill those that have executed a program with more rights than ours, so
+        this kills them.
+        """
+        if self._pidfd >= 0:
+            _wait(self._pidfd)
+        for pid, started in processes:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                # Checked after the pidfd was opened: it cannot be another process with that pid.
+                if start_time(pid) != started:
+                    continue
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _wait(pidfd)
+            finally:
+                os.close(pidfd)
+        return {}
+
+    def close(self) -> None:
+        """Close the descriptor of the process. Idempotent."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def _wait(pidfd: int) -> None:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(_WAIT_SECONDS * 1000)

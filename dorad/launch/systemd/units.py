@@ -1,0 +1,307 @@
+"""The life of transient units: start, exit, kill, release, and systemd's signals about them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from dorad.launch.model import Exit, RefusedError
+from dorad.launch.spawner import Process
+from dorad.launch.systemd import failed, names
+from dorad.launch.systemd.bus import SERVICE
+from dorad.launch.systemd.exits import exit_of
+from dorad.launch.systemd.failed import FailedUnits
+from dorad.launch.systemd.manager import NO_UNIT
+from dorad.launch.systemd.messages import BusError
+from dorad.launch.systemd.properties import tag_of
+from dorad.launch.systemd.unit import Unit, user_of
+from dorad.procinfo import start_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from dorad.launch.model import Command
+    from dorad.launch.systemd.hardening import Properties
+    from dorad.launch.systemd.manager import Descriptors, Manager
+
+STARTED = (
+    "ExecMainCode",
+    "ExecMainStatus",
+    "ExecMainPID",
+    "ExecMainStartTimestampMonotonic",
+    "Result",
+)
+"""The properties of a service that has started, or failed to."""
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_RETRY_SECONDS = 1.0
+_MAX_STARTS = 16
+"""Maximum number of units that start at the same time; each has _START_SECONDS."""
+_EXIT = ("LogExtraFields", "ExecMainCode", "ExecMainStatus")
+"""The properties of an exit, in the order of reading: the status is valid once the code is set."""
+_TICKS = os.sysconf("SC_CLK_TCK")
+_log = logging.getLogger(__name__)
+
+
+class Units:
+    """All units of this daemon. Belongs to one event loop."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.on_problem: Callable[[str], None] = _log.warning
+        """Called with one line when the state of units cannot be read."""
+        self.failed = FailedUnits(self.release_soon)
+        self._manager = manager
+        self._number = 0
+        self._units: dict[str, Unit] = {}
+        self._paths: dict[str, Unit] = {}
+        self._starts = asyncio.Semaphore(_MAX_STARTS)
+        self._querying: set[Unit] = set()
+        """Units whose exit is being read from systemd."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def all(self) -> list[Unit]:
+        """Return the units that systemd has loaded."""
+        return list(self._units.values())
+
+    def add(self, name: str, tag: str) -> Unit:
+        """Make the object of a unit, whose signals are handled from now on."""
+        unit = Unit(name, tag)
+        self._units[name] = unit
+        self._paths[names.object_path(name)] = unit
+        # Numbers are never reused, so no two units of a node have the same name.
+        self._number = max(self._number, names.number_of(name))
+        return unit
+
+    async def start(
+        self, command: Command, wanted: Properties, fds: Descriptors, tag: str
+    ) -> tuple[Unit, dict[str, Any]]:
+        """Start a unit; return it and the properties STARTED of its service.
+
+        Raises:
+            RefusedError: systemd refuses, or does not finish the start in time.
+        """
+        async with self._starts:
+            unit = self.add(self._free_name(command, tag), tag)
+            self.failed.replaced(unit.name)
+            _log.debug("starting unit %s for %s: %s", unit.name, tag, command.argv)
+            try:
+                await self._manager.start(unit.name, wanted, fds)
+                async with asyncio.timeout(_START_SECONDS):
+                    await unit.started.wait()
+                return unit, await self._manager.values(unit.name, STARTED)
+            except (BusError, TimeoutError) as error:
+                self.release_soon(unit)
+                why = "its start does not end" if isinstance(error, TimeoutError) else error
+                raise RefusedError(
+                    f"cannot start {command.argv[0]}: systemd refuses {unit.name}: {why}"
+                ) from error
+            except BaseException:
+                self.release_soon(unit)
+                raise
+
+    def make_process(
+        self,
+        unit: Unit,
+        values: dict[str, Any],
+        skipped: tuple[int, ...] = (),
+        refused: int = 0,
+    ) -> Process:
+        """Make the process of a unit from the properties STARTED of its service."""
+        pid = values["ExecMainPID"]
+        started = start_time(pid)
+        if started is None or exit_of(values) is not None:
+            started = values["ExecMainStartTimestampMonotonic"] * _TICKS // 1_000_000
+        unit.process = Process(
+            pid, started, lambda _, number: self._signal(unit, number), skipped, refused
+        )
+        unit.process.unit = unit.name
+        unit.process.control_group = values.get("ControlGroup", "")
+        unit.process.uid = user_of(values)
+        return unit.process
+
+    def set_exit(self, unit: Unit, how: Exit | None) -> None:
+        """Record how the main process ended, if it did, and kill the rest of the unit."""
+        if how is None or self._closed:
+            return
+        _log.debug("unit %s ended: %s", unit.name, how)
+        if unit.exit is None:
+            unit.exit = how
+        if unit.process is not None and not unit.reaped:
+            unit.reaped = True
+            self._in_background(self._reap(unit, unit.process, unit.exit))
+
+    def forget(self, pid: int) -> None:
+        """Release the unit whose process has this pid; if it runs, as soon as it ends."""
+        for unit in self.all():
+            if unit.process is not None and unit.process.pid == pid and not unit.forgotten:
+                unit.forgotten = True
+                if unit.process.exit is not None:
+                    self._in_background(self._dismiss(unit))
+                return
+
+    async def kill(self, unit: Unit) -> None:
+        """SIGKILL every process of a unit."""
+        await self._manager.kill(unit.name, signal.SIGKILL)
+
+    async def release(self, unit: Unit) -> None:
+        """Kill what is left of a unit, and make systemd unload it."""
+        _log.debug("releasing unit %s", unit.name)
+        await self.kill(unit)
+        try:
+            unit.stopped.clear()
+            if await self._manager.stop(unit.name):
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await unit.stopped.wait()
+            await self._manager.reset(unit.name)
+        except BusError as error:
+            _log.warning("%s is not released: %s", unit.name, error)
+        except TimeoutError:
+            _log.warning("%s is not released: it does not stop", unit.name)
+        self._remove(unit)
+
+    def release_soon(self, unit: Unit) -> None:
+        """Release a unit in the background."""
+        self._in_background(self.release(unit))
+
+    def resync_soon(self) -> None:
+        """Read the state of all units in the background: signals may have been missed."""
+        self._in_background(self._resync())
+
+    def on_signal(self, path: str, member: str, values: list[Any]) -> None:
+        """Handle a signal of systemd's."""
+        match member, values:
+            case "PropertiesChanged", [str(interface), dict(changed), _]:
+                unit = self._paths.get(path)
+                has_exited = interface == SERVICE and exit_of(changed) is not None
+                if unit is not None and has_exited and unit.started.is_set():
+                    self._in_background(self._query_exit(unit))
+            case "JobRemoved", [_, _, str(name), str(result)] if name in self._units:
+                self._end_of_job(self._units[name], result)
+            case "UnitRemoved", [str(name), _] if name in self._units:
+                # Also sent for every unit when systemd reads its files again, which each package
+                # with a unit makes it do (`systemctl daemon-reload`). Then the unit still exists.
+                self._in_background(self._query(self._units[name]))
+            case "Reloading", [False]:
+                self.resync_soon()
+
+    async def close(self) -> None:
+        """Cancel work in the background; the units stay as they are. Idempotent."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _free_name(self, command: Command, tag: str) -> str:
+        dataflow_id, node, *_ = [*tag.split("/"), ""]
+        dataflow = command.dataflow_name or dataflow_id[:8]
+        return names.unit_name(dataflow, node, self._number + 1)
+
+    def _signal(self, unit: Unit, number: int) -> None:
+        _log.debug("signal %d to %s", number, unit.name)
+        if not self._closed:
+            self._in_background(self._manager.kill(unit.name, number))
+
+    async def _reap(self, unit: Unit, process: Process, how: Exit) -> None:
+        await self.kill(unit)
+        process.set_exit(how)
+        if unit.forgotten:
+            await self._dismiss(unit)
+
+    async def _dismiss(self, unit: Unit) -> None:
+        """Release a unit whose exit is stored, unless it failed.
+
+        `systemctl --failed` shows a failed unit until its node starts again.
+        """
+        if unit.helper or unit.exit is None or unit.exit.ok or unit.exit.signal == signal.SIGTERM:
+            await self.release(unit)
+            return
+        try:
+            if await self._manager.describe(unit.name, failed.description(unit.tag)):
+                self.failed.add(unit)
+        except BusError as error:
+            _log.warning("%s is not shown as failed: %s", unit.name, error)
+            await self.release(unit)
+
+    async def _query_exit(self, unit: Unit) -> None:
+        """Read from systemd whether a unit's main process has ended; record it if so."""
+        if unit.exit is not None or unit in self._querying:
+            return
+        self._querying.add(unit)
+        try:
+            await self._query(unit)
+        finally:
+            self._querying.discard(unit)
+
+    async def _query(self, unit: Unit) -> None:
+        """Read the state of a unit; repeat that until systemd answers.
+
+        If systemd is asked for a unit that does not exist, it may make an empty one of that name,
+        and so may any user. So a unit without our tag is not ours: ours has been removed.
+        """
+        while not self._closed:
+            try:
+                values = await self._manager.values(unit.name, _EXIT)
+            except BusError as error:
+                if error.name not in NO_UNIT:
+                    _log.warning("the state of %s cannot be read: %s", unit.name, error)
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                values = {}
+            if tag_of(values.get("LogExtraFields", ())) == unit.tag:
+                _log.debug("%s: %s", unit.name, exit_of(values) or "running")
+                self.set_exit(unit, exit_of(values))
+            else:
+                _log.debug("%s: removed", unit.name)
+                unit.stopped.set()
+                if unit.process is not None:
+                    self._remove(unit)
+            return
+
+    async def _resync(self) -> None:
+        try:
+            listed = await self._manager.listed()
+        except BusError as error:
+            self.on_problem(f"systemd does not report the state of nodes: {error}")
+            return
+        for unit in self.all():
+            state = listed[unit.name].state if unit.name in listed else ""
+            _log.debug("%s: %s", unit.name, state or "removed")
+            if not unit.started.is_set():
+                if state in ("active", "failed", "inactive"):
+                    self._end_of_job(unit, "done" if state == "active" else "failed")
+                continue
+            if state in ("", "failed", "inactive"):
+                unit.stopped.set()
+            if unit.process is None or unit.exit is not None:
+                continue
+            if state:
+                self._in_background(self._query_exit(unit))
+            else:
+                self.set_exit(unit, Exit(signal=signal.SIGKILL))
+
+    def _end_of_job(self, unit: Unit, result: str) -> None:
+        if unit.started.is_set():
+            unit.stopped.set()
+        else:
+            unit.start_result = result
+            unit.started.set()
+
+    def _remove(self, unit: Unit) -> None:
+        """Remove a unit that systemd has unloaded."""
+        if unit.process is not None and unit.exit is None:
+            self.set_exit(unit, Exit(signal=signal.SIGKILL))
+        self.failed.remove(unit)
+        if self._units.get(unit.name) is unit:
+            del self._units[unit.name]
+            del self._paths[names.object_path(unit.name)]
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
