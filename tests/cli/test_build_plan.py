@@ -135,7 +135,7 @@ def test_a_program_is_looked_up_on_the_path_of_the_node(tmp_path, own):
 
 def test_a_program_that_is_not_there_is_an_error_that_names_it(tmp_path, own):
     talker, _ = builds(tmp_path, own, environ={"PATH": ""})
-    with pytest.raises(BuildError, match=r"node 'talker': .*make: it is not on PATH"):
+    with pytest.raises(BuildError, match=r"node 'talker': .*make: not found on PATH"):
         talker.program(("make",))
 
 

@@ -135,7 +135,7 @@ def test_a_node_that_is_not_well_is_named(status, level):
     checks = list(judge_nodes([node("a"), node("b", status, broken_inputs=["scan"])]))
     assert levels(checks) == [level, level]
     assert checks[1].name == "node demo/b"
-    assert "nothing comes on scan" in checks[1].text
+    assert "no messages on scan" in checks[1].text
 
 
 def test_real_time_is_judged_with_the_rights_of_the_daemon(healthy):
@@ -149,5 +149,5 @@ def test_real_time_is_judged_with_the_rights_of_the_daemon(healthy):
 
 def test_real_time_is_judged_without_a_daemon(tmp_path):
     result = dora("doctor", "--rt", env=no_daemon(tmp_path))
-    assert "  WARN  daemon: none runs; limits are those of this shell" in result.stdout
+    assert "  WARN  daemon: not running; these are the limits of this shell" in result.stdout
     assert "  kernel preemption: " in result.stdout

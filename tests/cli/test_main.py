@@ -141,7 +141,7 @@ def test_a_missing_file_is_one_line_that_names_what_is_there(tmp_path):
     (tmp_path / "flow.yml").write_text("nodes: []\n")
     result = dora("graph", "fow.yml", cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr == "error: fow.yml: there is no such file (there: flow.yml)\n"
+    assert result.stderr == "error: fow.yml: no such file (there: flow.yml)\n"
 
 
 def test_a_directory_is_not_a_dataflow(tmp_path):
@@ -226,7 +226,7 @@ def test_a_wrong_number_is_told_in_words():
 
 @pytest.mark.parametrize("command", [["topic", "hz"], ["topic", "info"], ["topic", "echo"]])
 def test_how_long_to_look_is_a_duration_of_some_length(command):
-    for text, why in (("soon", "is no duration"), ("50ms", "is less than")):
+    for text, why in (("soon", "is not a duration"), ("50ms", "is less than")):
         result = dora(*command, "--duration", text)
         assert result.returncode == 2
         assert f"'{text}' {why}" in result.stderr
