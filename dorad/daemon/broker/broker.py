@@ -345,8 +345,8 @@ class Broker(Notifications, Stats):
         await self._observers.add(observer_id, inputs, outputs or {})
         return self.node_config(observer_id)
 
-    def connect_guest(self, observer_id: str, sock: socket.socket, pid: int) -> None:
-        """Let the process `pid`, which has the other end of `sock`, be the guest.
+    def connect_observer(self, observer_id: str, sock: socket.socket, pid: int) -> None:
+        """Connect the process `pid`, which has the other end of `sock`, as this observer.
 
         The socket is owned from here on.
         """

@@ -108,7 +108,7 @@ class _Observer:
                 command, their_stdio.fileno(), their_link.fileno(), tag=tag
             )
             self._streams = await asyncio.open_unix_connection(sock=stdio, limit=_PIPE)
-            self._broker.connect_guest(self.id, link, self._process.pid)
+            self._broker.connect_observer(self.id, link, self._process.pid)
             on_error.pop_all()
         self._ending = asyncio.create_task(_end_of(self._process, stdio), name=f"end of {tag}")
 

@@ -272,7 +272,7 @@ async def test_a_process_cannot_take_another_guest_s_place_with_the_connection_i
     for observer in (".tap-1", ".tap-2"):
         await on.broker.add_observer(observer)
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    on.broker.connect_guest(".tap-1", ours, os.getpid())
+    on.broker.connect_observer(".tap-1", ours, os.getpid())
     with theirs, pytest.raises(RuntimeError, match="closed the connection"):
         await asyncio.to_thread(Session, theirs, ".tap-2", dynamic=False)
 
