@@ -21,10 +21,10 @@ from dorad.daemon.broker.restore import Kept, close_all
 from dorad.daemon.broker.sessions import MAX_NOTES
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
+from dorad.daemon.subscription.subscriptions import Subscriptions
 from dorad.daemon.supervisor.hotreload import HotReload
 from dorad.daemon.supervisor.processes import Launcher, broken_commands, log_name
 from dorad.daemon.supervisor.supervisor import Supervisor
-from dorad.daemon.tap.taps import Taps
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.topology import input_name
 from dorad.launch.command import python_files
@@ -198,7 +198,7 @@ class DataflowRun:
             self.broker.set_params(node_id, values)
         # Only now: what there is from the start is no change.
         self.broker.on_change = self._changed
-        self.taps = Taps(self.broker, helpers)
+        self.subscriptions = Subscriptions(self.broker, helpers)
         self._router = Router(dataflow_id, self.broker)
         self._router.update(context.dataflow)
         self._hot_reload = (
@@ -233,7 +233,7 @@ class DataflowRun:
             self.log.begin()
             stack.callback(self._end_what_is_left)
             stack.push_async_callback(self.broker.close)
-            stack.push_async_callback(self.taps.close)
+            stack.push_async_callback(self.subscriptions.close)
             stack.callback(self._write_down)
             await self.broker.open(
                 None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])

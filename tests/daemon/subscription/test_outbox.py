@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dorad.daemon.tap.outbox import Message, Outbox
+from dorad.daemon.subscription.outbox import Message, Outbox
 
 
 def _message(topic: str, number: int, size: int = 1) -> Message:
