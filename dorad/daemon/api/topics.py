@@ -28,7 +28,7 @@ class TopicMethods:
     def __init__(self, registry: Registry, measure: Measure) -> None:
         self._registry = registry
         self._measure = measure
-        self._ghosts = itertools.count(1)
+        self._observers = itertools.count(1)
 
     async def top(self, _call: Call, _params: m.Nothing) -> m.Top:
         """Return what all that runs uses and passes on."""
@@ -47,12 +47,12 @@ class TopicMethods:
         if params.window < 1:
             raise ControlError("bad-request", "a window has at least 1 s")
         topics = _chosen(dataflow, params.topics)
-        ghost = f".watch-{next(self._ghosts)}"
+        observer = f".watch-{next(self._observers)}"
 
         def receivers(topic: NodeOutput) -> list[tuple[str, str]]:
             return wiring.receivers(run.dataflow, topic)
 
-        rates = topicrates.watch(run.broker, ghost, topics, receivers, params.window)
+        rates = topicrates.watch(run.broker, observer, topics, receivers, params.window)
         async with aclosing(rates):
             async for each in rates:
                 yield each

@@ -16,7 +16,7 @@ import pytest
 from dorad.control.messages import Interface, Network
 from dorad.daemon.eventbus import EventBus
 from dorad.daemon.measuring.ifrates import Counts, InterfaceMeter, read
-from dorad.daemon.measuring.network import NetworkWatch, changes, compose, look
+from dorad.daemon.measuring.network import NetworkWatch, changes, compose, query
 from tests.harness.daemon import daemon
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Watched:
 
     async def known(self) -> Network:
         async with asyncio.timeout(DEADLINE_S):
-            while self.watch.now is None:  # noqa: ASYNC110 - the first look is not told
+            while self.watch.now is None:  # noqa: ASYNC110 - the first query is not reported
                 await asyncio.sleep(0.01)
         return self.watch.now
 
@@ -116,7 +116,7 @@ def test_many_changes_at_once_lead_to_what_is_there_at_last() -> None:
         for number in range(40):
             ip(f"addr add 192.0.2.{number + 1}/24 dev near")
         await found.until("near has 192.0.2.1/24", "near has 192.0.2.40/24")
-        assert found.watch.now == await look()
+        assert found.watch.now == await query()
         found.task.cancel()
 
     apart(work)
@@ -124,7 +124,7 @@ def test_many_changes_at_once_lead_to_what_is_there_at_last() -> None:
 
 def test_a_namespace_has_its_own_network() -> None:
     async def work() -> None:
-        assert [each.name for each in (await look()).interfaces] == ["lo"]
+        assert [each.name for each in (await query()).interfaces] == ["lo"]
 
     apart(work)
 
@@ -139,11 +139,11 @@ def test_several_ways_out_are_in_their_order() -> None:
         ip("route add default via 198.51.100.1 metric 300")
         ip("route add default dev near metric 100")
         ip("route add 203.0.113.0/24 via 192.0.2.2")
-        assert (await look()).defaults == ["over near", "198.51.100.1 over far"]
+        assert (await query()).defaults == ["over near", "198.51.100.1 over far"]
         ip("route del default metric 300")
         ip("route del default metric 100")
         ip("route add default nexthop via 192.0.2.1 nexthop via 198.51.100.1")
-        assert sorted((await look()).defaults) == ["192.0.2.1 over near", "198.51.100.1 over far"]
+        assert sorted((await query()).defaults) == ["192.0.2.1 over near", "198.51.100.1 over far"]
 
     apart(work)
 

@@ -1,4 +1,4 @@
-"""Rates, latency and jitter follow from two looks at counters."""
+"""Rates, latency and jitter follow from two samples of counters."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def _seen(**counts: Any) -> EdgeCounters:
         ),
     ],
 )
-def test_rates_between_two_looks(
+def test_rates_between_two_samples(
     seconds: float, first: dict[str, int], last: dict[str, int], expected: Rates
 ) -> None:
     assert between(seconds, _seen(**first), _seen(**last)) == pytest.approx(expected)
 
 
-def test_one_look_has_totals_and_no_rates() -> None:
+def test_one_sample_has_totals_and_no_rates() -> None:
     history = EdgeHistory()
     history.add(5.0, [_seen(sent=7, received=5, dropped=1, queued=1, payload_bytes=70)])
     (edge,) = history.stats("u", broken=["b/i"])
@@ -81,7 +81,7 @@ def test_rates_are_taken_over_the_window_only() -> None:
     assert history.window == pytest.approx(5.0)
 
 
-def test_a_late_look_still_divides_by_the_time_that_passed() -> None:
+def test_a_late_sample_still_divides_by_the_time_that_passed() -> None:
     history = EdgeHistory(window=1.0)
     history.add(0.0, [_seen()])
     history.add(7.0, [_seen(sent=70)])
