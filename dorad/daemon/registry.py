@@ -18,13 +18,14 @@ from dorad.daemon.autostart import due, first_since_boot, forgettable
 from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
 from dorad.daemon.config import NodeSettings
+from dorad.daemon.database import StateError
 from dorad.daemon.eventbus import EventBus
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.record import Record, stored_failure, stored_result
 from dorad.daemon.rules.naming import check_name, find
 from dorad.daemon.rules.report import failure_report
 from dorad.daemon.run import FORMAT, DataflowRun, Inheritance
-from dorad.daemon.state import Options, Row, StateError
+from dorad.daemon.state import Options, Row
 from dorad.dataflow import params
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor

@@ -17,6 +17,7 @@ from dorad.control.errors import ControlError
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
 from dorad.daemon.config import ConfigError, Settings, load
+from dorad.daemon.database import StateError
 from dorad.daemon.descriptors import DescriptorWatch
 from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.measuring.measure import Measure
@@ -24,7 +25,7 @@ from dorad.daemon.measuring.network import NetworkWatch
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.notify import ServiceNotifier
 from dorad.daemon.registry import Registry
-from dorad.daemon.state import State, StateError
+from dorad.daemon.state import State
 from dorad.daemon.watchdog import watch
 from dorad.launch.model import LaunchError
 from dorad.logs.journal.choice import choose

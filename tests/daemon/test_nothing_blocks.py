@@ -34,7 +34,7 @@ ALLOWED = {
     "dorad/node/payload.py": {"pack"},
     # Folders and sockets of one's own, when the daemon or a dataflow starts or ends.
     "dorad/daemon/service.py": {"_prepare"},
-    "dorad/daemon/sparestate.py": {"give_back"},
+    "dorad/daemon/database.py": {"_restore_spare"},
     "dorad/daemon/registry.py": {"_end_strangers"},
     "dorad/daemon/broker/lobby.py": {"open", "close"},
     "dorad/shm/create.py": {"sweep"},

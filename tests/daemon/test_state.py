@@ -10,9 +10,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from dorad.daemon import state as state_module
-from dorad.daemon.sparestate import take
-from dorad.daemon.state import Options, Row, State, StateError
+from dorad.daemon import database as database_module
+from dorad.daemon.database import StateError, copy_to_spare
+from dorad.daemon.state import Options, Row, State
 
 
 def never(text: str) -> None:
@@ -104,7 +104,7 @@ def test_sync_brings_what_was_stored_to_the_disk(
 def test_what_is_written_again_and_again_does_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_module, "LARGEST_LOG", 100_000)
+    monkeypatch.setattr(database_module, "MAX_LOG", 100_000)
     path = tmp_path / "state.db"
     log = path.with_name("state.db-wal")
     state = State(path, never)
@@ -117,7 +117,7 @@ def test_what_is_written_again_and_again_does_not_fill_the_disk(
             sizes.append(log.stat().st_size)
     assert max(sizes) < 300_000
     assert min(sizes[1:]) < 100_000
-    # As after a crash: from the two files as they are, not put in order by anybody.
+    # As after a crash: from the two files as they are.
     for file in (path, log):
         shutil.copy(file, tmp_path / file.name.replace("state", "copy"))
     copy = State(tmp_path / "copy.db", never)
@@ -216,7 +216,7 @@ def test_the_file_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, la
 
 
 @pytest.mark.parametrize("damage", ["garbage", "half", "version", "json", "shape", "utf8", "other"])
-def test_a_file_that_cannot_be_used_is_set_aside_and_told_of(tmp_path: Path, damage: str) -> None:
+def test_a_file_that_cannot_be_used_is_renamed_and_reported(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "state.db"
     state = State(path, never)
     for number in range(200):
@@ -248,29 +248,31 @@ def test_a_file_that_cannot_be_used_is_set_aside_and_told_of(tmp_path: Path, dam
             database = apsw.Connection(str(path))
             database.execute("CREATE TABLE notes (text)")
             database.close()
-    told: list[str] = []
-    state = State(path, told.append)
+    warnings: list[str] = []
+    state = State(path, warnings.append)
     assert state.rows() == []
     state.put(row())
     state.close()
-    (text,) = told
+    (text,) = warnings
     kept = [entry for entry in tmp_path.glob("state.db.unusable-*") if "-wal" not in entry.name]
     assert kept and kept[0].name in text
 
 
-def test_a_disk_that_takes_nothing_is_told_of_and_the_state_is_in_memory(tmp_path: Path) -> None:
-    spare, told = tmp_path / "spare.db", list[str]()
-    state = State(Path("/sys/state.db"), told.append, spare=spare)
-    (text,) = told
+def test_when_the_disk_cannot_be_used_that_is_reported_and_the_state_is_in_memory(
+    tmp_path: Path,
+) -> None:
+    spare, warnings = tmp_path / "spare.db", list[str]()
+    state = State(Path("/sys/state.db"), warnings.append, spare=spare)
+    (text,) = warnings
     assert "/sys/state.db cannot be used" in text
     state.put(row())
     state.close()
-    # It outlives the daemon.
-    again = State(Path("/sys/state.db"), told.append, spare=spare)
+    # It survives the daemon.
+    again = State(Path("/sys/state.db"), warnings.append, spare=spare)
     assert again.rows() == [row()]
     again.close()
 
-    # And goes to a disk that can be used.
+    # It moves to the disk once that can be used.
     disk = tmp_path / "state.db"
     State(disk, never).close()
     for _ in range(2):
@@ -283,9 +285,9 @@ def test_a_disk_that_takes_nothing_is_told_of_and_the_state_is_in_memory(tmp_pat
 def test_what_the_disk_holds_is_in_the_spare_state_too(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
-    take(tmp_path / "state.db", tmp_path / "spare.db")
+    copy_to_spare(tmp_path / "state.db", tmp_path / "spare.db")
     state.put(row("later"))
-    take(tmp_path / "state.db", tmp_path / "spare.db")
+    copy_to_spare(tmp_path / "state.db", tmp_path / "spare.db")
     state.close()
     spare = State(tmp_path / "spare.db", never)
     assert spare.rows() == [row()]
@@ -298,7 +300,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_stored_is_an_error_of_the_state_and_no_other(tmp_path: Path) -> None:
-    """Whoever writes to the state is prepared for this one."""
+    """Callers handle only StateError."""
     state = State(tmp_path / "state.db", never)
     state.put(row())
     deep: list[object] = []
@@ -309,7 +311,5 @@ def test_what_cannot_be_stored_is_an_error_of_the_state_and_no_other(tmp_path: P
             state.put_snapshot("u1", bad)
     with pytest.raises(StateError):
         state.put(row(name="\ud800"))
-    with pytest.raises(StateError):
-        state.add_restart("u1", "a", 1.0, "\ud800")
     assert state.rows() == [row()]
     state.close()
