@@ -157,4 +157,4 @@ def test_a_node_that_spoils_all_it_was_given_harms_only_its_own_dataflow(
         assert flows["good"].status == "finished"
         (failure, *_) = client.wait(flows["bad"].uuid, until="ended", timeout=20).failures
     if mode == "holes":
-        assert failure.headline == "could not be taken over: node 'evil': its mailbox is empty"
+        assert failure.headline == "could not be adopted: node 'evil': its mailbox is empty"

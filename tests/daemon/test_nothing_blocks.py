@@ -35,7 +35,7 @@ ALLOWED = {
     # Folders and sockets of one's own, when the daemon or a dataflow starts or ends.
     "dorad/daemon/service.py": {"_prepare"},
     "dorad/daemon/database.py": {"_restore_spare"},
-    "dorad/daemon/registry.py": {"_end_strangers"},
+    "dorad/daemon/adoption.py": {"_end_unknown"},
     "dorad/daemon/broker/lobby.py": {"open", "close"},
     "dorad/shm/create.py": {"sweep"},
     # What a dataflow is, beside its log files: small, written at its start and its end.

@@ -68,7 +68,7 @@ def test_when_the_keeper_is_killed_the_daemon_ends_and_nothing_is_left(
     keeper.kill()
     assert dorad.process is not None
     assert dorad.process.wait(30) == 1
-    assert "the keeper of the processes was killed" in dorad.log
+    assert "the process holder was killed" in dorad.log
     assert not alive(stray)
     dorad.until(lambda: not dorad.processes())
     dorad.start()

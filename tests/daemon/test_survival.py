@@ -173,7 +173,7 @@ def test_what_is_wrong_with_one_dataflow_ends_that_one_alone(
     with dorad.client() as client:
         dorad.until(lambda: [flow.status for flow in client.list()] == ["failed", "running"])
         (failure,) = client.wait("damaged").failures
-    assert "taken over" in failure.headline or "error of the daemon" in failure.headline
+    assert "adopted" in failure.headline or "error of the daemon" in failure.headline
     mark = len(seen(tmp_path / "sound"))
     dorad.until(lambda: len(seen(tmp_path / "sound")) > mark + 10)
 
