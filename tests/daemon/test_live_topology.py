@@ -223,16 +223,16 @@ def test_changes_that_make_no_sense_are_refused_and_change_nothing(
 
 
 def test_watchers_are_told_of_each_change_once(dorad: Daemon, tmp_path: Path) -> None:
-    with dorad.client() as watcher, watcher.watch() as event_bus:
+    with dorad.client() as watcher, watcher.watch() as events:
         dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
         dorad.until(lambda: len(seen(tmp_path)) > 5)
         dorad.dora_ok("node", "disconnect", "source/number", "sink/number")
         dorad.dora_ok("node", "remove", "sink")
         dorad.dora_ok("stop", "flow")
         told = []
-        for happening in event_bus:
-            told.append((happening.what, happening.text))
-            if happening.what == "dataflow-ended":
+        for event in events:
+            told.append((event.what, event.text))
+            if event.what == "dataflow-ended":
                 break
     assert [each for each in told if each[0].startswith(("dataflow", "topology"))] == [
         ("dataflow-starting", ""),

@@ -100,8 +100,8 @@ async def test_what_makes_no_sense_is_refused(
     log.close()
 
 
-async def test_files_that_are_gone_are_told(folder: Path) -> None:
-    with pytest.raises(ControlError, match="gone"):
+async def test_missing_files_are_an_error(folder: Path) -> None:
+    with pytest.raises(ControlError, match="do not exist any more"):
         await read(folder, None)
 
 

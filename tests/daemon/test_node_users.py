@@ -25,7 +25,7 @@ def on_systemd(text: str) -> NodeUsers:
 
 
 def without_dbus(text: str) -> NodeUsers:
-    return NodeUsers(settings(text), system=True, missing="D-Bus is not there (gone)")
+    return NodeUsers(settings(text), system=True, missing="D-Bus is not available (gone)")
 
 
 def test_a_user_that_exists_is_who_nodes_run_as() -> None:
@@ -59,9 +59,9 @@ def test_the_user_of_the_package_that_is_missing_is_refused_with_the_remedy() ->
 
 def test_without_dbus_no_node_runs_as_the_daemon_does() -> None:
     users = without_dbus("")
-    with pytest.raises(LaunchError, match="D-Bus is not there"):
+    with pytest.raises(LaunchError, match="D-Bus is not available"):
         users.user_for(None)
-    with pytest.raises(LaunchError, match="D-Bus is not there"):
+    with pytest.raises(LaunchError, match="D-Bus is not available"):
         without_dbus(f'[nodes]\nusers = ["{OTHER}"]\n').user_for(OTHER)
 
 

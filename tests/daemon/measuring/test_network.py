@@ -171,7 +171,7 @@ def test_what_did_not_change_is_not_told() -> None:
     ]
 
 
-async def test_it_is_a_happening_of_no_dataflow() -> None:
+async def test_it_is_an_event_of_no_dataflow() -> None:
     event_bus = EventBus()
     watcher = event_bus.subscribe(None)
     first = asyncio.ensure_future(anext(watcher))
