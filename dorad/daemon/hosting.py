@@ -40,6 +40,7 @@ async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
         LaunchError: no host can be reached.
     """
     if not system:
+        _log.debug("the process holder at %s hosts nodes", keeper_path)
         return Hosting(await Keeper.attach(keeper_path))
     address = os.environ.get("NOTIFY_SOCKET")
     if address is None:
@@ -57,6 +58,7 @@ async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
 
     received = take_descriptors(os.environ)
     inherits = holds_something(name for name, _ in received)
+    _log.debug("systemd passed %d descriptors, nodes are running: %s", len(received), inherits)
     try:
         bus = await _connect(_BUS_TIMEOUT_S if inherits else 0.0)
     except BusError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from dorad.logs.hub import Follower
     from dorad.logs.record import LogRecord
 
+_log = logging.getLogger(__name__)
+
 FRAME = 256 << 10
 """Characters of messages in one frame, approximately."""
 FRAME_LINES = 500
@@ -38,6 +41,7 @@ async def read_logs(
     Raises:
         ControlError: the request is invalid, or the files are missing or unreadable.
     """
+    _log.debug("dataflow %s: read logs, %s, running: %s", uuid, wanted, log is not None)
     selection = _selection(wanted, log, folder)
     try:
         history, follower = _open(wanted, uuid, folder, log, selection)

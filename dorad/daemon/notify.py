@@ -80,6 +80,7 @@ class ServiceNotifier:
     def _send(self, text: str) -> None:
         if self._notifier is None:
             return
+        _log.debug("notifying systemd: %r", text)
         try:
             # The library encodes Latin-1, and systemd expects UTF-8: this passes the bytes through.
             self._notifier.notify(text.encode().decode("latin-1"))

@@ -31,8 +31,9 @@ from dorad.logs.journal.choice import choose
 from dorad.realtime import own
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from dorad.daemon.paths import DaemonPaths
     from dorad.daemon.recordstore import RecordStore
@@ -166,14 +167,11 @@ class Service:
         await registry.adopt()
         self._autostart(registry)
         if self._missing:
-            waiting = asyncio.create_task(self._restart_with_bus(registry), name="D-Bus")
-            stack.callback(waiting.cancel)
+            _in_background(stack, self._restart_with_bus(registry), "D-Bus")
         network = NetworkWatch(registry.event_bus.network_changed)
-        watching_network = asyncio.create_task(network.run(), name="network")
-        stack.callback(watching_network.cancel)
+        _in_background(stack, network.run(), "network")
         measure = Measure(registry, network, self._warn)
-        measuring = asyncio.create_task(measure.run(), name="measuring")
-        stack.callback(measuring.cancel)
+        _in_background(stack, measure.run(), "measuring")
         server = ControlServer(handlers(self, registry, measure), version=__version__)
         try:
             await server.serve(self._paths.control, group=group)
@@ -182,15 +180,10 @@ class Service:
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._paths.control, __version__)
         notifier.ready(self._status(registry))
-        counting = asyncio.create_task(self.descriptors.run(), name="descriptors")
-        stack.callback(counting.cancel)
-        watching = asyncio.create_task(
-            feed_watchdog(notifier, registry.fault, lambda: self._status(registry)),
-            name="watchdog",
-        )
-        stack.callback(watching.cancel)
-        syncing = asyncio.create_task(_sync(registry.store), name="sync of the state")
-        stack.callback(syncing.cancel)
+        _in_background(stack, self.descriptors.run(), "descriptors")
+        watchdog = feed_watchdog(notifier, registry.fault, lambda: self._status(registry))
+        _in_background(stack, watchdog, "watchdog")
+        _in_background(stack, _sync(registry.store), "sync of the state")
         await self._ending.wait()
         if self._ended_by_signal and await host.stays():
             notifier.stopping("nodes keep running")
@@ -203,8 +196,8 @@ class Service:
     async def _detach(self, host: Host, registry: Registry, code: int = 0) -> NoReturn:
         """Exit at once, and leave nodes to the next daemon.
 
-        The effect is that of SIGKILL, except that the state is on the disk. Nothing is closed,
-        because nodes would take a closed connection for the end of their dataflow.
+        The effect is that of SIGKILL, except that the state is on the disk. Nothing is closed or
+        cleaned up, because nodes and the next daemon still use it.
         """
         try:
             registry.save_all()
@@ -253,6 +246,7 @@ class Service:
 
     def _apply(self, settings: Settings, registry: Registry, host: Host) -> None:
         """Apply the settings that do not need a restart."""
+        _log.debug("applying %s", settings)
         if self._config is not None:
             _log.setLevel((self._log_level or settings.log_level).upper())
         users = NodeUsers(
@@ -289,7 +283,7 @@ class Service:
             for section in settings.needing_restart(self._start_settings):
                 self._warn(f"{section} of {self._config} takes effect when dorad is restarted")
         except ServiceError as error:
-            self._config_problem = f"; the old configuration is in use: {error}"
+            self._config_problem = str(error)
             self._warn(f"the old configuration stays in use: {error}")
         finally:
             # `systemctl reload` waits for this.
@@ -297,15 +291,14 @@ class Service:
 
     def _status(self, registry: Registry) -> str:
         """Return the status of the daemon in one line."""
-        trouble = self.descriptors.trouble
-        problem = registry.runner.node_users.problem()
-        blocked = f"; nodes cannot be started: {problem}" if problem else ""
-        return (
-            registry.summary()
-            + blocked
-            + self._config_problem
-            + (f"; {trouble}" if trouble else "")
-        )
+        parts = [registry.summary()]
+        if problem := registry.runner.node_users.problem():
+            parts.append(f"nodes cannot be started: {problem}")
+        if self._config_problem:
+            parts.append(f"the old configuration is in use: {self._config_problem}")
+        if trouble := self.descriptors.trouble:
+            parts.append(trouble)
+        return "; ".join(parts)
 
     def _listen_to_signals(self, registry: Registry, host: Host, notifier: ServiceNotifier) -> None:
         loop = asyncio.get_running_loop()
@@ -325,6 +318,12 @@ class Service:
         _log.warning("%s", text)
         self.notices.append(text)
         del self.notices[:-MAX_NOTICES]
+
+
+def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
+    """Run `work` as a task that is cancelled when `stack` unwinds."""
+    task = asyncio.create_task(work, name=name)
+    stack.callback(task.cancel)
 
 
 async def _sync(store: RecordStore) -> None:

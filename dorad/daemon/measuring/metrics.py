@@ -8,6 +8,7 @@ process whose parent exits first is lost. Memory that processes share counts for
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ MAX_PROCESSES = 256
 _MIN_SECONDS = 0.001
 
 _Key = TypeVar("_Key")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -138,7 +141,8 @@ class NodeMeter(Generic[_Key]):
         """Add the traffic of all nodes' connections; return False if it cannot be read."""
         try:
             traffic = self._read_traffic()
-        except OSError:
+        except OSError as error:
+            _log.debug("traffic of connections cannot be read: %s", error)
             return False
         self._find_owners(traffic)
         sockets: dict[_Key, dict[int, Traffic]] = {key: {} for key in self._nodes}

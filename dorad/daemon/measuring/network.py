@@ -148,6 +148,7 @@ class NetworkWatch:
 
     def _update(self, now: Network) -> None:
         before, self.now = self.now, now
+        _log.debug("the network is %s", now)
         if before is not None and (changed := changes(before, now)):
             self._on_change(changed, now)
 

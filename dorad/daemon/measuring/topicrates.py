@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections import deque
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dorad.shm.ring import Counters
 
     Receivers = Callable[[NodeOutput], Iterable[tuple[str, str]]]
+
+_log = logging.getLogger(__name__)
 
 POLL_S = 0.002
 REPORT_S = 1.0
@@ -203,6 +206,7 @@ class _Output:
         if running and self.ring not in running:
             self.close()
             self.ring = running[0]
+            _log.debug("%s is measured at %s", self._topic, self.ring)
         elif not running and self.ring != self._counting:
             observer_id, name = self._counting
             try:
@@ -212,6 +216,7 @@ class _Output:
             except OSError as error:
                 raise ControlError("internal", f"cannot join the dataflow: {error}") from error
             self.ring = self._counting
+            _log.debug("%s is measured by observer %s", self._topic, observer_id)
             if self._connected(self._topic.node) is None:  # the dataflow has ended meanwhile
                 self.close()
                 return False
