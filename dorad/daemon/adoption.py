@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT_GRACE_S = 5.0
 """Time until SIGKILL for nodes with another format."""
 
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 class Adoption:

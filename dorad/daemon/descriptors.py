@@ -20,7 +20,7 @@ CLEAR_SHARE = 0.7
 """Share of the limit below which the warning is cleared."""
 
 _FOLDER = "/proc/self/fd"
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 class DescriptorWatch:

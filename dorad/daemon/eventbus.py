@@ -37,7 +37,7 @@ class EventBus:
         event = Event(at=time.time(), dataflow=dataflow, what=what, node=node, text=text, data=data)
         for subscriber in self._subscribers:
             subscriber.put(event)
-        _log.debug("event %s of dataflow %s, node %s: %s", what, dataflow or "-", node, text)
+        _log.debug("event %s of dataflow %s, node %s: %r", what, dataflow or "-", node, text)
 
     def network_changed(self, changes: list[str], now: Network) -> None:
         """Publish a change of the network, which belongs to no dataflow."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BUS_TIMEOUT_S = 20.0
 _RETRY_S = 0.2
 _MAX_RETRY_S = 2.0
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 class Hosting(NamedTuple):

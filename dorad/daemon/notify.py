@@ -23,7 +23,7 @@ IDLE_S = 2.0
 _BEATS = 4
 """Notifications per watchdog timeout."""
 _SEND_TIMEOUT_S = 1.0
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 class ServiceNotifier:

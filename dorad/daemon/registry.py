@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MAX_ENDED = 200
 """Number of ended dataflows that stay listed; the oldest are forgotten. As in dora 1.x."""
 
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 class Registry:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.host import Host
 
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 class Runner:

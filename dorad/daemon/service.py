@@ -48,7 +48,10 @@ DETACH_TIMEOUT_S = 5.0
 MAX_NOTICES = 20
 """Number of warnings that `dora status` shows; older ones are only in the log."""
 
-_log = logging.getLogger("dorad")
+_dorad_log = logging.getLogger("dorad")
+"""The parent of all loggers, whose level is configurable."""
+
+_log = logging.getLogger(__name__)
 
 
 class ServiceError(Exception):
@@ -248,7 +251,7 @@ class Service:
         """Apply the settings that do not need a restart."""
         _log.debug("applying %s", settings)
         if self._config is not None:
-            _log.setLevel((self._log_level or settings.log_level).upper())
+            _dorad_log.setLevel((self._log_level or settings.log_level).upper())
         users = NodeUsers(
             settings.nodes, units=host.units, system=self._system, missing=self._missing
         )

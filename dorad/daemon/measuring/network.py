@@ -28,7 +28,7 @@ _MAIN_TABLE = 254
 _UNICAST = 1
 _PACKET = 1 << 16
 
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 def compose(links: Iterable[Any], addresses: Iterable[Any], routes: Iterable[Any]) -> Network:
