@@ -1,4 +1,4 @@
-"""Whoever talks to a broker: well-behaved nodes as processes, and a socket that says anything."""
+"""Clients of a broker: well-behaved nodes as processes, and a socket that sends anything."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
 
 DEADLINE_S = 15.0
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 SENDER = """
 import pyarrow as pa
@@ -42,14 +42,14 @@ PROGRAMS = {"a": SENDER, "b": RECEIVER}
 
 
 async def until(holds: Callable[[], object]) -> None:
-    """Wait until something holds that processes bring about, on a machine with much to do."""
-    async with asyncio.timeout(PATIENCE_S):
+    """Wait until processes make a condition hold, also on a busy machine."""
+    async with asyncio.timeout(TIMEOUT_S):
         while not holds():  # noqa: ASYNC110 - words announce nothing
             await asyncio.sleep(0.005)
 
 
 class Listener:
-    """Writes down what the broker tells."""
+    """Records the broker's notifications."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, ...]] = []
@@ -75,7 +75,7 @@ def four_nodes() -> Dataflow:
 
 
 class Stage:
-    """An open broker, its socket and what it has told."""
+    """An open broker, its socket and its notifications."""
 
     def __init__(self, broker: Broker, path: Path, listener: Listener) -> None:
         self.broker = broker
@@ -240,7 +240,7 @@ class Client:
                     os.close(descriptor)
 
     async def ended(self) -> list[dict[str, Any]]:
-        """Wait for the end of the connection; return what was said before."""
+        """Wait for the end of the connection; return the packets received before."""
         said = []
         while packet := await self.packet():
             said.append(packet)

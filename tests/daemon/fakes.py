@@ -1,4 +1,4 @@
-"""A broker and node processes that do nothing by themselves, and tell what was asked of them."""
+"""Fakes of a broker and of node processes that record calls."""
 
 import asyncio
 import signal
@@ -152,7 +152,7 @@ class FakeProcess:
 
 @dataclass
 class Stage:
-    """A supervisor with fakes around it, and the levers to move them."""
+    """A supervisor with fakes around it, and methods to control them."""
 
     dataflow: Dataflow
     grace: float = 10.0
@@ -202,12 +202,12 @@ class Stage:
             self.supervisor.on_connected(node, 1)
 
     async def lived(self, node: str, runs: int) -> FakeProcess:
-        """Wait until a node's process was started so many times; return the newest."""
+        """Wait until a node's process was started `count` times; return the newest."""
         await until(lambda: [each[0] for each in self.started].count(node) >= runs)
         return self.processes[node]
 
     def status(self, node: str) -> str:
-        """How a node is doing."""
+        """The status of a node."""
         return self.supervisor.statuses()[node].status
 
     async def called(self, *call: str) -> None:

@@ -1,7 +1,7 @@
-"""A daemon of one node: starts or adopts it, reads what it prints, and tells how it ended.
+"""A daemon of one node: starts or adopts it, reads its output, and reports its exit.
 
-`python -m tests.daemon.reading_daemon FOLDER` works with the keeper at FOLDER/keeper and the
-dataflow FOLDER/dataflow.yml. It prints `reading` when it does, and the exit of the node.
+`python -m tests.daemon.reading_daemon FOLDER` works with the process holder at FOLDER/keeper and
+the dataflow FOLDER/dataflow.yml. It prints `reading` when it does, and the exit of the node.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A new broker in the place of one that is gone: the nodes go on as if nothing had been."""
+"""A new broker takes the place of a previous one, and nodes do not notice."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.daemon.flows import dataflow, node
 
 
 class Shelf:
-    """Keeps duplicates of descriptors, as the keeper of a daemon does."""
+    """Keeps duplicates of descriptors, as a process holder does."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[int, ...]] = {}
@@ -57,7 +57,7 @@ class Succession(Stage):
         return self.broker
 
     async def succeed(self, snapshot: dict[str, Any] | None = None) -> Broker:
-        """Put another broker in the place of this one, which ends without a word."""
+        """Replace this broker, which ends without notifying nodes."""
         snapshot = self.broker.snapshot() if snapshot is None else snapshot
         kept = Kept(self.shelf.copies(), json.loads(json.dumps(snapshot)))
         await self.die()
@@ -67,7 +67,7 @@ class Succession(Stage):
         return broker
 
     async def die(self) -> None:
-        """End the broker as the death of its daemon does: nobody is told, what is kept stays."""
+        """End the broker as SIGKILL does: no node is notified, descriptors stay."""
         state, handovers = self.broker._state, self.broker._sessions.handovers
         state.store = NoStore()
         pending = [each.pending for each in handovers._open.values() if each.pending is not None]
@@ -99,7 +99,7 @@ def sequence(path: Path) -> list[int]:
     return [int(line.split()[1]) for line in lines(path, "x")]
 
 
-async def test_data_flows_on_and_so_do_counters(tmp_path: Path) -> None:
+async def test_data_and_counters_continue(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     flow = dataflow(
         node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 1000),))
@@ -122,7 +122,7 @@ async def test_data_flows_on_and_so_do_counters(tmp_path: Path) -> None:
         await until(lambda: ("disconnected", "b") in on.heard)
 
 
-async def test_samples_of_the_time_before_stay_readable_and_are_given_back(tmp_path: Path) -> None:
+async def test_earlier_samples_stay_readable_and_are_returned(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "b", WRITER, out):
@@ -162,7 +162,7 @@ async def test_numbers_of_segments_are_never_used_again() -> None:
         assert len(set(numbers)) == 4
 
 
-async def test_a_node_is_told_again_what_holds() -> None:
+async def test_a_node_is_sent_the_current_facts_again() -> None:
     async with succession(four_nodes()) as on:
         with on.client() as client:
             await client.attach("b")
@@ -179,7 +179,7 @@ async def test_a_node_is_told_again_what_holds() -> None:
 
 
 async def test_questions_that_were_not_answered_are_not_answered_twice() -> None:
-    """The node asks again; what else it said is heard."""
+    """The node asks again; its other packets are processed."""
     async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
         with on.client() as client:
             await client.attach("a")
@@ -195,7 +195,7 @@ async def test_questions_that_were_not_answered_are_not_answered_twice() -> None
             assert (await client.packet_of("grown"))["ask"] == 2
 
 
-async def test_who_is_gone_by_then_is_found_gone(tmp_path: Path) -> None:
+async def test_a_node_that_ended_meanwhile_is_detected(tmp_path: Path) -> None:
     async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, tmp_path / "b") as b:
             await until(lambda: on.received("b") > 5)
@@ -212,7 +212,7 @@ async def test_who_is_gone_by_then_is_found_gone(tmp_path: Path) -> None:
                 await until(lambda: on.received("b") > seen + 5)
 
 
-async def test_a_sender_that_waits_for_room_goes_on(tmp_path: Path) -> None:
+async def test_a_sender_that_waits_for_room_continues(tmp_path: Path) -> None:
     entry = Input("x", NodeOutput("a", "out"), 2, QueuePolicy.BACKPRESSURE)
     flow = dataflow(node("a"), replace(node("b"), inputs=(entry,)))
     out = tmp_path / "b.txt"
@@ -232,7 +232,7 @@ async def test_a_sender_that_waits_for_room_goes_on(tmp_path: Path) -> None:
         assert found == list(range(found[0], found[0] + len(found)))
 
 
-async def test_guests_end_with_their_daemon_and_texts_go_on(tmp_path: Path) -> None:
+async def test_observers_end_with_their_daemon_and_texts_continue(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     b = replace(node("b"), inputs=(Input("x", NodeOutput("a", "out")), Input("logs", LogSource())))
     async with succession(dataflow(node("a"), b)) as on:
@@ -258,7 +258,7 @@ async def test_guests_end_with_their_daemon_and_texts_go_on(tmp_path: Path) -> N
             on.broker.remove_observer(".pub")
 
 
-async def test_inputs_added_and_removed_outlive_the_daemon(tmp_path: Path) -> None:
+async def test_added_and_removed_inputs_survive_the_daemon(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     flow = dataflow(node("a"), node("b", x="a/out"))
     other = dataflow(node("a"), node("b", y="a/out"))
@@ -275,7 +275,7 @@ async def test_inputs_added_and_removed_outlive_the_daemon(tmp_path: Path) -> No
         assert len(found) == len(set(found))
 
 
-async def test_a_node_that_the_snapshot_does_not_know_is_made_anew() -> None:
+async def test_a_node_missing_in_the_snapshot_is_created() -> None:
     async with succession(dataflow(node("a"))) as on:
         snapshot = on.broker.snapshot()
         on.flow = dataflow(node("a"), node("b", x="a/out"))
@@ -284,7 +284,7 @@ async def test_a_node_that_the_snapshot_does_not_know_is_made_anew() -> None:
             await client.attach("b")
 
 
-async def test_a_snapshot_is_small_and_speaks_of_no_guest() -> None:
+async def test_a_snapshot_is_small_and_has_no_observer() -> None:
     async with succession(four_nodes()) as on:
         await on.broker.add_observer(".g", (Input("x", NodeOutput("a", "out")),))
         text = json.dumps(on.broker.snapshot())
@@ -292,7 +292,7 @@ async def test_a_snapshot_is_small_and_speaks_of_no_guest() -> None:
         assert len(text) < 2000
 
 
-async def test_a_handover_goes_on_under_the_next_daemon(tmp_path: Path) -> None:
+async def test_a_handover_continues_under_the_next_daemon(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     flow = dataflow(
         node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 100),))

@@ -42,16 +42,16 @@ RECORDS = [
 ]
 
 
-def test_all_that_is_enabled_starts_with_the_machine() -> None:
+def test_all_enabled_dataflows_start_at_boot() -> None:
     assert [each.uuid for each in due(RECORDS, boot=True)] == ["stopped", "lost"]
 
 
-def test_later_only_what_was_lost_starts() -> None:
+def test_later_only_lost_dataflows_start() -> None:
     assert [each.uuid for each in due(RECORDS, boot=False)] == ["lost"]
 
 
 @pytest.mark.parametrize(("maximum", "forgotten"), [(5, []), (2, []), (1, ["a"]), (0, ["a", "b"])])
-def test_the_oldest_that_have_ended_are_forgotten_but_no_enabled_ones(
+def test_the_oldest_ended_dataflows_are_forgotten_unless_enabled(
     maximum: int, forgotten: list[str]
 ) -> None:
     records = [*RECORDS[:3], *(record(uuid, enabled=False, ended=True) for uuid in "ab")]
@@ -72,5 +72,7 @@ def test_an_empty_folder_means_a_boot(tmp_path: Path) -> None:
         (Heartbeat(0.01, "it has no supervisor task"), False),
     ],
 )
-def test_the_watchdog_is_fed_only_while_all_is_well(beat: Heartbeat, *, fed: bool) -> None:
+def test_the_watchdog_is_fed_only_while_the_daemon_is_healthy(
+    beat: Heartbeat, *, fed: bool
+) -> None:
     assert (unhealthy(beat, 5.0) is None) is fed

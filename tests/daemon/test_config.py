@@ -26,7 +26,7 @@ cpu_affinity = [2, 3]
 """
 
 
-def test_everything_may_be_left_out(tmp_path: Path) -> None:
+def test_every_key_is_optional(tmp_path: Path) -> None:
     assert parse("", "x") == Settings()
     assert load(tmp_path / "missing.toml") == Settings()
 

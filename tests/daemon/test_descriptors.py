@@ -59,7 +59,7 @@ def test_around_the_threshold_it_warns_once(caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
-def test_operators_see_it(command: str) -> None:
+def test_dora_status_shows_it(command: str) -> None:
     with daemon() as dorad:
         assert dorad.process is not None
         pid = dorad.process.pid

@@ -48,7 +48,7 @@ ALLOWED = {
     # data than the machine's memory allows for.
     "dorad/logs/logfile.py": {"append"},
 }
-"""Where a file of our own is touched: the only calls that may wait, for a local disk."""
+"""Functions that touch local files: the only calls that may block."""
 
 
 @asynccontextmanager
@@ -74,7 +74,7 @@ async def daemon(folder: Path) -> AsyncIterator[AsyncClient]:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    """Wait until something holds that other processes bring about."""
+    """Wait until other processes make a condition hold."""
     end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end, "the condition did not come to hold in time"

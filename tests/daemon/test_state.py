@@ -1,4 +1,4 @@
-"""The state file: what is stored comes back, whatever happens to the process or to the file."""
+"""The state file: rows survive the process, and damage to the file is reported."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def row(uuid: str = "u1", **changes: object) -> Row:
     return Row(**(fields | changes))  # type: ignore[arg-type]
 
 
-def test_a_dataflow_comes_back_as_it_was_stored(tmp_path: Path) -> None:
+def test_a_dataflow_is_read_as_it_was_stored(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
     state.close()
@@ -68,7 +68,7 @@ def test_storing_again_replaces_and_a_snapshot_alone_leaves_the_rest(tmp_path: P
     state.close()
 
 
-def test_what_was_stored_survives_sigkill_right_after(tmp_path: Path) -> None:
+def test_a_stored_row_survives_sigkill_right_after(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
@@ -85,9 +85,7 @@ os.kill(os.getpid(), 9)
     state.close()
 
 
-def test_sync_brings_what_was_stored_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sync_flushes_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_disk: list[str] = []
 
     def fdatasync(descriptor: int) -> None:
@@ -101,7 +99,7 @@ def test_sync_brings_what_was_stored_to_the_disk(
     assert on_disk == [str(tmp_path / "state.db-wal")]
 
 
-def test_what_is_written_again_and_again_does_not_fill_the_disk(
+def test_repeated_writes_do_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_module, "MAX_LOG", 100_000)
@@ -126,7 +124,7 @@ def test_what_is_written_again_and_again_does_not_fill_the_disk(
     state.close()
 
 
-def test_sync_says_that_the_file_has_been_removed(tmp_path: Path) -> None:
+def test_sync_reports_a_removed_file(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
     for file in tmp_path.iterdir():
@@ -197,7 +195,7 @@ VERSION_2 = VERSION_1.replace(
 
 
 @pytest.mark.parametrize("layout", [VERSION_1, VERSION_2])
-def test_the_file_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, layout: str) -> None:
+def test_the_file_of_an_earlier_version_is_upgraded(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "state.db"
     database = apsw.Connection(str(path))
     database.execute(layout)
@@ -282,7 +280,7 @@ def test_when_the_disk_cannot_be_used_that_is_reported_and_the_state_is_in_memor
         assert not list(tmp_path.glob("spare*"))
 
 
-def test_what_the_disk_holds_is_in_the_spare_state_too(tmp_path: Path) -> None:
+def test_the_spare_state_has_what_the_disk_has(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
     copy_to_spare(tmp_path / "state.db", tmp_path / "spare.db")
@@ -294,12 +292,12 @@ def test_what_the_disk_holds_is_in_the_spare_state_too(tmp_path: Path) -> None:
     spare.close()
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"state\.db"):
         State(tmp_path / "missing" / "state.db", never)
 
 
-def test_what_cannot_be_stored_is_an_error_of_the_state_and_no_other(tmp_path: Path) -> None:
+def test_values_that_cannot_be_stored_raise_only_state_errors(tmp_path: Path) -> None:
     """Callers handle only StateError."""
     state = State(tmp_path / "state.db", never)
     state.put(row())

@@ -1,4 +1,4 @@
-"""What nodes leave in sessions of their own, and what is left when the keeper is killed."""
+"""Processes that nodes leave behind, and the end of the process holder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_strays_end_with_their_dataflow_and_not_with_another(dorad: Daemon, tmp_
     dorad.until(lambda: not alive(other))
 
 
-def test_strays_live_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+def test_strays_keep_running_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
     stray = start_leaving(dorad, tmp_path / "flow")
     dorad.kill()
     dorad.start()
@@ -58,7 +58,7 @@ def test_strays_live_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> 
     dorad.until(lambda: not alive(stray))
 
 
-def test_when_the_keeper_is_killed_the_daemon_ends_and_nothing_is_left(
+def test_when_the_process_holder_is_killed_the_daemon_ends_and_nothing_is_left(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     stray = start_leaving(dorad, tmp_path / "flow")

@@ -1,4 +1,4 @@
-"""Measuring all that runs, also after a moment in which nothing could be measured."""
+"""Measuring continues after a moment in which nothing could be measured."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def no_descriptor_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_measuring_goes_on_when_files_can_be_opened_again(
+async def test_measuring_continues_when_files_can_be_opened_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(measure, "EVERY_S", 0.01)

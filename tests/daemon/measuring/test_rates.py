@@ -71,7 +71,7 @@ def test_one_sample_has_totals_and_no_rates() -> None:
     assert history.window == 0.0
 
 
-def test_rates_are_taken_over_the_window_only() -> None:
+def test_rates_cover_the_window_only() -> None:
     history = EdgeHistory(window=5.0)
     for second in range(60):
         history.add(float(second), [_seen(sent=second * 10 if second < 50 else 500)])
@@ -89,7 +89,7 @@ def test_a_late_sample_still_divides_by_the_time_that_passed() -> None:
     assert history.window == 7.0
 
 
-def test_an_edge_that_is_gone_is_forgotten_and_a_new_one_starts_afresh() -> None:
+def test_a_removed_edge_is_forgotten_and_a_new_one_starts_afresh() -> None:
     history = EdgeHistory()
     history.add(0.0, [_seen(sent=100)])
     history.add(1.0, [])
@@ -100,7 +100,7 @@ def test_an_edge_that_is_gone_is_forgotten_and_a_new_one_starts_afresh() -> None
     assert history.stats("u")[0].rate == pytest.approx(20.0)
 
 
-def test_edges_are_told_apart() -> None:
+def test_edges_are_distinguished() -> None:
     history = EdgeHistory()
     for at in (0.0, 1.0):
         history.add(at, [_seen(sent=int(at)), _seen(input="j", sent=int(at) * 2)])

@@ -83,14 +83,14 @@ def test_the_first_message_has_no_interval() -> None:
     assert meter.rate("a/o", 1.0).mean_ms is None
 
 
-def test_what_was_sent_before_anybody_measured_does_not_count() -> None:
+def test_messages_sent_before_the_measurement_do_not_count() -> None:
     meter = TopicMeter(10)
     meter.add(0.0, _counters(1000, START))
     meter.add(0.1, _counters(1001, START + 100 * MS))
     assert meter.rate("a/o", 0.1).count == 1
 
 
-def test_an_output_that_falls_silent_slows_down_and_ends_at_zero() -> None:
+def test_the_rate_of_a_silent_output_falls_to_zero() -> None:
     meter = TopicMeter(10)
     for k in range(11):
         meter.add(k / 10, _counters(k + 1, START + k * 100 * MS))
@@ -107,7 +107,7 @@ def test_old_intervals_leave_the_window() -> None:
     assert meter.rate("a/o", 4.0).hz == pytest.approx(100)
 
 
-def test_a_ring_made_anew_starts_afresh() -> None:
+def test_a_new_ring_starts_a_new_count() -> None:
     meter = TopicMeter(10)
     for at, sent in ((0.0, 50), (0.1, 51), (0.2, 3), (0.3, 4)):
         meter.add(at, _counters(sent, START + int(at * 1000) * MS))

@@ -50,7 +50,7 @@ def test_bytes_are_bounded_but_the_newest_stays(sizes: list[int], kept: list[int
     assert outbox.displaced["a"] == len(sizes) - len(kept)
 
 
-def test_what_was_taken_makes_room() -> None:
+def test_taken_messages_make_room() -> None:
     outbox = Outbox(1, most_bytes=10)
     for number in range(3):
         outbox.put(_message("a", number, 10))

@@ -51,7 +51,7 @@ def test_the_same_array(value: Any) -> None:
     "value",
     [None, [], [None], {}, {"a": 1}, [[1]], [1, 2.5], [1, True], ["a", 1], 2**63, "\ud800"],
 )
-def test_what_is_left_to_pyarrow(value: Any) -> None:
+def test_other_values_are_left_to_pyarrow(value: Any) -> None:
     assert encode_plain(value) is None
 
 

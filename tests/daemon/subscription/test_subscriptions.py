@@ -104,7 +104,7 @@ async def test_messages_come_with_topic_number_and_metadata(
             }
 
 
-async def test_a_slow_reader_loses_its_oldest_messages_and_holds_nobody_up(
+async def test_a_slow_reader_loses_its_oldest_messages_and_delays_no_node(
     on: Stage, subs: Subscriptions
 ) -> None:
     async with pair(on), _received(subs, queue_size=4) as stream:
@@ -318,7 +318,7 @@ class TestPublish:
             assert [child.pid for child in _processes()] != [process]
             assert len(_processes()) == 1
 
-    async def test_what_is_no_arrow_data_is_refused_and_nothing_sent(
+    async def test_invalid_data_is_refused_and_nothing_sent(
         self, on: Stage, subs: Subscriptions
     ) -> None:
         async with pair(on):
