@@ -33,19 +33,19 @@ class Hosting(NamedTuple):
     """Why systemd cannot be reached, although it runs this daemon."""
 
 
-async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
+async def attach_host(holder_path: Path, *, system: bool) -> Hosting:
     """Return the host of this daemon, which is the one of the machine with `system`.
 
     Raises:
         LaunchError: no host can be reached.
     """
     if not system:
-        _log.debug("the process holder at %s hosts nodes", keeper_path)
-        return Hosting(await Keeper.attach(keeper_path))
+        _log.debug("the process holder at %s hosts nodes", holder_path)
+        return Hosting(await Keeper.attach(holder_path))
     address = os.environ.get("NOTIFY_SOCKET")
     if address is None:
         return Hosting(
-            await Keeper.attach(keeper_path),
+            await Keeper.attach(holder_path),
             note="systemd does not run this dorad, so nodes are plain processes"
             " (no units, no `resources`, no `user`)",
         )
@@ -68,11 +68,11 @@ async def attach_host(keeper_path: Path, *, system: bool) -> Hosting:
                 " they keep running, and the next dorad adopts them"
             ) from error
         return Hosting(
-            await Keeper.attach(keeper_path), missing=f"D-Bus is not available ({error})"
+            await Keeper.attach(holder_path), missing=f"D-Bus is not available ({error})"
         )
     notifier = Notifier(address)
     store = SystemdStore(notifier, received)
-    environments = EnvironmentFiles(keeper_path.with_name("environments"))
+    environments = EnvironmentFiles(holder_path.with_name("environments"))
     return Hosting(await SystemdHost.attach(bus, notifier, store, environments))
 
 

@@ -27,7 +27,7 @@ class DaemonPaths:
         return self.runtime / "control.sock"
 
     @property
-    def keeper(self) -> Path:
+    def process_holder(self) -> Path:
         """The socket of the process holder."""
         return self.runtime / "keeper.sock"
 

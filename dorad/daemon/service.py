@@ -108,7 +108,7 @@ class Service:
         self._prepare()
         async with AsyncExitStack() as stack:
             try:
-                hosting = await attach_host(self._paths.keeper, system=self._system)
+                hosting = await attach_host(self._paths.process_holder, system=self._system)
             except LaunchError as error:
                 raise ServiceError(str(error)) from error
             host = hosting.host

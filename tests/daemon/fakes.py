@@ -202,7 +202,7 @@ class Stage:
             self.supervisor.on_connected(node, 1)
 
     async def lived(self, node: str, runs: int) -> FakeProcess:
-        """Wait until a node's process was started `count` times; return the newest."""
+        """Wait until a node's process was started `runs` times; return the newest."""
         await until(lambda: [each[0] for each in self.started].count(node) >= runs)
         return self.processes[node]
 
