@@ -95,7 +95,7 @@ def command(
 
 def main() -> None:
     """Run `dorad` with the arguments of this process."""
-    # Nodes get a working directory of their own and must not inherit the daemon's.
+    # The daemon does not depend on the folder it is started in, nor keep its file system busy.
     os.chdir("/")
     try:
         sys.exit(command.main(standalone_mode=False))
