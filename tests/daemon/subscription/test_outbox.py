@@ -43,7 +43,7 @@ def test_a_busy_topic_displaces_its_own_messages_only() -> None:
     [([4, 4, 4], [1, 2]), ([4, 9], [1]), ([100], [0]), ([1, 100], [1]), ([5, 5], [0, 1])],
 )
 def test_bytes_are_bounded_but_the_newest_stays(sizes: list[int], kept: list[int]) -> None:
-    outbox = Outbox(10, most_bytes=10)
+    outbox = Outbox(10, max_bytes=10)
     for number, size in enumerate(sizes):
         outbox.put(_message("a", number, size))
     assert _numbers(outbox) == [("a", number) for number in kept]
@@ -51,7 +51,7 @@ def test_bytes_are_bounded_but_the_newest_stays(sizes: list[int], kept: list[int
 
 
 def test_taken_messages_make_room() -> None:
-    outbox = Outbox(1, most_bytes=10)
+    outbox = Outbox(1, max_bytes=10)
     for number in range(3):
         outbox.put(_message("a", number, 10))
         assert outbox.get() == _message("a", number, 10)
