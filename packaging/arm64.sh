@@ -3,7 +3,7 @@
 #
 # All of it runs as root in a Debian for arm64 under build/arm64, whose programs qemu-user emulates:
 # 10 to 20 times slower than they are, so only the tests that are named are run, by default the data
-# plane's, the nodes' and a short torture. The tests import the installed package, by its Python.
+# plane's and the nodes', and a short torture follows. The tests import the installed package, by its Python.
 #
 # An emulator on x86-64 keeps that processor's order of memory, which is stronger than arm64's: that
 # fences are missing is found by `make model`'s proofs and on real boards, not here.
@@ -12,7 +12,6 @@ cd "$(dirname "$0")/.."
 
 release=trixie
 place=$PWD/build/arm64
-root=$place/root
 tests=${*:-tests/shm tests/node}
 
 if [ "$(id -u)" != 0 ]; then
@@ -36,17 +35,23 @@ if [ ! -e $binfmt/qemu-aarch64 ]; then
     tr -d '\n' </usr/lib/binfmt.d/qemu-aarch64.conf >$binfmt/register
 fi
 
-if [ ! -e "$root/ready" ]; then
-    rm -rf "$root"
+# Two of them: libraries of the one that builds must not stand in for what the package lacks.
+make_root() {
+    [ -e "$place/$1/ready" ] && return
+    rm -rf "${place:?}/$1"
     mkdir -p "$place"
-    mmdebstrap --mode=root --variant=minbase --architectures=arm64 \
-        --include=build-essential,ca-certificates,dbus,debhelper,dpkg-dev,iproute2,lintian,make,procps,python3,python3-venv \
-        $release "$root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
-    touch "$root/ready"
-fi
+    mmdebstrap --mode=root --variant=minbase --architectures=arm64 --include="$2" \
+        "$release" "$place/$1" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+    touch "$place/$1/ready"
+}
+make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-venv
+make_root robot ca-certificates
 
 # Namespaces of its own, so that nothing that is mounted or started here outlives this.
 inside() {
+    root=$place/$1
+    shift
+    mkdir -p "$root/src"
     unshare --mount --propagation=private --pid --fork --kill-child sh -euc '
         mount -t proc proc "$1/proc"
         mount -t devtmpfs dev "$1/dev"
@@ -67,30 +72,37 @@ inside() {
 }
 
 rm -rf "$place/src"
-mkdir -p "$place/src" "$root/src" dist
+mkdir -p "$place/src" dist
 tar -c --exclude=__pycache__ --exclude=.venv dorad dorafleet packaging units tests hwtests docs pyproject.toml README.md \
     LICENSE CHANGELOG.md Makefile | tar -x -C "$place/src"
 
-inside sh -c 'cd /src && packaging/deb.sh'
+inside build sh -c 'cd /src && packaging/deb.sh'
 cp "$place"/src/dist/*_arm64.deb dist/
 
-# What the package says it needs has to be enough: the build's own libraries are no help to a robot.
-depends=$(dpkg-deb --field "$(ls "$place"/src/dist/dorad_*_arm64.deb)" Depends)
-case "$depends" in
-*libatomic1*) ;;
-*) echo "the package does not depend on libatomic1: $depends" >&2; exit 1 ;;
-esac
-inside sh -c 'apt-get -qq install -y --reinstall --allow-downgrades /src/dist/dorad_*_arm64.deb >/dev/null && dora --version && dora --help >/dev/null'
+inside robot sh -euc '
+    apt-get -qq update
+    apt-get -qq install -y --no-install-recommends --reinstall /src/dist/dorad_*_arm64.deb >/dev/null
+    cd /
+    dora --version
+    dora doctor | grep -F "PASS  memory fences"'
 
-# The sources stay out of the way of the installed package.
-inside sh -eu -c '
-    [ -d /opt/tools ] || { python3 -m venv /opt/pip && /opt/pip/bin/pip install --quiet --target /opt/tools \
-        pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis blockbuster; }
-    rm -rf /suite && mkdir /suite
-    cp -r /src/tests /src/hwtests /src/docs /src/pyproject.toml /suite
+# The tools of the tests have a folder of their own; the sources stay out of the package's way.
+inside build sh -euc '
+    rm -rf /src/tools
+    python3 -m venv /opt/pip
+    /opt/pip/bin/pip install --quiet --target /src/tools \
+        blockbuster hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist'
+inside robot sh -euc '
+    rm -rf /suite
+    mkdir /suite
+    cp -r /src/tests /src/hwtests /src/docs /src/packaging /src/pyproject.toml /suite
     cd /suite
-    export PYTHONPATH=/suite:/opt/tools:/usr/lib/dorad/lib/$(basename $(ls -d /usr/lib/dorad/lib/python3*))/site-packages/dorad/compat
-    /usr/lib/dorad/bin/python3 -c "import dorad, platform; print(dorad.__file__, platform.machine())"
-    /usr/lib/dorad/bin/python3 -m pytest -n 2 --timeout 600 -p no:cacheprovider "$@"
-    /usr/lib/dorad/bin/python3 -m hwtests.torture --seconds "${TORTURE_SECONDS:-30}"
+    site=$(echo /usr/lib/dorad/lib/python3*/site-packages)
+    export PYTHONPATH=/suite:/src/tools:$site/dorad/compat PYTHONDONTWRITEBYTECODE=1
+    python=/usr/lib/dorad/bin/python3
+    $python -c "import dorad, platform; print(dorad.__file__, platform.machine())"
+    # The one that is left out asks the kernel for the memory of a mapping; qemu answers for it, with 0.
+    $python -m pytest -n 2 --timeout 900 -p no:cacheprovider \
+        --deselect tests/shm/test_mapping.py::test_room_to_spare_takes_no_memory_until_it_is_used "$@"
+    $python -m hwtests.torture --seconds 30
 ' sh $tests

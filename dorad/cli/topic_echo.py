@@ -60,7 +60,6 @@ def echo(
     style: str,
 ) -> None:
     """Show what each TOPIC, `node/output`, sends; without one, all of the dataflow."""
-    end = None if duration is None else time.monotonic() + duration
     displaced: dict[str, int] = {}
     with (
         connect() as client,
@@ -69,6 +68,7 @@ def echo(
     ):
         # Meanwhile the daemon starts the process that receives; both take as long.
         importlib.import_module("pyarrow")
+        end = None if duration is None else time.monotonic() + duration
         for header, data in itertools.islice(until(stream, end), count):
             displaced[header.topic] = header.dropped
             click.echo(_line(header, data, style))

@@ -99,7 +99,7 @@ def test_a_dataflow_does_not_notice(
     dorad: Daemon, flow: Path, attack: Callable[[Path, ExitStack], None]
 ) -> None:
     with ExitStack() as stack:
-        attack(dorad.places.control, stack)
+        attack(dorad.paths.control, stack)
         before = len(seen(flow))
         dorad.until(lambda: len(seen(flow)) > before + HZ)
 
@@ -109,7 +109,7 @@ def test_what_hostile_clients_cost_is_given_back(dorad: Daemon, flow: Path) -> N
     before = process.num_fds()
     for attack in (noise, crowd, slow_readers):
         with ExitStack() as stack:
-            attack(dorad.places.control, stack)
+            attack(dorad.paths.control, stack)
     dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
 
 
@@ -133,7 +133,7 @@ def test_a_daemon_that_is_stopped_is_reported_in_time(dorad: Daemon, flow: Path)
     try:
         begun = time.monotonic()
         with pytest.raises(ControlError, match=f"process {dorad.pid}") as caught:
-            Client(dorad.places.control)
+            Client(dorad.paths.control)
         waited = time.monotonic() - begun
         before = len(seen(flow))
         dorad.until(lambda: len(seen(flow)) > before + HZ // 2)

@@ -36,7 +36,7 @@ ALLOWED = {
     "dorad/daemon/service.py": {"_prepare"},
     "dorad/daemon/database.py": {"_restore_spare"},
     "dorad/daemon/adoption.py": {"_end_unknown"},
-    "dorad/daemon/broker/lobby.py": {"open", "close"},
+    "dorad/daemon/broker/listener.py": {"open", "close"},
     "dorad/shm/create.py": {"sweep"},
     # What a dataflow is, beside its log files: small, written at its start and its end.
     "dorad/logs/about.py": {"own_start", "write"},

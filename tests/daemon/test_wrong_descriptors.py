@@ -68,7 +68,7 @@ WRONG: dict[str, tuple[str, int, Callable[[int], int], str]] = {
 
 async def fail(on: Succession, kept: Kept, message: str) -> None:
     """Let a new broker fail on the descriptors; then their owners close them."""
-    await on.broker.let_go()
+    await on.die()
     with pytest.raises(RestoreError, match=message):
         await on.make().open(kept)
     for name, descriptors in kept.descriptors.items():

@@ -40,7 +40,7 @@ class Daemon:
                 MARKER: self.token,
             },
         )
-        self.places = DaemonPaths(folder / "run" / "dora", folder / "state" / "dora")
+        self.paths = DaemonPaths(folder / "run" / "dora", folder / "state" / "dora")
         self.process: subprocess.Popen[bytes] | None = None
 
     # -- the daemon ----------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class Daemon:
 
     def client(self) -> Client:
         """Return a client of it."""
-        return Client(self.places.control)
+        return Client(self.paths.control)
 
     def dora(
         self, *words: str | Path, cwd: Path | None = None, deadline: float = DEADLINE_S

@@ -13,7 +13,7 @@ from dorad.dataflow.model import Dataflow, NodeKind, NodeSpec, Operator
 from dorad.launch.command import LaunchContext, command_for
 from dorad.launch.environment import COMPAT_FOLDER
 from dorad.launch.model import Command, LaunchError
-from dorad.node.runtime.config import CONFIG, Entry, from_environment
+from dorad.node.runtime.config import CONFIG, OperatorEntry, from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,7 +215,7 @@ def test_all_operators_of_a_node_run_in_one_python_that_is_told_their_files(benc
     command = bench.command(**operators("a", "b"))
     assert command.argv[:3] == (str(bench.python), "-u", "-c")
     assert command.argv[3].endswith("# node n")
-    entries = tuple(Entry(each, str(bench.folder / f"{each}.py")) for each in "ab")
+    entries = tuple(OperatorEntry(each, str(bench.folder / f"{each}.py")) for each in "ab")
     assert from_environment(command.env) == entries
     assert CONFIG not in bench.command(environ={CONFIG: "of another"}).env
 

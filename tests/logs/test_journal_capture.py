@@ -366,6 +366,7 @@ async def test_an_odd_entry_is_skipped_and_counted_and_reading_goes_on(
         assert read == {"one", "two"}
         assert past.skipped == 1
     assert "skipped an entry of the journal" in caplog.text
+    robot.end()
 
 
 async def test_the_journal_is_asked_for_last_words_only_when_a_node_has_failed(

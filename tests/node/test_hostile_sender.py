@@ -15,7 +15,7 @@ from dorad.shm.layout import ENTRY
 
 node = Node()
 node.send_output("out", b"1")
-(outlet,) = node._attachment.session.outlets["out"]
+(outlet,) = node._attachment.connection.outlets["out"]
 
 def push(**wrong):
     fields = dict(stamp=time.time_ns(), length=1, nulls=0, size=1, offset=0, meta_offset=0)

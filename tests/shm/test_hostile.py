@@ -16,7 +16,7 @@ from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.peers import ring_at
 from dorad.shm import layout
 from dorad.shm.arrow import CODE_IPC, encode
-from dorad.shm.latch import outlet
+from dorad.shm.latch import LatchedOutlet
 from dorad.shm.ring import UnreadableError, counters
 from tests.shm.edge import Edge, edge
 
@@ -317,7 +317,7 @@ def test_a_ring_outside_of_its_mailbox_is_not_used(e: Edge) -> None:
 
 def test_a_latched_message_that_cannot_be_read_is_one_error(e: Edge) -> None:
     e.box.words[e.ring.base + layout.RING_LATCHED] = 1
-    e.outlet = outlet(e.peer, e.ring, blocking=False)
+    e.outlet = LatchedOutlet(e.peer, e.ring, blocking=False)
     from dorad.shm.latch import LatchedInlet
 
     _push(e, _right(e) | {"size": 1 << 40})

@@ -46,7 +46,7 @@ def configuration(
     content = {
         "node_id": node.id,
         "dataflow_id": dataflow_id,
-        "descriptor": with_defaults(dataflow.descriptor),
+        "descriptor": descriptor_for(node.id, dataflow.descriptor),
         "run_config": {
             "inputs": {item.id: _as_written(item) for item in box.inputs.values()},
             "outputs": list(node.all_outputs),
@@ -69,19 +69,25 @@ def configuration(
     return json.dumps(content).encode()
 
 
-def with_defaults(descriptor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a parsed dataflow file with the keys that dora's always has."""
+def descriptor_for(node_id: str, descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parsed dataflow file as a node may see it, with the keys that dora's always has.
+
+    The `env` of other nodes is left out: it may hold their secrets.
+    """
     nodes = descriptor.get("nodes")
     return {
         "health_check_interval": None,
         "deploy": None,
         "debug": {"enable_debug_inspection": False},
         **descriptor,
-        "nodes": [_node_with_defaults(node) for node in nodes] if isinstance(nodes, list) else [],
+        "nodes": [
+            _node_with_defaults(node, own=isinstance(node, dict) and node.get("id") == node_id)
+            for node in (nodes if isinstance(nodes, list) else [])
+        ],
     }
 
 
-def _node_with_defaults(node: Any) -> Any:
+def _node_with_defaults(node: Any, *, own: bool) -> Any:
     if not isinstance(node, dict):
         return node
     return {
@@ -94,6 +100,7 @@ def _node_with_defaults(node: Any) -> Any:
         "restart_policy": "never",
         "max_restarts": 0,
         **node,
+        **({} if own else {"env": None}),
     }
 
 

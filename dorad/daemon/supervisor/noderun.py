@@ -145,7 +145,7 @@ class NodeRun:
         return {
             "restarts": self.restarts,
             "history": [self.history.count, self.history.window_start],
-            "lives": self.runs,
+            "runs": self.runs,
             "spawned": self.spawned,
             "started_at": self.started_at,
             "connected": self.connected,
@@ -169,7 +169,7 @@ class NodeRun:
         self.history = History(count, window_start)
         for name in (
             "restarts",
-            "lives",
+            "runs",
             "spawned",
             "started_at",
             "connected",

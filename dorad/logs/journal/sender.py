@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.logs.paths import ABOUT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dorad.logs.about import About
 
 
@@ -41,9 +42,14 @@ def of_run(folder: Path, known: About | None) -> Sender:
 def own_service() -> str | None:
     """Return the systemd service that this process belongs to, None outside of one."""
     try:
-        return service_of(Path("/proc/self/cgroup").read_text())
+        # The kernel answers at once: an event loop may ask.
+        file = os.open("/proc/self/cgroup", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
+    try:
+        return service_of(os.read(file, 1 << 16).decode())
+    finally:
+        os.close(file)
 
 
 def service_of(cgroups: str) -> str | None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from dorad.node import protocol
-from dorad.node.connection import Session
+from dorad.node.connection import DaemonConnection
 from tests.daemon.clients import stage
 from tests.daemon.fakes import until
 from tests.daemon.flows import dataflow, node
@@ -44,18 +44,18 @@ async def test_600_subscribers_of_very_long_names_all_get_what_is_sent() -> None
 async def test_a_large_packet_waits_for_a_node_that_does_not_read_yet() -> None:
     """More is said than a socket holds, each of it in a file of its own; all of it arrives."""
     async with stage() as on:
-        session = await asyncio.to_thread(Session, on.path, "c", dynamic=False)
+        connection = await asyncio.to_thread(DaemonConnection, on.path, "c", dynamic=False)
         for number in range(400):
             on.broker.node_failed("c", f"{number}", "x" * 70_000, [])
-        await until(lambda: read_all(session) == 400)
-        assert list(session.news.failed) == [f"{number}" for number in range(400)]
-        await asyncio.to_thread(session.done)
+        await until(lambda: read_all(connection) == 400)
+        assert list(connection.daemon_events.failed) == [f"{number}" for number in range(400)]
+        await asyncio.to_thread(connection.done)
 
 
-def read_all(session: Session) -> int:
+def read_all(connection: DaemonConnection) -> int:
     """Take in what has come; return how much that was so far."""
-    session.read_mail()
-    return len(session.news.failed)
+    connection.read_mail()
+    return len(connection.daemon_events.failed)
 
 
 async def test_what_a_node_sends_stays_bounded() -> None:

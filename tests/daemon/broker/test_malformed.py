@@ -17,7 +17,7 @@ import pytest
 
 from dorad.daemon.broker import sessions
 from dorad.daemon.broker.listener import MAX_SILENT
-from dorad.node.connection import Session
+from dorad.node.connection import DaemonConnection
 from dorad.node.payload import pack
 from dorad.node.protocol import MAX_PACKET
 from tests.daemon.clients import Client, pair, stage
@@ -312,7 +312,7 @@ async def test_what_a_node_stores_is_bounded_and_the_node_is_told(
 ) -> None:
     monkeypatch.setattr("dorad.node.exttable.MAX_NODE_BYTES", 1 << 20)
     async with stage() as on, pair(on):
-        session = await asyncio.to_thread(Session, on.path, "c", dynamic=False)
+        session = await asyncio.to_thread(DaemonConnection, on.path, "c", dynamic=False)
         value = pack(bytes(400_000))
         answers = [
             await asyncio.to_thread(

@@ -22,7 +22,7 @@ from dorad.daemon.subscription import subscriptions as subscriptions_module
 from dorad.daemon.subscription.subscriptions import MAX_SUBSCRIPTIONS, Subscriptions
 from dorad.dataflow.model import NodeOutput
 from dorad.launch.confine import CAP_DAC_READ_SEARCH
-from dorad.node.connection import Session
+from dorad.node.connection import DaemonConnection
 from tests.daemon.clients import DEADLINE_S, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
 
@@ -280,7 +280,7 @@ async def test_a_process_cannot_take_another_observer_s_place_with_the_connectio
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     on.broker.connect_observer(".observer-1", ours, os.getpid())
     with theirs, pytest.raises(RuntimeError, match="closed the connection"):
-        await asyncio.to_thread(Session, theirs, ".observer-2", dynamic=False)
+        await asyncio.to_thread(DaemonConnection, theirs, ".observer-2", dynamic=False)
 
 
 class TestPublish:

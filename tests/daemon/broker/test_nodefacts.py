@@ -165,7 +165,7 @@ async def test_a_parameter_too_large_is_refused_and_harms_nobody() -> None:
 async def test_signs_of_life(tmp_path: Path) -> None:
     b = replace(node("b", x="a/out"), health_check_timeout=5.0)
     async with stage(dataflow(node("a"), b)) as on:
-        assert on.broker.vitals("b") == (False, False, 0, False, 0)
+        assert on.broker.vitals("b") == (False, False, 0, False, 0, 0)
         async with Program(on, "b", WRITER, tmp_path / "b") as program:
             await until(lambda: on.broker.vitals("b").asleep)
             assert on.broker.vitals("b").connected
