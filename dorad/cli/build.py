@@ -39,7 +39,6 @@ def build(
     parallel: bool,
 ) -> None:
     """Run the build commands of all nodes of the dataflow PATH, in the order of the file."""
-    from dorad.cli.build_plan import BuildError
     from dorad.cli.builder import build_dataflow
     from dorad.cli.launching import tell_warnings
     from dorad.dataflow.errors import DataflowError
@@ -55,10 +54,7 @@ def build(
         raise DataflowError(in_order((*missing, *unfit, *ignored)))
     if not dataflow.strict_types:
         tell_warnings(dataflow)
-    try:
-        count = build_dataflow(
-            dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel, offline=offline
-        )
-    except BuildError as error:
-        raise click.ClickException(str(error)) from error
+    count = build_dataflow(
+        dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel, offline=offline
+    )
     click.echo(f"built {count} of {len(dataflow.nodes)} nodes" if count else "nothing to build")

@@ -16,6 +16,7 @@ from dorad.dataflow.words import split_command
 from dorad.launch import programs
 from dorad.launch.command import managed_environment
 from dorad.launch.environment import layered_environment
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +30,11 @@ OFFLINE = {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 """Keep uv and pip from the network: uv takes what its cache has, pip what is installed."""
 
 
-class BuildError(Exception):
-    """A build that failed or cannot start; `str()` is one line for the user."""
+class BuildError(ProblemError):
+    """A build that failed or cannot start."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("refused", message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,18 +60,15 @@ async def build_nodes(
     offline: bool = False,
 ) -> int:
     """Do what `build_dataflow` does, within a running event loop. Cancelling kills the commands."""
-    try:
-        builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment(), offline))
-        if not builds:
-            return 0
-        async with Guard.start() as guard:
-            if parallel:
-                await _together(guard, builds, echo)
-            else:
-                for build in builds:
-                    await _build(guard, build, echo)
-    except LaunchError as error:
-        raise BuildError(str(error)) from error
+    builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment(), offline))
+    if not builds:
+        return 0
+    async with Guard.start() as guard:
+        if parallel:
+            await _together(guard, builds, echo)
+        else:
+            for build in builds:
+                await _build(guard, build, echo)
     return len(builds)
 
 

@@ -25,14 +25,10 @@ Without --force it refuses while dataflows run, and lists them; with it they are
 def down(*, force: bool) -> int:
     """End the daemon."""
     from dorad.control.client import Client
-    from dorad.control.errors import ControlError
 
-    try:
-        with Client() as client:
-            status = client.status()
-            client.shutdown(force=force)
-    except ControlError as error:
-        raise click.ClickException(str(error)) from error
+    with Client() as client:
+        status = client.status()
+        client.shutdown(force=force)
     from dorad.launch.stat import is_alive
 
     deadline = time.monotonic() + END_S

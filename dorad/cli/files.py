@@ -85,7 +85,7 @@ def fetch(url: str, directory: Path) -> Path:
     import urllib.parse
     import urllib.request
 
-    from dorad.dataflow.redirects import SecureRedirects
+    from dorad.launch.redirects import SecureRedirects
 
     name = Path(urllib.parse.urlsplit(url).path).name
     if not name.endswith(SUFFIXES):

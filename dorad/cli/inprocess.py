@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.root import cli
-from dorad.dataflow.errors import DataflowError
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def _call(words: Sequence[str]) -> None:
         code = cli.main(list(words), prog_name="dora", standalone_mode=False)
     except click.ClickException as error:
         raise RuntimeError(error.format_message()) from error
-    except DataflowError as error:
+    except ProblemError as error:
         raise RuntimeError(str(error)) from error
     except click.Abort:
         raise KeyboardInterrupt from None

@@ -97,15 +97,12 @@ def tell_warnings(dataflow: Dataflow) -> None:
 
 
 def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:
-    """Run the build commands, if there are any. Raises click.ClickException when one fails."""
+    """Run the build commands, if there are any. Raises BuildError when one fails."""
     if not any(node.build or any(o.build for o in node.operators) for node in dataflow.nodes):
         return
-    from dorad.cli.builder import BuildError, build_dataflow
+    from dorad.cli.builder import build_dataflow
 
-    try:
-        build_dataflow(dataflow, uv=uv, extra_env=env, echo=_echo)
-    except BuildError as error:
-        raise click.ClickException(str(error)) from error
+    build_dataflow(dataflow, uv=uv, extra_env=env, echo=_echo)
 
 
 def _echo(line: str) -> None:

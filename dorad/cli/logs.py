@@ -52,13 +52,14 @@ def _dataflows(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the nodes of the dataflow that stands before, else of its files in ./out."""
     from dorad.cli.logsources import find_here
+    from dorad.logs.find import NoLogsError
 
     known = node_names(ctx, param, incomplete)
     if known:
         return known
     try:
         nodes = find_here(ctx.params.get("dataflow")).nodes
-    except click.ClickException:
+    except NoLogsError:
         return []
     return [CompletionItem(node) for node in nodes if node.startswith(incomplete)]
 

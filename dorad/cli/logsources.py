@@ -58,7 +58,8 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
     """Yield the lines that are asked for.
 
     Raises:
-        click.ClickException: there are none, or they cannot be read.
+        NoLogsError: there are none.
+        click.ClickException: they cannot be read.
         ControlError: the daemon refuses.
     """
     if local:
@@ -92,15 +93,8 @@ def find_here(dataflow: str | None) -> Found:
     """Return the logs of a dataflow in ./out, else of one that the machine's daemon has run.
 
     Raises:
-        click.ClickException: there are none.
+        NoLogsError: there are none.
     """
-    try:
-        return _find(dataflow)
-    except NoLogsError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _find(dataflow: str | None) -> Found:
     try:
         return find(out_folder(Path.cwd()), dataflow)
     except NoLogsError:
@@ -121,7 +115,7 @@ def _instead(wanted: Wanted, error: ControlError) -> Found:
     from dorad.control.errors import NoDaemonError
 
     try:
-        return _find(wanted.dataflow)
+        return find_here(wanted.dataflow)
     except NoLogsError as none:
         if isinstance(error, NoDaemonError):
             raise click.ClickException(f"{error.message}, and {none}") from error

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 import click
 
+from dorad.problems import ProblemError
+
 INTERRUPTED = 130
 """The exit code of a command ended by Ctrl-C: 128 + SIGINT, as shells report it."""
 
@@ -17,13 +19,13 @@ def run_group(
     arguments: Sequence[str],
     program: str,
     complete_variable: str,
-    problems: Callable[[Exception], Sequence[str] | None],
+    missing: Callable[[ImportError], str | None],
 ) -> int:
     """Run one command line of `program` and return its exit code.
 
-    0 is success, 1 an error, 2 a usage error, 130 Ctrl-C. `problems` has the lines to tell of an
-    error that is the user's; any other is raised. A shell asks for completions by the environment
-    variable `complete_variable`.
+    0 is success, 1 an error, 2 a usage error, 130 Ctrl-C. `missing` returns the message for a
+    library that the user has to install, or None; any other exception is a fault and propagates.
+    A shell asks for completions with the environment variable `complete_variable`.
     """
     if complete_variable in os.environ:
         importlib.import_module("dorad.cli.shells").register()
@@ -46,15 +48,20 @@ def run_group(
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except Exception as error:
-        if isinstance(error, OSError) and _is_output(error):
-            return output_failed(error)
-        lines = problems(error)
-        if lines is None:
-            raise
-        for line in lines:
+    except ProblemError as error:
+        for line in error.lines:
             _tell(line)
         return 1
+    except ImportError as error:
+        message = missing(error)
+        if message is None:
+            raise
+        _tell(message)
+        return 1
+    except OSError as error:
+        if not _is_output(error):
+            raise
+        return output_failed(error)
     return result if isinstance(result, int) else 0
 
 

@@ -1,4 +1,4 @@
-"""The `dora` command for click: its groups and options, and which errors are told as lines."""
+"""The `dora` command for click: its groups and options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.cli.page import CommandEntry
-    from dorad.control.errors import ControlError
 
 MISSING_LIBRARY = "libatomic.so.1"
 """What `dorad.shm.fence` needs on arm64; the one import that fails where all of dorad is there."""
@@ -73,29 +72,9 @@ def cli() -> None:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one `dora` command line, whatever it is, and return its exit code."""
-    return run_group(cli, arguments, "dora", COMPLETE_VARIABLE, _problems)
+    return run_group(cli, arguments, "dora", COMPLETE_VARIABLE, _missing)
 
 
-def _problems(error: Exception) -> Sequence[str] | None:
-    """Return the lines of an error that is told without a traceback."""
-    if isinstance(error, _dataflow_error()):
-        return str(error).splitlines()
-    if isinstance(error, _control_error()):
-        return error.problems or [str(error)]
-    if isinstance(error, ImportError) and error.name == MISSING_LIBRARY:
-        return [str(error)]
-    return None
-
-
-def _dataflow_error() -> type[Exception]:
-    """Return DataflowError; imported when something was raised, so that help stays quick."""
-    from dorad.dataflow.errors import DataflowError
-
-    return DataflowError
-
-
-def _control_error() -> type[ControlError]:
-    """Return ControlError, in the same way."""
-    from dorad.control.errors import ControlError
-
-    return ControlError
+def _missing(error: ImportError) -> str | None:
+    """Return the message for a library that dorad needs and this machine lacks."""
+    return str(error) if error.name == MISSING_LIBRARY else None

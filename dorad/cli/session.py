@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from dorad.daemon.broker.stats import EdgeCounters
     from dorad.daemon.run import Ended
-    from dorad.daemon.supervisor.ports import EdgeCounters
     from dorad.launch.client import Guard
     from dorad.launch.command import LaunchContext
     from dorad.logs.filter import LogFilter
@@ -43,12 +43,8 @@ def early_guard() -> Iterator[Guard]:
     import asyncio
 
     from dorad.launch.client import Guard
-    from dorad.launch.model import LaunchError
 
-    try:
-        guard = Guard.start()
-    except LaunchError as error:
-        raise click.ClickException(str(error)) from error
+    guard = Guard.start()
     try:
         yield guard
     except BaseException:
@@ -76,9 +72,8 @@ def run_session(
     import resource
 
     from dorad.daemon import ownlog
-    from dorad.daemon.broker.sockets import own_socket
+    from dorad.daemon.broker.listener import own_socket
     from dorad.daemon.run import DataflowRun, new_dataflow_id
-    from dorad.launch.model import LaunchError
     from dorad.logs.format import formatter
 
     try:
@@ -123,7 +118,7 @@ def run_session(
 
     try:
         return asyncio.run(main())
-    except (LaunchError, OSError) as error:
+    except OSError as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -37,7 +37,6 @@ one beside the others, with dataflows, sockets and a log of its own.
 @click.command(epilog=EPILOG)
 def up() -> int:
     """Start a daemon in the background for this user."""
-    from dorad.control.errors import ControlError
     from dorad.control.listening import VARIABLE
     from dorad.daemon.paths import user_paths
 
@@ -47,10 +46,7 @@ def up() -> int:
         raise click.ClickException(str(error)) from error
     named = os.environ.get(VARIABLE)
     control = Path(named) if named else places.control
-    try:
-        status = _status(control)
-    except ControlError as error:
-        raise click.ClickException(str(error)) from error
+    status = _status(control)
     if status is not None:
         click.echo(f"dorad is already running (pid {status.pid}, {control})")
         return 0

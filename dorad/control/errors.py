@@ -1,22 +1,23 @@
-"""The one exception of the control API: a code for programs, sentences for people."""
+"""Errors of the control API, and the form in which they travel."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
-from dorad.control.messages import Error
+from dorad.control.messages import Error, ErrorCode
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorad.control.messages import ErrorCode
+_CODES = frozenset(get_args(ErrorCode))
 
 
-class ControlError(Exception):
-    """Why a request was not answered; handlers raise it in the daemon, the client raises it too.
+class ControlError(ProblemError):
+    """A request that was not answered; the daemon's handlers and the client raise it."""
 
-    `str()` is the message, and the hint in brackets after it.
-    """
+    code: ErrorCode
+    problems: list[str]
 
     def __init__(
         self,
@@ -25,27 +26,21 @@ class ControlError(Exception):
         hint: str | None = None,
         problems: Iterable[str] = (),
     ) -> None:
-        super().__init__(code, message)
-        self.code: ErrorCode = code
-        self.message = message
-        """What went wrong, in one line."""
-        self.hint = hint
-        """What to do about it, in one line."""
+        super().__init__(code, message, hint)
         self.problems = list(problems)
-        """For a dataflow that is not in order: one line for each problem."""
-
-    def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message} ({self.hint})"
 
     @classmethod
     def of(cls, error: Error) -> ControlError:
-        """Return the exception that an error in a reply stands for."""
+        """Return the exception for an error in a reply."""
         return cls(error.code, error.message, error.hint, error.problems)
-
-    def as_message(self) -> Error:
-        """Return what a reply says of this exception."""
-        return Error(code=self.code, message=self.message, hint=self.hint, problems=self.problems)
 
 
 class NoDaemonError(ControlError):
-    """Nobody listens in the places where a daemon would; its code is `unavailable`."""
+    """No daemon listens at any of the usual sockets; its code is `unavailable`."""
+
+
+def as_message(error: ProblemError) -> Error:
+    """Return the form of `error` in a reply; a code that the API does not have is `internal`."""
+    code = cast("ErrorCode", error.code) if error.code in _CODES else "internal"
+    problems = [str(problem) for problem in error.problems]
+    return Error(code=code, message=error.message, hint=error.hint, problems=problems)

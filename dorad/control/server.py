@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 
 from dorad.control import codec, listening
-from dorad.control.errors import ControlError
+from dorad.control.errors import ControlError, as_message
 from dorad.control.limits import LARGEST_REQUEST, Limits
 from dorad.control.messages import METHODS
 from dorad.control.peer import Peer, may_command, peer_of
@@ -190,7 +190,7 @@ class _Connection(ServerConnection):
 
 
 def _answer(connection: _Connection, status: HTTPStatus, error: ControlError) -> Response:
-    response = connection.respond(status, codec.encode(error.as_message()).decode())
+    response = connection.respond(status, codec.encode(as_message(error)).decode())
     del response.headers["Content-Type"]
     response.headers["Content-Type"] = "application/json"
     return response

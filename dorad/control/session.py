@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from websockets.exceptions import ConnectionClosed
 
 from dorad.control import codec
-from dorad.control.errors import ControlError
+from dorad.control.errors import ControlError, as_message
 from dorad.control.limits import LARGEST_REPLY, time_allowed
 from dorad.control.messages import (
     METHODS,
@@ -25,6 +25,7 @@ from dorad.control.messages import (
     TopicHeader,
     Welcome,
 )
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +114,7 @@ class ClientSession:
         else:
             await self._send(codec.encode(Welcome(welcome=f"dorad {self._version}")))
             return True
-        await self._send(codec.encode(Reply(id=None, error=error.as_message())))
+        await self._send(codec.encode(Reply(id=None, error=as_message(error))))
         await self._connection.close(_POLICY_VIOLATION, "no valid hello")
         return False
 
@@ -136,7 +137,7 @@ class ClientSession:
                 id_ = codec.id_of(frame)
             # A running request's id would make this look like its answer.
             answered = None if id_ in self._running else id_
-            await self._finish(Reply(id=answered, error=error.as_message()))
+            await self._finish(Reply(id=answered, error=as_message(error)))
 
     async def _cancel(self, request: Request) -> None:
         params = codec.decode_params("cancel", codec.CANCEL, request.params)
@@ -183,8 +184,8 @@ class ClientSession:
             if call.id not in self._cancelled:
                 raise
             reply = self._cancelled_reply(call.id)
-        except ControlError as error:
-            reply = Reply(id=call.id, error=error.as_message())
+        except ProblemError as error:
+            reply = Reply(id=call.id, error=as_message(error))
         except Exception as fault:  # noqa: BLE001 - a fault in one handler must not end the others
             reply = _internal(call.id, f"`{call.method}` failed by a fault of dorad", fault)
         finally:
@@ -196,7 +197,7 @@ class ClientSession:
     def _cancelled_reply(self, id_: int) -> Reply:
         if id_ in self._streams:
             return Reply(id=id_, end=True)
-        return Reply(id=id_, error=ControlError("cancelled", "as asked").as_message())
+        return Reply(id=id_, error=as_message(ControlError("cancelled", "as asked")))
 
     async def _run_call(self, call: Call, handler: Handler, params: Struct) -> Reply:
         seconds = time_allowed(params, self._limits.call)
@@ -260,7 +261,7 @@ class ClientSession:
         try:
             frame = codec.encode_reply(reply, LARGEST_REPLY)
         except ControlError as error:
-            frame = codec.encode(Reply(id=reply.id, error=error.as_message()))
+            frame = codec.encode(Reply(id=reply.id, error=as_message(error)))
         except (TypeError, ValueError) as fault:
             frame = codec.encode(_internal(reply.id, "the answer cannot be put into words", fault))
         try:
@@ -280,7 +281,7 @@ def _read_request(frame: str | bytes) -> Request:
 def _internal(id_: int | None, message: str, fault: Exception) -> Reply:
     _log.error("request %s: %s", id_, message, exc_info=fault)
     error = ControlError("internal", message, "its log has the details; please report them")
-    return Reply(id=id_, error=error.as_message())
+    return Reply(id=id_, error=as_message(error))
 
 
 def _check_hello(frame: str | bytes) -> str:

@@ -9,10 +9,11 @@ import signal
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.daemon.broker.sockets import SOCKETS, daemon_socket
+from dorad.daemon.broker.listener import SOCKETS, daemon_socket
 from dorad.daemon.record import checked_dataflow
 from dorad.daemon.run import FORMAT, Inheritance
 from dorad.launch.model import LaunchError
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,7 +89,7 @@ class Adoption:
                 return
             inherited = Inheritance(descriptors, tuple(processes), row.snapshot, row.started_at)
             self._runner.prepare(record, record.dataflow, inherited)
-        except ControlError as error:
+        except ProblemError as error:
             self._abandon(record, processes, descriptors, error.message)
             return
         except Exception as error:  # noqa: BLE001 - one damaged dataflow must not end the others

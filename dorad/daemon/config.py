@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dorad.daemon.ownlog import LEVELS
+from dorad.problems import ProblemError
 from dorad.realtime.settings import RealtimeSettings
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ _PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 
 
-class ConfigError(Exception):
-    """The file is invalid; `str()` is one line with file, line and key."""
+class ConfigError(ProblemError):
+    """A configuration that cannot be used; the message starts with file, line and key."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("refused", message)
 
 
 @dataclass(frozen=True, slots=True)

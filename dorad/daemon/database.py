@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import apsw
 import msgspec
 
+from dorad.problems import ProblemError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -44,8 +46,11 @@ _BUSY_MS = 2000
 _log = logging.getLogger(__name__)
 
 
-class StateError(Exception):
-    """The state cannot be written or read; the text gives the reason."""
+class StateError(ProblemError):
+    """State that cannot be written or read; the message gives the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("internal", message)
 
 
 class Schema(NamedTuple):

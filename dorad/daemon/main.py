@@ -11,6 +11,7 @@ import click
 
 from dorad import __version__
 from dorad.daemon.paths import DaemonPaths, system_paths, user_paths
+from dorad.problems import ProblemError
 
 EPILOG = """\b
 Examples:
@@ -62,7 +63,7 @@ def command(
     """Supervise dataflows in the background of this machine."""
     from dorad.daemon import ownlog
     from dorad.daemon.config import SYSTEM_FILE
-    from dorad.daemon.service import Service, ServiceError
+    from dorad.daemon.service import Service
 
     try:
         level = "debug" if verbose else ownlog.level_of(os.environ)
@@ -89,7 +90,7 @@ def command(
                 log_level=level,
             ).run()
         )
-    except (OSError, ServiceError) as error:
+    except (OSError, ProblemError) as error:
         raise click.ClickException(str(error)) from error
 
 

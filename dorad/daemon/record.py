@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dorad.control.errors import ControlError
 from dorad.control.messages import (
     DataflowInfo,
     DataflowState,
@@ -17,7 +16,7 @@ from dorad.control.messages import (
     NodeResult,
     Status,
 )
-from dorad.daemon.supervisor.shared import Bell
+from dorad.daemon.bell import Bell
 from dorad.dataflow import params
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
@@ -125,20 +124,11 @@ class Record:
 
 
 def checked_dataflow(descriptor: dict[str, Any], path: str) -> Dataflow:
-    """Return the dataflow that a descriptor describes. Raises ControlError if it is invalid."""
-    try:
-        dataflow = from_descriptor(descriptor, path=Path(path))
-        problems = unsupported(dataflow)
-    except DataflowError as error:
-        raise refusal(error) from error
-    if problems:
-        raise refusal(DataflowError(problems))
+    """Return the dataflow that a descriptor describes. Raises DataflowError if it is invalid."""
+    dataflow = from_descriptor(descriptor, path=Path(path))
+    if problems := unsupported(dataflow):
+        raise DataflowError(problems)
     return dataflow
-
-
-def refusal(error: DataflowError) -> ControlError:
-    """Return the error for a client that sent an invalid dataflow."""
-    return ControlError("refused", "the dataflow is invalid", None, str(error).splitlines())
 
 
 def stored_result(result: Result) -> dict[str, Any]:

@@ -74,11 +74,8 @@ class RecordStore:
         record.params.get(node, {}).pop(key, None)
 
     def delete(self, records: Iterable[Record]) -> None:
-        """Delete records. Raises ControlError if that fails."""
-        try:
-            self._state.forget(record.uuid for record in records)
-        except StateError as error:
-            raise ControlError("internal", str(error)) from error
+        """Delete records. Raises StateError if that fails."""
+        self._state.forget(record.uuid for record in records)
 
     def discard(self, record: Record) -> None:
         """Delete one record; a failure is reported to the operator."""

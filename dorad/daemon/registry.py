@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.control.errors import ControlError
 from dorad.daemon.adoption import Adoption
 from dorad.daemon.eventbus import EventBus
-from dorad.daemon.record import Record, checked_dataflow, refusal
+from dorad.daemon.record import Record, checked_dataflow
 from dorad.daemon.recordstore import RecordStore
 from dorad.daemon.rules.naming import check_name, find
 from dorad.daemon.run import DataflowRun, new_dataflow_id
@@ -21,6 +21,7 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.topology import changes
 from dorad.dataflow.types.strict import change_problems
 from dorad.logs.paths import log_folder
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,7 +109,7 @@ class Registry:
         return record, record.run, record.dataflow
 
     def dataflow_of(self, record: Record) -> Dataflow:
-        """Return the current dataflow, or the last one if it has ended. Raises ControlError."""
+        """Return the current dataflow, or the last one if it has ended. Raises DataflowError."""
         if record.dataflow is None:
             record.dataflow = checked_dataflow(record.row.descriptor, record.row.path)
         return record.dataflow
@@ -131,7 +132,7 @@ class Registry:
         """Start a dataflow, whose nodes start in the background.
 
         Raises:
-            ControlError: it is invalid, or its name is in use.
+            ProblemError: it is invalid, or its name is in use.
         """
         if wanted.name is not None:
             check_name(wanted.name, self._records)
@@ -149,7 +150,7 @@ class Registry:
         )
 
     def start_again(self, old: Record) -> Record:
-        """Start an ended dataflow as it was at its end, under a new UUID. Raises ControlError."""
+        """Start an ended dataflow as it was at its end, under a new UUID. Raises ProblemError."""
         row = old.row
         if row.name is not None:
             check_name(row.name, self._records)
@@ -173,7 +174,7 @@ class Registry:
         if problem and any(node.user is None and not node.is_dynamic for node in dataflow.nodes):
             raise ControlError("refused", f"nodes cannot be started: {problem}")
         if problems := change_problems(dataflow):
-            raise refusal(DataflowError(problems))
+            raise DataflowError(problems)
         uuid = new_dataflow_id()
         row = Row(
             uuid=uuid,
@@ -237,7 +238,7 @@ class Registry:
     def _start_enabled(self, record: Record) -> None:
         try:
             again = self.start_again(record)
-        except ControlError as error:
+        except ProblemError as error:
             self._warn(f"dataflow {record.name} is not started: {error.message}")
         else:
             _log.info("started dataflow %s (%s)", again.name, again.uuid)
@@ -252,7 +253,7 @@ class Registry:
             self.store.discard(old)
 
     def clean(self) -> list[Record]:
-        """Forget the ended dataflows that are not enabled; return them. Raises ControlError."""
+        """Forget the ended dataflows that are not enabled; return them. Raises StateError."""
         forgotten = [r for r in self._records if not (r.running or r.row.enabled)]
         _log.debug("%d ended dataflows are forgotten", len(forgotten))
         self.store.delete(forgotten)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.control.peer import may_command
+from dorad.daemon.broker.listener import daemon_socket
 from dorad.daemon.broker.restore import RestoreError
-from dorad.daemon.broker.sockets import daemon_socket
 from dorad.daemon.config import NodeSettings
 from dorad.daemon.nodeusers import NodeUsers
-from dorad.daemon.record import refusal, stored_failure, stored_result
+from dorad.daemon.record import stored_failure, stored_result
 from dorad.daemon.rules.report import failure_report
 from dorad.daemon.run import DataflowRun, Inheritance
-from dorad.dataflow.errors import DataflowError
 from dorad.launch.command import LaunchContext
 from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.model import LaunchError
@@ -75,7 +74,7 @@ class Runner:
     def prepare(
         self, record: Record, dataflow: Dataflow, inherited: Inheritance | None = None
     ) -> None:
-        """Set `record.run` to a run that is not started yet. Raises ControlError."""
+        """Set `record.run` to a run that is not started yet. Raises ProblemError."""
         row = record.row
         context = LaunchContext(
             dataflow,
@@ -107,13 +106,11 @@ class Runner:
                 params={node.id: record.initial_params(node) for node in dataflow.nodes},
                 inherited=inherited,
                 on_change=lambda: self.save(record),
-                on_happening=lambda what, node, text, data: self._event_bus.publish(
+                on_event=lambda what, node, text, data: self._event_bus.publish(
                     row.uuid, what, node, text, **data
                 ),
                 forget=self._host.forget,
             )
-        except DataflowError as error:
-            raise refusal(error) from error
         except (OSError, ValueError) as error:
             raise ControlError("refused", str(error)) from error
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad import __version__
-from dorad.control.errors import ControlError
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
 from dorad.daemon.config import ConfigError, Settings, load
@@ -26,8 +25,8 @@ from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.notify import ServiceNotifier, feed_watchdog
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State
-from dorad.launch.model import LaunchError
 from dorad.logs.journal.choice import choose
+from dorad.problems import ProblemError
 from dorad.realtime import own
 
 if TYPE_CHECKING:
@@ -54,8 +53,11 @@ _dorad_log = logging.getLogger("dorad")
 _log = logging.getLogger(__name__)
 
 
-class ServiceError(Exception):
-    """The daemon cannot start; the text gives the reason and the fix."""
+class ServiceError(ProblemError):
+    """A daemon that cannot start; the message gives the reason and the fix."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unavailable", message)
 
 
 class Service:
@@ -101,16 +103,13 @@ class Service:
         """Run until a signal or a client ends the daemon; return the exit code.
 
         Raises:
-            ServiceError: another daemon uses these paths, or they cannot be used.
+            ProblemError: another daemon uses these paths, or they cannot be used.
         """
         settings = self._start_settings = self._load()
         group = self._group_id()
         self._prepare()
         async with AsyncExitStack() as stack:
-            try:
-                hosting = await attach_host(self._paths.process_holder, system=self._system)
-            except LaunchError as error:
-                raise ServiceError(str(error)) from error
+            hosting = await attach_host(self._paths.process_holder, system=self._system)
             host = hosting.host
             self._missing = hosting.missing
             if hosting.note:
@@ -128,10 +127,10 @@ class Service:
             stack.push_async_callback(host.end)
             try:
                 state = State(self._paths.database, self._warn, spare=self._paths.spare_database)
-            except StateError as error:
+            except StateError:
                 await host.detach()
                 stack.pop_all()
-                raise ServiceError(str(error)) from error
+                raise
             stack.callback(state.close)
             logs = choose(settings.journal, os.environ, system=self._system)
             if logs.note is not None:
@@ -165,7 +164,7 @@ class Service:
         """Adopt the previous daemon's dataflows and serve clients until the daemon ends.
 
         Raises:
-            ServiceError: the control socket cannot be created.
+            ControlError: the control socket cannot be created.
         """
         await registry.adopt()
         self._autostart(registry)
@@ -176,10 +175,7 @@ class Service:
         measure = Measure(registry, network, self._warn)
         _in_background(stack, measure.run(), "measuring")
         server = ControlServer(handlers(self, registry, measure), version=__version__)
-        try:
-            await server.serve(self._paths.control, group=group)
-        except ControlError as error:
-            raise ServiceError(str(error)) from error
+        await server.serve(self._paths.control, group=group)
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._paths.control, __version__)
         notifier.ready(self._status(registry))
@@ -242,10 +238,7 @@ class Service:
     def _load(self) -> Settings:
         if self._config is None:
             return Settings()
-        try:
-            return load(self._config)
-        except ConfigError as error:
-            raise ServiceError(str(error)) from error
+        return load(self._config)
 
     def _apply(self, settings: Settings, registry: Registry, host: Host) -> None:
         """Apply the settings that do not need a restart."""
@@ -285,7 +278,7 @@ class Service:
             _log.info("the configuration was reloaded")
             for section in settings.needing_restart(self._start_settings):
                 self._warn(f"{section} of {self._config} takes effect when dorad is restarted")
-        except ServiceError as error:
+        except ConfigError as error:
             self._config_problem = str(error)
             self._warn(f"the old configuration stays in use: {error}")
         finally:

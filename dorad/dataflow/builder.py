@@ -1,4 +1,4 @@
-"""Dataflow files made by a Python program.
+"""Build dataflow files in Python.
 
 flow = DataflowBuilder()
 image = flow.add_node("camera", path="camera.py").add_output("image")
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class DataflowBuilder:
-    """A dataflow under construction. The `name` is for the reader; the file has no place for it.
+    """A dataflow under construction. The `name` is for readers of the program, not in the file.
 
-    Keyword arguments become keys of the dataflow beside its `nodes`.
+    Keyword arguments become keys of the dataflow besides `nodes`.
     """
 
     def __init__(self, name: str = "dora-dataflow", **keys: Unpack[DataflowKeys]) -> None:
@@ -63,8 +63,8 @@ class DataflowBuilder:
         """Return the dataflow file's text; with a path, write it there and return None.
 
         Raises:
-            TypeError: a value is none that a file can have.
-            ValueError: an operator's output is received, but the operator is part of no node.
+            TypeError: a file cannot hold one of the values.
+            ValueError: an input receives from an operator that was not added to a node.
         """
         from dorad.dataflow.expand import dump
 
@@ -94,20 +94,20 @@ class Output:
         self.output_id = output_id
 
     def __str__(self) -> str:
-        """As `node/output`, or `node/operator/output`.
+        """Return `node/output`, or `node/operator/output`.
 
         Raises:
-            ValueError: the operator was not added to a node yet.
+            ValueError: the operator was not added to a node.
         """
         if isinstance(self.node, Node):
             return f"{self.node.id}/{self.output_id}"
         if self.node.node is None:
-            raise ValueError(f"the operator {self.node.id!r} is part of no node yet")
+            raise ValueError(f"the operator {self.node.id!r} was not added to a node")
         return f"{self.node.node.id}/{self.node.id}/{self.output_id}"
 
 
 class _Ports:
-    """What nodes and operators have in common: inputs and outputs."""
+    """The inputs and outputs of a node or operator."""
 
     config: dict[str, Any]
 
@@ -122,10 +122,10 @@ class _Ports:
         latched: bool | None = None,
         max_rate_hz: float | None = None,
     ) -> Self:
-        """Declare an input that is fed by an output, a timer or log lines.
+        """Declare an input that receives from an output, a timer or log lines.
 
         Raises:
-            ValueError: the policy is unknown, the queue has no place, or a number makes no sense.
+            ValueError: the policy is unknown, or a number is out of range.
         """
         if queue_policy is not None and queue_policy not in tuple(QueuePolicy):
             known = ", ".join(QueuePolicy)
@@ -159,7 +159,7 @@ class _Ports:
 
 
 class Node(_Ports):
-    """A node under construction; all setters return it."""
+    """A node under construction; its setters return the node."""
 
     def __init__(self, id: str, **kwargs: Unpack[NodeKeys]) -> None:  # noqa: A002 - dora's name
         self.id = id
@@ -179,7 +179,7 @@ class Node(_Ports):
         return self._set(env=dict(env))
 
     def build(self, build_command: str) -> Self:
-        """Set the build commands, one a line."""
+        """Set the build commands, one per line."""
         return self._set(build=build_command)
 
     def git(
@@ -193,7 +193,7 @@ class Node(_Ports):
         return self._set(params=dict(params))
 
     def sync(self, inputs: Sequence[str], tolerance_ms: float, name: str | None = None) -> Self:
-        """Receive inputs together; may be said for several groups."""
+        """Receive inputs together; call it once for each group."""
         group: SyncKeys = {"inputs": list(inputs), "tolerance_ms": tolerance_ms}
         if name is not None:
             group["name"] = name
@@ -210,10 +210,10 @@ class Node(_Ports):
         """Add an operator.
 
         Raises:
-            ValueError: it is part of another node.
+            ValueError: it was added to another node.
         """
         if operator.node not in (None, self):
-            raise ValueError(f"the operator {operator.id!r} is part of another node already")
+            raise ValueError(f"the operator {operator.id!r} was added to another node")
         operator.node = self
         self.operators.append(operator)
         return self
@@ -273,7 +273,7 @@ class Operator(_Ports):
         self.config = {key: value for key, value in entries.items() if value not in (None, "")}
 
     def add_output(self, output_id: str) -> Output:
-        """Declare an output, once, and return it; its text needs the node of the operator."""
+        """Declare an output, once, and return it; `str()` of it needs the operator's node."""
         self._declare(output_id)
         return Output(self, output_id)
 
@@ -284,7 +284,7 @@ class Operator(_Ports):
 
 
 def _plain(value: Any) -> Any:
-    """A value as a file can have it."""
+    """Return a value in the form that a file can hold."""
     if value is None or isinstance(value, bool):
         return value
     for kind in (str, int, float):
@@ -298,4 +298,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset | range):
         return [_plain(each) for each in value]
-    raise TypeError(f"a dataflow file has no place for {value!r}")
+    raise TypeError(f"a dataflow file cannot hold {value!r}")

@@ -1,4 +1,4 @@
-"""The keys that a dataflow made in Python may have, for type checkers. As in a dataflow file."""
+"""The keys of a dataflow built in Python, for type checkers; the same as in a dataflow file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class InputKeys(TypedDict, total=False):
 
 
 class SyncKeys(TypedDict, total=False):
-    """Inputs that are received together."""
+    """Inputs that a node receives together."""
 
     inputs: Sequence[str]
     tolerance_ms: float
@@ -37,7 +37,7 @@ class SyncKeys(TypedDict, total=False):
 
 
 class DeployKeys(TypedDict, total=False):
-    """On which machine a node runs."""
+    """The machine that a node runs on."""
 
     machine: str
     labels: Mapping[str, str]
@@ -49,7 +49,7 @@ Inputs: TypeAlias = Mapping[str, Union[str, "Output", InputKeys]]
 
 
 class MoreKeys(TypedDict, total=False):
-    """Keys of nodes and operators that dora's builder has no name for."""
+    """Keys of nodes and operators without a method in dora's builder."""
 
     input_types: Mapping[str, str]
     output_types: Mapping[str, str]

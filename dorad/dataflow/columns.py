@@ -1,4 +1,4 @@
-"""How far right each box and each point of an edge stands, given the order of every row."""
+"""The x position of each box and each point of an edge, given the order of every row."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from dorad.dataflow.layers import Link
 
 GAP = 28.0
-"""Least distance between neighbours in a row, pixels."""
+"""Minimum distance between neighbours in a row, pixels."""
 THIN_GAP = 16.0
-"""The same where one of them is only a passing edge."""
+"""The same if one of them is only a passing edge."""
 PASSES = 40
-"""Passes over the rows while moving them under their neighbours."""
+"""Passes over the rows that move them under their neighbours."""
 STRAIGHTENINGS = 4
-"""Passes over the edges while making them straight."""
+"""Passes over the edges that make them straight."""
 
 
 class Size(NamedTuple):
@@ -38,13 +38,13 @@ def columns(
 
     `chains` are the keys each edge runs through, from box to box. Each pass moves one row after
     the other to the weighted mean of its neighbours' positions, first looking only up or only
-    down, later both ways; `settle` keeps the distances. Long edges are made straight at last.
+    down, later both ways; `settle` keeps the distances. The last step makes long edges straight.
     """
     points = {key for chain in chains for key in chain[1:-1]}
     near: dict[str, list[tuple[str, float]]] = {key: [] for row in rows for key in row}
     row_of = {key: index for index, row in enumerate(rows) for key in row}
     for a, b in links:
-        # Long edges pull harder: they are to be straight, boxes can give way.
+        # Long edges pull harder: they should be straight, and boxes can give way.
         pull = 8.0 if a in points and b in points else 2.0
         near[a].append((b, pull))
         near[b].append((a, pull))
@@ -72,7 +72,7 @@ def _straighten(
     x: dict[str, float],
     sizes: Mapping[str, Size],
 ) -> None:
-    """Give runs of an edge's points one x each, as long as the neighbours leave room for it."""
+    """Give each run of an edge's points one x, as far as the neighbours leave room for it."""
     run: list[str] = []
     low, high = float("-inf"), float("inf")
     for key in points:
@@ -94,7 +94,7 @@ def _line_up(run: Sequence[str], low: float, high: float, x: dict[str, float]) -
 def _room(
     key: str, row: Sequence[str], x: Mapping[str, float], sizes: Mapping[str, Size]
 ) -> tuple[float, float]:
-    """Return the least and greatest x that `key` can have without moving its neighbours."""
+    """Return the minimum and maximum x of `key` that do not move its neighbours."""
     at = row.index(key)
     left = x[row[at - 1]] + _gap(sizes[row[at - 1]], sizes[key]) if at else float("-inf")
     if at + 1 == len(row):
@@ -103,7 +103,7 @@ def _room(
 
 
 def _gap(left: Size, right: Size) -> float:
-    """Return the least distance between the centres of two neighbours."""
+    """Return the minimum distance between the centres of two neighbours."""
     space = GAP if left.width and right.width else THIN_GAP
     return (left.width + right.width) / 2 + space
 

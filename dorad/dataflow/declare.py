@@ -1,4 +1,4 @@
-"""The `params` of a node: declared ones of a program, texts of a module."""
+"""Read the `params` of a node: declarations for a program, texts for a module."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NUMBERS = (ParamType.INT, ParamType.FLOAT)
 
 
 def read_declared(node: Fields) -> dict[str, ParamSpec]:
-    """The parameters that a node declares; those that are wrong are reported and left out.
+    """Return the parameters that a node declares; report and skip wrong ones.
 
-    Short form `name: default`, long form a mapping with `type`, `default` and so on.
+    The short form is `name: default`, the long form a mapping with `type`, `default` and so on.
     """
     declared: dict[str, ParamSpec] = {}
     for name, value in node.entries("params").items():
@@ -37,13 +37,13 @@ def read_declared(node: Fields) -> dict[str, ParamSpec]:
 
 
 def read_module_params(node: Fields) -> dict[str, str]:
-    """The texts that a module's inner nodes get."""
+    """Return the texts that a module passes to its nodes."""
     params: dict[str, str] = {}
     folded: dict[str, str] = {}
     for name, value in node.entries("params").items():
         if not re.fullmatch(_MODULE_PARAM, name):
             node.problems.error_in_name(
-                value, f"`{name}` cannot name a parameter", "letters, digits and `_`"
+                value, f"`{name}` is not a valid parameter name", "use letters, digits and `_`"
             )
         if name.lower() in folded:
             first = folded[name.lower()]
@@ -76,9 +76,9 @@ def _read_long(fields: Fields, problems: Problems) -> ParamSpec | None:
     if kind is None and default is not None and not fields.has("type"):
         kind = type_of(default.plain())
     bounds = {name: _bound(fields, name, kind, problems) for name in ("min", "max")}
-    meant = fields.finish()
+    misspelt = fields.finish()
     if kind is None:
-        if not fields.has("type") and "type" not in meant:
+        if not fields.has("type") and "type" not in misspelt:
             problems.error_in_name(
                 fields.owner,
                 "needs `type` or `default`",
@@ -119,7 +119,7 @@ def _with_default(spec: ParamSpec, value: Value, problems: Problems) -> ParamSpe
 
 
 def _checked(spec: ParamSpec, value: Value, problems: Problems) -> Any:
-    """The value as the parameter holds it, None (reported) for one that it cannot hold."""
+    """Return the value as the parameter stores it; report an invalid one and return None."""
     try:
         return check(spec, value.plain())
     except TextError as error:

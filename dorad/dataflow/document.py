@@ -1,7 +1,7 @@
-"""YAML text to a tree of plain values that know their place in the file.
+"""Parse YAML text into a tree of plain values that know their position in the file.
 
 The parser is libyaml; scalars follow the YAML 1.2 core schema (`yes`, `on` and `007` are text),
-because that is how dora's own parser reads the same files.
+as in dora's own parser.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 32
 MAX_VALUES = 200_000
-"""Counted after aliases are expanded, so that a few lines cannot become gigabytes."""
+"""Maximum after the expansion of aliases, so that a few lines cannot become gigabytes."""
 
 _FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 _TAG = "tag:yaml.org,2002:"
@@ -40,7 +40,7 @@ _TAGGED: dict[str, tuple[type, ...]] = {
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _BASES = {"0x": 16, "0o": 8, "0b": 2}
-_LONGEST_NUMBER = 400
+_MAX_NUMBER_LENGTH = 400
 
 
 @dataclass(slots=True)
@@ -51,15 +51,15 @@ class Value:
     text: str
     """A scalar as the file spells it; empty for lists and mappings."""
     key: str
-    """Path from the top: `nodes[2].inputs.image`; empty for the whole file."""
+    """Path from the root: `nodes[2].inputs.image`; empty for the whole file."""
     line: int
     column: int
     name_line: int
-    """Where the name before the value stands; the value's own place for an item of a list."""
+    """Position of the name before the value; for an item of a list its own position."""
     name_column: int
 
     def plain(self) -> Any:
-        """The value without places: what a JSON document would hold."""
+        """Return the value without positions, as JSON would hold it."""
         if isinstance(self.data, dict):
             return {name: value.plain() for name, value in self.data.items()}
         if isinstance(self.data, list):
@@ -67,11 +67,11 @@ class Value:
         return self.data
 
     def where(self) -> str:
-        """Its place in words: a line, or its key where there is no file."""
+        """Return the position in words: the line, or the key if there is no file."""
         return f"in line {self.name_line}" if self.name_line else f"at {self.key}"
 
     def describe(self) -> str:
-        """The value in words, for "must be a list, not …"."""
+        """Return the value in words, for "must be a list, not …"."""
         match self.data:
             case None:
                 return "nothing"
@@ -85,7 +85,7 @@ class Value:
 
 
 def walk(value: Value) -> Iterator[Value]:
-    """A value and all within it."""
+    """Yield a value and all values in it."""
     yield value
     if isinstance(value.data, dict):
         for child in value.data.values():
@@ -96,7 +96,7 @@ def walk(value: Value) -> Iterator[Value]:
 
 
 def shorten(text: str, limit: int = 60) -> str:
-    """The text on one line and no longer than a message bears."""
+    """Return the text on one line, cut to `limit` characters."""
     line = text if text.isprintable() else repr(text)[1:-1]
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
@@ -104,10 +104,10 @@ def shorten(text: str, limit: int = 60) -> str:
 def read_document(
     text: str, problems: Problems, start: str = "a dataflow starts with `nodes:`"
 ) -> Value | None:
-    """The one YAML document in `text`; None if there is none or it cannot be parsed.
+    """Return the one YAML document in `text`; None if there is none or it cannot be parsed.
 
-    `start` is what an empty file is told to hold. What is wrong goes to `problems`: a syntax error
-    ends the reading, a duplicate key does not.
+    `start` is the hint for an empty file. Mistakes go to `problems`: a syntax error ends the
+    reading, a duplicate key does not.
     """
     parser: CParser | None = None
     try:
@@ -141,16 +141,16 @@ def read_document(
 
 
 class _Parser(CParser):
-    """libyaml's parser, composing nodes whose tag is empty unless the file gives one."""
+    """libyaml's parser; the tag of a node is empty unless the file gives one."""
 
     def resolve(self, kind: type[YamlNode], value: str | None, implicit: object) -> str:
         return ""
 
     def descend_resolver(self, node: YamlNode | None, index: object) -> None:
-        """Nothing resolves by path here."""
+        """Do nothing: no tag depends on the path."""
 
     def ascend_resolver(self) -> None:
-        """Nothing resolves by path here."""
+        """Do nothing: no tag depends on the path."""
 
 
 class _TooMuchError(Exception):
@@ -160,7 +160,7 @@ class _TooMuchError(Exception):
 
 
 class _Tree:
-    """Turns libyaml's nodes into values, with limits on depth and on what aliases expand to."""
+    """A converter of libyaml's nodes to values, with limits on depth and expanded aliases."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
@@ -219,7 +219,7 @@ class _Tree:
 
 
 def core_scalar(text: str) -> bool | int | float | str | None:
-    """What an unquoted scalar means in the YAML 1.2 core schema.
+    """Return the value of an unquoted scalar in the YAML 1.2 core schema.
 
     As in dora's parser, a decimal number with a leading zero is text, and `0b` is accepted.
     """
@@ -227,7 +227,7 @@ def core_scalar(text: str) -> bool | int | float | str | None:
         return None
     if text in _BOOLS:
         return _BOOLS[text]
-    if text[0] not in "+-.0123456789" or len(text) > _LONGEST_NUMBER:
+    if text[0] not in "+-.0123456789" or len(text) > _MAX_NUMBER_LENGTH:
         return text
     body = text[1:] if text[0] in "+-" else text
     if body.isdecimal() and body.isascii():

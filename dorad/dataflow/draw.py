@@ -22,7 +22,7 @@ SHAPES = {
 }
 
 PLAIN = " -_./,"
-"""Characters beside letters and digits that mean nothing to Mermaid inside quotes."""
+"""Characters besides letters and digits without a meaning in Mermaid's quotes."""
 
 CLASSES = """\
   classDef timer stroke:#b7791f
@@ -30,11 +30,10 @@ CLASSES = """\
 
 
 def mermaid(dataflow: Dataflow) -> str:
-    """Return a `flowchart TB`: one box a node, timer or log stream, one arrow an input.
+    """Return a `flowchart TB`: a box for each node, timer and log stream, an arrow for each input.
 
-    What were modules in the file are subgraphs.
-
-    Boxes get names of our own (`n0`, `n1`, …), so that no id can be mistaken for Mermaid syntax.
+    Modules are subgraphs. Boxes get neutral names (`n0`, `n1`, …), because an id could be Mermaid
+    syntax.
     """
     drawing = picture(dataflow)
     names = {box.key: f"n{index}" for index, box in enumerate(drawing.boxes)}
@@ -81,5 +80,5 @@ def _arrows(bundle: Bundle, names: dict[str, str]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Write text so that Mermaid shows it as it is: its entities are `#` + decimal code + `;`."""
+    """Escape text for Mermaid, whose entities are `#` + decimal code + `;`."""
     return "".join(c if c.isalnum() or c in PLAIN or ord(c) > 127 else f"#{ord(c)};" for c in text)

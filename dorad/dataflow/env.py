@@ -1,4 +1,4 @@
-"""Environment variables of nodes: their texts, what `$NAME` in them means, which are reserved."""
+"""Environment variables of nodes: texts, expansion of `$NAME`, reserved names."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ _LOADER = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH")
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a dataflow may not set the variable: it is dora's own or the dynamic loader's."""
+    """Return True for variables of dora and of the dynamic loader: a dataflow cannot set them."""
     return name in _CONTROL or is_loader(name)
 
 
 def is_loader(name: str) -> bool:
-    """Whether the dynamic loader reads the variable, and so could load foreign code into a node."""
+    """Return True if the dynamic loader reads the variable, which could load foreign code."""
     return name in _LOADER or name.startswith("DYLD_")
 
 
 def read_env(
     value: Value | None, environ: Mapping[str, str] | None, problems: Problems
 ) -> dict[str, str]:
-    """The variables of an `env` mapping, expanded; reserved ones are left out with a warning.
+    """Return the expanded variables of an `env` mapping; drop reserved ones with a warning.
 
-    Puts the expanded text into the tree too, so that the descriptor shows what the nodes see.
-    Without `environ` the texts are taken for expanded already.
+    The tree gets the expanded texts, too, so that the descriptor shows what the nodes see. Without
+    `environ` the texts count as expanded already.
     """
     if value is None:
         return {}
@@ -62,12 +62,14 @@ def read_env(
         if name == "<<":
             problems.merge_key(item)
         elif not name or any(bad in name for bad in "=\0") or any(map(str.isspace, name)):
-            problems.error_in_name(item, f"`{shorten(name)}` cannot name a variable")
+            problems.error_in_name(item, f"`{shorten(name)}` is not a valid variable name")
         elif (text := _text(item, environ, problems)) is None:
             continue
         elif is_reserved(name):
             problems.warn(
-                item, f"`{name}` is reserved and stays as it is", "set it where dora is started"
+                item,
+                f"`{name}` is reserved and keeps its value",
+                "set it where dora is started",
             )
         else:
             env[name] = text
@@ -83,7 +85,7 @@ def _text(item: Value, environ: Mapping[str, str] | None, problems: Problems) ->
         case int() as number:
             return str(number)
         case float() as number:
-            if not math.isfinite(number):  # JSON has no word for it
+            if not math.isfinite(number):  # JSON cannot hold it
                 item.data = float_text(number)
             return float_text(number)
         case str() as text:
@@ -102,7 +104,7 @@ def _text(item: Value, environ: Mapping[str, str] | None, problems: Problems) ->
 
 
 def float_text(number: float) -> str:
-    """A number as dora hands it to a process: `1.5`, but `1` for 1.0 and never an exponent."""
+    """Return a number as dora passes it to a process: `1.5`, `1` for 1.0, never an exponent."""
     if math.isnan(number):
         return "NaN"
     if math.isinf(number):
@@ -124,15 +126,15 @@ def float_text(number: float) -> str:
 def expand(text: str, environ: Mapping[str, str]) -> str:
     """Replace `$NAME`, `${NAME}` and `${NAME:-default}`; `$$` is a literal `$`.
 
-    A default counts only for a variable that is not set (an empty one is set, as in dora), and
-    may hold variables itself. A `$` before anything that cannot start a name stays.
+    The default replaces only an unset variable (an empty one is set, as in dora), and may contain
+    variables itself. A `$` that does not start a name stays.
     Raises TextError for a variable that is not set and has no default.
     """
     return _expand(text, environ, 0)
 
 
 def escape(text: str) -> str:
-    """The spelling that `expand` turns into `text`."""
+    """Return the spelling that `expand` turns into `text`."""
     return text.replace("$", "$$")
 
 

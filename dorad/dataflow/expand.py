@@ -1,4 +1,4 @@
-"""The flat YAML of a dataflow: what `dora expand` prints, environment variables expanded."""
+"""The flat YAML of a dataflow that `dora expand` prints: modules and variables expanded."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WIDTH = 1 << 16
 
 
 def flat_yaml(dataflow: Dataflow) -> str:
-    """YAML that parses to an equal dataflow whatever the environment then is.
+    """Return YAML that parses to an equal dataflow in any environment.
 
-    Keys keep the order of the file; comments, anchors and ways of writing are lost.
+    Keys keep the order of the file; comments, anchors and formatting are lost.
     """
     flat = {**dataflow.descriptor}
     if "env" in flat:
@@ -34,7 +34,7 @@ def flat_yaml(dataflow: Dataflow) -> str:
 
 
 def dump(content: dict[str, Any]) -> str:
-    """The text of a file with these plain values, which parses to them again."""
+    """Return plain values as YAML that parses to the same values."""
     text: str = yaml.dump(
         content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH
     )
@@ -42,14 +42,14 @@ def dump(content: dict[str, Any]) -> str:
 
 
 def _literal(env: dict[str, Any] | None) -> dict[str, Any] | None:
-    """An `env` mapping spelt so that nothing in it is expanded again."""
+    """Return an `env` mapping escaped so that nothing in it is expanded again."""
     if env is None:
         return None
     return {name: escape(value) if isinstance(value, str) else value for name, value in env.items()}
 
 
 class _Dumper(CSafeDumper):
-    """Quotes every text that the YAML 1.2 core schema would read as something else."""
+    """A YAML dumper that quotes texts which the YAML 1.2 core schema reads as another type."""
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
         quote = "'" if not isinstance(core_scalar(text), str) else None

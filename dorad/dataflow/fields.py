@@ -1,4 +1,4 @@
-"""Typed getters over one mapping of the file: each checks, reports, and gives a plain value."""
+"""Typed getters over one mapping of the file: each checks, reports, and returns a plain value."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _MAX_INTEGER = 2**63 - 1
 class Fields:
     """The keys of one mapping. A key that is absent or has no value reads as its default.
 
-    A getter that meets a wrong value reports it and gives the default, so that reading goes on
-    and finds the next mistake. `finish` reports the keys that no getter asked for.
+    A getter reports a wrong value and returns the default, so that reading continues and finds the
+    next mistake. `finish` reports the keys that no getter asked for.
     """
 
     def __init__(self, owner: Value, problems: Problems, what: str = "a mapping") -> None:
@@ -45,31 +45,31 @@ class Fields:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The keys that are there."""
+        """Return all keys of the mapping."""
         return tuple(self._values)
 
     def take(self, name: str) -> Value | None:
-        """The value as it is, or None."""
+        """Return the value unchecked, or None."""
         self._asked[name] = None
         value = self._values.get(name)
         return None if value is None or value.data is None else value
 
     def has(self, name: str) -> bool:
-        """Whether the key is there with a value."""
+        """Return True if the key has a value."""
         value = self._values.get(name)
         return value is not None and value.data is not None
 
     def name_of(self, name: str) -> Value:
-        """Where to point at for a key: itself if it is there, else the mapping it misses in."""
+        """Return the value to point at for a key: its own, or the mapping that lacks it."""
         return self._values.get(name, self.owner)
 
     def inside(self, name: str, what: str = "a mapping") -> Fields | None:
-        """The getters of a nested mapping, or None."""
+        """Return the getters of a nested mapping, or None."""
         value = self.take(name)
         return None if value is None else Fields(value, self.problems, what)
 
     def items(self, name: str) -> list[Value]:
-        """The items of a list."""
+        """Return the items of a list."""
         value = self.take(name)
         if value is None:
             return []
@@ -79,7 +79,7 @@ class Fields:
         return value.data
 
     def entries(self, name: str) -> dict[str, Value]:
-        """The entries of a mapping whose names the user chooses."""
+        """Return the entries of a mapping whose names the user chooses."""
         value = self.take(name)
         if value is None:
             return {}
@@ -93,12 +93,12 @@ class Fields:
         return {key: entry for key, entry in value.data.items() if entry is not merged}
 
     def text(self, name: str) -> str | None:
-        """Text; a number or truth value reads as the file spells it."""
+        """Return a text; a number or boolean reads as the file spells it."""
         value = self.take(name)
         return None if value is None else scalar_text(value, self.problems)
 
     def required_text(self, name: str, hint: str | None = None) -> str:
-        """Text that must be there and not empty; empty once its lack is to be reported."""
+        """Return a required text; an empty one if it is missing, which `finish` reports."""
         if not self.has(name):
             self._asked[name] = None
             self._missing[name] = hint
@@ -106,7 +106,7 @@ class Fields:
         return self.checked(name, _not_empty, "")
 
     def checked(self, name: str, check: Callable[[str], _T], default: _D) -> _T | _D:
-        """Text that `check` turns into a value or refuses with a TextError."""
+        """Return the value that `check` makes from a text; `check` may raise TextError."""
         value = self.take(name)
         if value is None:
             return default
@@ -120,7 +120,7 @@ class Fields:
             return default
 
     def flag(self, name: str) -> bool | None:
-        """True or false."""
+        """Return a boolean."""
         value = self.take(name)
         if value is None or isinstance(value.data, bool):
             return None if value is None else bool(value.data)
@@ -133,13 +133,13 @@ class Fields:
         self.problems.error(value, f"must be true or false, not {value.describe()}", hint.get(text))
         return None
 
-    def integer(self, name: str, *, least: int = 0, most: int = _MAX_INTEGER) -> int | None:
-        """A whole number within bounds."""
+    def integer(self, name: str, *, minimum: int = 0, maximum: int = _MAX_INTEGER) -> int | None:
+        """Return a whole number within bounds."""
         value = self.take(name)
-        return None if value is None else integer(value, self.problems, least, most)
+        return None if value is None else integer(value, self.problems, minimum, maximum)
 
     def seconds(self, name: str, *, zero: bool = True) -> float | None:
-        """A finite number of seconds, >= 0 (or > 0)."""
+        """Return a finite number of seconds, at least 0, or above 0 without `zero`."""
         value = self.take(name)
         if value is None:
             return None
@@ -156,22 +156,26 @@ class Fields:
             return float(data)
         return None
 
-    def number(self, name: str, *, least: float, most: float) -> float | None:
-        """A number within bounds."""
+    def number(self, name: str, *, minimum: float, maximum: float) -> float | None:
+        """Return a number within bounds."""
         value = self.take(name)
         if value is None:
             return None
         data = value.data
-        if isinstance(data, int | float) and not isinstance(data, bool) and least <= data <= most:
+        if (
+            isinstance(data, int | float)
+            and not isinstance(data, bool)
+            and minimum <= data <= maximum
+        ):
             return float(data)
         hint = "without quotes" if isinstance(data, str) and _is_number(data) else None
         self.problems.error(
-            value, f"must be a number from {least:g} to {most:g}, not {value.describe()}", hint
+            value, f"must be a number from {minimum:g} to {maximum:g}, not {value.describe()}", hint
         )
         return None
 
     def size(self, name: str) -> int | None:
-        """Bytes, as a whole number or with a unit."""
+        """Return a size in bytes, given as a whole number or with a unit."""
         value = self.take(name)
         if value is None:
             return None
@@ -180,7 +184,7 @@ class Fields:
         return self.checked(name, parse_size, None)
 
     def choice(self, name: str, kinds: type[_Choice], *, any_case: bool = False) -> _Choice | None:
-        """One of a few words."""
+        """Return one member of an enumeration."""
         value = self.take(name)
         if value is None:
             return None
@@ -194,7 +198,7 @@ class Fields:
         return None
 
     def texts(self, name: str, check: Callable[[str], object] | None = None) -> tuple[str, ...]:
-        """A list of texts, each checked; one given twice is kept once, with a warning."""
+        """Return a list of checked texts; drop duplicates with a warning."""
         found: dict[str, Value] = {}
         for item in self.items(name):
             text = scalar_text(item, self.problems, check)
@@ -207,14 +211,14 @@ class Fields:
         return tuple(found)
 
     def text_map(self, name: str) -> dict[str, str]:
-        """A mapping of names to texts."""
+        """Return a mapping of names to texts."""
         texts = {
             key: scalar_text(value, self.problems) for key, value in self.entries(name).items()
         }
         return {key: text for key, text in texts.items() if text is not None}
 
     def ignore(self, *names: str) -> None:
-        """Let keys pass that are read elsewhere."""
+        """Mark keys as known that another reader handles."""
         self._asked.update(dict.fromkeys(names))
 
     def finish(
@@ -224,16 +228,15 @@ class Fields:
         lenient: bool = False,
         elsewhere: Mapping[str, str] | None = None,
     ) -> set[str]:
-        """Report the keys that are not known here and the required ones that are missing.
+        """Report unknown keys and missing required keys.
 
-        `instead` says what to write for a key that older versions knew or that belongs elsewhere.
-        Gives the known names that the unknown ones were probably meant to be; their lack is not
-        reported again.
+        `instead` has hints for keys of older versions and for keys that belong elsewhere. Return
+        the known names that unknown keys probably misspell; those do not count as missing.
 
-        With `lenient`, an unknown key is a warning and leaves the tree, unless it was probably
-        meant to be a required key that is missing. `elsewhere` has the hints for some.
+        With `lenient`, an unknown key is a warning and is removed from the tree, unless it probably
+        misspells a missing required key. `elsewhere` has hints for some of them.
         """
-        meant: set[str] = set()
+        misspelt: set[str] = set()
         for name, value in list(self._values.items()):
             if name in self._asked:
                 continue
@@ -241,7 +244,7 @@ class Fields:
                 self.problems.error_in_name(value, f"unknown key `{name}`", instead[name])
             elif name == "<<":
                 self.problems.merge_key(value)
-                meant.update(self._asked)
+                misspelt.update(self._asked)
             elif lenient and nearest(name, self._asked) not in self._missing:
                 hint = (elsewhere or {}).get(name.replace("-", "_")) or hint_for(name, self._asked)
                 self.problems.ignored(value, name, hint)
@@ -249,19 +252,19 @@ class Fields:
                 del self.owner.data[name]
             else:
                 self.problems.unknown(value, name, self._asked)
-                meant.add(nearest(name, self._asked) or "")
+                misspelt.add(nearest(name, self._asked) or "")
         for name, hint in self._missing.items():
-            if name not in meant:
+            if name not in misspelt:
                 self.problems.error_in_name(self.name_of(name), f"needs `{name}`", hint)
-        return meant
+        return misspelt
 
 
 def scalar_text(
     value: Value, problems: Problems, check: Callable[[str], object] | None = None
 ) -> str | None:
-    """The text of a scalar, None (reported) for what is none; what `check` refuses is reported.
+    """Return the text of a scalar, None for other values; report those and errors of `check`.
 
-    The tree keeps it as text too: an `id: 1` is "1" for everybody who reads the descriptor.
+    The tree keeps the text, too: `id: 1` is "1" for every reader of the descriptor.
     """
     if value.data is None or isinstance(value.data, dict | list):
         problems.error(value, f"must be text, not {value.describe()}")
@@ -275,17 +278,17 @@ def scalar_text(
     return value.text
 
 
-def integer(value: Value, problems: Problems, least: int, most: int) -> int | None:
-    """A whole number within bounds, None (reported) for anything else."""
+def integer(value: Value, problems: Problems, minimum: int, maximum: int) -> int | None:
+    """Return a whole number within bounds; report anything else and return None."""
     data = value.data
-    if isinstance(data, int) and not isinstance(data, bool) and least <= data <= most:
+    if isinstance(data, int) and not isinstance(data, bool) and minimum <= data <= maximum:
         return data
-    bounds = f", {least} or more" if most == _MAX_INTEGER else f" from {least} to {most}"
+    bounds = f", {minimum} or more" if maximum == _MAX_INTEGER else f" from {minimum} to {maximum}"
     hint = None
     if isinstance(data, str) and _is_number(data):
         hint = "without quotes"
-    elif isinstance(data, int) and not isinstance(data, bool) and data > most:
-        bounds = f" from {least} to {most}"
+    elif isinstance(data, int) and not isinstance(data, bool) and data > maximum:
+        bounds = f" from {minimum} to {maximum}"
     problems.error(value, f"must be a whole number{bounds}, not {value.describe()}", hint)
     return None
 

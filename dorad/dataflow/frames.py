@@ -1,4 +1,4 @@
-"""Frames around the boxes of modules, where a drawing has room for them."""
+"""Frames around the boxes of modules, if a drawing has room for them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Frame(NamedTuple):
 def frames(
     groups: tuple[Group, ...], centres: Mapping[str, Point], sizes: Mapping[str, Size]
 ) -> list[Frame]:
-    """The frames that touch no box of others, outer ones first.
+    """Return the frames that touch no other box, outer ones first.
 
-    Boxes are laid out by what they are connected to, not by module: a module whose boxes stand
-    among others gets no frame.
+    Boxes are placed by their connections, not by module. A module whose boxes are mixed with others
+    gets no frame.
     """
     return [frame for group in groups for frame in _around(group, centres, sizes)]
 
@@ -54,7 +54,7 @@ def _around(
         max(edge[3] for edge in edges) + PADDING,
     )
     others = (_edges(centres[key], sizes[key]) for key in centres if key not in members)
-    if not any(_meet(frame, other) for other in others):
+    if not any(_overlap(frame, other) for other in others):
         yield frame
     yield from inner
 
@@ -64,6 +64,6 @@ def _edges(centre: Point, size: Size) -> tuple[float, float, float, float]:
     return centre.x - x, centre.y - y, centre.x + x, centre.y + y
 
 
-def _meet(frame: Frame, box: tuple[float, float, float, float]) -> bool:
+def _overlap(frame: Frame, box: tuple[float, float, float, float]) -> bool:
     left, top, right, bottom = box
     return left < frame.right and frame.left < right and top < frame.bottom and frame.top < bottom

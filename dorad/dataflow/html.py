@@ -28,11 +28,11 @@ TITLE_SIZE = 14.0
 SMALL_SIZE = 12.0
 """Font size of subtitles and labels, pixels."""
 ADVANCE = 0.61
-"""Width of a monospace character in its font size: 0.60 in most fonts, a little more to be safe."""
+"""Width of a monospace character relative to the font size: 0.60 in most fonts."""
 LINE_HEIGHT = 17.0
 MARGIN = 12.0
-LONGEST = 36
-"""Characters of a title, subtitle or label before it is cut; the tooltip has it whole."""
+MAX_TEXT = 36
+"""Maximum characters of a title, subtitle or label; the tooltip has the whole text."""
 WAIT_MARK = "‖ "
 
 LEGEND = {
@@ -48,7 +48,7 @@ LEGEND = {
 def page(dataflow: Dataflow) -> str:
     """Return the page: boxes for nodes, timers and log streams, arrows for inputs.
 
-    Hovering, focusing or clicking a box shows what it is connected to.
+    Hovering, focusing or clicking a box highlights its connections.
     """
     drawing = picture(dataflow)
     placed = layout(
@@ -72,7 +72,7 @@ def _template() -> Template:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def _width(text: str, size: float) -> float:

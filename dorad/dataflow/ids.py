@@ -1,4 +1,4 @@
-"""What ids of nodes, inputs and outputs may look like."""
+"""Rules for the ids of nodes, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _IN_DATA_ID = _IN_NODE_ID | {"/"}
 
 
 def check_node_id(text: str) -> None:
-    """Raise TextError unless `text` can name a node."""
+    """Raise TextError unless `text` is a valid node id."""
     if not text:
         raise TextError("a node id cannot be empty")
     if bad := _first_not_in(_IN_NODE_ID, text):
@@ -27,7 +27,7 @@ def check_node_id(text: str) -> None:
 
 
 def check_data_id(text: str) -> None:
-    """Raise TextError unless `text` can name an input or output."""
+    """Raise TextError unless `text` is a valid input or output id."""
     if not text:
         raise TextError("an input or output id cannot be empty")
     if bad := _first_not_in(_IN_DATA_ID, text):

@@ -1,4 +1,4 @@
-"""The `inputs` of a node or operator: short form `id: source` and long form with options."""
+"""Read the `inputs` of a node or operator: `id: source`, or a mapping with options."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from dorad.dataflow.problems import Problems
 
 DEFAULT_QUEUE_SIZE = 10
-LARGEST_QUEUE_SIZE = 1 << 24
-LEAST_RATE_HZ = 0.001
+MAX_QUEUE_SIZE = 1 << 24
+MIN_RATE_HZ = 0.001
 MAX_RATE_HZ = 1e6
 
 
 def read_inputs(owner: Fields) -> tuple[Input, ...]:
-    """The inputs in the order of the file; those without a usable source are left out.
+    """Return the inputs in the order of the file, without those that have no valid source.
 
-    An unknown option of the long form is ignored, as dora 1.x does, but with a warning.
+    An unknown option is ignored with a warning; dora 1.x ignores it silently.
     """
     inputs: list[Input] = []
     for input_id, value in owner.entries("inputs").items():
@@ -60,7 +60,7 @@ def _read_input(input_id: str, value: Value, problems: Problems) -> Input | None
     size = _read_queue_size(options, policy)
     timeout = options.seconds("input_timeout")
     latched = options.flag("latched") or False
-    rate = options.number("max_rate_hz", least=LEAST_RATE_HZ, most=MAX_RATE_HZ)
+    rate = options.number("max_rate_hz", minimum=MIN_RATE_HZ, maximum=MAX_RATE_HZ)
     options.finish(lenient=True)
     if source is None:
         return None
@@ -69,7 +69,7 @@ def _read_input(input_id: str, value: Value, problems: Problems) -> Input | None
 
 
 def _read_queue_size(options: Fields, policy: QueuePolicy) -> int:
-    size = options.integer("queue_size", most=LARGEST_QUEUE_SIZE)
+    size = options.integer("queue_size", maximum=MAX_QUEUE_SIZE)
     if policy is QueuePolicy.LATEST:
         if size not in (None, 1):
             options.problems.error(
@@ -82,7 +82,7 @@ def _read_queue_size(options: Fields, policy: QueuePolicy) -> int:
 
 
 def _check_source(options: Fields, source: Source, latched: bool, rate: float | None) -> None:
-    """Report options that make no sense for what feeds the input."""
+    """Report options that do not apply to the kind of source."""
     if latched and isinstance(source, Timer):
         options.problems.error_in_name(options.name_of("latched"), "a timer has no last value")
     elif latched and isinstance(source, LogSource):

@@ -1,4 +1,4 @@
-"""What kind a node is, and which keys each kind may carry."""
+"""The kind of a node, and the keys that each kind allows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dorad.dataflow.ports import LOG_KEYS, TYPE_KEYS
 if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields
 
-MAKERS = ("path", "operators", "operator", "ros2", "module", "hub")
-"""The keys of which a node has exactly one."""
+KIND_KEYS = ("path", "operators", "operator", "ros2", "module", "hub")
+"""The keys that decide the kind; a node has exactly one of them."""
 
 RESTART_KEYS = (
     "restart_policy",
@@ -24,7 +24,7 @@ RESTART_KEYS = (
     "finish_grace_secs",
 )
 POOL_KEY = "shared_memory_pool_size"
-_COMMON = ("id", "name", "description", "env", "deploy", *MAKERS)
+_COMMON = ("id", "name", "description", "env", "deploy", *KIND_KEYS)
 _PROCESS = ("cpu_affinity", "realtime", "resources", "spin_us", "user")
 _RUNNING = ("inputs", "sync", "outputs", "args", POOL_KEY, *TYPE_KEYS)
 _SOURCE = ("build", "git", "branch", "tag", "rev", "path_sha256")
@@ -40,8 +40,8 @@ _ALLOWED = {
     NodeKind.MODULE: frozenset((*_COMMON, "inputs", "params", "build")),
 }
 _IN_OPERATOR = frozenset(("inputs", "outputs", "build", *TYPE_KEYS))
-OF_OPERATOR_NODE = _ALLOWED[NodeKind.OPERATORS] - {*MAKERS, *LOG_KEYS, "id"}
-"""What an operator itself cannot have, but its node can."""
+OPERATOR_NODE_ONLY = _ALLOWED[NodeKind.OPERATORS] - {*KIND_KEYS, *LOG_KEYS, "id"}
+"""Keys that a node with operators may have, but not an operator itself."""
 _DEFAULTS = {"restart_policy": "never", "max_restarts": 0}
 
 _OF_INPUT = "it is an option of an input, beside its `source`"
@@ -55,26 +55,26 @@ INSTEAD = {
     "latched": _OF_INPUT,
     "max_rate_hz": _OF_INPUT,
 }
-"""What to write for keys of older versions, and for keys that belong elsewhere."""
+"""Hints for keys of older versions and for keys that belong elsewhere."""
 
 
 def kind_of(node: Fields) -> NodeKind:
-    """The kind that the keys of a node say; reports keys that exclude each other."""
-    makers = [key for key in MAKERS if node.has(key)]
-    makers.sort(key=lambda key: (node.name_of(key).name_line, node.name_of(key).name_column))
-    for extra in makers[1:]:
+    """Return the kind of a node by its keys; report keys that exclude each other."""
+    kind_keys = [key for key in KIND_KEYS if node.has(key)]
+    kind_keys.sort(key=lambda key: (node.name_of(key).name_line, node.name_of(key).name_column))
+    for extra in kind_keys[1:]:
         node.problems.error_in_name(
             node.name_of(extra),
-            f"`{makers[0]}` and `{extra}` exclude each other",
-            f"a node has one of {', '.join(MAKERS)}",
+            f"`{kind_keys[0]}` and `{extra}` exclude each other",
+            f"a node has one of {', '.join(KIND_KEYS)}",
         )
-    match makers[0] if makers else "path":
+    match kind_keys[0] if kind_keys else "path":
         case "operator" | "operators":
             return NodeKind.OPERATORS
         case "path":
             return _kind_of_path(node.name_of("path").text)
-        case maker:
-            return NodeKind(maker)
+        case kind:
+            return NodeKind(kind)
 
 
 def _kind_of_path(path: str) -> NodeKind:
@@ -84,12 +84,12 @@ def _kind_of_path(path: str) -> NodeKind:
 
 
 def declares(kind: NodeKind) -> bool:
-    """Whether `params` of such a node declares parameters; a module's are texts instead."""
+    """Return True if `params` of such a node declares parameters; a module's are texts."""
     return kind is not NodeKind.MODULE and "params" in _ALLOWED[kind]
 
 
 def check_keys(node: Fields, kind: NodeKind) -> None:
-    """Report keys that this kind of node cannot carry. A key at its default counts as not set."""
+    """Report keys that this kind of node does not allow, unless they have their default value."""
     data = node.owner.data
     allowed = _ALLOWED[kind]
     for key, value in (data if isinstance(data, dict) else {}).items():
@@ -102,20 +102,20 @@ def check_keys(node: Fields, kind: NodeKind) -> None:
             hint = "move it into the operator"
         elif key == "params":
             hint = "only programs and modules have parameters"
-        node.problems.error_in_name(value, f"a node with `{_maker(node)}` cannot have it", hint)
+        node.problems.error_in_name(value, f"not allowed in a node with `{_kind_key(node)}`", hint)
 
 
-def check_made(node: Fields, meant: set[str]) -> None:
-    """Report a node without anything to run, unless a misspelt key was to say it."""
-    said = meant.intersection(MAKERS) or any(map(node.has, (*MAKERS, "custom", "node")))
-    if not said:
+def check_runnable(node: Fields, misspelt: set[str]) -> None:
+    """Report a node without a program, unless its key is probably misspelt."""
+    given = any(map(node.has, (*KIND_KEYS, "custom", "node")))
+    if not given and misspelt.isdisjoint(KIND_KEYS):
         node.problems.error_in_name(
-            node.owner, f"says nothing to run: needs one of {', '.join(MAKERS)}"
+            node.owner, f"has no program: needs one of {', '.join(KIND_KEYS)}"
         )
 
 
-def _maker(node: Fields) -> str:
-    return next((key for key in MAKERS if node.has(key)), "path")
+def _kind_key(node: Fields) -> str:
+    return next((key for key in KIND_KEYS if node.has(key)), "path")
 
 
 ALL_KEYS = frozenset().union(*_ALLOWED.values())

@@ -1,8 +1,8 @@
-"""Which row each box of a drawing stands in, and in which order: the first half of a layout.
+"""The row of each box of a drawing and its order in the row: the first half of a layout.
 
-The method is Sugiyama's: turn round the edges that close a cycle, give every box a row below
-all its sources, split edges that span rows by a point in each row between, then order each row
-so that few edges cross. Pure functions over hashable keys.
+The method is Sugiyama's: reverse the edges that close a cycle, give every box a row below all its
+sources, add a point to an edge in each row that it crosses, then order each row so that few edges
+cross. Pure functions over hashable keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 SWEEPS = 24
-"""Passes over the rows while ordering them; the count of crossings settles long before."""
+"""Passes over the rows while ordering them; the number of crossings settles much earlier."""
 
 
 class Link(NamedTuple):
@@ -26,7 +26,7 @@ class Link(NamedTuple):
 
 def without_cycles(keys: Sequence[str], links: Iterable[Link]) -> tuple[set[Link], set[Link]]:
     """Split links into (forward, backward), so that forward has no cycle once all
-    backward ones are turned round. Links from a key to itself are in neither.
+    backward ones are reversed. Links from a key to itself are in neither.
 
     Depth first in the given order, so a file written along the flow keeps its direction.
     """
@@ -59,7 +59,7 @@ def ranks(keys: Sequence[str], links: Iterable[Link], step: int = 1) -> dict[str
     """Return the row of each key, from 0: at least `step` below every source (longest path).
 
     Keys without sources then move down to just above their nearest target, so that a timer
-    stands by the node it drives. `links` must have no cycle.
+    stands next to the node it drives. `links` must have no cycle.
     """
     sources: dict[str, list[str]] = {key: [] for key in keys}
     targets: dict[str, list[str]] = {key: [] for key in keys}
@@ -115,8 +115,8 @@ def crossings(rows: Sequence[Sequence[str]], below: Mapping[str, Sequence[str]])
     """Count the pairs of links that cross between neighbouring rows."""
     total = 0
     for upper, lower in pairwise(rows):
-        place = {key: index for index, key in enumerate(lower)}
-        ends = [sorted(place[target] for target in below[key]) for key in upper]
+        index_of = {key: index for index, key in enumerate(lower)}
+        ends = [sorted(index_of[target] for target in below[key]) for key in upper]
         for index, left in enumerate(ends):
             for right in ends[index + 1 :]:
                 total += sum(1 for a in left for b in right if b < a)
@@ -131,10 +131,10 @@ def _sort(
     Equal barycentres keep their order, or swap it when not `stable`: that gets a sweep out of
     an order that is a local optimum.
     """
-    place = {key: index for index, key in enumerate(before)}
+    index_of = {key: index for index, key in enumerate(before)}
     sign = 1 if stable else -1
     centre = {
-        key: sum(place[n] for n in neighbours[key]) / len(neighbours[key])
+        key: sum(index_of[n] for n in neighbours[key]) / len(neighbours[key])
         for key in row
         if neighbours[key]
     }
@@ -161,9 +161,12 @@ def _swap_neighbours(
 
 
 def _pair(
-    left: str, right: str, neighbours: Mapping[str, Sequence[str]], place: Mapping[str, int]
+    left: str, right: str, neighbours: Mapping[str, Sequence[str]], index_of: Mapping[str, int]
 ) -> int:
     """Count crossings between the links of two keys, `left` standing left of `right`."""
     return sum(
-        1 for a in neighbours[left] for b in neighbours[right] if place and place[b] < place[a]
+        1
+        for a in neighbours[left]
+        for b in neighbours[right]
+        if index_of and index_of[b] < index_of[a]
     )

@@ -1,7 +1,7 @@
-"""Where each box, label and edge of a drawing stands: the second half of a layout.
+"""The position of each box, label and edge of a drawing: the second half of a layout.
 
-Boxes stand in even rows and labels in odd ones: a label is a point its edge runs through and
-takes part in the ordering, so nothing is ever drawn over anything else.
+Boxes are in even rows and labels in odd ones. A label is a point of its edge and takes part in the
+ordering, so that nothing is drawn over anything else.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 ROW_GAP = 30.0
 """Distance between a row of boxes and the row of labels below it, pixels."""
 EMPTY_GAP = 19.0
-"""The same where no edge has a label."""
+"""The same if no edge has a label."""
 PORT_SPACING = 18.0
-"""Distance wished for between the ends of edges along a box's border."""
+"""Preferred distance between the ends of edges along a box's border."""
 LOOP_WIDTH = 34.0
-"""How far an edge from a box to itself reaches out."""
+"""Width of an edge from a box to itself."""
 
 
 class Point(NamedTuple):
@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge to lay out; `label` is the size of its label, (0, 0) for none."""
+    """An edge to place; `label` is the size of its label, (0, 0) for none."""
 
     source: str
     target: str
@@ -51,14 +51,14 @@ class EdgePath:
     label: Point
     """The centre of its label."""
     backward: bool
-    """Whether it runs up, closing a cycle."""
+    """Whether it runs upwards and closes a cycle."""
     loop: bool = False
     """Whether it leads from a box to itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Every position of a drawing: centres of boxes by key, routes in the order of the edges."""
+    """All positions of a drawing: centres of boxes by key, routes in the order of the edges."""
 
     width: float
     height: float
@@ -67,7 +67,7 @@ class Layout:
 
 
 def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
-    """Place boxes and edges top to bottom. At most one edge for each (source, target)."""
+    """Place boxes and edges from top to bottom; `edges` has each (source, target) once."""
     keys = list(boxes)
     forward, backward = without_cycles(keys, (Link(edge.source, edge.target) for edge in edges))
     downward = forward | {Link(link.target, link.source) for link in backward}
@@ -86,29 +86,29 @@ def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
     lines = _lines(rows, sizes)
     left = min((x[key] - sizes[key].width / 2 for row in rows for key in row), default=0.0)
     right = max((x[key] + sizes[key].width / 2 for row in rows for key in row), default=0.0)
-    place = {key: Point(x[key] - left, sum(lines[key]) / 2) for row in rows for key in row}
-    ports = _ports(chains, place, boxes)
+    positions = {key: Point(x[key] - left, sum(lines[key]) / 2) for row in rows for key in row}
+    ports = _ports(chains, positions, boxes)
     routes = tuple(
-        _loop(edge, place, boxes)
+        _loop(edge, positions, boxes)
         if edge.source in loops and edge.source == edge.target
         else _route(
-            edge, Link(edge.source, edge.target) in backward, chain, place, lines, ports, boxes
+            edge, Link(edge.source, edge.target) in backward, chain, positions, lines, ports, boxes
         )
         for edge, chain in zip(edges, chains, strict=True)
     )
     height = max((bottom for _, bottom in lines.values()), default=0.0)
-    return Layout(right - left, height, {key: place[key] for key in keys}, routes)
+    return Layout(right - left, height, {key: positions[key] for key in keys}, routes)
 
 
 def _chain(
     index: int, edge: Edge, rank: Mapping[str, int], sizes: dict[str, Size]
 ) -> tuple[str, ...]:
-    """Return the keys an edge runs through, top to bottom, and note the size of each point."""
+    """Return the keys an edge runs through, top to bottom, and record the size of each point."""
     if edge.source == edge.target:
         return ()
     top, bottom = sorted((edge.source, edge.target), key=lambda key: rank[key])
     between = range(rank[top] + 1, rank[bottom])
-    # Nearest the target: where edges from one output spread, their labels keep apart.
+    # Next to the target: edges from one output have spread there, so labels do not collide.
     middle = between[0] if rank[edge.source] > rank[edge.target] else between[-1]
     chain = [top]
     for row in between:
@@ -133,7 +133,7 @@ def _rows(
 def _lines(
     rows: Sequence[Sequence[str]], sizes: Mapping[str, Size]
 ) -> dict[str, tuple[float, float]]:
-    """Return the y of the top and of the bottom of every key's row."""
+    """Return the top and bottom y of every key's row."""
     tallest = [max((sizes[key].height for key in row), default=0.0) for row in rows]
     lines: dict[str, tuple[float, float]] = {}
     top = 0.0
@@ -146,11 +146,11 @@ def _lines(
 
 
 def _ports(
-    chains: Sequence[tuple[str, ...]], place: Mapping[str, Point], boxes: Mapping[str, Size]
+    chains: Sequence[tuple[str, ...]], positions: Mapping[str, Point], boxes: Mapping[str, Size]
 ) -> dict[tuple[str, str], float]:
     """Return the x at which each chain touches a box, by (box, neighbour in the chain).
 
-    The ends of a box's edges are spread along its border in the order of where they lead.
+    The ends of a box's edges spread along its border in the order of their other ends.
     """
     sides: dict[tuple[str, bool], list[str]] = {}
     for chain in chains:
@@ -159,11 +159,11 @@ def _ports(
             sides.setdefault((chain[-1], False), []).append(chain[-2])
     ports: dict[tuple[str, str], float] = {}
     for (key, _), others in sides.items():
-        others.sort(key=lambda other: place[other].x)
+        others.sort(key=lambda other: positions[other].x)
         room = boxes[key].width - 24.0
         spacing = min(PORT_SPACING, room / max(1, len(others) - 1))
         for index, other in enumerate(others):
-            ports[key, other] = place[key].x + (index - (len(others) - 1) / 2) * spacing
+            ports[key, other] = positions[key].x + (index - (len(others) - 1) / 2) * spacing
     return ports
 
 
@@ -171,25 +171,25 @@ def _route(
     edge: Edge,
     backward: bool,
     chain: tuple[str, ...],
-    place: Mapping[str, Point],
+    positions: Mapping[str, Point],
     lines: Mapping[str, tuple[float, float]],
     ports: Mapping[tuple[str, str], float],
     boxes: Mapping[str, Size],
 ) -> EdgePath:
     top, bottom = chain[0], chain[-1]
-    label = place[chain[1 if backward else -2]]
+    label = positions[chain[1 if backward else -2]]
     start, end = ports[top, chain[1]], ports[bottom, chain[-2]]
-    points = [Point(start, place[top].y + boxes[top].height / 2), Point(start, lines[top][1])]
+    points = [Point(start, positions[top].y + boxes[top].height / 2), Point(start, lines[top][1])]
     for key in chain[1:-1]:
-        # Straight down through the whole row: it must not touch its neighbours there.
-        points += [Point(place[key].x, y) for y in lines[key]]
+        # Straight down through the whole row, so that it does not touch its neighbours.
+        points += [Point(positions[key].x, y) for y in lines[key]]
     points.append(Point(end, lines[bottom][0]))
-    points.append(Point(end, place[bottom].y - boxes[bottom].height / 2))
+    points.append(Point(end, positions[bottom].y - boxes[bottom].height / 2))
     return EdgePath(tuple(reversed(points)) if backward else tuple(points), label, backward)
 
 
-def _loop(edge: Edge, place: Mapping[str, Point], boxes: Mapping[str, Size]) -> EdgePath:
-    size, centre = boxes[edge.source], place[edge.source]
+def _loop(edge: Edge, positions: Mapping[str, Point], boxes: Mapping[str, Size]) -> EdgePath:
+    size, centre = boxes[edge.source], positions[edge.source]
     side, out = centre.x + size.width / 2, size.height / 4
     points = (Point(side, centre.y + out), Point(side, centre.y - out))
     label = Point(side + LOOP_WIDTH + edge.label.width / 2 - 4.0, centre.y)

@@ -1,19 +1,19 @@
-"""From a YAML file to a checked dataflow, or to all its problems at once."""
+"""Load a YAML file as a checked dataflow, or report all its problems at once."""
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.document import Value, read_document, walk
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.model import Dataflow, NodeKind, TypeRule
-from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
+from dorad.dataflow.nodes import read_deploy, read_lone_node, read_node, refuse_module
 from dorad.dataflow.patterns import check_patterns
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import ModuleUse, NodeSpec
     from dorad.dataflow.types.model import TypeDef
 
+_log = logging.getLogger(__name__)
+
 _DEFAULT_HEALTH_CHECK_INTERVAL = 5.0
 _INSTEAD = {
-    "communication": "remove it: how nodes talk is not for the dataflow to say",
+    "communication": "remove it: nodes always communicate through shared memory",
     "_unstable_deploy": "write `deploy`",
     "_unstable_debug": "write `debug`",
 }
@@ -40,10 +42,9 @@ _INSTEAD = {
 def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataflow:
     """Read and check the file at `path`.
 
-    `environ` is what `$NAME` in `env` values refers to (None: this process's environment).
-    The types in the files beside it belong to it, if any of its ports has a type.
-    Raises DataflowError with every problem found, sorted by position; also for a file that is
-    missing, a directory, unreadable, too large or not UTF-8.
+    `environ` are the variables for `$NAME` in `env` (None: this process's environment). If a port
+    has a type, the type files beside the dataflow are read, too. Raises DataflowError with every
+    problem, sorted by position; also if the file cannot be read, is too large or not UTF-8.
     """
     problems = Problems(str(path))
     text = read_text(Path(path), problems)
@@ -53,9 +54,9 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataf
 
 
 def parse(text: str, *, path: Path, environ: Mapping[str, str] | None = None) -> Dataflow:
-    """Check the YAML in `text` as if it were the content of `path`, which is not opened.
+    """Check the YAML in `text` as the content of `path`, which is not opened.
 
-    Raises DataflowError with every problem found, sorted by position.
+    Raises DataflowError with every problem, sorted by position.
     """
     problems = Problems(str(path))
     root = read_document(text, problems)
@@ -63,10 +64,10 @@ def parse(text: str, *, path: Path, environ: Mapping[str, str] | None = None) ->
 
 
 def from_descriptor(descriptor: Mapping[str, Any], *, path: Path) -> Dataflow:
-    """The dataflow whose `descriptor` this is; `path` is its file, which is not opened.
+    """Return the dataflow of a `descriptor`; `path` is its file, which is not opened.
 
-    Nothing in it is expanded again. Raises DataflowError with every problem found: its problems
-    have keys but no lines.
+    Nothing in it is expanded again. Raises DataflowError with every problem; problems have keys but
+    no lines.
     """
     problems = Problems(str(path))
     return _read_dataflow(plain_tree(dict(descriptor), problems), path, None, problems)
@@ -75,9 +76,9 @@ def from_descriptor(descriptor: Mapping[str, Any], *, path: Path) -> Dataflow:
 def load_node(
     path: str | Path, *, environ: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], tuple[Problem, ...]]:
-    """Read the file at `path` that holds one node: an entry of `nodes` by itself.
+    """Read a file with one node: an entry of `nodes` by itself.
 
-    Gives it as plain values with `env` expanded by `environ` (None: this process's environment),
+    Return its plain values, with `env` expanded by `environ` (None: this process's environment),
     and the warnings. Raises DataflowError as `load` does.
     """
     problems = Problems(str(path))
@@ -94,7 +95,7 @@ def load_node(
 def _read_dataflow(
     root: Value | None, path: Path, environ: Mapping[str, str] | None, problems: Problems
 ) -> Dataflow:
-    """The dataflow in the tree, or DataflowError with all `problems`."""
+    """Return the dataflow in the tree. Raises DataflowError with all `problems`."""
     if root is None:
         raise DataflowError(in_order(problems.errors))
     if not isinstance(root.data, dict):
@@ -119,10 +120,10 @@ def _read_dataflow(
     modules: tuple[ModuleUse, ...] = ()
     if any(node.kind is NodeKind.MODULE for node, _ in members):
         nodes, modules = _expand(root, members, env, path, environ, strict_types, problems)
-        places = {value.key: value for value in walk(root)}
+        values = {value.key: value for value in walk(root)}
     else:
-        places = {value.key: value for value in walk(root)}
-        nodes = connect([node for node, _ in members], places, problems)
+        values = {value.key: value for value in walk(root)}
+        nodes = connect([node for node, _ in members], values, problems)
     dataflow = Dataflow(
         nodes=nodes,
         path=path,
@@ -138,7 +139,7 @@ def _read_dataflow(
         warnings=in_order(problems.warnings),
         positions={
             key: (value.name_line, value.name_column)
-            for key, value in places.items()
+            for key, value in values.items()
             if value.name_line
         },
         modules=modules,
@@ -146,12 +147,14 @@ def _read_dataflow(
     if "nodes" not in fields.finish(_INSTEAD) and not fields.has("nodes"):
         problems.error_in_name(root, "needs `nodes`", "a list of the programs to run")
     if problems.errors:
+        _log.debug("%s is refused with %d problems", path, len(problems.errors))
         raise DataflowError(in_order(problems.errors))
-    misfits = (dataflow.problem(*misfit) for misfit in check_patterns(nodes))
+    _log.debug("%s: %d nodes, %d modules", path, len(nodes), len(modules))
+    mismatches = (dataflow.problem(*each) for each in check_patterns(nodes))
     return replace(
         dataflow,
-        warnings=in_order([*dataflow.warnings, *misfits]),
-        # last, because reading makes text of what stands where text belongs
+        warnings=in_order([*dataflow.warnings, *mismatches]),
+        # last, because reading turns numbers into text where a text belongs
         descriptor=root.plain(),
     )
 
@@ -165,7 +168,7 @@ def _expand(
     strict_types: bool,
     problems: Problems,
 ) -> tuple[tuple[NodeSpec, ...], tuple[ModuleUse, ...]]:
-    """The nodes with those of modules in the modules' places; `root` is changed alike."""
+    """Return the nodes with every module replaced by its nodes; `root` changes likewise."""
     if environ is None:  # a descriptor: its modules' files may be on another machine
         for node, value in members:
             if node.kind is NodeKind.MODULE and isinstance(value.data, dict):

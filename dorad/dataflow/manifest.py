@@ -1,4 +1,4 @@
-"""The manifest of a node, `dora-node.yml`: what it is, how it is run, what its ports carry."""
+"""Check the manifest of a node, `dora-node.yml`: name, program, types of the ports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.document import Value
 
 VERSION = 1
-LARGEST_FILE = 1 << 20
+MAX_FILE_SIZE = 1 << 20
 """Bytes."""
 
 _NAME = re.compile(r"[a-z0-9._-]+")
@@ -35,7 +35,7 @@ _RANGE = re.compile(r"\s*(\*|(=|>=?|<=?|~|\^)?\s*\d+(\.(\d+|\*)){0,2}(-[\w.-]+)?
 
 
 class Language(StrEnum):
-    """What a node is written in."""
+    """The language of a node."""
 
     PYTHON = "python"
     RUST = "rust"
@@ -44,7 +44,7 @@ class Language(StrEnum):
 
 
 class Category(StrEnum):
-    """What a node is for."""
+    """The purpose of a node."""
 
     SENSOR = "sensor"
     ACTUATOR = "actuator"
@@ -62,7 +62,7 @@ class Category(StrEnum):
 
 
 class VariableType(StrEnum):
-    """What the value of an environment variable is."""
+    """The type of an environment variable."""
 
     STRING = "string"
     INT = "int"
@@ -81,10 +81,10 @@ _DEFAULTS: dict[VariableType, tuple[type, ...]] = {
 def check_manifest(path: Path) -> tuple[int, int]:
     """Check the manifest at `path`; return how many inputs and outputs it declares.
 
-    Raises DataflowError with every problem found, sorted by position.
+    Raises DataflowError with every problem, sorted by position.
     """
     problems = Problems(str(path))
-    text = read_text(path, problems, "a node's manifest", largest=LARGEST_FILE)
+    text = read_text(path, problems, "a node's manifest", largest=MAX_FILE_SIZE)
     start = "a manifest starts with `apiVersion: 1`"
     root = None if text is None else read_document(text, problems, start)
     counts = (0, 0)
@@ -97,7 +97,7 @@ def check_manifest(path: Path) -> tuple[int, int]:
 
 def _read(body: Fields) -> tuple[int, int]:
     if body.has("apiVersion"):
-        body.integer("apiVersion", least=VERSION, most=VERSION)
+        body.integer("apiVersion", minimum=VERSION, maximum=VERSION)
     else:
         body.required_text("apiVersion", f"write `apiVersion: {VERSION}`")
     for name, check in (("name", _check_name), ("namespace", _check_namespace)):
@@ -130,7 +130,9 @@ def _read_types(body: Fields) -> Library:
     for name, value in entries.items():
         if not name.startswith(f"{namespace}/"):
             body.problems.error_in_name(
-                value, "a node's own types begin with its namespace", f"write `{namespace}/v1/…`"
+                value,
+                "a node's types must start with its namespace",
+                f"write `{namespace}/v1/…`",
             )
     found = list(drafts(entries, "", body.problems))
     return Library(read_drafts(found))
@@ -165,8 +167,8 @@ def _check_type(text: str, library: Library) -> None:
 def _read_env(body: Fields) -> None:
     for name, value in body.entries("env").items():
         if not _VARIABLE.fullmatch(name):
-            hint = "letters, digits and `_`, not starting with a digit"
-            body.problems.error_in_name(value, "cannot be the name of a variable", hint)
+            hint = "use letters, digits and `_`, not starting with a digit"
+            body.problems.error_in_name(value, "is not a valid variable name", hint)
         if value.data is None:
             body.problems.error(value, "must be a mapping, not nothing", "write `{}`")
             continue
@@ -199,12 +201,12 @@ def _read_requirements(body: Fields) -> None:
 
 def _check_name(text: str) -> None:
     if not _NAME.fullmatch(text):
-        raise TextError(f"`{text}` cannot be a name", "small letters, digits, `-`, `_` and `.`")
+        raise TextError(f"`{text}` is not a valid name", "use `a-z`, digits, `-`, `_` and `.`")
 
 
 def _check_namespace(text: str) -> None:
     if not _NAMESPACE.fullmatch(text):
-        raise TextError(f"`{text}` cannot be a namespace", "small letters, digits and `-`")
+        raise TextError(f"`{text}` is not a valid namespace", "use `a-z`, digits and `-`")
 
 
 def _check_entrypoint(text: str) -> None:

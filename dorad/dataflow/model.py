@@ -1,4 +1,4 @@
-"""A dataflow as plain typed values: what the rest of the system knows of a YAML file."""
+"""A dataflow as plain typed values: the only form of the YAML file outside this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class QueuePolicy(StrEnum):
-    """What happens to a message for an input whose queue is full."""
+    """What happens when a message arrives and the queue of the input is full."""
 
     DROP_OLDEST = "drop_oldest"
     BACKPRESSURE = "backpressure"
@@ -25,7 +25,7 @@ class QueuePolicy(StrEnum):
 
 
 class NodeKind(StrEnum):
-    """What a node is made of; decides which keys it may carry."""
+    """The kind of program behind a node; it decides which keys the node may have."""
 
     PATH = "path"
     DYNAMIC = "dynamic"
@@ -38,7 +38,7 @@ class NodeKind(StrEnum):
 
 
 class RestartPolicy(StrEnum):
-    """When a node that ended is started again."""
+    """When a node that exited is started again."""
 
     NEVER = "never"
     ON_FAILURE = "on-failure"
@@ -46,7 +46,7 @@ class RestartPolicy(StrEnum):
 
 
 class Distribute(StrEnum):
-    """How the files of a node reach its machine."""
+    """How the files of a node get to its machine."""
 
     LOCAL = "local"
     SCP = "scp"
@@ -54,14 +54,14 @@ class Distribute(StrEnum):
 
 
 class OutputFraming(StrEnum):
-    """Accepted for compatibility; the data plane has one framing, so the key changes nothing."""
+    """The framing of an output; accepted for compatibility, since there is only one framing."""
 
     RAW = "raw"
     ARROW_IPC = "arrow-ipc"
 
 
 class LogLevel(StrEnum):
-    """Severities, plus `stdout` for the channel of lines that carry none."""
+    """The severity of a log line; `stdout` is a line without one."""
 
     ERROR = "error"
     WARN = "warn"
@@ -72,7 +72,7 @@ class LogLevel(StrEnum):
 
 
 class ParamType(StrEnum):
-    """What the value of a parameter is."""
+    """The type of a parameter's value."""
 
     BOOL = "bool"
     INT = "int"
@@ -92,7 +92,7 @@ class NodeOutput:
 
     @property
     def text(self) -> str:
-        """The source as the file spells it."""
+        """Return the source as the file spells it."""
         return self.written or str(self)
 
     def __str__(self) -> str:
@@ -101,14 +101,14 @@ class NodeOutput:
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """`dora/timer/…`: a tick every `interval_ns` nanoseconds (always > 0)."""
+    """`dora/timer/…`: a tick every `interval_ns` nanoseconds, at least 1."""
 
     interval_ns: int
     written: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:
-        """The source as the file spells it."""
+        """Return the source as the file spells it."""
         return self.written or str(self)
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ class Timer:
 
 @dataclass(frozen=True, slots=True)
 class LogSource:
-    """`dora/logs[/<level>[/<node>]]`: log lines of the dataflow, None meaning any."""
+    """`dora/logs[/<level>[/<node>]]`: log lines of the dataflow; None means any."""
 
     level: LogLevel | None = None
     node: str | None = None
@@ -128,7 +128,7 @@ class LogSource:
 
     @property
     def text(self) -> str:
-        """The source as the file spells it."""
+        """Return the source as the file spells it."""
         return self.written or str(self)
 
     def __str__(self) -> str:
@@ -145,32 +145,32 @@ class Input:
     id: str
     source: Source
     queue_size: int = 10
-    """Messages kept for a slow consumer, >= 1 (a written 0 acts as 1)."""
+    """Messages kept for a slow consumer, at least 1; 0 in the file counts as 1."""
     queue_policy: QueuePolicy = QueuePolicy.DROP_OLDEST
     input_timeout: float | None = None
-    """Seconds of silence after which the input counts as broken."""
+    """Seconds without a message after which the input counts as broken."""
     long_form: bool = False
-    """Whether the file gives a mapping of options rather than just the source."""
+    """Whether the file gives a mapping of options instead of only the source."""
     latched: bool = False
-    """Whether whoever begins to receive gets the last message first, however old it is."""
+    """Whether a new receiver gets the last message first, however old it is."""
     max_rate_hz: float | None = None
-    """Messages a second that reach the node at most."""
+    """Maximum number of messages per second that reach the node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Inputs of a node that are received together, as the event `name`."""
+    """Inputs that a node receives together, as one event called `name`."""
 
     name: str
     inputs: tuple[str, ...]
     """Two or more."""
     tolerance_ns: int
-    """How far apart the messages of one event may have been sent."""
+    """Maximum time between the sending of the messages of one event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """Where the output lines of a node go beside its log file."""
+    """Where the output lines of a node go in addition to its log file."""
 
     send_stdout_as: str | None = None
     send_logs_as: str | None = None
@@ -182,7 +182,7 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """What a node says about the data of its ports; ids to type URNs and the like."""
+    """Declared properties of the data of a node's ports; mappings go from port ids to values."""
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -190,24 +190,24 @@ class Types:
     metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pattern: str | None = None
     roles_in: Mapping[str, str] = field(default_factory=dict)
-    """What part of a pattern each input carries; and each output."""
+    """The part of a pattern that each input carries; `roles_out` for the outputs."""
     roles_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Whether and how fast a node that ended is started again. Times in seconds."""
+    """Whether and how fast a node that exited is started again. Times in seconds."""
 
     policy: RestartPolicy = RestartPolicy.NEVER
     max_restarts: int = 0
-    """Per window; 0 is no limit."""
+    """Maximum number of restarts within `window`; 0 is no limit."""
     delay: float | None = None
     max_delay: float | None = None
     window: float | None = None
 
 
 class Scheduling(StrEnum):
-    """How the kernel lets a node's process run: `other` is what it does with every process."""
+    """The scheduling policy of a node's process; `other` is the default of the kernel."""
 
     FIFO = "fifo"
     RR = "rr"
@@ -217,18 +217,18 @@ class Scheduling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the processes of a node may use together; None is no limit, or the usual share."""
+    """Limits for all processes of a node together; None is no limit, or the default weight."""
 
     memory_max: int | None = None
-    """Bytes; beyond them the kernel ends all of the node's processes."""
+    """Bytes; above them the kernel kills all processes of the node."""
     memory_high: int | None = None
-    """Bytes; beyond them the kernel slows the node down."""
+    """Bytes; above them the kernel slows the node down."""
     memory_swap_max: int | None = None
     """Bytes."""
     cpu_quota: float | None = None
-    """Seconds of computing in each second: 1.5 is one and a half cores."""
+    """CPU time in cores: 1.5 is one and a half cores."""
     cpu_weight: int | None = None
-    """1 to 10000, against others that compute, too; 100 is the usual one. So is the next."""
+    """1 to 10000, relative to other processes; the default is 100. The same for `io_weight`."""
     io_weight: int | None = None
     tasks_max: int | None = None
     """Processes and threads."""
@@ -236,22 +236,22 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Realtime:
-    """How urgent a node's process is. Times in ns."""
+    """Real-time settings of a node's process. Times in nanoseconds."""
 
     policy: Scheduling = Scheduling.OTHER
     priority: int | None = None
-    """1 to 99 with `fifo` and `rr`, and only there."""
+    """1 to 99 for `fifo` and `rr`; None for the other policies."""
     lock_memory: bool = False
     deadline_ns: int | None = None
-    """How late a tick of a timer may be taken; with policy `deadline` also the kernel's."""
+    """How late the node may take a timer tick; for `deadline` also the kernel's deadline."""
     runtime_ns: int = 0
-    """With policy `deadline` what it may run in each period; so is the next."""
+    """For `deadline`: CPU time in each period of `period_ns`."""
     period_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """Where the source of a node is cloned from; at most one of branch, tag and rev."""
+    """The repository of a node's source; at most one of branch, tag and rev is set."""
 
     url: str
     branch: str | None = None
@@ -261,7 +261,7 @@ class Git:
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """On which machine a node runs."""
+    """The machine that a node runs on."""
 
     machine: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -271,7 +271,7 @@ class Deploy:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One operator of a runtime node; `source` is the file that holds it."""
+    """One operator of a node; `source` is its file."""
 
     id: str
     language: str
@@ -289,15 +289,15 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class ParamSpec:
-    """What a node says about one of its parameters; `params.check` holds values against it."""
+    """The declaration of one parameter; `params.check` checks values against it."""
 
     type: ParamType
     default: Any = None
-    """None: the parameter has no value until it is set."""
+    """None: the parameter has no value until one is set."""
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Any, ...] = ()
-    """The values that are allowed; empty allows all."""
+    """The allowed values; empty allows all."""
     description: str | None = None
 
 
@@ -308,36 +308,36 @@ class NodeSpec:
     id: str
     kind: NodeKind
     key: str = field(default="", compare=False)
-    """Its place in the file: `nodes[2]`. `Dataflow.problem` turns keys below it into positions."""
+    """Its key in the file: `nodes[2]`. `Dataflow.problem` turns keys below it into positions."""
     name: str | None = None
     description: str | None = None
     path: str | None = None
-    """As written (variables in it are the launcher's to expand); None unless a path-like kind."""
+    """As written, the launcher expands variables in it; None for kinds without a path."""
     path_sha256: str | None = None
-    """64 lower-case hex digits, only with a URL."""
+    """64 lower-case hex digits; only for a URL."""
     args: str | None = None
-    """One string with shell quoting, already known to split; nothing in it is expanded."""
+    """One string with valid shell quoting; nothing in it is expanded."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """What the process sees: the dataflow's `env` with the node's own on top, all expanded."""
+    """Variables of the process: the dataflow's `env` overridden by the node's, all expanded."""
     own_env: Mapping[str, str] = field(default_factory=dict)
-    """Only what this node itself sets; goes over `--env`, which goes over the dataflow's."""
+    """The node's own `env`. It overrides `--env`, which overrides the dataflow's `env`."""
     build: tuple[str, ...] = ()
-    """One command a line, no blank lines; `words.split_command` makes the argv of each."""
+    """Commands, none blank; `words.split_command` makes the argv of each."""
     git: Git | None = None
     hub: str | None = None
     inputs: tuple[Input, ...] = ()
-    """For an operator node empty; its operators have the inputs. See `all_inputs`."""
+    """Empty for a node with operators, which have their own inputs; see `all_inputs`."""
     sync: tuple[Sync, ...] = ()
-    """No input is in two of them."""
+    """An input is in at most one of them."""
     outputs: tuple[str, ...] = ()
     types: Types = field(default_factory=Types)
     cpu_affinity: tuple[int, ...] = ()
     realtime: Realtime | None = None
     resources: Resources | None = None
     user: str | None = None
-    """Who it runs as, where systemd starts it; None is what the daemon's configuration says."""
+    """The user to run as under systemd; None is the default of the daemon's configuration."""
     spin_us: int | None = None
-    """Upper bound of the adaptive spin before the node sleeps; 0 never spins; None the default."""
+    """Upper bound of the spin before the node sleeps; 0 never spins, None is the default."""
     shared_memory_pool_size: int | None = None
     """Bytes."""
     restart: Restart = field(default_factory=Restart)
@@ -347,30 +347,34 @@ class NodeSpec:
     logging: Logging = field(default_factory=Logging)
     deploy: Deploy | None = None
     operators: tuple[Operator, ...] = ()
-    lone_operator: bool = False
-    """Whether it has one `operator` rather than a list, so that `node/output` names its output."""
+    single_operator: bool = False
+    """Whether the file says `operator`, not `operators`; then `node/output` is its output."""
     module: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
-    """Of a module: the texts that its nodes get."""
+    """For a module: the texts that its nodes get."""
     declared: Mapping[str, ParamSpec] = field(default_factory=dict)
-    """Of a program: the parameters that can be read and set while it runs."""
+    """For a program: the parameters that can be read and set while it runs."""
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether nothing is spawned and a process attaches later by the node's id."""
+        """Return True for a node that dorad does not start: its process connects by itself."""
         return self.kind is NodeKind.DYNAMIC
 
-    def chooses(self, input_id: str) -> bool:
-        """Whether the node may let messages of an input lie although it waits for some."""
+    def operator_key(self, index: int) -> str:
+        """Return the key of an operator in the file."""
+        return f"{self.key}.operator" if self.single_operator else f"{self.key}.operators[{index}]"
+
+    def may_skip(self, input_id: str) -> bool:
+        """Return True if the node may leave messages of an input unread while it waits."""
         return self.is_limited(input_id) or any(input_id in group.inputs for group in self.sync)
 
     def is_limited(self, input_id: str) -> bool:
-        """Whether at most so many messages a second of an input reach the node."""
+        """Return True if `max_rate_hz` limits the messages of an input."""
         return any(i.id == input_id and i.max_rate_hz is not None for i in self.all_inputs)
 
     @property
     def all_inputs(self) -> tuple[Input, ...]:
-        """Inputs as the data plane names them: an operator's are `<operator>/<input>`."""
+        """Return the inputs as the data plane names them: `<operator>/<input>` for operators."""
         if not self.operators:
             return self.inputs
         return tuple(
@@ -381,7 +385,7 @@ class NodeSpec:
 
     @property
     def all_outputs(self) -> tuple[str, ...]:
-        """Outputs as the data plane names them: an operator's are `<operator>/<output>`."""
+        """Return the outputs as the data plane names them: `<operator>/<output>` for operators."""
         if not self.operators:
             return self.outputs
         return tuple(f"{op.id}/{output}" for op in self.operators for output in op.outputs)
@@ -389,7 +393,7 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class TypeRule:
-    """One more implicit conversion between two type URNs."""
+    """An additional implicit conversion between two type URNs."""
 
     source: str
     target: str
@@ -397,62 +401,62 @@ class TypeRule:
 
 @dataclass(frozen=True, slots=True)
 class ModuleUse:
-    """A node of the file that was a module, and whose place the module's nodes have taken."""
+    """A module that the file names; the module's nodes have taken its place."""
 
     id: str
-    """As the nodes in it begin: those of `nav` are called `nav.…`."""
+    """The prefix of its nodes' ids: the nodes of `nav` are called `nav.…`."""
     name: str
-    """What the module calls itself."""
+    """The name in the module's own file."""
     file: str
-    """The module's file as people see it."""
+    """The module's file as messages show it."""
     key: str
-    """Where it stands: keys that go on with `.nodes` are in the module's file."""
+    """Its key in the dataflow; keys that continue with `.nodes` are in the module's file."""
     via: tuple[str, ...]
-    """The nodes that led to the file, innermost first."""
+    """The nodes that name the file, innermost first."""
 
 
 def module_of(modules: Iterable[ModuleUse], key: str) -> ModuleUse | None:
-    """The innermost module in whose file a key is."""
+    """Return the innermost module whose file contains a key, or None."""
     within = (use for use in modules if key.startswith(f"{use.key}.nodes["))
     return max(within, key=lambda use: len(use.key), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Dataflow:
-    """A whole checked dataflow: every input's source exists, every id is unique."""
+    """A checked dataflow: every source of an input exists and every id is unique."""
 
     nodes: tuple[NodeSpec, ...]
     path: Path
-    """The file as it was named, for messages."""
+    """The file as the user named it, for messages."""
     base_dir: Path
-    """Absolute directory of the file: relative paths in it start here."""
+    """The absolute directory of the file; relative paths in the file start here."""
     descriptor: dict[str, Any] = field(default_factory=dict)
-    """The file as parsed: plain JSON-able values under the YAML's names, `env` expanded."""
+    """The file as plain JSON values under the YAML's names, with `env` expanded."""
     env: Mapping[str, str] = field(default_factory=dict)
     exit_when_nodes_finish: bool | None = None
     health_check_interval: float = 5.0
-    """Seconds, > 0."""
+    """Seconds, above 0."""
     strict_types: bool = False
     type_rules: tuple[TypeRule, ...] = ()
     own_types: tuple[TypeDef, ...] = ()
-    """The user's types that its ports may name, by URN; in the descriptor they are `types`."""
+    """The user's types that ports may name, sorted by URN; `types` in the descriptor."""
     debug: bool = False
-    """`debug.enable_debug_inspection`; accepted, inspection works without it."""
+    """`debug.enable_debug_inspection`; accepted, but inspection works without it."""
     deploy: Deploy | None = None
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
-    """What is accepted but will not do what the file hopes for, `ignored` keys included."""
+    """Things that are accepted but probably not meant, `ignored` keys included."""
     positions: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
-    """Key path to (line, column) in the file, both from 1."""
+    """The (line, column) of each key in the file, both counted from 1."""
     modules: tuple[ModuleUse, ...] = field(default=(), compare=False)
-    """What were modules in the file, outer ones first; `nodes` has their nodes instead."""
+    """The modules that the file names, outer ones first; `nodes` contains their nodes."""
 
     @property
     def ignored(self) -> tuple[Problem, ...]:
-        """The warnings of keys that are ignored, which `--strict` makes errors."""
+        """Return the warnings about ignored keys, which `--strict` turns into errors."""
         return tuple(warning for warning in self.warnings if warning.ignored)
 
     def problem(self, key: str, message: str, hint: str | None = None) -> Problem:
-        """Something about one key of the file, or of a module's file, at its place there."""
+        """Return a problem with a key, positioned in the dataflow's file or the module's file."""
         line, column = self.positions.get(key, (0, 0))
         use = module_of(self.modules, key)
         if use is None:
@@ -461,7 +465,7 @@ class Dataflow:
         return Problem(use.file, line, column, own, message, hint, use.via)
 
     def node(self, node_id: str) -> NodeSpec:
-        """The node called `node_id`; raises KeyError."""
+        """Return the node called `node_id`. Raises KeyError."""
         for node in self.nodes:
             if node.id == node_id:
                 return node

@@ -1,4 +1,4 @@
-"""The nearest right word to a misspelt one."""
+"""The nearest known word to a misspelt one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MAX_DISTANCE = 2
+"""The number of letters by which a typing error may change a word."""
+
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The word most alike to `word`, or None if none is; case, `-` and `_` count little."""
+    """Return the word most similar to `word`, or None; case, `-` and `_` hardly count."""
     import difflib  # here, because only a wrong file should pay for it
 
     folded = {_fold(candidate): candidate for candidate in words}
@@ -18,9 +21,37 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str | None:
-    """A hint that names the nearest word, or None."""
+    """Return a hint with the nearest word, or None."""
     found = nearest(word, words)
     return f"did you mean `{found}`?" if found is not None else None
+
+
+def distance(a: str, b: str) -> int:
+    """Return the number of letters to insert, remove or change (Levenshtein)."""
+    before = list(range(len(b) + 1))
+    for row, left in enumerate(a, 1):
+        now = [row]
+        for column, right in enumerate(b, 1):
+            now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (left != right)))
+        before = now
+    return before[-1]
+
+
+def near(word: str, words: Iterable[str]) -> str | None:
+    """Return the word that differs least, by at most two letters and less than half of them.
+
+    Stricter than `nearest`: for names of which many look alike, such as those of types.
+    """
+    folded = word.lower()
+    close = [
+        (distance(folded, candidate.lower()), candidate)
+        for candidate in words
+        if abs(len(candidate) - len(word)) <= MAX_DISTANCE
+    ]
+    best = min(close, key=lambda found: found[0], default=None)
+    if best is None or best[0] > MAX_DISTANCE or 2 * best[0] >= len(word):
+        return None
+    return best[1]
 
 
 def _fold(word: str) -> str:

@@ -1,4 +1,4 @@
-"""One entry of `nodes`, from its mapping to a `Node`."""
+"""Read one entry of `nodes`: from a mapping to a `NodeSpec`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.declare import read_declared, read_module_params
-from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields, integer
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
-from dorad.dataflow.kinds import INSTEAD, check_keys, check_made, declares, kind_of
-from dorad.dataflow.model import Git, NodeKind, NodeSpec, Restart, RestartPolicy
+from dorad.dataflow.kinds import INSTEAD, check_keys, check_runnable, declares, kind_of
+from dorad.dataflow.model import Deploy, Distribute, Git, NodeKind, NodeSpec, Restart, RestartPolicy
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
@@ -31,7 +30,7 @@ _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
 _USER = r"[A-Za-z_][A-Za-z0-9_-]{0,31}"
 _MAX_CORES = 1 << 16
-_LONGEST_SPIN_US = 1000
+_MAX_SPIN_US = 1000
 _MAX_RESTARTS = 2**32 - 1
 
 
@@ -41,9 +40,9 @@ def read_node(
     environ: Mapping[str, str] | None,
     problems: Problems,
 ) -> NodeSpec | None:
-    """The node as far as it can be read, None for what is no mapping; reports what is wrong.
+    """Return the node as far as it is valid, None if it is not a mapping; report mistakes.
 
-    Without `environ` the texts of `env` are taken for expanded already.
+    Without `environ` the texts of `env` count as expanded already.
     """
     if not isinstance(value.data, dict):
         _report_no_mapping(value, problems)
@@ -79,7 +78,7 @@ def read_node(
         realtime=_read_realtime(fields, inputs),
         resources=_read_resources(fields),
         user=fields.checked("user", _check_user, None),
-        spin_us=fields.integer("spin_us", most=_LONGEST_SPIN_US),
+        spin_us=fields.integer("spin_us", maximum=_MAX_SPIN_US),
         shared_memory_pool_size=fields.size("shared_memory_pool_size"),
         restart=_read_restart(fields),
         health_check_timeout=fields.seconds("health_check_timeout"),
@@ -88,26 +87,26 @@ def read_node(
         logging=_read_logging(fields, operators) if operators else read_logging(fields, outputs),
         deploy=read_deploy(fields),
         operators=operators,
-        lone_operator=fields.has("operator"),
+        single_operator=fields.has("operator"),
         module=fields.checked("module", _check_module, None),
         params=read_module_params(fields) if kind is NodeKind.MODULE else {},
         declared=read_declared(fields) if declares(kind) else {},
     )
-    fields.ignore("params", "ros2")  # a bridge to ROS 2 is refused as a whole: see `support`
+    fields.ignore("params", "ros2")  # `support` refuses a bridge to ROS 2 as a whole
     check_keys(fields, kind)
     if kind is NodeKind.DYNAMIC and node.startup_timeout is not None:
         problems.error_in_name(
-            fields.name_of("startup_timeout"), "a dynamic node is not started, it comes by itself"
+            fields.name_of("startup_timeout"), "dorad does not start a dynamic node", "remove it"
         )
-    check_made(fields, fields.finish(INSTEAD))
+    check_runnable(fields, fields.finish(INSTEAD))
     return node
 
 
 def read_one(definition: Mapping[str, Any], *, name: str = "node") -> NodeSpec:
-    """The node that one entry of `nodes` describes as plain values, not wired to others yet.
+    """Return the node that one entry of `nodes` describes in plain values, without wiring.
 
-    Nothing in it is expanded again. Raises DataflowError; `name` stands where the file does in
-    its problems.
+    Nothing in it is expanded again. Raises DataflowError, whose problems have `name` in place of
+    the file.
     """
     problems = Problems(name)
     root = plain_tree(dict(definition), problems)
@@ -120,7 +119,7 @@ def read_one(definition: Mapping[str, Any], *, name: str = "node") -> NodeSpec:
 def read_lone_node(
     root: Value, environ: Mapping[str, str] | None, problems: Problems
 ) -> NodeSpec | None:
-    """As `read_node`, for what is all of a document."""
+    """Read a node that is a whole document, as `read_node` does."""
     if isinstance(root.data, dict) and "nodes" in root.data and "id" not in root.data:
         problems.error_in_name(
             root.data["nodes"], "this is a whole dataflow", "give one entry of its `nodes`"
@@ -136,7 +135,7 @@ def read_lone_node(
 
 
 def refuse_module(place: Value, problems: Problems) -> None:
-    """Report a module where only the nodes of modules can be."""
+    """Report a module in a place where only its expanded nodes are allowed."""
     problems.error_in_name(
         place,
         "a module cannot be used here, only the nodes of one",
@@ -148,7 +147,7 @@ def _report_no_mapping(value: Value, problems: Problems) -> None:
     message = f"must be a mapping with `id` and `path`, not {value.describe()}"
     hint = None
     if value.data is None:
-        message, hint = "an empty node", "write `id` and `path`, or remove the `-`"
+        message, hint = "the node is empty", "write `id` and `path`, or remove the `-`"
     elif isinstance(value.data, str) and re.match(r"\w+:\S", value.data):
         hint = "a space must follow the `:`"
     problems.error(value, message, hint)
@@ -216,6 +215,21 @@ def _read_git(fields: Fields) -> Git | None:
     return None if url is None else Git(url, branch, tag, rev)
 
 
+def read_deploy(owner: Fields) -> Deploy | None:
+    """Return the `deploy` block of a node or dataflow, or None."""
+    block = owner.inside("deploy")
+    if block is None:
+        return None
+    deploy = Deploy(
+        block.text("machine"),
+        block.text_map("labels"),
+        block.text("working_dir"),
+        block.choice("distribute", Distribute) or Distribute.LOCAL,
+    )
+    block.finish()
+    return deploy
+
+
 def _read_cores(fields: Fields) -> tuple[int, ...]:
     cores = (integer(item, fields.problems, 0, _MAX_CORES) for item in fields.items("cpu_affinity"))
     return tuple(dict.fromkeys(core for core in cores if core is not None))
@@ -250,14 +264,14 @@ def _read_resources(fields: Fields) -> Resources | None:
 
 def _check_user(text: str) -> str:
     if not re.fullmatch(_USER, text):
-        raise TextError(f"`{text}` is no name of a user")
+        raise TextError(f"`{text}` is not a valid user name")
     return text
 
 
 def _read_restart(fields: Fields) -> Restart:
     return Restart(
         fields.choice("restart_policy", RestartPolicy) or RestartPolicy.NEVER,
-        fields.integer("max_restarts", most=_MAX_RESTARTS) or 0,
+        fields.integer("max_restarts", maximum=_MAX_RESTARTS) or 0,
         fields.seconds("restart_delay"),
         fields.seconds("max_restart_delay"),
         fields.seconds("restart_window"),

@@ -1,4 +1,4 @@
-"""The `operator` or `operators` of a runtime node."""
+"""Read the `operator` or `operators` of a node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields, scalar_text
 from dorad.dataflow.ids import check_data_id
 from dorad.dataflow.inputs import read_inputs
-from dorad.dataflow.kinds import OF_OPERATOR_NODE
+from dorad.dataflow.kinds import OPERATOR_NODE_ONLY
 from dorad.dataflow.model import Logging, Operator
 from dorad.dataflow.ports import (
     LOG_KEYS,
@@ -29,30 +29,30 @@ DEFAULT_ID = "op"
 _UNSET = Logging()
 _LANGUAGES = ("python", "shared-library", "wasm")
 _OF_NODE = dict.fromkeys(
-    OF_OPERATOR_NODE, "it belongs to the node, beside `operator` or `operators`"
+    OPERATOR_NODE_ONLY, "it belongs to the node, beside `operator` or `operators`"
 )
 _INSTEAD = {"sync": "operators receive one message at a time; write a node with a `path`"}
 
 
 def read_operators(node: Fields) -> tuple[Operator, ...]:
-    """All operators of a node.
+    """Return all operators of a node.
 
-    An unknown key in an operator is ignored, as dora 1.x does, but with a warning.
+    An unknown key in an operator is ignored with a warning; dora 1.x ignores it silently.
     """
     lone = node.take("operator")
     if lone is not None:
         return (_read_operator(lone, node.problems, DEFAULT_ID),)
     operators: list[Operator] = []
-    places: dict[str, str] = {}
+    first_at: dict[str, str] = {}
     logging: dict[str, str] = {}
     for item in node.items("operators"):
         operator = _read_operator(item, node.problems, None)
-        if operator.id in places:
-            first = places[operator.id]
+        if operator.id in first_at:
+            first = first_at[operator.id]
             node.problems.error(
                 item, f"two operators with the id `{operator.id}`, the first {first}"
             )
-        places.setdefault(operator.id, item.where())
+        first_at.setdefault(operator.id, item.where())
         for key in LOG_KEYS:
             value = item.data.get(key) if isinstance(item.data, dict) else None
             if value is None or value.data is None:
@@ -90,19 +90,19 @@ def _read_operator(item: Value, problems: Problems, default_id: str | None) -> O
         read_build(body),
         read_logging(body, outputs),
     )
-    said = any(map(body.has, _LANGUAGES))
-    meant = body.finish(_INSTEAD, lenient=said, elsewhere=_OF_NODE)
-    said = said or not meant.isdisjoint(_LANGUAGES)
-    if isinstance(item.data, dict) and not said:
+    has_source = any(map(body.has, _LANGUAGES))
+    misspelt = body.finish(_INSTEAD, lenient=has_source, elsewhere=_OF_NODE)
+    has_source = has_source or not misspelt.isdisjoint(_LANGUAGES)
+    if isinstance(item.data, dict) and not has_source:
         problems.error_in_name(item, f"needs one of {', '.join(_LANGUAGES)}")
     return operator
 
 
 def read_shared_logging(node: Fields, operators: tuple[Operator, ...]) -> Logging:
-    """How the lines of the one process of all operators are routed.
+    """Return the log routing of the process that all operators share.
 
-    What an operator says holds for the process, as each key can be set only once, by an operator
-    or by the node. Of the node, `send_stdout_as` and `send_logs_as` are `<operator>/<output>`.
+    Each key can be set once, by an operator or by the node, and holds for the whole process. In the
+    node, `send_stdout_as` and `send_logs_as` are `<operator>/<output>`.
     """
     outputs = tuple(f"{each.id}/{output}" for each in operators for output in each.outputs)
     found = read_logging(node, outputs)
@@ -113,7 +113,9 @@ def read_shared_logging(node: Fields, operators: tuple[Operator, ...]) -> Loggin
                 continue
             if node.has(key):
                 node.problems.error_in_name(
-                    node.name_of(key), f"the operator `{operator.id}` sets it, too", "keep one"
+                    node.name_of(key),
+                    f"the operator `{operator.id}` sets it, too",
+                    "keep one",
                 )
             text = f"{operator.id}/{value}" if key.startswith("send_") else value
             changes: dict[str, Any] = {key: text}
@@ -128,7 +130,7 @@ def _check_operator_id(text: str) -> None:
 
 
 def _read_source(body: Fields) -> tuple[str, str, str | None]:
-    """Language, file and conda environment."""
+    """Return language, file and conda environment."""
     given = [language for language in _LANGUAGES if body.has(language)]
     for extra in given[1:]:
         body.problems.error_in_name(

@@ -1,4 +1,4 @@
-"""Parameters of nodes: which keys and values there can be, and what a declaration allows."""
+"""Parameters of nodes: valid keys and values, and checks against a declaration."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import NodeSpec, ParamSpec
 
-LONGEST_KEY = 256
-"""Bytes of UTF-8; as in dora 1.x."""
-LARGEST_VALUE = 64 << 10
-"""Bytes of JSON; as in dora 1.x."""
+MAX_KEY_SIZE = 256
+"""Bytes of UTF-8, as in dora 1.x."""
+MAX_VALUE_SIZE = 64 << 10
+"""Bytes of JSON, as in dora 1.x."""
 
-_LEAST, _MOST = -(2**63), 2**63 - 1
-_LONGEST_ESCAPE = 6
+_MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
+_MAX_ESCAPE = 6
 
 
 def check_key(key: str) -> None:
-    """Raise TextError unless `key` can name a parameter."""
+    """Raise TextError unless `key` is a valid parameter name."""
     if not key:
         raise TextError("the name of a parameter cannot be empty")
     if "\0" in key:
         raise TextError("the name of a parameter cannot contain a NUL character")
-    if len(key.encode(errors="replace")) > LONGEST_KEY:
-        raise TextError(f"the name of a parameter is longer than {LONGEST_KEY} bytes")
+    if len(key.encode(errors="replace")) > MAX_KEY_SIZE:
+        raise TextError(f"the name of a parameter is longer than {MAX_KEY_SIZE} bytes")
 
 
 def check(spec: ParamSpec | None, value: object) -> Any:
-    """The value as the parameter holds it: a whole number becomes a float where one is asked for.
+    """Return the value to store: a whole number becomes a float if the type is `float`.
 
-    Without `spec` the parameter is not declared, and any JSON value will do. Raises TextError,
-    a ValueError that says what is wrong with the value.
+    Without `spec` the parameter is not declared, and any JSON value is valid. Raises TextError,
+    a ValueError with the reason why the value is invalid.
     """
     _check_plain(value, 0)
     _check_size(value)
@@ -63,12 +63,12 @@ def check(spec: ParamSpec | None, value: object) -> Any:
 
 
 def initial(node: NodeSpec) -> dict[str, Any]:
-    """What the parameters of a node are when it starts for the first time: their defaults."""
+    """Return the parameters of a node at its first start: the defaults."""
     return {key: spec.default for key, spec in node.declared.items() if spec.default is not None}
 
 
 def type_of(value: object) -> ParamType | None:
-    """The type that a value is of by itself; None for null and for what is no JSON."""
+    """Return the type of a value; None for null and for anything that JSON cannot hold."""
     return next((kind for kind, fits in _FITS.items() if fits(value)), None)
 
 
@@ -109,7 +109,7 @@ def _check_plain(value: object, depth: int) -> None:
         raise TextError(f"is nested more than {MAX_DEPTH} deep")
     if isinstance(value, float) and not math.isfinite(value):
         raise TextError(f"must be a finite number, not {value}")
-    if isinstance(value, int) and not _LEAST <= value <= _MOST:
+    if isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
         raise TextError(f"{_show(value)} does not fit into 64 bits")
     if isinstance(value, list):
         for item in value:
@@ -120,22 +120,22 @@ def _check_plain(value: object, depth: int) -> None:
                 raise TextError(f"the key {shorten(repr(key))} of a mapping must be text")
             _check_plain(item, depth + 1)
     elif value is not None and not isinstance(value, bool | int | float | str):
-        raise TextError(f"a {type(value).__name__} is no JSON value")
+        raise TextError(f"a {type(value).__name__} is not a JSON value")
 
 
 def _check_size(value: object) -> None:
-    if isinstance(value, str) and len(value) * _LONGEST_ESCAPE < LARGEST_VALUE:
+    if isinstance(value, str) and len(value) * _MAX_ESCAPE < MAX_VALUE_SIZE:
         return
     if not isinstance(value, str | list | dict):
         return
-    import msgspec  # scalars need no measuring
+    import msgspec  # here, because most values are small scalars
 
     try:
         size = len(msgspec.json.encode(value))
     except UnicodeEncodeError:
-        raise TextError("contains half of a surrogate pair, which is no text") from None
-    if size > LARGEST_VALUE:
-        raise TextError(f"is {size} bytes of JSON; {LARGEST_VALUE} is the most")
+        raise TextError("contains half of a surrogate pair, which is not valid text") from None
+    if size > MAX_VALUE_SIZE:
+        raise TextError(f"is {size} bytes of JSON; the limit is {MAX_VALUE_SIZE}")
 
 
 def _show(value: object) -> str:

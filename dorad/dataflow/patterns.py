@@ -1,7 +1,7 @@
-"""Do both ends of a service, an action or a stream fit? What is declared is checked, as warnings.
+"""Check the declared ends of services, actions and streams; every finding is a warning.
 
-A node may have a `pattern`, which says what part it plays; its ports may have one each, in
-`input_patterns` and `output_patterns`, which says what they carry.
+The `pattern` of a node declares its part, such as `service-server`. `input_patterns` and
+`output_patterns` declare what its ports carry, such as requests.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PARTS = {
     "action-client": "action-server",
     "action-server": "action-client",
 }
-"""What a node may be, and what the one at the other end then is."""
+"""Each part that a node may play, with the part at the other end."""
 
 ANSWERS = {
     "service-request": ("service-response",),
     "action-goal": ("action-feedback", "action-result"),
 }
-"""What must come back from the one who receives a request or a goal."""
+"""What the receiver of a request or a goal must send back."""
 
 ROLES = (
     *ANSWERS,
@@ -39,11 +39,11 @@ ROLES = (
     "action-cancel",
     "stream",
 )
-"""What a port may carry."""
+"""The roles that a port may have."""
 
 
 def read_pattern(owner: Fields) -> str | None:
-    """The part that a node or an operator plays; warns of one that does not exist."""
+    """Return the declared part of a node or operator; warn about an unknown one."""
     pattern = owner.text("pattern")
     if pattern is not None and pattern not in PARTS:
         hint = did_you_mean(pattern, PARTS) or f"known: {', '.join(PARTS)}"
@@ -52,7 +52,7 @@ def read_pattern(owner: Fields) -> str | None:
 
 
 def read_roles(owner: Fields, key: str) -> dict[str, str]:
-    """What ports carry; warns of what does not exist."""
+    """Return the declared roles of ports; warn about unknown ones."""
     roles = owner.text_map(key)
     value = owner.take(key)
     for port, item in (value.data if value and isinstance(value.data, dict) else {}).items():
@@ -64,7 +64,7 @@ def read_roles(owner: Fields, key: str) -> dict[str, str]:
 
 
 class _Owner(NamedTuple):
-    """A node, or one operator of it: `outputs` are as sources name them."""
+    """A node or one of its operators; `outputs` are keyed as sources name them."""
 
     node: str
     key: str
@@ -78,19 +78,19 @@ class _Owner(NamedTuple):
                 yield item, item.source
 
 
-class Misfit(NamedTuple):
-    """A declared end that does not find the other one."""
+class Mismatch(NamedTuple):
+    """A declared end without a matching other end."""
 
     key: str
     message: str
     hint: str | None = None
 
 
-def check_patterns(nodes: Sequence[NodeSpec]) -> list[Misfit]:
-    """Compare what is declared at both ends."""
+def check_patterns(nodes: Sequence[NodeSpec]) -> list[Mismatch]:
+    """Return every declared end without a matching other end."""
     owners = [owner for node in nodes for owner in _owners(node)]
     declared = [o for o in owners if o.types.pattern or o.types.roles_in or o.types.roles_out]
-    found: list[Misfit] = []
+    found: list[Mismatch] = []
     for owner in declared:
         check = _Check(owner, owners, found)
         check.part()
@@ -104,19 +104,19 @@ def check_patterns(nodes: Sequence[NodeSpec]) -> list[Misfit]:
 def _owners(node: NodeSpec) -> Iterator[_Owner]:
     yield _Owner(node.id, node.key, node.inputs, {o: o for o in node.outputs}, node.types)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         outputs = {f"{operator.id}/{output}": output for output in operator.outputs}
         yield _Owner(node.id, body, operator.inputs, outputs, operator.types)
 
 
 class _Check:
-    def __init__(self, owner: _Owner, owners: Sequence[_Owner], found: list[Misfit]) -> None:
+    def __init__(self, owner: _Owner, owners: Sequence[_Owner], found: list[Mismatch]) -> None:
         self._owner = owner
         self._owners = owners
         self._found = found
 
     def _warn(self, key: str, message: str, hint: str | None = None) -> None:
-        self._found.append(Misfit(f"{self._owner.key}.{key}", message, hint))
+        self._found.append(Mismatch(f"{self._owner.key}.{key}", message, hint))
 
     def _receivers(self, outputs: set[str]) -> list[tuple[_Owner, Input]]:
         return [
@@ -127,7 +127,7 @@ class _Check:
         ]
 
     def _partners(self) -> list[_Owner]:
-        """Those who receive something of this one and send something back."""
+        """Return the nodes that receive from this one and send something back."""
         feeding = {(source.node, source.output) for _, source in self._owner.sources()}
         found = []
         for other, _ in self._receivers(set(self._owner.outputs)):
@@ -137,7 +137,7 @@ class _Check:
         return found
 
     def part(self) -> None:
-        """Check that one at the other end plays the other part."""
+        """Check that a node at the other end plays the other part."""
         pattern = self._owner.types.pattern
         wanted = PARTS.get(pattern or "")
         if wanted is None:
@@ -146,16 +146,16 @@ class _Check:
         if not partners:
             self._warn(
                 "pattern",
-                f"`{pattern}` finds no {wanted}: no node receives an output of "
+                f"`{pattern}` has no {wanted}: no node receives an output of "
                 f"`{self._owner.node}` and sends something back",
-                f"it needs an output to its {wanted}, and an input from it",
+                f"connect an output to its {wanted}, and an input from it",
             )
         elif not any(other.types.pattern in (None, wanted) for other in partners):
-            whom = ", ".join(f"`{other.node}` is `{other.types.pattern}`" for other in partners)
-            self._warn("pattern", f"`{pattern}` finds no {wanted}: {whom}")
+            parts = ", ".join(f"`{each.node}` is `{each.types.pattern}`" for each in partners)
+            self._warn("pattern", f"`{pattern}` has no {wanted}: {parts}")
 
     def output(self, output: str, role: str) -> None:
-        """Check that what an output carries is received, and answered if it is to be."""
+        """Check that an output has a receiver, and that required answers come back."""
         names = {full for full, short in self._owner.outputs.items() if short == output}
         key = f"output_patterns.{output}"
         receivers = self._receivers(names)
@@ -167,27 +167,27 @@ class _Check:
         for wanted in ANSWERS.get(role, ()):
             there = [other for other, _ in receivers if self._comes_back(other, wanted)]
             if not there:
-                whom = " and ".join(f"`{other.node}`" for other, _ in receivers)
+                receiver_list = " and ".join(f"`{other.node}`" for other, _ in receivers)
                 self._warn(
                     key,
-                    f"`{output}` is `{role}`, but no `{wanted}` comes back from {whom}",
+                    f"`{output}` is `{role}`, but no `{wanted}` comes back from {receiver_list}",
                     "give this node an input for it",
                 )
-                # One missing way back is enough to say.
+                # One warning per output is enough.
                 return
 
     def _comes_back(self, other: _Owner, wanted: str) -> bool:
-        """Whether an input may carry what is wanted: it says so, or neither end says anything."""
+        """Return True if an input from `other` declares `wanted`, or no role is declared."""
         for item, source in self._owner.sources():
             if source.node == other.node and source.output in other.outputs:
-                said = self._owner.types.roles_in.get(item.id)
+                declared = self._owner.types.roles_in.get(item.id)
                 sent = other.types.roles_out.get(other.outputs[source.output])
-                if (said or sent or wanted) == wanted:
+                if (declared or sent or wanted) == wanted:
                     return True
         return False
 
     def input(self, item: Input, source: NodeOutput) -> None:
-        """Check that an input and its source carry the same."""
+        """Check that an input and its source declare the same role."""
         role = self._owner.types.roles_in.get(item.id)
         for other in self._owners:
             if role is None or other.node != source.node or source.output not in other.outputs:

@@ -1,4 +1,4 @@
-"""What a drawing of a dataflow shows: its boxes and the bundles of edges between them."""
+"""The content of a drawing of a dataflow: boxes and bundles of edges between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BoxKind(StrEnum):
-    """How a box is drawn."""
+    """The look of a box."""
 
     NODE = "node"
     DYNAMIC = "dynamic"
@@ -28,7 +28,7 @@ class Box:
     """A node, a timer or a stream of log lines."""
 
     key: str
-    """Unique in the picture. A node's is its id; other sources have a `/` in theirs."""
+    """Unique in the picture: the id of a node; keys of other sources contain a `/`."""
     kind: BoxKind
     title: str
     subtitle: str = ""
@@ -37,13 +37,13 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One input, as a line of a bundle's label."""
+    """One input: a line in the label of a bundle."""
 
     label: str
-    """`image` when both ends call it that, else `image → frame`; empty for a timer's `tick`."""
+    """`image` if both ends have this name, else `image → frame`; empty for a timer's `tick`."""
     tooltip: str
     type: str = ""
-    """The last word of the type that the output is annotated with, if any: `Image`."""
+    """The last part of the output's type, if it has one: `Image`."""
     backpressure: bool = False
 
 
@@ -58,24 +58,24 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What was a module in the file: a frame around boxes."""
+    """A module of the file: a frame around boxes."""
 
     title: str
     tooltip: str
     boxes: tuple[str, ...]
-    """Keys of the boxes right in it."""
+    """Keys of the boxes directly in it."""
     groups: tuple[Group, ...]
-    """Modules in the module."""
+    """Modules in this module."""
 
     @property
     def all_boxes(self) -> tuple[str, ...]:
-        """Keys of all boxes in it, of modules in the module too."""
+        """Return the keys of all boxes in it, nested modules included."""
         return (*self.boxes, *(key for group in self.groups for key in group.all_boxes))
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The whole drawing, before anything has a position."""
+    """The whole drawing, without positions."""
 
     boxes: tuple[Box, ...]
     bundles: tuple[Bundle, ...]
@@ -83,7 +83,7 @@ class Picture:
 
 
 def picture(dataflow: Dataflow) -> Picture:
-    """Turn a dataflow into boxes (sources outside the nodes first) and bundles of edges."""
+    """Return the boxes of a dataflow (timers and logs first) and its bundles of edges."""
     outside: dict[str, Box] = {}
     wires: dict[tuple[str, str], list[Wire]] = {}
     for node in dataflow.nodes:
@@ -116,7 +116,7 @@ def counts(dataflow: Dataflow) -> dict[str, int]:
 
 
 def summary(dataflow: Dataflow) -> str:
-    """Say what the dataflow has: `5 nodes, 6 edges, 1 timer`."""
+    """Return the size of the dataflow in words: `5 nodes, 6 edges, 1 timer`."""
     return ", ".join(
         f"{count} {name.removesuffix('s') if count == 1 else name}"
         for name, count in counts(dataflow).items()
@@ -124,7 +124,7 @@ def summary(dataflow: Dataflow) -> str:
 
 
 def interval(nanoseconds: int) -> str:
-    """Say an interval as a person would: `every 33 ms`, `every 2 s`, `every 250 µs`."""
+    """Return an interval in words: `every 33 ms`, `every 2 s`, `every 250 µs`."""
     for unit, size in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
         if nanoseconds >= size:
             return f"every {nanoseconds / size:.4g} {unit}"
@@ -132,7 +132,7 @@ def interval(nanoseconds: int) -> str:
 
 
 def _groups(dataflow: Dataflow, within: ModuleUse | None) -> tuple[Group, ...]:
-    """The modules that are right in a module, or in the dataflow itself."""
+    """Return the modules directly in a module, or in the dataflow itself."""
     return tuple(
         Group(
             use.id,
@@ -161,7 +161,7 @@ def _node_box(node: NodeSpec) -> Box:
     subtitle = ""
     match node.kind:
         case NodeKind.DYNAMIC:
-            kind, subtitle = BoxKind.DYNAMIC, "attaches later"
+            kind, subtitle = BoxKind.DYNAMIC, "connects later"
         case NodeKind.OPERATORS:
             kind = BoxKind.OPERATORS
             subtitle = ", ".join(operator.id for operator in node.operators)

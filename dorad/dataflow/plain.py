@@ -1,4 +1,4 @@
-"""Plain values, as JSON gives them, as the tree that the readers of a dataflow file take."""
+"""Convert plain JSON values to the tree that the readers of a dataflow file take."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _WORDS = {None: "", True: "true", False: "false"}
 
 
 def plain_tree(data: object, problems: Problems) -> Value | None:
-    """The values without places in a file, the opposite of `Value.plain`.
+    """Return the tree of plain values, without positions; the inverse of `Value.plain`.
 
-    None (reported) for what no JSON document could hold, or is too deep or too much.
+    Report and return None for values that JSON cannot hold, or that are too deep or too many.
     """
     try:
         return _Tree().value(data, "", 0)
@@ -56,12 +56,12 @@ class _Tree:
             value.data = data
             value.text = data if isinstance(data, str) else _spelling(data)
         else:
-            raise _UnfitError(key, f"a {type(data).__name__} is no plain value")
+            raise _UnfitError(key, f"a {type(data).__name__} is not a plain value")
         return value
 
 
 def _spelling(data: bool | float | None) -> str:
-    """A scalar as YAML spells it."""
+    """Return a scalar as YAML spells it."""
     if data is None or isinstance(data, bool):
         return _WORDS[data]
     text = repr(data)

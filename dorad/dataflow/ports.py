@@ -1,4 +1,4 @@
-"""What a node and an operator share: outputs, what is known of their data, build, log routing."""
+"""Read the keys that nodes and operators share: outputs, data types, build, log routing."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _DEFAULT_ROTATED_FILES = 5
 
 
 def read_outputs(owner: Fields) -> tuple[str, ...]:
-    """The ids of the outputs, each once."""
+    """Return the ids of the outputs, each once."""
     return owner.texts("outputs", check_data_id)
 
 
 def read_build(owner: Fields) -> tuple[str, ...]:
-    """The commands of `build`, one a line."""
+    """Return the commands of `build`, one per line."""
     return owner.checked("build", build_commands, ())
 
 
 def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...]) -> Types:
-    """The keys that describe data; warns of those that describe a port which does not exist."""
+    """Return the declared types of the ports; warn about ports that do not exist."""
     metadata = {
         key: tuple(
             text
@@ -72,13 +72,13 @@ def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...
         read_roles(owner, "output_patterns"),
     )
     for key in ("input_types", "input_patterns"):
-        _warn_of_strangers(owner, key, "inputs", [i.id for i in inputs])
+        _warn_unknown_ports(owner, key, "inputs", [i.id for i in inputs])
     for key in ("output_types", "output_framing", "output_metadata", "output_patterns"):
-        _warn_of_strangers(owner, key, "outputs", outputs)
+        _warn_unknown_ports(owner, key, "outputs", outputs)
     return types
 
 
-def _warn_of_strangers(owner: Fields, key: str, ports: str, known: Iterable[str]) -> None:
+def _warn_unknown_ports(owner: Fields, key: str, ports: str, known: Iterable[str]) -> None:
     names = list(known)
     value = owner.take(key)
     for name, item in (value.data if value and isinstance(value.data, dict) else {}).items():
@@ -89,7 +89,7 @@ def _warn_of_strangers(owner: Fields, key: str, ports: str, known: Iterable[str]
 
 
 def read_logging(owner: Fields, outputs: tuple[str, ...]) -> Logging:
-    """The keys that route log lines."""
+    """Return the keys that route log lines."""
     for key in ("send_stdout_as", "send_logs_as"):
         target = owner.text(key)
         if target is not None and target not in outputs:
@@ -98,7 +98,7 @@ def read_logging(owner: Fields, outputs: tuple[str, ...]) -> Logging:
                 f"`{target}` is not among the outputs",
                 did_you_mean(target, outputs) or f"add it: `outputs: [{target}]`",
             )
-    rotated = owner.integer("max_rotated_files", least=1, most=100)
+    rotated = owner.integer("max_rotated_files", minimum=1, maximum=100)
     return Logging(
         owner.text("send_stdout_as"),
         owner.text("send_logs_as"),

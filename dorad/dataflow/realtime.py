@@ -1,4 +1,4 @@
-"""The `realtime` block of a node: how urgent its process is, and when a tick of a timer is late."""
+"""Read the `realtime` block of a node: scheduling policy, deadline, memory locking."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Input
 
 PRIORITY = 20
-"""Of a real-time node that names none: below the kernel's interrupt threads, which have 50."""
+"""The default priority, below the kernel's interrupt threads, which have 50."""
 
 _NS_PER_MS = 1_000_000
-_SHORTEST_MS = 0.1
-_LONGEST_MS = 4000.0
-"""What the kernel takes for a deadline; a period has the same bounds."""
+_MIN_MS = 0.1
+_MAX_MS = 4000.0
+"""The kernel's maximum for a deadline or a period."""
 _QUEUED = (Scheduling.FIFO, Scheduling.RR)
 
 
 def read_realtime(node: Fields, inputs: tuple[Input, ...]) -> Realtime | None:
-    """The block, or None. Under `deadline` what is not said follows from the timers among `inputs`.
+    """Return the block, or None. For `deadline`, defaults follow from the timers in `inputs`.
 
-    The period is that of the fastest timer; without one it is the deadline, which must be given.
-    The deadline is the period, unless given; the time to run (`runtime_ms`) half the deadline.
+    The period is that of the fastest timer; without a timer it is the deadline, which then is
+    required. The default deadline is the period, the default `runtime_ms` half the deadline.
     """
     block = node.inside("realtime")
     if block is None:
         return None
     policy = block.choice("policy", Scheduling) or Scheduling.OTHER
-    priority = block.integer("priority", least=1, most=99)
+    priority = block.integer("priority", minimum=1, maximum=99)
     lock_memory = block.flag("lock_memory") or False
     deadline_ns = _milliseconds(block, "deadline_ms")
     runtime_ns = _milliseconds(block, "runtime_ms")
     block.finish()
-    _check_places(block, node, policy)
+    _check_policy(block, node, policy)
     if policy is not Scheduling.DEADLINE:
         queued = policy in _QUEUED
         chosen = (priority or PRIORITY) if queued else None
@@ -48,15 +48,15 @@ def read_realtime(node: Fields, inputs: tuple[Input, ...]) -> Realtime | None:
         if not block.has("deadline_ms"):
             block.problems.error_in_name(
                 block.name_of("policy"),
-                "`deadline` needs a time",
+                "`deadline` needs a deadline or a timer",
                 "write `deadline_ms`, or give the node a timer among its `inputs`",
             )
         return None
-    longest = int(_LONGEST_MS * _NS_PER_MS)
-    if not int(_SHORTEST_MS * _NS_PER_MS) <= period_ns <= longest:
+    longest = int(_MAX_MS * _NS_PER_MS)
+    if not int(_MIN_MS * _NS_PER_MS) <= period_ns <= longest:
         block.problems.error(
             block.name_of("policy"),
-            f"the kernel takes periods from {_SHORTEST_MS:g} to {_LONGEST_MS:g} ms, "
+            f"the kernel accepts periods from {_MIN_MS:g} to {_MAX_MS:g} ms, "
             f"and the node's fastest timer has {period_ns / _NS_PER_MS:g} ms",
             "write `fifo`",
         )
@@ -73,27 +73,27 @@ def read_realtime(node: Fields, inputs: tuple[Input, ...]) -> Realtime | None:
 
 
 def _milliseconds(block: Fields, name: str) -> int | None:
-    """A time in milliseconds, as nanoseconds."""
+    """Return a time in milliseconds as nanoseconds."""
     value = block.take(name)
     if value is None:
         return None
     data = value.data
     if isinstance(data, int | float) and not isinstance(data, bool) and math.isfinite(data):
-        if _SHORTEST_MS <= data <= _LONGEST_MS:
+        if _MIN_MS <= data <= _MAX_MS:
             return round(data * _NS_PER_MS)
-        bounds = f"from {_SHORTEST_MS:g} to {_LONGEST_MS:g}"
+        bounds = f"from {_MIN_MS:g} to {_MAX_MS:g}"
         block.problems.error(value, f"must be {bounds} milliseconds, not {value.describe()}")
     else:
         block.problems.error(value, f"must be a number of milliseconds, not {value.describe()}")
     return None
 
 
-def _check_places(block: Fields, node: Fields, policy: Scheduling) -> None:
-    """Report what the policy has no use for, or cannot go with."""
+def _check_policy(block: Fields, node: Fields, policy: Scheduling) -> None:
+    """Report keys that do not apply to the policy or exclude it."""
     if block.has("priority") and policy not in _QUEUED:
         block.problems.error_in_name(
             block.name_of("priority"),
-            f"`{policy}` knows no priority",
+            f"`{policy}` has no priority",
             "write `policy: fifo` with it, or remove it",
         )
     if block.has("runtime_ms") and policy is not Scheduling.DEADLINE:
@@ -103,6 +103,6 @@ def _check_places(block: Fields, node: Fields, policy: Scheduling) -> None:
     if policy is Scheduling.DEADLINE and node.has("cpu_affinity"):
         block.problems.error(
             block.name_of("policy"),
-            "the kernel lets no `deadline` process choose its cores",
+            "the kernel does not allow CPU affinity with `policy: deadline`",
             "remove `cpu_affinity`, or write `policy: fifo`",
         )

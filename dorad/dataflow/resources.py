@@ -1,4 +1,4 @@
-"""The `resources` block of a node: what its processes together may use of the machine."""
+"""The `resources` block of a node: limits for all of its processes together."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 _MAX_WEIGHT = 10_000
 _MAX_TASKS = 1 << 22
-_LEAST_MEMORY = 1 << 20
-_LEAST_QUOTA = 0.01
+_MIN_MEMORY = 1 << 20
+_MIN_QUOTA = 0.01
 _MAX_QUOTA = 10_000.0
 
 
 def read_resources(node: Fields) -> Resources | None:
-    """The block, or None."""
+    """Return the block, or None."""
     block = node.inside("resources")
     if block is None:
         return None
@@ -30,20 +30,20 @@ def read_resources(node: Fields) -> Resources | None:
         memory_high=_memory(block, "memory_high"),
         memory_swap_max=block.size("memory_swap_max"),
         cpu_quota=block.checked("cpu_quota", parse_quota, None),
-        cpu_weight=block.integer("cpu_weight", least=1, most=_MAX_WEIGHT),
-        io_weight=block.integer("io_weight", least=1, most=_MAX_WEIGHT),
-        tasks_max=block.integer("tasks_max", least=1, most=_MAX_TASKS),
+        cpu_weight=block.integer("cpu_weight", minimum=1, maximum=_MAX_WEIGHT),
+        io_weight=block.integer("io_weight", minimum=1, maximum=_MAX_WEIGHT),
+        tasks_max=block.integer("tasks_max", minimum=1, maximum=_MAX_TASKS),
     )
     block.finish({"cpu_max": "write `cpu_quota`", "memory": "write `memory_max`"})
     if found.memory_max and found.memory_high and found.memory_high > found.memory_max:
         block.problems.error(
-            block.name_of("memory_high"), "is more than `memory_max`, so it would do nothing"
+            block.name_of("memory_high"), "is above `memory_max`, so it has no effect"
         )
     return found
 
 
 def parse_quota(text: str) -> float:
-    """Cores' worth of time: `"150%"` and `1.5` are one and a half cores. Raises TextError."""
+    """Return a CPU quota in cores: `"150%"` and `1.5` are 1.5 cores. Raises TextError."""
     number = text.strip().removesuffix("%").strip()
     try:
         quota = float(number)
@@ -51,17 +51,18 @@ def parse_quota(text: str) -> float:
         quota = math.nan
     if text.strip().endswith("%"):
         quota /= 100
-    if not _LEAST_QUOTA <= quota <= _MAX_QUOTA:
+    if not _MIN_QUOTA <= quota <= _MAX_QUOTA:
         raise TextError(
-            f"`{shorten(text)}` is no share of the cores",
-            'write `"50%"`, or `1.5` for that many cores',
+            f"`{shorten(text)}` is not a CPU quota",
+            'write `"50%"` of one core, or `1.5` cores',
         )
     return quota
 
 
 def _memory(block: Fields, name: str) -> int | None:
     size = block.checked(name, parse_size, None)
-    if size is not None and size < _LEAST_MEMORY:
-        block.problems.error(block.name_of(name), "no program can be started in less than 1 MB")
+    if size is not None and size < _MIN_MEMORY:
+        place = block.name_of(name)
+        block.problems.error(place, "is too small: no program starts with less than 1 MB")
         return None
     return size

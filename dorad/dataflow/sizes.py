@@ -12,11 +12,11 @@ _UNITS = {"": 1, "B": 1, "K": 1 << 10, "KB": 1 << 10, "M": 1 << 20, "MB": 1 << 2
     "G": 1 << 30,
     "GB": 1 << 30,
 }
-_LARGEST = 2**63 - 1
+_MAX = 2**63 - 1
 
 
 def parse_size(text: str) -> int:
-    """Bytes; units are powers of 1024 in any case, as in dora. Raises TextError."""
+    """Return the number of bytes; units are powers of 1024, as in dora. Raises TextError."""
     found = re.fullmatch(_SIZE, text.strip())
     if found is None:
         raise TextError(f"`{shorten(text)}` is not a size", "write `64MB` or a number of bytes")
@@ -26,6 +26,6 @@ def parse_size(text: str) -> int:
         raise TextError(f"`{shorten(text)}` has an unknown unit", "B, KB, MB or GB, of 1024 each")
     whole, _, part = number.partition(".")
     size = int(whole[:30]) * factor + (int(float(f"0.{part}") * factor) if part else 0)
-    if size > _LARGEST:
+    if size > _MAX:
         raise TextError(f"`{shorten(text)}` is too large")
     return size

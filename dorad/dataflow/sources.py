@@ -1,4 +1,4 @@
-"""What an input listens to: another node's output, a timer, or the log."""
+"""Parse the source of an input: another node's output, a timer, or log lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dorad.dataflow.nearest import did_you_mean
 _UNITS = {"secs": 10**9, "millis": 10**6, "micros": 10**3, "nanos": 1}
 _UNIT_NAMES = (*_UNITS, "hz")
 _OTHER_NAMES = {"s": "secs", "seconds": "secs", "ms": "millis", "us": "micros", "ns": "nanos"}
-_LONGEST_NS = 2**63 - 1
+_MAX_NS = 2**63 - 1
 
 
 def parse_source(text: str) -> Source:
@@ -42,7 +42,7 @@ def parse_source(text: str) -> Source:
 
 
 def _interval(parts: list[str], text: str) -> int:
-    """Nanoseconds between two ticks."""
+    """Return the nanoseconds between two ticks."""
     if len(parts) != 2:
         raise TextError(f"`{shorten(text)}` is not a timer", "write `dora/timer/millis/100`")
     unit, number = parts
@@ -53,7 +53,7 @@ def _interval(parts: list[str], text: str) -> int:
             f"unknown timer unit `{shorten(unit)}`", hint or f"known: {', '.join(_UNIT_NAMES)}"
         )
     nanos = _hertz(number) if unit == "hz" else _whole(number, unit) * _UNITS[unit]
-    if nanos > _LONGEST_NS:
+    if nanos > _MAX_NS:
         raise TextError(f"the timer `{shorten(text)}` is longer than 292 years")
     return nanos
 
@@ -62,7 +62,7 @@ def _whole(number: str, unit: str) -> int:
     digits = number.removeprefix("+")
     if digits.isdecimal() and digits.isascii() and len(digits) <= 40:
         if int(digits) == 0:
-            raise TextError("a timer of 0 would never rest", "give an interval above 0")
+            raise TextError("a timer needs an interval above 0")
         return int(digits)
     hint = f"a number of {unit}, 1 or more"
     smaller = {"secs": "millis", "millis": "micros", "micros": "nanos"}.get(unit)
@@ -77,7 +77,7 @@ def _hertz(number: str) -> int:
     if value is None or value <= 0:
         raise TextError(f"`{shorten(number)}` is not a rate above 0", "write `dora/timer/hz/30`")
     interval = 1e9 / value
-    if interval > _LONGEST_NS:
+    if interval > _MAX_NS:
         raise TextError(f"a timer of {shorten(number)} Hz ticks less than once in 292 years")
     nanos = round(interval)
     if nanos == 0:
@@ -86,7 +86,7 @@ def _hertz(number: str) -> int:
 
 
 def _number(text: str) -> float | None:
-    """A finite decimal number; None for anything else `float` would also take."""
+    """Return a finite decimal number; None for other texts, also those that `float` takes."""
     if not text.isascii() or any(character in text for character in "_ \t\n"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Keys that are understood but whose behaviour does not exist yet: refused when running."""
+"""Keys that are valid but not implemented: running such a dataflow is refused."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _KINDS = {
 }
 
 
-class _Asked(NamedTuple):
+class _Unsupported(NamedTuple):
     key: str
     hint: str
     message: str | None = None
-    """Instead of one that names the key's last word."""
+    """The message; None for the default one with the last part of the key."""
 
     def text(self) -> str:
         return self.message or f"`{self.key.rsplit('.', 1)[-1]}` is not supported yet"
 
 
 def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
-    """What this dataflow asks for that no part of the system does yet, in the file's order.
+    """Return a problem for each key that is not implemented, in the order of the file.
 
-    A key at its default asks for nothing. To run such a dataflow would be to ignore the key, so
-    it is refused; to validate it is fine.
+    A key with its default value is no problem. Validating such a dataflow is fine; running it is
+    refused, since that would ignore the key.
     """
     found = [*_of_dataflow(dataflow)]
     for node in dataflow.nodes:
@@ -41,39 +41,39 @@ def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
     return in_order(dataflow.problem(asked.key, asked.text(), asked.hint) for asked in found)
 
 
-def _of_dataflow(dataflow: Dataflow) -> Iterator[_Asked]:
+def _of_dataflow(dataflow: Dataflow) -> Iterator[_Unsupported]:
     if dataflow.deploy is not None:
-        yield _Asked("deploy", "remove it; every node runs on this machine")
+        yield _Unsupported("deploy", "remove it; every node runs on this machine")
 
 
-def _of_node(node: NodeSpec) -> Iterator[_Asked]:
+def _of_node(node: NodeSpec) -> Iterator[_Unsupported]:
     if node.kind in _KINDS:
         word, hint = _KINDS[node.kind]
-        yield _Asked(f"{node.key}.{word}", hint)
+        yield _Unsupported(f"{node.key}.{word}", hint)
     if node.git is not None:
-        yield _Asked(f"{node.key}.git", "clone it yourself and name the program with `path`")
+        yield _Unsupported(f"{node.key}.git", "clone it yourself and name the program with `path`")
     if node.deploy is not None:
-        yield _Asked(f"{node.key}.deploy", "remove it")
+        yield _Unsupported(f"{node.key}.deploy", "remove it")
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         yield from _of_operator(body, operator)
 
 
-def _of_operator(key: str, operator: Operator) -> Iterator[_Asked]:
+def _of_operator(key: str, operator: Operator) -> Iterator[_Unsupported]:
     if operator.language != "python":
-        yield _Asked(
+        yield _Unsupported(
             f"{key}.{operator.language}",
             "write the operator in Python, or make it a program of its own and name it with `path`",
             f"operators are written in Python; a `{operator.language}` cannot be loaded",
         )
     elif operator.source.startswith(("http://", "https://")):
-        yield _Asked(
+        yield _Unsupported(
             f"{key}.python", "download it yourself and name the file", "an operator is a local file"
         )
     if operator.conda_env is not None:
-        yield _Asked(
+        yield _Unsupported(
             f"{key}.python.conda_env",
             "remove it and start dora from the environment with the operator's packages,"
             " or set VIRTUAL_ENV in the node's `env`",
-            "conda environments are not entered",
+            "conda environments are not activated",
         )

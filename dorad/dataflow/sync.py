@@ -1,4 +1,4 @@
-"""`sync` of a node: which of its inputs are received together."""
+"""The `sync` key of a node: inputs that it receives together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WHAT = "a mapping with `inputs` and `tolerance_ms`"
 
 
 def read_sync(node: Fields, inputs: Sequence[Input]) -> tuple[Sync, ...]:
-    """One group, or a list of them; what does not fit is reported and left out."""
+    """Return the groups in `sync`, which is one group or a list; report and skip wrong ones."""
     value = node.take("sync")
     if value is None:
         return ()
@@ -36,7 +36,7 @@ def read_sync(node: Fields, inputs: Sequence[Input]) -> tuple[Sync, ...]:
 
 
 class _Reader:
-    """What is known of a node's inputs and its groups so far."""
+    """A reader of the groups of one node; it remembers which inputs and names are taken."""
 
     def __init__(self, node: Fields, inputs: Sequence[Input]) -> None:
         entries = node.take("inputs")
@@ -45,7 +45,7 @@ class _Reader:
         self._written = entries.data.keys() if entries and isinstance(entries.data, dict) else ()
         self._names = dict.fromkeys(self._written, "an input")
         self._taken: dict[str, str] = {}
-        """Inputs that are in a group already, and its name."""
+        """The group of each input that is in one already."""
 
     def read(self, item: Value) -> Sync | None:
         body = Fields(item, self._problems, _WHAT)
@@ -59,18 +59,18 @@ class _Reader:
                 "give it a `name` of its own",
             )
         self._names.setdefault(name, "another group")
-        tolerance = body.number("tolerance_ms", least=0.0, most=MAX_MS)
+        tolerance = body.number("tolerance_ms", minimum=0.0, maximum=MAX_MS)
         members = body.texts("inputs")
-        meant = body.finish()
+        misspelt = body.finish()
         for key, hint in _NEEDED.items():
-            if not body.has(key) and key not in meant:
+            if not body.has(key) and key not in misspelt:
                 self._problems.error_in_name(item, f"needs `{key}`", hint)
         written = body.take("inputs")
         if written is not None and isinstance(written.data, list):
             if len(members) < 2:
                 self._problems.error_in_name(written, "must name two inputs or more")
             for each in written.data:
-                # What is wrong with an input itself is reported already.
+                # A wrong input itself was reported where it is declared.
                 if each.text in self._inputs or each.text not in self._written:
                     self._check_member(each)
         self._taken |= dict.fromkeys(members, name)
@@ -94,11 +94,11 @@ class _Reader:
             )
         why = None
         if found.queue_policy is QueuePolicy.BACKPRESSURE:
-            why = "have `queue_policy: backpressure`: what matches nothing is dropped"
+            why = "have `queue_policy: backpressure`: messages without a match are dropped"
         elif found.latched:
-            why = "be `latched`: an old message matches nothing"
+            why = "be `latched`: an old message has no match"
         elif found.max_rate_hz is not None:
-            why = "have `max_rate_hz`: what it leaves out would match nothing"
+            why = "have `max_rate_hz`: it would drop messages that others need as a match"
         if why is not None:
             self._problems.error(item, f"the synchronised input `{name}` cannot {why}")
 

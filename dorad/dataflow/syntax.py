@@ -1,4 +1,4 @@
-"""libyaml's syntax errors in the words of someone who writes a dataflow."""
+"""libyaml's syntax errors in words for the author of a dataflow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _KNOWN = (
     ("another document", "a second document starts here", "a dataflow file holds one"),
     ("undefined alias", "an alias (`*name`) without its anchor (`&name`)", "quote a text with `*`"),
     ("second occurrence", "an anchor (`&name`) given twice", None),
-    ("expected key", "this fits neither the lines above nor their indentation", _INDENT),
-    ("expected '-'", "this fits neither the lines above nor their indentation", _INDENT),
+    ("expected key", "this does not match the lines above or their indentation", _INDENT),
+    ("expected '-'", "this does not match the lines above or their indentation", _INDENT),
     ("mapping values", "a `:` that does not fit here", f"{_INDENT}, or quote the text"),
     ("block sequence entries", "a `-` that does not fit here", "a list starts on its own line"),
     (
@@ -25,7 +25,7 @@ _KNOWN = (
 
 
 def explain(error: MarkedYAMLError, text: str) -> tuple[int, int, str, str | None]:
-    """Line, column (both from 1, 0 if unknown), message and hint for what stopped the parser."""
+    """Return line, column (both from 1, 0 if unknown), message and hint of a syntax error."""
     mark: Mark | None = error.problem_mark or error.context_mark
     problem, context = error.problem or "", error.context or ""
     lines = text.splitlines()

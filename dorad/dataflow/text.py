@@ -1,4 +1,4 @@
-"""The text of a file that a user names, or what is wrong with the file."""
+"""Read the text of a file that a user names, and report why it cannot be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.problems import Problems
 
-LARGEST_FILE = 8 << 20
+MAX_FILE_SIZE = 8 << 20
 """Bytes."""
 
 
@@ -18,11 +18,11 @@ def read_text(
     problems: Problems,
     what: str = "a dataflow's YAML file",
     *,
-    largest: int = LARGEST_FILE,
+    largest: int = MAX_FILE_SIZE,
 ) -> str | None:
-    """The text of the file at `path`; None (reported) for what is no such file.
+    """Return the text of the file at `path`; report a problem and return None if it fails.
 
-    `what` says what is looked for; `largest` is in bytes.
+    `what` describes the expected file in hints; `largest` is in bytes.
     """
     try:
         with path.open("rb") as file:

@@ -1,11 +1,12 @@
-"""Changes of a dataflow as new dataflows: add, remove and replace a node, add and remove an edge.
+"""Changes of a dataflow: add, remove or replace a node, add or remove an edge.
 
-Nothing here runs or stops anything. Each change gives a checked dataflow whose descriptor holds
-it, so that what is kept of a running dataflow can start it again as it was last.
+Pure functions: each returns a new checked dataflow with a new descriptor. The daemon stores the
+descriptor, so that a restart brings back the changed dataflow.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from copy import deepcopy
 from dataclasses import replace
@@ -17,6 +18,7 @@ from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_one
 from dorad.dataflow.sources import parse_source
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,30 +28,24 @@ if TYPE_CHECKING:
 
     Code = Literal["not-found", "exists", "refused"]
 
+_log = logging.getLogger(__name__)
+
 _SPAWNED = (NodeKind.PATH, NodeKind.URL, NodeKind.SHELL, NodeKind.OPERATORS)
 
 
-class TopologyError(Exception):
-    """A change that cannot be made: one sentence, and what to do about it."""
+class TopologyError(ProblemError):
+    """A change that cannot be made; `problems` lists what is wrong with a definition."""
 
     def __init__(
         self, code: Code, message: str, hint: str | None = None, problems: tuple[str, ...] = ()
     ) -> None:
-        self.code: Code = code
-        self.message = message
-        self.hint = hint
-        self.problems = problems
-        """For a definition that is not in order: a line for each thing that is wrong."""
-        super().__init__(message)
-
-    def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        super().__init__(code, message, hint, problems)
 
 
 def add_node(dataflow: Dataflow, definition: Mapping[str, Any]) -> Dataflow:
-    """The dataflow with one more node; its inputs may listen to nodes that are there.
+    """Return the dataflow with an additional node, which may receive from existing ones.
 
-    `definition` is one entry of `nodes` as plain values, `env` expanded. Raises TopologyError.
+    `definition` is an entry of `nodes` as plain values with `env` expanded. Raises TopologyError.
     """
     node = _read(definition)
     if any(node.id == other.id for other in dataflow.nodes):
@@ -62,7 +58,7 @@ def add_node(dataflow: Dataflow, definition: Mapping[str, Any]) -> Dataflow:
 
 
 def remove_node(dataflow: Dataflow, node_id: str) -> Dataflow:
-    """The dataflow without a node and without the inputs of others that listen to it.
+    """Return the dataflow without a node and without the inputs that receive from it.
 
     Raises TopologyError.
     """
@@ -78,10 +74,10 @@ def remove_node(dataflow: Dataflow, node_id: str) -> Dataflow:
 
 
 def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]) -> Dataflow:
-    """The dataflow with another definition for a node, which keeps the node's edges.
+    """Return the dataflow with another definition for a node, which keeps its edges.
 
-    As in dora 1.x its id and its inputs must be the same and its outputs hold all those that
-    others listen to, and both must be programs that are started. Raises TopologyError.
+    As in dora 1.x, id and inputs must be the same, all outputs that have receivers must remain, and
+    dorad must start both programs. Raises TopologyError.
     """
     old, new = _node(dataflow, node_id), _read(definition)
     if new.id != node_id:
@@ -94,7 +90,7 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
         if node.kind not in _SPAWNED:
             raise TopologyError(
                 "refused",
-                f"the {which} `{node_id}` is no program that dorad starts, but `{node.kind}`",
+                f"the {which} `{node_id}` is not a program that dorad starts, but `{node.kind}`",
                 "only a node with a `path` of its own, or with operators, can be replaced",
             )
     descriptor = deepcopy(dataflow.descriptor)
@@ -123,10 +119,10 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
 def connect(
     dataflow: Dataflow, source: str, target: str, options: Mapping[str, Any] | None = None
 ) -> Dataflow:
-    """The dataflow with one more edge, from `node/output` to `node/input`.
+    """Return the dataflow with an additional edge, from `node/output` to `node/input`.
 
-    The input may be one that its node does not declare. `options` are those of its long form;
-    what they leave out is as in a file. Raises TopologyError.
+    The input may be a new one. `options` are those of its long form, with the defaults of a file.
+    Raises TopologyError.
     """
     output, (consumer, input_id) = _output(dataflow, source), _target(dataflow, target)
     found = _input(consumer, input_id)
@@ -152,7 +148,7 @@ def connect(
 
 
 def disconnect(dataflow: Dataflow, source: str, target: str) -> Dataflow:
-    """The dataflow without one edge, which goes from `node/output` to `node/input`.
+    """Return the dataflow without the edge from `node/output` to `node/input`.
 
     Raises TopologyError.
     """
@@ -175,9 +171,9 @@ def disconnect(dataflow: Dataflow, source: str, target: str) -> Dataflow:
 
 
 def changes(before: Dataflow, after: Dataflow) -> list[str]:
-    """How `after` differs from `before`, a line each.
+    """Return one line for each difference between two dataflows.
 
-    The edges of nodes that came or went are not listed by themselves.
+    The edges of added and removed nodes are not listed.
     """
     old, new = ({node.id: node for node in flow.nodes} for flow in (before, after))
     lines = [f"removed node {name}" for name in old if name not in new]
@@ -188,7 +184,7 @@ def changes(before: Dataflow, after: Dataflow) -> list[str]:
         lines += [
             f"disconnected {edge}"
             for edge, source in _edges(was).items()
-            if edge not in _edges(node) and not _came_from_none(source, new)
+            if edge not in _edges(node) and not _source_is_missing(source, new)
         ]
     for was, node in both:
         lines += [f"connected {edge}" for edge in _edges(node) if edge not in _edges(was)]
@@ -217,10 +213,11 @@ def _checked(before: Dataflow, descriptor: dict[str, Any]) -> Dataflow:
 
 
 def _name_of(nodes: list[dict[str, Any]]) -> Callable[[re.Match[str]], str]:
-    return lambda place: f"node {nodes[int(place[1])]['id']}"
+    return lambda match: f"node {nodes[int(match[1])]['id']}"
 
 
 def _refusal(error: DataflowError) -> TopologyError:
+    _log.debug("a change is refused with %d problems", len(error.problems))
     if len(error.problems) == 1:
         problem = error.problems[0]
         key = problem.key and f"{problem.key}: "
@@ -242,7 +239,7 @@ def _node(dataflow: Dataflow, node_id: str) -> NodeSpec:
 
 
 def _output(dataflow: Dataflow, text: str) -> NodeOutput:
-    """The output that `text` names, an operator's with the operator."""
+    """Return the output that `text` names; one of an operator contains the operator's id."""
     try:
         source = parse_source(text)
     except TextError as error:
@@ -252,7 +249,7 @@ def _output(dataflow: Dataflow, text: str) -> NodeOutput:
     node = _node(dataflow, source.node)
     if source.output in node.all_outputs:
         return source
-    if node.lone_operator and (full := f"{node.operators[0].id}/{source.output}"):
+    if node.single_operator and (full := f"{node.operators[0].id}/{source.output}"):
         source = replace(source, output=full)
     if source.output in node.all_outputs:
         return source
@@ -274,17 +271,17 @@ def _target(dataflow: Dataflow, text: str) -> tuple[NodeSpec, str]:
 
 
 def input_name(node: NodeSpec, text: str) -> str:
-    """The id of an input as the data plane has it, for what a user calls it.
+    """Return the id of an input in the data plane for the name that a user gives.
 
-    As in the file, `node/input` is enough for a node that has a single `operator`.
+    As in the file, the operator's id may be omitted for a node with a single `operator`.
     """
-    if node.lone_operator and _operator_of(node, text) is None:
+    if node.single_operator and _operator_of(node, text) is None:
         return f"{node.operators[0].id}/{text}"
     return text
 
 
 def _operator_of(node: NodeSpec, input_id: str) -> Operator | None:
-    """The operator whose input it is, or would be."""
+    """Return the operator that has, or would have, the input."""
     name, slash, _ = input_id.partition("/")
     return next((each for each in node.operators if slash and each.id == name), None)
 
@@ -294,7 +291,7 @@ def _input(node: NodeSpec, input_id: str) -> Input | None:
 
 
 def _keep_inputs(old: NodeSpec, new: NodeSpec) -> None:
-    """Raise TopologyError unless both have the same inputs; the new one gets the old mailbox."""
+    """Raise TopologyError unless both have the same inputs: the new node gets the old mailbox."""
     were, are = ({found.id: found for found in node.all_inputs} for node in (old, new))
     for input_id in were.keys() | are.keys():
         was, now = were.get(input_id), are.get(input_id)
@@ -330,7 +327,7 @@ def _keep_inputs(old: NodeSpec, new: NodeSpec) -> None:
 
 
 def _bodies(descriptor: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All mappings that can hold `inputs`."""
+    """Yield all mappings that may have `inputs`."""
     for node in descriptor["nodes"]:
         yield node
         if node.get("operator"):
@@ -339,21 +336,21 @@ def _bodies(descriptor: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _body(descriptor: dict[str, Any], node: NodeSpec, input_id: str) -> tuple[dict[str, Any], str]:
-    """The mapping that holds the inputs among which this one is, and its name there."""
+    """Return the mapping that has the `inputs` with this one, and its name there."""
     body: dict[str, Any] = next(body for body in descriptor["nodes"] if body["id"] == node.id)
     operator = _operator_of(node, input_id)
     if operator is None:
         return body, input_id
     name = input_id.partition("/")[2]
-    if node.lone_operator:
+    if node.single_operator:
         return body["operator"], name
     return next(each for each in body["operators"] if each["id"] == operator.id), name
 
 
 def _replaced(was: NodeSpec, now: NodeSpec) -> bool:
-    """Whether more differs than which edges there are."""
+    """Return True if two definitions differ in anything but their edges."""
     options = {found.id: replace(found, long_form=False) for found in was.all_inputs}
-    return _alone(was) != _alone(now) or any(
+    return _without_inputs(was) != _without_inputs(now) or any(
         found.source == options[found.id].source
         and replace(found, long_form=False) != options[found.id]
         for found in now.all_inputs
@@ -361,7 +358,7 @@ def _replaced(was: NodeSpec, now: NodeSpec) -> bool:
     )
 
 
-def _alone(node: NodeSpec) -> NodeSpec:
+def _without_inputs(node: NodeSpec) -> NodeSpec:
     operators = tuple(replace(operator, inputs=()) for operator in node.operators)
     return replace(node, inputs=(), operators=operators)
 
@@ -370,7 +367,7 @@ def _edges(node: NodeSpec) -> dict[str, Source]:
     return {f"{i.source} -> {node.id}/{i.id}": i.source for i in node.all_inputs}
 
 
-def _came_from_none(source: Source, nodes: Mapping[str, NodeSpec]) -> bool:
-    """Whether its node is none of these."""
+def _source_is_missing(source: Source, nodes: Mapping[str, NodeSpec]) -> bool:
+    """Return True if the source is a node that is not in `nodes`."""
     name = source.node if isinstance(source, NodeOutput | LogSource) else None
     return name is not None and name not in nodes

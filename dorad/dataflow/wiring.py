@@ -1,4 +1,4 @@
-"""Checks between nodes: unique ids, sources that exist, no cycle that could block for ever."""
+"""Checks between nodes: ids are unique, sources exist, no cycle can block forever."""
 
 from __future__ import annotations
 
@@ -17,60 +17,60 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Input, Source
     from dorad.dataflow.problems import Problems
 
-_MANY = 12
+_MAX_LISTED = 12
 
 
 class _Edge(NamedTuple):
     consumer: NodeSpec
     input: Input
     key: str
-    """Where the input stands in the file."""
-    waiter: str
-    """Who takes from it: the consumer, or its operator as `node/operator`."""
+    """The key of the input in the file."""
+    receiver: str
+    """The receiver: the node, or its operator as `node/operator`."""
 
 
 def connect(
-    nodes: Sequence[NodeSpec], places: Mapping[str, Value], problems: Problems
+    nodes: Sequence[NodeSpec], values: Mapping[str, Value], problems: Problems
 ) -> tuple[NodeSpec, ...]:
-    """The nodes with every source resolved; reports what does not fit together.
+    """Return the nodes with every source resolved; report sources that do not exist or fit.
 
     A source `node/output` whose node has a single `operator` becomes `node/<operator>/output`.
     """
-    resolved, edges = _resolve_sources(nodes, places, problems)
+    resolved, edges = _resolve_sources(nodes, values, problems)
     by_id = {node.id: node for node in resolved}
-    _check_cycles(edges, by_id, places, problems)
+    _check_cycles(edges, by_id, values, problems)
     return resolved
 
 
 def check_sources(
-    nodes: Sequence[NodeSpec], places: Mapping[str, Value], problems: Problems
+    nodes: Sequence[NodeSpec], values: Mapping[str, Value], problems: Problems
 ) -> None:
-    """Report ids that are not unique and sources that do not exist, as `connect` does.
+    """Report duplicate ids and sources that do not exist, but not cycles.
 
-    For nodes of which some stand for more than one, whose ways through them are not known.
+    For nodes of which some are modules: the paths through those are not known yet.
     """
-    _resolve_sources(nodes, places, problems)
+    _resolve_sources(nodes, values, problems)
 
 
 def _resolve_sources(
-    nodes: Sequence[NodeSpec], places: Mapping[str, Value], problems: Problems
+    nodes: Sequence[NodeSpec], values: Mapping[str, Value], problems: Problems
 ) -> tuple[tuple[NodeSpec, ...], list[_Edge]]:
     by_id: dict[str, NodeSpec] = {}
     for node in nodes:
         if node.id in by_id:
-            first = places[by_id[node.id].key].where()
+            first = values[by_id[node.id].key].where()
             problems.error_in_name(
-                places.get(f"{node.key}.id", places[node.key]),
+                values.get(f"{node.key}.id", values[node.key]),
                 f"two nodes with the id `{node.id}`, the first {first}",
             )
         elif node.id:
             by_id[node.id] = node
     resolved = tuple(nodes)
-    if any(node.lone_operator for node in by_id.values()):
+    if any(node.single_operator for node in by_id.values()):
         resolved = tuple(_resolve(node, by_id) for node in nodes)
     edges = [edge for node in resolved for edge in _edges(node)]
     for edge in edges:
-        _check_source(edge, by_id, places, problems)
+        _check_source(edge, by_id, values, problems)
     return resolved, edges
 
 
@@ -78,7 +78,7 @@ def _edges(node: NodeSpec) -> Iterator[_Edge]:
     for found in node.inputs:
         yield _Edge(node, found, f"{node.key}.inputs.{found.id}", node.id)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         for found in operator.inputs:
             key = f"{body}.inputs.{found.id}"
             yield _Edge(node, found, key, f"{node.id}/{operator.id}")
@@ -96,16 +96,16 @@ def _full_source(source: Source, by_id: Mapping[str, NodeSpec]) -> Source:
     if not isinstance(source, NodeOutput):
         return source
     node = by_id.get(source.node)
-    if node is None or not node.lone_operator or source.output in node.all_outputs:
+    if node is None or not node.single_operator or source.output in node.all_outputs:
         return source
     return replace(source, output=f"{node.operators[0].id}/{source.output}")
 
 
 def _check_source(
-    edge: _Edge, by_id: Mapping[str, NodeSpec], places: Mapping[str, Value], problems: Problems
+    edge: _Edge, by_id: Mapping[str, NodeSpec], values: Mapping[str, Value], problems: Problems
 ) -> None:
     source = edge.input.source
-    place = places.get(f"{edge.key}.source") or places[edge.key]
+    place = values.get(f"{edge.key}.source") or values[edge.key]
     name = source.node if isinstance(source, NodeOutput | LogSource) else None
     if name is None:
         return
@@ -113,26 +113,27 @@ def _check_source(
     if node is None:
         problems.error(place, f"there is no node `{name}`", did_you_mean(name, by_id))
     elif isinstance(source, NodeOutput) and not (
-        _has_output(node, source.output) or _misspells_outputs(places[node.key])
+        _has_output(node, source.output) or _misspells_outputs(values[node.key])
     ):
-        outputs = _outputs_as_written(node)
+        outputs = _written_outputs(node)
         written = source.text.partition("/")[2]
         hint = did_you_mean(written, outputs)
-        if len(node.operators) and not node.lone_operator:
+        if len(node.operators) and not node.single_operator:
             within = [output for output in outputs if output.endswith(f"/{written}")]
             hint = f"write `{node.id}/{within[0]}`" if within else hint
         problems.error(place, f"`{name}` has no output `{written}`; {_listing(outputs)}", hint)
     elif isinstance(source, NodeOutput):
-        _check_options(edge, node, source, places, problems)
+        _check_options(edge, node, source, values, problems)
 
 
 def _check_options(
-    edge: _Edge, node: NodeSpec, source: NodeOutput, places: Mapping[str, Value], problems: Problems
+    edge: _Edge, node: NodeSpec, source: NodeOutput, values: Mapping[str, Value], problems: Problems
 ) -> None:
-    """Report options of an input that its source cannot serve."""
+    """Report options of an input that its source does not support."""
     if edge.input.latched and _is_printed(node, source.output):
         problems.error_in_name(
-            places[f"{edge.key}.latched"], f"`{source.text}` carries what the node prints: not kept"
+            values[f"{edge.key}.latched"],
+            f"`{source.text}` carries printed lines, and the last one is not kept",
         )
     if node.id != edge.consumer.id or not node.operators:
         return
@@ -142,14 +143,14 @@ def _check_options(
     ):
         if given:
             problems.error_in_name(
-                places[f"{edge.key}.{key}"],
-                f"`{source.text}` is an operator of the same node, which hands its messages on",
+                values[f"{edge.key}.{key}"],
+                f"`{source.text}` is an operator of the same node, which calls this one directly",
                 "remove it, or put the operator into a node of its own",
             )
 
 
 def _is_printed(node: NodeSpec, output: str) -> bool:
-    """Whether the output carries lines of the node."""
+    """Return True if the output carries lines that the node prints."""
     printed = {node.logging.send_stdout_as, node.logging.send_logs_as}
     for operator in node.operators:
         for target in (operator.logging.send_stdout_as, operator.logging.send_logs_as):
@@ -158,29 +159,29 @@ def _is_printed(node: NodeSpec, output: str) -> bool:
 
 
 def _has_output(node: NodeSpec, output: str) -> bool:
-    """Whether the node sends `output`; taken for true where the file does not say."""
+    """Return True if the node sends `output`, or if the file does not list its outputs."""
     return output in node.all_outputs or node.kind in (NodeKind.MODULE, NodeKind.HUB)
 
 
 def _misspells_outputs(node: Value) -> bool:
-    """Whether the node's list of outputs is lost in an unknown key, which is reported already."""
+    """Return True if `outputs` is probably misspelt; the unknown key was reported already."""
     keys = node.data if isinstance(node.data, dict) else {}
     return nearest("outputs", (key for key in keys if key not in ALL_KEYS)) is not None
 
 
-def _outputs_as_written(node: NodeSpec) -> tuple[str, ...]:
-    return node.operators[0].outputs if node.lone_operator else node.all_outputs
+def _written_outputs(node: NodeSpec) -> tuple[str, ...]:
+    return node.operators[0].outputs if node.single_operator else node.all_outputs
 
 
 def _listing(outputs: Sequence[str]) -> str:
     if not outputs:
         return "it has none"
-    more = f" and {len(outputs) - _MANY} more" if len(outputs) > _MANY else ""
-    return f"it has {', '.join(outputs[:_MANY])}{more}"
+    more = f" and {len(outputs) - _MAX_LISTED} more" if len(outputs) > _MAX_LISTED else ""
+    return f"it has {', '.join(outputs[:_MAX_LISTED])}{more}"
 
 
 def _sender(source: NodeOutput, by_id: Mapping[str, NodeSpec]) -> str:
-    """The node that sends, or the operator: each waits for room by itself."""
+    """Return the sender, a node or an operator; each waits for queue space by itself."""
     node = by_id.get(source.node)
     if node is None or not node.operators:
         return source.node
@@ -190,18 +191,18 @@ def _sender(source: NodeOutput, by_id: Mapping[str, NodeSpec]) -> str:
 def _check_cycles(
     edges: Sequence[_Edge],
     by_id: Mapping[str, NodeSpec],
-    places: Mapping[str, Value],
+    values: Mapping[str, Value],
     problems: Problems,
 ) -> None:
-    """Report each cycle whose every input blocks its sender when full.
+    """Report each cycle on which every input has backpressure.
 
-    Each node on it may wait for room in the next one's queue, and none would ever read.
+    Each node on it could wait for space in the queue of the next one, and none would read.
     """
     blocking: dict[str, dict[str, _Edge]] = {}
     for edge in edges:
         source = edge.input.source
         if edge.input.queue_policy is QueuePolicy.BACKPRESSURE and isinstance(source, NodeOutput):
-            blocking.setdefault(edge.waiter, {})[_sender(source, by_id)] = edge
+            blocking.setdefault(edge.receiver, {})[_sender(source, by_id)] = edge
     if not blocking:
         return
     from graphlib import CycleError, TopologicalSorter  # most dataflows never block
@@ -210,15 +211,15 @@ def _check_cycles(
         try:
             TopologicalSorter(blocking).prepare()
         except CycleError as error:
-            circle: list[str] = error.args[1]
+            cycle: list[str] = error.args[1]
         else:
             return
         # graphlib lists predecessors first: each name is the source of the one after it
-        around = [blocking[consumer].pop(source) for source, consumer in pairwise(circle)]
-        place = places[min(around, key=lambda edge: places[edge.key].line).key]
+        around = [blocking[consumer].pop(source) for source, consumer in pairwise(cycle)]
+        place = values[min(around, key=lambda edge: values[edge.key].line).key]
         problems.error_in_name(
             place,
-            f"every input on the cycle {' -> '.join(circle)} has backpressure,"
-            " so its nodes could block each other for ever",
+            f"every input on the cycle {' -> '.join(cycle)} has backpressure,"
+            " so its nodes could block each other forever",
             "use `queue_policy: drop_oldest` for one of them",
         )

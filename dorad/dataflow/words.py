@@ -1,4 +1,4 @@
-"""Texts that are cut into the words of a command: `args` and the lines of `build`."""
+"""Split command lines into words: `args` and the lines of `build`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dorad.dataflow.errors import TextError
 
 
 def split_args(text: str) -> tuple[str, ...]:
-    """The words of `args`, cut as a shell cuts them; nothing is expanded. Raises TextError."""
-    import shlex  # here, because a dataflow without args should not pay for it
+    """Split `args` as a shell does, without expansion. Raises TextError."""
+    import shlex  # here, because a dataflow without args does not need it
 
     try:
         return tuple(shlex.split(text))
@@ -21,7 +21,7 @@ def split_args(text: str) -> tuple[str, ...]:
 
 
 def build_commands(text: str) -> tuple[str, ...]:
-    """The commands of `build`: its lines without the blank ones. Raises TextError."""
+    """Return the commands of `build`: its lines without blank ones. Raises TextError."""
     commands = tuple(line.strip() for line in text.splitlines() if line.strip())
     for command in commands:
         split_command(no_nul(command))
@@ -29,16 +29,16 @@ def build_commands(text: str) -> tuple[str, ...]:
 
 
 def no_nul(text: str) -> str:
-    """The text, which can be an argument of a program. Raises TextError if it cannot."""
+    """Return the text unchanged. Raises TextError if it cannot be a program's argument."""
     if "\0" in text:
         raise TextError("contains a NUL character")
     return text
 
 
 def split_command(command: str) -> tuple[str, ...]:
-    """The argv of one `build` command, never empty: no shell runs it, quotes group words.
+    """Return the argv of one `build` command, never empty; no shell runs it.
 
-    dora knows only double quotes here; single quotes and backslashes work too, as in `args`.
+    dora accepts only double quotes here; single quotes and backslashes work too, as in `args`.
     Raises TextError.
     """
     words = split_args(command)
@@ -48,7 +48,7 @@ def split_command(command: str) -> tuple[str, ...]:
 
 
 def _open_quote(text: str) -> str:
-    """The quote character that is left open at the end of `text`."""
+    """Return the quote character that is still open at the end of `text`."""
     quote = ""
     characters = iter(text)
     for character in characters:

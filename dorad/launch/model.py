@@ -6,6 +6,8 @@ import signal as signals
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dorad.problems import ProblemError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -14,8 +16,11 @@ if TYPE_CHECKING:
     from dorad.realtime.schedule import Schedule
 
 
-class LaunchError(Exception):
-    """A process that cannot be started; `str()` is one line for the user."""
+class LaunchError(ProblemError):
+    """A process that cannot be started."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("refused", message)
 
 
 class RefusedError(LaunchError):

@@ -36,7 +36,7 @@ def missing_files(node: NodeSpec, dataflow: Dataflow) -> Iterator[tuple[str, str
     if not node.operators:
         yield f"{node.key}.operators", "the list is empty; there is nothing to run"
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         places = (f"{body}.python.source", f"{body}.python")
         key = next((each for each in places if each in dataflow.positions), body)
         if not operator.source.endswith(".py"):

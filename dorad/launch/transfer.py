@@ -16,7 +16,7 @@ import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
-from dorad.dataflow.redirects import SecureRedirects
+from dorad.launch.redirects import SecureRedirects
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.logs import about
 from dorad.logs.journal.sender import of_run
 from dorad.logs.paths import nodes_in
+from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +19,11 @@ SHOWN = 8
 """Dataflows that an error lists."""
 
 
-class NoLogsError(Exception):
-    """There are no such logs; `str()` is one line that says what there is."""
+class NoLogsError(ProblemError):
+    """Logs that do not exist; the message lists those that do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("not-found", message)
 
 
 class Found(NamedTuple):

@@ -1,8 +1,9 @@
-"""How a node finds its dataflow: from its environment or by name; or what stands in for one."""
+"""Find the dataflow of a node: from its environment, by name, or a substitute such as a file."""
 
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,33 +15,35 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+_log = logging.getLogger(__name__)
+
 CONFIG = "DORA_NODE_CONFIG"
 TEST_INPUTS = "DORA_TEST_WITH_INPUTS"
 WRITE_EVENTS = "DORA_WRITE_EVENTS_TO"
 
-PATIENCE_S = 30.0
-"""How long a node that was spawned tries to reach a daemon that may just be coming back."""
+CONNECT_TIMEOUT_S = 30.0
+"""How long a spawned node tries to reach its daemon, which may be restarting."""
 
 _FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 1.0
+_MAX_PAUSE_S = 1.0
 
 
 class Spawned(NamedTuple):
-    """A daemon started this node and waits for it at `socket`."""
+    """The daemon that started this node listens at `socket`."""
 
     node_id: str
     socket: str | os.PathLike[str]
 
 
 class Connected(NamedTuple):
-    """The process was started with a connection to its daemon, for this node alone."""
+    """The process inherited a connection to its daemon, made for this node alone."""
 
     node_id: str
     descriptor: int
 
 
 class Dynamic(NamedTuple):
-    """The node was started by hand and looks for a dataflow that has a place for it."""
+    """The node was started by hand and looks for a dataflow that declares it."""
 
     node_id: str
     port: int
@@ -53,7 +56,7 @@ class FromFile(NamedTuple):
 
 
 class OnTerminal(NamedTuple):
-    """A person at a terminal types the node's inputs; there is no dataflow."""
+    """The user types the node's inputs at a terminal; there is no dataflow."""
 
 
 def decide(
@@ -63,13 +66,13 @@ def decide(
     *,
     terminal: bool = False,
 ) -> Spawned | Connected | Dynamic | FromFile | OnTerminal:
-    """Return where the node's dataflow is.
+    """Return where the node's dataflow is, or what replaces it.
 
-    `daemon_port` forces the search by name; else the environment wins over a name. `terminal`
-    tells whether somebody could type what nothing else gives.
+    `daemon_port` forces the search by name. Without it, the environment wins over a name. With
+    `terminal`, the last resort is to ask the user for inputs.
 
     Raises:
-        RuntimeError: nothing says where.
+        RuntimeError: no argument and no variable names a dataflow.
     """
     if daemon_port is not None:
         if node_id is None:
@@ -79,7 +82,7 @@ def decide(
     if config:
         return _spawned(config)
     if node_id is not None:
-        # Imported only where it is needed, because most nodes are spawned and never use it.
+        # Imported here because most nodes are spawned and never need it.
         from dorad.shm import rendezvous
 
         return Dynamic(node_id, rendezvous.port())
@@ -97,7 +100,7 @@ def decide(
 
 
 def connected(node_id: str, descriptor: int) -> str:
-    """Return the text of DORA_NODE_CONFIG for a process that is `Connected`."""
+    """Return the value of DORA_NODE_CONFIG for a process that is `Connected`."""
     return json.dumps({"node_id": node_id, "daemon_descriptor": descriptor})
 
 
@@ -110,20 +113,23 @@ def _spawned(config: str) -> Spawned | Connected:
             return Connected(node_id, descriptor)
         path = content["daemon_socket"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RuntimeError(f"{CONFIG} is not one of ours: {error}") from error
+        raise RuntimeError(f"{CONFIG} is not a valid node configuration: {error}") from error
     if not isinstance(node_id, str) or not isinstance(path, str):
-        raise RuntimeError(f"{CONFIG} is not one of ours: its values are no texts")
+        raise RuntimeError(
+            f"{CONFIG} is not a valid node configuration: its values must be strings"
+        )
     return Spawned(node_id, path)
 
 
 def connect(place: Spawned | Connected | Dynamic) -> DaemonConnection:
-    """Attach to the dataflow.
+    """Connect the node to its dataflow.
 
     Raises:
-        RuntimeError: there is none, it has no such node, or several have.
+        RuntimeError: no running dataflow declares this node, or several do.
     """
+    _log.debug("connecting: %s", place)
     if isinstance(place, Spawned):
-        return _reach(place, time.monotonic() + PATIENCE_S)
+        return _reach(place, time.monotonic() + CONNECT_TIMEOUT_S)
     if isinstance(place, Connected):
         return DaemonConnection(
             socket.socket(fileno=place.descriptor), place.node_id, dynamic=False
@@ -152,17 +158,18 @@ def connect(place: Spawned | Connected | Dynamic) -> DaemonConnection:
 
 
 def _reach(place: Spawned, deadline: float) -> DaemonConnection:
-    """Attach to the daemon that spawned this process, or to the one that takes its place.
+    """Connect to the daemon that spawned this process, or to its successor.
 
     Raises:
-        RuntimeError: there is none up to the deadline, or it refuses the node.
+        RuntimeError: no daemon answers before the deadline, or it refuses the node.
     """
     pause = _FIRST_PAUSE_S
     while True:
         try:
             return DaemonConnection(place.socket, place.node_id, dynamic=False)
-        except DaemonAwayError:
+        except DaemonAwayError as error:
+            _log.debug("no daemon yet, next attempt in %g s: %s", pause, error)
             if time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+        pause = min(2 * pause, _MAX_PAUSE_S)

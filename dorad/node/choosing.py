@@ -1,7 +1,8 @@
-"""Inputs that do not give whatever waits: those with `max_rate_hz`, and synchronised ones."""
+"""Inputs that select among their queued messages: `max_rate_hz`, and synchronised inputs."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from dorad.node.inputs import RingInput
     from dorad.shm.picking import PickingInlet
 
+_log = logging.getLogger(__name__)
+
 _monotonic_ns = time.monotonic_ns
 
-PATIENCE_NS = 500_000_000
-"""The end of a synchronised input waits so long for partners of what still waits there."""
+PARTNER_TIMEOUT_NS = 500_000_000
+"""How long the last messages of a closed synchronised input wait for matching ones."""
 
-MAX_LOOKED_AT = 64
-"""Messages of one input that a search for a set looks at."""
+MAX_SEARCHED = 64
+"""Maximum number of messages of one input that a search for a set examines."""
 
 
 def make(
@@ -32,9 +35,9 @@ def make(
     clock: Clock,
     groups: dict[str, SyncGroup],
 ) -> ChoosyInput:
-    """Return what chooses from a ring that the daemon describes so, and what `served` takes of it.
+    """Return the input that selects from a ring; `served` takes the selected messages.
 
-    `groups` has all sets so far.
+    `item` is the daemon's description of the ring. `groups` holds all synchronised sets so far.
     """
     sync = item.get("sync")
     if sync is not None:
@@ -48,10 +51,10 @@ def make(
 
 
 class PacedInput(ChoosyInput):
-    """An input that gives a message at most so often: the newest then, or in turn if it keeps all.
+    """An input with a maximum rate.
 
-    What waits when its node is stopped, or when nothing more can come over its ring, is given at
-    once.
+    Each time it returns the newest queued message, or the oldest if it keeps all. When the node
+    stops, or when the ring is removed, the queued messages follow without delay.
     """
 
     __slots__ = ("_due_ns", "_hurry", "_interval_ns", "_keeps_all")
@@ -72,18 +75,18 @@ class PacedInput(ChoosyInput):
         self._hurry = False
 
     def ready(self) -> bool:
-        """Tell whether an event waits, and its time has come."""
+        """Return True if an event is queued and due."""
         return self.picking.ready() and self._is_due(_monotonic_ns())
 
     def _is_due(self, now: int) -> bool:
         return self._hurry or now >= self._due_ns
 
     def holds(self) -> bool:
-        """Tell whether something waits, even if its time has not come."""
+        """Return True if a message is queued, even if it is not due yet."""
         return self.picking.ready()
 
     def take(self) -> Event | None:
-        """Return the next event if its time has come, else None."""
+        """Return the next event if it is due, else None."""
         inlet = self.picking
         if not inlet.ready():
             return None
@@ -98,7 +101,7 @@ class PacedInput(ChoosyInput):
         return event
 
     def next_ns(self) -> int:
-        """Return when what waits may be given."""
+        """Return when the next queued message is due."""
         return self._due_ns if self.picking.ready() else NEVER_NS
 
     def watched(self) -> tuple[int, int] | None:
@@ -109,31 +112,31 @@ class PacedInput(ChoosyInput):
         return (inlet.head_at, inlet.tail)
 
     def stop(self) -> None:
-        """Give only what is queued by now, and at once."""
+        """Return only what is queued now, without delay."""
         super().stop()
         self._hurry = True
 
     def leave(self) -> None:
-        """Give what is queued by now, at once, and then be no part of the input any more."""
+        """Return what is queued now, without delay; then the ring no longer feeds the input."""
         super().leave()
         self._hurry = True
 
 
 class _Ring:
-    """A ring that feeds a synchronised input, and what its HEAD was when it was last looked at."""
+    """A ring that feeds a synchronised input, and its HEAD at the last search."""
 
-    __slots__ = ("inlet", "looked_at", "served")
+    __slots__ = ("inlet", "searched_to", "served")
 
     def __init__(self, served: RingInput, inlet: PickingInlet) -> None:
         self.served = served
         self.inlet = inlet
-        self.looked_at = inlet.tail
+        self.searched_to = inlet.tail
 
 
 class SyncGroup:
-    """Inputs that are received together. Messages wait in their rings until they match.
+    """Inputs that are received together. Messages stay in their rings until they match.
 
-    It refers to no member: what a node has must go with its last reference.
+    It holds no reference to its members, because a cycle would keep them after the node ends.
     """
 
     def __init__(self, name: str, inputs: Sequence[str], tolerance_ns: int) -> None:
@@ -142,14 +145,14 @@ class SyncGroup:
         self.rings: dict[str, list[_Ring]] = {each: [] for each in inputs}
 
     def ready(self) -> bool:
-        """Tell whether a set waits."""
+        """Return True if a complete set is queued."""
         return self._search()[1] is not None
 
     def take(self) -> Event | None:
-        """Return the next set as an event, or None; pass over what matches nothing."""
+        """Return the next set as one event, or None; drop messages that match nothing."""
         for rings in self.rings.values():
             for ring in rings:
-                ring.looked_at = ring.inlet.seen()
+                ring.searched_to = ring.inlet.seen()
         while True:
             passed, found = self._search()
             for ring, index in passed:
@@ -159,13 +162,14 @@ class SyncGroup:
             events = [ring.served.take() for ring, _ in found]
             if all(ring.inlet.tail == index + 1 for ring, index in found):
                 return self._event([event for event in events if event is not None])
-            # A producer has lapped us, and one of them is another than we looked at.
+            # A producer overtook the search: one of the messages is not the one that matched.
+            _log.debug("sync %s: a queue overflowed during the search", self.name)
             for (ring, _), event in zip(found, events, strict=True):
                 if event is not None:
                     ring.inlet.disown()
 
     def _search(self) -> tuple[list[tuple[_Ring, int]], list[tuple[_Ring, int]] | None]:
-        """Return up to where to pass over what waits, and what makes a set: rings and indexes."""
+        """Return the index to skip to in each ring, and the rings and indexes of a set, if any."""
         lines = [_line(rings) for rings in self.rings.values()]
         matched = match([[stamp for stamp, _, _ in line] for line in lines], self.tolerance_ns)
         passed = {
@@ -182,7 +186,7 @@ class SyncGroup:
         return [*passed.values()], found
 
     def _event(self, events: Sequence[Event]) -> Event:
-        """Return the event of a set; one that cannot be read spoils it, and is the event itself."""
+        """Return the event of a set; if a member is unreadable, return its ERROR event instead."""
         for event in events:
             if event["type"] != "INPUT":
                 return event
@@ -196,10 +200,10 @@ class SyncGroup:
 
 
 def _line(rings: Sequence[_Ring]) -> list[tuple[int, int, _Ring]]:
-    """What waits on all rings of an input, as (stamp, index, ring), in the order of sending."""
+    """Return what is queued on all rings of an input as (stamp, index, ring), oldest first."""
     found = []
     for ring in rings:
-        first, stamps = ring.inlet.stamps(MAX_LOOKED_AT)
+        first, stamps = ring.inlet.stamps(MAX_SEARCHED)
         found += [(stamp, first + n, ring) for n, stamp in enumerate(stamps)]
     if len(rings) > 1:
         found.sort(key=lambda each: each[0])
@@ -209,54 +213,55 @@ def _line(rings: Sequence[_Ring]) -> list[tuple[int, int, _Ring]]:
 class SyncMember(ChoosyInput):
     """One ring that feeds a synchronised input."""
 
-    __slots__ = ("_group", "_patient_until_ns", "_ring")
+    __slots__ = ("_deadline_ns", "_group", "_ring")
 
     def __init__(
         self, served: RingInput, inlet: PickingInlet, clock: Clock, group: SyncGroup
     ) -> None:
         super().__init__(served, inlet, clock)
         self._group = group
-        self._patient_until_ns: int | None = None
+        self._deadline_ns: int | None = None
         self._ring = _Ring(served, inlet)
         group.rings[served.id].append(self._ring)
 
     def ready(self) -> bool:
-        """Tell whether a set waits."""
+        """Return True if a complete set is queued."""
         return self._group.ready()
 
     def holds(self) -> bool:
-        """Tell whether the end of the input has to wait for what is here."""
+        """Return True if the input must not end yet, because queued messages may still match."""
         if self._group.ready():
             return True
         if not self.picking.ready():
             return False
         now = _monotonic_ns()
-        if self._patient_until_ns is None:
-            self._patient_until_ns = now + PATIENCE_NS
-        return now < self._patient_until_ns
+        if self._deadline_ns is None:
+            self._deadline_ns = now + PARTNER_TIMEOUT_NS
+        return now < self._deadline_ns
 
     def take(self) -> Event | None:
         """Return the next set's event, or None."""
-        until = self._patient_until_ns
+        deadline = self._deadline_ns
         event = self._group.take()
         if event is not None:
-            self._patient_until_ns = None
-        elif until is not None and _monotonic_ns() >= until:
-            # The input has ended, and nobody has sent what would have matched.
-            self._patient_until_ns = None
+            self._deadline_ns = None
+        elif deadline is not None and _monotonic_ns() >= deadline:
+            # The input has ended, and no matching message came in time.
+            _log.debug("sync %s: dropping the unmatched rest of %s", self._group.name, self.id)
+            self._deadline_ns = None
             self.picking.discard()
         return event
 
     def next_ns(self) -> int:
-        """Return when the patience for partners of what waits is over."""
-        until = self._patient_until_ns
-        return NEVER_NS if until is None else until
+        """Return when the wait for matching messages ends."""
+        deadline = self._deadline_ns
+        return NEVER_NS if deadline is None else deadline
 
     def watched(self) -> tuple[int, int] | None:
         """See `ChoosyInput`."""
-        return (self.picking.head_at, self._ring.looked_at)
+        return (self.picking.head_at, self._ring.searched_to)
 
     def leave(self) -> None:
-        """Be no part of the input any more; nothing is queued by now."""
+        """Remove the ring from its set; its queue is empty by now."""
         super().leave()
         self._group.rings[self.id].remove(self._ring)

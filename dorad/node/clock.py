@@ -1,10 +1,10 @@
-"""A hybrid logical clock: wall time that never runs backwards and never precedes what was seen.
+"""A hybrid logical clock: wall time that never runs backwards or behind a received timestamp.
 
 After Kulkarni et al., "Logical Physical Clocks" (2014), with the logical part kept in the last
 nanoseconds: a timestamp is one more than the newest seen whenever the wall clock is not ahead.
 
-A timestamp that is further ahead of the wall clock than `MAX_AHEAD_NS` does not move the clock, or
-one sender with a wrong clock would move those of all nodes that it reaches, for good.
+A timestamp more than `MAX_AHEAD_NS` ahead of the wall clock does not move the clock. Otherwise one
+sender with a wrong clock would move the clocks of all nodes that it reaches, permanently.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _fromtimestamp = datetime.fromtimestamp
 _time_ns = time.time_ns
 
 MAX_AHEAD_NS = 500_000_000
-"""How far another clock may be ahead of this machine's, as in dora (`uhlc`)."""
+"""Maximum lead of another clock over this machine's, as in dora (`uhlc`)."""
 
 
 class Clock:
@@ -42,7 +42,7 @@ class Clock:
         self.on_refused = on_refused
 
     def now(self) -> int:
-        """Return a timestamp later than every one given or seen before."""
+        """Return a timestamp later than all that were returned or seen before."""
         now = _time_ns()
         if now <= self.last:
             now = self.last + 1
@@ -50,7 +50,7 @@ class Clock:
         return now
 
     def saw(self, stamp: int) -> None:
-        """Learn of another clock's timestamp, unless it is too far ahead."""
+        """Advance to another clock's timestamp, unless it is too far ahead."""
         if stamp > self.last:
             if stamp - _time_ns() > MAX_AHEAD_NS:
                 self.on_refused(stamp)
@@ -59,16 +59,16 @@ class Clock:
 
 
 class StampCounter:
-    """Counts the timestamps that a node's clock refuses, and warns of the first."""
+    """Counts the timestamps that a node's clock refuses, and warns about the first."""
 
     def __init__(self, node_id: str, words: memoryview) -> None:
-        """`words` are those of the node's mailbox."""
+        """`words` is the node's mailbox."""
         self._node_id = node_id
         self._words = words
         self._warned = False
 
     def __call__(self, stamp: int) -> None:
-        """Count one; to be an `on_refused`."""
+        """Count a refused timestamp; the callback for `Clock.on_refused`."""
         add_to(self._words, BOX_STAMPS_REFUSED, 1)
         ahead_s = (stamp - _time_ns()) / 1e9
         _log.debug("refused the timestamp %d, %.3f s ahead", stamp, ahead_s)
@@ -83,5 +83,5 @@ class StampCounter:
 
 
 def as_datetime(stamp: int) -> datetime:
-    """Return a timestamp as an aware UTC datetime, to the microsecond."""
+    """Return a timestamp as an aware UTC datetime, with microseconds."""
     return _fromtimestamp(stamp / 1e9, UTC)

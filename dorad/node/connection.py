@@ -1,7 +1,7 @@
-"""A node's connection to its daemon: what it is told, and what it asks.
+"""A node's connection to its daemon: packets from the daemon, notices and requests to it.
 
-It outlives the daemon: if somebody keeps the other end of the socket open, a daemon that is gone is
-one that does not answer yet, and the next one says `adopted`.
+The connection outlives the daemon if a host keeps the other end of the socket open. Then requests
+wait until the next daemon sends `adopted`, and are sent again.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ _log = logging.getLogger(__name__)
 MAX_CONFIG = 1 << 26
 
 SEGMENT_TIMEOUT_S = 5.0
-"""How long to wait for the announcement of a segment that an entry names."""
+"""How long to wait for the packet `segment` of a segment that an entry names."""
 
-LOOK_S = 0.1
-"""Whoever waits for the daemon looks at its words, and shows that it does, at least this often."""
+BEAT_S = 0.1
+"""Maximum time between two heartbeats while a call waits for the daemon."""
 
 ANSWERS = frozenset({"grown", "full", "ext_done", "ext_refused"})
 
 
 class DaemonAwayError(RuntimeError):
-    """Nobody answers at the daemon's socket just now; somebody may soon."""
+    """No daemon answers at the socket now; a restarted one may answer soon."""
 
 
 class DaemonConnection:
-    """One attached node. Both the receiving and the sending side read its packets.
+    """The connection of one attached node. Receiving and sending threads both read its packets.
 
-    `mail` is what BOX_MAIL said when last all was read. `packets` grows after what a packet says is
-    in place, for a thread that waits while another one reads; `begun` grows before. `heard` is
-    called after each packet.
+    `mail` is the value of BOX_MAIL when the socket was last read empty. `packets_received` counts
+    packets before their effect, `packets_handled` after it: a thread that compares them knows
+    whether another thread is still handling one. `on_packet` is called after each packet.
     """
 
     def __init__(
         self, path: str | os.PathLike[str] | socket.socket, node_id: str, *, dynamic: bool
     ) -> None:
-        """Connect, introduce the node and map its mailbox. `path` may be a connected socket.
+        """Connect, send `hello` and map the node's mailbox. `path` may be a connected socket.
 
         Raises:
-            DaemonAwayError: nobody answers at `path`, or hangs up before the answer.
-            RuntimeError: there is no daemon at `path`, or it refuses the node.
+            DaemonAwayError: no daemon answers at `path`, or it hangs up before its answer.
+            RuntimeError: `path` cannot be connected to, or the daemon refuses the node.
         """
         if isinstance(path, socket.socket):
             self._socket = path
@@ -72,17 +72,17 @@ class DaemonConnection:
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
         self.mail = 0
-        self.packets = 0
-        self.begun = 0
-        self.heard: Callable[[], None] | None = None
+        self.packets_handled = 0
+        self.packets_received = 0
+        self.on_packet: Callable[[], None] | None = None
         self._peers = Peers()
         self.outlets = self._peers.outlets
         self.receivers = self._peers.receivers
         self.spaces = self._peers.spaces
-        self.late = self._peers.late
+        self.late_outputs = self._peers.late_outputs
         self.catch_up: Callable[[], bool] = lambda: True
-        """Sends those of `late` what they lack; False if that has to be tried once more."""
-        self._questions: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
+        """Sends the last messages of `late_outputs`; returns False if it must be called again."""
+        self._requests: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
         self._answers: dict[int, protocol.Packet] = {}
         self._asked = 0
         self._draining = False
@@ -112,7 +112,7 @@ class DaemonConnection:
         if packet.kind == "refused":
             raise RuntimeError(packet.text("error"))
         if packet.kind != "welcome":
-            raise RuntimeError(f"the daemon answered {packet.kind!r} where 'welcome' was due")
+            raise RuntimeError(f"the daemon answered {packet.kind!r} instead of 'welcome'")
         memory, self.bell, self.space, config = packet.take(4)
         try:
             self.box = Mapping(memory)
@@ -130,46 +130,45 @@ class DaemonConnection:
 
     @property
     def descriptor(self) -> int:
-        """The socket's descriptor: readable when the daemon has said something."""
+        """The socket's descriptor: readable when the daemon has sent a packet."""
         return self._socket.fileno()
 
     def has_mail(self) -> bool:
-        """Tell, without a system call, whether the daemon has sent something new."""
+        """Return True if the daemon has sent a packet, without a system call."""
         return bool(self.box.words[BOX_MAIL] != self.mail)
 
     def beat(self) -> None:
-        """Show the daemon, if it watches the node, that it is in the API."""
+        """Count a heartbeat, if the daemon watches this node for hangs."""
         if self.watched:
             self.box.words[BOX_PULSE] += 1
 
-    # -- what the daemon says ----------------------------------------------------------------
-
     def wait_for_start(self) -> int:
-        """Say that the node can receive, and block until the barrier opens.
+        """Send `ready` and block until the start barrier opens.
 
-        Returns the dataflow's start on CLOCK_MONOTONIC, ns.
+        Returns the start of the dataflow on CLOCK_MONOTONIC, in ns.
 
         Raises:
             RuntimeError: the dataflow could not start, or the daemon is gone.
         """
         with self._lock:
-            self._tell("ready", {})
+            self._send("ready", {})
             while self.epoch_ns is None:
                 if self.lost:
                     raise RuntimeError("the daemon went away before the dataflow started")
-                self._wait(LOOK_S)
+                self._wait(BEAT_S)
         self.beat()
+        _log.debug("the start barrier is open")
         return self.epoch_ns
 
     def refresh(self) -> None:
-        """Take in what the daemon has sent, if it has."""
+        """Handle the packets from the daemon, if there are new ones."""
         if self.has_mail():
             self.read_mail()
 
     def read_mail(self) -> None:
-        """Take in everything the daemon has sent; never blocks.
+        """Handle all packets that the daemon has sent; never blocks.
 
-        While another thread reads or waits for an answer, it is left to that one.
+        A thread that already reads, or waits for an answer, handles them instead.
         """
         if self._lock.acquire(blocking=False):
             try:
@@ -179,30 +178,30 @@ class DaemonConnection:
 
     def _drain(self) -> None:
         if self._draining:
-            # In a signal's handler: what it has interrupted takes in the rest.
+            # A signal handler interrupted this very method, which will read the rest.
             return
         self._draining = True
         try:
-            self._take_all_in()
+            self._read_all()
         finally:
             self._draining = False
 
-    def _take_all_in(self) -> None:
+    def _read_all(self) -> None:
         words = self.box.words
-        # Noted first: what comes meanwhile is read now, or moves the word later.
+        # Read the word before the socket: a later packet is read now or changes the word again.
         mail = words[BOX_MAIL]
         while not self.lost:
             try:
                 packet = self._receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
-            self._take_in(packet)
+            self._handle(packet)
         self.mail = mail
-        # Not the word of before: a packet may be read before its sender has counted it there.
-        words[BOX_SEEN] = self.packets + 1  # and the welcome
+        # Count packets instead of copying the word: the daemon counts a packet after sending it.
+        words[BOX_SEEN] = self.packets_handled + 1  # and the welcome
 
     def _wait(self, seconds: float) -> None:
-        """Take in what comes within `seconds`, once something has come. The caller has the lock."""
+        """Wait up to `seconds` for packets and handle them. The caller holds the lock."""
         self._readable.poll(seconds * 1000)
         self._drain()
 
@@ -211,53 +210,55 @@ class DaemonConnection:
         try:
             return protocol.receive_any(self._socket, flags)
         except ConnectionResetError:
-            # It hung up before it had read all that this node said.
+            # The daemon closed the socket before it had read everything.
             return None
 
-    def _take_in(self, packet: protocol.Packet | None) -> None:
-        self.begun += 1
+    def _handle(self, packet: protocol.Packet | None) -> None:
+        self.packets_received += 1
         if packet is None:
+            _log.debug("the daemon has closed the connection")
             self.lost = True
             self.daemon_events.lose_daemon()
         else:
+            _log.debug("packet %s", packet.kind)
             self._dispatch(packet)
-        self.packets += 1
+        self.packets_handled += 1
         if self.box.words[BOX_ASLEEP]:
-            # Another thread of this node sleeps, and the socket is empty before it has looked.
+            # Another thread sleeps on the socket, which is empty before that thread wakes up.
             doorbell.ring(self.bell)
-        if self.heard is not None:
-            self.heard()
+        if self.on_packet is not None:
+            self.on_packet()
 
     def _dispatch(self, packet: protocol.Packet) -> None:
         kind = packet.kind
         if kind in daemonevents.KINDS:
-            self.daemon_events.take_in(packet)
+            self.daemon_events.handle(packet)
         elif kind in peers.KINDS:
-            self._peers.take_in(packet)
+            self._peers.handle(packet)
         elif kind in ANSWERS:
             self._take_answer(packet)
         elif kind == "start":
             self.epoch_ns = packet.number("epoch_ns")
         elif kind == "adopted":
-            self._ask_again()
+            self._repeat_requests()
         elif kind == "refused":
             raise RuntimeError(packet.text("error"))
         elif kind == "ping":
-            # Whoever waits looks around. A receiver is woken below; this is for a sender.
+            # Wakes a sender that waits for room. `_handle` wakes a receiver.
             doorbell.ring(self.space)
         else:
             packet.close()
             raise RuntimeError(f"the daemon sent the unknown packet {kind!r}")
 
     def peer(self, node_id: str) -> Peer | None:
-        """Return the mailbox of a node that this one sends to, if it was introduced."""
+        """Return the mailbox of a node that this one sends to, None if it is unknown."""
         return self._peers.peer(node_id)
 
     def segment(self, number: int) -> Mapping | None:
-        """Return a mapped segment; None if it was never announced, or its owner has given it back.
+        """Return a mapped segment; None if it is unknown or retired.
 
-        The daemon announces a segment before its owner can use it, so there is hardly ever a wait.
-        After one in vain there are no more, or made-up numbers would stop the node.
+        The daemon announces a segment before its owner can use it, so a wait is rare. After one
+        timeout later calls do not wait, so that invented numbers cannot stall the node.
         """
         segments = self._peers.segments
         mapping = segments.get(number)
@@ -271,23 +272,21 @@ class DaemonConnection:
                 _log.debug("segment %d was never announced", number)
                 self._segment_timeout_s = 0.0
                 return None
-            # Another thread that waits for an answer takes everything in.
-            if self._lock.acquire(timeout=min(left, LOOK_S)):
+            # A thread that holds the lock handles the packets meanwhile.
+            if self._lock.acquire(timeout=min(left, BEAT_S)):
                 try:
-                    self._wait(min(left, LOOK_S))
+                    self._wait(min(left, BEAT_S))
                 finally:
                     self._lock.release()
         self._segment_timeout_s = SEGMENT_TIMEOUT_S
         return segments.get(number)
 
-    # -- what the node says ------------------------------------------------------------------
-
     def grow(self, size: int) -> tuple[int, Mapping]:
-        """Ask for a new segment that all subscribers know.
+        """Request a new segment; the daemon announces it to all subscribers first.
 
         Raises:
-            OSError: /dev/shm is full (the text says how much was asked and free), or the daemon
-                is gone.
+            OSError: /dev/shm is full (the text gives the requested and the free size), or the
+                daemon is gone.
         """
         answer = self.ask("grow", {"size": size})
         if answer.kind == "full":
@@ -298,9 +297,9 @@ class DaemonConnection:
         return answer.number("segment"), mapping
 
     def ask(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> protocol.Packet:
-        """Send a packet that is answered, and return the answer, however long that takes.
+        """Send a request and wait for its answer, without a time limit.
 
-        The descriptors must stay open until then: another daemon may have to be asked again.
+        The descriptors must stay open until then, because a new daemon gets the request again.
 
         Raises:
             OSError: the daemon is gone.
@@ -310,60 +309,62 @@ class DaemonConnection:
             if self._draining:
                 raise OSError(
                     "this was called in a signal handler that has interrupted the node while it "
-                    "listens to its daemon; set a flag there, and do it later"
+                    "reads packets of its daemon; set a flag there, and do it later"
                 )
-            # A signal's handler may ask while this waits: each finds its own answer.
+            # A signal handler may call this meanwhile: each request has its own answer.
             self._asked += 1
             number = self._asked
-            question = (kind, {**fields, "ask": number}, list(fds))
-            self._questions[number] = question
+            request = (kind, {**fields, "ask": number}, list(fds))
+            self._requests[number] = request
             try:
                 try:
-                    protocol.send(self._socket, *question)
+                    protocol.send(self._socket, *request)
                 except (BrokenPipeError, ConnectionResetError):
                     raise ConnectionError("the daemon is gone") from None
                 while number not in self._answers:
                     if self.lost:
                         raise ConnectionError("the daemon is gone")
                     self.beat()
-                    self._wait(LOOK_S)
+                    self._wait(BEAT_S)
             finally:
-                self._questions.pop(number, None)
+                self._requests.pop(number, None)
             return self._answers.pop(number)
 
     def _take_answer(self, packet: protocol.Packet) -> None:
         number = packet.fields.get("ask") or self._asked
-        if self._questions.pop(number, None) is not None:
+        if self._requests.pop(number, None) is not None:
             self._answers[number] = packet
             return
-        # Two daemons have answered the same question.
+        # Two daemons have answered the same request.
+        _log.debug("a second answer %s to one request", packet.kind)
         packet.close()
         if packet.kind == "grown":
             self.retire(packet.number("segment"))
 
-    def _ask_again(self) -> None:
-        """Say to a new daemon what the last one may not have heard."""
+    def _repeat_requests(self) -> None:
+        """Repeat to a new daemon what the previous one may not have read."""
+        _log.debug("a new daemon has taken over: %d requests again", len(self._requests))
         if self.epoch_ns is None:
-            self._tell("ready", {})
-        for question in list(self._questions.values()):
-            self._tell(*question)
+            self._send("ready", {})
+        for request in list(self._requests.values()):
+            self._send(*request)
 
     def note(self, text: str) -> None:
-        """Let the daemon tell the user something about this node, in one line."""
-        self._tell("note", {"text": text})
+        """Send a line about this node, which the daemon shows to the user."""
+        self._send("note", {"text": text})
 
     def retire(self, segment: int) -> None:
-        """Tell the daemon that one of the node's own segments is not used any more."""
-        self._tell("retire", {"segment": segment})
+        """Notify the daemon that the node no longer uses one of its own segments."""
+        self._send("retire", {"segment": segment})
 
     def ended(self, operator: str) -> None:
-        """Tell the daemon that an operator has ended, while others of this node go on."""
-        self._tell("ended", {"operator": operator})
+        """Notify the daemon that one operator of this node has ended."""
+        self._send("ended", {"operator": operator})
 
     def done(self) -> None:
-        """Tell the daemon that this node sends nothing any more, and hang up."""
+        """Notify the daemon that this node sends nothing any more, and close the connection."""
         if self.descriptor >= 0:
-            self._tell("done", {})
+            self._send("done", {})
             self.hang_up()
 
     def hang_up(self) -> None:
@@ -373,9 +374,9 @@ class DaemonConnection:
         os.close(self.space)
         self._peers.hang_up()
 
-    def _tell(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    def _send(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
             protocol.send(self._socket, kind, fields, list(fds))
         except (BrokenPipeError, ConnectionResetError):
-            # The daemon is gone; it has nothing left to keep straight.
+            # A daemon that is gone needs no notice.
             self.lost = True

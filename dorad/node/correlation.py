@@ -1,4 +1,4 @@
-"""The metadata keys by which a message takes part in an exchange, and what queues do for them."""
+"""Metadata keys of services, actions and streams, and the queue flags that follow from them."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ SESSION_ID = "session_id"
 FLUSH_KEY = "flush"
 
 CORRELATING = frozenset((REQUEST_ID, GOAL_ID, GOAL_STATUS))
-"""A full queue gives up a message with one of these only for a newer one of the kind."""
+"""A full queue drops a message with one of these keys only in favour of a newer one like it."""
 
 MARKING = CORRELATING | {FLUSH_KEY}
 
 
 def id_in(metadata: Mapping[str, Any], key: str) -> str | None:
-    """Return the id that metadata have under a key; None if there is none, or it is no text."""
+    """Return the id under a metadata key; None if it is missing or not a string."""
     found = metadata.get(key)
     return found if isinstance(found, str) else None
 
 
 def flags_of(metadata: Mapping[str, Any]) -> int:
-    """Return what an entry of the data plane says of a message with this metadata."""
+    """Return the flags that the ring entry of a message with this metadata carries."""
     flags = 0 if CORRELATING.isdisjoint(metadata) else CORRELATED
     return flags | FLUSH if metadata.get(FLUSH_KEY) is True else flags
 
 
 def session_of(encoded: bytes) -> Any:
-    """Return the `session_id` that encoded metadata have, or None.
+    """Return the `session_id` in encoded metadata, or None.
 
     Raises:
-        ValueError: they are no metadata.
+        ValueError: the bytes are not metadata.
     """
     return metadata_codec.decode(encoded).get(SESSION_ID)

@@ -1,7 +1,8 @@
-"""What the daemon tells a node of its inputs and its end, as the events that come of it."""
+"""Turn the daemon's packets about inputs, parameters and the end into events for the node."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from dorad.node.params import Params
     from dorad.node.protocol import Packet
+
+_log = logging.getLogger(__name__)
 
 KINDS = frozenset(
     {
@@ -31,15 +34,15 @@ KINDS = frozenset(
 
 
 class DaemonEvents:
-    """Events in line for the node.
+    """The events from the daemon that the node has not received yet.
 
-    `endings` are events that come after what is queued on their input; `urgent` come first.
-    `changes` are the packets `input` and `input_gone`, for whoever serves the inputs. What a daemon
-    says again, because it has taken over from another, becomes no second event.
+    `urgent` events come before all messages. `endings` come after the messages queued on their
+    input. `changes` are the packets `input` and `input_gone`, for `NodeInputs`. A daemon that takes
+    over repeats the present state; a repeated packet makes no second event.
     """
 
     def __init__(self, inputs: Sequence[dict[str, Any]], params: Params) -> None:
-        """`inputs` are those that the node begins with."""
+        """`inputs` are the inputs that the node starts with."""
         self.urgent: deque[events.Event] = deque()
         self.endings: deque[events.Event] = deque()
         self.changes: deque[Packet] = deque()
@@ -55,23 +58,24 @@ class DaemonEvents:
 
     @property
     def ending(self) -> bool:
-        """Whether all inputs are closed."""
+        """True once all inputs are closed."""
         return self._ending
 
     def closed(self, input_id: str) -> bool:
-        """Tell whether nothing more will come on an input."""
+        """Return True if an input is closed."""
         return input_id in self._closed
 
     def sources(self) -> list[tuple[str, str | None]]:
-        """Return each input with the node that feeds it, None if that is no node."""
+        """Return each input with its source node; None for a timer or other built-in source."""
         return list(self._sources.values())
 
-    def take_in(self, packet: Packet) -> None:
-        """Take note of a packet of one of `KINDS`.
+    def handle(self, packet: Packet) -> None:
+        """Apply a packet of one of `KINDS`.
 
         Raises:
-            ProtocolError: it lacks something.
+            ProtocolError: a field is missing.
         """
+        _log.debug("daemon packet %s: %s", packet.kind, packet.fields)
         match packet.kind:
             case "input":
                 input_id = packet.text("id")
@@ -101,11 +105,11 @@ class DaemonEvents:
                 self._delete_param(packet.text("key"), packet)
 
     def listens_to(self, node: str) -> bool:
-        """Tell whether an input is fed by a node."""
+        """Return True if `node` feeds an input."""
         return any(source == node for _, source in self._sources.values())
 
     def lose_daemon(self) -> None:
-        """Take note that nobody will say anything any more."""
+        """Queue an ERROR event: the daemon is gone."""
         self.urgent.append(events.error("the daemon is gone; no more events will come"))
 
     def _close(self, input_id: str) -> None:

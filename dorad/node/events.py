@@ -1,7 +1,6 @@
-"""The dictionaries a node receives.
+"""The events that a node receives: dictionaries with the same keys as dora's.
 
-They are plain dictionaries with the keys that dora's have: `kind`, `type`, mostly `id`, and more by
-type.
+Each has `kind` and `type`, most have `id`; the other keys depend on the type.
 """
 
 from __future__ import annotations
@@ -22,56 +21,57 @@ TIMEOUT = "timeout"
 
 
 def stop(reason: str) -> Event:
-    """Return the event that the node should end; `reason` is MANUAL or ALL_INPUTS_CLOSED."""
+    """Return a STOP event; `reason` is MANUAL or ALL_INPUTS_CLOSED."""
     return {"kind": "dora", "type": "STOP", "id": reason}
 
 
 def input_closed(input_id: str, reason: str = FINISHED) -> Event:
-    """Return the event that nothing more will come on an input.
+    """Return the event that closes an input.
 
-    `reason` is "finished", or "timeout" where nothing came for its `input_timeout`: it may recover.
+    `reason` is "finished", or "timeout" when nothing came within `input_timeout`; after a timeout
+    the input may recover.
     """
     return {"kind": "dora", "type": "INPUT_CLOSED", "id": input_id, "reason": reason}
 
 
 def input_recovered(input_id: str) -> Event:
-    """Return the event that an input that was closed receives again."""
+    """Return the event that a closed input receives messages again."""
     return {"kind": "dora", "type": "INPUT_RECOVERED", "id": input_id}
 
 
 def node_restarted(source: str) -> Event:
-    """Return the event that a node this one receives from is being started again."""
+    """Return the event that a source node is being restarted."""
     return {"kind": "dora", "type": "NODE_RESTARTED", "id": source}
 
 
 def param_update(key: str, value: Any) -> Event:
-    """Return the event that a parameter has a new value."""
+    """Return the event for a new parameter value."""
     return {"kind": "dora", "type": "PARAM_UPDATE", "id": key, "value": value}
 
 
 def param_deleted(key: str) -> Event:
-    """Return the event that a parameter was deleted."""
+    """Return the event for a deleted parameter."""
     return {"kind": "dora", "type": "PARAM_DELETED", "id": key}
 
 
 def node_failed(source: str, error: str, inputs: list[str]) -> Event:
-    """Return the event that a node this one receives from has failed for good."""
+    """Return the event that a source node has failed and will not be restarted."""
     value = {"source_node_id": source, "error": error, "affected_input_ids": inputs}
     return {"kind": "dora", "type": "NODE_FAILED", "id": source, "value": value}
 
 
 def reload(operator: str) -> Event:
-    """Return the event that an operator's file has changed and was loaded anew."""
+    """Return the event that a changed operator file was reloaded."""
     return {"kind": "dora", "type": "RELOAD", "id": operator}
 
 
 def error(text: str) -> Event:
-    """Return an event that tells of an error in receiving."""
+    """Return an ERROR event."""
     return {"kind": "dora", "type": "ERROR", "error": text}
 
 
 def timed_out(seconds: float) -> Event:
-    """Return what `next(timeout)` gives when nothing came: an event, not None, as in dora."""
+    """Return the result of `next(timeout)` when nothing came: an event, not None, as in dora."""
     return error(f"Timeout event stream error: Receiver timed out after {seconds:g} s")
 
 
@@ -91,9 +91,9 @@ def tick(input_id: str, metadata: dict[str, Any]) -> Event:
 
 
 class _Tick(Event):
-    """A timer's event whose value is made when it is first looked at.
+    """A timer's event whose value is created at first access.
 
-    A node that only counts ticks never pays for importing pyarrow.
+    A node that only counts ticks never imports pyarrow.
     """
 
     def __init__(self, input_id: str, metadata: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ class _Tick(Event):
             self._materialize()
         return super().__getitem__(key)
 
-    # An overridden __iter__ also makes dict(event) and {**event} come here for the values.
+    # With __iter__ overridden, dict(event) and {**event} use __getitem__ for the values.
     def __iter__(self) -> Iterator[str]:
         return super().__iter__()
 

@@ -1,8 +1,9 @@
-"""The extension methods of a node, over a table that its daemon or the node itself keeps."""
+"""The extension methods of a node, on a table that its daemon or the node itself holds."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,38 +14,40 @@ from dorad.node.protocol import ProtocolError
 if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
 
+_log = logging.getLogger(__name__)
+
 MAX_DRAINED = 1 << 30
 
 
 class Table(Protocol):
-    """An extension table, from the point of view of one node."""
+    """An extension table as one node sees it."""
 
     def store(self, namespace: str, key: str, value: bytes) -> None:
-        """See `Extended.extension_store`."""
+        """See `ExtensionMethods.extension_store`."""
 
     def load(self, namespace: str, key: str, remove: bool) -> bytes | None:
-        """See `Extended.extension_load`."""
+        """See `ExtensionMethods.extension_load`."""
 
     def drop(self, namespace: str, key: str) -> None:
-        """See `Extended.extension_drop`."""
+        """See `ExtensionMethods.extension_drop`."""
 
     def drain(self, namespace: str) -> list[str]:
-        """See `Extended.drain_dropped_extension_keys`."""
+        """See `ExtensionMethods.drain_dropped_extension_keys`."""
 
 
-class Extended:
-    """The extension methods of a node. Keys belong to the whole dataflow, values to their node."""
+class ExtensionMethods:
+    """The extension methods of a node. All nodes share the keys; each value has an owner node."""
 
     _extensions: Table
 
     def extension_store(self, namespace: str, key: str, value: bytes) -> None:
-        """Keep opaque bytes that all nodes of the dataflow can load, until this node ends.
+        """Store opaque bytes that all nodes of the dataflow can load, until this node ends.
 
         Raises:
             RuntimeError: another node has stored this key, 8192 entries are there already, the
                 value has more than 64 MiB, this node would store more than 128 MiB (all nodes
                 together: 256 MiB), a name has more than 1024 characters, or the daemon is gone.
-            TypeError: the value is not `bytes`, or a name no `str`.
+            TypeError: the value is not `bytes`, or a name is not a `str`.
             ValueError: a name is not valid Unicode.
         """
         if not isinstance(value, bytes):
@@ -53,34 +56,34 @@ class Extended:
         self._extensions.store(namespace, key, value)
 
     def extension_load(self, namespace: str, key: str, remove: bool = False) -> bytes | None:
-        """Return what a node has stored, None if there is nothing; `remove` drops it as well.
+        """Return a stored value, or None if there is none; `remove` also drops it.
 
         Raises:
             RuntimeError: the daemon is gone.
-            TypeError: a name is no `str`.
+            TypeError: a name is not a `str`.
         """
         _check(namespace, key)
         return self._extensions.load(namespace, key, remove)
 
     def extension_drop(self, namespace: str, key: str) -> None:
-        """Drop what a node has stored; it need not be there.
+        """Drop a stored value; do nothing if there is none.
 
         Raises:
             RuntimeError: the daemon is gone.
-            TypeError: a name is no `str`.
+            TypeError: a name is not a `str`.
         """
         _check(namespace, key)
         self._extensions.drop(namespace, key)
 
     def drain_dropped_extension_keys(self, namespace: str) -> list[str]:
-        """Return the keys dropped since the last call, of those this node has stored or loaded.
+        """Return the keys dropped since the last call that this node had stored or loaded.
 
-        A key is dropped by `extension_drop`, by loading with `remove`, and as its owner ends. Of
-        more than 4096 the oldest are forgotten.
+        A key is dropped by `extension_drop`, by loading with `remove`, and when its owner ends.
+        Only the last 4096 keys are kept.
 
         Raises:
             RuntimeError: the daemon is gone.
-            TypeError: the namespace is no `str`.
+            TypeError: the namespace is not a `str`.
         """
         _check(namespace)
         return self._extensions.drain(namespace)
@@ -94,7 +97,7 @@ def _check(*names: str) -> None:
 
 
 class OwnTable:
-    """The table of a node that is alone."""
+    """The table of a node without a dataflow."""
 
     _NODE = "node"
 
@@ -122,7 +125,7 @@ class OwnTable:
 
 
 class DaemonTable:
-    """The table that the daemon keeps; every call is a question to it."""
+    """The table that the daemon holds; every call is a request to it."""
 
     def __init__(self, connection: DaemonConnection) -> None:
         self._connection = connection
@@ -130,7 +133,7 @@ class DaemonTable:
     def store(self, namespace: str, key: str, value: bytes) -> None:
         """Keep a value."""
         if len(value) > MAX_VALUE:
-            # The daemon would say so too, but only after all has been copied.
+            # The daemon would refuse it too, but only after a copy of everything.
             raise RuntimeError(
                 f"extension key {namespace}/{key}: {len(value)} bytes are more than the "
                 f"{MAX_VALUE} allowed"
@@ -153,12 +156,13 @@ class DaemonTable:
         return keys
 
     def _ask(self, kind: str, fields: dict[str, Any], value: bytes | None = None) -> bytes | None:
-        """Ask the daemon; return the bytes that come with its answer, if any."""
+        """Send a request to the daemon and return the bytes of its answer, if any."""
         descriptors = []
         try:
             if value is not None:
                 descriptors.append(pack(value))
             answer = self._connection.ask(kind, fields, descriptors)
+            _log.debug("%s %s: %s", kind, fields, answer.kind)
             if answer.kind == "ext_refused":
                 raise RuntimeError(answer.text("error"))
             if not answer.descriptors:

@@ -1,7 +1,7 @@
-"""The extension table: opaque values under a namespace and a key, each with the node it is of.
+"""The extension table: opaque values under a namespace and a key, each with an owner node.
 
-Whoever stored or read a value learns of its end from `drain`. Pure: the daemon keeps one for each
-dataflow, a node without a dataflow keeps its own.
+`drain` reports dropped values to the nodes that stored or read them. Pure data: the daemon holds
+one table per dataflow, a node without a dataflow holds its own.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Generic, TypeVar
 _Value = TypeVar("_Value", bound=Sized)
 
 MAX_ENTRIES = 8192
-"""Values that a table holds."""
+"""Maximum number of values in a table."""
 
 MAX_VALUE = 1 << 26
-"""The size of a value, at most, in bytes."""
+"""Maximum size of a value in bytes."""
 
 MAX_NODE_BYTES = 1 << 27
-"""Bytes of all values and names that one node stores, at most."""
+"""Maximum bytes of all values and names that one node stores."""
 
 MAX_BYTES = 1 << 28
-"""Bytes of all values and names in a table, at most."""
+"""Maximum bytes of all values and names in a table."""
 
 MAX_NAME = 1024
-"""Characters of a namespace or a key, at most."""
+"""Maximum number of characters in a namespace or key."""
 
 MAX_NOTICES = 4096
-"""Keys that wait to be drained by a node, for each namespace; older ones are forgotten."""
+"""Maximum number of undrained keys per node and namespace; older ones are dropped."""
 
 MAX_NODE_NOTICES = 4 * MAX_NOTICES
-"""Keys that wait to be drained by a node, in all namespaces."""
+"""Maximum number of undrained keys per node, over all namespaces."""
 
 
 class TableError(Exception):
-    """Something that the table refuses; the text is for the node's author."""
+    """The table refuses a value; the text is for the author of the node."""
 
 
 @dataclass(slots=True)
@@ -48,14 +48,14 @@ class _Entry(Generic[_Value]):
 
 
 class _Notices:
-    """What waits to be drained by one node, by namespace."""
+    """The dropped keys that one node has not drained yet, by namespace."""
 
     def __init__(self) -> None:
         self._keys: dict[str, deque[str]] = {}
         self._count = 0
 
     def add(self, namespace: str, key: str) -> None:
-        """Add a key; if there are too many, forget the oldest of the oldest namespace."""
+        """Add a key; if there are too many, drop the oldest of the oldest namespace."""
         if self._count == MAX_NODE_NOTICES:
             oldest = next(iter(self._keys))
             self._keys[oldest].popleft()
@@ -70,7 +70,7 @@ class _Notices:
             self._count += 1
 
     def take(self, namespace: str) -> list[str]:
-        """Take out the keys of a namespace, the oldest first."""
+        """Remove and return the keys of a namespace, oldest first."""
         keys = list(self._keys.pop(namespace, ()))
         self._count -= len(keys)
         return keys
@@ -83,13 +83,13 @@ class ExtensionTable(Generic[_Value]):
         self._entries: dict[tuple[str, str], _Entry[_Value]] = {}
         self._notices: dict[str, _Notices] = {}
         self._used: dict[str, int] = {}
-        """Bytes of each node that has stored something."""
+        """Bytes that each node has stored."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def store(self, node: str, namespace: str, key: str, value: _Value) -> None:
-        """Keep a value for as long as `node` lives; it replaces the node's own older one.
+        """Store a value until `node` ends; it replaces an older value of the same node.
 
         Raises:
             TableError: the key is another node's or too long, the value is too large, or the table
@@ -123,7 +123,7 @@ class ExtensionTable(Generic[_Value]):
         self._entries[namespace, key] = _Entry(node, value, size, touched)
 
     def load(self, node: str, namespace: str, key: str, *, remove: bool = False) -> _Value | None:
-        """Return a value, None if there is none, and with `remove` drop it."""
+        """Return a value, or None if there is none; `remove` also drops it."""
         entry = self._entries.get((namespace, key))
         if entry is None:
             return None
@@ -133,7 +133,7 @@ class ExtensionTable(Generic[_Value]):
         return entry.value
 
     def drop(self, namespace: str, key: str) -> None:
-        """Forget a value, whosever it is; it need not be there."""
+        """Drop a value of any node; do nothing if there is none."""
         entry = self._entries.pop((namespace, key), None)
         if entry is not None:
             self._used[entry.owner] -= entry.size
@@ -141,12 +141,12 @@ class ExtensionTable(Generic[_Value]):
                 self._notices.setdefault(node, _Notices()).add(namespace, key)
 
     def drain(self, node: str, namespace: str) -> list[str]:
-        """Return which keys that the node stored or read were dropped since it asked last."""
+        """Return the keys dropped since the last call that the node had stored or read."""
         notices = self._notices.get(node)
         return [] if notices is None else notices.take(namespace)
 
     def leave(self, node: str) -> None:
-        """Forget a node that has ended: its values, and what it has not drained."""
+        """Remove a node that has ended: its values and its undrained keys."""
         owned = [place for place, entry in self._entries.items() if entry.owner == node]
         for namespace, key in owned:
             self.drop(namespace, key)

@@ -1,9 +1,9 @@
-"""What a forked child has of its parent's nodes: nothing that it could disturb them with.
+"""Detach a forked child from the nodes of its parent.
 
-After a fork both processes hold the same socket, doorbells and mailbox, and the child's copies of
-messages would clear the parent's hazard slots as they are collected. So in the child, at once, the
-descriptors are closed, the mailbox is replaced by private memory, and the node refuses to be used.
-The parent pays nothing for it.
+After a fork both processes hold the same socket, doorbells and mailbox. When the child collects its
+copies of messages, it would clear hazard slots of the parent. So the child closes the descriptors
+at once, replaces the mailbox by private memory, and refuses to use the node. The parent pays
+nothing for this.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _mmap.argtypes = (
 
 
 class Forkable(Protocol):
-    """Something that a forked child has to let go of."""
+    """An object that a forked child must abandon."""
 
     def abandon(self) -> None:
-        """Let go of it, in the child, without a word to anyone."""
+        """Release the object in the child, without notifying any process."""
 
 
 _watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 def watch(item: Forkable) -> None:
-    """Have the item abandoned in children forked from now on, for as long as it lives."""
+    """Call `item.abandon()` in children forked from now on, while the item exists."""
     _watched.add(item)
 
 
@@ -55,8 +55,8 @@ def _in_child() -> None:
 os.register_at_fork(after_in_child=_in_child)
 
 
-class _Parents:
-    """What an object of the parent's becomes in the child."""
+class _Abandoned:
+    """What an object of the parent becomes in the child."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise RuntimeError(
@@ -66,12 +66,16 @@ class _Parents:
 
 
 def refuse(item: Any) -> None:
-    """Make every method of the item raise RuntimeError; other references to it see that too."""
-    object.__setattr__(item, "__class__", _Parents)
+    """Make every method of the item raise RuntimeError, for all who hold a reference to it.
+
+    Only a change of its class reaches references that other code already holds, such as the
+    receiver inside a `Node`.
+    """
+    object.__setattr__(item, "__class__", _Abandoned)
 
 
 def detach(mapping: Mapping) -> None:
-    """Put private zeroes in the place of a writable segment, under all views of it.
+    """Replace a writable mapping, under all views of it, by private memory of zeroes.
 
     Raises:
         OSError: the kernel refuses.

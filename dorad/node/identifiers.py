@@ -1,4 +1,4 @@
-"""Identifiers: fresh ones of requests, and what the id of an output may look like."""
+"""Identifiers: UUIDs for requests, and the syntax of output ids."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import uuid
 
 
 def uuid7() -> str:
-    """Return a fresh UUID of version 7 (RFC 9562), which sorts by the time it was made.
+    """Return a new UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits.
 
-    48 bits of milliseconds since 1970, then random bits.
+    Such UUIDs sort by their time of creation.
     """
     millis = time.time_ns() // 1_000_000
     bits = millis << 80 | int.from_bytes(os.urandom(10))
@@ -20,7 +20,7 @@ def uuid7() -> str:
 
 
 def well_formed(output_id: str) -> bool:
-    """Tell whether a dataflow file could declare an output of this id."""
+    """Return True if a dataflow file can declare an output with this id."""
     return all(
         part and all(c.isascii() and (c.isalnum() or c in "_.-") for c in part)
         for part in output_id.split("/")

@@ -1,4 +1,4 @@
-"""One input of a node: what waits on it, and how a message becomes an event."""
+"""The inputs of a node, one by one: rings and timers, and how a message becomes an event."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 NEVER_NS = 1 << 62
-"""Stands for a time on CLOCK_MONOTONIC that never comes."""
+"""A time on CLOCK_MONOTONIC that never comes."""
 
 _monotonic_ns = time.monotonic_ns
 _fromtimestamp = datetime.fromtimestamp
@@ -45,7 +45,7 @@ _fromtimestamp = datetime.fromtimestamp
 
 @functools.cache
 def load_decoder() -> Callable[[Taken], Any]:
-    """Import pyarrow and return the function that makes an array of a message."""
+    """Import pyarrow and return the function that builds the array of a message."""
     import pyarrow as pa
 
     from dorad.shm.arrow import BARE, decode
@@ -70,11 +70,11 @@ def load_decoder() -> Callable[[Taken], Any]:
 
 
 def warm_up(config: dict[str, Any]) -> None:
-    """Do the work of a first message before the start barrier: imports, and a collection.
+    """Do the work of a first message before the start barrier: imports and a garbage collection.
 
-    It takes long enough for a queue to overflow. pyarrow's first conversion of values imports
-    pandas, where that is installed, and what computes on arrays imports `pyarrow.compute`. A node
-    that neither sends nor receives data pays for none of it.
+    It takes long enough for a queue to overflow. The first conversion in pyarrow imports pandas if
+    that is installed, and computing on arrays imports `pyarrow.compute`. A node without data inputs
+    and outputs skips all of it.
     """
     receives = any(item["interval_ns"] is None for item in config["inputs"])
     if receives or config["outputs"]:
@@ -90,40 +90,38 @@ def warm_up(config: dict[str, Any]) -> None:
 
 
 class RingInput:
-    """One ring that feeds an input from another node; `gone` when nothing more will come of it.
+    """One ring that feeds an input from another node.
 
-    `diversion` belongs to whoever waits for answers on the input; see `dorad.node.patterns`.
+    `removed` is True once the daemon has disconnected the ring; its queue may not be empty yet.
     """
 
-    __slots__ = ("_build", "_clock", "diversion", "gone", "id", "inlet", "ring")
-
-    diversion: Any
+    __slots__ = ("_build", "clock", "id", "inlet", "removed", "ring")
 
     def __init__(self, input_id: str, inlet: Inlet, clock: Clock) -> None:
         self.id = input_id
         self.inlet = inlet
         self.ring = inlet.base
-        self.gone = False
-        self._clock = clock
+        self.removed = False
+        self.clock = clock
         self._build = load_decoder()
 
     def ready(self) -> bool:
-        """Tell whether an event waits."""
+        """Return True if an event is queued."""
         return self.inlet.ready()
 
     def holds(self) -> bool:
-        """Tell whether the end of the input has to wait for what is here."""
+        """Return True if the input must not end yet, because messages are still queued."""
         return self.ready()
 
     def moved(self) -> bool:
-        """Tell whether an event seems to wait; any thread may ask."""
+        """Return True if an event seems to be queued; safe in any thread."""
         return self.inlet.moved()
 
     def take(self) -> Event | None:
         """Return the next event, or None.
 
-        A message that cannot be read is an ERROR: its sender may have written anything, and an
-        extension type's own code may refuse it.
+        An unreadable message becomes an ERROR event: its sender may have written anything, and
+        the code of an extension type may refuse it.
         """
         try:
             taken = self.inlet.take()
@@ -134,11 +132,11 @@ class RingInput:
             if "timestamp" not in metadata:
                 metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
             value = self._build(taken)
-        except Exception as failure:  # noqa: BLE001 - the code of extension types is anybody's
+        except Exception as failure:  # noqa: BLE001 - extension types run code of their own
             self.inlet.count_unreadable()
             _log.debug("input %s: unreadable message", self.id, exc_info=True)
             return error(f"a message on input {self.id!r} cannot be read: {failure}")
-        self._clock.saw(stamp)
+        self.clock.saw(stamp)
         return {
             "kind": "dora",
             "type": "INPUT",
@@ -148,19 +146,19 @@ class RingInput:
         }
 
     def stop(self) -> None:
-        """Give only what is queued by now."""
+        """Return only what is queued now."""
         self.inlet.freeze()
 
     def leave(self) -> None:
-        """Give what is queued by now, and then be no part of the input any more."""
-        self.gone = True
+        """Return what is queued now; then the ring no longer feeds the input."""
+        self.removed = True
         self.inlet.freeze()
 
 
 class ChoosyInput(RingInput):
-    """A ring input that does not give whatever waits; see `dorad.node.choosing`.
+    """A ring input that selects among its queued messages; see `dorad.node.choosing`.
 
-    What it does give, `served` takes, which would give everything.
+    `served` takes the selected messages from the ring, and builds their events.
     """
 
     __slots__ = ("picking", "served")
@@ -171,28 +169,28 @@ class ChoosyInput(RingInput):
         self.served = served
 
     def next_ns(self) -> int:
-        """Return when there may be something to give although nothing comes, or NEVER_NS."""
+        """Return when an event may become due without a new message, or NEVER_NS."""
         return NEVER_NS
 
     def moved(self) -> bool:
-        """Tell whether an event waits; any thread may ask."""
+        """Return True if an event is queued; safe in any thread."""
         return self.ready()
 
     def watched(self) -> tuple[int, int] | None:
-        """Return the word that moves when something comes, and its value at the last look.
+        """Return the word that a new message changes, and its value at the last poll.
 
-        None if whatever comes now changes nothing.
+        None if a new message makes no event due.
         """
         return (self.picking.head_at, self.picking.tail)
 
 
 class TimerInput:
-    """An input that ticks by itself.
+    """A timer input.
 
     Tick k is due at `epoch + k * interval` on CLOCK_MONOTONIC, for all nodes of a dataflow alike.
-    A node that is late finds at most `queue_size` ticks waiting; the others are counted as dropped.
-    Ticks that it takes later than its deadline, or never, are counted as missed. The first one of a
-    process is not: it was due before the process looked.
+    At most `queue_size` ticks are queued; older ones count as dropped. Ticks taken after their
+    deadline, or never, count as missed. The first tick of a process is exempt, because it was due
+    before the process started.
     """
 
     __slots__ = (
@@ -206,8 +204,8 @@ class TimerInput:
         "_stopped",
         "_tail",
         "_words",
-        "gone",
         "id",
+        "removed",
         "ring",
     )
 
@@ -220,15 +218,14 @@ class TimerInput:
         epoch_ns: int,
         deadline_ns: int | None = None,
     ) -> None:
-        """Join the ticks of a timer; the latest one up to now is the first to be received.
+        """Start with the latest tick that is due, or the next one if a previous process took it.
 
-        Unless an earlier process has had it: then the one after it is the first. The deadline
-        after each tick is the interval, unless given.
+        The deadline after each tick is the interval, unless given.
         """
         self.id = input_id
         self._words = box.words
         self._base = self.ring = ring.base
-        self.gone = False
+        self.removed = False
         self._queue_size = ring.queue_size
         self._interval_ns = interval_ns
         self._deadline_ns = deadline_ns or interval_ns
@@ -246,15 +243,15 @@ class TimerInput:
         box.words[ring.base + RING_HEAD] = taken
 
     def next_ns(self) -> int:
-        """Return when the next tick that was not yet taken is due, on CLOCK_MONOTONIC."""
+        """Return when the next tick is due, on CLOCK_MONOTONIC."""
         return self._epoch_ns + self._tail * self._interval_ns
 
     def ready(self) -> bool:
-        """Tell whether a tick waits."""
+        """Return True if a tick is due."""
         return not self._stopped and _monotonic_ns() >= self.next_ns()
 
     def holds(self) -> bool:
-        """Tell whether the end of the input has to wait for a tick."""
+        """Return True if the input must not end yet, because a tick is due."""
         return self.ready()
 
     moved = ready
@@ -288,10 +285,10 @@ class TimerInput:
         return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
 
     def stop(self) -> None:
-        """Tick no more."""
+        """Stop ticking."""
         self._stopped = True
 
     def leave(self) -> None:
-        """Tick no more, and be no part of the input any more."""
-        self.gone = True
+        """Stop ticking; the timer no longer feeds the input."""
+        self.removed = True
         self._stopped = True

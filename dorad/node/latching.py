@@ -1,7 +1,8 @@
-"""The last value of an output for receivers that come late."""
+"""Send the last message of an output to late subscribers."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.shm.fence import fence
@@ -15,22 +16,24 @@ if TYPE_CHECKING:
     from dorad.shm.pool import Pool, Sample
     from dorad.shm.ring import Outlet
 
-MAX_UNHEARD = 1 << 16
-"""Bytes of a message that nobody receives, and that is kept for who may come."""
+_log = logging.getLogger(__name__)
+
+MAX_KEPT = 1 << 16
+"""Maximum bytes of a message that is kept for late subscribers while there is none."""
 
 
-class Unheard(NamedTuple):
-    """The last message of an output that had no receiver, in memory of the node's own."""
+class KeptMessage(NamedTuple):
+    """A copy of the last message of an output without subscribers."""
 
     stamp: int
     encoded: Encoded
     meta: bytes
 
 
-def unheard(stamp: int, encoded: Encoded, meta: bytes, sample: Sample | None) -> Unheard | None:
-    """Return a copy of a message that nobody receives; None if it is too large to be kept."""
+def keep(stamp: int, encoded: Encoded, meta: bytes, sample: Sample | None) -> KeptMessage | None:
+    """Return a copy of a message without subscribers; None if it exceeds `MAX_KEPT`."""
     code, length, nulls, size, parts = encoded
-    if size + len(meta) > MAX_UNHEARD:
+    if size + len(meta) > MAX_KEPT:
         return None
     payload = bytearray(size)
     if sample is not None:
@@ -38,23 +41,23 @@ def unheard(stamp: int, encoded: Encoded, meta: bytes, sample: Sample | None) ->
     for at, data in parts:
         payload[at : at + len(data)] = data
     whole = ((0, bytes(payload)),) if size else ()
-    return Unheard(stamp, (code, length, nulls, size, whole), meta)
+    return KeptMessage(stamp, (code, length, nulls, size, whole), meta)
 
 
-def bring_up(
+def send_last(
     outlets: Sequence[Outlet],
     pool: Pool,
-    last: Unheard | None,
-    push: Callable[[tuple[Outlet, ...], Unheard], None],
+    last: KeptMessage | None,
+    push: Callable[[tuple[Outlet, ...], KeptMessage], None],
 ) -> bool:
-    """Give the receivers of an output that lack its last message that message.
+    """Send the last message of an output to the subscribers that lack it.
 
-    `last` is what was sent while there was no receiver, and `push` sends it. False if the message
-    is not in memory any more. Whoever calls it is the only one that sends on these outlets.
+    `last` was sent while there was no subscriber, and `push` sends it now. Return False if the
+    message is no longer in memory. No other thread may send on these outlets meanwhile.
     """
     newest = max(outlets, key=lambda each: (each.last_ns(), isinstance(each, LatchedOutlet)))
     stamp = max(newest.last_ns(), 0 if last is None else last.stamp)
-    late = tuple(_late(outlets, stamp))
+    late = tuple(_without(outlets, stamp))
     if not late:
         return True
     if last is not None and last.stamp == stamp:
@@ -64,6 +67,7 @@ def bring_up(
     sent, _, _, size, *_ = ENTRY.unpack_from(entry)
     held = _held(entry, newest, pool) if sent == stamp else None
     if held is None:
+        _log.debug("the last message of %d ns is no longer in memory", stamp)
         return False
     for outlet in late:
         mark = (outlet, outlet.push(entry, size, stamp))
@@ -75,7 +79,8 @@ def bring_up(
     return True
 
 
-def _late(outlets: Sequence[Outlet], stamp: int) -> Iterator[Outlet]:
+def _without(outlets: Sequence[Outlet], stamp: int) -> Iterator[Outlet]:
+    """Yield the latched outlets that lack the message sent at `stamp` and have room for it."""
     for outlet in outlets:
         behind = isinstance(outlet, LatchedOutlet) and outlet.last_ns() < stamp
         if behind and not (outlet.blocking and outlet.full()):
@@ -83,10 +88,10 @@ def _late(outlets: Sequence[Outlet], stamp: int) -> Iterator[Outlet]:
 
 
 def _held(entry: bytes, outlet: Outlet, pool: Pool) -> list[Sample] | None:
-    """Return the samples of this node that the newest message of an outlet lies in.
+    """Return the samples of this node that hold the newest message of an outlet.
 
-    None if they may have been used again: only a latched outlet holds on to them. What an earlier
-    process of the node has sent over one is the daemon's to keep.
+    None if they may have been reused: only a latched outlet keeps them. The daemon keeps the
+    samples of an earlier process of the node.
     """
     latched = isinstance(outlet, LatchedOutlet)
     held = []

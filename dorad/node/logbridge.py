@@ -1,4 +1,4 @@
-"""What a node says: structured lines on stdout, and Python's own logging turned into such lines."""
+"""Structured log lines on stdout, and a bridge from Python's logging to such lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("error", "warn", "info", "debug", "trace")
 MAX_FIELDS = 60 * 1024
-"""Bytes of JSON above which a line's fields are left out, and said to be."""
+"""Maximum bytes of JSON fields in a line; larger ones are dropped, and the line marks that."""
 
 
 def line(
@@ -29,7 +29,7 @@ def line(
 ) -> str:
     """Return one structured log line; an unknown level counts as info.
 
-    `place` is the file and line of the source that logs.
+    `place` is the source file and line of the log call.
     """
     moment = now or datetime.now(UTC)
     record: dict[str, Any] = {
@@ -51,12 +51,12 @@ def line(
 
 
 def emit(text: str) -> None:
-    """Print a line at once, whole, whoever else prints."""
+    """Print a whole line at once, also while other threads print."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except RuntimeError:
-        # Python's files refuse a signal handler that prints while its own thread is printing.
+        # A signal handler interrupted a print of its own thread: the file object refuses it.
         os.write(sys.stdout.fileno(), f"{text}\n".encode(errors="backslashreplace"))
 
 
@@ -95,11 +95,11 @@ _bridged = False
 
 
 def bridge(node_id: str) -> None:
-    """Make Python's logging print structured lines, once a process.
+    """Make Python's logging print structured lines; further calls do nothing.
 
     Records from INFO on are shown, unless the node sets a level or a handler. `basicConfig` without
-    a level sets 0 on the root logger, as under dora; one with handlers, a stream or a file of the
-    node's own keeps them.
+    a level sets level 0 on the root logger, as in dora. It keeps a node's own handlers, stream or
+    file.
     """
     global _bridged
     if _bridged:
@@ -112,7 +112,7 @@ def bridge(node_id: str) -> None:
             handler = _Handler(node_id, logging.NOTSET if "level" in options else logging.INFO)
             options.setdefault("level", logging.NOTSET)
             if "format" not in options:
-                # Level, logger and place travel beside the text, which is the message alone.
+                # The line has fields for level, logger and place: the text is the message alone.
                 handler.setFormatter(logging.Formatter("%(message)s"))
             options["handlers"] = [handler]
         original(**options)
@@ -120,7 +120,41 @@ def bridge(node_id: str) -> None:
     logging.basicConfig = basic_config
     root = logging.getLogger()
     if not root.handlers and root.level == logging.WARNING:
-        # Nobody has configured anything. `logging.info` would call `basicConfig` now, but a named
-        # logger would not, and what it says would be lost.
+        # Logging is not configured. `logging.info` would call `basicConfig` now, but a named
+        # logger would not, and its records would be lost.
         root.setLevel(logging.INFO)
         logging.lastResort = _Handler(node_id, logging.INFO)
+
+
+class LogMethods:
+    """The short forms of `log`, one for each level."""
+
+    def log(
+        self,
+        level: str,
+        message: str,
+        target: str | None = None,
+        fields: dict[str, Any] | None = None,
+    ) -> None:
+        """Log a message at a level; an unknown level counts as info."""
+        raise NotImplementedError
+
+    def log_error(self, message: str) -> None:
+        """Log at level error."""
+        self.log("error", message)
+
+    def log_warn(self, message: str) -> None:
+        """Log at level warn."""
+        self.log("warn", message)
+
+    def log_info(self, message: str) -> None:
+        """Log at level info."""
+        self.log("info", message)
+
+    def log_debug(self, message: str) -> None:
+        """Log at level debug."""
+        self.log("debug", message)
+
+    def log_trace(self, message: str) -> None:
+        """Log at level trace."""
+        self.log("trace", message)

@@ -1,4 +1,4 @@
-"""Which messages of several inputs belong together. Pure: times in, positions out."""
+"""Match messages of several inputs by their times. Pure: times in, positions out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class Match(NamedTuple):
-    """What to do with what waits on each input.
+    """The result of a search for a set.
 
-    The first `passed[i]` messages of input i match nothing, now or later. If `found`, the next one
-    of each input makes the set.
+    The first `passed[i]` messages of input i match nothing, now or later. If `found`, the next
+    message of each input belongs to the set.
     """
 
     passed: tuple[int, ...]
@@ -22,9 +22,8 @@ class Match(NamedTuple):
 def match(waiting: Sequence[Sequence[int]], tolerance: int) -> Match:
     """Find the first set of one message from each input, all sent within `tolerance`.
 
-    `waiting` has for each input when its messages were sent, in order of sending, in the unit of
-    `tolerance`. Of the messages that wait, the nearest are chosen: the oldest of a set is passed
-    over if the one after it makes the set tighter.
+    `waiting` holds the times of the queued messages of each input, oldest first, in the unit of
+    `tolerance`. The oldest message of a set is skipped if its successor makes the set tighter.
     """
     at = [0] * len(waiting)
     while all(place < len(times) for place, times in zip(at, waiting, strict=True)):
@@ -32,7 +31,7 @@ def match(waiting: Sequence[Sequence[int]], tolerance: int) -> Match:
         oldest = min(range(len(fronts)), key=fronts.__getitem__)
         spread = max(fronts) - fronts[oldest]
         if spread > tolerance or _is_tighter(fronts, oldest, waiting[oldest], at[oldest], spread):
-            # Whatever comes on the input with the newest one is newer still.
+            # The input with the newest message only gets newer ones.
             at[oldest] += 1
             continue
         return Match(tuple(at), True)
@@ -42,7 +41,7 @@ def match(waiting: Sequence[Sequence[int]], tolerance: int) -> Match:
 def _is_tighter(
     fronts: Sequence[int], oldest: int, times: Sequence[int], place: int, spread: int
 ) -> bool:
-    """Whether the set is tighter with the next message of the input that has the oldest."""
+    """Return True if the set is tighter with the successor of its oldest message."""
     if place + 1 == len(times):
         return False
     others = [front for index, front in enumerate(fronts) if index != oldest]

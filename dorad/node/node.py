@@ -1,8 +1,7 @@
-"""`Node`: one participant of a dataflow, as its author sees it."""
+"""`Node`: the object with which a program takes part in a dataflow."""
 
 from __future__ import annotations
 
-import functools
 import gc
 import math
 import os
@@ -11,25 +10,15 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dorad.node import attach, forking, inputs, logbridge
-from dorad.node.clock import Clock, StampCounter, as_datetime
-from dorad.node.correlation import session_of
-from dorad.node.extensions import DaemonTable, Extended
+from dorad.node import attach, logbridge
+from dorad.node.attachment import Attachment
+from dorad.node.clock import as_datetime
+from dorad.node.extensions import ExtensionMethods
 from dorad.node.identifiers import uuid7, well_formed
-from dorad.node.inputs import RingInput, TimerInput
-from dorad.node.params import Parameterised
-from dorad.node.patterns.helpers import Patterned
-from dorad.node.peers import ring_at
-from dorad.node.pulse import WatchedReceiver, WatchedSender
+from dorad.node.logbridge import LogMethods
+from dorad.node.params import ParamMethods
+from dorad.node.patterns.helpers import PatternMethods
 from dorad.node.raw import SampleHandler
-from dorad.node.receiver import Receiver
-from dorad.node.sender import Sender
-from dorad.node.speech import Speaking
-from dorad.shm.lane import LanedInlet
-from dorad.shm.layout import RING_LATCHED
-from dorad.shm.pool import DEFAULT_KEEP
-from dorad.shm.ring import Inlet
-from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -37,198 +26,35 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from dorad.node.choosing import SyncGroup
-    from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
-    from dorad.node.patterns.exchange import Exchange
-    from dorad.node.typecheck import TypeChecks
-    from dorad.shm.layout import RingPlan
-    from dorad.shm.picking import PickingInlet
+    from dorad.node.sender import Sender
 
-_LONGEST_TIMEOUT_S = 1e12
+_MAX_TIMEOUT_S = 1e12
 
-SPIN_US = 100
-"""How long a receiver looks before it blocks, at most, unless `spin_us` says otherwise."""
-
-
-class _Attachment:
-    """What all `Node` objects of one node id in this process share; ends with the last of them."""
-
-    def __init__(self, connection: DaemonConnection) -> None:
-        config = connection.config
-        self.connection = connection
-        self.config = config
-        self.outputs = frozenset(config["outputs"])
-        self.clock = Clock(StampCounter(config["node_id"], connection.box.words))
-        if config.get("lock_memory"):
-            _lock_memory(connection)
-        spin_us = config.get("spin_us")
-        # With one core, looking keeps the sender from running at all.
-        limit = 0 if len(os.sched_getaffinity(0)) == 1 else SPIN_US
-        spin = Spin(limit if spin_us is None else spin_us)
-        types = _type_checks(config)
-        inputs.warm_up(config)
-        epoch_ns = connection.wait_for_start()
-        make = functools.partial(_input, connection, self.clock, epoch_ns, types, {})
-        served = [make(item) for item in config["inputs"]]
-        if config["dynamic"]:
-            # A node started by hand receives what is sent from now on.
-            for item in served:
-                if isinstance(item, RingInput):
-                    item.inlet.discard()
-        self.ring_receiver = Receiver(connection, served, spin, make)
-        self.receiver: Receiving = self.ring_receiver
-        self.exchange: Exchange | None = None
-        if connection.watched:
-            self.receiver = WatchedReceiver(self.receiver, connection)
-        directory = os.environ.get(attach.WRITE_EVENTS)
-        if directory:
-            from pathlib import Path
-
-            from dorad.node.offline.capture import CapturingReceiver, Recorder
-
-            recorder = Recorder(Path(directory), config["node_id"], connection.params.all())
-            self.receiver = CapturingReceiver(self.receiver, recorder)
-        keep = config["keep_bytes"]
-        self.extensions = DaemonTable(connection)
-        kind = WatchedSender if connection.watched else Sender
-        sender = kind(connection, self.clock, DEFAULT_KEEP if keep is None else keep)
-        connection.catch_up = functools.partial(_catch_up, weakref.ref(sender))
-        connection.catch_up()
-        self.sender: Any = sender if types is None else types.sender(sender)
-        self.params = connection.params
-        forking.watch(self)
-
-    def abandon(self) -> None:
-        """Leave the node to the parent: this process is a forked child of it."""
-        forking.refuse(self.receiver)
-        forking.refuse(self.ring_receiver)
-        forking.refuse(self.sender)
-        forking.refuse(self.extensions)
-        forking.refuse(self.params)
-        forking.detach(self.connection.box)
-        self.connection.hang_up()
-
-    def __del__(self) -> None:
-        if hasattr(self, "sender"):
-            self.connection.done()
-
-
-def _type_checks(config: dict[str, Any]) -> TypeChecks | None:
-    if not config.get("types"):
-        return None
-    from dorad.node.typecheck import TypeChecks  # most nodes have no types
-
-    return TypeChecks(config["node_id"], config["types"])
-
-
-def _catch_up(sender: weakref.ref[Sender]) -> bool:
-    """Let a node's sender give new receivers what was sent last; see `Sender.catch_up`."""
-    found = sender()
-    return found is None or found.catch_up()
-
-
-def _input(
-    connection: DaemonConnection,
-    clock: Clock,
-    epoch_ns: int,
-    types: TypeChecks | None,
-    groups: dict[str, SyncGroup],
-    item: dict[str, Any],
-) -> RingInput | TimerInput:
-    """Return what serves an input, or one more ring of it; `groups` has the synchronised ones."""
-    ring = ring_at(connection.box.words, item["ring"])
-    if item["interval_ns"] is not None:
-        deadline_ns = connection.config.get("deadline_ns")
-        interval_ns = item["interval_ns"]
-        return TimerInput(item["id"], connection.box, ring, interval_ns, epoch_ns, deadline_ns)
-    space = connection.spaces.get(item["source"]) if item["blocking"] else None
-    if connection.box.words[ring.base + RING_LATCHED]:
-        from dorad.shm.latch import LatchedInlet  # few inputs are latched
-
-        latched = LatchedInlet(connection.box, ring, connection.segment, space)
-        return _chosen(latched, clock, types, groups, item)
-    if "max_rate_hz" in item or "sync" in item:
-        from dorad.shm.picking import PickingInlet  # few inputs choose
-
-        picking = PickingInlet(connection.box, ring, connection.segment, space)
-        return _chosen(picking, clock, types, groups, item)
-    return _served(_inlet(connection, ring, space, item["id"]), clock, types, item)
-
-
-def _served(
-    inlet: Inlet, clock: Clock, types: TypeChecks | None, item: dict[str, Any]
-) -> RingInput:
-    if types is not None:
-        return types.input(item["id"], item["source"], inlet, clock)
-    return RingInput(item["id"], inlet, clock)
-
-
-def _chosen(
-    inlet: PickingInlet,
-    clock: Clock,
-    types: TypeChecks | None,
-    groups: dict[str, SyncGroup],
-    item: dict[str, Any],
-) -> RingInput:
-    served = _served(inlet, clock, types, item)
-    if "max_rate_hz" not in item and "sync" not in item:
-        return served
-    from dorad.node import choosing
-
-    return choosing.make(item, served, inlet, clock, groups)
-
-
-def _inlet(connection: DaemonConnection, ring: RingPlan, space: int | None, input_id: str) -> Inlet:
-    if not ring.lane:
-        return Inlet(connection.box, ring, connection.segment, space)
-    inlet = LanedInlet(connection.box, ring, connection.segment, space)
-    inlet.session_of = session_of
-    inlet.on_lost = functools.partial(_complain, connection.config["node_id"], input_id)
-    return inlet
-
-
-def _complain(node_id: str, input_id: str, lost: int) -> None:
-    text = (
-        f"input `{input_id}`: {lost} messages with a request_id or goal_id were dropped: the queue "
-        "is full of newer ones; read faster, or give the input a larger `queue_size`"
-    )
-    logbridge.emit(logbridge.line(node_id, "error", text, None, None))
-
-
-def _lock_memory(connection: DaemonConnection) -> None:
-    """Keep what this process has mapped, the mailbox included, and will map, in memory."""
-    from dorad.realtime.memory import lock  # few nodes ask for it
-
-    missing = lock()
-    if missing is not None:
-        connection.note(missing)
-
-
-_attached: weakref.WeakValueDictionary[str, _Attachment] = weakref.WeakValueDictionary()
+_attached: weakref.WeakValueDictionary[str, Attachment] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
 
 
-def _start_afresh() -> None:
-    """Forget, in a forked child, what is attached, and a lock that a lost thread may hold."""
+def _reset_in_child() -> None:
+    """Forget the parent's nodes, and a lock that one of its threads may hold."""
     global _attaching
     _attaching = threading.RLock()
     _attached.clear()
 
 
-os.register_at_fork(after_in_child=_start_afresh)
+os.register_at_fork(after_in_child=_reset_in_child)
 
 
-class Node(Extended, Parameterised, Patterned, Speaking):
+class Node(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     """A node of a running dataflow.
 
-    Without arguments the node is the one that its environment names: the one `dora run` started.
-    With an id it attaches to a running dataflow that declares this node `path: dynamic`.
-    On a terminal and without either, it asks for its inputs there.
+    Without arguments the environment names the node, as `dora run` sets it. With an id the node
+    joins a running dataflow that declares it with `path: dynamic`. Without either, on a terminal,
+    it asks the user for its inputs.
 
     Raises:
-        RuntimeError: there is no dataflow for it, or the dataflow could not start.
+        RuntimeError: there is no dataflow for this node, or the dataflow could not start.
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
@@ -246,7 +72,7 @@ class Node(Extended, Parameterised, Patterned, Speaking):
             with _attaching:
                 existing = _attached.get(place.node_id)
                 if existing is None:
-                    existing = _Attachment(attach.connect(place))
+                    existing = Attachment(attach.connect(place))
                     _attached[place.node_id] = existing
             self._attachment = existing
         self._config: dict[str, Any] = self._attachment.config
@@ -256,17 +82,15 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         self._extensions = self._attachment.extensions
         self._params = self._attachment.params
         self._warned: set[str] = set()
-        # What exists by now lives as long as the process: later collections need not look at it.
+        # Existing objects stay until the process ends: later collections can skip them.
         gc.freeze()
         logbridge.bridge(self._config["node_id"])
-
-    # -- receiving ---------------------------------------------------------------------------
 
     def next(self, timeout: float | None = None) -> Event | None:
         """Block for the next event.
 
-        Returns None after the last event. When nothing came within `timeout` seconds, an event of
-        type ERROR says so, as in dora.
+        Returns None after the last event. After `timeout` seconds without an event, it returns one
+        of type ERROR, as in dora.
 
         Raises:
             ValueError: `timeout` is negative or not finite.
@@ -283,17 +107,17 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return event
 
     async def recv_async(self, timeout: float | None = None) -> Event | None:
-        """Wait for the next event like `next`, without holding up the event loop."""
+        """Wait for the next event like `next`, without blocking the event loop."""
         return await self._receiver.recv_async(
             None if timeout is None else _checked_timeout(timeout)
         )
 
     def try_recv(self) -> Event | None:
-        """Return the next event if one waits, else None."""
+        """Return the next event if one is queued, else None."""
         return self._receiver.try_recv()
 
     def drain(self) -> list[Event]:
-        """Return all events that wait.
+        """Return all queued events.
 
         Raises:
             RuntimeError: the last event was already received.
@@ -301,20 +125,18 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return self._receiver.drain()
 
     def is_empty(self) -> bool:
-        """Tell whether no event waits."""
+        """Return True if no event is queued."""
         return self._receiver.is_empty()
 
     def merge_external_events(self, subscription: Any) -> NoReturn:
-        """Refuse: there is no ROS 2 to receive from.
+        """Raise NotImplementedError: there is no ROS 2 bridge.
 
         Raises:
             NotImplementedError: always; it is a RuntimeError.
         """
         raise NotImplementedError(
-            "merge_external_events is not there: this distribution has no ROS 2 bridge for Python"
+            "merge_external_events is not available: there is no ROS 2 bridge for Python here"
         )
-
-    # -- sending -----------------------------------------------------------------------------
 
     def send_output(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
@@ -326,9 +148,9 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         then on. An output that the dataflow does not declare is ignored with one warning.
 
         Raises:
-            RuntimeError: the data is of no accepted type, the id is malformed, a metadata key is no
-                string, or /dev/shm is full.
-            TypeError, OverflowError: a metadata value cannot be sent, or the id is no text.
+            RuntimeError: the type of the data is not accepted, the id is malformed, a metadata key
+                is not a string, or /dev/shm is full.
+            TypeError, OverflowError: a metadata value cannot be sent, or the id is not a string.
         """
         if output_id in self._outputs:
             self._sender.send(output_id, data, metadata)
@@ -338,11 +160,11 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     def send_output_raw(
         self, output_id: str, data_length: int, metadata: dict[str, Any] | None = None
     ) -> SampleHandler:
-        """Return a writable buffer of `data_length` bytes in shared memory, to be filled and sent.
+        """Return a writable buffer of `data_length` bytes in shared memory, to fill and send.
 
         Raises:
             RuntimeError: the output is not declared, or /dev/shm is full.
-            TypeError, OverflowError: the length is no integer, or negative.
+            TypeError, OverflowError: the length is not an integer, or negative.
         """
         if output_id not in self._outputs:
             self._undeclared(output_id)
@@ -350,14 +172,14 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return SampleHandler(self._attachment, self._sender, output_id, data_length, metadata)
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = "uint8") -> NDArray[Any]:
-        """Return an uninitialised numpy array that lives in shared memory.
+        """Return an uninitialised numpy array in shared memory.
 
-        `send_output` recognises it, and a pyarrow array made over all of it, and sends it without
-        a copy, flattened in C order. From then on it is read-only, because receivers read it;
-        its memory is used again when nobody does.
+        `send_output` sends it, or a pyarrow array over all of it, without a copy, flattened in C
+        order. From then on the array is read-only, because receivers read it. Its memory is reused
+        when the last receiver has released it.
 
         Raises:
-            ValueError: the dtype is no native integer or float, or the shape is negative.
+            ValueError: the dtype is not a native integer or float, or the shape is negative.
             RuntimeError: /dev/shm is full.
         """
         array: NDArray[Any] = self._sender.empty(shape, dtype)
@@ -378,13 +200,13 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     def send_service_request(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
     ) -> str:
-        """Send `data` as a request and return its fresh `request_id`, a UUIDv7.
+        """Send `data` as a request and return its new `request_id`, a UUIDv7.
 
         The server echoes the id in the metadata of its response. Raises what `send_output` does.
         """
         sent = dict(metadata or {})
         if "request_id" in sent:
-            self.log("warn", "the given request_id is replaced by a fresh one")
+            self.log("warn", "the given request_id is replaced by a new one")
         request_id = sent["request_id"] = uuid7()
         self.send_output(output_id, data, sent)
         return request_id
@@ -392,13 +214,11 @@ class Node(Extended, Parameterised, Patterned, Speaking):
     def send_service_response(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
         """Send `data` as the response to the request whose `request_id` is in `metadata`.
 
-        Raises what `send_output` does. A missing id is only warned of: nobody will recognise it.
+        Raises what `send_output` does. Without an id it warns, because no client can match it.
         """
         if "request_id" not in metadata:
-            self.log("warn", "a service response without request_id: no client can recognise it")
+            self.log("warn", "a service response has no request_id: no client can match it")
         self.send_output(output_id, data, metadata)
-
-    # -- saying ------------------------------------------------------------------------------
 
     def log(
         self,
@@ -410,10 +230,8 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         """Print a structured log line; an unknown level counts as info."""
         logbridge.emit(logbridge.line(self._config["node_id"], level, message, target, fields))
 
-    # -- knowing -----------------------------------------------------------------------------
-
     def dataflow_descriptor(self) -> dict[str, Any]:
-        """Return the dataflow file as parsed."""
+        """Return the parsed dataflow file."""
         return dict(self._config["descriptor"])
 
     def dataflow_id(self) -> str:
@@ -421,11 +239,11 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return str(self._config["dataflow_id"])
 
     def node_config(self) -> dict[str, Any]:
-        """Return the node's inputs and outputs as the dataflow file gives them."""
+        """Return the node's inputs and outputs as in the dataflow file."""
         return dict(self._config["run_config"])
 
     def is_restart(self) -> bool:
-        """Tell whether the node was restarted by its daemon."""
+        """Return True if the daemon has restarted the node."""
         return self.restart_count() > 0
 
     def restart_count(self) -> int:
@@ -433,7 +251,7 @@ class Node(Extended, Parameterised, Patterned, Speaking):
         return int(self._config["restart_count"])
 
     def timestamp(self) -> datetime:
-        """Return the dataflow's time: UTC, from a hybrid logical clock."""
+        """Return the time of the dataflow: UTC, from a hybrid logical clock."""
         return as_datetime(self._attachment.clock.now())
 
 
@@ -442,4 +260,4 @@ def _checked_timeout(timeout: float) -> float:
         raise ValueError(
             f"invalid timeout of {timeout} seconds: it must be finite and not negative"
         )
-    return min(float(timeout), _LONGEST_TIMEOUT_S)
+    return min(float(timeout), _MAX_TIMEOUT_S)

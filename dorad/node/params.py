@@ -1,4 +1,4 @@
-"""A node's parameters: their current values, as declared or as last set."""
+"""A node's parameters: their current values, as declared or last set."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 class Params:
-    """The values that hold now. They are JSON values; callers get copies."""
+    """The current values. They are JSON values; callers get copies."""
 
     def __init__(
         self, values: Mapping[str, Any], refresh: Callable[[], None] | None = None
     ) -> None:
-        """`refresh` is called before a look, to take in what has changed."""
+        """`refresh` is called before each read, to handle pending changes."""
         self._values = copy.deepcopy(dict(values))
         self._refresh = refresh
 
@@ -24,7 +24,7 @@ class Params:
         self._values[name] = copy.deepcopy(value)
 
     def drop(self, name: str) -> None:
-        """Forget a value; it need not be there."""
+        """Remove a value; do nothing if there is none."""
         self._values.pop(name, None)
 
     def all(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Params:
         """Return a value.
 
         Raises:
-            KeyError: there is none of this name; the text names the nearest there is.
+            KeyError: there is no parameter of this name; the text names the nearest one.
         """
         if self._refresh is not None:
             self._refresh()
@@ -54,11 +54,11 @@ def _unknown(name: str, known: list[str]) -> str:
     if near:
         return f"no parameter {name!r}; did you mean {near[0]!r}?"
     if known:
-        return f"no parameter {name!r}; there are {', '.join(sorted(known))}"
-    return f"no parameter {name!r}: none is declared in the dataflow file, and none was set"
+        return f"no parameter {name!r}; the parameters are {', '.join(sorted(known))}"
+    return f"no parameter {name!r}: the dataflow file declares none, and none was set"
 
 
-class Parameterised:
+class ParamMethods:
     """The parameter methods of a node. `dora param set` and `delete` change them while it runs."""
 
     _params: Params
@@ -66,10 +66,11 @@ class Parameterised:
     def param(self, name: str) -> Any:
         """Return the current value of a parameter, as JSON gives it.
 
-        A value is current as soon as the daemon has sent it; its PARAM_UPDATE may still be in line.
+        A new value is visible as soon as the daemon has sent it, perhaps before its PARAM_UPDATE
+        event is received.
 
         Raises:
-            KeyError: there is none of this name; the text names the nearest there is.
+            KeyError: there is no parameter of this name; the text names the nearest one.
         """
         return self._params.get(name)
 

@@ -1,4 +1,4 @@
-"""Bytes that are too many for a packet, in sealed memory whose descriptor travels beside it."""
+"""Payloads too large for a packet: sealed memory, whose descriptor is sent with the packet."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def pack(value: bytes) -> int:
-    """Return the descriptor of new memory with these bytes, which nobody can change.
+    """Return the descriptor of new sealed memory with these bytes.
 
     Raises:
-        OSError: there is no memory, or no descriptor, left for it.
+        OSError: the process or the machine is out of memory or descriptors.
     """
     descriptor = os.memfd_create("dorad-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -29,18 +29,18 @@ def pack(value: bytes) -> int:
 
 
 def unpack(descriptor: int, limit: int) -> bytes:
-    """Return the bytes of such memory; the descriptor stays open.
+    """Return the bytes of sealed memory; the descriptor stays open.
 
-    Never blocks, and reads what was there all the time: any other file is refused, before anything
-    is asked of it.
+    It refuses any other file before reading it, so it never blocks and the bytes never change
+    meanwhile.
 
     Raises:
-        ValueError: it is no such memory, or larger than `limit` bytes.
+        ValueError: the file is not sealed memory, or larger than `limit` bytes.
         OSError: it cannot be read.
     """
     found = seals(descriptor)
     if found is None or found & _SEALS != _SEALS:
-        raise ValueError("the descriptor is not of sealed memory")
+        raise ValueError("the descriptor does not refer to sealed memory")
     status = os.fstat(descriptor)
     if status.st_size > limit:
         raise ValueError(f"{status.st_size} bytes are more than the {limit} allowed")

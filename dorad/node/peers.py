@@ -1,4 +1,4 @@
-"""What a node holds of the nodes around it: mailboxes it sends to, bells, and mapped samples."""
+"""A node's view of its peers: mailboxes it sends to, bells, and mapped segments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ring_at(words: memoryview, base: int) -> RingPlan:
     """Return the plan of the ring whose header starts at word `base`.
 
     Raises:
-        LayoutError: there is none: a peer has overwritten its words.
+        LayoutError: there is no valid ring, because a peer has overwritten its words.
     """
     if not 0 <= base <= len(words) - RING_WORDS:
         raise LayoutError(f"word {base} lies outside of the mailbox")
@@ -48,7 +48,7 @@ def ring_at(words: memoryview, base: int) -> RingPlan:
 
 
 class _Bell:
-    """A doorbell's descriptor, closed when nobody can ring it any more."""
+    """A doorbell's descriptor, closed with the last reference to it."""
 
     __slots__ = ("descriptor",)
 
@@ -64,7 +64,7 @@ class _Bell:
 
 
 class _ConnectedPeer(Peer):
-    """A peer; whoever still sends to it keeps its doorbell open."""
+    """A peer whose doorbell stays open while an outlet refers to it."""
 
     __slots__ = ("owner",)
 
@@ -74,11 +74,12 @@ class _ConnectedPeer(Peer):
 
 
 class Peers:
-    """All that came by descriptor. What is known already may come again: it changes nothing.
+    """Everything that the daemon has sent as a descriptor. Repeated packets change nothing.
 
-    `outlets` are the receivers of each output, `receivers` their nodes' ids; `spaces` the bells of
-    nodes that wait for room here; `segments` what is mapped, by number, and `retired` the numbers
-    that were given back. `late` are the outputs with a new receiver who wants what was sent last.
+    `outlets` are the ends of each output's edges, `receivers` the ids of their nodes. `spaces` are
+    the space bells of nodes that wait for room here. `segments` are the mapped segments by number,
+    `retired` the retired numbers. `late_outputs` have a new subscriber that lacks
+    the last message.
     """
 
     def __init__(self) -> None:
@@ -87,15 +88,15 @@ class Peers:
         self.spaces: dict[str, int] = {}
         self.segments: dict[int, Mapping] = {}
         self.retired: set[int] = set()
-        self.late: set[str] = set()
+        self.late_outputs: set[str] = set()
         self._peers: dict[str, _ConnectedPeer] = {}
         self._files: dict[str, tuple[int, int]] = {}
 
-    def take_in(self, packet: Packet) -> None:
-        """Do what a packet of one of `KINDS` says.
+    def handle(self, packet: Packet) -> None:
+        """Apply a packet of one of `KINDS`.
 
         Raises:
-            ProtocolError: it lacks something.
+            ProtocolError: a field or descriptor is missing.
         """
         match packet.kind:
             case "peer":
@@ -104,7 +105,7 @@ class Peers:
                 self._peers.pop(packet.text("node"), None)
                 self._files.pop(packet.text("node"), None)
             case "source":
-                self._wait_with(packet.text("node"), *packet.take(1))
+                self._add_space(packet.text("node"), *packet.take(1))
             case "segment":
                 self._map(packet.number("segment"), *packet.take(1))
             case "retired":
@@ -115,7 +116,7 @@ class Peers:
                 self._rewire(packet.text("output"), packet.fields["to"])
 
     def peer(self, node_id: str) -> Peer | None:
-        """Return the mailbox of a node that is sent to."""
+        """Return the mailbox of a node, None if this node sends nothing to it."""
         return self._peers.get(node_id)
 
     def _add_peer(self, node: str, memory: int, bell: int) -> None:
@@ -123,7 +124,7 @@ class Peers:
         file = (status.st_dev, status.st_ino)
         known = self._peers.get(node)
         if known is not None:
-            # Whoever holds the number of the bell rings the right one from now on.
+            # All outlets hold the old descriptor number, so the new bell takes that number.
             os.dup2(bell, known.bell, inheritable=False)
             os.close(bell)
         if self._files.get(node) != file:
@@ -132,7 +133,7 @@ class Peers:
             self._files[node] = file
         os.close(memory)
 
-    def _wait_with(self, node: str, bell: int) -> None:
+    def _add_space(self, node: str, bell: int) -> None:
         known = self.spaces.setdefault(node, bell)
         if known != bell:
             os.dup2(bell, known, inheritable=False)
@@ -164,7 +165,8 @@ class Peers:
             for end in (outlet, outlet.lane or outlet):
                 end.closed = True
         self.receivers[output] = tuple(node for node, _, _ in to)
-        # Those that never block come first, so that none of them waits for one that does.
+        _log.debug("output %s goes to %s", output, ", ".join(self.receivers[output]) or "no node")
+        # Outlets that never block come first, so that they do not wait for one that does.
         self.outlets[output] = tuple(sorted(new, key=lambda outlet: outlet.blocking))
 
     def _make_outlet(self, output: str, peer: Peer, base: int, blocking: bool) -> Outlet:
@@ -173,7 +175,7 @@ class Peers:
             return add_lane(Outlet(peer, ring, blocking=blocking), ring)
         from dorad.shm.latch import LatchedOutlet  # few inputs are latched
 
-        self.late.add(output)
+        self.late_outputs.add(output)
         return LatchedOutlet(peer, ring, blocking=blocking)
 
     def hang_up(self) -> None:

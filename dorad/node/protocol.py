@@ -1,53 +1,51 @@
-"""What a node and its daemon say to each other over their Unix socket.
+"""The packets that a node and its daemon exchange over their Unix socket.
 
-One packet is one JSON object with a key `t` that names its kind; descriptors travel beside it. What
-the daemon sends may be too large for one packet: then the object lies in an anonymous file, whose
-descriptor comes last, and the packet says `{"t": kind, "large": true}`.
+A packet is one JSON object whose key `t` names its kind; descriptors are sent with it. If a packet
+from the daemon is too large, the object is in an anonymous file. Its descriptor comes last, and the
+packet is `{"t": kind, "large": true}`.
 
-    node -> daemon   hello {node, dynamic, pid, version}     first of all
+    node -> daemon   hello {node, dynamic, pid, version}     the first packet
                      ready {}                                can receive; waits at the barrier
-                     grow {size}                             wants a segment; answered in turn
-                     retire {segment}                        uses the segment no more
+                     grow {size}                             requests a segment
+                     retire {segment}                        no longer uses the segment
                      ext_store {namespace, key} [value], ext_load {namespace, key, remove},
                      ext_drop {namespace, key}, ext_drain {namespace}
-                                                             ask the extension table; answered
-                                                             a question has a number `ask`, which
-                                                             its answer repeats
+                                                             requests to the extension table
                      note {text}                             a line for the user about the node
-                     ended {operator}                        one of its operators sends and
-                                                             receives nothing any more
+                     ended {operator}                        one of its operators has ended
                      done {}                                 sends nothing any more
     daemon -> node   welcome {} [mailbox, doorbell, space, config]
                                                              the node's own; config is JSON
-                     refused {error}                         there is no place for this node
-                     peer {node} [mailbox, doorbell]         a node that ours sends to
-                     peer_gone {node}                        ours sends nothing there any more
-                     source {node} [space]                   a node that waits for room at ours
-                     segment {segment} [memory]              samples of a node we receive from
+                     refused {error}                         the dataflow has no such node
+                     peer {node} [mailbox, doorbell]         a node that this one sends to
+                     peer_gone {node}                        this node no longer sends to it
+                     source {node} [space]                   a node that waits for room here
+                     segment {segment} [memory]              samples of a source of this node
                      retired {segment}                       may be unmapped
-                     edges {output, to}                      who receives an output, from now on
+                     edges {output, to}                      all receivers of an output
                      start {epoch_ns}                        the barrier is open
                      grown {segment} [memory], full {error}  answers to `grow`
                      ext_done {} [value or JSON list], ext_refused {error}
-                                                             answers to `ext_…`; a load that finds
-                                                             nothing has no descriptor
+                                                             answers to `ext_…`; without a
+                                                             descriptor if nothing was found
                      input {id, ring, source, interval_ns, blocking}
                                                              one more ring feeds an input
-                     input_gone {id, ring}                   nothing will come over that ring
+                     input_gone {id, ring}                   that ring no longer feeds the input
                      closed {input}, broken {input}, recovered {input}, restarted {node},
                      failed {source_node_id, error, affected_input_ids},
                      stop {reason, operator}, reload {operator},
                      param {key, value}, param_gone {key, [value]}
                                                              become events; a stop without an
-                                                             operator is for all of the node;
-                                                             `value` with param_gone
-                                                             is what holds from now on: the default
-                     ping {}                                 something may have come, or a sender
-                                                             may go on: look, no more
-                     adopted {}                              another daemon has taken over: what
-                                                             waits for an answer asks again
+                                                             operator is for the whole node;
+                                                             `value` of param_gone is the default
+                                                             that applies from now on
+                     ping {}                                 wakes a receiver or sender, which
+                                                             then polls; no other effect
+                     adopted {}                              a new daemon has taken over:
+                                                             unanswered requests are sent again
 
-A daemon that has taken over says again what holds; a node ignores what it knows already.
+A request has a number `ask`, which its answer repeats. A daemon that takes over repeats the present
+state; a node ignores what it knows already.
 """
 
 from __future__ import annotations
@@ -69,7 +67,7 @@ if TYPE_CHECKING:
 VERSION = 3
 MAX_PACKET = 1 << 16
 MAX_LARGE = 1 << 26
-"""Bytes of a packet whose content travels in a file, at most."""
+"""Maximum bytes of a packet whose content is in a file."""
 MAX_DESCRIPTORS = 5
 
 
@@ -81,7 +79,7 @@ def close_all(descriptors: Sequence[int]) -> None:
 
 
 class ProtocolError(Exception):
-    """A packet is no JSON object, or not the one that belongs here."""
+    """A packet is not a JSON object, or not valid here."""
 
 
 @dataclass(slots=True)
@@ -92,7 +90,7 @@ class Packet:
     fields: dict[str, Any]
     descriptors: list[int] = field(default_factory=list)
     closes: Callable[[Sequence[int]], None] = close_all
-    """Closes descriptors that are not wanted."""
+    """Closes descriptors that were not taken."""
 
     def text(self, key: str) -> str:
         """Return a string field, or raise `ProtocolError`."""
@@ -109,18 +107,18 @@ class Packet:
         return value
 
     def question(self) -> int | None:
-        """Return the number that the answer repeats, None without one; or raise `ProtocolError`."""
+        """Return the request number, or None if there is none; or raise `ProtocolError`."""
         return None if self.fields.get("ask") is None else self.number("ask")
 
     def take(self, count: int) -> list[int]:
-        """Hand out exactly `count` descriptors, or raise `ProtocolError`."""
+        """Return exactly `count` descriptors, or raise `ProtocolError`."""
         if len(self.descriptors) != count:
             raise ProtocolError(f"packet {self.kind!r} came without its {count} descriptors")
         taken, self.descriptors = self.descriptors, []
         return taken
 
     def close(self) -> None:
-        """Close the descriptors nobody took."""
+        """Close the descriptors that were not taken."""
         taken, self.descriptors = self.descriptors, []
         if taken:
             self.closes(taken)
@@ -130,7 +128,7 @@ def encode(kind: str, fields: dict[str, Any]) -> bytes:
     """Return the bytes of a packet.
 
     Raises:
-        ProtocolError: it is larger than a packet may be.
+        ProtocolError: the packet is larger than `MAX_PACKET`.
     """
     data = _dump(kind, fields)
     if len(data) > MAX_PACKET:
@@ -153,7 +151,7 @@ def send(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int])
 
 
 def send_any(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int]) -> None:
-    """Send a node one packet with descriptors, however large it is.
+    """Send a node one packet of any size with descriptors.
 
     Raises:
         OSError: the node is gone or, for a non-blocking socket, does not read.
@@ -181,12 +179,11 @@ def receive(
 ) -> Packet | None:
     """Receive one packet, or None at the end of the connection.
 
-    Its descriptors, if they are not wanted, are closed by `closes`. The kernel itself closes those
-    beyond `room`.
+    `closes` closes descriptors that are not taken. The kernel closes those beyond `room`.
 
     Raises:
-        ProtocolError: it is no packet.
-        BlockingIOError: there is none yet, and the socket or `flags` say not to wait.
+        ProtocolError: the bytes are not a packet.
+        BlockingIOError: there is no packet yet, and the socket or `flags` are non-blocking.
     """
     bytes_for_descriptors = socket.CMSG_LEN(room * array.array("i").itemsize)
     data, ancillary, received, _ = sock.recvmsg(
@@ -216,10 +213,10 @@ def receive(
 
 
 def receive_any(sock: socket.socket, flags: int = 0) -> Packet | None:
-    """Receive one packet from the daemon as `receive` does, however large it is.
+    """Receive one packet of any size from the daemon; see `receive`.
 
     Raises:
-        OSError: what is too large for a packet cannot be read.
+        OSError: the file of a large packet cannot be read.
     """
     packet = receive(sock, flags)
     if packet is None or packet.fields.get("large") is not True:
@@ -246,14 +243,14 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def _load(data: bytes) -> tuple[str, dict[str, Any]]:
     """Return the kind and the fields of a packet, or raise `ProtocolError`."""
     try:
-        # Not left to `json`, which takes bytes that are no UTF-8.
+        # `json` would also accept bytes that are not UTF-8.
         text = data.decode()
         content = json.loads(text)
         if _SURROGATE.search(text):
-            # JSON can spell half a character, which nothing could write again.
+            # JSON can encode a lone surrogate, which cannot be encoded as UTF-8 later.
             content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"a packet is no JSON: {error}") from error
+        raise ProtocolError(f"a packet is not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("t"), str):
-        raise ProtocolError("a packet is no JSON object with a kind")
+        raise ProtocolError("a packet is not a JSON object with a kind")
     return content.pop("t"), content

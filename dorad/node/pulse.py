@@ -1,7 +1,7 @@
-"""The two halves of a node that its daemon watches: each call shows as a pulse.
+"""Receiver and sender of a node with a hang watchdog: each call counts heartbeats.
 
-The pulse moves as a call begins and as it ends, and ten times a second while it waits for room or
-for an answer of the daemon. While a call waits for events, the mailbox says so: it is asleep.
+The count changes when a call begins and ends, and ten times a second while a call waits for room or
+for an answer of the daemon. A call that waits for events marks the mailbox as asleep instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WatchedReceiver:
-    """A receiver whose calls show."""
+    """A receiver whose calls count heartbeats."""
 
     def __init__(self, receiver: Receiving, connection: DaemonConnection) -> None:
         self._receiver = receiver
@@ -26,7 +26,7 @@ class WatchedReceiver:
 
     @property
     def ended(self) -> bool:
-        """Whether the last event was received."""
+        """True after the last event."""
         return self._receiver.ended
 
     def next(self, timeout: float | None) -> Event | None:
@@ -62,7 +62,7 @@ class WatchedReceiver:
 
 
 class WatchedSender(Sender):
-    """A sender whose calls show."""
+    """A sender whose calls count heartbeats."""
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
         """See `Sender`."""

@@ -1,4 +1,4 @@
-"""Writable buffers in shared memory, filled in place and then sent: `send_output_raw`."""
+"""`send_output_raw`: writable buffers in shared memory, filled in place and then sent."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _LENGTHS = 1 << 64
 class SampleHandler:
     """A buffer of `length` bytes that is sent once, as a UInt8 array.
 
-    As a context manager it hands out the buffer and sends it at the end of the block, unless that
-    raises: then it can still be sent. All views of the buffer must be released before, so that
-    nobody writes what receivers already read. A view that outlives the handler stays valid.
+    As a context manager it returns the buffer and sends it at the end of the block. If the block
+    raises, the buffer is not sent, but can still be sent later. All views must be released before
+    sending, because receivers read the buffer from then on. A view that outlives the handler stays
+    valid.
     """
 
     __slots__ = (
@@ -45,12 +46,12 @@ class SampleHandler:
         length: int,
         metadata: dict[str, Any] | None,
     ) -> None:
-        """Take a sample. The `attachment` of the node lives at least as long as this handler.
+        """Take a sample. The handler keeps the node's `attachment` alive.
 
         Raises:
-            TypeError: `length` is no integer, or the metadata cannot be sent.
-            OverflowError: it is negative, or does not fit into 64 bits.
-            RuntimeError: a metadata key is no string, or /dev/shm is full.
+            TypeError: `length` is not an integer, or the metadata cannot be sent.
+            OverflowError: `length` is negative, or does not fit into 64 bits.
+            RuntimeError: a metadata key is not a string, or /dev/shm is full.
         """
         self._buffer: Any = None
         length = operator.index(length)
@@ -73,12 +74,12 @@ class SampleHandler:
         self._sent = False
 
     def as_buffer(self) -> Any:
-        """Return the buffer, always the same object; `memoryview` and numpy write through it.
+        """Return the buffer, always the same object, for `memoryview` and numpy to write to.
 
-        Views of it after `send`, or after the end of this handler, raise BufferError.
+        After `send`, or after the end of this handler, new views raise BufferError.
 
         Raises:
-            RuntimeError: it was already sent.
+            RuntimeError: the buffer was already sent.
         """
         if self._sent:
             raise RuntimeError("Cannot access buffer: the sample has already been sent")
@@ -96,7 +97,7 @@ class SampleHandler:
         """Send the buffer.
 
         Raises:
-            RuntimeError: it was sent before, or views of it are still open.
+            RuntimeError: the buffer was already sent, or views of it are still open.
         """
         if (reason := self._unsendable()) is not None:
             raise RuntimeError(reason)
@@ -106,10 +107,10 @@ class SampleHandler:
         try:
             self._sender.send_sample(self._output, self._sample, self._length, self._metadata)
         finally:
-            samplebuffer.let_go(buffer)
+            samplebuffer.release(buffer)
 
     def _unsendable(self) -> str | None:
-        """Return why the buffer cannot be sent now, None if it can."""
+        """Return why the buffer cannot be sent now, or None."""
         if self._sent:
             return "Sample has already been sent"
         views = self._buffer.views

@@ -1,7 +1,7 @@
-"""An object with the buffer protocol that knows its views: they are counted, and can be ended.
+"""A buffer object that counts its views and can refuse new ones.
 
-Python code can give out buffers since version 3.12 (PEP 688). For 3.11 the type is made with
-`PyType_FromSpec`, which is part of the stable ABI, as is all that it uses.
+Python classes can implement the buffer protocol since version 3.12 (PEP 688). For 3.11 the type is
+created with `PyType_FromSpecWithBases`. Everything it uses is part of the stable ABI.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ENDED = "Cannot acquire buffer view: the parent SampleHandler has been sent or d
 
 
 class _Hold:
-    """Calls a function once: when told to, or when nothing refers to it any more."""
+    """Calls a function once: in `end`, or when its last reference is gone."""
 
     __slots__ = ("_call",)
 
@@ -33,7 +33,7 @@ class _Hold:
 
 
 class _Memory:
-    """What a buffer has: the memory, how many views of it are open, and the hold of it."""
+    """The state of a buffer: its memory, the number of open views, and the hold on the sample."""
 
     __slots__ = ("_hold", "_memory", "views")
 
@@ -42,7 +42,7 @@ class _Memory:
     views: int
 
     def __len__(self) -> int:
-        with memoryview(self) as view:  # type: ignore[arg-type]  # the types below give buffers
+        with memoryview(self) as view:  # type: ignore[arg-type]  # the types below are buffers
             return len(view)
 
     def __getitem__(self, key: Any) -> Any:
@@ -85,7 +85,7 @@ if sys.version_info >= (3, 12):
         return buffer
 
     def end(buffer: Any) -> None:
-        """Give out no view any more."""
+        """Refuse new views of the buffer."""
         buffer._ended = True
 
 else:
@@ -125,7 +125,7 @@ else:
     _kept: list[Any] = []
 
     def _make(get: Any) -> Any:
-        """Return a type of the layout of `_Memory` whose buffers come from a C function."""
+        """Return a type with the layout of `_Memory` whose `getbuffer` is a C function."""
         slots = (_Slot * 3)(
             _Slot(_GET_BUFFER, ctypes.cast(get, _void_p).value),
             _Slot(_RELEASE_BUFFER, ctypes.cast(_release_c, _void_p).value),
@@ -138,8 +138,9 @@ else:
         return _new_type(ctypes.addressof(spec), (_Memory,))
 
     SampleBuffer = _make(_get_c)
-    # A callback of ctypes cannot raise. So the views of an ended buffer come from a C function that
-    # gives none in any case: it asks for `__index__`, which raises, and hands the exception on.
+    # A ctypes callback cannot raise. An ended buffer must raise BufferError for new views.
+    # So its `getbuffer` is a C function that calls `__index__`, which raises, and returns -1.
+    # Only a change of class can replace `getbuffer` of an existing object.
     _Ended = _make(_api.PyNumber_AsSsize_t)
 
     def _refuse(_: Any) -> int:
@@ -151,14 +152,14 @@ else:
         return SampleBuffer()
 
     def end(buffer: Any) -> None:
-        """Give out no view any more."""
+        """Refuse new views of the buffer."""
         buffer.__class__ = _Ended
 
 
 def begin(memory: Any, offset: int, length: int, on_end: Callable[[], None]) -> Any:
-    """Return a new buffer over writable memory, with no view.
+    """Return a new buffer over writable memory, without views.
 
-    `on_end` is called once: by `let_go`, or when the buffer and all its views are gone.
+    `on_end` is called once: by `release`, or when the buffer and all its views are gone.
     """
     buffer = _begin()
     buffer._memory = (ctypes.c_ubyte * length).from_buffer(memory, offset)
@@ -167,6 +168,6 @@ def begin(memory: Any, offset: int, length: int, on_end: Callable[[], None]) -> 
     return buffer
 
 
-def let_go(buffer: Any) -> None:
-    """End the hold of the memory, of which no view is open."""
+def release(buffer: Any) -> None:
+    """Release the memory; no view of it may be open."""
     buffer._hold.end()

@@ -1,4 +1,4 @@
-"""The sending half of a node: placing a message once, and pushing it to every subscriber."""
+"""The sender of a node: place a message in memory once, and push it to every subscriber."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dorad.node.clock import Clock
     from dorad.node.connection import DaemonConnection
-    from dorad.node.latching import Unheard
+    from dorad.node.latching import KeptMessage
     from dorad.shm.arrow import Encoded
     from dorad.shm.ring import Outlet
 
@@ -30,22 +30,22 @@ _log = logging.getLogger(__name__)
 
 _pack = ENTRY.pack
 
-BUSY_S = 0.005
-"""Seconds that a receiving thread waits for a sending one, which may be waiting for room."""
+BUSY_TIMEOUT_S = 0.005
+"""How long a receiving thread waits for a sending one, which may be waiting for room."""
 
-SPACE_LOOK_NS = 100_000_000
-"""A sender that waits for room looks at the daemon's words at least this often."""
+SPACE_POLL_NS = 100_000_000
+"""How often a sender that waits for room checks for packets of the daemon."""
 
 
 class Sender:
-    """Sends messages on a node's outputs. Safe to use from several threads, and signal handlers.
+    """Sends messages on a node's outputs. Safe to use from several threads and signal handlers.
 
-    A handler may run in the middle of a send of the same thread. What it sends is put off until
-    that send is done: it is sent next, before anything else of this thread.
+    A signal handler may interrupt a send of its own thread. Its messages are deferred until that
+    send is done, and are sent next.
     """
 
     def __init__(self, connection: DaemonConnection, clock: Clock, keep: int) -> None:
-        """`keep` is how many bytes of shared memory are held on to while idle."""
+        """`keep` is the size of the shared memory that the pool keeps while idle, in bytes."""
         self._connection = connection
         self._words = connection.box.words
         self._clock = clock
@@ -58,13 +58,13 @@ class Sender:
         self._waiter: doorbell.Waiter | None = None
         self._encode: Callable[[Any], Encoded] | None = None
         self._trim_ns = 0
-        self._unheard: dict[str, Unheard] = {}
+        self._kept: dict[str, KeptMessage] = {}
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
         """Send `data` on a declared output; blocks only for inputs with `backpressure`.
 
         Raises:
-            RuntimeError: `data` is no Arrow data, or /dev/shm is full.
+            RuntimeError: `data` is not Arrow data, or /dev/shm is full.
             TypeError, OverflowError: the metadata cannot be sent.
         """
         meta, flags = b"", 0
@@ -79,7 +79,7 @@ class Sender:
         shared_arrays = self.shared_arrays
         self._lock.acquire()
         if self._busy:
-            self._defer(output, data, meta, flags)
+            self._defer_data(output, data, meta, flags)
             return
         self._busy = True
         try:
@@ -106,14 +106,12 @@ class Sender:
             self._busy = False
             self._lock.release()
             if self._deferred:
-                self._send_deferred()
+                self._flush_deferred()
 
-    # -- inside a signal's handler -----------------------------------------------------------
+    def _defer_data(self, output: str, data: Any, meta: bytes, flags: int) -> None:
+        """Defer a message of a signal handler until the interrupted send is done.
 
-    def _defer(self, output: str, data: Any, meta: bytes, flags: int) -> None:
-        """Put off a message until the send that the handler has interrupted is done.
-
-        The caller has the lock, which is released. Raises what `send` does for the data.
+        The caller holds the lock; this method releases it. Raises what `send` raises for the data.
         """
         try:
             assert self._encode is not None
@@ -123,21 +121,21 @@ class Sender:
             if array is not None:
                 sample = array.sample
                 array.freeze()
-            self._put_off(output, encoded, meta, sample, flags)
+            _log.debug("output %s: a message of a signal handler is deferred", output)
+            self._defer(output, encoded, meta, sample, flags)
         finally:
             self._lock.release()
 
-    def _put_off(
+    def _defer(
         self, output: str, encoded: Encoded, meta: bytes, sample: Sample | None, flags: int
     ) -> None:
-        _log.debug("output %s: a signal handler sends during a send; its message is next", output)
         if sample is not None:
             sample.held += 1
         self._deferred.append(
-            functools.partial(self._send_put_off, output, encoded, meta, sample, flags)
+            functools.partial(self._send_deferred, output, encoded, meta, sample, flags)
         )
 
-    def _send_put_off(
+    def _send_deferred(
         self, output: str, encoded: Encoded, meta: bytes, sample: Sample | None, flags: int
     ) -> None:
         try:
@@ -151,8 +149,8 @@ class Sender:
             if sample is not None:
                 self.pool.give_back(sample)
 
-    def _send_deferred(self) -> None:
-        """Send what was put off, unless a send is under way here: then that one does it."""
+    def _flush_deferred(self) -> None:
+        """Send the deferred messages, unless this thread is in a send, which will do it."""
         while self._deferred:
             with self._lock:
                 if self._busy:
@@ -165,11 +163,11 @@ class Sender:
                     self._busy = False
 
     @contextlib.contextmanager
-    def _alone(self, what: str) -> Iterator[None]:
-        """Have the lock, in the middle of nothing.
+    def _exclusive(self, what: str) -> Iterator[None]:
+        """Hold the lock, and refuse a signal handler that has interrupted a send.
 
         Raises:
-            RuntimeError: a signal's handler has interrupted a send of its own thread.
+            RuntimeError: a signal handler has interrupted a send of its own thread.
         """
         with self._lock:
             if self._busy:
@@ -183,7 +181,7 @@ class Sender:
             finally:
                 self._busy = False
         if self._deferred:
-            self._send_deferred()
+            self._flush_deferred()
 
     def send_sample(
         self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
@@ -195,41 +193,39 @@ class Sender:
         flags = flags_of(metadata) if metadata else 0
         encoded: Encoded = (UINT8_CODE, length, 0, length, ())
         with self._lock:
-            self._put_off(output, encoded, meta, sample, flags)
-            self._send_deferred()
+            self._defer(output, encoded, meta, sample, flags)
+            self._flush_deferred()
 
     def send_encoded(self, output: str, encoded: Encoded, metadata: dict[str, Any] | None) -> None:
-        """Send an array that is ready to be placed; see `dorad.shm.arrow.encode`."""
+        """Send an encoded array; see `dorad.shm.arrow.encode`."""
         meta = metadata_codec.encode(metadata) if metadata else b""
         flags = flags_of(metadata) if metadata else 0
-        with self._alone("sending"):
+        with self._exclusive("sending"):
             self._read_mail()
             self._push(self._connection.outlets.get(output, ()), encoded, meta, None, flags)
 
-    # -- receivers that come late ------------------------------------------------------------
-
     def _read_mail(self) -> None:
-        """Take in what the daemon has sent, if it has. The caller has the lock."""
+        """Handle the packets from the daemon, if there are new ones. The caller holds the lock."""
         connection = self._connection
         connection.refresh()
-        if connection.late:
+        if connection.late_outputs:
             self._catch_up()
 
     def _keep(self, output: str, encoded: Encoded, meta: bytes, sample: Sample | None) -> None:
-        """Keep a message that nobody receives, for who may come."""
-        from dorad.node.latching import unheard
+        """Keep the last message of an output without subscribers, for late ones."""
+        from dorad.node.latching import keep
 
-        kept = unheard(self._clock.now(), encoded, meta, sample)
+        kept = keep(self._clock.now(), encoded, meta, sample)
         if kept is None:
-            self._unheard.pop(output, None)
+            self._kept.pop(output, None)
         else:
-            self._unheard[output] = kept
+            self._kept[output] = kept
 
     def catch_up(self) -> bool:
-        """Give new receivers what was sent last; False if the sender is busy just now."""
-        if not self._connection.late:
+        """Send the last messages to late subscribers; return False if the sender is busy."""
+        if not self._connection.late_outputs:
             return True
-        if not self._lock.acquire(timeout=BUSY_S):
+        if not self._lock.acquire(timeout=BUSY_TIMEOUT_S):
             return False
         try:
             if self._busy:
@@ -242,54 +238,53 @@ class Sender:
         finally:
             self._lock.release()
             if self._deferred:
-                self._send_deferred()
+                self._flush_deferred()
         return True
 
-    def _late(self) -> str | None:
-        """Take an output of this sender that has new receivers, if there is one."""
-        late = self._connection.late
+    def _next_late(self) -> str | None:
+        """Remove and return an output of this sender that has a late subscriber, or None."""
+        late = self._connection.late_outputs
         return late.pop() if late else None
 
     def _catch_up(self) -> None:
-        from dorad.node.latching import bring_up
+        from dorad.node.latching import send_last
 
         connection = self._connection
-        while (output := self._late()) is not None:
+        while (output := self._next_late()) is not None:
             outlets = connection.outlets.get(output)
-            last = self._unheard.pop(output, None)
-            if outlets and not bring_up(outlets, self.pool, last, self._push_unheard):
+            last = self._kept.pop(output, None)
+            _log.debug("output %s: sending the last message to late subscribers", output)
+            if outlets and not send_last(outlets, self.pool, last, self._push_kept):
                 connection.note(
-                    f"output {output}: what was sent last is not in memory any more; "
-                    "a new latched input begins with the next message"
+                    f"output {output}: the last message is no longer in memory; "
+                    "a new latched input starts with the next message"
                 )
 
-    def _push_unheard(self, outlets: tuple[Outlet, ...], last: Unheard) -> None:
+    def _push_kept(self, outlets: tuple[Outlet, ...], last: KeptMessage) -> None:
         self._push_sample(outlets, last.encoded, last.meta, None, last.stamp, 0)
         fence()
         for outlet in outlets:
             outlet.peer.wake()
 
-    # -- memory ------------------------------------------------------------------------------
-
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Return an uninitialised numpy array in shared memory; see `SharedArrays.empty`."""
-        with self._alone("empty"):
+        with self._exclusive("empty"):
             return self.shared_arrays.empty(shape, dtype)
 
     def take_sample(self, size: int) -> Sample:
-        """Return a sample for `send_sample`, held by the caller until `pool.give_back`.
+        """Return a sample for `send_sample`; the caller holds it until `pool.give_back`.
 
         Raises:
             RuntimeError: /dev/shm is full.
         """
-        with self._alone("send_output_raw"):
+        with self._exclusive("send_output_raw"):
             sample = self._place(max(size, 1), ())
             sample.held = 1
         return sample
 
     @staticmethod
     def _load_encoder() -> Callable[[Any], Encoded]:
-        """Import pyarrow, at the first message only."""
+        """Import pyarrow at the first message."""
         from dorad.shm.arrow import encode
 
         return encode
@@ -318,7 +313,7 @@ class Sender:
             else:
                 self._push_sample(outlets, encoded, meta, sample, stamp, flags)
         finally:
-            # Also if a signal's handler raises while we wait: some have been given it by now.
+            # Also when a signal handler raises during a wait: some rings have the message by now.
             fence()
             for outlet in outlets:
                 peer = outlet.peer
@@ -360,7 +355,7 @@ class Sender:
                     marks.append((outlet, outlet.head))
                     outlet.push(entry, size, stamp)
         finally:
-            # Also if a signal's handler raises while we wait: some may be reading it by now.
+            # Also when a signal handler raises during a wait: some receivers may read the sample.
             if sample is not None:
                 self.pool.sent(sample, marks)
             if holder is not None:
@@ -376,13 +371,14 @@ class Sender:
         return sample
 
     def _has_room(self, outlet: Outlet, outlets: tuple[Outlet, ...]) -> bool:
-        """Block until a consumer with backpressure has room; False if the dataflow stops first."""
+        """Block until a ring with backpressure has room; return False if the node stops first."""
         if not outlet.full():
             return True
         fence()
         for other in outlets:
             other.peer.wake()
         connection = self._connection
+        _log.debug("waiting for room in a queue of %d messages", outlet.queue_size)
         if self._waiter is None:
             self._waiter = doorbell.Waiter(connection.space, [connection.descriptor])
         try:
@@ -394,18 +390,18 @@ class Sender:
                     outlet.refuse()
                     return False
                 self._beat()
-                self._waiter.wait(SPACE_LOOK_NS)
+                self._waiter.wait(SPACE_POLL_NS)
                 connection.read_mail()
         finally:
             outlet.announce_waiting(False)
-            if connection.late:
-                # They are seen to before the next message: this one is on its way.
+            if connection.late_outputs:
+                # This message is already being sent: late subscribers are served before the next.
                 connection.mail = -1
         return False
 
 
 def _joined(parts: tuple[tuple[int, Any], ...], size: int) -> bytes:
-    """Return the parts of a small payload as they lie in shared memory."""
+    """Return the parts of a small payload as one block, as in shared memory."""
     payload = bytearray(size)
     for at, data in parts:
         payload[at : at + len(data)] = data

@@ -1,4 +1,4 @@
-"""Arrays born in shared memory: numpy arrays that are sent without a copy."""
+"""numpy arrays allocated in shared memory, which are sent without a copy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class SharedArray(weakref.ref["NDArray[Any]"]):
-    """A born array, its sample, where it lies in memory, and how it is sent as a whole.
+    """A weak reference to a shared array, with its sample, address and encoding.
 
-    Every view of the array, numpy's or pyarrow's, keeps the array alive, so the end of this
-    reference is the end of the node's own use of the sample.
+    Every numpy or pyarrow view keeps the array alive. So when this reference dies, the node itself
+    no longer uses the sample.
     """
 
     __slots__ = ("address", "encoded", "sample")
@@ -31,14 +31,14 @@ class SharedArray(weakref.ref["NDArray[Any]"]):
     encoded: Encoded
 
     def freeze(self) -> None:
-        """Forbid writing through the array from now on: receivers are reading it."""
+        """Make the array read-only, because receivers read it from now on."""
         array = self()
         if array is not None:
             array.flags.writeable = False
 
 
 class SharedArrays:
-    """The arrays that live in the node's samples, found again by identity or by address."""
+    """The arrays in the node's samples, found by identity or by address."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -54,8 +54,8 @@ class SharedArrays:
         """Return an uninitialised C-ordered array in shared memory.
 
         Raises:
-            ValueError: the dtype has no Arrow type of the same bytes, or the shape is negative.
-            TypeError: the shape is neither an integer nor integers.
+            ValueError: no Arrow type has the memory layout of the dtype, or the shape is negative.
+            TypeError: the shape is neither an integer nor a sequence of integers.
             RuntimeError: /dev/shm is full.
         """
         import numpy as np
@@ -74,18 +74,18 @@ class SharedArrays:
         try:
             sample = self._pool.take(max(size, 1))
         except OSError as error:
-            raise RuntimeError(f"an array of {size} bytes cannot be made: {error}") from error
+            raise RuntimeError(f"an array of {size} bytes cannot be allocated: {error}") from error
         sample.held = 1
         mapping = sample.segment.mapping
         array: NDArray[Any] = np.ndarray(extent, kind, mapping.memory, sample.offset)
-        shared_arrays = SharedArray(array, self._gone)
+        shared_arrays = SharedArray(array, self._release)
         shared_arrays.sample = sample
         shared_arrays.address = mapping.address() + sample.offset
         shared_arrays.encoded = (arrow.code_of(kind), length, 0, size, ())
         self._by_id[id(array)] = self._by_address[shared_arrays.address] = shared_arrays
         return array
 
-    def _gone(self, shared_arrays: weakref.ref[NDArray[Any]]) -> None:
+    def _release(self, shared_arrays: weakref.ref[NDArray[Any]]) -> None:
         if isinstance(shared_arrays, SharedArray):
             if self._by_address.get(shared_arrays.address) is shared_arrays:
                 del self._by_address[shared_arrays.address]
@@ -94,10 +94,10 @@ class SharedArrays:
             self._pool.give_back(shared_arrays.sample)
 
     def find(self, data: Any) -> tuple[SharedArray | None, Encoded] | None:
-        """Return the born array that data is, or is a view from the start of, and its encoding.
+        """Return the shared array that `data` is, or views from its start, and the encoding.
 
-        Without the array if the bytes of the view's type are others in a message: it is copied.
-        None if data has nothing to do with a born array, or its type cannot be sent at all.
+        The array is None if a message of the view's type has other bytes, so that it must be
+        copied. Return None if `data` is not in a shared array, or its type cannot be sent.
         """
         shared_arrays = self._by_id.get(id(data))
         if shared_arrays is not None and shared_arrays() is data:
@@ -111,7 +111,7 @@ class SharedArrays:
             if len(buffers) != 2 or buffers[1] is None or data.offset or data.null_count:
                 return None
             shared_arrays = self._by_address.get(buffers[1].address)
-            return None if shared_arrays is None else _as_it_lies(shared_arrays, arrow.encode(data))
+            return None if shared_arrays is None else _in_place(shared_arrays, arrow.encode(data))
         interface = getattr(data, "__array_interface__", None)
         if interface is None or not data.flags.c_contiguous:
             return None
@@ -122,11 +122,11 @@ class SharedArrays:
             array = flat(data)
         except pa.ArrowException:
             return None
-        return _as_it_lies(shared_arrays, arrow.encode(array))
+        return _in_place(shared_arrays, arrow.encode(array))
 
 
-def _as_it_lies(shared_arrays: SharedArray, encoded: Encoded) -> tuple[SharedArray | None, Encoded]:
-    """Return the array with an encoding of a view of it if the payload is what lies there."""
+def _in_place(shared_arrays: SharedArray, encoded: Encoded) -> tuple[SharedArray | None, Encoded]:
+    """Return the array with the encoding of its view, if the payload is the array's own bytes."""
     parts = encoded[4]
     if len(parts) == 1 and getattr(parts[0][1], "address", None) == shared_arrays.address:
         return shared_arrays, encoded
@@ -134,7 +134,7 @@ def _as_it_lies(shared_arrays: SharedArray, encoded: Encoded) -> tuple[SharedArr
 
 
 def _extent(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:
-    """Return a shape as plain integers. numpy would take a -1 for whatever the segment holds."""
+    """Return a shape as plain integers. numpy would derive a -1 from the size of the segment."""
     extent: tuple[int, ...]
     try:
         extent = (operator.index(shape),)  # type: ignore[arg-type]  # this finds out

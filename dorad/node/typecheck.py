@@ -1,11 +1,12 @@
-"""Checks of data against the types of a node's ports; imported only if a port has a type.
+"""Check messages against the types of inputs and outputs; imported only if one has a type.
 
-The daemon hands the types over as plain data, see `dorad.dataflow.types.runtime`. An output is
-checked if the environment asks for it, the first message of each typed input always.
+The daemon sends the types as plain data, see `dorad.dataflow.types.runtime`. Outputs are checked if
+the environment asks for it; the first message of each typed input is always checked.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,39 +24,42 @@ if TYPE_CHECKING:
     from dorad.shm.pool import Sample
     from dorad.shm.ring import Inlet
 
+_log = logging.getLogger(__name__)
+
 VARIABLE = "DORA_RUNTIME_TYPE_CHECK"
 WARN = ("1", "true", "warn")
 OFF = ("", "0", "false", "off")
 
-MAX_TOLD = 100
-"""Different things that are told of one output or edge."""
+MAX_WARNINGS = 100
+"""Maximum number of different warnings about one output or edge."""
 
 CORRELATED = frozenset(("request_id", "goal_id", "goal_status"))
-"""Metadata of messages that are not checked, as in dora: a result may be of another type."""
+"""Messages with one of these are not checked, as in dora: a result may have another type."""
 
 
 class TypeMismatchError(RuntimeError):
-    """Data that is to be sent is not of the type of its output."""
+    """The data to send does not have the type of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the environment says: how strict to be with outputs, and how often to look."""
+    """The checks that the environment asks for."""
 
     outputs: bool = False
     error: bool = False
     first: bool = False
-    """On outputs only the first message; every one otherwise."""
+    """On outputs, check only the first message instead of every one."""
     every_input: bool = False
-    """Every message of inputs, too, not only the first."""
+    """On inputs, check every message instead of only the first."""
     correlated: bool = False
-    """Also messages of services and actions."""
+    """Also check messages of services and actions."""
 
 
 def parse_setting(text: str) -> Setting:
-    """The setting that the variable spells: words with commas between.
+    """Return the setting of the variable: words separated by commas.
 
-    Raises ValueError for a word that is none.
+    Raises:
+        ValueError: a word is unknown.
     """
     words = [word.strip().lower() for word in text.split(",")]
     for word in words:
@@ -79,10 +83,10 @@ class TypeChecks:
     """The checks of one node."""
 
     def __init__(self, node_id: str, types: Mapping[str, Any]) -> None:
-        """Take the types as the configuration has them, and the setting from the environment.
+        """Take the types from the node's configuration and the setting from the environment.
 
         Raises:
-            RuntimeError: the setting is not understood.
+            RuntimeError: the setting is not valid.
         """
         self._node = node_id
         self._inputs: Mapping[str, Any] = types["inputs"]
@@ -91,9 +95,10 @@ class TypeChecks:
             self.setting = parse_setting(os.environ.get(VARIABLE, ""))
         except ValueError as error:
             raise RuntimeError(str(error)) from None
+        _log.debug("type checks: %s", self.setting)
 
     def sender(self, sender: Sender) -> Sender | CheckingSender:
-        """Return what checks what is sent, if that is asked for."""
+        """Return a checking sender if outputs are to be checked, else the sender itself."""
         if not self.setting.outputs or not self._outputs:
             return sender
         checks = {
@@ -103,14 +108,14 @@ class TypeChecks:
         return CheckingSender(sender, checks, self._node)
 
     def input(self, input_id: str, source: str | None, inlet: Inlet, clock: Clock) -> RingInput:
-        """Return what serves one ring of an input, which checks what it receives if it is typed."""
+        """Return the object for one ring of an input, with checks if the input has a type."""
         check = self.check_of(input_id, source)
         if check is None:
             return RingInput(input_id, inlet, clock)
         return CheckedInput(input_id, inlet, clock, check, self._node)
 
     def check_of(self, input_id: str, source: str | None) -> PortCheck | None:
-        """Return the check of what a source sends to an input, None if that has no type."""
+        """Return the check of messages from a source to an input, None if the input has no type."""
         port = self._inputs.get(input_id)
         if port is None:
             return None
@@ -119,7 +124,7 @@ class TypeChecks:
 
 
 class PortCheck:
-    """The check of one output, or of one edge where it arrives."""
+    """The check of one output, or of one edge at its input."""
 
     def __init__(
         self, port: Mapping[str, Any], sender: str, receiver: str, setting: Setting
@@ -129,14 +134,14 @@ class PortCheck:
         self._receiver = receiver
         self.setting = setting
         self._shapes: Shapes | None = None
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def applies(self, metadata: Mapping[str, Any] | None) -> bool:
-        """Whether a message with this metadata is checked."""
+        """Return True if a message with this metadata is checked."""
         return self.setting.correlated or not metadata or CORRELATED.isdisjoint(metadata)
 
     def mismatch(self, data: Any) -> tuple[str, dict[str, str]] | None:
-        """What is wrong with `data`, as a text and as its parts; None if nothing is."""
+        """Return the mismatch of `data` as a text and as fields, or None."""
         shapes = self._shapes
         if shapes is None:
             from dorad.node.typeshapes import Shapes  # imports pyarrow
@@ -161,10 +166,10 @@ class PortCheck:
         return text, parts
 
     def warn(self, node_id: str, found: tuple[str, dict[str, str]]) -> None:
-        """Say what is wrong, but the same thing only once."""
+        """Log a mismatch, each one only once."""
         text, parts = found
-        if text not in self._told and len(self._told) < MAX_TOLD:
-            self._told.add(text)
+        if text not in self._warned and len(self._warned) < MAX_WARNINGS:
+            self._warned.add(text)
             line = logbridge.line(node_id, "warn", f"type mismatch: {text}", "dora.types", parts)
             logbridge.emit(line)
 
@@ -183,7 +188,7 @@ class CheckedInput(RingInput):
         self._check: PortCheck | None = check
 
     def take(self) -> Event | None:
-        """Return the next event, or None; warns of data of another type."""
+        """Return the next event, or None; warn if its data has another type."""
         event = super().take()
         check = self._check
         if event is None or event["type"] != "INPUT":
@@ -198,7 +203,7 @@ class CheckedInput(RingInput):
 
 
 class CheckingSender:
-    """A sender that looks at what it sends. It has the methods of `Sender` that a node uses."""
+    """A sender that checks its data. It has the methods of `Sender` that a node uses."""
 
     def __init__(self, sender: Sender, checks: dict[str, PortCheck], node_id: str) -> None:
         self._sender = sender
@@ -206,13 +211,13 @@ class CheckingSender:
         self._node = node_id
         self.pool = sender.pool
 
-    def look(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
-        """Check what is about to be sent. Raises TypeMismatchError as `send` does."""
+    def check(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        """Check data before it is sent. Raises TypeMismatchError as `send` does."""
         check = self._checks.get(output)
         if check is None or not check.applies(metadata):
             return
         found = check.mismatch(data)
-        # What is refused was not the first message: it is not sent.
+        # A refused message is not sent, so the next one is still the first.
         if check.setting.first and (found is None or not check.setting.error):
             self._checks.pop(output, None)
         if found is None:
@@ -222,15 +227,15 @@ class CheckingSender:
         check.warn(self._node, found)
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
-        """See `Sender`. Raises TypeMismatchError, too, if the environment asks for errors."""
-        self.look(output, data, metadata)
+        """See `Sender`. Also raises TypeMismatchError, if the environment asks for errors."""
+        self.check(output, data, metadata)
         self._sender.send(output, data, metadata)
 
     def send_sample(
         self, output: str, sample: Sample, length: int, metadata: dict[str, Any] | None
     ) -> None:
         """See `Sender`; raises as `send` does."""
-        self.look(output, b"", metadata)
+        self.check(output, b"", metadata)
         self._sender.send_sample(output, sample, length, metadata)
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Whether an Arrow array has the shape that its type says: fields, lists, and nulls.
+"""Compare an Arrow array with the shape of its declared type: fields, lists, and nulls.
 
-How many bits an offset has is no part of a type: text is `string` or `large_string`, a list any
-kind of list, bytes any kind of binary. Bytes as a whole message may also be UInt8, which is what
-`send_output(id, b"…")` makes of them.
+The size of offsets is not part of a type: text is `string` or `large_string`, a list is any kind of
+list, bytes are any kind of binary. A whole message of bytes may also be UInt8, because
+`send_output(id, b"…")` sends that.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 
 
 def _ids(names: tuple[str, ...]) -> frozenset[int]:
-    """The numbers of Arrow types that this version of pyarrow has."""
+    """Return the ids of Arrow types that this version of pyarrow has."""
     numbers = (getattr(pa.lib, f"Type_{name.upper()}", None) for name in names)
     return frozenset(number for number in numbers if number is not None)
 
@@ -50,9 +50,7 @@ def _ids(names: tuple[str, ...]) -> frozenset[int]:
 _IDS = {name: _ids(names) for name, names in _NAMES.items()}
 _LIST_IDS = _ids(_LISTS)
 _BYTES_IDS = _ids(_BINARY)
-
-
-_SAID = {
+_DISPLAY_NAMES = {
     next(iter(_ids((names[0],)))): name
     for name, names in _NAMES.items()
     if name not in ("LargeUtf8", "LargeBinary")
@@ -60,14 +58,14 @@ _SAID = {
 
 
 def arrow_name(kind: Any) -> str:
-    """An Arrow type in the words of type definitions, or else in pyarrow's."""
+    """Return the name of an Arrow type in type definitions, or else in pyarrow."""
     if kind.id in _LIST_IDS:
         return f"List<{arrow_name(kind.value_type)}>"
-    return "Struct" if kind.id == pa.lib.Type_STRUCT else _SAID.get(kind.id, str(kind))
+    return "Struct" if kind.id == pa.lib.Type_STRUCT else _DISPLAY_NAMES.get(kind.id, str(kind))
 
 
 class Mismatch(NamedTuple):
-    """The first thing that is not as it should be; `field` is empty for the whole message."""
+    """The first difference; `field` is empty for the whole message."""
 
     field: str
     expected: str
@@ -75,16 +73,16 @@ class Mismatch(NamedTuple):
 
 
 class Shapes:
-    """The shapes of which data may have any; the first is the one that is told of."""
+    """The accepted shapes; a mismatch is reported against the first one."""
 
     def __init__(self, shapes: list[Any]) -> None:
         self._shapes = shapes
         self._strict = any(map(_forbids_nulls, shapes))
         self._last: tuple[Any, Mismatch | None] = (None, None)
-        """The Arrow type that was looked at last, and what was found: several threads may send."""
+        """The last checked Arrow type and its result, as one tuple because of threads."""
 
     def mismatch(self, data: Any) -> Mismatch | None:
-        """What is wrong with what a node sends or receives; None if nothing is."""
+        """Return the mismatch of sent or received data, or None."""
         array = None
         if isinstance(data, pa.Array):
             array, kind = data, data.type
@@ -94,17 +92,17 @@ class Shapes:
             try:
                 kind = pa.from_numpy_dtype(data.dtype)
             except pa.ArrowNotImplementedError:
-                return None  # cannot be sent, which is told better where it is tried
+                return None  # cannot be sent: the sender reports it better
         else:
             array = as_array(data)
             kind = array.type
         seen, found = self._last
         if self._strict or seen is None or kind != seen:
-            found = self._look(kind, array)
+            found = self._compare(kind, array)
             self._last = (kind, found)
         return found
 
-    def _look(self, kind: Any, array: Any) -> Mismatch | None:
+    def _compare(self, kind: Any, array: Any) -> Mismatch | None:
         first: Mismatch | None = None
         for shape in self._shapes:
             if kind.id == pa.lib.Type_UINT8 and _IDS.get(_name(shape)) == _BYTES_IDS:
@@ -114,7 +112,7 @@ class Shapes:
                 return None
             first = first or found
         if first is not None and not first.field and len(self._shapes) > 1:
-            return first._replace(expected=" or ".join(map(_said, self._shapes)))
+            return first._replace(expected=" or ".join(map(_display_name, self._shapes)))
         return first
 
 
@@ -126,7 +124,7 @@ def _compare(shape: Any, kind: Any, array: Any, path: str) -> Mismatch | None:
         return None if kind.id in _IDS[shape] else Mismatch(path, shape, arrow_name(kind))
     if "list" in shape:
         if kind.id not in _LIST_IDS:
-            return Mismatch(path, _said(shape), arrow_name(kind))
+            return Mismatch(path, _display_name(shape), arrow_name(kind))
         items = None if array is None else array.flatten()
         return _compare(shape["list"], kind.value_type, items, f"{path}[]")
     if kind.id != pa.lib.Type_STRUCT:
@@ -140,7 +138,9 @@ def _compare_fields(fields: list[Any], kind: Any, array: Any, path: str) -> Mism
         at = kind.get_field_index(name)
         if at < 0:
             twice = bool(kind.get_all_field_indices(name))
-            return Mismatch(inner, _said(shape), "several of that name" if twice else "no field")
+            return Mismatch(
+                inner, _display_name(shape), "several of that name" if twice else "no field"
+            )
         part = None if array is None else array.field(at)
         found = _compare(shape, kind.field(at).type, part, inner)
         if found is not None:
@@ -168,7 +168,7 @@ def _name(shape: Any) -> str:
     return shape if isinstance(shape, str) else ""
 
 
-def _said(shape: Any) -> str:
+def _display_name(shape: Any) -> str:
     if isinstance(shape, str):
         return shape
-    return f"List<{_said(shape['list'])}>" if "list" in shape else "Struct"
+    return f"List<{_display_name(shape['list'])}>" if "list" in shape else "Struct"

@@ -58,13 +58,10 @@ def install(
     """Install the Debian package PACKAGE on the machines in FILE, and start dorad there."""
     from dorafleet.cli.reporting import Reporter
     from dorafleet.inventory.load import load
-    from dorafleet.robot.package import PackageError, read_package
+    from dorafleet.robot.package import read_package
 
     machines = chosen(load(file), only)
-    try:
-        found = read_package(package)
-    except PackageError as error:
-        raise click.ClickException(str(error)) from error
+    found = read_package(package)
     with Reporter([machine.id for machine in machines], found.size) as reporter:
         work = _Work(found, reporter, accept_new=accept_new, downgrade=allow_downgrade)
         outcomes = asyncio.run(work.run(machines, parallel))

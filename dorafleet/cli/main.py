@@ -56,17 +56,13 @@ def cli() -> None:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one `dorafleet` command line and return its exit code: 0, 1, 2, or 130 for Ctrl-C."""
-    return run_group(cli, arguments, "dorafleet", COMPLETE_VARIABLE, _problems)
+    return run_group(cli, arguments, "dorafleet", COMPLETE_VARIABLE, _missing)
 
 
-def _problems(error: Exception) -> Sequence[str] | None:
-    """Return the lines of an error that is told without a traceback."""
-    from dorad.dataflow.errors import DataflowError
-
-    if isinstance(error, DataflowError):
-        return str(error).splitlines()
-    if isinstance(error, ModuleNotFoundError) and error.name == "asyncssh":
-        return ["the Python package asyncssh is missing (pip install 'dorad[fleet]')"]
+def _missing(error: ImportError) -> str | None:
+    """Return the message for a Python package that dorafleet needs and this machine lacks."""
+    if error.name == "asyncssh":
+        return "the Python package asyncssh is missing (pip install 'dorad[fleet]')"
     return None
 
 

@@ -67,9 +67,9 @@ def parse(text: str, *, path: Path) -> Cluster:
     peer = fields.checked("zenoh_peer", words.endpoint, None)
     items = fields.items("machines")
     machines = [_read_machine(item, problems) for item in items]
-    meant = fields.finish()
+    misspelt = fields.finish()
     for name, hint in (("coordinator", "with `addr`"), ("machines", f"a list, each {_MACHINE}")):
-        if name not in meant and not fields.has(name):
+        if name not in misspelt and not fields.has(name):
             problems.error_in_name(fields.name_of(name), f"needs `{name}`", hint)
     named = fields.take("machines")
     if named is not None and isinstance(named.data, list) and not items:
@@ -89,7 +89,7 @@ def _read_coordinator(fields: Fields) -> Coordinator | None:
     if not block.has("addr"):
         block.required_text("addr", "the IP address that the robots reach it at")
     addr = block.checked("addr", words.address, None)
-    port = block.integer("port", least=1, most=_LARGEST_PORT)
+    port = block.integer("port", minimum=1, maximum=_LARGEST_PORT)
     block.finish()
     return None if addr is None else Coordinator(addr, port or COORDINATOR_PORT)
 
@@ -109,10 +109,10 @@ def _read_machine(item: Value, problems: Problems) -> Machine | None:
     if at and user is not None:
         problems.error(block.name_of("user"), f"`host` says the user already, `{before}`")
     labels = _read_labels(block)
-    port = block.integer("port", least=1, most=_LARGEST_PORT)
-    daemon_port = block.integer("daemon_port", least=1, most=_LARGEST_PORT)
+    port = block.integer("port", minimum=1, maximum=_LARGEST_PORT)
+    daemon_port = block.integer("daemon_port", minimum=1, maximum=_LARGEST_PORT)
     zenoh_addr = block.checked("zenoh_addr", words.address, None)
-    zenoh_port = block.integer("zenoh_port", least=1, most=_LARGEST_PORT)
+    zenoh_port = block.integer("zenoh_port", minimum=1, maximum=_LARGEST_PORT)
     if block.has("daemon_port"):
         problems.warn(block.name_of("daemon_port"), _NO_PORT)
     block.finish()

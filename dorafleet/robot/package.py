@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dorad.problems import ProblemError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,8 +18,11 @@ FIELDS = ("Package", "Version", "Architecture")
 DPKG_S = 30.0
 
 
-class PackageError(Exception):
-    """The file is no package for robots; the text says why."""
+class PackageError(ProblemError):
+    """A file that is not a package for robots; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("refused", message)
 
 
 @dataclass(frozen=True, slots=True)

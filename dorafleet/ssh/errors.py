@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from dorad.problems import ProblemError
+
 MAX_MESSAGE = 1000
 """Characters: messages quote robots, which may say anything."""
 
@@ -43,14 +45,11 @@ class Code(StrEnum):
         )
 
 
-class SshError(Exception):
-    """Something with one robot did not work; others are not concerned."""
+class SshError(ProblemError):
+    """Something that failed on one robot; the others are not affected."""
+
+    code: Code
 
     def __init__(self, code: Code, message: str, hint: str | None = None) -> None:
-        self.code = code
-        self.message = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}…"
-        self.hint = hint
-        super().__init__(self.message)
-
-    def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message} ({self.hint})"
+        shown = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}…"
+        super().__init__(code, shown, hint)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.node.protocol import VERSION
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
 
@@ -76,6 +77,27 @@ def test_a_node_has_the_limits_and_the_user_that_it_is_given(running: Robot) -> 
         "User": "dorad-node",
         "CPUAffinity": "0",
     }
+
+
+HELLO = """
+import glob, json, socket
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+sock.connect(glob.glob("/run/dorad/*-d*.sock")[0])
+hello = {"t": "hello", "node": "talker", "dynamic": False, "pid": 1, "version": %d}
+sock.send(json.dumps(hello).encode())
+print(json.loads(sock.recv(65536)).get("error"))
+"""
+
+
+@pytest.mark.parametrize("user", ["root", "dorad-node"])
+def test_nobody_attaches_as_a_node_whose_unit_is_another(running: Robot, user: str) -> None:
+    """Not even as the node's own user; `nobody`, as whom no node may run, is not even heard."""
+    program = ("python3", "-c", HELLO % VERSION)
+    said = running.exec("runuser", "-u", user, "--", *program)
+    assert "is not one that the dataflow has started for node 'talker'" in said
+    stranger = running.attempt("runuser", "-u", "nobody", "--", *program)
+    assert "started for node" not in stranger.stdout
+    assert stranger.returncode != 0
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])

@@ -64,7 +64,7 @@ async def run(dataflow: Dataflow, rng: Random, seconds: float, folder: Path) -> 
     try:
         async with Nursery() as nursery:
             keeper = Keeper(dataflow, broker, nursery, folder, rng)
-            broker.open_barrier()
+            broker.notifications.open_barrier()
             tending = [asyncio.ensure_future(_tend(keeper, node)) for node in dataflow.nodes]
             watching = asyncio.ensure_future(_watch(keeper, folder, result))
             try:
@@ -95,10 +95,10 @@ async def _tend(keeper: Keeper, node: NodeSpec) -> None:
 async def _watch(keeper: Keeper, folder: Path, result: Result) -> None:
     loop = asyncio.get_running_loop()
     progress = checks.Progress(keeper.ledgers, loop.time())
-    before = keeper.broker.counters()
+    before = keeper.broker.stats.counters()
     while not keeper.failed.is_set():
         await asyncio.sleep(LOOK_S)
-        now = keeper.broker.counters()
+        now = keeper.broker.stats.counters()
         for fault in (*checks.running(before, now), *progress.stuck(keeper.awake, loop.time())):
             keeper.fault(fault)
         before = now
@@ -108,7 +108,7 @@ async def _watch(keeper: Keeper, folder: Path, result: Result) -> None:
 
 
 def _conclude(keeper: Keeper, folder: Path, result: Result) -> None:
-    edges = keeper.broker.counters()
+    edges = keeper.broker.stats.counters()
     result.faults += keeper.faults
     complaints = folder / "complaints"
     if complaints.exists():

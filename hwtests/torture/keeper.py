@@ -133,7 +133,7 @@ class Keeper:
             if not await self._drained(node):
                 self.fault(f"{node.id} does not receive what is queued for it")
                 return
-            self.broker.stop(node.id, "MANUAL")
+            self.broker.notifications.stop(node.id, "MANUAL")
             done, _ = await asyncio.wait((child.ended,), timeout=END_S)
             if not done:
                 self.fault(f"{node.id} does not end after STOP")
@@ -141,7 +141,7 @@ class Keeper:
 
     async def _drained(self, node: NodeSpec) -> bool:
         return await self._comes(
-            lambda: not any(e.queued for e in self.broker.counters() if e.node == node.id)
+            lambda: not any(e.queued for e in self.broker.stats.counters() if e.node == node.id)
         )
 
     async def _comes(self, holds: Callable[[], bool]) -> bool:

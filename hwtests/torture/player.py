@@ -171,9 +171,9 @@ class Player:
 
     def _word(self, input_id: str, word: int) -> int:
         receiver = cast("Receiver", self._node._receiver)
-        item = next(each for each in receiver._order if each.id == input_id)
+        (item,) = receiver.inputs.of(input_id)
         assert isinstance(item, RingInput)
-        return int(receiver._words[item.inlet.head_at - RING_HEAD + word])
+        return int(receiver.inputs.connection.box.words[item.inlet.head_at - RING_HEAD + word])
 
     def _let_go(self) -> None:
         held = self._held.popleft()

@@ -78,7 +78,7 @@ acme/v1/Joint
             "std/core/v1/Flaot32",
             "there is no type `std/core/v1/Flaot32` (did you mean `std/core/v1/Float32`?)",
         ),
-        ("a[", "`a[` is not the name of a type; write it as `std/media/v1/Image`"),
+        ("a[", "`a[` is not a valid type name; write it as `std/media/v1/Image`"),
     ],
 )
 def test_a_type_that_is_none_is_an_error(tmp_path: Path, name: str, said: str) -> None:

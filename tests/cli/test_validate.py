@@ -138,9 +138,9 @@ def test_types_that_do_not_fit_are_warnings_and_with_strict_types_errors(tmp_pat
     warning, note = result.stderr.splitlines()
     assert warning == (
         "warning: dataflow.yml:9:19: nodes[1].input_types.x: "
-        "`a/x` gives `std/core/v1/Bool`, but `std/core/v1/String` is expected"
+        "`a/x` sends `std/core/v1/Bool`, but `std/core/v1/String` is expected"
     )
-    assert note.startswith("note: dataflow.yml:8:30: nodes[1].inputs.z: is taken to be ")
+    assert note.startswith("note: dataflow.yml:8:30: nodes[1].inputs.z: has the inferred type ")
     assert "`std/core/v1/Bool`, from `a/x`" in note
     strict = dora("validate", "--strict-types", "--json", cwd=tmp_path)
     assert strict.returncode == 1

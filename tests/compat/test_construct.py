@@ -1,4 +1,4 @@
-"""Which node a `Node(...)` becomes: from the environment, by name, twice, or not at all."""
+"""`Node(...)` from the environment, by name, twice, and the errors."""
 
 import sys
 from pathlib import Path

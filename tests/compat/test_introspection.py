@@ -1,4 +1,4 @@
-"""What a node can ask about itself, its dataflow, and the dora it runs under."""
+"""The methods by which a node inspects itself, its dataflow, and its dora."""
 
 import uuid
 

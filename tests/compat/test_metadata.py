@@ -1,4 +1,4 @@
-"""What arrives for each type of metadata value, and where the timestamp comes from."""
+"""The received value for each type of metadata value, and the source of the timestamp."""
 
 from typing import Any
 

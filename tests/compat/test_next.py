@@ -1,4 +1,4 @@
-"""`next`, iteration, `try_recv` and `drain`: what they return in time, too late, and at the end."""
+"""`next`, iteration, `try_recv` and `drain`: results in time, after a timeout, and at the end."""
 
 from tests.harness.dataflow import Flow
 

@@ -1,4 +1,4 @@
-"""Which values a node may send, and that they arrive with the type they were sent as."""
+"""The values that a node may send arrive with their type."""
 
 from typing import Any
 

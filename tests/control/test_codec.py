@@ -9,7 +9,9 @@ import pytest
 
 from dorad.control import codec
 from dorad.control import messages as m
-from dorad.control.errors import ControlError
+from dorad.control.errors import ControlError, as_message
+from dorad.dataflow.errors import DataflowError, Problem
+from dorad.problems import ProblemError
 
 
 def test_a_request_has_only_what_differs_from_the_defaults() -> None:
@@ -88,7 +90,7 @@ def test_an_answer_that_is_too_large_is_an_error() -> None:
 
 def test_an_error_keeps_all_it_says_on_its_way() -> None:
     error = ControlError("not-found", "no node `x`", "did you mean `y`?", ["a"])
-    frame = codec.encode(m.Reply(id=1, error=error.as_message()))
+    frame = codec.encode(m.Reply(id=1, error=as_message(error)))
     arrived = codec.decode(frame, codec.Arrived, "it")
     assert arrived.error is not None
     again = ControlError.of(arrived.error)
@@ -99,3 +101,16 @@ def test_an_error_keeps_all_it_says_on_its_way() -> None:
         ["a"],
     )
     assert str(again) == "no node `x` (did you mean `y`?)"
+
+
+def test_errors_of_other_rooms_travel_too() -> None:
+    found = Problem("flow.yml", 2, 3, "nodes[0].path", "cannot be empty")
+    sent = as_message(DataflowError([found], "the node cannot be started"))
+    assert (sent.code, sent.message) == ("refused", "the node cannot be started")
+    assert sent.problems == ["flow.yml:2:3: nodes[0].path: cannot be empty"]
+    assert as_message(ProblemError("host_key_unknown", "no")).code == "internal"
+
+
+def test_the_lines_of_an_error_are_its_problems_or_its_one_line() -> None:
+    assert ProblemError("busy", "later", "try again").lines == ["later (try again)"]
+    assert ProblemError("refused", "two", "hint", ["a", "b"]).lines == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Clients of a broker: well-behaved nodes as processes, and a socket that sends anything."""
+"""Clients of a broker: well-behaved nodes as processes, and a raw socket that sends anything."""
 
 import asyncio
 import json
@@ -42,14 +42,14 @@ PROGRAMS = {"a": SENDER, "b": RECEIVER}
 
 
 async def until(holds: Callable[[], object]) -> None:
-    """Wait until processes make a condition hold, also on a busy machine."""
+    """Wait until a condition holds that other processes bring about, on a busy machine."""
     async with asyncio.timeout(TIMEOUT_S):
         while not holds():  # noqa: ASYNC110 - words announce nothing
             await asyncio.sleep(0.005)
 
 
-class Listener:
-    """Records the broker's notifications."""
+class EventRecorder:
+    """Records the events of a broker."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, ...]] = []
@@ -68,26 +68,26 @@ class Listener:
 
 
 def four_nodes() -> Dataflow:
-    """`a` sends to `b` and to `c`, which are to be started, and to `d`, which is dynamic."""
+    """`a` sends to `b` and `c`, which the dataflow starts, and to `d`, which is dynamic."""
     return dataflow(
         node("a"), node("b", x="a/out"), node("c", x="a/out"), node("d", x="a/out", dynamic=True)
     )
 
 
 class Stage:
-    """An open broker, its socket and its notifications."""
+    """An open broker, its socket and its events."""
 
-    def __init__(self, broker: Broker, path: Path, listener: Listener) -> None:
+    def __init__(self, broker: Broker, path: Path, events: EventRecorder) -> None:
         self.broker = broker
         self.path = path
-        self.heard = listener.heard
+        self.heard = events.heard
 
     def received(self, node_id: str) -> int:
         """How many messages a node has received so far."""
-        return sum(edge.received for edge in self.broker.counters() if edge.node == node_id)
+        return sum(edge.received for edge in self.broker.stats.counters() if edge.node == node_id)
 
-    async def goes_on(self) -> None:
-        """Wait until `b` has received more from `a`, so much that it cannot have been queued."""
+    async def makes_progress(self) -> None:
+        """Wait until `b` has received more messages from `a` than can have been queued."""
         goal = self.received("b") + 30
         async with asyncio.timeout(DEADLINE_S):
             while self.received("b") < goal:  # noqa: ASYNC110 - words announce nothing
@@ -103,14 +103,14 @@ async def stage(
     flow: Dataflow | None = None, *, hello_deadline: float = HELLO_DEADLINE_S
 ) -> AsyncIterator[Stage]:
     """A broker whose barrier is open, without any node."""
-    listener = Listener()
+    events = EventRecorder()
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
         path = Path(folder) / "broker.sock"
-        broker = Broker(flow or four_nodes(), "test", path, listener, hello_deadline=hello_deadline)
+        broker = Broker(flow or four_nodes(), "test", path, events, hello_deadline=hello_deadline)
         await broker.open()
-        broker.open_barrier()
+        broker.notifications.open_barrier()
         try:
-            yield Stage(broker, path, listener)
+            yield Stage(broker, path, events)
         finally:
             await broker.close()
 
@@ -120,11 +120,11 @@ async def pair(on: Stage) -> AsyncIterator[None]:
     """The nodes `a` and `b` as processes that exchange messages all the time."""
     processes = {name: start(on.broker, name) for name in PROGRAMS}
     try:
-        await on.goes_on()
+        await on.makes_progress()
         yield
         assert [process.poll() for process in processes.values()] == [None, None]
         for name, process in processes.items():
-            on.broker.stop(name, "MANUAL")
+            on.broker.notifications.stop(name, "MANUAL")
             assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0
     finally:
         for process in processes.values():
@@ -200,11 +200,11 @@ class Client:
         self.send(json.dumps({"t": kind, **fields}).encode())
 
     def hello(self, node_id: str, *, dynamic: bool = False, version: int = VERSION) -> None:
-        """Introduce ourselves as a node."""
+        """Say hello as a node."""
         self.say("hello", node=node_id, dynamic=dynamic, pid=os.getpid(), version=version)
 
     async def attach(self, node_id: str) -> None:
-        """Become a node; what comes with the welcome stays unread."""
+        """Attach as a node; packets after the welcome stay unread."""
         self.hello(node_id, dynamic=node_id == "d")
         assert (await self.packet())["t"] == "welcome"
 

@@ -49,6 +49,7 @@ class FakeBroker:
         self.numbers: dict[str, int] = {}
         self.edges: list[Edge] = []
         self.nodes: dict[str, Vitals] = {}
+        self.notifications = self.stats = self.topology = self.handovers = self
 
     def node_config(self, node_id: str) -> str:
         return f"config of {node_id}"
@@ -57,7 +58,7 @@ class FakeBroker:
         self.calls.append(("open_barrier",))
 
     def abort_start(self, reason: str) -> None:
-        self.calls.append(("poison", reason))
+        self.calls.append(("abort_start", reason))
 
     def stop(self, node_id: str, reason: str) -> None:
         self.calls.append(("stop", node_id, str(reason)))
@@ -77,7 +78,7 @@ class FakeBroker:
     def counters(self) -> list[Edge]:
         return self.edges
 
-    def edge_counters_of(self, node_id: str, input_id: str) -> Edge:
+    def input_counters(self, node_id: str, input_id: str) -> Edge:
         return next(edge for edge in self.edges if (edge.node, edge.input) == (node_id, input_id))
 
     def vitals(self, node_id: str) -> Vitals:
@@ -119,10 +120,10 @@ class FakeBroker:
     def update(self, dataflow: Dataflow) -> None:
         self.calls.append(("update",))
 
-    async def begin_handover(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
+    def begin(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
         self.calls.append(("begin_handover", node_id))
 
-    def end_handover(self, node_id: str) -> bool:
+    def end(self, node_id: str) -> bool:
         self.calls.append(("end_handover", node_id))
         return True
 
@@ -164,12 +165,12 @@ class Stage:
     slow: frozenset[str] = frozenset()
     """Nodes whose start never comes to its end."""
     broker: FakeBroker = field(default_factory=FakeBroker)
-    notices: list[tuple[str, str | None, str]] = field(default_factory=list)
+    reports: list[tuple[str, str | None, str]] = field(default_factory=list)
     processes: dict[str, FakeProcess] = field(default_factory=dict)
     """The newest of each node."""
     started: list[tuple[str, int, float]] = field(default_factory=list)
     """Node, restart count and the loop's time of every start."""
-    happened: list[tuple[str, str | None]] = field(default_factory=list)
+    events: list[tuple[str, str | None]] = field(default_factory=list)
     restored: dict[str, Any] | None = None
     on_change: Callable[[], None] = lambda: None
 
@@ -177,13 +178,13 @@ class Stage:
         self.supervisor = Supervisor(
             self.dataflow,
             lambda _: self.broker,
-            lambda *notice: self.notices.append(notice),
+            lambda *report: self.reports.append(report),
             exit_when_nodes_finish=self.exit_when_nodes_finish,
             grace=self.grace,
             finish_grace=self.finish_grace,
             restored=self.restored,
             on_change=self.on_change,
-            on_happening=lambda what, node, *_: self.happened.append((what, node)),
+            on_event=lambda what, node, *_: self.events.append((what, node)),
         )
 
     async def start(self, node: NodeSpec, config: str, restart_count: int) -> FakeProcess:
@@ -201,9 +202,9 @@ class Stage:
         for node in nodes:
             self.supervisor.on_connected(node, 1)
 
-    async def lived(self, node: str, runs: int) -> FakeProcess:
-        """Wait until a node's process was started `runs` times; return the newest."""
-        await until(lambda: [each[0] for each in self.started].count(node) >= runs)
+    async def until_started(self, node: str, starts: int) -> FakeProcess:
+        """Wait until a node's process was started so many times; return the newest."""
+        await until(lambda: [each[0] for each in self.started].count(node) >= starts)
         return self.processes[node]
 
     def status(self, node: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from dorad.daemon.broker.admission import Admission, Verdict
 from dorad.daemon.broker.connection import Connection
-from dorad.daemon.broker.sockets import own_socket
+from dorad.daemon.broker.listener import own_socket
 from dorad.daemon.run import DataflowRun
 from dorad.dataflow.load import load
 from dorad.launch import membership

@@ -1,6 +1,5 @@
 """A new broker takes the place of a previous one, and nodes do not notice."""
 
-import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -9,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept
+from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
 from dorad.launch.fdstore import NoStore
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
-from tests.daemon.clients import Listener, Program, Stage, four_nodes, until
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
+from tests.daemon.clients import EventRecorder, Program, Stage, four_nodes, until
 from tests.daemon.flows import dataflow, node
 
 
@@ -42,6 +43,11 @@ class Shelf:
         return sorted(name for name in self.kept if name.startswith(f"test/{part}"))
 
 
+def as_stored(snapshot: BrokerSnapshot) -> Any:
+    """A snapshot as the state database gives it back."""
+    return msgspec.json.decode(msgspec.json.encode(snapshot))
+
+
 class Succession(Stage):
     """Brokers, each in the place of the one before."""
 
@@ -51,15 +57,15 @@ class Succession(Stage):
         self.shelf = Shelf()
 
     def make(self) -> Broker:
-        listener = Listener()
-        self.heard = listener.heard
-        self.broker = Broker(self.flow, "test", self.path, listener, store=self.shelf)
+        events = EventRecorder()
+        self.heard = events.heard
+        self.broker = Broker(self.flow, "test", self.path, events, store=self.shelf)
         return self.broker
 
-    async def succeed(self, snapshot: dict[str, Any] | None = None) -> Broker:
-        """Replace this broker, which ends without notifying nodes."""
+    async def succeed(self, snapshot: BrokerSnapshot | None = None) -> Broker:
+        """Replace this broker, which is killed, by another one."""
         snapshot = self.broker.snapshot() if snapshot is None else snapshot
-        kept = Kept(self.shelf.copies(), json.loads(json.dumps(snapshot)))
+        kept = Kept(self.shelf.copies(), as_stored(snapshot))
         await self.die()
         broker = self.make()
         await broker.open(kept)
@@ -67,8 +73,8 @@ class Succession(Stage):
         return broker
 
     async def die(self) -> None:
-        """End the broker as SIGKILL does: no node is notified, descriptors stay."""
-        state, handovers = self.broker._state, self.broker._sessions.handovers
+        """End the broker as if its daemon was killed; stored descriptors stay."""
+        state, handovers = self.broker._state, self.broker.handovers
         state.store = NoStore()
         pending = [each.pending for each in handovers._open.values() if each.pending is not None]
         connections = [*state.connections.values(), *pending]
@@ -87,7 +93,7 @@ async def succession(flow: Dataflow) -> AsyncIterator[Succession]:
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
         on = Succession(flow, Path(folder) / "broker.sock")
         await on.make().open()
-        on.broker.open_barrier()
+        on.broker.notifications.open_barrier()
         try:
             yield on
         finally:
@@ -108,17 +114,17 @@ async def test_data_and_counters_continue(tmp_path: Path) -> None:
         for _ in range(3):
             goal = len(sequence(out)) + 50
             await until(lambda g=goal: len(sequence(out)) > g)
-            before = on.broker.counters()[0]
+            before = on.broker.stats.counters()[0]
             broker = await on.succeed()
-            after = broker.counters()[0]
+            after = broker.stats.counters()[0]
             assert after.sent >= before.sent
             assert after.dropped == 0
-            assert broker.vitals("a").connected
-            assert broker.vitals("b").connected
+            assert broker.stats.vitals("a").connected
+            assert broker.stats.vitals("b").connected
         found = sequence(out)
         assert found == list(range(found[0], found[0] + len(found)))
-        on.broker.close_input("b", "x")
-        on.broker.stop("b", "MANUAL")
+        on.broker.notifications.close_input("b", "x")
+        on.broker.notifications.stop("b", "MANUAL")
         await until(lambda: ("disconnected", "b") in on.heard)
 
 
@@ -166,9 +172,9 @@ async def test_a_node_is_sent_the_current_facts_again() -> None:
     async with succession(four_nodes()) as on:
         with on.client() as client:
             await client.attach("b")
-            on.broker.close_input("b", "x")
-            on.broker.node_failed("b", "a", "it broke", ["x"])
-            on.broker.stop("b", "ALL_INPUTS_CLOSED")
+            on.broker.notifications.close_input("b", "x")
+            on.broker.notifications.node_failed("b", "a", "it broke", ["x"])
+            on.broker.notifications.stop("b", "ALL_INPUTS_CLOSED")
             await client.packet_of("stop")
             await on.succeed()
             said = []
@@ -184,7 +190,7 @@ async def test_questions_that_were_not_answered_are_not_answered_twice() -> None
         with on.client() as client:
             await client.attach("a")
             snapshot = on.broker.snapshot()
-            kept = Kept(on.shelf.copies(), json.loads(json.dumps(snapshot)))
+            kept = Kept(on.shelf.copies(), as_stored(snapshot))
             await on.die()
             client.say("grow", size=4096, ask=1)
             client.say("done")
@@ -199,7 +205,7 @@ async def test_a_node_that_ended_meanwhile_is_detected(tmp_path: Path) -> None:
     async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, tmp_path / "b") as b:
             await until(lambda: on.received("b") > 5)
-            kept = Kept(on.shelf.copies(), json.loads(json.dumps(on.broker.snapshot())))
+            kept = Kept(on.shelf.copies(), as_stored(on.broker.snapshot()))
             await on.die()
             b.process.kill()
             await b.ended()
@@ -223,7 +229,7 @@ async def test_a_sender_that_waits_for_room_continues(tmp_path: Path) -> None:
     ):
         await until(lambda: len(sequence(out)) > 5)
         os.kill(b.process.pid, 19)
-        await until(lambda: on.broker.counters()[0].queued == 2)
+        await until(lambda: on.broker.stats.counters()[0].queued == 2)
         await on.succeed()
         os.kill(b.process.pid, 18)
         goal = len(sequence(out)) + 50
@@ -238,9 +244,9 @@ async def test_observers_end_with_their_daemon_and_texts_continue(tmp_path: Path
     async with succession(dataflow(node("a"), b)) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
             await until(lambda: on.received("b") > 5)
-            on.broker.emit("b", "logs", "before " + "x" * 1000)
-            await on.broker.add_observer(".echo", (Input("x", NodeOutput("a", "out")),))
-            await on.broker.add_observer(".pub", outputs={"out": (("b", "x"),)})
+            on.broker.emitter.emit("b", "logs", "before " + "x" * 1000)
+            await on.broker.observers.add(".echo", (Input("x", NodeOutput("a", "out")),))
+            await on.broker.observers.add(".pub", outputs={"out": (("b", "x"),)})
             with on.client() as observer:
                 observer.hello(".pub")
                 await observer.packet_of("welcome")
@@ -249,13 +255,13 @@ async def test_observers_end_with_their_daemon_and_texts_continue(tmp_path: Path
                 await on.succeed()
                 await observer.ended()
             with pytest.raises(KeyError):
-                on.broker.vitals(".echo")
-            on.broker.emit("b", "logs", "after " + "x" * 1000)
+                on.broker.stats.vitals(".echo")
+            on.broker.emitter.emit("b", "logs", "after " + "x" * 1000)
             await until(lambda: len(lines(out, "logs")) == 2)
             seen = on.received("b")
             await until(lambda: on.received("b") > seen + 20)
-            await on.broker.add_observer(".pub", outputs={"out": (("b", "x"),)})
-            on.broker.remove_observer(".pub")
+            await on.broker.observers.add(".pub", outputs={"out": (("b", "x"),)})
+            on.broker.observers.remove(".pub")
 
 
 async def test_added_and_removed_inputs_survive_the_daemon(tmp_path: Path) -> None:
@@ -264,13 +270,13 @@ async def test_added_and_removed_inputs_survive_the_daemon(tmp_path: Path) -> No
     other = dataflow(node("a"), node("b", y="a/out"))
     async with succession(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
         await until(lambda: len(lines(out, "x")) > 5)
-        on.broker.remove_edge("b", "x")
-        on.broker.add_edge("b", other.node("b").inputs[0])
+        on.broker.topology.remove_edge("b", "x")
+        on.broker.topology.add_edge("b", other.node("b").inputs[0])
         on.flow = other
-        on.broker.update(other)
+        on.broker.topology.update(other)
         await on.succeed()
         await until(lambda: len(lines(out, "y")) > 20)
-        assert [edge.input for edge in on.broker.counters()] == ["y"]
+        assert [edge.input for edge in on.broker.stats.counters()] == ["y"]
         found = [int(line.split()[1]) for line in lines(out, "y")]
         assert len(found) == len(set(found))
 
@@ -284,10 +290,10 @@ async def test_a_node_missing_in_the_snapshot_is_created() -> None:
             await client.attach("b")
 
 
-async def test_a_snapshot_is_small_and_has_no_observer() -> None:
+async def test_a_snapshot_is_small_and_contains_no_observer() -> None:
     async with succession(four_nodes()) as on:
-        await on.broker.add_observer(".g", (Input("x", NodeOutput("a", "out")),))
-        text = json.dumps(on.broker.snapshot())
+        await on.broker.observers.add(".g", (Input("x", NodeOutput("a", "out")),))
+        text = msgspec.json.encode(on.broker.snapshot()).decode()
         assert ".g" not in text
         assert len(text) < 2000
 
@@ -300,11 +306,11 @@ async def test_a_handover_continues_under_the_next_daemon(tmp_path: Path) -> Non
     async with succession(flow) as on, Program(on, "a", COUNTER):
         async with Program(on, "b", WRITER, out) as old:
             await until(lambda: len(sequence(out)) > 5)
-            await on.broker.begin_handover("b", flow.node("b"), flow)
+            on.broker.handovers.begin("b", flow.node("b"), flow)
             async with Program(on, "b", WRITER, out):
                 await until(lambda: ("waiting", "b") in on.heard)
                 await on.succeed()
-                on.broker.stop("b", "MANUAL")
+                on.broker.notifications.stop("b", "MANUAL")
                 assert await old.ended() == 0
                 goal = len(sequence(out)) + 50
                 await until(lambda: len(sequence(out)) > goal)

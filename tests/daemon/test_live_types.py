@@ -88,7 +88,7 @@ def test_a_change_has_to_fit_where_types_are_strict_and_a_new_edge_is_checked(
     dorad.dora_ok("node", "disconnect", "source/number", "sink/first")
     refused = dorad.dora("node", "connect", "source/other", "sink/first")
     assert refused.returncode == 1
-    assert "`source/other` gives `std/core/v1/Bool`, but `acme/v1/Reading` is" in refused.stderr
+    assert "`source/other` sends `std/core/v1/Bool`, but `acme/v1/Reading` is" in refused.stderr
     dorad.dora_ok("node", "connect", "source/other", "sink/untyped")
     dorad.dora_ok("node", "connect", "source/number", "sink/first")
     dorad.until(lambda: len(warnings(tmp_path, "sink")) == 2, why="the edge is a new one")

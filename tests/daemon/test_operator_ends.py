@@ -3,10 +3,10 @@
 from dorad.daemon.rules.actions import (
     CloseInput,
     Finish,
+    SendNodeFailed,
+    SendNodeRestarted,
     Stop,
     StopReason,
-    TellFailed,
-    TellRestarted,
 )
 from dorad.daemon.rules.exits import Outcome, Result
 from dorad.daemon.rules.finish import Flow
@@ -71,10 +71,10 @@ def test_the_end_of_the_node_closes_what_all_its_operators_feed() -> None:
     life.operator_ended("n", "x")
     assert life.after_exit(ended("n", ok=False)) == [
         CloseInput("sink", "b"),
-        TellFailed("sink", "n", "exited with code 1", ("a", "b")),
+        SendNodeFailed("sink", "n", "exited with code 1", ("a", "b")),
         Stop("sink", DRAINED),
         CloseInput("printed", "l"),
-        TellFailed("printed", "n", "exited with code 1", ("l",)),
+        SendNodeFailed("printed", "n", "exited with code 1", ("l",)),
         Stop("printed", DRAINED),
     ]
 
@@ -82,8 +82,8 @@ def test_the_end_of_the_node_closes_what_all_its_operators_feed() -> None:
 def test_consumers_are_notified_of_a_restart_once_and_the_node_itself_not() -> None:
     life = begun()
     assert life.after_run("n") == [
-        TellRestarted("sink", "n"),
-        TellRestarted("printed", "n"),
+        SendNodeRestarted("sink", "n"),
+        SendNodeRestarted("printed", "n"),
     ]
 
 

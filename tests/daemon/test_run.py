@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dorad.daemon import run as run_module
-from dorad.daemon.broker.sockets import own_socket
+from dorad.daemon.broker.listener import own_socket
 from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.run import DataflowRun
 from dorad.dataflow.errors import DataflowError
@@ -172,13 +172,13 @@ async def test_a_burst_of_changes_is_stored_a_few_times_and_so_is_the_last(
         end = time.monotonic() + 0.01
         while time.monotonic() < end:
             pass
-        written.append(run.snapshot()["broker"]["params"]["sink"]["number"])
+        written.append(run.snapshot()["broker"].params["sink"]["number"])
         if written[-1] == 199:
             last.set()
 
     run = DataflowRun("id", context(tmp_path), guard, own_socket(), on_change=write_down)
     for number in range(200):
-        run.set_params("sink", {"number": number})
+        run.broker.params.replace("sink", {"number": number})
     assert written[0] == 0
     assert len(written) < 100
     async with asyncio.timeout(10):

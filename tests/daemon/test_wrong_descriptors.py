@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import pytest
 from dorad.daemon.broker.restore import Kept, RestoreError, close_all
 from dorad.shm import create
 from tests.daemon.flows import dataflow, node
-from tests.daemon.test_adoption import Succession, succession
+from tests.daemon.test_adoption import Succession, as_stored, succession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,11 +57,11 @@ WRONG: dict[str, tuple[str, int, Callable[[int], int], str]] = {
         "segment/", 0, lambda _: create.create_mailbox(4096), r"node 'a': a segment of its samples"
     ),
     "a pipe as a segment": ("segment/", 0, lambda _: pipe(), r"node 'a': a segment of its samples"),
-    "a pipe as a connection": ("conn/a", 0, lambda _: pipe(), r"node 'a': its connection is no so"),
+    "a pipe as a connection": ("conn/a", 0, lambda _: pipe(), r"node 'a': its connection is not"),
     "a stream as a connection": (
-        "conn/a", 0, lambda _: socket.socket().detach(), r"node 'a': its connection is another so"
+        "conn/a", 0, lambda _: socket.socket().detach(), r"node 'a': its connection is not a Unix"
     ),
-    "a pipe as the listener": ("listener", 0, lambda _: pipe(), r"the socket for its nodes is no"),
+    "a pipe as the listener": ("listener", 0, lambda _: pipe(), r"the socket for its nodes is not"),
 }  # fmt: skip
 
 
@@ -84,7 +83,7 @@ async def test_wrong_descriptors_are_detected(case: str) -> None:
             await client.attach("a")
             client.say("grow", size=1 << 16)
             await client.packet_of("grown")
-            kept = Kept(on.shelf.copies(), json.loads(json.dumps(on.broker.snapshot())))
+            kept = Kept(on.shelf.copies(), as_stored(on.broker.snapshot()))
             (name,) = [each for each in kept.descriptors if each.startswith(f"test/{prefix}")]
             descriptors = list(kept.descriptors[name])
             right = descriptors[index]
@@ -102,7 +101,7 @@ async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
             owner = await client.descriptor_with("grown")
             os.ftruncate(owner, 4096)
             os.close(owner)
-            kept = Kept(on.shelf.copies(), json.loads(json.dumps(on.broker.snapshot())))
+            kept = Kept(on.shelf.copies(), as_stored(on.broker.snapshot()))
             await fail(on, kept, r"node 'a': a segment of its samples has 4096 bytes instead")
 
 
@@ -120,5 +119,5 @@ async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
 )
 async def test_an_invalid_snapshot_is_reported(change: dict[str, Any]) -> None:
     async with succession(FLOW) as on:
-        snapshot = on.broker.snapshot() | change
-        await fail(on, Kept(on.shelf.copies(), snapshot), r"what is known of it is not in order")
+        snapshot = as_stored(on.broker.snapshot()) | change
+        await fail(on, Kept(on.shelf.copies(), snapshot), r"its snapshot is invalid")

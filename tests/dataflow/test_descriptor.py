@@ -91,7 +91,7 @@ def test_the_descriptor_is_a_copy() -> None:
         ({}, "flow.yml: needs `nodes` (a list of the programs to run)"),
         ({"nodes": 3}, "flow.yml: nodes: must be a list, not 3"),
         ({"nodes": True}, "flow.yml: nodes: must be a list, not true"),
-        ({"nodes": [None]}, "nodes[0]: an empty node"),
+        ({"nodes": [None]}, "nodes[0]: the node is empty"),
         ({"nodes": [{"id": "a", "path": "x", "inputs": {"i": "b/c"}}]}, "nodes[0].inputs.i: there"),
         (
             {"nodes": [{"id": "a", "path": "x"}, {"id": "a", "path": "x"}]},
@@ -99,7 +99,7 @@ def test_the_descriptor_is_a_copy() -> None:
         ),
         ({"nodes": [], "env": {"A": None}}, "env.A: has no value"),
         ({"nodes": [], "env": {"A": "a\0"}}, "env.A: contains a NUL character"),
-        ({"nodes": [], "env": {"A": {1}}}, "env.A: a set is no plain value"),
+        ({"nodes": [], "env": {"A": {1}}}, "env.A: a set is not a plain value"),
         ({"nodes": [], 1: 2}, "the key 1 is not text"),
     ],
 )

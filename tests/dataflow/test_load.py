@@ -12,7 +12,7 @@ import pytest
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.dataflow.load import from_descriptor, load
 from dorad.dataflow.model import Deploy, TypeRule
-from dorad.dataflow.text import LARGEST_FILE
+from dorad.dataflow.text import MAX_FILE_SIZE
 from tests.dataflow.reading import problem, problems, read
 
 
@@ -47,7 +47,7 @@ def test_an_endless_file() -> None:
 
 def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     path = tmp_path / "flow.yml"
-    path.write_text("nodes: []\n#".ljust(LARGEST_FILE, "x"))
+    path.write_text("nodes: []\n#".ljust(MAX_FILE_SIZE, "x"))
     assert load(path).nodes == ()
 
 
@@ -107,7 +107,7 @@ def test_every_key_of_the_top_level() -> None:
         ("env: {}", "", "needs `nodes`"),
         ("nodes: {}", "nodes", "must be a list, not a mapping"),
         ("nodes: [a]", "nodes[0]", "must be a mapping with `id` and `path`, not `a`"),
-        ("nodes: [~]", "nodes[0]", "an empty node"),
+        ("nodes: [~]", "nodes[0]", "the node is empty"),
         ("node: []", "node", "unknown key `node` (did you mean `nodes`?)"),
         ("nodes: []\ncommunication: {}", "communication", "unknown key `communication` (remove it"),
         ("nodes: []\n_unstable_deploy: {}", "_unstable_deploy", "(write `deploy`)"),

@@ -12,7 +12,7 @@ def test_one_operator_is_called_op() -> None:
     found = node("operator: {python: x.py, outputs: [o]}")
     (operator,) = found.operators
     assert (operator.id, operator.language, operator.source) == ("op", "python", "x.py")
-    assert found.lone_operator
+    assert found.single_operator
     assert found.all_outputs == ("op/o",)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.load import from_descriptor
 from dorad.dataflow.model import ParamSpec, ParamType
-from dorad.dataflow.params import LARGEST_VALUE, check, check_key, initial, type_of
+from dorad.dataflow.params import MAX_VALUE_SIZE, check, check_key, initial, type_of
 from tests.dataflow.reading import FILE, node, path_node, path_node_text, problem, read, unhurried
 
 _FIRST = len("    params: ") + 1
@@ -142,10 +142,10 @@ def test_values_that_a_parameter_takes(spec: ParamSpec | None, value: object, he
         (_FLOAT, 2**63, "does not fit into 64 bits"),
         (_MODE, "FAST", "must be one of `slow`, `fast`, not `FAST`"),
         (ParamSpec(ParamType.LIST), {}, "must be a list, not a mapping"),
-        (None, "x" * LARGEST_VALUE, "is 65538 bytes of JSON; 65536 is the most"),
-        (None, ["\x01" * (LARGEST_VALUE // 6 + 1)], "bytes of JSON"),
+        (None, "x" * MAX_VALUE_SIZE, "is 65538 bytes of JSON; the limit is 65536"),
+        (None, ["\x01" * (MAX_VALUE_SIZE // 6 + 1)], "bytes of JSON"),
         (None, {1: 2}, "the key 1 of a mapping must be text"),
-        (None, {"a": {1}}, "a set is no JSON value"),
+        (None, {"a": {1}}, "a set is not a JSON value"),
         (None, "\ud800", None),
     ],
 )

@@ -60,7 +60,7 @@ def test_two_ends_that_fit_are_no_warning(text: str) -> None:
             "inputs: {request: dora/timer/secs/1}",
             [
                 (
-                    "nodes[0].pattern: `service-client` finds no service-server: no node receives "
+                    "nodes[0].pattern: `service-client` has no service-server: no node receives "
                     "an output of `client` and sends something back"
                 ),
                 (
@@ -68,7 +68,7 @@ def test_two_ends_that_fit_are_no_warning(text: str) -> None:
                     "receives it"
                 ),
                 (
-                    "nodes[1].pattern: `service-server` finds no service-client: no node receives "
+                    "nodes[1].pattern: `service-server` has no service-client: no node receives "
                     "an output of `server` and sends something back"
                 ),
             ],
@@ -78,11 +78,11 @@ def test_two_ends_that_fit_are_no_warning(text: str) -> None:
             "pattern: action-server",
             [
                 (
-                    "nodes[0].pattern: `service-client` finds no service-server: `server` is "
+                    "nodes[0].pattern: `service-client` has no service-server: `server` is "
                     "`action-server`"
                 ),
                 (
-                    "nodes[1].pattern: `action-server` finds no action-client: `client` is "
+                    "nodes[1].pattern: `action-server` has no action-client: `client` is "
                     "`service-client`"
                 ),
             ],
@@ -215,7 +215,7 @@ nodes:
         (
             "flow.yml",
             8,
-            "`service-client` finds no service-server: `m.server` is `action-server`",
+            "`service-client` has no service-server: `m.server` is `action-server`",
         ),
-        ("mod.yml", 6, "`action-server` finds no action-client: `client` is `service-client`"),
+        ("mod.yml", 6, "`action-server` has no action-client: `client` is `service-client`"),
     ]

@@ -65,14 +65,14 @@ def test_a_deadline_is_its_own_period_without_a_timer() -> None:
         (
             "realtime: {policy: other, priority: 1}",
             (
-                "realtime.priority: `other` knows no priority"
+                "realtime.priority: `other` has no priority"
                 " (write `policy: fifo` with it, or remove it)"
             ),
         ),
         (
             "realtime: {policy: deadline}",
             (
-                "realtime.policy: `deadline` needs a time"
+                "realtime.policy: `deadline` needs a deadline or a timer"
                 " (write `deadline_ms`, or give the node a timer among its `inputs`)"
             ),
         ),
@@ -87,14 +87,14 @@ def test_a_deadline_is_its_own_period_without_a_timer() -> None:
         (
             "realtime: {policy: deadline}\ninputs: {t: dora/timer/secs/5}",
             (
-                "realtime.policy: the kernel takes periods from 0.1 to 4000 ms, and the node's"
+                "realtime.policy: the kernel accepts periods from 0.1 to 4000 ms, and the node's"
                 " fastest timer has 5000 ms (write `fifo`)"
             ),
         ),
         (
             "realtime: {policy: deadline, deadline_ms: 5}\ncpu_affinity: [1]",
             (
-                "realtime.policy: the kernel lets no `deadline` process choose its cores"
+                "realtime.policy: the kernel does not allow CPU affinity with `policy: deadline`"
                 " (remove `cpu_affinity`, or write `policy: fifo`)"
             ),
         ),

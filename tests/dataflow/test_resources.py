@@ -29,10 +29,10 @@ def test_sizes_and_shares_are_read() -> None:
     [
         ({"memory_max": "12XB"}, "unknown unit"),
         ({"memory_max": 1000}, "less than 1 MB"),
-        ({"cpu_quota": "lots"}, "no share of the cores"),
-        ({"cpu_quota": 0}, "no share of the cores"),
+        ({"cpu_quota": "lots"}, "is not a CPU quota"),
+        ({"cpu_quota": 0}, "is not a CPU quota"),
         ({"cpu_weight": 0}, "from 1 to 10000"),
-        ({"memory_max": "1MB", "memory_high": "2MB"}, "more than `memory_max`"),
+        ({"memory_max": "1MB", "memory_high": "2MB"}, "is above `memory_max`"),
         ({"memory": "1MB"}, "write `memory_max`"),
     ],
 )
@@ -43,5 +43,5 @@ def test_what_is_wrong_is_told(block: dict[str, Any], complaint: str) -> None:
 
 def test_a_user_is_a_name() -> None:
     assert read(user="robot").user == "robot"
-    with pytest.raises(DataflowError, match="no name of a user"):
+    with pytest.raises(DataflowError, match="is not a valid user name"):
         read(user="a b")

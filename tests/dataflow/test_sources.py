@@ -59,7 +59,7 @@ def test_sources(text: str, source: object) -> None:
         ("dora/timer/seconds/1", "unknown timer unit `seconds`", "did you mean `secs`?"),
         ("dora/timer/Hz/1", "unknown timer unit `Hz`", "did you mean `hz`?"),
         ("dora/timer/days/1", "unknown timer unit `days`", "known: secs, millis"),
-        ("dora/timer/secs/0", "a timer of 0 would never rest", None),
+        ("dora/timer/secs/0", "a timer needs an interval above 0", None),
         ("dora/timer/secs/-1", "`-1` is not a whole number above 0", "a number of secs"),
         ("dora/timer/secs/1.5", "`1.5` is not a whole number", "write `dora/timer/millis/1500`"),
         ("dora/timer/secs/ 5", "is not a whole number", None),

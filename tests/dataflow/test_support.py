@@ -61,7 +61,7 @@ def test_kinds_without_behaviour(keys: str, key: str) -> None:
         (
             "operator: {python: {source: x.py, conda_env: e}}",
             "operator.python.conda_env",
-            "conda environments are not entered",
+            "conda environments are not activated",
             "VIRTUAL_ENV",
         ),
         (

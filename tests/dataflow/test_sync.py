@@ -47,8 +47,8 @@ def sync(text: str) -> str:
 def test_forms(written: str, found: tuple[Sync, ...]) -> None:
     node = read(sync(written)).nodes[0]
     assert node.sync == found
-    assert node.chooses("left") == bool(found)
-    assert not node.chooses("tick")
+    assert node.may_skip("left") == bool(found)
+    assert not node.may_skip("tick")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ class TestReplace:
         [
             ({"id": "other"}, "the new definition is of `other`, not of `filter`"),
             ({"outputs": ["rest"]}, "has no output `clean`, which `ops/op/a` receives"),
-            ({"path": "dynamic"}, "the new definition `filter` is no program that dorad starts"),
+            ({"path": "dynamic"}, "the new definition `filter` is not a program that dorad starts"),
             ({"inputs": {"tick": "dora/timer/hz/1"}}, "lacks the input `number`"),
             ({"inputs": {**_FILTER["inputs"], "x": "dora/logs"}}, "adds the input `x`"),
             (
@@ -141,7 +141,7 @@ class TestReplace:
         assert caught.value.code == "refused"
 
     def test_a_node_that_is_not_started_cannot_be_replaced(self, flow: Dataflow) -> None:
-        with pytest.raises(TopologyError, match="the node `sink` is no program that dorad starts"):
+        with pytest.raises(TopologyError, match="node `sink` is not a program that dorad starts"):
             replace_node(flow, "sink", {"id": "sink", "path": "x"})
 
 
@@ -186,7 +186,7 @@ _Change = Callable[["Dataflow"], "Dataflow"]
             "refused",
             "node a.inputs.i: `filter` has no output `claen`; it has clean, rest (did you mean",
         ),
-        (lambda f: add_node(f, {"id": "a"}), "refused", "says nothing to run"),
+        (lambda f: add_node(f, {"id": "a"}), "refused", "has no program"),
         (lambda f: add_node(f, {"path": "a"}), "refused", "needs `id`"),
         (lambda f: connect(f, "filter/clean", "sink/clean"), "exists", "to `sink/clean` already"),
         (

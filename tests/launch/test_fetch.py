@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from dorad.dataflow.redirects import SecureRedirects
 from dorad.launch.fetch import Downloads
 from dorad.launch.helper import LocalHelpers
 from dorad.launch.model import LaunchError
+from dorad.launch.redirects import SecureRedirects
 
 from .conftest import eventually
 

@@ -1,4 +1,4 @@
-"""Runs a node's source on a file of test inputs, in a process of its own."""
+"""Run a node's source code on a file of test inputs, in its own process."""
 
 import json
 import subprocess

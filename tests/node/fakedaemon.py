@@ -1,4 +1,4 @@
-"""A daemon in the test's own hands: it says to one node, in this process, what the test wants."""
+"""A fake daemon: it serves one node in this process, and the test controls every packet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node import protocol
 from dorad.node.attach import Spawned, connect
-from dorad.node.node import _Attachment
+from dorad.node.attachment import Attachment
 from dorad.node.payload import pack
 from dorad.shm import doorbell, layout
 from dorad.shm.arrow import UINT8_CODE
@@ -31,7 +31,7 @@ ROOM = 1 << 20
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
-    """Wait until something holds; return what it gave."""
+    """Wait until `condition` returns a true value, and return it."""
     deadline = time.monotonic() + DEADLINE_S
     while not (value := condition()):
         assert time.monotonic() < deadline, "what was waited for did not happen"
@@ -40,7 +40,7 @@ def wait_for(condition: Callable[[], Any]) -> Any:
 
 
 class Box:
-    """A mailbox: that of the node under test, or of one it sends to."""
+    """The mailbox of the node under test, or of a node it sends to."""
 
     def __init__(self, queue_sizes: Sequence[int]) -> None:
         plan = layout.plan(queue_sizes)
@@ -64,16 +64,16 @@ class Box:
         return ring
 
     def add_ring(self, queue_size: int) -> layout.RingPlan:
-        """One more ring, while nodes run."""
+        """Add a ring while nodes run."""
         end = self.rings[-1].end if self.rings else layout.BOX_WORDS * layout.WORD
         return self._begin(layout.plan_ring(end, queue_size))
 
     def outlet(self, ring: layout.RingPlan, *, blocking: bool = False) -> Outlet:
-        """A producer's end."""
+        """Return a producer's end."""
         return Outlet(Peer(self.mapping, self.bell), ring, blocking=blocking)
 
     def inlet(self, ring: layout.RingPlan) -> Inlet:
-        """A consumer's end; inline payloads only."""
+        """Return a consumer's end; inline payloads only."""
         return Inlet(self.mapping, ring, lambda _: None, None)
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ def push(outlet: Outlet, payload: bytes) -> None:
 
 @dataclass
 class FakeDaemon:
-    """Listens at `path`; knows one node, `n`, with the inputs of `inputs`: id -> queue size."""
+    """Listens at `path` for one node, `n`, with the inputs `inputs`: id -> queue size."""
 
     folder: Path
     inputs: dict[str, int] = field(default_factory=dict)
@@ -118,12 +118,12 @@ class FakeDaemon:
         return self.box.outlet(self.ring(input_id))
 
     def other(self, queue_size: int) -> Box:
-        """A node that ours sends to."""
+        """Announce a node that the tested node sends to."""
         self.others.append(Box([queue_size]))
         return self.others[-1]
 
     def accept(self) -> None:
-        """Take a connection and hear its hello."""
+        """Accept a connection and read its hello."""
         self.socket, _ = self.listener.accept()
         self.hear("hello")
 
@@ -170,12 +170,12 @@ class FakeDaemon:
         return packet
 
     def introduce(self, box: Box, *, blocking: bool, node: str = "c") -> None:
-        """Give our node somebody who receives its output."""
+        """Connect a receiver to the output of the tested node."""
         self.say("peer", [box.memory, box.bell], node=node)
         self.say("edges", output="out", to=[[node, box.rings[0].base, blocking]])
 
     def read(self) -> bool:
-        """Tell whether the node has read all it was sent."""
+        """Return True if the node has read all packets."""
         words = self.box.words
         return bool(words[layout.BOX_SEEN] == words[layout.BOX_MAIL])
 
@@ -193,14 +193,14 @@ class FakeDaemon:
 
 @contextlib.contextmanager
 def in_thread(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
-    """Run something beside the test; the function that is yielded waits for what it returns."""
+    """Run a function in a thread; the yielded function waits for its result."""
     result: list[Any] = []
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
             result.append(work())
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             failure.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -218,11 +218,11 @@ def in_thread(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
 
 
 @contextlib.contextmanager
-def attached(daemon: FakeDaemon) -> Iterator[_Attachment]:
-    """The node, started."""
+def attached(daemon: FakeDaemon) -> Iterator[Attachment]:
+    """Yield the started node."""
     with in_thread(daemon.start) as started:
         connection = connect(Spawned("n", daemon.path))
-        attachment = _Attachment(connection)
+        attachment = Attachment(connection)
         started()
         kept = [attachment]
         del attachment
@@ -233,8 +233,8 @@ def attached(daemon: FakeDaemon) -> Iterator[_Attachment]:
         connection.done()
 
 
-def session_of(daemon: FakeDaemon) -> DaemonConnection:
-    """A session that has been welcomed, and not started."""
+def connection_to(daemon: FakeDaemon) -> DaemonConnection:
+    """Return a connection that is welcomed but not started."""
 
     def serve() -> None:
         daemon.accept()

@@ -1,4 +1,4 @@
-"""Recordings of what a node received: `DORA_WRITE_EVENTS_TO`, and what they give when replayed."""
+"""`DORA_WRITE_EVENTS_TO` records received events, and a replay returns the same events."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Inputs with a rate, and synchronised ones, in a node whose daemon is the test."""
+"""Inputs with a maximum rate and synchronised inputs, with a fake daemon."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dorad.node.node import _Attachment
+from dorad.node.attachment import Attachment
 from dorad.shm import layout
 from dorad.shm.arrow import UINT8_CODE
 from dorad.shm.ring import Counters, Outlet, counters
@@ -24,7 +24,7 @@ SOON = 10.0
 class Bed:
     """A node with the inputs of a test, and both ends of their edges."""
 
-    def __init__(self, daemon: FakeDaemon, node: _Attachment) -> None:
+    def __init__(self, daemon: FakeDaemon, node: Attachment) -> None:
         self.daemon = daemon
         self.node = node
         self.receiver = node.receiver

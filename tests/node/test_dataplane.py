@@ -1,4 +1,4 @@
-"""What passes between nodes, and when: order, queues, back-pressure, waiting, under `dora run`."""
+"""The data plane under `dora run`: order, queues, back-pressure, waiting."""
 
 import itertools
 import statistics

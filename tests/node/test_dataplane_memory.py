@@ -1,4 +1,4 @@
-"""Shared memory under real dataflows: how long it lives, how much there is, what if it is full."""
+"""Shared memory in running dataflows: lifetime, size, and a full /dev/shm."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The dictionaries a node receives; above all that a tick is a dictionary in every way."""
+"""Event dictionaries; above all, a tick behaves like any dictionary."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The extension table without any I/O: whose a value is, and who learns of its end."""
+"""The extension table without I/O: owners of values, and reports of dropped values."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A node run on a file of test inputs: `DORA_TEST_WITH_INPUTS`, and where its outputs go."""
+"""`DORA_TEST_WITH_INPUTS`: a node receives from a file, and its outputs go to a file."""
 
 import asyncio
 import json

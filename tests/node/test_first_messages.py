@@ -1,4 +1,4 @@
-"""The first messages of a dataflow: they wait in no queue for what a node does but once."""
+"""The first messages of a dataflow: one-time work of a node does not delay or drop them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A child forked in a node leaves its parent's node alone, whatever it does and however it ends."""
+"""A forked child never disturbs its parent's node, whatever it does and however it ends."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a node's process pays for: nothing that it does not use."""
+"""A node's process imports only what it uses."""
 
 from pathlib import Path
 

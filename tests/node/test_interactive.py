@@ -1,4 +1,4 @@
-"""A node whose inputs a person types, on a real terminal."""
+"""A node whose inputs are typed on a real terminal."""
 
 import asyncio
 import contextlib

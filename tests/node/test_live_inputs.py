@@ -1,4 +1,4 @@
-"""A node's inputs come and go while it runs, and it hears of what happens to them."""
+"""Inputs are connected and disconnected while the node runs, with the matching events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which messages belong together, against a plain search."""
+"""Matching of messages, compared with an exhaustive search."""
 
 from itertools import product
 

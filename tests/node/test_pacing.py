@@ -1,4 +1,4 @@
-"""A rate against a plain model: whenever messages come and the node looks, in made-up time."""
+"""Inputs with a maximum rate, compared with a plain model in simulated time."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def test_a_value_that_was_handed_out_is_the_nodes_own(daemon: FakeDaemon) -> Non
     ("known", "text"),
     [
         ({"speed": 1}, "no parameter 'spede'; did you mean 'speed'?"),
-        ({"b": 1, "a": 1}, "no parameter 'spede'; there are a, b"),
-        ({}, "no parameter 'spede': none is declared in the dataflow file, and none was set"),
+        ({"b": 1, "a": 1}, "no parameter 'spede'; the parameters are a, b"),
+        ({}, "no parameter 'spede': the dataflow file declares none, and none was set"),
     ],
 )
 def test_an_unknown_name_is_told_the_nearest(known: dict[str, Any], text: str) -> None:

@@ -1,4 +1,4 @@
-"""Bytes that travel in memory beside a packet."""
+"""Payloads in sealed memory, sent with a packet."""
 
 import os
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_what_could_block_or_change_is_not_read(kind: str, tmp_path: Path) -> No
             descriptors = (os.eventfd(0),)
         case _:
             descriptors = (os.open("/dev/null", os.O_RDONLY),)
-    with pytest.raises(ValueError, match="not of sealed memory"):
+    with pytest.raises(ValueError, match="not refer to sealed memory"):
         unpack(descriptors[0], 100)
     for descriptor in descriptors:
         os.close(descriptor)

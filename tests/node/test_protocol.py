@@ -1,4 +1,4 @@
-"""Packets between a node and its daemon, over real sockets; above all those that are none."""
+"""Packets between a node and its daemon over real sockets; above all, malformed ones."""
 
 import os
 import socket

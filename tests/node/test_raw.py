@@ -1,4 +1,4 @@
-"""Raw buffers: filled in place, sent once, and not while anyone can still write to them."""
+"""Raw buffers: filled in place, sent once, and never while a view is open."""
 
 import copy
 import gc

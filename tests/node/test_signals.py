@@ -1,4 +1,4 @@
-"""Signal handlers that use the node which they have interrupted: nothing waits for itself."""
+"""Signal handlers that use the node they have interrupted never deadlock."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_a_packet_that_comes_while_another_is_taken_in_waits_its_turn(daemon: Fa
     seen: list[str] = []
     with attached(daemon) as node:
         connection = node.connection
-        take_in = connection.daemon_events.take_in
+        handle = connection.daemon_events.handle
 
         def slow(packet: Any) -> None:
             if not seen:
@@ -212,9 +212,9 @@ def test_a_packet_that_comes_while_another_is_taken_in_waits_its_turn(daemon: Fa
                 seen.append("first ends")
             else:
                 seen.append("second")
-            take_in(packet)
+            handle(packet)
 
-        connection.daemon_events.take_in = slow  # type: ignore[method-assign]
+        connection.daemon_events.handle = slow  # type: ignore[method-assign]
         daemon.say("param", key="a", value=1)
         deadline = time.monotonic() + DEADLINE_S
         while len(seen) < 3 and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The file of test inputs: what it may say, and what is said about its mistakes."""
+"""The file of test inputs: its format, and the messages about its mistakes."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""`MockNode`, which takes a node's place in unit tests."""
+"""`MockNode`, the replacement of `Node` in unit tests."""
 
 import inspect
 from datetime import UTC

@@ -1,4 +1,4 @@
-"""Checks of data against the types of ports, in running dataflows and alone."""
+"""Checks of data against declared types, in running dataflows and in isolation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of a generated module on their way through shared memory."""
+"""Messages of a generated module, sent through shared memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages that a node cannot read: events that say so, and the next message comes."""
+"""Unreadable messages become ERROR events, and the next message still comes."""
 
 from __future__ import annotations
 

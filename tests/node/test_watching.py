@@ -1,4 +1,4 @@
-"""What a daemon sees of a node it watches: that it comes back to the API, or waits there."""
+"""Heartbeats of a node with a hang watchdog: in each call, and while it waits."""
 
 from __future__ import annotations
 

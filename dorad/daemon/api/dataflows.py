@@ -1,13 +1,16 @@
-"""The methods `daemon.…`, `dataflow.…` and `watch`."""
+"""The methods `daemon.…`, `dataflow.…`, `logs.read` and `watch`."""
 
 from __future__ import annotations
 
+import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.daemon.logreads import read_logs
 from dorad.daemon.rules.ladder import GRACE_S
 
 if TYPE_CHECKING:
@@ -20,14 +23,17 @@ if TYPE_CHECKING:
     from dorad.daemon.service import Service
 
 MAX_NODES = 1000
-"""Nodes of one dataflow; more would keep the event loop busy with that one for too long."""
+"""Nodes of one dataflow, at most. More would block the event loop for other dataflows."""
 
 END_SLACK_S = 5.0
-"""Seconds that the end of a dataflow may take beyond its stop ladder."""
+"""Seconds that a dataflow may need to end after the last step of its stop ladder."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class DataflowMethods:
-    """Whole dataflows."""
+    """Answers the methods `daemon.…`, `dataflow.…`, `logs.read` and `watch`."""
 
     def __init__(self, service: Service, registry: Registry, measure: Measure) -> None:
         self._service = service
@@ -35,7 +41,7 @@ class DataflowMethods:
         self._measure = measure
 
     async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
-        """Tell what is known of the daemon."""
+        """Return the status of the daemon."""
         running = self._registry.running
         own = self._measure.own()
         troubles = [r.run.log.trouble.text for r in running if r.run is not None]
@@ -57,12 +63,13 @@ class DataflowMethods:
         )
 
     async def shutdown(self, _call: Call, params: m.Shutdown) -> m.Nothing:
-        """End the daemon, if nothing runs or everything may be stopped."""
+        """End the daemon, unless dataflows run; with `force` stop them first."""
         running = self._registry.running
         if running and not params.force:
             names = ", ".join(record.name or record.uuid for record in running)
             some = "1 dataflow runs" if len(running) == 1 else f"{len(running)} dataflows run"
             raise ControlError("busy", f"{some}: {names}", "stop them first, or use --force")
+        _log.debug("shutdown is requested, %d dataflows run", len(running))
         await self._registry.stop_all()
         self._service.end()
         return m.Nothing()
@@ -73,15 +80,15 @@ class DataflowMethods:
         if isinstance(nodes, list) and len(nodes) > MAX_NODES:
             raise ControlError(
                 "refused",
-                f"{len(nodes)} nodes are too many for one dataflow; it may have {MAX_NODES}",
-                "make several of it",
+                f"{len(nodes)} nodes are too many for one dataflow; the maximum is {MAX_NODES}",
+                "split it into several dataflows",
             )
         record = self._registry.start(params)
         await self._registry.store.sync()
         return m.Started(uuid=record.uuid, name=record.name)
 
     async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
-        """Wait for a point in a dataflow's life."""
+        """Wait until a dataflow has reached a state."""
         record = self._registry.find(params.dataflow, ended_too=True)
         if not await record.bell.until(lambda: _reached(record, params.until), params.timeout):
             raise ControlError(
@@ -92,7 +99,7 @@ class DataflowMethods:
         return record.state()
 
     async def stop(self, _call: Call, params: m.Stop) -> m.DataflowState:
-        """Stop a dataflow, and wait for its end."""
+        """Stop a dataflow and wait for its end."""
         record = self._registry.find(params.dataflow)
         await self._stop(record, params)
         return record.state()
@@ -102,30 +109,30 @@ class DataflowMethods:
         grace = GRACE_S if params.grace is None else params.grace
         if not await record.bell.until(lambda: not record.running, grace * 1.5 + END_SLACK_S):
             hint = None if params.force else "`dora stop --force` kills its nodes"
-            text = f"dataflow {record.name or record.uuid} does not end"
+            text = f"dataflow {record.name or record.uuid} has not ended in time"
             raise ControlError("deadline", text, hint)
 
     async def restart(self, _call: Call, params: m.Stop) -> m.Restarted:
-        """Stop a dataflow and start it again as it was at last."""
+        """Stop a dataflow and start it again with its changed nodes and edges."""
         record = self._registry.find(params.dataflow)
         if record.restarting:
             raise ControlError("busy", f"dataflow {record.name or record.uuid} is being restarted")
         record.restarting = True
         try:
             await self._stop(record, params)
-            again = self._registry.start_again(record)
+            restarted = self._registry.start_again(record)
         finally:
             record.restarting = False
         await self._registry.store.sync()
         return m.Restarted(
             old=record.uuid,
-            new=again.uuid,
-            name=again.name,
+            new=restarted.uuid,
+            name=restarted.name,
             changes=self._registry.changes(record),
         )
 
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
-        """List dataflows, the oldest first."""
+        """List all dataflows, the oldest first."""
         return self._listed(self._registry.records)
 
     async def info(self, _call: Call, params: m.Ref) -> m.DataflowDetail:
@@ -141,22 +148,30 @@ class DataflowMethods:
         )
 
     async def clean(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
-        """Forget dataflows that have ended, and return them."""
+        """Forget all ended dataflows, and return them."""
         return self._listed(self._registry.clean())
 
     async def enable(self, _call: Call, params: m.Enable) -> m.DataflowInfo:
-        """Have a dataflow started at boot, or no longer."""
+        """Set whether a dataflow is started at boot."""
         record = self._registry.find(params.dataflow, ended_too=True)
         self._registry.enable(record, enabled=params.enabled)
         await self._registry.store.sync()
         return self._measure.dataflow(record)
 
+    async def read_logs(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
+        """Yield log lines of a running or ended dataflow, and follow them if asked to."""
+        record = self._registry.find(params.dataflow, ended_too=True)
+        folder = Path(record.row.log_dir)
+        log = None if record.run is None else record.run.log
+        async for lines in read_logs(params, record.uuid, folder, log):
+            yield lines
+
     async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
-        """Yield what happens."""
-        number = None
+        """Yield events of one dataflow, or of all."""
+        dataflow_id = None
         if params.dataflow is not None:
-            number = self._registry.find(params.dataflow, ended_too=True).uuid
-        async for event in self._registry.event_bus.subscribe(number):
+            dataflow_id = self._registry.find(params.dataflow, ended_too=True).uuid
+        async for event in self._registry.event_bus.subscribe(dataflow_id):
             yield event
 
     def _listed(self, records: list[Record]) -> m.DataflowList:

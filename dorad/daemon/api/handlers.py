@@ -1,11 +1,10 @@
-"""The table of what the daemon does for each method."""
+"""The table of methods that the daemon serves over the control API."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from dorad.daemon.api.dataflows import DataflowMethods
-from dorad.daemon.api.logs import LogMethods
 from dorad.daemon.api.nodes import NodeMethods
 from dorad.daemon.api.params import ParamMethods
 from dorad.daemon.api.topics import TopicMethods
@@ -20,12 +19,11 @@ if TYPE_CHECKING:
 def handlers(
     service: Service, registry: Registry, measure: Measure
 ) -> dict[str, Handler | StreamHandler]:
-    """Return what answers each method of the control API."""
+    """Return the handler of each method of the control API."""
     dataflows = DataflowMethods(service, registry, measure)
     nodes = NodeMethods(registry, measure)
     topics = TopicMethods(registry, measure)
     params = ParamMethods(registry)
-    logs = LogMethods(registry)
     return {
         "daemon.status": dataflows.status,
         "daemon.shutdown": dataflows.shutdown,
@@ -55,6 +53,6 @@ def handlers(
         "param.get": params.get,
         "param.set": params.set,
         "param.delete": params.delete,
-        "logs.read": logs.read,
+        "logs.read": dataflows.read_logs,
         "watch": dataflows.watch,
     }

@@ -1,33 +1,28 @@
-"""The methods `node.…`: single nodes, and changes of a running dataflow."""
+"""The methods `node.…`: nodes, and changes of the topology of a running dataflow."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import STARTING_S
-from dorad.daemon.errors import CommandError
+from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.daemon.rules.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
-from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.support import unsupported
 from dorad.dataflow.types.strict import change_problems
 from dorad.realtime.schedule import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from dorad.control.server import Call
     from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
-    from dorad.dataflow.model import Dataflow, NodeSpec
-
-RESTART_GRACE_S = 5.0
-STOP_GRACE_S = 10.0
+    from dorad.dataflow.model import Dataflow, Input, NodeSpec
 
 _NOT_READY = ("starting", "restarting")
 
@@ -35,14 +30,14 @@ _log = logging.getLogger(__name__)
 
 
 class NodeMethods:
-    """Nodes of running dataflows."""
+    """Answers the methods `node.…`."""
 
     def __init__(self, registry: Registry, measure: Measure) -> None:
         self._registry = registry
         self._measure = measure
 
     async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
-        """List the nodes of one dataflow, or of all that run."""
+        """List the nodes of one dataflow, or of all running ones."""
         if params.dataflow is None:
             records = self._registry.running
         else:
@@ -77,23 +72,21 @@ class NodeMethods:
         await _until_started(record)
         async with record.changing:
             after = _changed(record, lambda flow: topology.add_node(flow, params.definition))
-            with _refusals():
-                await run.add_node(after.nodes[-1], after)
-            return self._stored(record, after, "added", after.nodes[-1].id)
+            await run.commands.add(after.nodes[-1], after)
+            return self._node_changed(record, after, "added", after.nodes[-1].id)
 
     async def remove(self, _call: Call, params: m.NodeStop) -> m.Changed:
-        """Stop a node and take it out of its dataflow."""
+        """Stop a node and remove it from its dataflow."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
         await _until_started(record)
         async with record.changing:
             after = _changed(record, lambda flow: topology.remove_node(flow, params.node))
-            with _refusals():
-                await run.remove_node(params.node, after, _grace(params.grace, STOP_GRACE_S))
-            return self._stored(record, after, "removed", params.node)
+            await run.commands.remove(params.node, after, _grace(params.grace, GRACE_S))
+            return self._node_changed(record, after, "removed", params.node)
 
     async def replace(self, _call: Call, params: m.NodeReplace) -> m.Changed:
-        """Put another node in the place of one."""
+        """Replace a node by another with the same id."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
         await _until_started(record)
@@ -102,15 +95,15 @@ class NodeMethods:
                 record, lambda flow: topology.replace_node(flow, params.node, params.definition)
             )
             before = record.initial_params(dataflow.node(params.node))
-            run.set_params(params.node, record.initial_params(after.node(params.node)))
+            given = record.initial_params(after.node(params.node))
+            run.broker.params.replace(params.node, given)
             try:
-                with _refusals():
-                    grace = _grace(params.grace, STOP_GRACE_S)
-                    await run.replace_node(params.node, after, grace)
+                grace = _grace(params.grace, GRACE_S)
+                await run.commands.replace(params.node, after, grace)
             except BaseException:
-                run.set_params(params.node, before)
+                run.broker.params.replace(params.node, before)
                 raise
-            return self._stored(record, after, "replaced", params.node)
+            return self._node_changed(record, after, "replaced", params.node)
 
     async def connect(self, _call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
@@ -121,50 +114,48 @@ class NodeMethods:
                 record,
                 lambda flow: topology.connect(flow, params.source, params.target, params.options),
             )
-            with _refusals():
-                run.connect(params.target, after)
-            return self._connected(record, after, "connected", params)
+            run.commands.connect(*_input_of(after, params.target), after)
+            return self._edge_changed(record, after, "connected", params)
 
     async def disconnect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
-        """Take an edge away."""
+        """Remove an edge."""
         record, run, _ = self._registry.find_run(params.dataflow)
         await _until_started(record)
         async with record.changing:
             after = _changed(
                 record, lambda flow: topology.disconnect(flow, params.source, params.target)
             )
-            with _refusals():
-                run.disconnect(params.target, after)
-            return self._connected(record, after, "disconnected", params)
+            consumer, _, name = params.target.partition("/")
+            name = topology.input_name(after.node(consumer), name)
+            run.commands.disconnect(consumer, name, after)
+            return self._edge_changed(record, after, "disconnected", params)
 
     async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Restart a node, whatever its policy."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
-        with _refusals():
-            await run.restart_node(params.node, _grace(params.grace, RESTART_GRACE_S))
+        await run.commands.restart(params.node, _grace(params.grace, RESTART_GRACE_S))
         return m.Nothing()
 
     async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Stop a node; it is not restarted."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
-        with _refusals():
-            await run.stop_node(params.node, _grace(params.grace, STOP_GRACE_S))
+        await run.commands.stop(params.node, _grace(params.grace, GRACE_S))
         return m.Nothing()
 
-    def _stored(self, record: Record, after: Dataflow, change: str, node: str) -> m.Changed:
-        return self._changed(record, after, node, f"{change} node {node}", change=change)
+    def _node_changed(self, record: Record, after: Dataflow, change: str, node: str) -> m.Changed:
+        return self._store(record, after, node, f"{change} node {node}", change=change)
 
-    def _connected(
+    def _edge_changed(
         self, record: Record, after: Dataflow, change: str, edge: m.EdgeRef | m.EdgeNew
     ) -> m.Changed:
         text = f"{change} {edge.source} -> {edge.target}"
         node, _, _ = edge.target.partition("/")
         ends = {"source": edge.source, "target": edge.target}
-        return self._changed(record, after, node, text, change=change, **ends)
+        return self._store(record, after, node, text, change=change, **ends)
 
-    def _changed(
+    def _store(
         self, record: Record, after: Dataflow, node: str, text: str, **data: str
     ) -> m.Changed:
         self._registry.store.put_dataflow(record, after)
@@ -172,28 +163,23 @@ class NodeMethods:
         return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
 
 
+def _input_of(dataflow: Dataflow, target: str) -> tuple[str, Input]:
+    """Return the node and the input that `target`, a `node/input`, names."""
+    consumer, _, name = target.partition("/")
+    node = dataflow.node(consumer)
+    name = topology.input_name(node, name)
+    return consumer, next(entry for entry in node.all_inputs if entry.id == name)
+
+
 def node_of(dataflow: Dataflow, node_id: str) -> NodeSpec:
     """Return a node. Raises ControlError."""
     try:
         return dataflow.node(node_id)
     except KeyError:
-        there = ", ".join(node.id for node in dataflow.nodes)
+        known = ", ".join(node.id for node in dataflow.nodes)
         raise ControlError(
-            "not-found", f"the dataflow has no node {node_id!r}; it has: {there}"
+            "not-found", f"the dataflow has no node {node_id!r}; it has: {known}"
         ) from None
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Tell in the API's way why a command is not carried out."""
-    try:
-        yield
-    except CommandError as error:
-        raise ControlError(error.code, str(error), error.hint) from error
-    except DataflowError as error:
-        raise ControlError(
-            "refused", "the node cannot be started", None, str(error).splitlines()
-        ) from error
 
 
 def _grace(given: float | None, default: float) -> float:
@@ -201,12 +187,12 @@ def _grace(given: float | None, default: float) -> float:
 
 
 async def _until_started(record: Record) -> None:
-    """Wait until all nodes of a dataflow that is just being started are ready.
+    """Wait until a dataflow that is being started runs.
 
     Raises:
-        ControlError: with code `deadline`, if some are not ready in time.
+        ControlError: with code `deadline`, if it does not run within STARTING_S.
     """
-    _log.debug("a change of dataflow %s, which is %s", record.uuid, record.status)
+    _log.debug("dataflow %s is to change; it is %s", record.uuid, record.status)
     if await record.bell.until(lambda: record.status != "starting", STARTING_S):
         return
     raise ControlError(
@@ -218,27 +204,34 @@ async def _until_started(record: Record) -> None:
 
 
 def _awaited(record: Record) -> str:
-    """Return what a start waits for, in words."""
+    """Return what the start of a dataflow waits for, in words."""
     if record.run is None or record.dataflow is None:
         return "its nodes are not ready"
     views = record.run.statuses()
     spawned = [node.id for node in record.dataflow.nodes if not node.is_dynamic]
-    waited = [name for name in spawned if name in views and views[name].status in _NOT_READY]
-    return f"it waits for Node() in: {', '.join(waited)}" if waited else "its nodes are not ready"
+    awaited = [name for name in spawned if name in views and views[name].status in _NOT_READY]
+    return f"it waits for Node() in: {', '.join(awaited)}" if awaited else "its nodes are not ready"
 
 
 def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow:
-    """Return the dataflow after a change. Raises ControlError where it is not allowed."""
+    """Return the dataflow after a change. Raises ControlError if the change is not allowed."""
     if record.dataflow is None or not record.running:
         raise ControlError("not-found", f"dataflow {record.uuid} has ended")
     if record.status != "running":
         raise ControlError("busy", f"the dataflow is {record.status}", "try again when it runs")
-    try:
-        after = change(record.dataflow)
-    except topology.TopologyError as error:
-        raise ControlError(error.code, error.message, error.hint, list(error.problems)) from error
+    after = change(record.dataflow)
     if problems := unsupported(after):
-        raise ControlError("refused", "not all of it is supported", None, list(map(str, problems)))
+        raise ControlError(
+            "refused",
+            "the dataflow would use keys that are not supported",
+            None,
+            list(map(str, problems)),
+        )
     if problems := change_problems(after):
-        raise ControlError("refused", "types do not fit", None, list(map(str, problems)))
+        raise ControlError(
+            "refused",
+            "the types of outputs and inputs would not match",
+            None,
+            list(map(str, problems)),
+        )
     return after

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class ParamMethods:
-    """Parameters of nodes; those of a dataflow that ended can be read until it is cleaned."""
+    """Answers the methods `param.…`. Parameters of an ended dataflow can be read until `clean`."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     async def list_all(self, _call: Call, params: m.NodeRef) -> m.ParamList:
-        """List a node's parameters: the declared ones first, then what was set besides."""
+        """List a node's parameters: the declared ones first, then the others that were set."""
         record, node = self._find(params.dataflow, params.node)
         given = sorted(set(record.params.get(node.id, {})) - set(node.declared))
         return m.ParamList(params=[_param(record, node, key) for key in [*node.declared, *given]])
@@ -31,11 +31,11 @@ class ParamMethods:
     async def get(self, _call: Call, params: m.ParamRef) -> m.Param:
         """Return one parameter."""
         record, node = self._find(params.dataflow, params.node)
-        _known(record, node, params.key)
+        _check_known(record, node, params.key)
         return _param(record, node, params.key)
 
     async def set(self, _call: Call, params: m.ParamSet) -> m.Param:
-        """Set a parameter and tell the node."""
+        """Set a parameter and notify the node."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node = node_of(dataflow, params.node)
         try:
@@ -44,23 +44,23 @@ class ParamMethods:
         except ValueError as error:
             raise ControlError("refused", f"{node.id}.{params.key}: {error}") from error
         self._registry.store.set_param(record, node.id, params.key, value)
-        delivered = run.set_param(node.id, params.key, value)
+        delivered = run.broker.params.update(node.id, params.key, value)
         self._registry.event_bus.publish(
             record.uuid, "param-changed", node.id, f"{params.key} set", key=params.key, value=value
         )
         return _param(record, node, params.key, delivered=delivered)
 
     async def delete(self, _call: Call, params: m.ParamRef) -> m.Nothing:
-        """Delete what was set and tell the node; a declared parameter is at its default again."""
+        """Delete a set parameter and notify the node; a declared one returns to its default."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node = node_of(dataflow, params.node)
-        _known(record, node, params.key)
+        _check_known(record, node, params.key)
         self._registry.store.delete_param(record, node.id, params.key)
         spec = node.declared.get(params.key)
         if spec is None:
-            run.delete_param(node.id, params.key)
+            run.broker.params.delete(node.id, params.key)
         else:
-            run.delete_param(node.id, params.key, value=spec.default)
+            run.broker.params.delete(node.id, params.key, value=spec.default)
         self._registry.event_bus.publish(
             record.uuid, "param-changed", node.id, f"{params.key} deleted", key=params.key
         )
@@ -71,12 +71,12 @@ class ParamMethods:
         return record, node_of(self._registry.dataflow_of(record), node_id)
 
 
-def _known(record: Record, node: NodeSpec, key: str) -> None:
+def _check_known(record: Record, node: NodeSpec, key: str) -> None:
     known = set(node.declared) | set(record.params.get(node.id, {}))
     if key not in known:
-        there = ", ".join(sorted(known)) or "none"
+        names = ", ".join(sorted(known)) or "none"
         raise ControlError(
-            "not-found", f"node {node.id!r} has no parameter {key!r}; it has: {there}"
+            "not-found", f"node {node.id!r} has no parameter {key!r}; it has: {names}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The methods `top` and `topic.…`: what passes through a running dataflow."""
+"""The methods `top` and `topic.…`: messages of running dataflows, and their rates."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
 
 class TopicMethods:
-    """Looking at outputs, receiving from them and sending on them."""
+    """Answers the methods `top` and `topic.…`."""
 
     def __init__(self, registry: Registry, measure: Measure) -> None:
         self._registry = registry
         self._measure = measure
-        self._observers = itertools.count(1)
+        self._observer_numbers = itertools.count(1)
 
     async def top(self, _call: Call, _params: m.Nothing) -> m.Top:
-        """Return what all that runs uses and passes on."""
+        """Return resources and rates of all running dataflows."""
         return self._measure.top()
 
     async def list_all(self, _call: Call, params: m.Ref) -> m.TopicList:
-        """List the outputs of a dataflow and who receives them."""
+        """List the topics of a dataflow and their subscribers."""
         record = self._registry.find(params.dataflow, ended_too=True)
         return m.TopicList(
             dataflow=record.uuid, topics=wiring.topics(self._registry.dataflow_of(record))
         )
 
     async def watch(self, _call: Call, params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
-        """Measure outputs from the counters of their rings, and yield that once a second."""
+        """Yield the rates of topics once a second, from the counters of their rings."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         if params.window < 1:
-            raise ControlError("bad-request", "a window has at least 1 s")
+            raise ControlError("bad-request", "`window` must be at least 1 second")
         topics = _chosen(dataflow, params.topics)
-        observer = f".watch-{next(self._observers)}"
+        observer = f".watch-{next(self._observer_numbers)}"
 
         def receivers(topic: NodeOutput) -> list[tuple[str, str]]:
             return wiring.receivers(run.dataflow, topic)
@@ -60,7 +60,7 @@ class TopicMethods:
     async def subscribe(
         self, call: Call, params: m.TopicSubscribe
     ) -> AsyncIterator[tuple[m.TopicHeader, bytes]]:
-        """Yield what outputs send."""
+        """Yield the messages of topics."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         topics = _chosen(dataflow, params.topics)
         messages = run.subscriptions.subscribe(topics, queue_size=params.queue_size, stream=call.id)
@@ -69,7 +69,7 @@ class TopicMethods:
                 yield each
 
     async def publish(self, _call: Call, params: m.TopicPublish) -> m.Published:
-        """Send on an output as its node would."""
+        """Send a message on a topic, as its node would."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         (topic,) = _chosen(dataflow, [params.topic])
         targets = wiring.receivers(dataflow, topic)
@@ -77,21 +77,21 @@ class TopicMethods:
 
 
 def _chosen(dataflow: Dataflow, wanted: list[str]) -> list[NodeOutput]:
-    """Return the outputs that are named, or all. Raises ControlError."""
-    there = {
+    """Return the topics with these names, or all without any. Raises ControlError."""
+    known = {
         f"{node.id}/{output}": NodeOutput(node.id, output)
         for node in dataflow.nodes
         for output in node.all_outputs
     }
     if not wanted:
-        if not there:
+        if not known:
             raise ControlError("not-found", "the dataflow has no outputs")
-        return list(there.values())
+        return list(known.values())
     for name in wanted:
-        if name not in there:
+        if name not in known:
             raise ControlError(
                 "not-found",
                 f"the dataflow has no output {name!r}",
-                did_you_mean(name, list(there)) or f"it has: {', '.join(there) or 'none'}",
+                did_you_mean(name, list(known)) or f"it has: {', '.join(known) or 'none'}",
             )
-    return [there[name] for name in wanted]
+    return [known[name] for name in wanted]

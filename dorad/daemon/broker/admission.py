@@ -20,16 +20,16 @@ _log = logging.getLogger(__name__)
 
 
 class Verdict(Enum):
-    """What becomes of a process that says it is a node."""
+    """The decision about a process that says hello as a node."""
 
     ADMITTED = "admitted"
     UNKNOWN = "unknown"
-    """A process of the node is being started; whether it is that one is known when it has been."""
+    """A process of the node is being started; decide again when the start has finished."""
     FOREIGN = "foreign"
 
 
 class Started(Protocol):
-    """A process of a node, and what it has started."""
+    """A process of a node, and the processes that it has started."""
 
     @property
     def ended(self) -> bool:
@@ -40,60 +40,59 @@ class Started(Protocol):
         """The user it runs as."""
 
     def owns(self, pid: int) -> bool:
-        """Tell whether process `pid` is it, or part of what it has started."""
+        """Return True if `pid` is this process, or one that it has started."""
 
 
 class OwnUser:
-    """Admits every process of the daemon's user and of root: all there is without a daemon."""
+    """Admits every process of the daemon's user and of root: the rule of `dora run`."""
 
     def verdict(self, node: NodeSpec, connection: Connection) -> Verdict:
-        """Return what becomes of a process that says it is `node`."""
+        """Return the decision about a process that says hello as `node`."""
         del node
-        own = connection.peer.uid in (0, os.getuid())
-        return Verdict.ADMITTED if own else Verdict.FOREIGN
+        return _verdict(connection.peer.uid in (0, os.getuid()))
 
 
 class Admission:
-    """Admits to a node the processes that were started for it, and what those have started.
+    """Admits to a node the processes that were started for it, and those that these started.
 
-    A dynamic node is attached to from outside: by the user that may use the dataflow.
+    A dynamic node is attached from outside, by a user that may use the dataflow.
     """
 
     def __init__(self, may_use: Callable[[NodeSpec, Peer], bool]) -> None:
-        """`may_use` tells whether a process may attach as a dynamic node."""
+        """`may_use` decides whether a process may attach as a dynamic node."""
         self.on_started: Callable[[str], None] = lambda _node: None
-        """Called with a node's id when a start that was begun has come to its end."""
+        """Called with a node's id when a start of it has finished."""
         self._may_use = may_use
         self._starting: dict[str, int] = {}
         self._processes: dict[str, list[Started]] = {}
 
     def begin(self, node_id: str) -> None:
-        """Take note that a process is being started for a node."""
+        """Record that a process of a node is being started."""
         self._starting[node_id] = self._starting.get(node_id, 0) + 1
 
     def end(self, node_id: str, process: Started | None) -> None:
-        """Take note that it has been, or that it could not be."""
+        """Record that a start has finished; None means that it failed."""
         self._starting[node_id] -= 1
         if process is not None:
             self.add(node_id, process)
         self.on_started(node_id)
 
     def add(self, node_id: str, process: Started) -> None:
-        """Take note of a node's process."""
-        living = [each for each in self._processes.get(node_id, ()) if not each.ended]
-        self._processes[node_id] = [*living, process]
+        """Record a process of a node."""
+        running = [each for each in self._processes.get(node_id, ()) if not each.ended]
+        self._processes[node_id] = [*running, process]
 
     def verdict(self, node: NodeSpec, connection: Connection) -> Verdict:
-        """Return what becomes of a process that says it is `node`."""
+        """Return the decision about a process that says hello as `node`."""
         peer = connection.peer
         try:
             pidfd = connection.pidfd()
         except OSError as error:
-            _log.debug("process %d has ended before it was looked at: %s", peer.pid, error)
+            _log.debug("process %d has ended before it was checked: %s", peer.pid, error)
             return Verdict.FOREIGN
         try:
-            found = self._look(node, peer)
-            # Looked at after everything else, so what was looked at is what connected.
+            found = self._decide(node, peer)
+            # Checked last: if the process still runs, its pid was not reused during the checks.
             if has_ended(pidfd) or not connection.is_original():
                 found = Verdict.FOREIGN
         finally:
@@ -101,9 +100,9 @@ class Admission:
         _log.debug("process %d of user %d as %s: %s", peer.pid, peer.uid, node.id, found.value)
         return found
 
-    def _look(self, node: NodeSpec, peer: Peer) -> Verdict:
+    def _decide(self, node: NodeSpec, peer: Peer) -> Verdict:
         if node.id.startswith("."):
-            # An observer has a connection of its own, which needs no verdict.
+            # An observer has a reserved connection, which needs no verdict.
             return Verdict.FOREIGN
         if node.is_dynamic:
             return _verdict(self._may_use(node, peer))

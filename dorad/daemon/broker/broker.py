@@ -1,211 +1,120 @@
-"""The broker: hands nodes their mailboxes and descriptors, and tells them what happens.
+"""The broker: creates the mailboxes of a dataflow and connects its nodes.
 
-It takes no part in the data: once two nodes have each other's descriptors, messages pass between
-them without it.
+It never touches a message: once two nodes have each other's descriptors, messages pass between
+them directly.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dorad.daemon.broker import latches, restore
+import msgspec
+
+from dorad.daemon.broker import restore
 from dorad.daemon.broker.admission import OwnUser
 from dorad.daemon.broker.edges import EdgeTable, is_observer
 from dorad.daemon.broker.emitter import Emitter
 from dorad.daemon.broker.listener import Listener
-from dorad.daemon.broker.mailbox import Mailbox
-from dorad.daemon.broker.notifications import Notifications
+from dorad.daemon.broker.notifications import Notifications, Params
 from dorad.daemon.broker.observers import Observers
-from dorad.daemon.broker.peersetup import PeerSetup
 from dorad.daemon.broker.restore import RestoreError
-from dorad.daemon.broker.rewiring import Rewiring
-from dorad.daemon.broker.samples import Samples
+from dorad.daemon.broker.segments import Segments
 from dorad.daemon.broker.sessions import Sessions
+from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.daemon.broker.state import BrokerState
 from dorad.daemon.broker.stats import Stats
 from dorad.daemon.broker.topology import Topology
+from dorad.daemon.broker.wiring import PeerSetup, Wiring
 from dorad.launch.fdstore import NoStore
 from dorad.shm import create
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from dorad.control.peer import Peer
     from dorad.daemon.broker.admission import Admission
-    from dorad.daemon.broker.observers import Targets
     from dorad.daemon.broker.restore import Kept
     from dorad.daemon.broker.sessions import BrokerEvents
-    from dorad.dataflow.model import Dataflow, Input, NodeSpec
+    from dorad.dataflow.model import Dataflow
     from dorad.launch.fdstore import FdStore
 
 HELLO_DEADLINE_S = 5.0
-"""Seconds a connection may stay open without saying which node it is."""
+"""Seconds within which a new connection must say hello."""
+
+_log = logging.getLogger(__name__)
 
 
-class Broker(Notifications, Stats):
-    """The mailboxes and connections of one dataflow. Belongs to one event loop."""
+class Broker:
+    """The mailboxes and connections of one dataflow. Belongs to one event loop.
+
+    `topology` changes the dataflow, `handovers` replaces processes, `observers` adds temporary
+    participants; `notifications` and `params` send to nodes, `emitter` feeds inputs with what nodes
+    print and log, `stats` reads counters.
+    """
 
     def __init__(
         self,
         dataflow: Dataflow,
         dataflow_id: str,
         socket_path: Path,
-        listener: BrokerEvents,
+        events: BrokerEvents,
         *,
         store: FdStore | None = None,
         admits: Callable[[Peer], bool] | None = None,
         admission: Admission | None = None,
         hello_deadline: float = HELLO_DEADLINE_S,
     ) -> None:
-        """Make a broker that has not made anything yet; `store` keeps what is to outlive it.
+        """Prepare a broker; `open` creates everything. `store` keeps descriptors for a next daemon.
 
-        `admits` is as `Listener`'s; `admission` tells which process may be which node. Without one,
-        any process of the same user may be any node.
+        `admits` is passed to `Listener`; `admission` decides which process may be which node.
+        Without it, any process of the daemon's user may be any node.
         """
         self.on_change: Callable[[], None] = lambda: None
         """Called when `snapshot` would return something else than before."""
         self.on_note: Callable[[str, str], None] = lambda _node, _text: None
-        """Called with a node's id and one line that its process wants the user to know."""
+        """Called with a node's id and one line that its process reports to the user."""
         self._path = socket_path
-        self._state = state = BrokerState(dataflow, dataflow_id, store or NoStore())
-        self._samples = Samples(state)
-        peer_setup = PeerSetup(state, self._samples)
-        rewiring = Rewiring(state, self._samples, peer_setup)
-        self._peer_setup = peer_setup
-        self._rewiring = rewiring
-        self._topology = Topology(state, self._samples, rewiring)
-        self._observers = Observers(state, self._samples, rewiring)
-        self._emitter = Emitter(state, self._samples)
-        self._sessions = Sessions(
+        self._state = state = BrokerState(
+            dataflow, dataflow_id, store or NoStore(), lambda: self.on_change()
+        )
+        self._segments = segments = Segments(state)
+        self._peer_setup = peer_setup = PeerSetup(state, segments)
+        self._wiring = wiring = Wiring(state, segments, peer_setup)
+        self.emitter = Emitter(state, segments)
+        self.topology = Topology(state, segments, wiring, self._forget)
+        self._sessions = sessions = Sessions(
             state,
-            listener,
-            self._samples,
+            events,
+            segments,
             peer_setup,
-            self._topology,
-            self._changed,
+            self.topology,
             lambda node_id, text: self.on_note(node_id, text),
             OwnUser() if admission is None else admission,
         )
-        sessions = self._sessions
         if admission is not None:
-            admission.on_started = sessions.started
+            admission.on_started = sessions.on_started
         self._listener = Listener(
-            socket_path, hello_deadline, sessions.hello, sessions.heard, sessions.ended, admits
+            socket_path,
+            hello_deadline,
+            sessions.on_hello,
+            sessions.on_packet,
+            sessions.on_end,
+            admits,
         )
+        self.handovers = sessions.handovers
+        self.notifications = Notifications(state, self.handovers.has_swapped)
+        self.observers = Observers(state, segments, wiring, self._listener, self._forget)
+        self.params = Params(state)
+        self.stats = Stats(state)
 
     @property
     def dataflow_id(self) -> str:
         """The UUID of the run."""
         return self._state.dataflow_id
-
-    def _changed(self) -> None:
-        self.on_change()
-
-    # -- life --------------------------------------------------------------------------------
-
-    async def open(self, kept: Kept | None = None) -> None:
-        """Make all mailboxes and listen; or take over what another daemon has left.
-
-        Raises:
-            OSError: there is no room, or the socket cannot be made.
-            RestoreError: what another daemon has left cannot be used.
-        """
-        create.sweep()
-        try:
-            if kept is None:
-                self._make()
-            else:
-                try:
-                    self._take_over(kept)
-                except (AttributeError, LookupError, TypeError, ValueError) as error:
-                    raise RestoreError(f"what is known of it is not in order: {error!r}") from error
-        except BaseException:
-            await self.close()
-            raise
-
-    def _make(self) -> None:
-        state = self._state
-        for node in state.dataflow.nodes:
-            state.boxes[node.id] = Mailbox(node)
-            state.keep_box(node.id)
-        self._topology.wire_up()
-        state.store.store(state.name("listener"), (self._listener.open(),))
-
-    def _take_over(self, kept: Kept) -> None:
-        state = self._state
-        snapshot = kept.snapshot
-        state.epoch_ns = snapshot.get("epoch_ns")
-        state.abort_start = snapshot.get("poison")
-        unknown = restore.restore_boxes(state, kept)
-        lost = restore.lost_rings(state, snapshot)
-        pending = restore.restore_connections(state, self._listener, kept)
-        restore.restore_segments(state, self._samples, kept)
-        for node_id, connection in list(state.connections.items()):
-            if connection.forget_questions(restore.QUESTIONS):
-                self._sessions.adopt(node_id)
-        for edge in unknown:
-            self._rewiring.announce(edge.consumer, edge.ring, edge)
-        for node_id, input_id, ring in lost:
-            state.send(node_id, "input_gone", {"id": input_id, "ring": ring})
-        self._samples.drop_observers(list(state.connections))
-        handovers = self._sessions.handovers
-        handovers.restore(snapshot.get("handovers", {}), pending, state.dataflow)
-        for connection in pending.values():
-            if handovers.pending(connection) is None and state.node_of(connection) is None:
-                connection.close("its place is taken")
-        for node_id in state.boxes:
-            if node_id not in state.connections and node_id not in handovers:
-                self._sessions.nobody_reads(node_id)
-        listener = restore.restore_listener(state, kept)
-        state.store.store(state.name("listener"), (self._listener.open(listener),))
-
-    async def close(self) -> None:
-        """End every connection and let go of every descriptor and of the socket's name."""
-        state = self._state
-        state.store.drop(state.name("listener"))
-        for node_id in state.boxes:
-            state.store.drop(state.name("box", node_id))
-        self.on_change = lambda: None
-        self._listener.close()
-        self._rewiring.close()
-        self._sessions.close()
-        for box in state.boxes.values():
-            box.close()
-        state.edges = EdgeTable()
-        state.boxes.clear()
-        await self._samples.close()
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return what the next daemon must know besides the descriptors; JSON-able."""
-        state = self._state
-        boxes = {n: box.snapshot() for n, box in state.boxes.items() if not is_observer(n)}
-        return {
-            "epoch_ns": state.epoch_ns,
-            "poison": state.abort_start,
-            "gone": sorted(state.gone),
-            "ended": sorted(map(list, state.ended)),
-            "told": {
-                n: [*node_facts]
-                for n, node_facts in state.node_facts.items()
-                if node_facts and not is_observer(n)
-            },
-            "restarts": state.restarts,
-            "params": state.params,
-            "boxes": boxes,
-            "edges": [
-                [*edge]
-                for edge in state.edges
-                if not (is_observer(edge.source) or is_observer(edge.consumer))
-            ],
-            "attached": {n: c.pid for n, c in state.connections.items() if not is_observer(n)},
-            "next_segment": self._samples.next_number,
-            "orphans": self._samples.snapshot(),
-            "handovers": self._sessions.handovers.snapshot(),
-        }
 
     def node_config(self, node_id: str) -> str:
         """Return the text of DORA_NODE_CONFIG for a node."""
@@ -217,164 +126,145 @@ class Broker(Notifications, Stats):
             }
         )
 
-    # -- processes come and go ---------------------------------------------------------------
+    async def open(self, kept: Kept | None = None) -> None:
+        """Create all mailboxes and listen; or adopt what a previous daemon has left.
+
+        Raises:
+            OSError: there is no memory left, or the socket cannot be made.
+            RestoreError: what the previous daemon has left cannot be used.
+        """
+        state = self._state
+        _log.debug("the broker of %s opens, adopts: %s", state.dataflow_id, kept is not None)
+        create.sweep()
+        try:
+            if kept is None:
+                self.topology.build()
+                state.store.store(state.name("listener"), (self._listener.open(),))
+            else:
+                try:
+                    self._adopt(kept)
+                except (LookupError, TypeError, ValueError) as error:
+                    raise RestoreError(f"its snapshot is invalid: {error}") from error
+        except BaseException:
+            await self.close()
+            raise
+
+    def _adopt(self, kept: Kept) -> None:
+        state = self._state
+        snapshot = msgspec.convert(kept.snapshot, BrokerSnapshot, str_keys=True)
+        state.epoch_ns = snapshot.epoch_ns
+        state.abort_reason = snapshot.abort_reason
+        unknown = restore.restore_mailboxes(state, kept, snapshot)
+        lost = restore.lost_rings(state, snapshot)
+        pending = restore.restore_connections(state, self._listener, kept, snapshot)
+        restore.restore_segments(state, self._segments, kept, snapshot)
+        for node_id, connection in list(state.connections.items()):
+            if connection.discard_requests(restore.REQUESTS):
+                self._sessions.adopt(node_id)
+        for edge in unknown:
+            self._wiring.announce(edge.consumer, edge.ring, edge)
+        for node_id, input_id, ring in lost:
+            state.send(node_id, "input_gone", {"id": input_id, "ring": ring})
+        self._segments.drop_observers(list(state.connections))
+        self.handovers.restore(snapshot.handovers, pending, state.dataflow)
+        for connection in pending.values():
+            if self.handovers.pending(connection) is None and state.node_of(connection) is None:
+                connection.close("its place is taken")
+        for node_id in state.mailboxes:
+            if node_id not in state.connections and node_id not in self.handovers:
+                self._sessions.release_senders(node_id)
+        listener = restore.restore_listener(state, kept)
+        state.store.store(state.name("listener"), (self._listener.open(listener),))
+
+    async def close(self) -> None:
+        """Close every connection and descriptor, and remove the socket."""
+        _log.debug("the broker of dataflow %s closes", self.dataflow_id)
+        state = self._state
+        state.store.drop(state.name("listener"))
+        for node_id in state.mailboxes:
+            state.store.drop(state.name("box", node_id))
+        self.on_change = lambda: None
+        self._listener.close()
+        self._wiring.close()
+        self._sessions.close()
+        for box in state.mailboxes.values():
+            box.close()
+        state.edges = EdgeTable()
+        state.mailboxes.clear()
+        await self._segments.close()
+
+    def snapshot(self) -> BrokerSnapshot:
+        """Return what the next daemon must know besides the descriptors."""
+        state = self._state
+        boxes = {n: box.snapshot() for n, box in state.mailboxes.items() if not is_observer(n)}
+        return BrokerSnapshot(
+            epoch_ns=state.epoch_ns,
+            abort_reason=state.abort_reason,
+            exited=sorted(state.exited),
+            ended_operators=sorted(state.ended_operators),
+            conditions={
+                node_id: [*conditions]
+                for node_id, conditions in state.conditions.items()
+                if conditions and not is_observer(node_id)
+            },
+            restarts=dict(state.restarts),
+            params={node_id: dict(params) for node_id, params in state.params.items()},
+            boxes=boxes,
+            edges=[
+                edge
+                for edge in state.edges
+                if not (is_observer(edge.source) or is_observer(edge.consumer))
+            ],
+            attached={n: c.pid for n, c in state.connections.items() if not is_observer(n)},
+            next_segment=self._segments.next_number,
+            orphans=self._segments.snapshot(),
+            handovers=self.handovers.snapshot(),
+        )
 
     def detach(self, node_id: str) -> None:
-        """Take note that a node's process is gone for good: nobody waits for it any more."""
+        """Mark a node's process as exited for good: no producer waits for it any more."""
+        _log.debug("node %s has exited for good", node_id)
         state = self._state
-        self._sessions.handovers.end(node_id)
-        state.gone.add(node_id)
-        self._sessions.take_back(node_id)
-        state.boxes[node_id].close_rings()
-        self._emitter.forget(node_id)
-        self._peer_setup.edges_into(node_id)
-        self._changed()
+        self.handovers.end(node_id)
+        state.exited.add(node_id)
+        self._sessions.reclaim(node_id)
+        state.mailboxes[node_id].close_rings()
+        self.emitter.forget(node_id)
+        self._peer_setup.send_edges_into(node_id)
+        state.changed()
 
     def restarting(self, node_id: str, restart_count: int) -> None:
-        """Take note that the node's next process is to be its `restart_count`-th restart."""
+        """Set the restart count that the node's next process gets."""
+        _log.debug("node %s: the next process is restart %d", node_id, restart_count)
         self._state.restarts[node_id] = restart_count
-        self._changed()
+        self._state.changed()
 
     def released(self, node_id: str) -> None:
-        """Take note that a node's process has ended and that another one will take its place.
+        """Mark a node's process as exited; another one will take its place.
 
-        What waits for the node goes on waiting, and newer messages displace it: nobody blocks on a
-        node that is not there. A stop that was meant for the old process does not reach the new.
+        Queued messages stay, and newer ones displace them: no producer waits for a node without a
+        process. A stop that was meant for the old process does not reach the new one.
         """
-        self._sessions.take_back(node_id)
-        self._state.facts_of(node_id).drop_manual_stop()
-        self._changed()
+        _log.debug("node %s has exited and waits for its next process", node_id)
+        self._sessions.reclaim(node_id)
+        self._state.conditions_of(node_id).drop_manual_stop()
+        self._state.changed()
 
     def reopen(self, node_id: str) -> None:
-        """Let a node have processes again that was stopped, or gone for good."""
+        """Let a node that was stopped, or has exited for good, have processes again."""
+        _log.debug("node %s may have processes again", node_id)
         state = self._state
-        state.facts_of(node_id).drop("stop")
-        if node_id in state.gone:
-            state.gone.remove(node_id)
-            state.boxes[node_id].discard()
-            state.boxes[node_id].leave()
-            self._peer_setup.edges_into(node_id)
+        state.conditions_of(node_id).drop("stop")
+        if node_id in state.exited:
+            state.exited.remove(node_id)
+            state.mailboxes[node_id].discard_queued()
+            state.mailboxes[node_id].detach()
+            self._peer_setup.send_edges_into(node_id)
             for edge in state.edges.received_by(node_id):
-                latches.bring_up(state, edge)
-        self._changed()
+                self._wiring.replay_last(edge)
+        state.changed()
 
-    async def begin_handover(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
-        """Expect a process that takes the place of a node's present one, and its mailbox.
-
-        It waits with its hello until the other has said `done` or hung up; until it receives,
-        producers wait for room.
-
-        Raises:
-            ValueError: it is being replaced already.
-            OSError: there is no room for an input that only the replacement has.
-        """
-        self._sessions.handovers.begin(node_id, replacement, dataflow)
-        self._changed()
-
-    def end_handover(self, node_id: str) -> bool:
-        """End a handover: the old process has ended; or the new one has, and all is as before.
-
-        Returns False if the new process did not get the place.
-        """
-        swapped = self._sessions.handovers.end(node_id)
-        self._changed()
-        return swapped
-
-    # -- the dataflow changes ----------------------------------------------------------------
-
-    async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None:
-        """Make the mailbox of one more node, and connect it; `dataflow` has it already.
-
-        Raises:
-            OSError: /dev/shm is full.
-            ValueError: there is such a node already.
-        """
-        await self._topology.add_node(node, dataflow)
-        self._changed()
-
-    def remove_node(self, node_id: str) -> None:
-        """Forget a node that has ended; what it sent is still received."""
+    def _forget(self, node_id: str) -> None:
+        """Release what a node or observer holds that is about to be removed."""
         self._sessions.forget(node_id)
-        self._emitter.forget(node_id)
-        self._topology.remove_node(node_id)
-        self._changed()
-
-    def add_edge(self, consumer: str, entry: Input) -> None:
-        """Add an input to a node.
-
-        Raises:
-            OSError: there is no room for its queue.
-            ValueError: the node has that input already.
-        """
-        self._topology.add_edge(consumer, entry)
-        self._changed()
-
-    def remove_edge(self, consumer: str, input_id: str) -> None:
-        """Take an input away from a node; what is queued there is still received.
-
-        Raises:
-            KeyError: there is no such input.
-        """
-        self._topology.remove_edge(consumer, input_id)
-        self._changed()
-
-    def update(self, dataflow: Dataflow) -> None:
-        """Take note of how the dataflow is described; inputs it does not have are taken away."""
-        self._topology.update(dataflow)
-        self._changed()
-
-    # -- guests, and the daemon as a sender --------------------------------------------------
-
-    async def add_observer(
-        self,
-        observer_id: str,
-        inputs: Sequence[Input] = (),
-        outputs: Mapping[str, Targets] | None = None,
-    ) -> str:
-        """Make room for one that receives `inputs` and whose `outputs` feed inputs of nodes.
-
-        Its id starts with a dot. Returns the DORA_NODE_CONFIG for its process; without one, what
-        comes for it is counted and displaced. It is no part of the dataflow, and gone with the
-        daemon.
-
-        Raises:
-            ValueError: the id is none, or taken.
-            KeyError: there is no such node or input.
-            OSError: there is no room for it.
-        """
-        await self._observers.add(observer_id, inputs, outputs or {})
-        return self.node_config(observer_id)
-
-    def connect_observer(self, observer_id: str, sock: socket.socket, pid: int) -> None:
-        """Connect the process `pid`, which has the other end of `sock`, as this observer.
-
-        The socket is owned from here on.
-        """
-        self._listener.introduce(sock, observer_id, pid)
-
-    def remove_observer(self, observer_id: str) -> None:
-        """Let go of a guest; what it sent is still received."""
-        self._sessions.forget(observer_id)
-        self._emitter.forget(observer_id)
-        self._observers.remove(observer_id)
-
-    def emit(self, node_id: str, input_id: str, text: str) -> None:
-        """Send one text to an input that the daemon feeds; it is received as an array of utf8.
-
-        Raises:
-            OSError: /dev/shm is full.
-        """
-        edges = [edge for edge in self._state.edges.into(node_id, input_id) if edge.daemon]
-        self._emitter.emit(edges, text)
-
-    def emit_output(self, node_id: str, output: str, text: str) -> None:
-        """Send one text to all receivers of an output that carries what a node prints or logs.
-
-        Raises:
-            OSError: /dev/shm is full.
-        """
-        self._emitter.emit(self._state.edges.printed(node_id, output), text)
-
-    def has_receivers(self, node_id: str, output: str) -> bool:
-        """Return whether anything receives an output that carries what a node prints or logs."""
-        return bool(self._state.edges.printed(node_id, output))
+        self.emitter.forget(node_id)

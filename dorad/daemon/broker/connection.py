@@ -1,4 +1,4 @@
-"""One accepted connection of a node: packets in, packets out, nothing blocks."""
+"""The socket of one node: packets in, packets out, without ever blocking."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
 MAX_BACKLOG = 512
-"""Packets that may wait for a node that does not read, beyond what its socket holds (about 300)."""
+"""Packets queued for a node that does not read, beyond what its socket holds (about 300)."""
 
-MAX_UNHEARD = 512
-"""More packets than a socket holds: those that come after are said to the new daemon."""
+MAX_UNREAD = 512
+"""More packets than a socket holds: what comes after these was sent to the new daemon."""
+
 HUNG_UP = "hung up"
-"""Why a connection ends that its node has ended."""
+"""The reason of a connection that its node has closed."""
 
 SCM_MAX_FD = 253
-"""Descriptors that may come with a packet; all are received, since even the kernel may wait as it
-closes one."""
+"""Maximum number of descriptors that come with a packet. All are received: descriptors that are
+not received are closed by the kernel, and that may block."""
 
-TURN = 64
-"""Packets that one node may say before the others are listened to again."""
+MAX_PER_TURN = 64
+"""Packets of one node that are handled before those of others."""
 
-SHARE = 0.2
-"""What part of the daemon's time one node may take with its packets, beyond `BURST_S`."""
+TIME_SHARE = 0.2
+"""The share of the daemon's time that one node may take with its packets, beyond `BURST_S`."""
 
 BURST_S = 0.1
 """Seconds of the daemon's time that a node may take at once."""
@@ -45,11 +46,22 @@ BURST_S = 0.1
 _log = logging.getLogger(__name__)
 
 
-class Connection:
-    """A node's socket. Every received packet goes to `on_packet`, the end to `on_end`, once.
+def is_running(pid: int) -> bool:
+    """Return True if there is a process with this pid, of any user."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
-    A packet that is none ends this connection, with the reason, and nothing else; so does a node
-    that lets too much of what it is told lie. A node that says very much is heard slowly.
+
+class Connection:
+    """A node's socket. Every received packet goes to `on_packet`, the end goes to `on_end`, once.
+
+    An invalid packet closes this connection with the reason, and affects nothing else; so does a
+    node that leaves too many packets unread. A node that sends very many packets is throttled.
     """
 
     def __init__(
@@ -62,16 +74,16 @@ class Connection:
         pid: int | None = None,
         reserved_for: str | None = None,
     ) -> None:
-        """Listen to an accepted socket, over which `sent` packets went before.
+        """Read from an accepted socket, over which a previous daemon has sent `sent` packets.
 
-        `pid` is the process at the other end, if the socket itself does not know; `reserved_for` is
-        the observer that alone may say hello over it.
+        `pid` is the process at the other end, for sockets that do not know it; `reserved_for` is
+        the only observer that may say hello over it.
         """
         self.sent = sent
         self.on_sent: Callable[[int], None] | None = None
-        """Called with the number of packets sent, after each one."""
+        """Called after each packet with the number of packets sent so far."""
         self.kept_as: str | None = None
-        """The name under which a copy of the socket is kept open."""
+        """The name under which the socket is stored for the next daemon."""
         self.peer = peer_of(sock)
         self.pid = self.peer.pid if pid is None else pid
         self.reserved_for = reserved_for
@@ -84,16 +96,16 @@ class Connection:
         self._loop.add_reader(sock.fileno(), self._readable)
         self.closed = False
         self.violation: str | None = None
-        """What the node did wrong, if the connection was ended for that."""
+        """The offence of the node for which the connection was closed."""
         self._credit = BURST_S
         """Seconds that may be spent on the node's packets, as of `_credited_at`."""
         self._credited_at = time.monotonic()
-        self._rest: asyncio.TimerHandle | None = None
-        """Set while the node is not listened to."""
+        self._pause: asyncio.TimerHandle | None = None
+        """Set while the node is throttled."""
 
     @property
-    def said(self) -> int:
-        """Packets that the node will have read when it has read all it was told so far."""
+    def accepted(self) -> int:
+        """Number of packets accepted for the node so far, sent or still queued."""
         return self.sent + len(self._backlog)
 
     def fileno(self) -> int:
@@ -105,32 +117,25 @@ class Connection:
         return pidfd_of(self._sock)
 
     def is_original(self) -> bool:
-        """Tell whether the process with this pid is the one that had it at the beginning."""
+        """Return True if the pid still belongs to the process that connected."""
         return self._started is not None and start_time(self.pid) == self._started
 
     def hung_up(self) -> bool:
-        """Tell whether the node is gone, even if nobody has taken note of it yet."""
+        """Return True if the node has ended, even if its end was not handled yet."""
         if self.closed:
             return True
-        looks = select.poll()
-        looks.register(self._sock, select.POLLRDHUP)
-        if looks.poll(0):
-            return True
-        try:
-            # A child that it forked may keep the socket open.
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        # A forked child may keep the socket open after the process has ended.
+        return bool(poll.poll(0)) or not is_running(self.pid)
 
-    def forget_questions(self, kinds: Collection[str]) -> bool:
-        """Leave out what the node has asked so far by packets of these kinds; it will ask again.
+    def discard_requests(self, kinds: Collection[str]) -> bool:
+        """Discard waiting packets of these kinds, which the node will send again.
 
-        Everything else it has said is heard in the next turn of the loop. False if it has ended.
+        All other packets are handled in the next turn of the loop. Returns False if the node has
+        ended.
         """
-        for _ in range(MAX_UNHEARD):
+        for _ in range(MAX_UNREAD):
             try:
                 packet = self._receive()
             except BlockingIOError:
@@ -142,15 +147,16 @@ class Connection:
                 self._loop.call_soon(self.close, HUNG_UP)
                 return False
             if packet.kind in kinds:
+                _log.debug("the request %r of process %d is discarded", packet.kind, self.pid)
                 packet.close()
             else:
-                self._loop.call_soon(self._hear, packet)
+                self._loop.call_soon(self._handle, packet)
         return True
 
     def _receive(self) -> Packet | None:
         return protocol.receive(self._sock, closes=close_foreign, room=SCM_MAX_FD)
 
-    def _hear(self, packet: Packet) -> None:
+    def _handle(self, packet: Packet) -> None:
         try:
             if not self.closed:
                 self._on_packet(self, packet)
@@ -158,15 +164,15 @@ class Connection:
             self.refuse(str(error))
         except OSError as error:
             self.close(error.strerror or str(error))
-        except Exception:  # noqa: BLE001 - a fault that one node meets must not reach the others
-            _log.exception("process %d said %r", self.pid, packet.kind)
-            self.refuse(f"packet {packet.kind!r} met a fault of dorad")
+        except Exception:  # noqa: BLE001 - a bug that one node triggers must not harm the others
+            _log.exception("packet %r of process %d", packet.kind, self.pid)
+            self.refuse(f"packet {packet.kind!r} triggered a bug in dorad")
         finally:
             packet.close()
 
     def _readable(self) -> None:
         begun = time.monotonic()
-        for _ in range(TURN):
+        for _ in range(MAX_PER_TURN):
             if self.closed:
                 return
             try:
@@ -174,7 +180,7 @@ class Connection:
                 if packet is None:
                     self.close(HUNG_UP)
                     return
-                self._hear(packet)
+                self._handle(packet)
             except BlockingIOError:
                 break
             except ProtocolError as error:
@@ -184,21 +190,21 @@ class Connection:
         self._charge(begun, time.monotonic())
 
     def _charge(self, begun: float, ended: float) -> None:
-        """Take note of time spent on the node; do not listen to it while it has had too much."""
-        earned = SHARE * (begun - self._credited_at)
+        """Subtract time spent on the node from its credit; pause reading while that is below 0."""
+        earned = TIME_SHARE * (begun - self._credited_at)
         self._credit = min(self._credit + earned, BURST_S) - (ended - begun)
         self._credited_at = ended
         if self._credit < 0 and not self.closed:
-            _log.debug("process %d talks much; it is heard later", self.pid)
+            _log.debug("process %d sends too many packets and is throttled", self.pid)
             self._loop.remove_reader(self._sock.fileno())
-            self._rest = self._loop.call_later(-self._credit / SHARE, self._listen)
+            self._pause = self._loop.call_later(-self._credit / TIME_SHARE, self._resume)
 
-    def _listen(self) -> None:
-        self._rest = None
+    def _resume(self) -> None:
+        self._pause = None
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def send(self, kind: str, fields: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        """Send a packet, now or as soon as the node reads; after the end it goes nowhere."""
+        """Send a packet, now or as soon as the node reads; nothing happens once it is closed."""
         if self.closed:
             return
         _log.debug("to process %d: %s, %d descriptors", self.pid, kind, len(fds))
@@ -208,7 +214,7 @@ class Connection:
             self.violation = "does not read what it is sent"
             self.close(self.violation)
             return
-        # What waits must stay open even if the sender closes its own descriptor meanwhile.
+        # The caller may close its descriptors before the packet is sent.
         self._backlog.append((kind, fields, [os.dup(fd) for fd in fds]))
         self._loop.add_writer(self._sock.fileno(), self._flush)
 
@@ -224,7 +230,7 @@ class Connection:
         self._loop.remove_writer(self._sock.fileno())
 
     def _deliver(self, kind: str, fields: dict[str, Any], fds: Sequence[int]) -> bool:
-        """Send a packet, or find that the connection has ended; False if it must wait."""
+        """Send a packet, or close on an error; return False if the socket is full."""
         try:
             protocol.send_any(self._sock, kind, fields, list(fds))
         except BlockingIOError:
@@ -238,29 +244,29 @@ class Connection:
         return True
 
     def refuse(self, why: str) -> None:
-        """End the connection because of what the node did, and tell it."""
+        """Close the connection for an offence of the node, and send the node the reason."""
         if self.closed:
             return
         self.violation = why
         if self.on_sent is not None:
-            # It is a node; others are told nothing.
+            # Only a welcomed node gets the reason.
             self.send("refused", {"error": why})
         self.close(why)
 
     def close(self, reason: str) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self.closed:
             return
         _log.debug("connection of process %d closes: %s", self.pid, reason)
         self.closed = True
-        if self._rest is not None:
-            self._rest.cancel()
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         if reason == HUNG_UP:
             self._sock.close()
         else:
-            # The node may have sent something that was not read, and descriptors with it.
+            # Unread packets of the node may hold descriptors, and closing those may block.
             close_apart(self._sock.detach())
         for _, _, fds in self._backlog:
             _close_all(fds)

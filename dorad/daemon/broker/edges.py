@@ -1,10 +1,9 @@
-"""The edges of a dataflow: who sends to whom, and what has passed."""
+"""The edges of a dataflow: which output feeds which input, through which ring."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.daemon.broker.segments import EdgeKey
 from dorad.daemon.rules.routing import printed_outputs
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy
 
@@ -14,19 +13,26 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow
 
 DAEMON = ".daemon"
-"""Stands for the daemon among the ids of those that send; a node's id never starts with a dot."""
+"""The producer id of the daemon itself. The id of a node never starts with a dot."""
 
 
 def is_observer(node_id: str) -> bool:
-    """Tell whether an id is one of a guest, which is no part of the dataflow."""
+    """Return True if an id belongs to an observer, which is not part of the dataflow."""
     return node_id.startswith(".") and node_id != DAEMON
 
 
-class Edge(NamedTuple):
-    """One output of a node as one input of another receives it.
+class EdgeKey(NamedTuple):
+    """Identifies the edge that ends at one ring of a node's mailbox."""
 
-    `ring` names it in the consumer's mailbox; several rings may feed one input. Over the edges of
-    the `daemon` itself it sends what the source has printed or logged.
+    node: str
+    ring: str
+
+
+class Edge(NamedTuple):
+    """The connection from one output to one input.
+
+    `ring` is the name of a ring in the consumer's mailbox; several rings may feed one input. The
+    producer of a `daemon` edge is the daemon: it sends what the source node prints or logs.
     """
 
     source: str
@@ -39,102 +45,76 @@ class Edge(NamedTuple):
 
     @property
     def key(self) -> EdgeKey:
-        """What tells it from all others."""
+        """The consumer and the ring, which together are unique."""
         return EdgeKey(self.consumer, self.ring)
 
     @property
     def producer(self) -> str:
-        """Who pushes into the ring."""
+        """The id of the participant that pushes into the ring."""
         return DAEMON if self.daemon else self.source
 
 
-class EdgeCounters(NamedTuple):
-    """What passed over one edge so far; sent = received + dropped + queued, at rest.
-
-    `refused` messages were never sent: the dataflow was stopping while they waited for room.
-    """
-
-    source_node: str
-    output: str
-    node: str
-    input: str
-    queue_size: int
-    sent: int
-    received: int
-    dropped: int
-    queued: int
-    payload_bytes: int
-    refused: int
-    last_ns: int = 0
-    latency_sum: int = 0
-    latency_diff: int = 0
-    unreadable: int = 0
-    """Received messages that were an ERROR event, because their sender wrote nonsense."""
-    limited: bool = False
-    """Whether the file asks for fewer messages than are sent, by `max_rate_hz`."""
-
-
 class EdgeTable:
-    """All edges there are now, in the order in which they came to be."""
+    """All present edges, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._all: list[Edge] = []
         self._into: dict[tuple[str, str], list[Edge]] = {}
         self._printed: dict[tuple[str, str], list[Edge]] = {}
-        self.leaving: list[Edge] = []
-        """Those over which nothing is sent any more, while what is queued may still be taken."""
+        self.retiring: list[Edge] = []
+        """Removed edges whose queued messages can still be received."""
 
     def __iter__(self) -> Iterator[Edge]:
         return iter(self._all)
 
     def add(self, edge: Edge) -> None:
-        """Add an edge; one that is there already stays once."""
+        """Add an edge; adding a present edge has no effect."""
         if edge not in self._all:
             self._all.append(edge)
-            self._forget_indexes()
+            self._clear_indexes()
 
     def remove(self, edge: Edge) -> None:
-        """Remove an edge; it need not be there."""
+        """Remove an edge; removing an unknown edge has no effect."""
         if edge in self._all:
             self._all.remove(edge)
-            self._forget_indexes()
+            self._clear_indexes()
 
-    def block(self, edge: Edge, blocking: bool) -> Edge:
-        """Let the edge's producer wait for room from now on, or not; return it as it is now."""
+    def set_blocking(self, edge: Edge, blocking: bool) -> Edge:
+        """Set whether the producer waits for room, and return the changed edge."""
         changed = edge._replace(blocking=blocking)
         self._all[self._all.index(edge)] = changed
-        self._forget_indexes()
+        self._clear_indexes()
         return changed
 
     def pushed_by(self, producer: str) -> list[Edge]:
-        """Return the edges a node, a guest or the daemon pushes into."""
+        """Return the edges that a node, an observer or the daemon pushes into."""
         return [edge for edge in self._all if edge.producer == producer]
 
     def reached_by(self, producer: str) -> list[Edge]:
-        """Return the edges over which messages of a producer are still to be taken."""
-        leaving = [edge for edge in self.leaving if edge.producer == producer]
-        return self.pushed_by(producer) + leaving
+        """Return the edges on which messages of a producer can still be received."""
+        retiring = [edge for edge in self.retiring if edge.producer == producer]
+        return self.pushed_by(producer) + retiring
 
     def received_by(self, consumer: str) -> list[Edge]:
         """Return the edges that end at a node."""
         return [edge for edge in self._all if edge.consumer == consumer]
 
     def into(self, consumer: str, input_id: str) -> list[Edge]:
-        """Return the edges that end at an input; the dataflow's own comes first."""
+        """Return the edges that end at an input; the edge of the dataflow file comes first."""
         if not self._into:
             for edge in self._all:
                 self._into.setdefault((edge.consumer, edge.input), []).append(edge)
         return self._into.get((consumer, input_id), [])
 
     def printed(self, source: str, output: str) -> list[Edge]:
-        """Return the edges over which the daemon sends what a node prints or logs as an output."""
+        """Return the edges that carry what a node prints or logs as this output."""
         if not self._printed:
             for edge in self._all:
                 if edge.daemon:
                     self._printed.setdefault((edge.source, edge.output), []).append(edge)
         return self._printed.get((source, output), [])
 
-    def _forget_indexes(self) -> None:
+    def _clear_indexes(self) -> None:
         self._into.clear()
         self._printed.clear()
 
@@ -144,7 +124,7 @@ def edge_of(dataflow: Dataflow, consumer: str, item: Input, ring: str) -> Edge |
     match item.source:
         case NodeOutput(source, output):
             daemon = any(n.id == source and output in printed_outputs(n) for n in dataflow.nodes)
-            # The daemon waits for nobody.
+            # The daemon never waits for a consumer.
             blocking = item.queue_policy is QueuePolicy.BACKPRESSURE and not daemon
             return Edge(source, output, consumer, item.id, ring, blocking, daemon)
         case LogSource():

@@ -1,4 +1,4 @@
-"""The daemon as a sender: what nodes print and log goes to inputs as texts."""
+"""The daemon as a sender: it sends what nodes print and log to inputs, as texts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from dorad.shm.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.daemon.broker.edges import Edge
+    from dorad.daemon.broker.edges import Edge, EdgeKey
     from dorad.daemon.broker.mailbox import Ring
-    from dorad.daemon.broker.samples import Samples
-    from dorad.daemon.broker.segments import EdgeKey
+    from dorad.daemon.broker.segments import Segments
     from dorad.daemon.broker.state import BrokerState
     from dorad.shm.mapping import Mapping
     from dorad.shm.pool import Sample
@@ -38,20 +37,36 @@ def encode_text(text: str) -> bytes:
 class Emitter:
     """Pushes texts into rings whose producer is the daemon. It never waits for room."""
 
-    def __init__(self, state: BrokerState, samples: Samples) -> None:
+    def __init__(self, state: BrokerState, segments: Segments) -> None:
         self._state = state
-        self._samples = samples
+        self._segments = segments
         self._clock = Clock()
         self._pool = Pool(self._grow, self._retire)
         self._outlets: dict[EdgeKey, tuple[Ring, Outlet]] = {}
 
-    def emit(self, edges: Sequence[Edge], text: str) -> None:
-        """Send a text over each of these edges, of which the daemon is the producer.
+    def emit(self, node_id: str, input_id: str, text: str) -> None:
+        """Send one text to an input that the daemon feeds; it arrives as an array of utf8.
 
         Raises:
             OSError: /dev/shm is full.
         """
-        edges = [edge for edge in edges if edge.consumer not in self._state.gone]
+        edges = [edge for edge in self._state.edges.into(node_id, input_id) if edge.daemon]
+        self._push(edges, text)
+
+    def emit_output(self, node_id: str, output: str, text: str) -> None:
+        """Send one text to all receivers of an output that carries what a node prints or logs.
+
+        Raises:
+            OSError: /dev/shm is full.
+        """
+        self._push(self._state.edges.printed(node_id, output), text)
+
+    def has_receivers(self, node_id: str, output: str) -> bool:
+        """Return True if an output that carries what a node prints or logs has a receiver."""
+        return bool(self._state.edges.printed(node_id, output))
+
+    def _push(self, edges: Sequence[Edge], text: str) -> None:
+        edges = [edge for edge in edges if edge.consumer not in self._state.exited]
         if not edges:
             return
         payload = encode_text(text)
@@ -75,7 +90,7 @@ class Emitter:
             self._state.wake(edge.consumer)
 
     def _outlet(self, edge: Edge) -> Outlet:
-        box = self._state.boxes[edge.consumer]
+        box = self._state.mailboxes[edge.consumer]
         ring = box.rings[edge.ring]
         known = self._outlets.get(edge.key)
         if known is None or known[0] is not ring:
@@ -83,12 +98,12 @@ class Emitter:
         return known[1]
 
     def forget(self, consumer: str) -> None:
-        """Take note that nobody receives at a consumer's rings any more."""
+        """Stop waiting for a consumer: it receives nothing any more."""
         for key in [key for key in self._outlets if key.node == consumer]:
             self._outlets.pop(key)[1].closed = True
 
     def _grow(self, size: int) -> tuple[int, Mapping]:
-        return self._samples.grow_own(size)
+        return self._segments.grow_own(size)
 
     def _retire(self, number: int) -> None:
-        self._samples.retire_own(number)
+        self._segments.retire_own(number)

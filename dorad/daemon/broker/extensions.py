@@ -1,4 +1,4 @@
-"""What nodes say to the dataflow's extension table, and what they are answered."""
+"""The extension table of a dataflow: values that nodes store, load and drop by packets."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ _log = logging.getLogger(__name__)
 
 KINDS = frozenset({"ext_store", "ext_load", "ext_drop", "ext_drain"})
 
-
 LARGE = 1 << 18
-"""Bytes from which on a value is kept in a file that all answers share: a node that asks for it
-again and again and reads no answer must not use up the memory."""
+"""Bytes from which on a value is stored in a file that all answers share. Otherwise a node that
+requests it again and again without reading the answers would use up the memory."""
 
 
 class _Value:
-    """What is stored; the file ends with the last reference."""
+    """A stored value; its file is closed with the last reference."""
 
     __slots__ = ("_bytes", "_descriptor")
 
     def __init__(self, content: bytes) -> None:
-        """Raises OSError: there is no memory, or no descriptor, left."""
+        """Store the content. Raises OSError if there is no memory or no descriptor left."""
         self._bytes = content
         self._descriptor = -1
         if len(content) >= LARGE:
@@ -44,7 +43,7 @@ class _Value:
         return len(self._bytes) if self._descriptor < 0 else os.fstat(self._descriptor).st_size
 
     def open(self) -> int:
-        """Return a descriptor of a file with the bytes, the caller's to close. Raises OSError."""
+        """Return a file with the bytes, which the caller closes. Raises OSError."""
         return pack(self._bytes) if self._descriptor < 0 else os.dup(self._descriptor)
 
     def __del__(self) -> None:
@@ -53,7 +52,7 @@ class _Value:
 
 
 class Sender(Protocol):
-    """Who sends packets to nodes."""
+    """Sends packets to nodes; `BrokerState` implements it."""
 
     def send(
         self, node_id: str, kind: str, fields: dict[str, Any], fds: tuple[int, ...] = ()
@@ -62,24 +61,25 @@ class Sender(Protocol):
 
 
 class Extensions:
-    """The extension table of a dataflow, asked by packets."""
+    """Carries out requests to the extension table and answers them."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
         self._table: ExtensionTable[_Value] = ExtensionTable()
 
     def answer(self, node_id: str, packet: Packet) -> None:
-        """Do what the packet of a node asks, and answer it.
+        """Carry out the request of a node and answer it.
 
         Raises:
             ProtocolError: the packet is malformed.
         """
         ask = packet.question()
+        _log.debug("node %s requests %s", node_id, packet.kind)
         try:
-            value = self._do(node_id, packet)
+            value = self._carry_out(node_id, packet)
             memory = None if value is None else value.open()
         except (TableError, OSError) as error:
-            _log.debug("refuses node %s: %s", node_id, error)
+            _log.debug("a request of node %s is refused: %s", node_id, error)
             self._sender.send(node_id, "ext_refused", {"error": str(error), "ask": ask})
             return
         try:
@@ -89,7 +89,7 @@ class Extensions:
             if memory is not None:
                 os.close(memory)
 
-    def _do(self, node_id: str, packet: Packet) -> _Value | None:
+    def _carry_out(self, node_id: str, packet: Packet) -> _Value | None:
         namespace = packet.text("namespace")
         if packet.kind == "ext_drain":
             return _Value(json.dumps(self._table.drain(node_id, namespace)).encode())
@@ -104,8 +104,8 @@ class Extensions:
                 self._table.drop(namespace, key)
         return None
 
-    def leave(self, node_id: str) -> None:
-        """Take back what the ended process of a node has left."""
+    def release(self, node_id: str) -> None:
+        """Drop the values of a node whose process has ended."""
         self._table.leave(node_id)
 
 

@@ -1,8 +1,7 @@
-"""Closing descriptors that a node has sent, which may be of anything.
+"""Closing descriptors that a node has sent, without blocking.
 
-Closing one can block for as long as the node likes: a TCP socket lingers, a file system that a
-process makes up (FUSE) is asked first, a serial line drains. So what could block is closed in a
-thread, which a node may keep for ever.
+A node chooses the file behind a descriptor, so closing it can block for ever: a TCP socket lingers,
+a FUSE file system answers late, a serial line drains. Such descriptors are closed in threads.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_THREADS = 32
-"""Threads that close; hostile nodes may keep some of them, and what comes then waits for others."""
+"""Maximum number of closing threads. Hostile nodes may block some; the others go on closing."""
 
 _NULL = os.makedev(1, 3)
 
@@ -28,13 +27,13 @@ _log = logging.getLogger(__name__)
 
 
 class _Closer:
-    """Closes descriptors in threads of its own, which the end of the process does not wait for."""
+    """Closes descriptors in daemon threads, which do not delay the end of the process."""
 
     def __init__(self) -> None:
         self._descriptors: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting = 0
-        """Descriptors that are not closed yet."""
+        """Number of descriptors that are not closed yet."""
         self._threads = 0
 
     def close(self, descriptor: int) -> None:
@@ -45,7 +44,7 @@ class _Closer:
             self._threads += more
         self._descriptors.put(descriptor)
         if more:
-            _log.debug("thread %d closes descriptors of nodes", self._threads)
+            _log.debug("closing thread %d starts", self._threads)
             threading.Thread(target=self._work, name="closing", daemon=True).start()
 
     def _work(self) -> None:
@@ -68,7 +67,7 @@ _closer = _Closer()
 
 
 def close_foreign(descriptors: Sequence[int]) -> None:
-    """Close descriptors, those that could block in a thread."""
+    """Close descriptors; those that could block are closed in a thread."""
     for descriptor in descriptors:
         if _is_harmless(descriptor):
             os.close(descriptor)
@@ -82,7 +81,7 @@ def close_apart(descriptor: int) -> None:
 
 
 def _is_harmless(descriptor: int) -> bool:
-    """Tell whether nothing is done as a file is closed: a pipe, an eventfd, a file in memory."""
+    """Return True if closing cannot block: a pipe, an eventfd, a file in memory."""
     found = os.fstat(descriptor)
     match stat.S_IFMT(found.st_mode):
         case 0 | stat.S_IFIFO:

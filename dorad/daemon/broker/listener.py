@@ -1,15 +1,17 @@
-"""The broker's socket: who connects, and has not yet said which node it is."""
+"""The socket that nodes connect to: its path, and the connections that have not said hello."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 from typing import TYPE_CHECKING
 
-from dorad.daemon.broker.connection import Connection
+from dorad.daemon.broker.connection import Connection, is_running
 from dorad.node.protocol import Packet, ProtocolError
+from dorad.shm import rendezvous
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,18 +19,48 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import Peer
 
+SOCKETS = "*-d*.sock"
+"""The pattern of the names of a background daemon's sockets."""
 
 MAX_SILENT = 64
-"""Connections of one user that have not said which node they are. A node says so at once; of more
-than these, the oldest is closed."""
+"""Connections of one user that have not said hello. A node does so at once; beyond this number,
+the oldest connection is closed."""
 
 _log = logging.getLogger(__name__)
 
 
-class Listener:
-    """Accepts connections; `on_hello` gets each that introduces itself, with its packet.
+def daemon_socket(folder: Path, dataflow_id: str) -> Path:
+    """Return the path of a dataflow's socket under a background daemon.
 
-    Every later packet goes to `on_packet`, and its end to `on_end`.
+    The next daemon gets the same path. Nodes that are started by hand find it by the port; see
+    `rendezvous`.
+
+    Raises:
+        ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is not a valid port.
+    """
+    return folder / f"{rendezvous.port()}-d{dataflow_id[:8]}.sock"
+
+
+def own_socket() -> Path:
+    """Return the path of this process's socket, and remove sockets of ended processes.
+
+    Raises:
+        OSError: the directory cannot be made, or others can write to it.
+        ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is not a valid port.
+    """
+    path = rendezvous.socket_path(os.getpid(), rendezvous.port())
+    for found in path.parent.glob("*-*.sock"):
+        pid = found.stem.rpartition("-")[2]
+        if found == path or (pid.isdecimal() and not is_running(int(pid))):
+            with contextlib.suppress(FileNotFoundError):  # another run may remove it as well
+                found.unlink()
+    return path
+
+
+class Listener:
+    """Accepts connections, and passes each to `on_hello` with its first packet.
+
+    Later packets go to `on_packet`, the end of the connection to `on_end`.
     """
 
     def __init__(
@@ -40,20 +72,21 @@ class Listener:
         on_end: Callable[[Connection], None],
         admits: Callable[[Peer], bool] | None = None,
     ) -> None:
-        """`admits` tells whether a process of another user may be a node; None: none may."""
+        """`admits` decides about processes of other users; None admits none of them."""
         self._path = path
         self._deadline = deadline
         self._on_hello = on_hello
         self._on_packet = on_packet
         self._on_end = on_end
         self._admits = admits
-        self._strangers: dict[Connection, asyncio.TimerHandle] = {}
-        self._introduced: dict[Connection, str] = {}
-        """Connections that were made for one node each, until it says hello."""
+        self._silent: dict[Connection, asyncio.TimerHandle] = {}
+        """Accepted connections that have not said hello, with their deadlines."""
+        self._reserved: dict[Connection, str] = {}
+        """Connections made for one observer each, until it says hello."""
         self._server: socket.socket | None = None
 
     def open(self, kept: int | None = None) -> int:
-        """Listen, on a socket that listens already if one was kept; return its descriptor.
+        """Listen on a new socket, or on the descriptor `kept`; return the descriptor.
 
         Raises:
             OSError: the socket cannot be made.
@@ -72,73 +105,72 @@ class Listener:
         return server.fileno()
 
     def close(self) -> None:
-        """Accept nobody any more, and end the connections that have said nothing."""
+        """Stop accepting, and close the connections that have not said hello."""
         if self._server is not None:
             asyncio.get_running_loop().remove_reader(self._server.fileno())
             self._server.close()
             self._server = None
             self._path.unlink(missing_ok=True)
-        for connection in [*self._strangers, *self._introduced]:
+        for connection in [*self._silent, *self._reserved]:
             connection.close("the dataflow has ended")
 
-    def take_in(self, sock: socket.socket, sent: int) -> Connection:
-        """Return the connection over a kept socket that has introduced itself to another daemon."""
+    def adopt(self, sock: socket.socket, sent: int) -> Connection:
+        """Return a connection over a kept socket, over which a previous daemon got the hello."""
         sock.setblocking(False)
-        return Connection(sock, self._heard, self._ended, sent=sent)
+        return Connection(sock, self._packet, self._ended, sent=sent)
 
-    def introduce(self, sock: socket.socket, node_id: str, pid: int) -> None:
-        """Listen to a socket that was given to the process `pid`, for this node and no other.
+    def reserve(self, sock: socket.socket, node_id: str, pid: int) -> None:
+        """Reserve a connected socket for an observer, whose process is `pid`.
 
-        The socket is owned from here on. It has no deadline: the process may take long to start.
+        Takes ownership of the socket. There is no deadline: the process may take long to start.
         """
         sock.setblocking(False)
-        connection = Connection(sock, self._heard, self._ended, pid=pid, reserved_for=node_id)
-        self._introduced[connection] = node_id
+        connection = Connection(sock, self._packet, self._ended, pid=pid, reserved_for=node_id)
+        self._reserved[connection] = node_id
 
     def _accept(self) -> None:
         if self._server is None:
             return
         try:
             sock, _ = self._server.accept()
-        except OSError:
-            # The other side has given up already, or descriptors are short: it will try again.
+        except OSError as error:
+            # The process has closed its end already, or no descriptors are left: it will retry.
+            _log.debug("a connection was not accepted: %s", error)
             return
         sock.setblocking(False)
-        connection = Connection(sock, self._heard, self._ended)
+        connection = Connection(sock, self._packet, self._ended)
         _log.debug("process %d of user %d connects", connection.pid, connection.peer.uid)
-        if not self._may_enter(connection.peer):
+        if not self._is_admitted(connection.peer):
             connection.close("another user's process")
             return
-        silent = [each for each in self._strangers if each.peer.uid == connection.peer.uid]
+        silent = [each for each in self._silent if each.peer.uid == connection.peer.uid]
         if len(silent) >= MAX_SILENT:
             _log.debug("user %d has %d silent connections", connection.peer.uid, len(silent))
-            silent[0].close("others of its user are waiting")
+            silent[0].close("too many silent connections of its user")
         loop = asyncio.get_running_loop()
-        self._strangers[connection] = loop.call_later(
-            self._deadline, connection.close, "said nothing"
-        )
+        self._silent[connection] = loop.call_later(self._deadline, connection.close, "said nothing")
 
-    def _may_enter(self, peer: Peer) -> bool:
+    def _is_admitted(self, peer: Peer) -> bool:
         return peer.uid in (0, os.getuid()) or (self._admits is not None and self._admits(peer))
 
-    def _heard(self, connection: Connection, packet: Packet) -> None:
-        if connection not in self._strangers and connection not in self._introduced:
+    def _packet(self, connection: Connection, packet: Packet) -> None:
+        if connection not in self._silent and connection not in self._reserved:
             self._on_packet(connection, packet)
             return
         if packet.kind != "hello":
-            raise ProtocolError(f"a {packet.kind!r} where 'hello' was due")
+            raise ProtocolError(f"the first packet must be 'hello', not {packet.kind!r}")
         node_id = packet.text("node")
         packet.number("version")
-        expected = self._introduced.pop(connection, None)
+        expected = self._reserved.pop(connection, None)
         if expected is None:
-            self._strangers.pop(connection).cancel()
+            self._silent.pop(connection).cancel()
         elif expected != node_id:
             raise ProtocolError(f"hello of {node_id!r} over the connection of {expected!r}")
         self._on_hello(connection, packet)
 
     def _ended(self, connection: Connection, _reason: str) -> None:
-        handle = self._strangers.pop(connection, None)
+        handle = self._silent.pop(connection, None)
         if handle is not None:
             handle.cancel()
-        elif self._introduced.pop(connection, None) is None:
+        elif self._reserved.pop(connection, None) is None:
             self._on_end(connection)

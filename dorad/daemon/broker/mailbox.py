@@ -1,12 +1,15 @@
-"""Mailboxes: made by the daemon, one a node, and kept by it whatever becomes of the process."""
+"""The daemon's side of a mailbox: the shared memory that holds the rings of a node's inputs."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
+from dorad.daemon.broker.snapshot import MailboxSnapshot, RingSnapshot
+from dorad.daemon.broker.stats import Lateness, Vitals
 from dorad.dataflow.model import NodeOutput, QueuePolicy, Timer
 from dorad.shm import check, create, doorbell, layout
 from dorad.shm.latch import LatchedOutlet, samples_of
@@ -18,26 +21,28 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Input, NodeSpec
 
-ROOM = 1 << 21
-"""Bytes of address space beyond its first rings that a mailbox has for rings added later."""
+GROWTH_ROOM = 1 << 21
+"""Bytes of address space that a mailbox reserves for rings added later."""
 
 _NO_BELL = -1
 _LINE = layout.LINE * layout.WORD
 _WORD_MASK = (1 << 64) - 1
-_SANE = 1 << 62
-"""More than any counter of a ring comes to."""
+_MAX_COUNT = 1 << 62
+"""No valid counter of a ring is larger."""
+
+_log = logging.getLogger(__name__)
 
 
 class NoRoomError(OSError):
-    """A mailbox has no place for one more ring."""
+    """Means that a mailbox has no place for one more ring."""
 
 
 @dataclass(slots=True)
 class Ring:
-    """A ring of a mailbox: `first` is the index of the first message that is one of its edge's.
+    """A ring of a mailbox; `first` is the index of the first message of its present edge.
 
-    A ring that is `leaving` gets no messages any more; what is queued may still be taken. That of
-    a `latched` edge keeps its newest message.
+    A `retiring` ring gets no new messages, but queued ones can still be received. The ring of a
+    `latched` edge keeps its newest message.
     """
 
     input: str
@@ -45,52 +50,19 @@ class Ring:
     source: str | None
     interval_ns: int | None
     first: int = 0
-    leaving: bool = False
+    retiring: bool = False
     latched: bool = False
-
-
-class Vitals(NamedTuple):
-    """Signs of life of a node's process.
-
-    `pulse` grows whenever it enters or leaves the API, if it is watched. `unread` tells whether it
-    was sent packets that it has not read; `queued` messages wait for it, and are not left lying.
-    `stamps_refused` counts timestamps that were too far ahead for its clock.
-    """
-
-    connected: bool
-    asleep: bool
-    pulse: int
-    unread: bool
-    queued: int
-    stamps_refused: int = 0
-
-
-class Lateness(NamedTuple):
-    """How late a node was with the ticks of one of its timers, ever. Times in ns.
-
-    `sum` adds up the times from when a tick was due to when it was taken, `diff` how much
-    successive ones differed; `missed` ticks were taken after their deadline, or never.
-    """
-
-    node: str
-    input: str
-    interval_ns: int
-    received: int
-    sum: int
-    diff: int
-    most: int
-    missed: int
 
 
 class Mailbox:
     """The daemon's side of one node: its segment, its bells, and the words the daemon writes.
 
-    Every word may have been written by anybody who maps the segment: where rings lie is known from
-    here, and no value of a word can raise or go on for ever. The bells are only passed on.
+    Every process that maps the segment may write any word. So the positions of rings are kept here,
+    and no value of a word makes a method raise or loop for ever. The bells are only passed on.
     """
 
     def __init__(self, node: NodeSpec) -> None:
-        """Make the segment, with a ring for each input.
+        """Create the segment, with a ring for each input.
 
         Raises:
             create.ShmFullError: there is no memory for it.
@@ -100,7 +72,7 @@ class Mailbox:
             [max(1, item.queue_size) for item in items],
             lanes=[_has_lane(node, item) for item in items],
         )
-        memory = create.create_mailbox(plan.size, room=plan.size + ROOM)
+        memory = create.create_mailbox(plan.size, room=plan.size + GROWTH_ROOM)
         self._set_up(node, (memory, doorbell.create(), doorbell.create()))
         words = self._words
         self._set_end(plan.rings[-1].end if items else layout.BOX_WORDS * layout.WORD)
@@ -123,60 +95,54 @@ class Mailbox:
         self._end = 0
         self._free: list[layout.RingPlan] = []
 
-    # -- kept over a restart of the daemon ---------------------------------------------------
-
     @classmethod
-    def adopt(cls, node: NodeSpec, descriptors: Sequence[int], kept: dict[str, Any]) -> Mailbox:
-        """Take over the mailbox that another daemon made and described with `snapshot`.
+    def adopt(cls, node: NodeSpec, descriptors: Sequence[int], kept: MailboxSnapshot) -> Mailbox:
+        """Return the mailbox that a previous daemon made and described with `snapshot`.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none. The descriptors stay the caller's.
+            ValueError, TypeError: the descriptors or the snapshot are invalid. The descriptors stay
+                the caller's.
         """
         memory, bell, space = descriptors
-        check.check_memory("its mailbox", memory, kept["size"])
+        check.check_memory("its mailbox", memory, kept.size)
         check.check_bell(bell)
         check.check_bell(space)
         box = cls.__new__(cls)
         box._set_up(node, descriptors)
         if box._words[layout.BOX_MAGIC] != layout.MAGIC:
             raise ValueError("its mailbox is empty")
-        for name, input_id, first, latched, *numbers in kept["rings"]:
-            item = box.inputs.get(input_id)
+        for each in kept.rings:
+            item = box.inputs.get(each.input)
             source, interval = _origin(item) if item is not None else (None, None)
-            plan = layout.RingPlan(*numbers)
-            box.rings[name] = Ring(input_id, plan, source, interval, first, latched=latched)
+            plan = layout.RingPlan(*each.plan)
+            ring = Ring(each.input, plan, source, interval, each.first, latched=each.latched)
+            box.rings[each.name] = ring
         # A ring may have been added after the snapshot: its place is not used again.
-        end = max(kept["end"], box._words[layout.BOX_END])
+        end = max(kept.end, box._words[layout.BOX_END])
         box._set_end(end if end <= box._mapping.size and not end % _LINE else box._mapping.size)
-        # Those of operators that have ended are closed, whatever holds for the others.
+        # Rings of ended operators are closed whatever the state of the mailbox: take the smallest.
         states = (box._words[ring.plan.base + layout.RING_STATE] for ring in box.rings.values())
         box._state = min(layout.STATE_CLOSED, min(states, default=layout.STATE_DETACHED))
         return box
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return what `adopt` needs besides the descriptors, JSON-able.
-
-        Rings that are leaving or free are not part of it: their place is given up, because what is
-        known of them may be older than what has become of them.
-        """
-        return {
-            "size": self._mapping.size,
-            "end": self._end,
-            "rings": [
-                [name, ring.input, ring.first, ring.latched, *astuple(ring.plan)]
+    def snapshot(self) -> MailboxSnapshot:
+        """Return what `adopt` needs besides the descriptors."""
+        return MailboxSnapshot(
+            size=self._mapping.size,
+            end=self._end,
+            rings=[
+                RingSnapshot(name, ring.input, ring.first, ring.latched, [*astuple(ring.plan)])
                 for name, ring in self.rings.items()
-                if not ring.leaving
+                if not ring.retiring
             ],
-            "leaving": [[r.input, r.plan.base] for r in self.rings.values() if r.leaving],
-        }
+            retiring=[(r.input, r.plan.base) for r in self.rings.values() if r.retiring],
+        )
 
     def _set_end(self, end: int) -> None:
         self._end = self._words[layout.BOX_END] = end
 
-    # -- rings added and taken away ----------------------------------------------------------
-
     def add_ring(self, name: str, item: Input, source: str | None = None) -> Ring:
-        """Add a ring that feeds an input; `source` is who sends, if not the input's own source.
+        """Add a ring that feeds an input; `source` is the sender if it is not the input's own.
 
         Raises:
             NoRoomError: the mailbox or the memory has no room for it.
@@ -201,7 +167,8 @@ class Mailbox:
         first = words[plan.base + layout.RING_HEAD] + words[plan.base + layout.RING_LANE_HEAD]
         ring = Ring(item.id, plan, *origin, first=first & _WORD_MASK)
         self.rings[name] = ring
-        # What a guest sends is not what the input's own source has sent.
+        _log.debug("node %s: ring %s at offset %d", self.node.id, name, plan.base)
+        # Only messages of the input's own source are latched, not those of an observer.
         self._latch(name, item.latched and source is None)
         return ring
 
@@ -211,11 +178,11 @@ class Mailbox:
         self._words[ring.plan.base + layout.RING_LATCHED] = int(latched)
 
     def unlatch(self, name: str) -> None:
-        """Let the newest message of a ring go once it was taken."""
+        """Stop keeping the newest message of a ring after it was received."""
         self._words[self.rings[name].plan.base + layout.RING_LATCHED] = 0
 
     def segments_of(self, ring: Ring) -> set[int]:
-        """Return the segments that the messages of a ring lie in, its newest one's included."""
+        """Return the segments of the queued messages of a ring, and of its newest one."""
         words, base = self._words, ring.plan.base
         head = words[base + layout.RING_HEAD]
         if not words[base + layout.RING_LAST]:
@@ -231,7 +198,7 @@ class Mailbox:
         return found
 
     def free_name(self, input_id: str) -> str:
-        """Return a name for one more ring of an input."""
+        """Return an unused name for one more ring of an input."""
         number = 1
         name = input_id
         while name in self.rings:
@@ -240,10 +207,10 @@ class Mailbox:
         return name
 
     def _reuse(self, input_id: str, queue_size: int, *, lane: bool) -> layout.RingPlan:
-        """Take a ring whose last producer and consumer are done with it, the longest free first.
+        """Return a free ring that fits, the longest free first, and reset its counters.
 
-        Indexes go on: a producer that still watches a sample of its own for this ring must find
-        its message taken.
+        Indexes continue: a producer that still waits for a message of its own in this ring must
+        find it received.
         """
         need = layout.capacity_for(queue_size)
         for old in self._free:
@@ -275,13 +242,11 @@ class Mailbox:
         return replace(old, queue_size=queue_size)
 
     def recycle(self, name: str) -> None:
-        """Free a ring that no process pushes into or takes from any more."""
+        """Free a ring that no process pushes into or receives from any more."""
         self._free.append(self.rings.pop(name).plan)
 
-    # -- processes come and go ---------------------------------------------------------------
-
     def attach(self) -> None:
-        """Prepare for a process that connects: it has read no mail and is awake."""
+        """Reset the mailbox for a process that connects: it has read no packets and is awake."""
         words = self._words
         words[layout.BOX_MAIL] = 0
         words[layout.BOX_SEEN] = 0
@@ -289,23 +254,23 @@ class Mailbox:
         words[layout.BOX_BUSY] = 0
         self._set_state(layout.STATE_ATTACHED)
 
-    def leave(self) -> None:
-        """Take note that nobody reads for now: full rings drop, nobody blocks on them."""
+    def detach(self) -> None:
+        """Mark all rings as unread for now: full rings drop messages, producers do not wait."""
         self._set_state(layout.STATE_DETACHED)
 
-    def discard(self) -> None:
-        """Count what is queued as dropped: its samples may be used for something else by now."""
+    def discard_queued(self) -> None:
+        """Count queued messages as dropped: their samples may have been reused."""
         for ring in self.rings.values():
             base = ring.plan.base
             self._words[base + layout.RING_TAIL] = self._words[base + layout.RING_HEAD]
             self._words[base + layout.RING_LANE_TAIL] = self._words[base + layout.RING_LANE_HEAD]
 
     def close_rings(self) -> None:
-        """Take note that nobody will read again."""
+        """Mark all rings as closed: no process will read them again."""
         self._set_state(layout.STATE_CLOSED)
 
     def close_rings_of(self, operator: str) -> None:
-        """Take note that an operator reads no more, while the others of the node do."""
+        """Mark the rings of an ended operator as closed; others of its node continue."""
         for ring in self.rings.values():
             if ring.input.startswith(f"{operator}/"):
                 self._words[ring.plan.base + layout.RING_STATE] = layout.STATE_CLOSED
@@ -328,20 +293,18 @@ class Mailbox:
         ]
 
     def clear_hazards(self, slots: Collection[int] | None = None) -> None:
-        """Take back the samples of a process that has ended; None stands for all slots.
+        """Release the samples that an ended process held in `slots`; None stands for all slots.
 
-        Never called while the process lives.
+        Must not be called while the process runs.
         """
         if slots is None:
             self._words[layout.BOX_ASLEEP] = 0
         for slot in self.hazards() if slots is None else slots:
             self._words[slot] = 0
 
-    # -- words -------------------------------------------------------------------------------
-
     @property
     def asleep(self) -> bool:
-        """Whether the node blocks until something comes for it."""
+        """Whether the node sleeps until a message or packet arrives."""
         return bool(self._words[layout.BOX_ASLEEP])
 
     @property
@@ -355,24 +318,24 @@ class Mailbox:
         return int(self._words[layout.BOX_SEEN])
 
     def mail_sent(self, count: int) -> None:
-        """Tell the node, without a system call on its side, how many packets were sent so far."""
+        """Publish how many packets were sent so far; the node reads it without a system call."""
         self._words[layout.BOX_MAIL] = count & _WORD_MASK
 
     def counters(self, name: str) -> Counters:
-        """Return what the edge that ends at a ring has seen so far.
+        """Return the counters of the edge that ends at a ring.
 
         Raises:
             KeyError: there is no such ring.
         """
         ring = self.rings[name]
-        seen = counters(self._words, ring.plan.base)
-        return seen._replace(sent=seen.sent - ring.first, received=seen.received - ring.first)
+        found = counters(self._words, ring.plan.base)
+        return found._replace(sent=found.sent - ring.first, received=found.received - ring.first)
 
     def lateness(self) -> Iterator[Lateness]:
         """Yield how late the node is with each of its timers."""
         words = self._words
         for ring in self.rings.values():
-            if ring.interval_ns is not None and not ring.leaving:
+            if ring.interval_ns is not None and not ring.retiring:
                 base = ring.plan.base
                 yield Lateness(
                     self.node.id,
@@ -398,38 +361,38 @@ class Mailbox:
         )
 
     def _is_due(self, ring: Ring) -> bool:
-        """Whether a node that waits takes whatever is queued there at once."""
-        return not ring.interval_ns and not self.node.chooses(ring.input)
+        """Return True if an idle node takes queued messages of this ring at once."""
+        return not ring.interval_ns and not self.node.may_skip(ring.input)
 
     def outlet(self, name: str) -> Outlet:
-        """Return a producer's end of a ring, for the daemon itself; see `BrokerState.wake`."""
+        """Return the outlet of a ring, for the daemon as producer; see `BrokerState.wake`."""
         ring = self.rings[name]
         for word in (layout.RING_HEAD, layout.RING_BYTES):
-            if self._words[ring.plan.base + word] > _SANE:
+            if self._words[ring.plan.base + word] > _MAX_COUNT:
                 self._words[ring.plan.base + word] = 0
         kind = LatchedOutlet if ring.latched else Outlet
         return kind(Peer(self._mapping, _NO_BELL), ring.plan, blocking=False)
 
     def close(self) -> None:
-        """Let go of the descriptors; the memory ends with the last process that maps it."""
+        """Close the descriptors; the memory is freed with the last process that maps it."""
         for descriptor in (self.memory, self.bell, self.space):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
 
 def _has_lane(node: NodeSpec, item: Input) -> bool:
-    """Tell whether an input keeps what belongs to an exchange, which not all can that choose."""
+    """Return True if the ring needs a lane: the input keeps every message of calls and goals."""
     return (
         isinstance(item.source, NodeOutput)
         and item.queue_policy is not QueuePolicy.LATEST
         and not item.latched
         and item.max_rate_hz is None
-        and not node.chooses(item.id)
+        and not node.may_skip(item.id)
     )
 
 
 def _origin(item: Input) -> tuple[str | None, int | None]:
-    """Return the node an input's messages come from, and a timer's interval in ns."""
+    """Return the source node of an input and the interval of its timer in ns, or None."""
     source = item.source
     return (
         source.node if isinstance(source, NodeOutput) else None,

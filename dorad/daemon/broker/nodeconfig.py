@@ -1,4 +1,4 @@
-"""The configuration that the daemon hands to each process of a node, as JSON."""
+"""The configuration that the daemon sends to each process of a node, as JSON."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def configuration(
     restart_count: int,
     params: Mapping[str, Any],
 ) -> bytes:
-    """Return what a process that attaches to `box` now must know."""
+    """Return the configuration of a process that attaches to `box` now."""
     node = box.node
     by_ring = {edge.ring: edge for edge in edges.received_by(node.id)}
     inputs = []
     for name, ring in box.rings.items():
-        if ring.leaving:
+        if ring.retiring:
             continue
         edge = by_ring.get(name)
         inputs.append(
@@ -40,7 +40,7 @@ def configuration(
                 "interval_ns": ring.interval_ns,
                 "source": None if edge is None or edge.daemon else edge.source,
                 "blocking": edge is not None and edge.blocking,
-                **choices(box, ring.input),
+                **input_options(box, ring.input),
             }
         )
     content = {
@@ -81,13 +81,13 @@ def descriptor_for(node_id: str, descriptor: Mapping[str, Any]) -> dict[str, Any
         "debug": {"enable_debug_inspection": False},
         **descriptor,
         "nodes": [
-            _node_with_defaults(node, own=isinstance(node, dict) and node.get("id") == node_id)
+            _node_descriptor_for(node, own=isinstance(node, dict) and node.get("id") == node_id)
             for node in (nodes if isinstance(nodes, list) else [])
         ],
     }
 
 
-def _node_with_defaults(node: Any, *, own: bool) -> Any:
+def _node_descriptor_for(node: Any, *, own: bool) -> Any:
     if not isinstance(node, dict):
         return node
     return {
@@ -104,8 +104,8 @@ def _node_with_defaults(node: Any, *, own: bool) -> Any:
     }
 
 
-def choices(box: Mailbox, input_id: str) -> dict[str, Any]:
-    """Return what decides which messages of an input its node gets; mostly nothing."""
+def input_options(box: Mailbox, input_id: str) -> dict[str, Any]:
+    """Return the options that select messages of an input: its rate limit and sync group."""
     found: dict[str, Any] = {}
     item = box.inputs.get(input_id)
     if item is not None and item.max_rate_hz is not None:
@@ -122,7 +122,7 @@ def choices(box: Mailbox, input_id: str) -> dict[str, Any]:
 
 
 def _as_written(item: Input) -> Any:
-    """Return an input as `node_config()` gives it: a plain text unless the file has options."""
+    """Return an input as in `node_config()`: a text, or a mapping if the file has options."""
     if not item.long_form:
         return item.source.text
     options: dict[str, Any] = {"source": item.source.text, "queue_size": item.queue_size}

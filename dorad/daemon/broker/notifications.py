@@ -1,126 +1,189 @@
-"""What nodes are told: events, the opening of the barrier, parameters."""
+"""What the daemon sends to nodes: events, the opening of the start barrier, parameters."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.protocol import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from dorad.daemon.broker.sessions import Sessions
     from dorad.daemon.broker.state import BrokerState
+
+MANUAL = "MANUAL"
+
+Condition = tuple[str, dict[str, Any]]
+"""The kind and the fields of a packet."""
+
+_log = logging.getLogger(__name__)
+
+
+class Conditions:
+    """What holds for a node now, as the packets that inform a process of it.
+
+    Every process of the node gets them after its welcome. So nothing is lost if a packet was sent
+    to a process that had ended, but whose end was not noticed yet.
+    """
+
+    def __init__(self, conditions: Iterable[Condition] = ()) -> None:
+        self._all: dict[tuple[str, str], Condition] = {}
+        for kind, fields in conditions:
+            self._all[_key(kind, fields)] = (kind, fields)
+
+    def __iter__(self) -> Iterator[Condition]:
+        """Yield the conditions in the order in which they were added, a stop last."""
+        yield from sorted(self._all.values(), key=lambda condition: condition[0] == "stop")
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, kind: str, fields: dict[str, Any]) -> bool:
+        """Add a condition; return False if it held already."""
+        key = _key(kind, fields)
+        condition = (kind, fields)
+        if self._all.get(key) == condition:
+            return False
+        self._all[key] = condition
+        return True
+
+    def drop(self, kind: str, subject: str = "") -> bool:
+        """Remove a condition of an input or a source; return False if it did not hold."""
+        return self._all.pop((kind, subject), None) is not None
+
+    def drop_manual_stop(self) -> None:
+        """Remove a manual stop: it was meant for one process, and another one takes its place."""
+        condition = self._all.get(("stop", ""))
+        if condition is not None and condition[1]["reason"] == MANUAL:
+            del self._all["stop", ""]
+
+
+def _key(kind: str, fields: dict[str, Any]) -> tuple[str, str]:
+    subject = fields.get("input") or fields.get("source_node_id") or fields.get("operator")
+    return kind, subject or ""
 
 
 class Notifications:
-    """The part of the broker that tells. What holds, later processes of a node are told, too."""
+    """Sends events to nodes. Events that still hold also reach later processes of a node."""
 
-    _state: BrokerState
-    _sessions: Sessions
-    on_change: Callable[[], None]
+    def __init__(self, state: BrokerState, has_swapped: Callable[[str], bool]) -> None:
+        """`has_swapped` returns True while a node's replaced process has not exited yet."""
+        self._state = state
+        self._has_swapped = has_swapped
 
     def open_barrier(self) -> None:
-        """Let `Node()` return in every node that waits, and at once in later ones."""
+        """Let `Node()` return in every waiting node, and at once in later ones."""
         state = self._state
-        if state.epoch_ns is not None or state.abort_start is not None:
+        if state.epoch_ns is not None or state.abort_reason is not None:
             return
+        _log.debug("the start barrier opens for %d connected nodes", len(state.connections))
         state.epoch_ns = time.monotonic_ns()
         for node_id in list(state.connections):
             state.send(node_id, "start", {"epoch_ns": state.epoch_ns})
-        self.on_change()
+        state.changed()
 
     def abort_start(self, reason: str) -> None:
-        """Make `Node()` raise in every node that waits, and in later ones."""
-        self._state.abort_start = reason
+        """Make `Node()` raise in every waiting node, and in later ones."""
+        _log.debug("the start is aborted: %s", reason)
+        self._state.abort_reason = reason
         for node_id in list(self._state.connections):
             self._state.send(node_id, "refused", {"error": reason})
-        self.on_change()
+        self._state.changed()
 
     def stop(self, node_id: str, reason: str) -> None:
         """Send STOP with `reason`, MANUAL or ALL_INPUTS_CLOSED."""
-        if not self._sessions.handovers.has_swapped(node_id):
-            self._tell(node_id, "stop", {"reason": reason})
+        if not self._has_swapped(node_id):
+            self._notify(node_id, "stop", {"reason": reason})
 
     def stop_operator(self, node_id: str, operator: str, reason: str) -> None:
         """Send STOP with `reason` to one operator of a node."""
-        self._tell(node_id, "stop", {"reason": reason, "operator": operator})
+        self._notify(node_id, "stop", {"reason": reason, "operator": operator})
 
     def reload(self, node_id: str, operator: str) -> None:
-        """Let an operator load its file anew; its next process does anyway."""
+        """Ask the present process to reload an operator's file; later ones load it anyway."""
         self._state.send(node_id, "reload", {"operator": operator})
 
     def close_input(self, node_id: str, input_id: str) -> None:
-        """Send INPUT_CLOSED, which the node sees after what is queued."""
-        self._tell(node_id, "closed", {"input": input_id})
+        """Send INPUT_CLOSED, which the node gets after the queued messages."""
+        self._notify(node_id, "closed", {"input": input_id})
 
     def node_failed(self, node_id: str, source_node: str, error: str, input_ids: list[str]) -> None:
         """Send NODE_FAILED."""
         fields = {"source_node_id": source_node, "error": error, "affected_input_ids": input_ids}
-        self._tell(node_id, "failed", fields)
+        self._notify(node_id, "failed", fields)
 
     def input_broken(self, node_id: str, input_id: str) -> None:
-        """Send INPUT_CLOSED because nothing came in time."""
-        self._tell(node_id, "broken", {"input": input_id})
+        """Send INPUT_CLOSED because no message came within the input's timeout."""
+        self._notify(node_id, "broken", {"input": input_id})
 
     def input_recovered(self, node_id: str, input_id: str) -> None:
-        """Send INPUT_RECOVERED: something comes over a broken or closed input again."""
-        node_facts = self._state.facts_of(node_id)
-        node_facts.drop("broken", input_id)
-        node_facts.drop("closed", input_id)
+        """Send INPUT_RECOVERED: messages arrive again on a broken or closed input."""
+        conditions = self._state.conditions_of(node_id)
+        conditions.drop("broken", input_id)
+        conditions.drop("closed", input_id)
         self._state.send(node_id, "recovered", {"input": input_id})
-        self.on_change()
+        self._state.changed()
 
     def node_restarted(self, node_id: str, source_node: str) -> None:
         """Send NODE_RESTARTED: a node that feeds this one has a new process."""
-        node_facts = self._state.facts_of(node_id)
-        node_facts.drop("failed", source_node)
+        conditions = self._state.conditions_of(node_id)
+        conditions.drop("failed", source_node)
         for edge in self._state.edges.received_by(node_id):
             if edge.source == source_node:
-                node_facts.drop("closed", edge.input)
+                conditions.drop("closed", edge.input)
         self._state.send(node_id, "restarted", {"node": source_node})
-        self.on_change()
+        self._state.changed()
 
-    def _tell(self, node_id: str, kind: str, fields: dict[str, Any]) -> None:
-        """Let something hold for a node, also for processes of it that attach only later."""
-        if self._state.facts_of(node_id).add(kind, fields):
+    def _notify(self, node_id: str, kind: str, fields: dict[str, Any]) -> None:
+        """Send a packet and keep it for later processes of the node, unless it holds already."""
+        if self._state.conditions_of(node_id).add(kind, fields):
+            _log.debug("node %s: %s holds from now on: %s", node_id, kind, fields)
             self._state.send(node_id, kind, fields)
-            self.on_change()
+            self._state.changed()
 
     def ping(self, node_id: str) -> None:
-        """Send something that a node at work reads, and nothing comes of."""
+        """Send a packet without content: a healthy node reads it."""
         self._state.send_ping(node_id)
 
-    # -- params ------------------------------------------------------------------------------
 
-    def set_params(self, node_id: str, params: Mapping[str, Any]) -> None:
-        """Give the node's next processes these parameters from the start."""
+class Params:
+    """The parameters of all nodes, for processes that run and for those that will attach."""
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+
+    def replace(self, node_id: str, params: Mapping[str, Any]) -> None:
+        """Set all parameters that the node's next processes start with."""
+        _log.debug("node %s starts with %d parameters", node_id, len(params))
         self._state.params[node_id] = dict(params)
-        self.on_change()
+        self._state.changed()
 
-    def param_update(self, node_id: str, key: str, value: Any) -> bool:
-        """Set a parameter and send PARAM_UPDATE; False if no process is there to hear of it.
+    def update(self, node_id: str, key: str, value: Any) -> bool:
+        """Set a parameter and send PARAM_UPDATE; return False if the node has no process.
 
         Raises:
-            ProtocolError: the value is too large, some 64 KB.
+            ProtocolError: the value does not fit into a packet of 64 KB.
         """
         fields = {"key": key, "value": value}
         encode("param", fields)
+        _log.debug("parameter %s of node %s is set", key, node_id)
         self._state.params.setdefault(node_id, {})[key] = value
-        self.on_change()
+        self._state.changed()
         self._state.send(node_id, "param", fields)
         return node_id in self._state.connections
 
-    def param_deleted(self, node_id: str, key: str, **default: Any) -> bool:
-        """Delete a parameter and send PARAM_DELETED; False if no process is there to hear of it.
+    def delete(self, node_id: str, key: str, **default: Any) -> bool:
+        """Delete a parameter and send PARAM_DELETED; return False if the node has no process.
 
-        With `value`, its declared default, it has that from now on.
+        With `value`, its declared default, the parameter falls back to that.
         """
+        _log.debug("parameter %s of node %s is deleted", key, node_id)
         params = self._state.params.setdefault(node_id, {})
         params.pop(key, None)
         if "value" in default:
             params[key] = default["value"]
-        self.on_change()
+        self._state.changed()
         self._state.send(node_id, "param_gone", {"key": key, **default})
         return node_id in self._state.connections

@@ -1,4 +1,4 @@
-"""What the parts of the broker share: mailboxes, connections, edges, and what nodes were told."""
+"""What the parts of a broker share: mailboxes, connections, edges, conditions of nodes."""
 
 from __future__ import annotations
 
@@ -7,46 +7,56 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.broker.edges import EdgeTable, is_observer
 from dorad.daemon.broker.nodeconfig import configuration
-from dorad.daemon.broker.nodefacts import NodeFacts
+from dorad.daemon.broker.notifications import Conditions
 from dorad.node.payload import pack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.edges import Edge
+    from dorad.daemon.broker.edges import Edge, EdgeKey
     from dorad.daemon.broker.mailbox import Mailbox
-    from dorad.daemon.broker.segments import EdgeKey
     from dorad.dataflow.model import Dataflow
     from dorad.launch.fdstore import FdStore
     from dorad.shm.ring import Counters
 
 
 class BrokerState:
-    """The members of one dataflow and the ways to reach them. Belongs to one event loop."""
+    """The participants of one dataflow and the ways to reach them. Belongs to one event loop."""
 
-    def __init__(self, dataflow: Dataflow, dataflow_id: str, store: FdStore) -> None:
+    def __init__(
+        self,
+        dataflow: Dataflow,
+        dataflow_id: str,
+        store: FdStore,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`changed` is called when the snapshot would differ; `store` outlives the daemon."""
         self.dataflow = dataflow
         self.dataflow_id = dataflow_id
         self.store = store
+        self.changed = changed
         self.edges = EdgeTable()
-        self.boxes: dict[str, Mailbox] = {}
+        self.mailboxes: dict[str, Mailbox] = {}
         self.connections: dict[str, Connection] = {}
-        self.node_facts: dict[str, NodeFacts] = {}
-        self.gone: set[str] = set()
-        self.ended: set[tuple[str, str]] = set()
-        """Operators, by node and id, that have ended while the process of their node goes on."""
+        self.conditions: dict[str, Conditions] = {}
+        self.exited: set[str] = set()
+        """Nodes whose process has exited and will not be restarted."""
+        self.ended_operators: set[tuple[str, str]] = set()
+        """Operators, as (node, operator), that have ended in a process that still runs."""
         self.restarts: dict[str, int] = {}
         self.params: dict[str, dict[str, Any]] = {}
         self.epoch_ns: int | None = None
-        """When the barrier opened, on CLOCK_MONOTONIC."""
-        self.abort_start: str | None = None
-        """Why no node may start."""
+        """When the start barrier opened, on CLOCK_MONOTONIC."""
+        self.abort_reason: str | None = None
+        """Why no node may start; None if they may."""
 
     def connection(self, node_id: str) -> Connection | None:
-        """Return a node's connection, if it has one."""
+        """Return the connection of a node; None if it has none."""
         return self.connections.get(node_id)
 
     def node_of(self, connection: Connection) -> str | None:
-        """Return whose connection it is."""
+        """Return the node of a connection; None if it has no node's place."""
         for node_id, known in self.connections.items():
             if known is connection:
                 return node_id
@@ -55,50 +65,51 @@ class BrokerState:
     def send(
         self, node_id: str, kind: str, fields: dict[str, Any], fds: tuple[int, ...] = ()
     ) -> None:
-        """Send a packet to a node, if it is connected."""
+        """Send a packet to a node if it is connected."""
         connection = self.connections.get(node_id)
         if connection is not None:
             connection.send(kind, fields, fds)
 
     def wake(self, node_id: str) -> None:
-        """Make a node that sleeps look at its rings. The caller has fenced after its last push.
+        """Make a sleeping node read its rings. The caller has fenced after its last push.
 
-        It is told over its socket. Its doorbell is an open file that it shares with us: it could
-        make a write there block us.
+        The packet goes over the node's socket, not its doorbell: the doorbell is an open file that
+        the node shares, and the node could make a write to it block the daemon.
         """
-        box = self.boxes.get(node_id)
+        box = self.mailboxes.get(node_id)
         if box is not None and box.asleep:
             self.send_ping(node_id)
 
     def send_ping(self, node_id: str) -> None:
-        """Send something that a node reads, and looks around; it does anyway if more is unread."""
-        box, connection = self.boxes.get(node_id), self.connections.get(node_id)
-        if box is not None and connection is not None and connection.said <= box.seen:
+        """Send a packet that makes a node read its rings, unless it has unread packets already."""
+        box, connection = self.mailboxes.get(node_id), self.connections.get(node_id)
+        if box is not None and connection is not None and connection.accepted <= box.seen:
             connection.send("ping", {})
 
-    def edge_counters(self, edge: EdgeKey) -> Counters | None:
-        """Return what an edge has seen, None if nobody will ever take what is queued on it."""
-        box = self.boxes.get(edge.node)
-        if box is None or edge.node in self.gone or edge.ring not in box.rings:
+    def edge_counters(self, key: EdgeKey) -> Counters | None:
+        """Return the counters of an edge; None if no process will receive what is queued on it."""
+        box = self.mailboxes.get(key.node)
+        if box is None or key.node in self.exited or key.ring not in box.rings:
             return None
-        return box.counters(edge.ring)
+        return box.counters(key.ring)
 
     def receives(self, edge: Edge) -> bool:
-        """Tell whether somebody takes, or will take, what comes over an edge."""
+        """Return True if a present or later process receives what comes over an edge."""
         operator = edge.input.partition("/")[0]
-        return edge.consumer not in self.gone and (edge.consumer, operator) not in self.ended
+        ended = (edge.consumer, operator) in self.ended_operators
+        return edge.consumer not in self.exited and not ended
 
-    def facts_of(self, node_id: str) -> NodeFacts:
-        """Return what holds for a node."""
-        return self.node_facts.setdefault(node_id, NodeFacts())
+    def conditions_of(self, node_id: str) -> Conditions:
+        """Return the conditions that hold for a node."""
+        return self.conditions.setdefault(node_id, Conditions())
 
     def welcome(self, node_id: str, connection: Connection) -> None:
-        """Let a process take its node's place: everything it maps is its own from now on.
+        """Give a process its node's place, mailbox and configuration.
 
         Raises:
-            OSError: descriptors are short.
+            OSError: there are no descriptors left.
         """
-        box = self.boxes[node_id]
+        box = self.mailboxes[node_id]
         content = configuration(
             self.dataflow,
             self.dataflow_id,
@@ -117,21 +128,19 @@ class BrokerState:
         finally:
             os.close(config)
 
-    # -- what outlives the daemon ------------------------------------------------------------
-
-    def keep_box(self, node_id: str) -> None:
-        """Keep a node's mailbox; a guest's ends with the daemon."""
+    def keep_mailbox(self, node_id: str) -> None:
+        """Store a node's mailbox for the next daemon; an observer's ends with this one."""
         if not is_observer(node_id):
-            box = self.boxes[node_id]
+            box = self.mailboxes[node_id]
             self.store.store(self.name("box", node_id), (box.memory, box.bell, box.space))
 
     def keep_connection(self, node_id: str, connection: Connection) -> None:
-        """Keep a connection open whatever becomes of the daemon."""
+        """Store a node's connection for the next daemon; an observer's ends with this one."""
         if not is_observer(node_id):
             name = self.name("conn", node_id, str(connection.pid))
             connection.kept_as = name
             self.store.store(name, (connection.fileno(),))
 
     def name(self, *parts: str) -> str:
-        """Return the name of something kept."""
+        """Return the name under which a part of this dataflow is stored."""
         return "/".join((self.dataflow_id, *parts))

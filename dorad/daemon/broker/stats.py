@@ -1,67 +1,127 @@
-"""What there is to see of nodes and edges, read from shared words."""
+"""Counters and signs of life of nodes and edges, read from shared memory."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.daemon.broker.edges import DAEMON, EdgeCounters, is_observer
+from dorad.daemon.broker.edges import DAEMON, is_observer
 
 if TYPE_CHECKING:
-    from dorad.daemon.broker.mailbox import Lateness, Vitals
     from dorad.daemon.broker.state import BrokerState
     from dorad.shm.ring import Counters
 
 
-class Stats:
-    """The part of the broker that looks. It costs the nodes nothing."""
+class Vitals(NamedTuple):
+    """Signs of life of a node's process.
 
-    _state: BrokerState
+    `pulse` grows whenever a watched process enters or leaves the API. `unread` is True if packets
+    were sent that the process has not read. `queued` counts waiting messages that an idle process
+    takes at once. `stamps_refused` counts timestamps too far ahead of its clock.
+    """
+
+    connected: bool
+    asleep: bool
+    pulse: int
+    unread: bool
+    queued: int
+    stamps_refused: int = 0
+
+
+class Lateness(NamedTuple):
+    """The total lateness of a node with the ticks of one timer. Times in ns.
+
+    `sum` adds up the times from when each tick was due to when it was taken, `diff` the differences
+    between successive ones, `most` is the largest; `missed` ticks were taken after their deadline,
+    or never.
+    """
+
+    node: str
+    input: str
+    interval_ns: int
+    received: int
+    sum: int
+    diff: int
+    most: int
+    missed: int
+
+
+class EdgeCounters(NamedTuple):
+    """What passed over one edge so far; at rest, sent = received + dropped + queued.
+
+    `refused` messages were never sent: the dataflow stopped while they waited for room.
+    """
+
+    source_node: str
+    output: str
+    node: str
+    input: str
+    queue_size: int
+    sent: int
+    received: int
+    dropped: int
+    queued: int
+    payload_bytes: int
+    refused: int
+    last_ns: int = 0
+    latency_sum: int = 0
+    latency_diff: int = 0
+    unreadable: int = 0
+    """Received messages that became an ERROR event, because their entry was invalid."""
+    limited: bool = False
+    """Whether `max_rate_hz` of the file asks for fewer messages than are sent."""
+
+
+class Stats:
+    """Reads the counters of a dataflow. Reading costs the nodes nothing."""
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
 
     def vitals(self, node_id: str) -> Vitals:
         """Return a node's signs of life.
 
         Raises:
-            KeyError: there is no such node, or the dataflow has no mailboxes yet or any more.
+            KeyError: there is no such node, or the dataflow has not begun, or has ended.
         """
-        return self._state.boxes[node_id].vitals(connected=node_id in self._state.connections)
+        state = self._state
+        return state.mailboxes[node_id].vitals(connected=node_id in state.connections)
 
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""
         state = self._state
-        seen = [state.edge_counters(edge.key) for edge in state.edges.pushed_by(node_id)]
-        box = state.boxes[node_id]
+        found = [state.edge_counters(edge.key) for edge in state.edges.pushed_by(node_id)]
+        box = state.mailboxes[node_id]
         received = sum(box.counters(name).received for name in box.rings)
-        return received + sum(each.sent for each in seen if each is not None)
+        return received + sum(each.sent for each in found if each is not None)
 
-    def edge_counters_of(self, node_id: str, input_id: str) -> Counters:
-        """Return the counters of an input, also of a guest's; `sent` never falls.
+    def input_counters(self, node_id: str, input_id: str) -> Counters:
+        """Return the counters of an input of a node or observer; `sent` never falls.
 
         Raises:
             KeyError: there is no such input.
         """
-        box = self._state.boxes[node_id]
+        box = self._state.mailboxes[node_id]
         rings = [name for name, ring in box.rings.items() if ring.input == input_id]
-        fed = [
-            e.ring for e in self._state.edges.into(node_id, input_id) if not is_observer(e.source)
-        ]
-        names = fed or [name for name in rings if not box.rings[name].leaving] or rings
+        edges = self._state.edges.into(node_id, input_id)
+        fed = [edge.ring for edge in edges if not is_observer(edge.source)]
+        names = fed or [name for name in rings if not box.rings[name].retiring] or rings
         if not names:
             raise KeyError(input_id)
         return box.counters(names[0])
 
     def lateness(self) -> list[Lateness]:
         """Return how late nodes are with their timers."""
-        boxes = self._state.boxes.items()
+        boxes = self._state.mailboxes.items()
         return [late for name, box in boxes if not is_observer(name) for late in box.lateness()]
 
     def counters(self) -> list[EdgeCounters]:
-        """Return what passed over every edge between nodes."""
+        """Return the counters of every edge between nodes."""
         result = []
         for edge in self._state.edges:
             if edge.source == DAEMON or is_observer(edge.source) or is_observer(edge.consumer):
                 continue
-            box = self._state.boxes[edge.consumer]
-            seen = box.counters(edge.ring)
+            box = self._state.mailboxes[edge.consumer]
+            found = box.counters(edge.ring)
             result.append(
                 EdgeCounters(
                     source_node=edge.source,
@@ -69,16 +129,16 @@ class Stats:
                     node=edge.consumer,
                     input=edge.input,
                     queue_size=box.rings[edge.ring].plan.queue_size,
-                    sent=seen.sent,
-                    received=seen.received,
-                    dropped=seen.dropped,
-                    queued=seen.queued,
-                    payload_bytes=seen.payload_bytes,
-                    refused=seen.refused,
-                    unreadable=seen.unreadable,
-                    last_ns=seen.last_ns,
-                    latency_sum=seen.latency_sum,
-                    latency_diff=seen.latency_diff,
+                    sent=found.sent,
+                    received=found.received,
+                    dropped=found.dropped,
+                    queued=found.queued,
+                    payload_bytes=found.payload_bytes,
+                    refused=found.refused,
+                    unreadable=found.unreadable,
+                    last_ns=found.last_ns,
+                    latency_sum=found.latency_sum,
+                    latency_diff=found.latency_diff,
                     limited=box.node.is_limited(edge.input),
                 )
             )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.control.messages import DataflowInfo
-    from dorad.daemon.broker.mailbox import Vitals
+    from dorad.daemon.broker.stats import Vitals
     from dorad.daemon.measuring.network import NetworkWatch
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
@@ -86,8 +86,8 @@ class Measure:
         self._edges = {uuid: self._edges.get(uuid) or EdgeHistory() for uuid in running}
         self._ticks = {uuid: self._ticks.get(uuid) or TickHistory() for uuid in running}
         for uuid, run in running.items():
-            self._edges[uuid].add(now, run.broker.counters())
-            self._ticks[uuid].add(now, run.broker.lateness())
+            self._edges[uuid].add(now, run.broker.stats.counters())
+            self._ticks[uuid].add(now, run.broker.stats.lateness())
         self._metrics, self._interfaces = await asyncio.to_thread(
             lambda: (
                 self._meter.sample({**pids, _OWN: os.getpid()}),
@@ -184,7 +184,7 @@ class Measure:
 def _vitals(run: DataflowRun, node_id: str) -> Vitals | None:
     """Return the vitals of a node; None while the dataflow has no mailboxes."""
     try:
-        return run.broker.vitals(node_id)
+        return run.broker.stats.vitals(node_id)
     except KeyError:
         _log.debug("node %s has no mailbox: its dataflow starts or ends", node_id)
         return None

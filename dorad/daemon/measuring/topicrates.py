@@ -210,7 +210,7 @@ class _Output:
         elif not running and self.ring != self._counting:
             observer_id, name = self._counting
             try:
-                await self._broker.add_observer(
+                await self._broker.observers.add(
                     observer_id, (Input(name, self._topic, queue_size=1),)
                 )
             except OSError as error:
@@ -225,7 +225,7 @@ class _Output:
     def poll(self) -> Counters | None:
         """Return the counters of the ring; None if it no longer exists."""
         try:
-            return None if self.ring is None else self._broker.edge_counters_of(*self.ring)
+            return None if self.ring is None else self._broker.stats.input_counters(*self.ring)
         except KeyError:
             return None
 
@@ -233,11 +233,11 @@ class _Output:
         """Remove the counting observer, if there is one."""
         if self.ring == self._counting:
             self.ring = None
-            self._broker.remove_observer(self._counting[0])
+            self._broker.observers.remove(self._counting[0])
 
     def _connected(self, node_id: str) -> bool | None:
         """Return whether a node has a process; None if the node or the dataflow does not exist."""
         try:
-            return self._broker.vitals(node_id).connected
+            return self._broker.stats.vitals(node_id).connected
         except KeyError:
             return None

@@ -1,1 +1,1 @@
-"""Decisions of the daemon as functions from data to data: no I/O, no clock."""
+"""Decisions of the daemon as pure functions: no I/O, no clock."""

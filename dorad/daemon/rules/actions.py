@@ -1,4 +1,4 @@
-"""What the daemon is to do: the vocabulary in which the pure decisions are written."""
+"""The actions that decisions return; the supervisor carries them out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class StopReason(StrEnum):
-    """The id of a STOP event."""
+    """Why a node gets a STOP event; the id of that event."""
 
     MANUAL = "MANUAL"
     ALL_INPUTS_CLOSED = "ALL_INPUTS_CLOSED"
@@ -25,13 +25,13 @@ class AbortStart(Struct, frozen=True):
 
 
 class CloseInput(Struct, frozen=True):
-    """Send INPUT_CLOSED, after whatever is still queued."""
+    """Send INPUT_CLOSED; it arrives after the messages that are queued."""
 
     node: str
     input: str
 
 
-class TellFailed(Struct, frozen=True):
+class SendNodeFailed(Struct, frozen=True):
     """Send NODE_FAILED."""
 
     node: str
@@ -40,7 +40,7 @@ class TellFailed(Struct, frozen=True):
     inputs: tuple[str, ...]
 
 
-class TellRestarted(Struct, frozen=True):
+class SendNodeRestarted(Struct, frozen=True):
     """Send NODE_RESTARTED."""
 
     node: str
@@ -53,17 +53,24 @@ class Stop(Struct, frozen=True):
     node: str
     reason: StopReason
     operator: str | None = None
-    """Which operator of the node is meant; None is all of it."""
+    """The operator to stop; None stops the whole node."""
 
 
 class StopAll(Struct, frozen=True):
-    """Begin the stop ladder for every node that still runs."""
+    """Start the stop ladder for every running node."""
 
 
 class Finish(Struct, frozen=True):
-    """Nothing is left to wait for: the dataflow has ended."""
+    """End the dataflow: no node is left to wait for."""
 
 
 Action = (
-    OpenBarrier | AbortStart | CloseInput | TellFailed | TellRestarted | Stop | StopAll | Finish
+    OpenBarrier
+    | AbortStart
+    | CloseInput
+    | SendNodeFailed
+    | SendNodeRestarted
+    | Stop
+    | StopAll
+    | Finish
 )

@@ -13,55 +13,56 @@ if TYPE_CHECKING:
 
 
 class Phase(StrEnum):
-    """Whether `Node()` blocks, returns or raises."""
+    """What a call of `Node()` does: block, return or raise."""
 
     WAITING = "waiting"
     OPEN = "open"
-    POISONED = "poisoned"
+    ABORTED = "poisoned"
 
 
 class Barrier(Struct, frozen=True):
-    """The nodes still awaited; the cohort is every node this machine starts itself."""
+    """Holds back every `Node()` call until all nodes of the dataflow have made theirs."""
 
     pending: frozenset[str]
+    """Nodes that have not called `Node()` yet."""
     waiting: frozenset[str] = frozenset()
-    """Nodes that called `Node()` and have not ended."""
+    """Nodes that have called `Node()` and not ended."""
     phase: Phase = Phase.WAITING
     root_cause: str | None = None
-    """The node that poisoned the start."""
+    """The node whose early end aborted the start."""
 
     @classmethod
-    def of(cls, cohort: Iterable[str]) -> Barrier:
-        """Return the barrier of a cohort; with nobody to wait for it is open."""
-        return cls(frozenset(cohort))._settled()
+    def of(cls, nodes: Iterable[str]) -> Barrier:
+        """Return the barrier for the nodes that the daemon starts; without any it is open."""
+        return cls(frozenset(nodes))._open_if_complete()
 
     def connected(self, node: str) -> Barrier:
-        """Return the barrier after `node` called `Node()`."""
+        """Return the barrier after `node` has called `Node()`."""
         if self.phase is not Phase.WAITING or node not in self.pending:
             return self
         return replace(
             self, pending=self.pending - {node}, waiting=self.waiting | {node}
-        )._settled()
+        )._open_if_complete()
 
     def ended(self, node: str) -> Barrier:
-        """Return the barrier after `node` ended for good; one that is restarted has not.
+        """Return the barrier after `node` has ended for good, not to be restarted.
 
-        A node that ends before it called `Node()` poisons the start, unless no other is there to
-        be started. One that had called it is simply no longer waited with.
+        A node that ends before it has called `Node()` aborts the start, unless it was the only one
+        left. The end of a node that has called it changes nothing for the others.
         """
         if self.phase is not Phase.WAITING:
             return self
         rest = replace(self, pending=self.pending - {node}, waiting=self.waiting - {node})
         if node in self.pending and (rest.pending or rest.waiting):
-            return replace(rest, phase=Phase.POISONED, root_cause=node)
-        return rest._settled()
+            return replace(rest, phase=Phase.ABORTED, root_cause=node)
+        return rest._open_if_complete()
 
-    def forced(self) -> Barrier:
-        """Return the barrier after a stop: it opens, so that every node can see its STOP."""
+    def forced_open(self) -> Barrier:
+        """Return the barrier after a stop: it opens, so that every node receives its STOP."""
         return replace(self, phase=Phase.OPEN) if self.phase is Phase.WAITING else self
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able values."""
+        """Return the barrier as JSON-able values."""
         return {
             "pending": sorted(self.pending),
             "waiting": sorted(self.waiting),
@@ -70,14 +71,14 @@ class Barrier(Struct, frozen=True):
         }
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> Barrier:
-        """Return what `to_json` was made of."""
+    def from_json(cls, data: dict[str, Any]) -> Barrier:
+        """Return the barrier that `to_json` was called on."""
         return cls(
-            frozenset(kept["pending"]),
-            frozenset(kept["waiting"]),
-            Phase(kept["phase"]),
-            kept["culprit"],
+            frozenset(data["pending"]),
+            frozenset(data["waiting"]),
+            Phase(data["phase"]),
+            data["culprit"],
         )
 
-    def _settled(self) -> Barrier:
+    def _open_if_complete(self) -> Barrier:
         return self if self.pending else replace(self, phase=Phase.OPEN)

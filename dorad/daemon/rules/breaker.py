@@ -1,4 +1,4 @@
-"""The circuit breaker of an input: silence breaks it, the next message mends it."""
+"""The circuit breaker of an input: silence breaks it, the next message repairs it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from msgspec.structs import replace
 
 
 class Breaker(Struct, frozen=True):
-    """What is known of one input with an `input_timeout`; times in monotonic seconds."""
+    """State of one input with an `input_timeout`; times in monotonic seconds."""
 
     timeout: float
     sent: int = 0
-    """Messages that its source had sent at the last look."""
-    heard_at: float | None = None
-    """When a new one was last seen; None before the first, until which nothing can be missed."""
+    """Messages that its source had sent at the last check."""
+    last_at: float | None = None
+    """When a new message was last seen; None before the first one, which may take any time."""
     broken: bool = False
 
-    def look(self, sent: int, now: float) -> Breaker:
-        """Return the breaker after a look: broken after `timeout` of silence, mended by a message.
+    def check(self, sent: int, now: float) -> Breaker:
+        """Return the breaker after a check at `now`, when its source has sent `sent` messages.
 
-        What was sent before the first look counts as heard now, so a daemon that takes over gives
-        every input its full time.
+        It breaks after `timeout` of silence and recovers with the next message. Messages from
+        before the first check count as new, so an adopting daemon grants the full timeout.
         """
         if sent != self.sent:
-            return replace(self, sent=sent, heard_at=now, broken=False)
-        if self.heard_at is not None and now - self.heard_at >= self.timeout:
+            return replace(self, sent=sent, last_at=now, broken=False)
+        if self.last_at is not None and now - self.last_at >= self.timeout:
             return replace(self, broken=True)
         return self
 
     @property
     def due(self) -> float | None:
-        """When it breaks unless a message comes; None if it cannot, or has."""
-        return None if self.broken or self.heard_at is None else self.heard_at + self.timeout
+        """When it breaks unless a message arrives; None if it is broken or waits for its first."""
+        return None if self.broken or self.last_at is None else self.last_at + self.timeout

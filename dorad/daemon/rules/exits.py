@@ -1,4 +1,4 @@
-"""What the end of a node's process means: fine, failed, or only the consequence of a failure."""
+"""What the exit of a node's process means: success, failure, or a consequence of a failure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from dorad.launch.model import Exit
 
-KEPT_LINES = 50
-KEPT_CHARACTERS = 2000
-"""How much of a node's last words is kept for a daemon that takes over."""
+MAX_LINES = 50
+MAX_CHARACTERS = 2000
+"""Lines of a node's stderr, and characters of a line, that are stored for the next daemon."""
 
 
 class Outcome(StrEnum):
@@ -21,94 +21,93 @@ class Outcome(StrEnum):
     OK = "ok"
     FAILED = "failed"
     GRACE = "grace"
-    """It had to be killed because it did not end when it was asked to."""
+    """It had to be killed because it did not end when asked to."""
     CASCADING = "cascading"
-    """It could not start because another node ended too early."""
+    """It could not start because another node ended before it called `Node()`."""
 
 
-class History(Struct, frozen=True):
-    """What the daemon did to a node, and saw of it, before its end."""
+class ExitContext(Struct, frozen=True):
+    """What the daemon knows about a process when it exits."""
 
     stopping: bool = False
     """The daemon was stopping it."""
-    forced: str = ""
-    """Why the daemon ended it by a signal that counts against it; empty if it did not."""
-    killed: str = ""
+    forced_reason: str = ""
+    """Why the daemon ended it by a signal that counts as a failure; empty if it did not."""
+    watchdog_reason: str = ""
     """Why a watchdog killed it; empty if none did."""
     root_cause: str | None = None
-    """The node whose early end kept the dataflow from starting, unless it is this one."""
+    """The other node whose early end aborted the start, if there is one."""
 
 
 class Result(Struct, frozen=True):
-    """How one node ended, and what is known of the cause."""
+    """How one node ended, and why."""
 
     node: str
     outcome: Outcome
     exit: Exit | None
-    """None if no process could be started."""
+    """None if its process could not be started."""
     reason: str
-    """A sentence that goes on after the node's name: `exited with code 1`."""
+    """Words that follow the node's name: `exited with code 1`."""
     root_cause: str | None = None
-    """The node that caused a cascading failure."""
+    """The node that caused a cascading failure; None for other outcomes."""
     stderr: tuple[str, ...] = ()
     """The last lines the node wrote to stderr, oldest first, without line ends."""
 
     @property
     def ok(self) -> bool:
-        """Whether the node did what was asked of it."""
+        """Whether the node ended well."""
         return self.outcome is Outcome.OK
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able values, with no more than the end of what the node wrote."""
+        """Return the result as JSON-able values, with the end of stderr only."""
         return {
             "node": self.node,
             "outcome": str(self.outcome),
             "exit": None if self.exit is None else [self.exit.code, self.exit.signal],
             "reason": self.reason,
             "culprit": self.root_cause,
-            "stderr": [line[:KEPT_CHARACTERS] for line in self.stderr[-KEPT_LINES:]],
+            "stderr": [line[:MAX_CHARACTERS] for line in self.stderr[-MAX_LINES:]],
         }
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> Result:
-        """Return what `to_json` was made of."""
+    def from_json(cls, data: dict[str, Any]) -> Result:
+        """Return the result that `to_json` was called on."""
         return cls(
-            kept["node"],
-            Outcome(kept["outcome"]),
-            None if kept["exit"] is None else Exit(*kept["exit"]),
-            kept["reason"],
-            kept["culprit"],
-            tuple(kept["stderr"]),
+            data["node"],
+            Outcome(data["outcome"]),
+            None if data["exit"] is None else Exit(*data["exit"]),
+            data["reason"],
+            data["culprit"],
+            tuple(data["stderr"]),
         )
 
 
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 _FORCED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGKILL})
 
-
-_NO_HISTORY = History()
+_NO_CONTEXT = ExitContext()
 
 
 def classify(
-    node: str, exit_: Exit, history: History = _NO_HISTORY, stderr: tuple[str, ...] = ()
+    node: str, exit_: Exit, context: ExitContext = _NO_CONTEXT, stderr: tuple[str, ...] = ()
 ) -> Result:
-    """Judge the end of a node's process.
+    """Return the result of a node whose process has exited.
 
-    Code 0 is fine. So is an end by SIGTERM or SIGINT (or the codes 143 and 130 by which programs
-    pass these on) while the daemon was stopping the node, unless it had to be forced. Whatever
-    else ends while the start is spoilt is a consequence of that.
+    Code 0 is a success. So is an exit by SIGTERM or SIGINT (or by the codes 143 and 130, which
+    programs use to pass these on) while the daemon was stopping the node, unless it had to be
+    forced. After an aborted start every other exit is a consequence of that.
     """
     reason = describe(exit_)
     ended_by = _signal_of(exit_)
-    asked = history.stopping and not history.forced and ended_by in _STOP_SIGNALS
+    asked = context.stopping and not context.forced_reason and ended_by in _STOP_SIGNALS
     if exit_.code == 0 or asked:
         return Result(node, Outcome.OK, exit_, reason, None, stderr)
-    if history.root_cause is not None:
-        return Result(node, Outcome.CASCADING, exit_, reason, history.root_cause, stderr)
-    if history.killed and ended_by == signal.SIGKILL:
-        return Result(node, Outcome.FAILED, exit_, history.killed, None, stderr)
-    if history.forced and ended_by in _FORCED_SIGNALS:
-        return Result(node, Outcome.GRACE, exit_, history.forced, None, stderr)
+    if context.root_cause is not None:
+        return Result(node, Outcome.CASCADING, exit_, reason, context.root_cause, stderr)
+    if context.watchdog_reason and ended_by == signal.SIGKILL:
+        return Result(node, Outcome.FAILED, exit_, context.watchdog_reason, None, stderr)
+    if context.forced_reason and ended_by in _FORCED_SIGNALS:
+        return Result(node, Outcome.GRACE, exit_, context.forced_reason, None, stderr)
     if ended_by == signal.SIGKILL:
         reason += ", not sent by dora (the kernel does this when memory runs out)"
     return Result(node, Outcome.FAILED, exit_, reason, None, stderr)
@@ -120,12 +119,12 @@ def not_started(node: str, why: str) -> Result:
 
 
 def describe(exit_: Exit) -> str:
-    """Return the plain words for an exit status, as they go on after a node's name."""
+    """Return an exit status in words that follow a node's name."""
     return str(exit_) if exit_.signal is None else f"was {exit_}"
 
 
 def _signal_of(exit_: Exit) -> int | None:
-    """Return the signal that ended a process, also where its own code only reports it."""
+    """Return the signal that ended a process, or the one that its exit code reports."""
     if exit_.signal is not None:
         return exit_.signal
     if exit_.code is not None and exit_.code > 128:

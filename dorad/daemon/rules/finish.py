@@ -1,6 +1,6 @@
-"""The natural finish: which inputs close when a source ends, and who is then out of work.
+"""The natural finish: which inputs close when a source ends, and which nodes then have no work.
 
-Decided for units: a unit is a node, or one operator of a node, which is then `node/operator`.
+The rules work on units. A unit is a node, or one operator of a node: `node/operator`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 
 class Closing(Struct, frozen=True):
-    """What the end of one source means for one of its consumers."""
+    """What the end of a source means for one of its consumers."""
 
     unit: str
     inputs: tuple[str, ...]
     drained: bool
-    """Nothing can arrive at this unit any more: it is told ALL_INPUTS_CLOSED."""
+    """All inputs of the unit have closed: it gets STOP with ALL_INPUTS_CLOSED."""
 
 
 class Flow(Struct, frozen=True):
-    """The data inputs that are still open, by consumer."""
+    """The open data inputs of a dataflow, by consumer."""
 
     open_inputs: Mapping[str, Mapping[str, str]]
-    """Consumer to input id to source, all units. A consumer that ended is left out."""
+    """Consumer to input id to source, all units. Consumers that have ended are missing."""
     endless: frozenset[str]
-    """Units that a timer or the log stream keeps busy whatever happens to their data inputs."""
+    """Units with a timer or a log input, which never closes."""
     drained: frozenset[str] = frozenset()
-    """Units that were told ALL_INPUTS_CLOSED."""
+    """Units that got STOP with ALL_INPUTS_CLOSED."""
     ended: frozenset[str] = frozenset()
-    """Operators that have ended while their node goes on."""
+    """Operators that have ended while their node runs on."""
     _units: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    """The units of each node, as far as they are in `open_inputs`; derived from it."""
+    """Node to its units in `open_inputs`; derived from it."""
 
     def __post_init__(self) -> None:
         units: dict[str, tuple[str, ...]] = {}
@@ -51,7 +51,7 @@ class Flow(Struct, frozen=True):
         force_setattr(self, "_units", units)
 
     def close_source(self, source: str) -> tuple[Flow, tuple[Closing, ...]]:
-        """Close whatever the unit feeds, for good; returns what it means for each consumer."""
+        """Close all inputs that a unit feeds; return the flow and what that means for consumers."""
         closings = []
         still_open: dict[str, Mapping[str, str]] = {}
         for consumer, inputs in self.open_inputs.items():
@@ -66,35 +66,35 @@ class Flow(Struct, frozen=True):
         return after, tuple(closings)
 
     def without(self, consumer: str) -> Flow:
-        """Return the flow after a node ended: nothing needs to be closed for it any more."""
+        """Return the flow after a node has ended: its inputs need not be closed any more."""
         rest = {
             unit: inputs for unit, inputs in self.open_inputs.items() if node_of(unit) != consumer
         }
         return replace(self, open_inputs=rest)
 
     def operator_ended(self, unit: str) -> Flow:
-        """Return the flow after an operator ended while its node goes on."""
+        """Return the flow after an operator has ended while its node runs on."""
         return replace(self, ended=self.ended | {unit})
 
     def restarted(self, node: str) -> Flow:
-        """Return the flow after a node got another process: all its operators live again."""
+        """Return the flow after a node got another process, which runs all its operators."""
         return replace(self, ended=frozenset(u for u in self.ended if node_of(u) != node))
 
     def has_drained(self, node: str) -> bool:
-        """Whether nothing can arrive at any part of the node any more."""
+        """Return True if all inputs of the node have closed, for each of its operators."""
         if node in self.drained:
             return True
         own = {unit for unit in self._units.get(node, ()) if unit != node}
         return bool(own) and own <= self.drained | self.ended
 
     def is_endless(self, node: str) -> bool:
-        """Whether a timer or the log stream keeps a part of the node busy."""
+        """Return True if a part of the node that still runs has a timer or a log input."""
         return node in self.endless or any(
             unit in self.endless and unit not in self.ended for unit in self._units.get(node, ())
         )
 
     def open_of(self, node: str) -> dict[str, str]:
-        """Return the open data inputs of a node, with its operators' own: input id to source."""
+        """Return the open data inputs of a node and its operators: input id to source."""
         return {
             name: source
             for unit in self._units.get(node, ())
@@ -109,29 +109,29 @@ class Flow(Struct, frozen=True):
         *,
         exit_when_nodes_finish: bool,
     ) -> tuple[Flow, tuple[Closing, ...]]:
-        """Return the flow after nodes or edges were added or taken away.
+        """Return the flow after nodes or edges were added or removed, and the inputs to close.
 
-        An input that stays as it was is as open as it was. A new one is open if its source is
-        of the nodes that are `alive`; the others are closed at once, which is what the second
-        value says. To take an edge away closes nothing and drains nobody: the next may follow.
+        An input that both dataflows have keeps its state. A new input is open if its source is one
+        of the nodes that are `alive`, and closes at once otherwise. Removing an edge closes no
+        input and stops no node, since another edge may follow.
         """
         known = data_inputs(before)
         still_open: dict[str, Mapping[str, str]] = {}
         closings = []
         for unit, inputs in data_inputs(after).items():
             if unit in known and unit not in self.open_inputs:
-                continue  # it has ended
+                continue  # the unit has ended
             old, opened = known.get(unit, {}), self.open_inputs.get(unit, {})
             added = {name: source for name, source in inputs.items() if old.get(name) != source}
             kept = {name: source for name, source in inputs.items() if opened.get(name) == source}
-            live = {
+            fed = {
                 name: source
                 for name, source in added.items()
                 if node_of(source) in alive and source not in self.ended
             }
-            still_open[unit] = MappingProxyType(kept | live)
-            if dead := tuple(name for name in added if name not in live):
-                closings.append(Closing(unit, dead, drained=False))
+            still_open[unit] = MappingProxyType(kept | fed)
+            if unfed := tuple(name for name in added if name not in fed):
+                closings.append(Closing(unit, unfed, drained=False))
         endless = flow_of(after, exit_when_nodes_finish=exit_when_nodes_finish).endless
         drained = {
             closing.unit
@@ -145,7 +145,7 @@ class Flow(Struct, frozen=True):
         return flow, tuple(replace(each, drained=each.unit in drained) for each in closings)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able values."""
+        """Return the flow as JSON-able values."""
         return {
             "open_inputs": {unit: dict(inputs) for unit, inputs in self.open_inputs.items()},
             "endless": sorted(self.endless),
@@ -154,18 +154,18 @@ class Flow(Struct, frozen=True):
         }
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> Flow:
-        """Return what `to_json` was made of."""
-        inputs = {unit: MappingProxyType(dict(each)) for unit, each in kept["open_inputs"].items()}
-        drained, ended = frozenset(kept["drained"]), frozenset(kept.get("ended", ()))
-        return cls(inputs, frozenset(kept["endless"]), drained, ended)
+    def from_json(cls, data: dict[str, Any]) -> Flow:
+        """Return the flow that `to_json` was called on."""
+        inputs = {unit: MappingProxyType(dict(each)) for unit, each in data["open_inputs"].items()}
+        drained, ended = frozenset(data["drained"]), frozenset(data.get("ended", ()))
+        return cls(inputs, frozenset(data["endless"]), drained, ended)
 
 
 def flow_of(dataflow: Dataflow, *, exit_when_nodes_finish: bool) -> Flow:
     """Return the flow of a dataflow that has just started.
 
-    Timers and the log stream never close. With `exit_when_nodes_finish` they do not count for a
-    unit that has a data input as well; one that has no other inputs is a source.
+    Timers and the log stream never close. With `exit_when_nodes_finish` they do not keep a unit
+    running that has a data input too; a unit without any is a source.
     """
     open_inputs = {unit: MappingProxyType(inputs) for unit, inputs in data_inputs(dataflow).items()}
     endless = {
@@ -179,7 +179,7 @@ def flow_of(dataflow: Dataflow, *, exit_when_nodes_finish: bool) -> Flow:
 
 
 def node_of(unit: str) -> str:
-    """Return the node that a unit is, or is an operator of."""
+    """Return the node of a unit."""
     return unit.partition("/")[0]
 
 
@@ -189,14 +189,15 @@ def units_of(node: NodeSpec) -> tuple[str, ...]:
 
 
 def data_inputs(dataflow: Dataflow) -> dict[str, dict[str, str]]:
-    """Return the inputs that other units feed: unit to input id to source, which is a unit too.
+    """Return the inputs that units feed: consuming unit to input id to source unit.
 
-    Input ids are those of the node: an operator's begin with the operator's own.
+    Input ids are those of the node; the inputs of an operator begin with the operator's id.
     """
     runtimes = {node.id: printed_outputs(node) for node in dataflow.nodes if node.operators}
 
     def source_of(output: NodeOutput) -> str:
-        # What a process prints ends with the process, whichever operator's output carries it.
+        # The daemon sends what a process prints. Such an output ends with the process, even if it
+        # is an output of one operator.
         if output.node not in runtimes or output.output in runtimes[output.node]:
             return output.node
         return f"{output.node}/{output.output.partition('/')[0]}"
@@ -222,7 +223,7 @@ def _inputs_of(node: NodeSpec) -> dict[str, Collection[Input]]:
 
 
 def feeds_of(dataflow: Dataflow) -> dict[str, dict[str, dict[str, tuple[str, ...]]]]:
-    """Return whom each node feeds: source node to consumer node to its units to their inputs."""
+    """Return the consumers of each node: source to consumer to its units to their inputs."""
     feeds: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {}
     for unit, inputs in data_inputs(dataflow).items():
         for name, source in inputs.items():
@@ -232,7 +233,7 @@ def feeds_of(dataflow: Dataflow) -> dict[str, dict[str, dict[str, tuple[str, ...
 
 
 def merged(closings: Iterable[Closing]) -> dict[str, Closing]:
-    """Return what several ends that follow on each other mean, by consumer."""
+    """Merge the closings of several sources into one for each consumer."""
     found: dict[str, Closing] = {}
     for closing in closings:
         known = found.get(closing.unit)

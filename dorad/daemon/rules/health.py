@@ -1,4 +1,4 @@
-"""Whether a node is well: it moves, or it waits for something and answers when it is called."""
+"""Whether a node is healthy: it uses the API, or it waits for input and answers pings."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Protocol
 
 
 class Vitals(Protocol):
-    """What a node's shared words and its connection tell of it."""
+    """What a node's shared memory and its connection show."""
 
     @property
     def connected(self) -> bool:
-        """Whether it has a `Node` and the barrier has let it go."""
+        """Whether it has a `Node` and the start barrier has opened for it."""
 
     @property
     def asleep(self) -> bool:
-        """Whether it blocks until something comes for it."""
+        """Whether it blocks until an event arrives."""
 
     @property
     def pulse(self) -> int:
-        """A number that changes whenever it enters or leaves the API, and ten times a second while
-        it waits for room there, if it is watched.
+        """A number that changes whenever it enters or leaves the API.
+
+        With a health check it also changes ten times a second while the node waits for room.
         """
 
     @property
     def unread(self) -> bool:
-        """Whether it has not yet read all that the daemon sent it."""
+        """Whether packets from the daemon wait in its socket."""
 
     @property
     def queued(self) -> int:
@@ -34,27 +35,26 @@ class Vitals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the last looks at a node have shown; times in monotonic seconds."""
+    """Result of the health checks of a node so far; times in monotonic seconds."""
 
     pulse: int
-    well_at: float
-    """When it was last seen to be well."""
+    healthy_at: float
+    """When it was last found healthy."""
 
     def silent_for(self, now: float) -> float:
-        """Return the seconds since it was last seen to be well."""
-        return now - self.well_at
+        """Return the seconds since it was last found healthy."""
+        return now - self.healthy_at
 
 
 def health_after(
     before: Health | None, vitals: Vitals, now: float, *, sigstopped: bool = False
 ) -> Health:
-    """Return what is known after a look at a node that has called `Node()`.
+    """Return the health after a check of a node that has called `Node()`.
 
-    One that has dropped its `Node` is not well: nothing will be heard of it but its end. Any other
-    is well if its pulse has moved since the last look, or if it is at rest: waiting for
-    input with nothing queued, not halted by a signal, and having read all that the daemon has
-    told it. Whoever looks sends it a packet now and then, since only an answer proves that a node
-    at rest would wake.
+    A node is healthy if its pulse has changed since the last check, or if it is at rest: it waits
+    for input, nothing is queued, it has read all packets, and no signal has stopped it. A node
+    that has dropped its `Node` is not healthy; it should exit.
+    The caller sends a ping now and then: only a node that reads it proves that it would wake.
     """
     if before is not None and not vitals.connected:
         return before
@@ -64,5 +64,5 @@ def health_after(
 
 
 def at_rest(vitals: Vitals) -> bool:
-    """Whether a node waits for input, as far as its words tell."""
+    """Return True if a node waits for input and nothing is there for it to read."""
     return vitals.asleep and not vitals.queued and not vitals.unread

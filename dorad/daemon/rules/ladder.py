@@ -1,4 +1,4 @@
-"""The stop ladder: first an event, then SIGTERM, then SIGKILL."""
+"""The steps of the stop ladder: first an event, then SIGTERM, then SIGKILL."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from enum import StrEnum
 from msgspec import Struct
 
 GRACE_S = 10.0
-"""Seconds between the STOP event and SIGTERM, unless the user says otherwise."""
-
+"""Seconds between the STOP event and SIGTERM, unless the user gives another time."""
 
 RESTART_GRACE_S = 5.0
-"""The same for a node that is ended only to be started again."""
+"""The same for a node that is restarted."""
 
 
 class Step(StrEnum):
-    """What is done to every node that still runs."""
+    """What happens to the nodes that still run."""
 
     EVENT = "event"
     TERMINATE = "terminate"
@@ -23,19 +22,14 @@ class Step(StrEnum):
 
 
 class StopStep(Struct, frozen=True):
-    """One step and when it is due, in seconds since the stop began."""
+    """One step and when it is due, in seconds since the start of the stop."""
 
     after: float
     step: Step
 
 
-def ladder(grace: float = GRACE_S, *, force: bool = False) -> tuple[StopStep, ...]:
-    """Return the rungs in order: STOP now, SIGTERM after `grace`, SIGKILL after 1.5 times that.
-
-    With `force` there is only the last, at once.
-    """
-    if force:
-        return (StopStep(0.0, Step.KILL),)
+def ladder(grace: float = GRACE_S) -> tuple[StopStep, ...]:
+    """Return the steps in order: STOP now, SIGTERM after `grace`, SIGKILL after 1.5 times that."""
     return (
         StopStep(0.0, Step.EVENT),
         StopStep(grace, Step.TERMINATE),

@@ -1,4 +1,4 @@
-"""The life of a running dataflow as decisions: what is seen goes in, what to do comes out."""
+"""The lifecycle of a running dataflow: takes what has happened, returns the actions to take."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dorad.daemon.rules.actions import (
     CloseInput,
     Finish,
     OpenBarrier,
+    SendNodeFailed,
+    SendNodeRestarted,
     Stop,
     StopAll,
     StopReason,
-    TellFailed,
-    TellRestarted,
 )
 from dorad.daemon.rules.barrier import Barrier, Phase
 from dorad.daemon.rules.finish import Flow, feeds_of, flow_of, merged, node_of, units_of
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class Lifecycle:
-    """Barrier, natural finish, changes and stop of one dataflow; no I/O, no clock.
+    """Start, natural finish, changes and stop of one dataflow, as pure decisions.
 
-    Every method is called when something has happened and returns the actions to take, in order.
+    Each method is called after an event of the dataflow and returns the actions to take, in order.
     """
 
     def __init__(self, dataflow: Dataflow, *, exit_when_nodes_finish: bool = False) -> None:
         self.dataflow = dataflow
         self.dynamic = frozenset(node.id for node in dataflow.nodes if node.is_dynamic)
         self.running = {node.id for node in dataflow.nodes if not node.is_dynamic}
-        """Nodes this machine started that have not ended for good."""
+        """Nodes that the daemon starts and that have not ended for good."""
         self.barrier = Barrier.of(self.running)
         self.flow = flow_of(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
         self.stopping = False
@@ -45,7 +45,7 @@ class Lifecycle:
         self._feeds = feeds_of(dataflow)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all that is not in the dataflow, as JSON-able values."""
+        """Return the state that does not follow from the dataflow, as JSON-able values."""
         return {
             "running": sorted(self.running),
             "barrier": self.barrier.to_json(),
@@ -53,70 +53,70 @@ class Lifecycle:
             "stopping": self.stopping,
         }
 
-    def restore(self, kept: dict[str, Any]) -> None:
-        """Become as the one was that `snapshot` was called on.
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Restore the state that `snapshot` returned.
 
-        A node that was just being added or removed then, so that it is in the snapshot or in the
-        dataflow but not in both, is left out.
+        A node that was being added or removed at that moment is in only one of snapshot and
+        dataflow; it does not count as running.
         """
-        self.running &= set(kept["running"])
-        self.barrier = Barrier.from_json(kept["barrier"])
-        self.flow = Flow.from_json(kept["flow"])
-        self.stopping = kept["stopping"]
+        self.running &= set(snapshot["running"])
+        self.barrier = Barrier.from_json(snapshot["barrier"])
+        self.flow = Flow.from_json(snapshot["flow"])
+        self.stopping = snapshot["stopping"]
 
     def begin(self) -> list[Action]:
-        """Start: a dataflow of dynamic nodes alone waits for nobody; an empty one ends at once."""
+        """Start: without nodes the dataflow ends at once, and dynamic nodes alone do not wait."""
         if not self.dataflow.nodes:
             return [OpenBarrier(), Finish()]
         return [OpenBarrier()] if self.barrier.phase is Phase.OPEN else []
 
     def connected(self, node: str) -> list[Action]:
-        """A node called `Node()`."""
+        """Handle that a node has called `Node()`."""
         before, self.barrier = self.barrier, self.barrier.connected(node)
         return self._barrier_actions(before)
 
     def outputs_done(self, node: str) -> list[Action]:
-        """A node will send no more, though its process may live on; or a dynamic one left."""
+        """Handle that a node sends no more: it dropped its `Node`, or is dynamic and has left."""
         return list(self._close(node, None))
 
     def operator_ended(self, node: str, operator: str) -> list[Action]:
-        """One operator of a node will send no more, while others go on."""
+        """Handle that an operator has ended while others of its node run on."""
         unit = f"{node}/{operator}"
         flow, closings = self.flow.close_source(unit)
         self.flow = flow.operator_ended(unit)
         return [] if self.stopping else list(_closed(closings))
 
     def may_restart(self, node: str) -> bool:
-        """Whether a process of the node may follow on one that ended.
+        """Return True if the node may be restarted.
 
-        Not when the dataflow is to end, nor when nothing can arrive at the node any more. A node
-        that has no inputs at all is a source, and may.
+        It may not if the dataflow is stopping, its start was aborted, or all inputs of the node
+        have closed. A node that never had inputs is a source and may restart.
         """
-        failed = self.barrier.phase is Phase.POISONED
-        return not self.stopping and not failed and not self.flow.has_drained(node)
+        aborted = self.barrier.phase is Phase.ABORTED
+        return not self.stopping and not aborted and not self.flow.has_drained(node)
 
     def after_run(self, node: str) -> list[Action]:
-        """The process of a node ended, and another one will take its place."""
+        """Handle that the process of a node has exited, and that the node restarts."""
         self.flow = self.flow.restarted(node)
         if self.stopping:
             return []
         return [
-            TellRestarted(consumer, node)
+            SendNodeRestarted(consumer, node)
             for consumer, units in self._feeds.get(node, {}).items()
-            if consumer != node and any(map(self._listens, units))
+            if consumer != node and any(map(self._receives, units))
         ]
 
     def after_exit(self, result: Result, *, removed: bool = False) -> list[Action]:
-        """The process of a node ended, or could not be started, and nobody will start it again.
+        """Handle that a node has ended for good: its process exited or could not be started.
 
-        The dataflow ends with its last node, unless that one was `removed` from it.
+        The dataflow ends with its last node, unless that one was `removed`.
         """
         node = result.node
         self.running.discard(node)
         self.flow = self.flow.without(node)
         before, self.barrier = self.barrier, self.barrier.ended(node)
         actions = self._barrier_actions(before)
-        if self.barrier.phase is Phase.POISONED:
+        if self.barrier.phase is Phase.ABORTED:
             if self.barrier is not before and not result.ok:
                 actions += self.stop()
         else:
@@ -126,18 +126,18 @@ class Lifecycle:
         return actions
 
     def stop(self) -> list[Action]:
-        """Somebody wants the dataflow to end: every node is asked to, from now on none restarts."""
+        """Stop the dataflow: every node gets STOP, and none restarts any more."""
         if self.stopping:
             return []
         self.stopping = True
-        before, self.barrier = self.barrier, self.barrier.forced()
+        before, self.barrier = self.barrier, self.barrier.forced_open()
         actions: list[Action] = [StopAll(), *self._barrier_actions(before)]
         if not self.running:
             actions.append(Finish())
         return actions
 
     def changed(self, dataflow: Dataflow) -> list[Action]:
-        """Nodes or edges were added or taken away; nodes that are taken away have ended."""
+        """Handle that nodes or edges were added or removed; removed nodes have ended."""
         before = self.dataflow
         known = {node.id for node in before.nodes}
         self.running |= {
@@ -167,29 +167,29 @@ class Lifecycle:
             )
         ]
 
-    def _listens(self, unit: str) -> bool:
-        """Whether a unit lives, as far as is known, and may still receive something."""
+    def _receives(self, unit: str) -> bool:
+        """Return True if a unit has not ended and may still receive a message."""
         return unit in self.flow.open_inputs and unit not in self.flow.drained
 
     def _close(self, source: str, error: str | None) -> Iterator[Action]:
-        """Close what a node feeds; a consumer learns of the failure after its inputs closed."""
+        """Close the inputs that a node feeds; NODE_FAILED follows the closed inputs."""
         node = next((each for each in self.dataflow.nodes if each.id == source), None)
         found: list[Closing] = []
         parts = () if node is None else units_of(node)
         for unit in dict.fromkeys((*parts, source)):
             self.flow, closings = self.flow.close_source(unit)
             found += closings
-        if self.stopping:  # every node has its STOP, and nothing follows a STOP
+        if self.stopping:  # every node has got STOP, which is the last event of a node
             return
-        told = merged(found)
+        by_unit = merged(found)
         for consumer, units in self._feeds.get(source, {}).items():
-            closings = tuple(told[unit] for unit in units if unit in told)
+            closings = tuple(by_unit[unit] for unit in units if unit in by_unit)
             for closing in closings:
                 yield from (CloseInput(consumer, name) for name in closing.inputs)
-            fed = [unit for unit in units if unit in told or self._listens(unit)]
+            fed = [unit for unit in units if unit in by_unit or self._receives(unit)]
             if error is not None and any(unit in self.flow.open_inputs for unit in fed):
                 inputs = tuple(name for unit in fed for name in units[unit])
-                yield TellFailed(consumer, source, error, inputs)
+                yield SendNodeFailed(consumer, source, error, inputs)
             yield from _drained(closings)
 
 

@@ -1,4 +1,4 @@
-"""Finding a dataflow by what a user calls it. Pure."""
+"""Names of dataflows: checks new ones, and finds the dataflow that a user means."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 
 
 class Named(Protocol):
-    """A dataflow, as far as it is looked for."""
+    """What tells a dataflow from others."""
 
     @property
     def uuid(self) -> str:
-        """Which run of a dataflow."""
+        """The UUID of this run."""
 
     @property
     def name(self) -> str | None:
-        """What its user called it."""
+        """The name that the user gave it."""
 
     @property
     def running(self) -> bool:
@@ -31,11 +31,11 @@ class Named(Protocol):
 
 
 def check_name(name: str, known: Sequence[Named]) -> None:
-    """Raise ControlError unless a new dataflow may be called `name`."""
+    """Raise ControlError unless a new dataflow may have this name."""
     if not _NAME.fullmatch(name):
         raise ControlError(
             "bad-request",
-            f"{name!r} is no name: it has 1 to 64 of A-Z a-z 0-9 _ . - and begins with no -",
+            f"{name!r} is not a valid name: use 1 to 64 of A-Z a-z 0-9 _ . - and no leading -",
         )
     if _UUID.fullmatch(name):
         raise ControlError("bad-request", f"{name!r} looks like a UUID; choose another name")
@@ -49,26 +49,26 @@ def check_name(name: str, known: Sequence[Named]) -> None:
 
 
 def find(known: Sequence[Named], wanted: str | None, *, ended_too: bool = False) -> int:
-    """Return the place in `known` (the oldest first) of the dataflow that is meant.
+    """Return the index in `known`, which is sorted by age, of the dataflow that `wanted` means.
 
-    By UUID any is found; by name a running one, and with `ended_too` also the one that has ended
-    last; None means the only one that runs, or with `ended_too` the last that did.
+    A UUID finds any dataflow. A name finds a running one; None finds the only running one. With
+    `ended_too` both find the last one that ended if none runs.
 
     Raises:
-        ControlError: there is none, or several could be meant.
+        ControlError: there is no such dataflow, or there are several.
     """
-    paths = range(len(known))
+    indices = range(len(known))
     if wanted is not None and _UUID.fullmatch(wanted):
-        matching = [place for place in paths if known[place].uuid == wanted]
+        matching = [index for index in indices if known[index].uuid == wanted]
         if not matching:
             raise ControlError("not-found", f"there is no dataflow {wanted}", "see `dora list`")
         return matching[0]
-    named = [place for place in paths if wanted is None or known[place].name == wanted]
-    running = [place for place in named if known[place].running]
+    named = [index for index in indices if wanted is None or known[index].name == wanted]
+    running = [index for index in named if known[index].running]
     if len(running) == 1:
         return running[0]
     if len(running) > 1:
-        which = ", ".join(_describe(known[place]) for place in running)
+        which = ", ".join(_describe(known[index]) for index in running)
         raise ControlError("ambiguous", f"{len(running)} dataflows run: {which}", "name one")
     if named and ended_too:
         return named[-1]

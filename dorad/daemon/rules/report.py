@@ -1,4 +1,4 @@
-"""The report on a dataflow that failed: root causes first, consequences as a count."""
+"""The report on a failed dataflow: root causes first, then a count of their consequences."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ if TYPE_CHECKING:
     from dorad.daemon.rules.exits import Result
 
 MAX_NAMES = 8
-"""Nodes named that failed only because of another."""
+"""Nodes that the report names, at most, of those that failed only because of another node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One failure: a headline, and what the node said on stderr."""
+    """One failure: a headline, and what the node wrote to stderr."""
 
     headline: str
     lines: tuple[str, ...] = ()
 
 
 def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
-    """Return one block for each root cause, in the order in which they happened.
+    """Return one block for each root cause, in the order of the failures; empty without any.
 
-    Empty if all went well. Nodes that failed only because another one did are named in one last
-    block, without what they wrote.
+    One last block names the nodes that failed only because another node did.
     """
     results = tuple(results)
     blocks = [
@@ -38,7 +37,7 @@ def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
         if not result.ok and result.outcome is not Outcome.CASCADING
     ]
     cascading = [result for result in results if result.outcome is Outcome.CASCADING]
-    culprits = {result.root_cause for result in cascading}
+    root_causes = {result.root_cause for result in cascading}
     blocks += [
         Block(
             f"node {result.node} {result.reason} before it called Node(), "
@@ -46,7 +45,7 @@ def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
             excerpt(result.stderr),
         )
         for result in results
-        if result.ok and result.node in culprits
+        if result.ok and result.node in root_causes
     ]
     if cascading:
         nodes = "node" if len(cascading) == 1 else "nodes"

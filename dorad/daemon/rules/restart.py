@@ -1,4 +1,4 @@
-"""Whether a node that ended is started again, and when: the restart policies as one function."""
+"""The restart policies: whether a node that ended is restarted, and when."""
 
 from __future__ import annotations
 
@@ -15,49 +15,48 @@ if TYPE_CHECKING:
 
 MAX_DOUBLINGS = 16
 JITTER = 0.25
-"""The greatest part of a delay that is added to it by chance, so that nodes that fell together do
-not rise together."""
+"""Maximum random addition to a delay, as a part of it, so that nodes that ended together do not
+restart together."""
 
 
-class History(Struct, frozen=True):
+class RestartHistory(Struct, frozen=True):
     """How often a node was restarted within its window; times in monotonic seconds."""
 
     count: int = 0
     window_start: float | None = None
-    """None until it is first looked at."""
+    """None until the first process has started."""
 
 
 class Restart(Struct, frozen=True):
-    """Start it again."""
+    """The node is restarted."""
 
     after: float
-    """Seconds from its end."""
-    history: History
+    """Seconds from its end to its restart."""
+    history: RestartHistory
 
 
 class GiveUp(Struct, frozen=True):
-    """Its policy would restart it, but its limit is reached."""
+    """The node has reached the maximum number of restarts."""
 
     reason: str
-    """Goes on after how it ended: `gave up after 3 restarts`."""
+    """Words that follow the reason of its end: `gave up after 3 restarts`."""
 
 
 class NoRestart(Struct, frozen=True):
-    """Its policy does not restart it."""
+    """The policy does not restart the node."""
 
 
 Decision = Restart | GiveUp | NoRestart
 
 
 def decide(
-    keys: RestartKeys, ok: bool, history: History, now: float, random: Callable[[], float]
+    keys: RestartKeys, ok: bool, history: RestartHistory, now: float, random: Callable[[], float]
 ) -> Decision:
-    """Return what follows on the end of a node whose restarts are not disabled.
+    """Return what the restart policy does after the end of a node; `ok` if it ended well.
 
-    The counter starts anew once more than `restart_window` seconds have passed since the window
-    began. The delay doubles with every restart within the window, up to `max_restart_delay`;
-    `random` returns a number from 0 to 1 for the part that is added by chance, which never
-    lifts a delay above its cap.
+    The counter starts again at 0 when the restart window has passed. The delay doubles with every
+    restart within the window, up to `max_restart_delay`, and a random part is added to it below
+    that bound; `random` returns a number from 0 to 1.
     """
     if keys.policy is RestartPolicy.NEVER or (keys.policy is RestartPolicy.ON_FAILURE and ok):
         return NoRestart()
@@ -70,7 +69,7 @@ def decide(
         times = "restart" if count == 1 else "restarts"
         within = "" if keys.window is None else f" within {keys.window:g} s"
         return GiveUp(f"gave up after {count} {times}{within}")
-    return Restart(_delay(keys, count, random), History(count + 1, start))
+    return Restart(_delay(keys, count, random), RestartHistory(count + 1, start))
 
 
 def _delay(keys: RestartKeys, before: int, random: Callable[[], float]) -> float:

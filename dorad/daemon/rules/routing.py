@@ -1,7 +1,4 @@
-"""Who gets the lines of a node as messages: `send_stdout_as`, `send_logs_as`, `dora/logs` inputs.
-
-Decided by functions from data to data; the broker carries the messages.
-"""
+"""Routes log lines of nodes to inputs: `send_stdout_as`, `send_logs_as`, `dora/logs` inputs."""
 
 from __future__ import annotations
 
@@ -19,42 +16,42 @@ if TYPE_CHECKING:
     from dorad.logs.nodelog import Batch
 
 
-class Place(NamedTuple):
+class InputRef(NamedTuple):
     """An input of a node."""
 
     node: str
     input: str
 
 
-class Watcher(NamedTuple):
-    """A `dora/logs` input, and what passes it."""
+class LogInput(NamedTuple):
+    """A `dora/logs` input and the lines it wants."""
 
-    place: Place
+    target: InputRef
     level: LogFilter
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Where the lines of one node go."""
+    """The destinations of the lines of one node."""
 
     raw: str | None = None
     """The output that sends every line, as text with its newline."""
     logs: str | None = None
-    """The output that sends what `min_log_level` lets through, each as a JSON `LogMessage`."""
-    watchers: tuple[Watcher, ...] = ()
-    """Inputs that get the same, if it is grave enough for them."""
+    """The output that sends each line that passes `min_log_level`, as a JSON `LogMessage`."""
+    log_inputs: tuple[LogInput, ...] = ()
+    """The `dora/logs` inputs that get the same messages, from their own level on."""
 
     def __bool__(self) -> bool:
-        return bool(self.raw or self.logs or self.watchers)
+        return bool(self.raw or self.logs or self.log_inputs)
 
 
 def routes_of(dataflow: Dataflow) -> dict[str, Routes]:
-    """Return where the lines of each node go, for the nodes whose lines go anywhere.
+    """Return the routes of each node that has any.
 
-    A `dora/logs` input never gets the lines of its own node, whatever it asks for.
+    A `dora/logs` input never gets the lines of its own node.
     """
     listening = [
-        (Place(node.id, entry.id), entry.source)
+        (InputRef(node.id, entry.id), entry.source)
         for node in dataflow.nodes
         for entry in node.all_inputs
         if isinstance(entry.source, LogSource)
@@ -63,44 +60,44 @@ def routes_of(dataflow: Dataflow) -> dict[str, Routes]:
     return {node: routes for node, routes in found.items() if routes}
 
 
-def _routes(source: NodeSpec, listening: Iterable[tuple[Place, LogSource]]) -> Routes:
-    watchers = tuple(
-        Watcher(place, LogFilter(wanted.level) if wanted.level else LogFilter())
-        for place, wanted in listening
-        if place.node != source.id and wanted.node in (None, source.id)
+def _routes(source: NodeSpec, listening: Iterable[tuple[InputRef, LogSource]]) -> Routes:
+    log_inputs = tuple(
+        LogInput(target, LogFilter(wanted.level) if wanted.level else LogFilter())
+        for target, wanted in listening
+        if target.node != source.id and wanted.node in (None, source.id)
     )
-    return Routes(source.logging.send_stdout_as, source.logging.send_logs_as, watchers)
+    return Routes(source.logging.send_stdout_as, source.logging.send_logs_as, log_inputs)
 
 
 class Emitter(Protocol):
-    """What the broker does with a message of the daemon's own."""
+    """Sends messages of the daemon; the broker does."""
 
     def emit(self, node_id: str, input_id: str, text: str) -> None:
-        """Put one string into an input."""
+        """Send one string to one input."""
 
     def emit_output(self, node_id: str, output: str, text: str) -> None:
-        """Send one string to all that receive an output."""
+        """Send one string to all subscribers of an output."""
 
     def has_receivers(self, node_id: str, output: str) -> bool:
-        """Return whether anything receives an output that the daemon feeds."""
+        """Return True if an output that the daemon feeds has a subscriber."""
 
 
 @dataclass(slots=True)
 class Router:
-    """Sends the lines of a dataflow's nodes where they go."""
+    """Sends the lines of a dataflow's nodes to the inputs that want them."""
 
     dataflow_id: str
     emitter: Emitter
     routes: Mapping[str, Routes] = field(default_factory=dict)
 
     def update(self, dataflow: Dataflow) -> None:
-        """Go by this description of the dataflow from now on."""
+        """Use the routes of this dataflow from now on."""
         self.routes = routes_of(dataflow)
 
     def route(self, batch: Batch) -> None:
-        """Send each message that a batch of lines becomes, in the order of the lines.
+        """Send a batch of lines as messages, in the order of the lines.
 
-        Whoever subscribes to an output while the dataflow runs gets them, too.
+        Observers and inputs that were connected while the dataflow runs get them too.
         """
         routes = self.routes.get(batch.node)
         if routes is None:
@@ -113,20 +110,20 @@ class Router:
         if raw:
             for line in batch.raw:
                 emitter.emit_output(node, raw, line.decode("utf-8", "replace") + "\n")
-        if not logs and not routes.watchers:
+        if not logs and not routes.log_inputs:
             return
         for record in batch.records:
-            paths = [watcher.place for watcher in routes.watchers if watcher.level.passes(record)]
-            if logs or paths:
+            targets = [each.target for each in routes.log_inputs if each.level.passes(record)]
+            if logs or targets:
                 text = log_message(record, self.dataflow_id)
                 if logs:
                     emitter.emit_output(node, logs, text)
-                for place in paths:
-                    emitter.emit(place.node, place.input, text)
+                for target in targets:
+                    emitter.emit(target.node, target.input, text)
 
 
 def printed_outputs(node: NodeSpec) -> set[str]:
-    """Return the outputs of a node that carry what it prints or logs: the daemon sends them."""
+    """Return the outputs that carry what a node prints or logs; the daemon sends these."""
     found = {node.logging.send_stdout_as, node.logging.send_logs_as}
     for operator in node.operators:
         for output in (operator.logging.send_stdout_as, operator.logging.send_logs_as):

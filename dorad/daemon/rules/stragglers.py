@@ -1,4 +1,4 @@
-"""The straggler rule: a dataflow whose sources have all ended must not hang on for ever."""
+"""The straggler rule: a dataflow ends even if a node hangs after all sources have ended."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ VARIABLE = "DORA_FINISH_DRAIN_GRACE_SECS"
 
 
 class Remaining(Struct, frozen=True):
-    """What is known of a node that still runs."""
+    """State of a node that still runs."""
 
     node: str
     grace: float | None
-    """Seconds it may go on; None if the rule is off for it."""
-    works: bool
-    """It has work that does not come from other nodes that run here: a source, a node that a timer
-    or the log stream keeps busy, one that a dynamic node may feed, or one still starting."""
+    """Seconds that it may be idle; None if the rule is off for it."""
+    has_own_work: bool
+    """It has work that does not come from other nodes that run here: it is a source, has a timer or
+    a log input, is fed by a dynamic node, or is still starting."""
     idle_since: float
-    """Monotonic seconds. For a node that was told that all its inputs are closed: when it was, or
-    when it took a message since. For the others: when it last sent or received anything."""
+    """Monotonic seconds. With closed inputs: when they closed, or when it took a message since.
+    With open inputs: when it last sent or received a message."""
     drained: bool
-    """It was told that all its inputs are closed."""
+    """All its inputs have closed, and it got STOP for that."""
 
 
 class Straggler(Struct, frozen=True):
-    """A node that holds up the end, and why it is thought to."""
+    """A node that holds up the end of the dataflow, and why."""
 
     node: str
     reason: str
 
 
 def stragglers(remaining: Sequence[Remaining], now: float) -> tuple[Straggler, ...]:
-    """Return the nodes to stop: all that remain, once the last of them is overdue; else none.
+    """Return the nodes to stop: all of them once the last one is overdue, none before.
 
-    One node with work of its own, or one for which the rule is off, keeps all others alive,
-    because it may yet feed them.
+    A node with work of its own, or without the rule, keeps all others running: it may feed them.
     """
     if not all(_overdue(node, now) for node in remaining):
         return ()
@@ -56,22 +55,23 @@ def stragglers(remaining: Sequence[Remaining], now: float) -> tuple[Straggler, .
     )
 
 
-def next_look(remaining: Sequence[Remaining], now: float) -> float | None:
-    """Return in how many seconds looking again can give another answer; None: not by time alone."""
-    if not remaining or any(node.works or node.grace is None for node in remaining):
+def next_check(remaining: Sequence[Remaining], now: float) -> float | None:
+    """Return the seconds until the nodes are overdue; None if they are not by time alone."""
+    if not remaining or any(node.has_own_work or node.grace is None for node in remaining):
         return None
     due = max(node.idle_since + (node.grace or 0.0) for node in remaining)
     return max(due - now, 0.0)
 
 
 def _overdue(node: Remaining, now: float) -> bool:
-    return not node.works and node.grace is not None and now - node.idle_since >= node.grace
+    return not node.has_own_work and node.grace is not None and now - node.idle_since >= node.grace
 
 
 def default_grace(environ: Mapping[str, str]) -> float | None:
-    """Return the grace in seconds that the environment asks for; None for `off`.
+    """Return the grace in seconds that the environment sets; None for `off`.
 
-    Raises ValueError if the variable is neither a number of seconds nor `off`.
+    Raises:
+        ValueError: the variable is neither a number of seconds nor `off`.
     """
     text = environ.get(VARIABLE, "").strip()
     if not text:

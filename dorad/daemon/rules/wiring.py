@@ -1,4 +1,4 @@
-"""How the nodes of a dataflow are wired, in the words of the control API. Pure."""
+"""The wiring of a dataflow, in the types of the control API."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def inputs_of(node: NodeSpec) -> dict[str, str]:
 
 
 def subscribers(dataflow: Dataflow, node_id: str, output: str) -> list[Subscriber]:
-    """Return who receives an output, in the order of the file."""
+    """Return the subscribers of an output, in the order of the file."""
     found = receivers(dataflow, NodeOutput(node_id, output))
     return [Subscriber(node=node, input=name) for node, name in found]
 
 
 def receivers(dataflow: Dataflow, topic: NodeOutput) -> list[tuple[str, str]]:
-    """Return the same as (node, input)."""
+    """Return the inputs that a topic feeds as (node, input), in the order of the file."""
     return [
         (node.id, entry.id)
         for node in dataflow.nodes
@@ -33,7 +33,7 @@ def receivers(dataflow: Dataflow, topic: NodeOutput) -> list[tuple[str, str]]:
 
 
 def topics(dataflow: Dataflow) -> list[TopicInfo]:
-    """Return all outputs, in the order of the file."""
+    """Return all topics of a dataflow, in the order of the file."""
     return [
         TopicInfo(
             node=node.id,

@@ -66,7 +66,7 @@ class ObserverProcess:
             ControlError: it cannot join.
         """
         try:
-            await self._broker.add_observer(self.id, inputs, outputs or {})
+            await self._broker.observers.add(self.id, inputs, outputs or {})
             arguments = (str(self._helpers.parent), task, str(queue_size), self.id)
             module = "dorad.daemon.subscription.process"
             await self._start_process(
@@ -99,7 +99,7 @@ class ObserverProcess:
                 command, their_stdio.fileno(), their_link.fileno(), tag=tag
             )
             self._streams = await asyncio.open_unix_connection(sock=stdio, limit=_PIPE)
-            self._broker.connect_observer(self.id, link, self._process.pid)
+            self._broker.observers.connect(self.id, link, self._process.pid)
             on_error.pop_all()
         self._closing_stdio = asyncio.create_task(
             _close_after(self._process, stdio), name=f"end of {tag}"
@@ -159,7 +159,7 @@ class ObserverProcess:
             if self._closing_stdio is not None:
                 await self._closing_stdio
         finally:
-            self._broker.remove_observer(self.id)
+            self._broker.observers.remove(self.id)
 
 
 async def _close_after(process: Process, stdio: socket.socket) -> None:

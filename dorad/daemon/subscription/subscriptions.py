@@ -112,14 +112,14 @@ class Subscription:
 
     def _displaced(self, topic: str) -> int:
         """Return how many messages left the ring before the process took them."""
-        return self._broker.edge_counters_of(self._process.id, topic).dropped
+        return self._broker.stats.input_counters(self._process.id, topic).dropped
 
 
 def _ring_size(broker: Broker, topic: NodeOutput) -> int:
     """Return the queue size of the ring, which is smaller for large messages."""
     sizes = [
         counters.payload_bytes // counters.sent
-        for counters in broker.counters()
+        for counters in broker.stats.counters()
         if counters.sent and (counters.source_node, counters.output) == (topic.node, topic.output)
     ]
     if not sizes:

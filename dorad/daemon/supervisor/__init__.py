@@ -1,1 +1,1 @@
-"""The processes of a running dataflow: started, watched, stopped, replaced."""
+"""Starts, watches, stops and restarts the nodes of one running dataflow."""

@@ -1,15 +1,15 @@
-"""Hot reload: watches the Python files of a dataflow, and has what runs them take up a change.
+"""Hot reload: polls the Python files of a dataflow and reloads what runs a changed file.
 
-An operator loads its file anew and keeps its state; a node gets another process, and keeps its
-mailbox. It is the daemon that watches, so it goes on whoever asked for it stays or not. The files
-are looked at rather than waited for: that finds an editor that saves by renaming, and a change made
-while no daemon was there, and needs nothing from the file system.
+An operator loads its file again and keeps its state. A node gets a new process and keeps its
+mailbox. Polling also finds files that an editor saves by renaming, and changes made while no daemon
+ran, and works on every file system.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import logging
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
 
@@ -17,19 +17,20 @@ from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.ladder import RESTART_GRACE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from pathlib import Path
 
-    from dorad.daemon.supervisor.ports import Notice
-    from dorad.dataflow.model import Dataflow
+    from dorad.daemon.supervisor.ports import Report
     from dorad.launch.command import Runner
 
-LOOK_S = 0.2
-"""Seconds between looks. A change counts when a second look finds the file as the first did."""
+POLL_S = 0.2
+"""Seconds between two polls. A change counts once two polls in a row find the same file."""
+
+_log = logging.getLogger(__name__)
 
 
 class Signature(NamedTuple):
-    """What differs between a file and one that was saved in its place."""
+    """What tells a file from one that was saved in its place."""
 
     modified_ns: int
     inode: int
@@ -37,123 +38,120 @@ class Signature(NamedTuple):
 
 
 class Watched(Struct, frozen=True):
-    """A file: as it was taken up, and as the last look found it."""
+    """A watched file."""
 
-    known: Signature | None
-    seen: Signature | None
+    loaded: Signature | None
+    """The file that runs."""
+    polled: Signature | None
+    """The file at the last poll."""
 
-    def look(self, now: Signature | None) -> tuple[Watched, bool]:
-        """Return the file after a look, and whether it is to be taken up.
+    def poll(self, now: Signature | None) -> tuple[Watched, bool]:
+        """Return the file after a poll, and True if it is to be reloaded.
 
-        A file that is not there for a moment is being saved; so is one that still changes.
+        A file that is missing or that still changes is being saved.
         """
-        if now is None or now == self.known:
-            return Watched(self.known, self.known), False
-        if now != self.seen:
-            return Watched(self.known, now), False
+        if now is None or now == self.loaded:
+            return Watched(self.loaded, self.loaded), False
+        if now != self.polled:
+            return Watched(self.loaded, now), False
         return Watched(now, now), True
 
 
-class Reloadable(Protocol):
-    """What can take up a change."""
-
-    @property
-    def dataflow(self) -> Dataflow:
-        """The dataflow as it is now."""
-
-    def reload(self, node_id: str, operator: str) -> None:
-        """Let an operator load its file anew."""
-
-    async def restart_node(self, node_id: str, grace: float) -> None:
-        """Give a node another process. Raises CommandError."""
-
-
 class HotReload(Struct, eq=False):
-    """Watches the files of one dataflow. `files` tells who runs which, `notice` tells the user."""
+    """Watches the Python files of one dataflow."""
 
-    run: Reloadable
-    files: Callable[[Dataflow], Mapping[Path, tuple[Runner, ...]]]
-    notice: Notice
+    files: Callable[[], Mapping[Path, tuple[Runner, ...]]]
+    """Returns the files of the dataflow as it is now, and what runs each of them."""
+    restart_node: Callable[[str, float], Awaitable[None]]
+    """Restarts a node, with a grace in seconds. Raises CommandError."""
+    reload_operator: Callable[[str, str], None]
+    """Lets an operator, given by node and id, load its file again."""
+    report: Report
+    """Reports to the user."""
     on_change: Callable[[], None] = lambda: None
     """Called when `snapshot` would differ."""
     _watched: dict[Path, Watched] = field(default_factory=dict)
     _restarts: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _again: set[str] = field(default_factory=set)
+    _changed_again: set[str] = field(default_factory=set)
+    """Nodes whose file changed once more during their restart."""
 
     def snapshot(self) -> dict[str, list[int]]:
-        """Return the files as they were taken up, JSON-able, for the next daemon."""
-        return {str(path): [*each.known] for path, each in self._watched.items() if each.known}
+        """Return the signatures of the loaded files as JSON-able values, for the next daemon."""
+        return {str(path): [*each.loaded] for path, each in self._watched.items() if each.loaded}
 
-    def begin(self, kept: Mapping[str, list[int]] | None = None) -> None:
-        """Note how the files are now, before the nodes are started; `kept` is a `snapshot`."""
-        for path in self.files(self.run.dataflow):
-            known = (kept or {}).get(str(path))
-            self._add(path, signature(path) if known is None else Signature(*known))
+    def begin(self, snapshot: Mapping[str, list[int]] | None = None) -> None:
+        """Record the files before the nodes are started; `snapshot` is an earlier daemon's."""
+        for path in self.files():
+            loaded = (snapshot or {}).get(str(path))
+            self._add(path, signature(path) if loaded is None else Signature(*loaded))
 
-    def _add(self, path: Path, known: Signature | None) -> None:
-        self._watched[path] = Watched(known, known)
-        if known is None:
-            self.notice("warn", None, f"hot reload: {path} cannot be watched: it is not there")
+    def _add(self, path: Path, loaded: Signature | None) -> None:
+        self._watched[path] = Watched(loaded, loaded)
+        if loaded is None:
+            self.report("warn", None, f"hot reload cannot watch {path}: no such file")
 
     async def watch(self) -> None:
-        """Look at the files until cancelled."""
+        """Poll the files until cancelled."""
         try:
             while True:
-                await asyncio.sleep(LOOK_S)
-                files = self.files(self.run.dataflow)
-                seen = await asyncio.to_thread(_signatures, list(files))
-                changed = self._look(seen)
-                for runner in dict.fromkeys(t for path in changed for t in files[path]):
-                    self._take_up(runner, next(p for p in changed if runner in files[p]))
+                await asyncio.sleep(POLL_S)
+                files = self.files()
+                found = await asyncio.to_thread(_signatures, list(files))
+                changed = self._changed_files(found)
+                for runner in dict.fromkeys(r for path in changed for r in files[path]):
+                    self._reload(runner, next(p for p in changed if runner in files[p]))
                 if changed:
                     self.on_change()
         finally:
             for task in self._restarts.values():
                 task.cancel()
 
-    def _look(self, seen: Mapping[Path, Signature | None]) -> list[Path]:
-        """Take note of how the files are; return those that are to be taken up."""
+    def _changed_files(self, found: Mapping[Path, Signature | None]) -> list[Path]:
+        """Record a poll; return the files to reload."""
         changed = []
-        for path, now in seen.items():
-            if path not in self._watched:  # of a node that was just added
+        for path, now in found.items():
+            if path not in self._watched:  # a node was added
                 self._add(path, now)
-            self._watched[path], take_up = self._watched[path].look(now)
-            if take_up:
+            self._watched[path], is_changed = self._watched[path].poll(now)
+            if is_changed:
                 changed.append(path)
-        for path in self._watched.keys() - seen.keys():
+        for path in self._watched.keys() - found.keys():
             del self._watched[path]
         return changed
 
-    def _take_up(self, runner: Runner, path: Path) -> None:
+    def _reload(self, runner: Runner, path: Path) -> None:
+        _log.debug("%s has changed: %s reloads it", path, runner)
         if runner.operator is not None:
-            self.run.reload(runner.node, runner.operator)
+            self.reload_operator(runner.node, runner.operator)
         elif runner.node in self._restarts:
-            self._again.add(runner.node)
+            self._changed_again.add(runner.node)
         else:
             restart = asyncio.create_task(self._restart(runner.node, path))
             self._restarts[runner.node] = restart
             restart.add_done_callback(lambda _: self._restarts.pop(runner.node, None))
 
     async def _restart(self, node_id: str, path: Path) -> None:
-        """Restart a node, once more if its file changes meanwhile, unless it cannot be read."""
+        """Restart a node if its file compiles; repeat if the file changes meanwhile."""
         while True:
-            self._again.discard(node_id)
-            wrong = await asyncio.to_thread(mistake_in, path)
-            if wrong is not None:
-                text = f"{path} was changed, but cannot be compiled; the node goes on as it is: "
-                self.notice("error", node_id, text + wrong)
+            self._changed_again.discard(node_id)
+            mistake = await asyncio.to_thread(mistake_in, path)
+            if mistake is not None:
+                text = f"{path} has changed but does not compile; the node runs on unchanged: "
+                self.report("error", node_id, text + mistake)
             else:
-                self.notice("info", node_id, f"{path} was changed; restarting the node")
+                self.report("info", node_id, f"{path} has changed; restarting the node")
                 try:
-                    await self.run.restart_node(node_id, RESTART_GRACE_S)
+                    await self.restart_node(node_id, RESTART_GRACE_S)
                 except CommandError as error:
-                    self.notice("warn", node_id, f"was not restarted after a change: {error}")
-            if node_id not in self._again:
+                    self.report(
+                        "warn", node_id, f"was not restarted after a change: {error.message}"
+                    )
+            if node_id not in self._changed_again:
                 return
 
 
 def signature(path: Path) -> Signature | None:
-    """Return what tells a file from the one before it; None if it is not there."""
+    """Return the signature of a file; None if there is no such file."""
     try:
         found = path.stat()
     except OSError:
@@ -166,7 +164,7 @@ def _signatures(paths: Iterable[Path]) -> dict[Path, Signature | None]:
 
 
 def mistake_in(path: Path) -> str | None:
-    """Return why a Python file cannot be compiled, if so; one that cannot be read may be fine."""
+    """Return why a Python file does not compile; None if it does, or cannot be read."""
     try:
         compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

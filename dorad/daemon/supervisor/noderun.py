@@ -1,4 +1,4 @@
-"""One node of a running dataflow: its process, its past, and what is intended with it."""
+"""The state of one node of a running dataflow: its process, its history, and pending requests."""
 
 from __future__ import annotations
 
@@ -8,18 +8,37 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from dorad.daemon.rules.exits import Result
-from dorad.daemon.rules.restart import History
+from dorad.daemon.rules.restart import RestartHistory
 
 if TYPE_CHECKING:
-    from dorad.daemon.supervisor.ports import Started
+    from dorad.daemon.supervisor.ports import RunningProcess
     from dorad.dataflow.model import NodeSpec
 
 Status = Literal["starting", "running", "degraded", "restarting", "failed", "stopped"]
 
+_SNAPSHOT_KEYS = {
+    "restarts": "restarts",
+    "lives": "starts",
+    "spawned": "spawned_at",
+    "started_at": "started_at",
+    "connected": "connected",
+    "api_pid": "api_pid",
+    "stopped": "stop_requested",
+    "apart": "excluded",
+    "again": "restart_requested",
+    "grace": "grace",
+    "forced": "forced_reason",
+    "killed": "watchdog_reason",
+    "last_exit": "last_exit",
+    "resume_at": "resume_at",
+    "broken": "broken",
+}
+"""Keys of the stored snapshot to fields of `NodeRun`."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """How a node is doing."""
+    """What `dora node list` shows of a node."""
 
     status: Status
     pid: int | None
@@ -28,109 +47,109 @@ class NodeView:
     """When its process was started, in seconds since 1970."""
     broken_inputs: tuple[str, ...]
     last_exit: str | None
-    """How its last process ended, in words that go on after its name."""
+    """How its last process exited, in words that follow the node's name."""
 
 
 @dataclass(slots=True, eq=False)
 class NodeRun:
-    """What the supervisor knows of a node. Times are the event loop's unless they say otherwise."""
+    """State of one node. Times are on the event loop's clock unless the field says otherwise."""
 
     node: NodeSpec
-    process: Started | None = None
+    process: RunningProcess | None = None
     pid: int | None = None
     restarts: int = 0
-    """Processes that followed on the first one."""
-    history: History = field(default_factory=History)
-    runs: int = 0
-    """Processes that were started, so that a new one can be told from the one before."""
-    spawned: float | None = None
-    """When the process was started; None without one."""
-    begun: float = -math.inf
-    """When the last one was."""
+    """Number of processes after the first one."""
+    history: RestartHistory = field(default_factory=RestartHistory)
+    starts: int = 0
+    """Number of started processes. It grows with each process, so waiters notice the next one."""
+    spawned_at: float | None = None
+    """When the current process was started; None without a process."""
+    last_spawn_at: float = -math.inf
+    """When the last process was started."""
     started_at: float | None = None
-    """The same, in seconds since 1970."""
+    """When the current process was started, in seconds since 1970."""
     connected: bool = False
     """Whether the process has called `Node()`."""
     api_pid: int | None = None
-    """Which process has: the node's, or one that it has started."""
-    stopped: bool = False
-    """Somebody asked for its end: it is not started again."""
-    apart: bool = False
-    """Its end is no part of the dataflow's result: it is being taken out, or not yet in."""
-    again: bool = False
-    """Somebody asked for its restart, whatever its policy."""
-    refused: bool = False
+    """The process that called `Node()`: the node's process, or a descendant of it."""
+    stop_requested: bool = False
+    """A command stops it: it is not restarted."""
+    excluded: bool = False
+    """Its end does not count in the dataflow's result: it is being added or removed."""
+    restart_requested: bool = False
+    """A command restarts it, whatever its restart policy."""
+    start_refused: bool = False
     """Its last start was refused for a reason that may pass."""
     unstartable: bool = False
-    """Nothing can start a process for it any more."""
+    """The spawner has ended: no further process can be started."""
     grace: float | None = None
-    """That of the stop ladder, in seconds, if somebody asked for its end or its restart."""
-    forced: str = ""
-    """Why its end by a signal of ours counts against it."""
-    killed: str = ""
-    """Why a watchdog killed it."""
+    """Grace of the stop ladder, in seconds, if a command stops or restarts the node."""
+    forced_reason: str = ""
+    """Why the supervisor ended it by a signal that counts as a failure; empty if it did not."""
+    watchdog_reason: str = ""
+    """Why a watchdog killed it; empty if none did."""
     last_exit: str | None = None
     resume_at: float | None = None
-    """When it is started again; None unless it is between two lives."""
-    ended_as: Result | None = None
-    """How its last life ended, while it is between two."""
+    """When the next process is due; None unless the node waits for its restart."""
+    last_result: Result | None = None
+    """How the last process ended, while the node waits for its restart."""
     broken: dict[str, int] = field(default_factory=dict)
-    """Its broken inputs, and how many messages had been sent to each by then."""
+    """Broken inputs, each with the number of messages sent to it when it broke."""
     result: Result | None = None
-    """Set once it has ended for good."""
-    draining: asyncio.TimerHandle | None = None
-    """Runs from the end of its `Node` until its consumers are told."""
+    """Set once the node has ended for good."""
+    drain_timer: asyncio.TimerHandle | None = None
+    """Runs from the moment the process drops its `Node` until its consumers' inputs close."""
     busy: str = ""
-    """Which command is at work on it: `restarted`, `stopped`, ..."""
-    successor: Started | None = None
-    """A process that takes its place as soon as this one has ended."""
-    successor_waits: bool = False
-    """Whether that process has said hello."""
+    """The command that works on the node, as a participle: `restarted`, `stopped`, ..."""
+    successor: RunningProcess | None = None
+    """The process that takes over when the current one exits; set by `node replace`."""
+    successor_waiting: bool = False
+    """Whether the successor has said hello."""
     successor_connected: bool = False
-    """Whether it has the node's place already, though the process before it still lives."""
+    """Whether the successor has got the node's mailbox, while the old process is still alive."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """Something was decided that may cut a wait short."""
+    """Set when a decision may end a wait of the node's task early."""
 
-    def started(self, process: Started, now: float, wall: float) -> None:
-        """Take note of a process that was started; it may have called `Node()` by now."""
+    def process_started(self, process: RunningProcess, now: float, wall: float) -> None:
+        """Record a new process. It may have called `Node()` already."""
         self.process = process
         self.pid = process.pid
-        self.runs += 1
-        self.spawned = self.begun = now
+        self.starts += 1
+        self.spawned_at = self.last_spawn_at = now
         self.started_at = wall
-        self.again = False
-        self.forced = self.killed = ""
-        self.resume_at = self.ended_as = None
+        self.restart_requested = False
+        self.forced_reason = self.watchdog_reason = ""
+        self.resume_at = self.last_result = None
 
-    def gone(self, words: str) -> None:
-        """Take note that its process has ended, as `words` say."""
-        self.process = self.pid = self.spawned = self.started_at = self.api_pid = None
+    def process_exited(self, reason: str) -> None:
+        """Record that the process has exited; `reason` follows the node's name."""
+        self.process = self.pid = self.spawned_at = self.started_at = self.api_pid = None
         self.connected = False
-        self.last_exit = words
-        self.cancel_draining()
+        self.last_exit = reason
+        self.cancel_drain()
 
-    def cancel_draining(self) -> None:
-        """What was to follow on the end of its `Node` does not."""
-        if self.draining is not None:
-            self.draining.cancel()
-            self.draining = None
+    def cancel_drain(self) -> None:
+        """Keep the consumers' inputs open: the process exited, or made another `Node`."""
+        if self.drain_timer is not None:
+            self.drain_timer.cancel()
+            self.drain_timer = None
 
     @property
     def status(self) -> Status:
-        """Return how it is doing, in a word."""
+        """Return the node's status in one word."""
         if self.result is not None:
             return "stopped" if self.result.ok else "failed"
         if self.node.is_dynamic and not self.connected:
-            return "stopped" if self.runs else "starting"
+            return "stopped" if self.starts else "starting"
         if self.process is None and not self.node.is_dynamic:
-            return "restarting" if self.runs else "starting"
+            return "restarting" if self.starts else "starting"
         if not self.connected:
             return "starting"
         return "degraded" if self.broken else "running"
 
     @property
     def view(self) -> NodeView:
-        """Return what there is to show of it."""
+        """Return what commands show of the node."""
         return NodeView(
             self.status,
             self.pid,
@@ -141,50 +160,21 @@ class NodeRun:
         )
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what a daemon that takes over has to know, as JSON-able values."""
+        """Return the state that the next daemon needs, as JSON-able values."""
         return {
-            "restarts": self.restarts,
+            **{key: getattr(self, name) for key, name in _SNAPSHOT_KEYS.items()},
             "history": [self.history.count, self.history.window_start],
-            "runs": self.runs,
-            "spawned": self.spawned,
-            "started_at": self.started_at,
-            "connected": self.connected,
-            "api_pid": self.api_pid,
-            "stopped": self.stopped,
-            "apart": self.apart,
-            "again": self.again,
-            "grace": self.grace,
-            "forced": self.forced,
-            "killed": self.killed,
-            "last_exit": self.last_exit,
-            "resume_at": self.resume_at,
-            "ended_as": self.ended_as and self.ended_as.to_json(),
             "broken": dict(self.broken),
+            "ended_as": self.last_result and self.last_result.to_json(),
             "result": self.result and self.result.to_json(),
         }
 
-    def restore(self, kept: dict[str, Any]) -> None:
-        """Become as the one was that `snapshot` was called on, without its process."""
-        count, window_start = kept["history"]
-        self.history = History(count, window_start)
-        for name in (
-            "restarts",
-            "runs",
-            "spawned",
-            "started_at",
-            "connected",
-            "api_pid",
-            "stopped",
-            "apart",
-            "again",
-            "grace",
-            "forced",
-            "killed",
-            "last_exit",
-            "resume_at",
-            "broken",
-        ):
-            setattr(self, name, kept[name])
-        self.apart = self.apart and self.stopped  # one that was being added is in now
-        self.ended_as = kept["ended_as"] and Result.from_json(kept["ended_as"])
-        self.result = kept["result"] and Result.from_json(kept["result"])
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Restore the state from `snapshot()` of an earlier daemon, without the process."""
+        for key, name in _SNAPSHOT_KEYS.items():
+            setattr(self, name, snapshot[key])
+        # A node that was being added belongs to the dataflow now; one being removed still leaves.
+        self.excluded = self.excluded and self.stop_requested
+        self.history = RestartHistory(*snapshot["history"])
+        self.last_result = snapshot["ended_as"] and Result.from_json(snapshot["ended_as"])
+        self.result = snapshot["result"] and Result.from_json(snapshot["result"])

@@ -1,4 +1,4 @@
-"""Tending one node: starts its process, learns how it ends, and starts the next one if need be."""
+"""Runs nodes: starts a node's process, judges its exit, and restarts it as its policy asks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.daemon.rules.exits import (
-    History,
+    ExitContext,
     Outcome,
     Result,
     classify,
@@ -26,90 +26,110 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.daemon.supervisor.noderun import NodeRun
-    from dorad.daemon.supervisor.ports import Started, StartNode
-    from dorad.daemon.supervisor.shared import Shared
+    from dorad.daemon.supervisor.ports import RunningProcess, StartNode
+    from dorad.daemon.supervisor.state import SupervisorState
 
-BREATH_S = 0.1
-"""Least time from one start to the next, so that a node that dies at once does not eat a core."""
+MIN_RESTART_INTERVAL_S = 0.1
+"""Seconds between two starts of a node, at least, so that a node that exits at once does not use up
+a core."""
 
 RETRY_S = 1.0
-"""Least delay after a process that could not even be started; there is nothing to slow that."""
+"""Seconds until the next attempt, at least, after a process could not be started."""
 
 _log = logging.getLogger(__name__)
 
 
 class NodeRunner:
-    """Sees nodes through their lives, each in a task of its own."""
+    """Runs each node in a task of its own, from its first process to its end."""
 
     def __init__(
-        self, shared: Shared, start: StartNode, *, chance: Callable[[], float] = random.random
+        self,
+        state: SupervisorState,
+        start_process: StartNode,
+        tasks: asyncio.TaskGroup,
+        *,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        self._shared = shared
-        self._start = start
+        self.start_process = start_process
+        self._state = state
+        self._tasks = tasks
         self._chance = chance
 
-    async def run_node(self, run: NodeRun, adopted: Started | Exit | None = None) -> None:
-        """See one node through all its lives; the first may have begun, or even ended, already."""
-        result = run.ended_as  # an earlier daemon saw it end, and was about to start it again
+    def start(self, run: NodeRun, adopted: RunningProcess | Exit | None = None) -> None:
+        """Start the task that runs a node.
+
+        `adopted` is the process that an earlier daemon started, or how that process exited.
+        """
+        self._tasks.create_task(self._run(run, adopted), name=f"node {run.node.id}")
+
+    async def _run(self, run: NodeRun, adopted: RunningProcess | Exit | None) -> None:
+        result = run.last_result  # an earlier daemon was about to restart the node
         if result is None or adopted is not None:
-            result = await self._run_once(run, adopted)
-            again = self._decide(run, result)
+            result = await self._run_process(run, adopted)
+            restarts = self._decide(run, result)
         else:
-            again = True
-        while again and await self._delay(run):
-            self._next_run(run)
-            result = await self._run_once(run, None)
-            again = self._decide(run, result)
-        self._end(run, run.ended_as or result)
+            restarts = True
+        while restarts and await self._delay(run):
+            self._prepare_restart(run)
+            result = await self._run_process(run, None)
+            restarts = self._decide(run, result)
+        self._end(run, run.last_result or result)
 
-    # -- a life ------------------------------------------------------------------------------
-
-    async def _run_once(self, run: NodeRun, adopted: Started | Exit | None) -> Result:
-        """Start the process, unless it is there already, and return how it ended."""
+    async def _run_process(self, run: NodeRun, adopted: RunningProcess | Exit | None) -> Result:
+        """Start the process, unless it is adopted, and return how it ended."""
         name = run.node.id
         if isinstance(adopted, Exit):
             return self._judge(run, adopted, ())
         try:
             process = adopted or await self._start_unless_stopped(run)
         except LaunchError as error:
-            run.again = False
+            run.restart_requested = False
             run.unstartable = isinstance(error, SpawnerGoneError)
-            run.refused = isinstance(error, RefusedError)
+            run.start_refused = isinstance(error, RefusedError)
             result = not_started(name, str(error))
-            run.gone(result.reason)
+            _log.debug("node %s %s", name, result.reason)
+            run.process_exited(result.reason)
             return result
         if process is None:
-            if run.ended_as is not None and not run.stopped:
-                return run.ended_as
+            if run.last_result is not None and not run.stop_requested:
+                return run.last_result
             return Result(name, Outcome.OK, None, "was stopped before it was started")
-        loop = asyncio.get_running_loop()
         if adopted is None:
-            run.started(process, loop.time(), time.time())
-            if run.history.window_start is None:
-                run.history = replace(run.history, window_start=run.spawned)
-            self._shared.tell("node-started", name, pid=process.pid, restarts=run.restarts)
+            self._record_start(run, process)
         else:
-            if run.spawned is None:  # its start could not be written down any more
-                run.spawned, run.started_at = loop.time(), time.time()
-                run.restarts += run.runs > 0
-                run.runs += 1
-                run.resume_at = run.ended_as = None
-            run.process, run.pid = process, process.pid
-        self._shared.changed()
-        if self._shared.killing:
-            run.forced = self._shared.killing
+            self._record_adoption(run, process)
+        self._state.changed()
+        if self._state.kill_reason:
+            run.forced_reason = self._state.kill_reason
             process.signal(signal.SIGKILL)
         _log.debug("node %s runs as process %d, restarts: %d", name, process.pid, run.restarts)
         exit_ = await process.wait()
         while (successor := run.successor) is not None:
-            exit_ = await self._hand_over(run, successor, exit_)
+            exit_ = await self._run_successor(run, successor, exit_)
             process = successor
         return self._judge(run, exit_, process.stderr)
 
-    async def _start_unless_stopped(self, run: NodeRun) -> Started | None:
-        """Start a node, which may take long (a download); None if a stop came first."""
-        config = self._shared.broker.node_config(run.node.id)
-        starting = asyncio.ensure_future(self._start(run.node, config, run.restarts))
+    def _record_start(self, run: NodeRun, process: RunningProcess) -> None:
+        run.process_started(process, asyncio.get_running_loop().time(), time.time())
+        if run.history.window_start is None:
+            run.history = replace(run.history, window_start=run.spawned_at)
+        self._state.publish("node-started", run.node.id, pid=process.pid, restarts=run.restarts)
+
+    def _record_adoption(self, run: NodeRun, process: RunningProcess) -> None:
+        if run.spawned_at is None:  # the earlier daemon ended before it could store the start
+            run.spawned_at, run.started_at = asyncio.get_running_loop().time(), time.time()
+            run.restarts += run.starts > 0
+            run.starts += 1
+            run.resume_at = run.last_result = None
+        run.process, run.pid = process, process.pid
+
+    async def _start_unless_stopped(self, run: NodeRun) -> RunningProcess | None:
+        """Start the process; return None if the node is stopped first.
+
+        A start may take long: a node whose path is a URL is downloaded first.
+        """
+        config = self._state.broker.node_config(run.node.id)
+        starting = asyncio.ensure_future(self.start_process(run.node, config, run.restarts))
         try:
             while not (starting.done() or self._is_unwanted(run)):
                 run.wake.clear()
@@ -119,70 +139,74 @@ class NodeRunner:
             return starting.result() if starting.done() else None
         finally:
             if not starting.done():
+                _log.debug("the start of node %s is cancelled", run.node.id)
                 starting.cancel()
                 await asyncio.wait((starting,))
 
     def _is_unwanted(self, run: NodeRun) -> bool:
-        """Whether a process that is just being started is not to be waited for."""
-        life = self._shared.life
-        return run.stopped or life.stopping or (run.runs > 0 and not life.may_restart(run.node.id))
+        """Return True if a start that is under way is to be cancelled."""
+        lifecycle = self._state.lifecycle
+        return (
+            run.stop_requested
+            or lifecycle.stopping
+            or (run.starts > 0 and not lifecycle.may_restart(run.node.id))
+        )
 
-    async def _hand_over(self, run: NodeRun, successor: Started, exit_: Exit) -> Exit:
-        """Let the process that waits take the place of the one that ended; return its end."""
-        shared, name = self._shared, run.node.id
-        _log.debug("node %s: process %d follows", name, successor.pid)
-        words, connected, api_pid = describe(exit_), run.successor_connected, run.api_pid
-        run.gone(words)
+    async def _run_successor(self, run: NodeRun, successor: RunningProcess, exit_: Exit) -> Exit:
+        """Put the successor in the place of the process that exited; return how it exits."""
+        state, name = self._state, run.node.id
+        _log.debug("node %s: process %d takes over", name, successor.pid)
+        reason, connected, api_pid = describe(exit_), run.successor_connected, run.api_pid
+        run.process_exited(reason)
         run.successor = None
-        run.successor_waits = run.successor_connected = False
-        shared.tell("node-exited", name, words, code=exit_.code, signal=exit_.signal)
+        run.successor_waiting = run.successor_connected = False
+        state.publish("node-exited", name, reason, code=exit_.code, signal=exit_.signal)
         loop = asyncio.get_running_loop()
-        run.started(successor, loop.time(), time.time())
+        run.process_started(successor, loop.time(), time.time())
         if connected:
             run.connected, run.api_pid = True, api_pid
         run.restarts += 1
-        if not shared.broker.end_handover(name):
-            shared.broker.released(name)
-        shared.tell("node-started", name, pid=successor.pid, restarts=run.restarts)
-        shared.changed()
+        if not state.broker.handovers.end(name):
+            state.broker.released(name)
+        state.publish("node-started", name, pid=successor.pid, restarts=run.restarts)
+        state.changed()
         return await successor.wait()
 
     def _judge(self, run: NodeRun, exit_: Exit, stderr: tuple[str, ...]) -> Result:
-        life, name = self._shared.life, run.node.id
-        root_cause = life.barrier.root_cause
-        history = History(
-            stopping=life.stopping or run.stopped or run.again,
-            forced=run.forced,
-            killed=run.killed,
+        """Record the exit of the process and return what it means."""
+        lifecycle, name = self._state.lifecycle, run.node.id
+        root_cause = lifecycle.barrier.root_cause
+        context = ExitContext(
+            stopping=lifecycle.stopping or run.stop_requested or run.restart_requested,
+            forced_reason=run.forced_reason,
+            watchdog_reason=run.watchdog_reason,
             root_cause=root_cause if root_cause != name else None,
         )
-        result = classify(name, exit_, history, stderr)
-        _log.debug("node %s ended: %s, judged %s by %s", name, exit_, result.outcome, history)
-        run.gone(result.reason)
-        self._shared.tell(
+        result = classify(name, exit_, context, stderr)
+        _log.debug("node %s exited: %s, judged %s by %s", name, exit_, result.outcome, context)
+        run.process_exited(result.reason)
+        self._state.publish(
             "node-exited", name, result.reason, code=exit_.code, signal=exit_.signal, ok=result.ok
         )
         return result
 
-    # -- between two lives -------------------------------------------------------------------
-
     def _may_run(self, run: NodeRun) -> bool:
-        return not run.stopped and self._shared.life.may_restart(run.node.id)
+        return not run.stop_requested and self._state.lifecycle.may_restart(run.node.id)
 
     def _decide(self, run: NodeRun, result: Result) -> bool:
-        """Decide whether another life follows; if so, announce it. The result is in `ended_as`."""
-        run.ended_as = result
+        """Return True if the node is restarted, and announce it; the result is `last_result`."""
+        run.last_result = result
         if not self._may_run(run):
-            _log.debug("node %s: no other process may follow", run.node.id)
+            _log.debug("node %s is not restarted: it may not run any more", run.node.id)
             return False
-        # A program that cannot be started the first time is a mistake in the file, unless it was
-        # refused for a reason that may pass.
-        never_ran = result.exit is None and run.runs == 0 and not run.refused
+        # A program that cannot be started the first time is a mistake in the file, unless the
+        # start was refused for a reason that may pass.
+        never_ran = result.exit is None and run.starts == 0 and not run.start_refused
         if never_ran or run.unstartable:
-            _log.debug("%s is not started again: %s", run.node.id, result.reason)
+            _log.debug("node %s is not restarted: %s", run.node.id, result.reason)
             return False
         now = asyncio.get_running_loop().time()
-        if run.again:
+        if run.restart_requested:
             self._announce(run, result, Restart(0.0, run.history), now)
             return True
         decision = decide(run.node.restart, result.ok, run.history, now, self._chance)
@@ -193,34 +217,40 @@ class NodeRunner:
             case GiveUp(reason):
                 # A node whose last process ended well has not failed, as in dora 1.x.
                 outcome = Outcome.OK if result.ok else Outcome.FAILED
-                run.ended_as = replace(result, outcome=outcome, reason=f"{result.reason}; {reason}")
+                run.last_result = replace(
+                    result, outcome=outcome, reason=f"{result.reason}; {reason}"
+                )
                 if result.ok:
-                    self._shared.notice("info", run.node.id, run.ended_as.reason)
+                    self._state.report("info", run.node.id, run.last_result.reason)
                 return False
             case Restart():
-                least = run.begun + BREATH_S - now if result.exit else RETRY_S
-                decision = replace(decision, after=max(decision.after, least))
+                earliest = run.last_spawn_at + MIN_RESTART_INTERVAL_S - now
+                shortest = earliest if result.exit else RETRY_S
+                decision = replace(decision, after=max(decision.after, shortest))
                 self._announce(run, result, decision, now)
                 return True
 
     def _announce(self, run: NodeRun, result: Result, decision: Restart, now: float) -> None:
-        shared, name = self._shared, run.node.id
+        """Report the coming restart to the user, to watchers and to the node's consumers."""
+        state, name = self._state, run.node.id
         run.history = decision.history
         run.resume_at = now + decision.after
-        shared.broker.released(name)
-        shared.carry_out(shared.life.after_run(name))
+        state.broker.released(name)
+        state.carry_out(state.lifecycle.after_run(name))
         when = f"in {decision.after:.3g} s" if decision.after else "now"
         limit = run.node.restart.max_restarts
-        number = "" if run.again or not limit else f" ({decision.history.count} of {limit})"
+        number = (
+            "" if run.restart_requested or not limit else f" ({decision.history.count} of {limit})"
+        )
         text = f"{result.reason}; restarting {when}{number}"
-        shared.notice("info" if result.ok else "warn", name, text)
-        shared.tell("node-restarting", name, text, after=decision.after)
-        shared.changed()
+        state.report("info" if result.ok else "warn", name, text)
+        state.publish("node-restarting", name, text, after=decision.after)
+        state.changed()
 
     async def _delay(self, run: NodeRun) -> bool:
-        """Wait until the next life is due; False if there is to be none any more."""
+        """Wait until the restart is due; return False if the node may not run any more."""
         loop = asyncio.get_running_loop()
-        while self._may_run(run) and not run.again:
+        while self._may_run(run) and not run.restart_requested:
             left = (run.resume_at or 0.0) - loop.time()
             if left <= 0:
                 break
@@ -230,29 +260,27 @@ class NodeRunner:
                     await run.wake.wait()
             except TimeoutError:
                 break
-        if run.stopped and run.ended_as is not None:
-            words = "was stopped while it waited to be started again"
-            run.ended_as = Result(run.node.id, Outcome.OK, run.ended_as.exit, words)
+        if run.stop_requested and run.last_result is not None:
+            reason = "was stopped while it waited to be started again"
+            run.last_result = Result(run.node.id, Outcome.OK, run.last_result.exit, reason)
         return self._may_run(run)
 
-    def _next_run(self, run: NodeRun) -> None:
+    def _prepare_restart(self, run: NodeRun) -> None:
         run.restarts += 1
-        self._shared.totals.restarts += 1
-        self._shared.broker.restarting(run.node.id, run.restarts)
-        if run.again:
-            self._shared.broker.reopen(run.node.id)
-
-    # -- the end -----------------------------------------------------------------------------
+        self._state.broker.restarting(run.node.id, run.restarts)
+        if run.restart_requested:
+            self._state.broker.reopen(run.node.id)
 
     def _end(self, run: NodeRun, result: Result) -> None:
-        """Take note that no life follows any more."""
-        shared, name = self._shared, run.node.id
-        run.result, run.ended_as, run.resume_at = result, None, None
-        if not run.apart:
-            shared.results.append(result)
+        """Record that the node has ended for good."""
+        state, name = self._state, run.node.id
+        _log.debug("node %s has ended for good: %s", name, result.reason)
+        run.result, run.last_result, run.resume_at = result, None, None
+        if not run.excluded:
+            state.results.append(result)
         if not result.ok and result.outcome is not Outcome.CASCADING:
-            shared.notice("error", name, result.reason)
-            shared.tell("node-failed", name, result.reason)
-        shared.broker.detach(name)
-        shared.carry_out(shared.life.after_exit(result, removed=run.apart))
-        shared.changed()
+            state.report("error", name, result.reason)
+            state.publish("node-failed", name, result.reason)
+        state.broker.detach(name)
+        state.carry_out(state.lifecycle.after_exit(result, removed=run.excluded))
+        state.changed()

@@ -1,4 +1,8 @@
-"""What the supervisor needs from the broker and from the launcher of processes."""
+"""What the supervisor calls: the broker, the launcher of processes, and two reporting functions.
+
+`dorad.daemon.broker` implements `Broker` and documents each method. The supervisor does not import
+it, so tests can put a fake in its place.
+"""
 
 from __future__ import annotations
 
@@ -13,172 +17,111 @@ if TYPE_CHECKING:
     from dorad.launch.model import Exit
 
 
-class EdgeCounters(Protocol):
-    """What passed over one edge so far: sent = received + dropped + queued."""
+class Received(Protocol):
+    """How many messages the consumer of an edge has taken."""
 
     @property
-    def source_node(self) -> str:
-        """Who sends."""
-
+    def node(self) -> str: ...
     @property
-    def output(self) -> str:
-        """The sender's output."""
-
-    @property
-    def node(self) -> str:
-        """Who receives."""
-
-    @property
-    def input(self) -> str:
-        """The receiver's input."""
-
-    @property
-    def queue_size(self) -> int:
-        """Messages the input keeps for a slow receiver."""
-
-    @property
-    def sent(self) -> int:
-        """Messages pushed."""
-
-    @property
-    def received(self) -> int:
-        """Messages taken."""
-
-    @property
-    def dropped(self) -> int:
-        """Messages that newer ones displaced."""
-
-    @property
-    def queued(self) -> int:
-        """Messages that wait."""
-
-    @property
-    def unreadable(self) -> int:
-        """Messages taken that could not be read."""
-
-    @property
-    def limited(self) -> bool:
-        """Whether the file asks for fewer messages than are sent."""
-
-
-class Broker(Protocol):
-    """The mailboxes of a dataflow, as far as decisions act on them. Only topology takes time."""
-
-    def node_config(self, node_id: str) -> str:
-        """Return the text of DORA_NODE_CONFIG."""
-
-    def open_barrier(self) -> None:
-        """Let every `Node()` return, now and later."""
-
-    def abort_start(self, reason: str) -> None:
-        """Let every `Node()` raise, now and later."""
-
-    def stop(self, node_id: str, reason: str) -> None:
-        """Send STOP; a second one is not sent."""
-
-    def stop_operator(self, node_id: str, operator: str, reason: str) -> None:
-        """Send STOP to one operator of a node; a second one is not sent."""
-
-    def reload(self, node_id: str, operator: str) -> None:
-        """Let an operator load its file anew."""
-
-    def close_input(self, node_id: str, input_id: str) -> None:
-        """Send INPUT_CLOSED after whatever is queued."""
-
-    def node_failed(self, node_id: str, source_node: str, error: str, input_ids: list[str]) -> None:
-        """Send NODE_FAILED."""
-
-    def detach(self, node_id: str) -> None:
-        """Take note that the node's process is gone for good."""
-
-    def released(self, node_id: str) -> None:
-        """Take note that the node's process is gone and that another one will take its place."""
-
-    def restarting(self, node_id: str, restart_count: int) -> None:
-        """Give the next process of the node this restart count."""
-
-    def reopen(self, node_id: str) -> None:
-        """Forget that the node was told to stop: its next process was not."""
-
-    def node_restarted(self, node_id: str, source_node: str) -> None:
-        """Send NODE_RESTARTED to `node_id`: a node that feeds it is being restarted."""
-
-    def input_broken(self, node_id: str, input_id: str) -> None:
-        """Send INPUT_CLOSED for a timeout."""
-
-    def input_recovered(self, node_id: str, input_id: str) -> None:
-        """Send INPUT_RECOVERED."""
-
-    def activity(self, node_id: str) -> int:
-        """Return a number that changes whenever the node sends or receives."""
-
-    def vitals(self, node_id: str) -> Vitals:
-        """Return what there is to see of a node."""
-
-    def ping(self, node_id: str) -> None:
-        """Send a packet that means nothing, so that a node at rest shows that it reads."""
-
-    def counters(self) -> Sequence[EdgeCounters]:
-        """Return the counters of every edge."""
-
-    def edge_counters_of(self, node_id: str, input_id: str) -> Sent:
-        """Return the counters of one input that a node feeds."""
-
-    async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None:
-        """Make the mailbox of one more node, and connect it. Raises OSError: memory is full."""
-
-    def remove_node(self, node_id: str) -> None:
-        """Take a node that has ended out of the dataflow, with its edges."""
-
-    def add_edge(self, consumer: str, entry: Input) -> None:
-        """Add an input to a node that runs. Raises OSError: its mailbox or memory is full."""
-
-    def remove_edge(self, consumer: str, input_id: str) -> None:
-        """Take an input away from a node that runs."""
-
-    def update(self, dataflow: Dataflow) -> None:
-        """Take note of how the dataflow is now described."""
-
-    async def begin_handover(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
-        """Let a second process say hello as this node, which waits until the first has let go."""
-
-    def end_handover(self, node_id: str) -> bool:
-        """End what `begin_handover` began; False if the second process did not get the place."""
+    def received(self) -> int: ...
 
 
 class Sent(Protocol):
-    """Of an edge's counters what only grows."""
+    """How many messages the producer of an edge has pushed."""
 
     @property
-    def sent(self) -> int:
-        """Messages pushed."""
+    def sent(self) -> int: ...
 
 
-class Started(Protocol):
-    """A node's process."""
+class Notifications(Protocol):
+    """Sends events to nodes."""
+
+    def open_barrier(self) -> None: ...
+    def abort_start(self, reason: str) -> None: ...
+    def stop(self, node_id: str, reason: str) -> None: ...
+    def stop_operator(self, node_id: str, operator: str, reason: str) -> None: ...
+    def close_input(self, node_id: str, input_id: str) -> None: ...
+    def input_broken(self, node_id: str, input_id: str) -> None: ...
+    def input_recovered(self, node_id: str, input_id: str) -> None: ...
+    def node_failed(
+        self, node_id: str, source_node: str, error: str, input_ids: list[str]
+    ) -> None: ...
+    def node_restarted(self, node_id: str, source_node: str) -> None: ...
+    def ping(self, node_id: str) -> None: ...
+
+
+class Stats(Protocol):
+    """Reads counters and signs of life from shared memory."""
+
+    def activity(self, node_id: str) -> int: ...
+    def vitals(self, node_id: str) -> Vitals: ...
+    def counters(self) -> Sequence[Received]: ...
+    def input_counters(self, node_id: str, input_id: str) -> Sent: ...
+
+
+class Topology(Protocol):
+    """Changes the nodes and edges of the dataflow."""
+
+    async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None: ...
+    def remove_node(self, node_id: str) -> None: ...
+    def add_edge(self, consumer: str, entry: Input) -> None: ...
+    def remove_edge(self, consumer: str, input_id: str) -> None: ...
+    def update(self, dataflow: Dataflow) -> None: ...
+
+
+class Handovers(Protocol):
+    """Passes the mailbox of a node to a replacement."""
+
+    def begin(self, node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None: ...
+    def end(self, node_id: str) -> bool: ...
+
+
+class Broker(Protocol):
+    """The broker of a dataflow, as far as the supervisor calls it."""
+
+    @property
+    def notifications(self) -> Notifications: ...
+    @property
+    def stats(self) -> Stats: ...
+    @property
+    def topology(self) -> Topology: ...
+    @property
+    def handovers(self) -> Handovers: ...
+
+    def node_config(self, node_id: str) -> str: ...
+    def restarting(self, node_id: str, restart_count: int) -> None: ...
+    def reopen(self, node_id: str) -> None: ...
+    def released(self, node_id: str) -> None: ...
+    def detach(self, node_id: str) -> None: ...
+
+
+class RunningProcess(Protocol):
+    """The process of a node."""
 
     @property
     def pid(self) -> int:
         """Its process id."""
 
     def signal(self, sig: int) -> None:
-        """Send `sig` to the whole process group; nothing happens after its end."""
+        """Send `sig` to the whole process group; do nothing after the process has exited."""
 
     async def wait(self) -> Exit:
-        """Return how the process ended, once all it wrote has been read."""
+        """Return how the process exited, once all its output has been read."""
 
     @property
     def stderr(self) -> tuple[str, ...]:
         """The last lines it wrote to stderr."""
 
 
-StartNode = Callable[["NodeSpec", str, int], Awaitable[Started]]
-"""Starts the process of a node, given its DORA_NODE_CONFIG and how many it had before. Raises
+StartNode = Callable[["NodeSpec", str, int], Awaitable[RunningProcess]]
+"""Starts the process of a node. Takes the node, its DORA_NODE_CONFIG and its restart count. Raises
 LaunchError."""
 
-Notice = Callable[[str, "str | None", str], None]
-"""Tells the user something about the run: level, the node it is about, one sentence."""
+CheckProgram = Callable[["NodeSpec", "Dataflow"], None]
+"""Checks that the program of a new node can be started. Raises DataflowError."""
 
-Event = Callable[[str, "str | None", str, dict[str, Any]], None]
-"""Tells programs that something happened: what (see the control API), to which node, in words, and
-in figures."""
+Report = Callable[[str, "str | None", str], None]
+"""Reports to the user: log level, the node concerned if any, one sentence."""
+
+PublishEvent = Callable[[str, "str | None", str, dict[str, Any]], None]
+"""Publishes an event of the control API: kind, node, text, data."""

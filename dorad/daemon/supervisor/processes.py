@@ -1,9 +1,10 @@
-"""How one node is started: its command, its pipes, and the reading of what it writes."""
+"""Starts the processes of nodes: command, pipes, and the capture of what they write."""
 
 from __future__ import annotations
 
 import fcntl
 import itertools
+import logging
 import os
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -36,21 +37,23 @@ if TYPE_CHECKING:
 
 _PIPE_SIZES = (1 << 20, 1 << 19, 1 << 18, 1 << 17)
 _PIPE_BUDGET = 32 << 20
-"""Bytes for the pipes of a dataflow: half of what a user may have before the kernel becomes stingy
-with pipes for all of that user's programs."""
+"""Bytes for all pipes of a dataflow: half of what the kernel allows one user before it gives all of
+that user's programs smaller pipes."""
+
+_log = logging.getLogger(__name__)
 
 
 def log_name(tag: str) -> str:
-    """Return the name under which the descriptors of the process `tag` are kept.
+    """Return the name under which the descriptors of the process `tag` are stored.
 
-    A tag is `<dataflow>/<node>/<restart count>`, with one more part if that is taken.
+    A tag is `<dataflow>/<node>/<restart count>`, with a number added if that is taken.
     """
     dataflow_id, _, process = tag.partition("/")
     return f"{dataflow_id}/log/{process}"
 
 
 class NodeProcess:
-    """A node's process and the reader of its pipes."""
+    """A node's process and the capture of its output."""
 
     def __init__(
         self,
@@ -60,9 +63,9 @@ class NodeProcess:
         on_end: Callable[[], None] = lambda: None,
         node_config: str = "",
     ) -> None:
-        """`capture` is None when all that it wrote has been read already; `tail` its last lines.
+        """`capture` is None if all output has been read; `tail` holds the last lines of stderr.
 
-        `node_config` is its DORA_NODE_CONFIG.
+        `node_config` is the process's DORA_NODE_CONFIG. `on_end` is called after its exit.
         """
         self._process = process
         self._node_config = node_config
@@ -77,7 +80,7 @@ class NodeProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether it has exited."""
         return self._process.exit is not None
 
     @property
@@ -86,15 +89,15 @@ class NodeProcess:
         return self._process.uid
 
     def owns(self, pid: int) -> bool:
-        """Tell whether process `pid` is it, or part of what it has started."""
+        """Return True if process `pid` is this process or was started by it."""
         return belongs(pid, self._process, (CONFIG, self._node_config))
 
     def signal(self, sig: int) -> None:
-        """Send `sig` to the whole process group; nothing happens after its end."""
+        """Send `sig` to the whole process group; do nothing after the process has exited."""
         self._process.signal(sig)
 
     async def wait(self) -> Exit:
-        """Return how the process ended, once all it wrote has been read."""
+        """Return how the process exited, once all its output has been read."""
         ended = False
         try:
             how = await self._process.wait()
@@ -117,7 +120,7 @@ class NodeProcess:
 
 
 class Launcher:
-    """Starts the nodes of one dataflow, and goes on reading what those write that run already."""
+    """Starts the processes of one dataflow, and adopts those that an earlier daemon started."""
 
     def __init__(
         self,
@@ -131,11 +134,11 @@ class Launcher:
         note: Callable[[str, str], None] | None = None,
         downloads: Downloads | None = None,
     ) -> None:
-        """`store` keeps what is needed to go on reading; `marker` becomes DORA_DAEMON.
+        """`store` keeps the pipes for the next daemon; `marker` becomes DORA_DAEMON.
 
-        `downloads` keeps nodes whose path is a URL; without it they lie in `build/` beside the
-        dataflow's file.
-        `note` gets a node's id and one line on what its process lacks of what it was to have.
+        `downloads` keeps downloaded nodes; without it they are stored in `build/` beside the
+        dataflow's file. `note` gets a node's id and one line about each setting that its process
+        could not be given.
         """
         self._id = dataflow_id
         self._spawner = spawner
@@ -148,12 +151,13 @@ class Launcher:
         self._tags: set[str] = set()
 
     async def start(self, node: NodeSpec, node_config: str, restart_count: int = 0) -> NodeProcess:
-        """Start the process of `node`; a node whose path is a URL is downloaded first.
+        """Start the process of `node`; download it first if its path is a URL.
 
         Raises:
-            LaunchError: one line with what is missing or forbidden.
+            LaunchError: one line that says what is missing or forbidden.
         """
         command = await self._command(node, node_config)
+        _log.debug("node %s is started, restart count %d", node.id, restart_count)
         for warning in command.warnings:
             self._log.say("warn", node.id, warning)
         tag = self._new_tag(node.id, restart_count)
@@ -162,7 +166,7 @@ class Launcher:
             for end in (out, err):
                 on_error.callback(os.close, end)
             try:
-                memory = self._keep(tag, out, err)
+                memory = self._store_output(tag, out, err)
                 on_error.callback(memory.close)
                 on_error.callback(self._forget, tag)
                 process = await self._spawner.spawn(command, out_write, err_write, tag=tag)
@@ -174,13 +178,13 @@ class Launcher:
             cores = ", ".join(map(str, process.skipped_cores))
             self._note(node.id, f"cpu_affinity: this machine has no core {cores}")
         for key in process.left_out:
-            self._note(node.id, f"{key}: is left out; only a dorad that systemd runs can do that")
+            self._note(node.id, f"{key}: is left out; it needs a dorad that systemd runs")
         if process.refused and command.schedule is not None:
             limit, nice = rights(process.pid)
             text = policy_refused(command.schedule, process.refused, limit, nice=nice)
             self._note(node.id, text)
         capture = Capture(out, err, memory, self._log.node(node), unit=process.unit)
-        return self._made(process, capture, tag, node_config)
+        return self._as_node(process, capture, tag, node_config)
 
     def adopt(
         self,
@@ -190,15 +194,16 @@ class Launcher:
         descriptors: Sequence[int],
         node_config: str = "",
     ) -> NodeProcess:
-        """Go on with a process that an earlier daemon started, whether or not it has ended.
+        """Adopt a process that an earlier daemon started; it may have exited.
 
-        `descriptors` are those kept under `log_name(tag)`; they are owned from here on. There may
-        be none of a process that has ended: then all that it wrote is in its log.
+        `descriptors` are those stored under `log_name(tag)`; this method takes ownership of them. A
+        process that has exited may have none: then all its output is in its log.
 
         Raises:
-            LaunchError: the descriptors are not what was kept.
+            LaunchError: the descriptors are not a process's pipes and staging memory.
         """
         if not descriptors and process.exit is not None:
+            _log.debug("process %d has exited and all its output is logged", process.pid)
             return NodeProcess(process, None, self._log.node(node).last_errors(TAIL_LINES))
         with ExitStack() as on_error:
             for descriptor in descriptors:
@@ -209,13 +214,16 @@ class Launcher:
                 check_pipe(err)
                 staged = Staging(memory)
             except (ValueError, OSError) as error:
-                raise LaunchError(f"cannot go on reading what {node.id} writes: {error}") from error
+                raise LaunchError(
+                    f"the output of {node.id} cannot be read any more: {error}"
+                ) from error
             on_error.pop_all()
         os.close(memory)
         self._tags.add(tag)
         log = self._log.node(node)
+        _log.debug("process %d is adopted as %s", process.pid, tag)
         capture = Capture(out, err, staged, log, adopted=True, unit=process.unit)
-        return self._made(process, capture, tag, node_config)
+        return self._as_node(process, capture, tag, node_config)
 
     async def _command(self, node: NodeSpec, node_config: str) -> Command:
         downloaded = None
@@ -234,15 +242,15 @@ class Launcher:
         return _pipes(2, _pipe_size(len(self._context.dataflow.nodes)))
 
     def _new_tag(self, node_id: str, restart_count: int) -> str:
-        """Return a name for a process; a node that is being replaced has two for a moment."""
+        """Return an unused tag for a process; a node that is being replaced has two processes."""
         first = f"{self._id}/{node_id}/{restart_count}"
         more = (f"{first}/{number}" for number in itertools.count(2))
         tag = next(each for each in itertools.chain([first], more) if each not in self._tags)
         self._tags.add(tag)
         return tag
 
-    def _keep(self, tag: str, out: int, err: int) -> Staging:
-        """Make staging memory and have it kept with the pipes."""
+    def _store_output(self, tag: str, out: int, err: int) -> Staging:
+        """Create staging memory and store it together with the pipes."""
         try:
             descriptor = staging.create()
             try:
@@ -251,10 +259,12 @@ class Launcher:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise RefusedError(f"no memory can be had for its output: {error.strerror}") from error
+            raise RefusedError(f"no memory for its output: {error.strerror}") from error
         return memory
 
-    def _made(self, process: Process, capture: Capture, tag: str, node_config: str) -> NodeProcess:
+    def _as_node(
+        self, process: Process, capture: Capture, tag: str, node_config: str
+    ) -> NodeProcess:
         return NodeProcess(process, capture, capture.tail, lambda: self._forget(tag), node_config)
 
     def _forget(self, tag: str) -> None:
@@ -263,13 +273,13 @@ class Launcher:
 
 
 def _pipe_size(nodes: int) -> int:
-    """Return how large the pipes are to be, so that nodes can print while nobody reads."""
+    """Return the size of a pipe: large, so that nodes can print while no daemon reads."""
     share = _PIPE_BUDGET // (2 * max(1, nodes))
     return next((size for size in _PIPE_SIZES if size <= share), 0)
 
 
 def _pipes(count: int, size: int) -> list[tuple[int, int]]:
-    """Return pipes, each as its two ends. Raises RefusedError when descriptors run out."""
+    """Return pipes, each as its two ends. Raises RefusedError if descriptors run out."""
     pipes: list[tuple[int, int]] = []
     try:
         for _ in range(count):
@@ -278,12 +288,12 @@ def _pipes(count: int, size: int) -> list[tuple[int, int]]:
     except OSError as error:
         for end in itertools.chain(*pipes):
             os.close(end)
-        raise RefusedError(f"no pipe can be made for its output: {error.strerror}") from error
+        raise RefusedError(f"no pipe for its output: {error.strerror}") from error
     return pipes
 
 
 def _enlarge(pipe: int, size: int) -> None:
-    """Let a pipe hold `size` bytes, or what the kernel allows."""
+    """Set the size of a pipe to `size` bytes, or to what the kernel allows."""
     for each in _PIPE_SIZES:
         if each <= size:
             with suppress(PermissionError):
@@ -292,7 +302,7 @@ def _enlarge(pipe: int, size: int) -> None:
 
 
 def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:
-    """Return what keeps nodes from being started that can be told without starting them."""
+    """Return why nodes of a dataflow cannot be started, as far as that shows without a start."""
     dataflow = context.dataflow
     problems = []
     for node in dataflow.nodes:

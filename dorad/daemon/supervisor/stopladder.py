@@ -1,4 +1,4 @@
-"""The stop ladder of a whole dataflow: what follows when nodes do not end on their STOP."""
+"""The stop ladder: SIGTERM and SIGKILL for processes that do not end on their STOP event."""
 
 from __future__ import annotations
 
@@ -8,56 +8,91 @@ import math
 import signal
 from typing import TYPE_CHECKING
 
+from dorad.daemon.rules.actions import StopReason
 from dorad.daemon.rules.ladder import Step, ladder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dorad.daemon.supervisor.shared import Shared
+    from dorad.daemon.supervisor.noderun import NodeRun
+    from dorad.daemon.supervisor.ports import RunningProcess
+    from dorad.daemon.supervisor.state import SupervisorState
 
 _log = logging.getLogger(__name__)
 
 
 class StopLadder:
-    """Sends SIGTERM and SIGKILL to all that still runs, when they are due."""
+    """The stop ladder of a whole dataflow."""
 
-    def __init__(self, shared: Shared, kill: Callable[[str], None]) -> None:
-        """`kill` kills every process; it is told what goes on after a node's name."""
-        self._shared = shared
+    def __init__(self, state: SupervisorState, kill: Callable[[str], None]) -> None:
+        """`kill` kills every process; its argument follows a node's name in the report."""
+        self._state = state
         self._kill = kill
         self._due = {Step.TERMINATE: math.inf, Step.KILL: math.inf}
-        self._begun = 0.0
+        self._started_at = 0.0
 
-    def begin(self, grace: float) -> None:
-        """Take note that every node has been sent STOP; a second call can only hasten the rest."""
+    def start(self, grace: float) -> None:
+        """Start the ladder, after every node has been sent STOP.
+
+        A further call can only bring the remaining steps forward.
+        """
         now = asyncio.get_running_loop().time()
         if math.isinf(self._due[Step.TERMINATE]):
-            self._begun = now
+            self._started_at = now
         for step in ladder(grace):
             if step.step in self._due:
                 self._due[step.step] = min(self._due[step.step], now + step.after)
-        self._shared.bell.ring()
+        self._state.bell.ring()
 
-    async def escalate(self) -> None:
-        """Take each rung when it is due; returns after the last."""
+    async def run(self) -> None:
+        """Take each step when it is due; return after the last one."""
         loop = asyncio.get_running_loop()
         for step in (Step.TERMINATE, Step.KILL):
             while (left := self._due[step] - loop.time()) > 0:
-                await self._shared.bell.wait(None if math.isinf(left) else left)
-            seconds = self._due[step] - self._begun
+                await self._state.bell.wait(None if math.isinf(left) else left)
+            seconds = self._due[step] - self._started_at
             _log.debug("stop ladder: %s after %.3g s", step, seconds)
             if step is Step.TERMINATE:
                 self._terminate(seconds)
             else:
-                self._kill(
-                    f"was killed because it did not end within {seconds:.3g} s of being asked to"
-                    " stop"
-                )
+                self._kill(_kill_reason(f"{seconds:.3g}"))
 
     def _terminate(self, seconds: float) -> None:
-        for name, run in self._shared.nodes.items():
+        for run in self._state.nodes.values():
             for process in (run.process, run.successor):
                 if process is not None:
-                    text = f"did not end within {seconds:.3g} s of being asked to: SIGTERM"
-                    self._shared.notice("warn", name, text)
-                    process.signal(signal.SIGTERM)
+                    _terminate(self._state, run, process, f"{seconds:.3g}")
+
+
+async def stop_process(
+    state: SupervisorState, run: NodeRun, process: RunningProcess, grace: float
+) -> None:
+    """Stop one process of a node by the stop ladder; return once it has exited."""
+    name, loop = run.node.id, asyncio.get_running_loop()
+    started_at = loop.time()
+    for step in ladder(grace):
+        _log.debug("node %s, process %d: %s at %g s", name, process.pid, step.step, step.after)
+        left = started_at + step.after - loop.time()
+        if await state.bell.until(lambda: run.process is not process, left):
+            return
+        match step.step:
+            case Step.EVENT:
+                if not run.successor_connected:
+                    state.broker.notifications.stop(name, StopReason.MANUAL)
+            case Step.TERMINATE:
+                _terminate(state, run, process, f"{step.after:g}")
+            case Step.KILL:
+                run.forced_reason = _kill_reason(f"{step.after:g}")
+                state.on_change()
+                process.signal(signal.SIGKILL)
+    await state.bell.until(lambda: run.process is not process)
+
+
+def _terminate(state: SupervisorState, run: NodeRun, process: RunningProcess, seconds: str) -> None:
+    text = f"did not end within {seconds} s of being asked to: SIGTERM"
+    state.report("warn", run.node.id, text)
+    process.signal(signal.SIGTERM)
+
+
+def _kill_reason(seconds: str) -> str:
+    return f"was killed because it did not end within {seconds} s of being asked to stop"

@@ -1,6 +1,6 @@
-"""The watchdogs: startup timeouts, health checks and circuit breakers, by one clock.
+"""The watchdogs: startup timeouts, health checks and circuit breakers, on one clock.
 
-There is no tick while nothing is due and nothing has to be sampled.
+They sleep while nothing is due and nothing has to be sampled.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import signal
 from typing import TYPE_CHECKING
 
 from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.breaker import Breaker
 from dorad.daemon.rules.health import at_rest, health_after
-from dorad.daemon.supervisor import procstate
 from dorad.dataflow.model import NodeOutput
 
 if TYPE_CHECKING:
@@ -22,126 +22,146 @@ if TYPE_CHECKING:
 
     from dorad.daemon.rules.health import Health
     from dorad.daemon.supervisor.noderun import NodeRun
-    from dorad.daemon.supervisor.shared import Shared
+    from dorad.daemon.supervisor.state import SupervisorState
     from dorad.dataflow.model import Input
 
 SAMPLE_S = 0.05
-"""Seconds between looks at words that announce nothing when they change."""
+"""Seconds between two samples of values in state memory, which change without notice."""
 
-HEAR_S = 1.0
-"""Seconds that a daemon which takes over has for hearing what was said while none was there: a node
-may have called `Node()` long ago."""
+ADOPTION_S = 1.0
+"""Seconds from the start of an adopting daemon until a startup timeout may expire: packets that
+nodes sent while no daemon ran must be read first, and a `Node()` call may be among them."""
 
 STALL_S = 0.5
-"""A look that comes so much too late means that this process did not run; nor need the others
-have. Such a time counts for nobody's silence."""
+"""If a check comes late by more than these seconds, this process was not running, and the nodes may
+not have run either. The time does not count as their silence."""
 
 _log = logging.getLogger(__name__)
 
 
+def is_sigstopped(pid: int) -> bool:
+    """Return True if a process is stopped by a signal or a tracer; False if there is no process."""
+    try:
+        # The read never blocks; O_NONBLOCK keeps detectors of blocking calls quiet.
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # the process has exited, or descriptors have run out
+        return False
+    try:
+        text = os.read(file, 512)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(file)
+    # The command's name, in brackets, may contain anything, also brackets.
+    return text[text.rindex(b")") + 2 :][:1] in (b"T", b"t")
+
+
 class Watchdogs:
-    """Ends what is overdue and breaks what is silent. Belongs to one event loop."""
+    """Kills nodes that are overdue and breaks inputs that are silent. Belongs to one event loop."""
 
     def __init__(
-        self, shared: Shared, *, is_sigstopped: Callable[[int], bool] = procstate.is_sigstopped
+        self, state: SupervisorState, *, is_sigstopped: Callable[[int], bool] = is_sigstopped
     ) -> None:
-        self._shared = shared
-        self._is_halted = is_sigstopped
+        self._state = state
+        self._is_sigstopped = is_sigstopped
         self._spawned: dict[str, tuple[int, float]] = {}
-        """Node to which life it is in and when that began."""
+        """Node to the number of its starts and when the last one was."""
         self._health: dict[str, Health] = {}
         self._pinged: dict[str, float] = {}
         self._breakers: dict[tuple[str, str], Breaker] = {}
-        self._begun = -math.inf
-        """When the watch began."""
+        self._started_at = -math.inf
+        """When `run` was called."""
         self._stalled = 0.0
-        """Seconds that this process did not run for; `now` below is without them."""
+        """Seconds that this process was not running for."""
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Check until cancelled."""
         loop = asyncio.get_running_loop()
-        self._begun = loop.time()
+        self._started_at = loop.time()
         while True:
-            begun = loop.time()
-            wait = self.look(begun - self._stalled)
-            await self._shared.bell.wait(wait)
-            if wait is not None and loop.time() - begun - wait > STALL_S:
-                _log.debug("this process stood still for %.3g s", loop.time() - begun - wait)
-                self._stalled += loop.time() - begun - wait
+            checked_at = loop.time()
+            wait = self.check(checked_at - self._stalled)
+            await self._state.bell.wait(wait)
+            late = 0.0 if wait is None else loop.time() - checked_at - wait
+            if late > STALL_S:
+                _log.debug("this process did not run for %.3g s", late)
+                self._stalled += late
 
-    def look(self, now: float) -> float | None:
-        """Look at everything once; return the seconds until it has to be done again, if ever.
+    def check(self, now: float) -> float | None:
+        """Check all nodes once; return the seconds until the next check, or None if none is due.
 
-        `now` is in seconds of the event loop's clock, less the time it was stalled.
+        `now` is on the event loop's clock, less the seconds that this process was not running for.
         """
-        if self._shared.life.stopping:
+        if self._state.lifecycle.stopping:
             return None
-        dues = [
-            due
-            for run in self._shared.nodes.values()
+        due = [
+            at
+            for run in self._state.nodes.values()
             if run.result is None
-            for due in (*self._startup(run, now), *self._pulse(run, now), *self._inputs(run, now))
+            for at in (
+                *self._check_startup(run, now),
+                *self._check_health(run, now),
+                *self._check_inputs(run, now),
+            )
         ]
-        return max(min(dues) - now, 0.0) if dues else None
+        return max(min(due) - now, 0.0) if due else None
 
-    def _startup(self, run: NodeRun, now: float) -> Iterator[float]:
-        """Kill a node that has not called `Node()` in time; yield when that is due."""
+    def _check_startup(self, run: NodeRun, now: float) -> Iterator[float]:
+        """Kill a node that has not called `Node()` in time; yield when its timeout expires."""
         timeout, name = run.node.startup_timeout, run.node.id
-        if timeout is None or run.spawned is None or run.connected or run.killed or run.stopped:
+        if timeout is None or run.spawned_at is None or run.connected or _is_ending(run):
             return
-        if self._spawned.get(name, (0, 0.0))[0] != run.runs:
-            self._spawned[name] = (run.runs, run.spawned - self._stalled)
-        spawned = self._spawned[name][1]
-        due = spawned + timeout
-        if spawned < self._begun:
-            due = max(due, self._begun + HEAR_S)
+        if self._spawned.get(name, (0, 0.0))[0] != run.starts:
+            self._spawned[name] = (run.starts, run.spawned_at - self._stalled)
+        spawned_at = self._spawned[name][1]
+        due = spawned_at + timeout
+        if spawned_at < self._started_at:  # by an earlier daemon
+            due = max(due, self._started_at + ADOPTION_S)
         if now < due:
             yield due
         else:
-            self._shared.totals.startup_kills += 1
             self._kill(run, f"was killed because it had not called Node() within {timeout:g} s")
 
-    def _pulse(self, run: NodeRun, now: float) -> Iterator[float]:
-        """Kill a node that has not been in the API for too long; yield when to look again."""
+    def _check_health(self, run: NodeRun, now: float) -> Iterator[float]:
+        """Kill a node that has not used the API for too long; yield when to check again."""
         timeout, name = run.node.health_check_timeout, run.node.id
-        if timeout is None or run.killed or run.stopped:
+        if timeout is None or _is_ending(run):
             return
-        opened = self._shared.life.barrier.phase is Phase.OPEN
+        opened = self._state.lifecycle.barrier.phase is Phase.OPEN
         if run.process is None or not run.connected or not opened:
             self._health.pop(name, None)
             return
-        vitals = self._shared.broker.vitals(name)
+        vitals = self._state.broker.stats.vitals(name)
         resting = vitals.connected and at_rest(vitals)
-        is_sigstopped = resting and run.api_pid is not None and self._is_halted(run.api_pid)
-        seen = health_after(self._health.get(name), vitals, now, sigstopped=is_sigstopped)
-        self._health[name] = seen
-        if seen.silent_for(now) >= timeout:
-            self._shared.totals.health_check_kills += 1
-            why = (
+        stopped = resting and run.api_pid is not None and self._is_sigstopped(run.api_pid)
+        health = health_after(self._health.get(name), vitals, now, sigstopped=stopped)
+        self._health[name] = health
+        if health.silent_for(now) >= timeout:
+            reason = (
                 f"it had not come back to dora for {timeout:g} s"
                 if vitals.connected
                 else f"it had not ended {timeout:g} s after it dropped its Node"
             )
-            self._kill(run, f"was killed because {why}")
+            self._kill(run, f"was killed because {reason}")
             return
         if resting and now - self._pinged.get(name, -math.inf) >= timeout / 2:
             self._pinged[name] = now
-            self._shared.broker.ping(name)
-        yield min(seen.well_at + timeout, now + SAMPLE_S)
+            self._state.broker.notifications.ping(name)
+        yield min(health.healthy_at + timeout, now + SAMPLE_S)
 
-    def _kill(self, run: NodeRun, why: str) -> None:
+    def _kill(self, run: NodeRun, reason: str) -> None:
         if run.process is None:
             return
-        _log.debug("node %s, process %d %s", run.node.id, run.process.pid, why)
-        run.killed = why
+        _log.debug("node %s, process %d %s", run.node.id, run.process.pid, reason)
+        run.watchdog_reason = reason
         self._health.pop(run.node.id, None)
         run.process.signal(signal.SIGKILL)
-        self._shared.on_change()
+        self._state.on_change()
 
-    def _inputs(self, run: NodeRun, now: float) -> Iterator[float]:
-        """Break inputs that are silent, mend those that are not; yield when to look again."""
+    def _check_inputs(self, run: NodeRun, now: float) -> Iterator[float]:
+        """Break silent inputs and repair the others; yield when to check again."""
         name = run.node.id
-        still_open = self._shared.life.flow.open_of(name)
+        still_open = self._state.lifecycle.flow.open_of(name)
         for entry in run.node.all_inputs:
             if entry.input_timeout is None or not isinstance(entry.source, NodeOutput):
                 continue
@@ -154,40 +174,42 @@ class Watchdogs:
                 entry.input_timeout, run.broken.get(entry.id), now
             )
             try:
-                sent = self._shared.broker.edge_counters_of(name, entry.id).sent
-            except KeyError:  # just being taken away
+                sent = self._state.broker.stats.input_counters(name, entry.id).sent
+            except KeyError:  # it is being disconnected
                 continue
-            after = self._breakers[key] = before.look(sent, now)
+            after = self._breakers[key] = before.check(sent, now)
             if after.broken != before.broken:
-                self._turned(run, entry, after)
+                self._report_input(run, entry, after)
             yield now + SAMPLE_S if after.due is None else min(after.due, now + SAMPLE_S)
 
-    def _turned(self, run: NodeRun, entry: Input, breaker: Breaker) -> None:
-        """Tell of an input that broke or was mended."""
-        shared, name = self._shared, run.node.id
+    def _report_input(self, run: NodeRun, entry: Input, breaker: Breaker) -> None:
+        """Notify the node, the user and watchers of an input that broke or recovered."""
+        state, name = self._state, run.node.id
         _log.debug("node %s, input %s: %s", name, entry.id, breaker)
         if breaker.broken:
             run.broken[entry.id] = breaker.sent
-            shared.totals.input_timeouts += 1
-            shared.broker.input_broken(name, entry.id)
+            state.broker.notifications.input_broken(name, entry.id)
             what, level = "input-broken", "warn"
             text = f"input {entry.id}: no message from {entry.source} for {breaker.timeout:g} s"
         else:
             run.broken.pop(entry.id, None)
-            shared.totals.circuit_breaker_recoveries += 1
-            shared.broker.input_recovered(name, entry.id)
+            state.broker.notifications.input_recovered(name, entry.id)
             what, level = "input-recovered", "info"
             text = f"input {entry.id}: messages from {entry.source} come again"
-        shared.notice(level, name, text)
-        shared.tell(what, name, text, input=entry.id, source=str(entry.source))
-        shared.on_change()
+        state.report(level, name, text)
+        state.publish(what, name, text, input=entry.id, source=str(entry.source))
+        state.on_change()
+
+
+def _is_ending(run: NodeRun) -> bool:
+    return bool(run.watchdog_reason) or run.stop_requested
 
 
 def _new_breaker(timeout: float, broken_at: int | None, now: float) -> Breaker:
-    """Return the breaker of an input that is looked at for the first time.
+    """Return the breaker of an input at its first check.
 
-    `broken_at` is how many messages had been sent when an earlier daemon found it broken.
+    `broken_at` is the number of messages sent when an earlier daemon found it broken, else None.
     """
     if broken_at is None:
         return Breaker(timeout)
-    return Breaker(timeout, sent=broken_at, heard_at=now, broken=True)
+    return Breaker(timeout, sent=broken_at, last_at=now, broken=True)

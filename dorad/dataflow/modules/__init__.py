@@ -1,1 +1,1 @@
-"""Modules: files of nodes that are read, checked, and put into the dataflow that names them."""
+"""Modules: files with nodes that take the place of the dataflow's node that names them."""

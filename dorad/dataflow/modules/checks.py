@@ -1,4 +1,4 @@
-"""What must fit together in one file that has modules, or is one."""
+"""Checks within one file that uses modules, or is a module."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 
 def check_bindings(
-    node: NodeSpec, module: Level, places: Mapping[str, Value], problems: Problems
+    node: NodeSpec, module: Level, values: Mapping[str, Value], problems: Problems
 ) -> None:
-    """Report ports that the node leaves open, and inputs that are no ports."""
+    """Report required ports that the node does not connect, and inputs that are not ports."""
     ports = module.header.inputs
-    given = _names(places, f"{node.key}.inputs")
+    given = _entries(values, f"{node.key}.inputs")
     for name, value in given.items():
         if name not in ports:
-            hint = did_you_mean(name, ports) or _known("its inputs are", ports)
+            hint = did_you_mean(name, ports) or _listing("its inputs are", ports)
             problems.error_in_name(value, f"{module.file} has no input `{name}`", hint)
     for port in ports.values():
         if not port.optional and port.name not in given:
-            where = port.place.where().removeprefix("in ")
+            where = port.value.where().removeprefix("in ")
             problems.error_in_name(
-                places.get(f"{node.key}.inputs") or places[node.key],
+                values.get(f"{node.key}.inputs") or values[node.key],
                 f"needs the input `{port.name}` ({module.file}, {where})",
                 f"add `{port.name}: node/output`",
             )
@@ -49,34 +49,34 @@ def check_members(
     modules: Mapping[str, Level],
     header: Header | None,
     outside: Mapping[str, NodeSpec],
-    places: Mapping[str, Value],
+    values: Mapping[str, Value],
     problems: Problems,
 ) -> frozenset[str]:
-    """Report ids that are not unique, and inputs whose source is not to be seen in this file.
+    """Report duplicate ids, and inputs whose source does not exist in this file.
 
-    What a module's nodes are called from outside can be named, too. Without `header` the file is
-    the dataflow itself. `outside` are nodes of the dataflow, to which a module's nodes may listen
-    as well, with a warning; gives those that are listened to.
+    Sources may also name nodes of modules by their full ids. Without `header` the file is the
+    dataflow itself. `outside` are nodes of the dataflow, from which a module's nodes may receive,
+    with a warning. Return those of them that are used.
     """
     used: set[str] = set()
     nodes: list[NodeSpec] = []
     for node, value in members:
         if header is not None and node.id == PORTS:
             problems.error_in_name(value, f"the node id `{PORTS}` is reserved", "rename the node")
-        used.update(_check_inputs(node, modules, header, places, problems))
-        nodes.append(_stand_in(node, modules.get(node.id), in_module=header is not None))
+        used.update(_check_inputs(node, modules, header, values, problems))
+        nodes.append(_as_seen_here(node, modules.get(node.id), in_module=header is not None))
         inside = dict(modules[node.id].flat(f"{node.id}.") if node.id in modules else ())
         nodes += (
-            NodeSpec(name, NodeKind.PATH, node.key, outputs=_sent(found))
+            NodeSpec(name, NodeKind.PATH, node.key, outputs=_output_names(found))
             for name, found in inside.items()
         )
-    listened = _listened_outside(members, nodes, outside, places, problems)
-    nodes += (replace(_stand_alone(outside[name]), key=members[0].node.key) for name in listened)
-    check_sources(nodes, places, problems)
+    external = _external_sources(members, nodes, outside, values, problems)
+    nodes += (replace(_without_inputs(outside[name]), key=members[0].node.key) for name in external)
+    check_sources(nodes, values, problems)
     for port in header.inputs.values() if header else ():
         if port.name not in used:
-            problems.warn(port.place, f"no node of the module listens to `{port.name}`")
-    return listened
+            problems.warn(port.value, f"no node of the module receives `{port.name}`")
+    return external
 
 
 def read_routes(
@@ -85,13 +85,13 @@ def read_routes(
     modules: Mapping[str, Level],
     problems: Problems,
 ) -> dict[str, PortRoute]:
-    """Where each output port gets its data; reports ports with no source and with several."""
+    """Return the source of each output port; report ports without one or with several."""
     senders: dict[str, list[PortRoute]] = {}
     unknown = False
     for node, _ in members:
         module = modules.get(node.id)
         unknown = unknown or (module is None and node.kind is NodeKind.MODULE)
-        outputs = ((o, o) for o in module.header.outputs) if module else _named(node)
+        outputs = ((o, o) for o in module.header.outputs) if module else _outputs_by_name(node)
         for name, output in outputs:
             senders.setdefault(name, []).append(PortRoute(node.id, output))
     routes: dict[str, PortRoute] = {}
@@ -100,22 +100,22 @@ def read_routes(
         if len(found) > 1:
             ids = " and ".join(f"`{route.member}`" for route in found)
             problems.error(
-                port.place,
-                f"`{port.name}` is an output of {ids}; it must be of one node",
-                "rename all but one",
+                port.value,
+                f"`{port.name}` is an output of {ids}; only one node may have it",
+                "rename the others",
             )
         elif found:
             routes[port.name] = found[0]
         elif not unknown:
-            hint = did_you_mean(port.name, senders) or _known("they send", senders)
-            problems.error(port.place, f"no node of the module has the output `{port.name}`", hint)
+            hint = did_you_mean(port.name, senders) or _listing("they send", senders)
+            problems.error(port.value, f"no node of the module has the output `{port.name}`", hint)
     return routes
 
 
 def check_paths(
     node: NodeSpec, value: Value, project: Project, folder: Path, problems: Problems
 ) -> None:
-    """Report programs that are not in the project."""
+    """Report programs outside the project."""
     for path in programs(node, value):
         try:
             project.rebase(str(path.data), folder)
@@ -127,19 +127,19 @@ def _check_inputs(
     node: NodeSpec,
     modules: Mapping[str, Level],
     header: Header | None,
-    places: Mapping[str, Value],
+    values: Mapping[str, Value],
     problems: Problems,
 ) -> Iterator[str]:
-    """Report ports that the module does not have, and logs of modules; gives the ports used."""
+    """Report ports that do not exist, and logs of modules. Return the ports in use."""
     for body, found in _inputs(node):
         key = f"{body}.inputs.{found.id}"
-        place = places.get(f"{key}.source") or places[key]
+        value = values.get(f"{key}.source") or values[key]
         source = found.source
         if isinstance(source, LogSource) and source.node and source.node in modules:
             inner = [name for name, _ in modules[source.node].flat(f"{source.node}.")]
             problems.error(
-                place,
-                f"`{source.node}` is a module, of which each node has its own log",
+                value,
+                f"`{source.node}` is a module, and each of its nodes has its own log",
                 f"name one of them, such as `{inner[0]}`" if inner else None,
             )
         if header and isinstance(source, NodeOutput) and source.node == PORTS:
@@ -147,48 +147,48 @@ def _check_inputs(
             if source.output not in header.inputs:
                 hint = did_you_mean(source.output, header.inputs)
                 problems.error(
-                    place,
+                    value,
                     f"the module has no input `{source.output}`",
                     hint or "add it to `inputs` or `inputs_optional` of the module",
                 )
 
 
-def _listened_outside(
+def _external_sources(
     members: Sequence[Member],
     inside: Iterable[NodeSpec],
     outside: Mapping[str, NodeSpec],
-    places: Mapping[str, Value],
+    values: Mapping[str, Value],
     problems: Problems,
 ) -> frozenset[str]:
-    """The nodes outside that a module's nodes listen to by name; warns of it."""
+    """Return the nodes outside that a module's nodes name as sources; warn about them."""
     names = {node.id for node in inside}
-    listened: set[str] = set()
+    external: set[str] = set()
     for node, _ in members:
         for body, found in _inputs(node):
             source = found.source
             name = source.node if isinstance(source, NodeOutput | LogSource) else None
             if name is not None and name in outside and name not in names:
-                listened.add(name)
+                external.add(name)
                 problems.warn(
-                    places[f"{body}.inputs.{found.id}"],
+                    values[f"{body}.inputs.{found.id}"],
                     f"`{name}` is a node of the dataflow, not of the module",
-                    "take its output in by a port, so that the module can be used elsewhere",
+                    "receive its output through an input port, so that the module can be reused",
                 )
-    return frozenset(listened)
+    return frozenset(external)
 
 
 def _inputs(node: NodeSpec) -> Iterator[tuple[str, Input]]:
-    """All inputs, each with the key of what holds them."""
+    """Yield all inputs, each with the key of its node or operator."""
     yield from ((node.key, found) for found in node.inputs)
     for index, operator in enumerate(node.operators):
-        body = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        body = node.operator_key(index)
         yield from ((body, found) for found in operator.inputs)
 
 
-def _stand_in(node: NodeSpec, module: Level | None, *, in_module: bool) -> NodeSpec:
-    """The node without inputs from ports; a module as a program that sends its outputs."""
+def _as_seen_here(node: NodeSpec, module: Level | None, *, in_module: bool) -> NodeSpec:
+    """Return the node without inputs from ports; a module becomes a program with its outputs."""
 
-    def wired(inputs: Iterable[Input]) -> tuple[Input, ...]:
+    def without_ports(inputs: Iterable[Input]) -> tuple[Input, ...]:
         return tuple(
             found
             for found in inputs
@@ -196,33 +196,33 @@ def _stand_in(node: NodeSpec, module: Level | None, *, in_module: bool) -> NodeS
         )
 
     if in_module:
-        operators = tuple(replace(op, inputs=wired(op.inputs)) for op in node.operators)
-        node = replace(node, inputs=wired(node.inputs), operators=operators)
+        operators = tuple(replace(op, inputs=without_ports(op.inputs)) for op in node.operators)
+        node = replace(node, inputs=without_ports(node.inputs), operators=operators)
     if module is None:
         return node
     return replace(node, kind=NodeKind.PATH, outputs=tuple(module.header.outputs))
 
 
-def _stand_alone(node: NodeSpec) -> NodeSpec:
-    return NodeSpec(node.id, node.kind, outputs=_sent(node))
+def _without_inputs(node: NodeSpec) -> NodeSpec:
+    return NodeSpec(node.id, node.kind, outputs=_output_names(node))
 
 
-def _named(node: NodeSpec) -> Iterator[tuple[str, str]]:
-    """The outputs of a node under all their names, each with the one that the dataflow needs."""
+def _outputs_by_name(node: NodeSpec) -> Iterator[tuple[str, str]]:
+    """Yield each name of each output of a node, with its name in the dataflow."""
     yield from ((output, output) for output in node.all_outputs)
     for operator in node.operators:
         yield from ((output, f"{operator.id}/{output}") for output in operator.outputs)
 
 
-def _sent(node: NodeSpec) -> tuple[str, ...]:
-    return tuple(dict(_named(node)))
+def _output_names(node: NodeSpec) -> tuple[str, ...]:
+    return tuple(dict(_outputs_by_name(node)))
 
 
-def _names(places: Mapping[str, Value], key: str) -> dict[str, Value]:
-    value = places.get(key)
+def _entries(values: Mapping[str, Value], key: str) -> dict[str, Value]:
+    value = values.get(key)
     return value.data if value is not None and isinstance(value.data, dict) else {}
 
 
-def _known(what: str, names: Iterable[str]) -> str | None:
+def _listing(what: str, names: Iterable[str]) -> str | None:
     listing = ", ".join(names)
     return f"{what} {listing}" if listing else None

@@ -1,4 +1,4 @@
-"""From the nodes of a dataflow's file to those that run: modules are replaced by their nodes."""
+"""Replace the modules of a dataflow by their nodes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dorad.dataflow.document import walk
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.model import ModuleUse, module_of
-from dorad.dataflow.modules.agreement import rules_of
-from dorad.dataflow.modules.flatten import Flattening
+from dorad.dataflow.modules.flatten import Flattener
 from dorad.dataflow.modules.module import Level, Member
+from dorad.dataflow.modules.porttypes import rules_of
 from dorad.dataflow.modules.project import Project
 from dorad.dataflow.modules.reader import ModuleReader
 from dorad.dataflow.nodes import read_node
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Expanded(NamedTuple):
-    """What has taken the place of the modules."""
+    """The nodes without modules, and which modules they came from."""
 
     nodes: tuple[NodeSpec, ...]
     modules: tuple[ModuleUse, ...]
@@ -46,10 +46,10 @@ def expand(
     strict_types: bool,
     problems: Problems,
 ) -> Expanded:
-    """The nodes of a dataflow with those of its modules; `root` is changed to hold them, too.
+    """Return the nodes of a dataflow with every module replaced by its nodes, in `root`, too.
 
-    `members` are what was read of `root`. What is wrong, in any of the files, goes to `problems`;
-    then nothing is expanded.
+    `members` are the nodes as read from `root`. Mistakes in any of the files go to `problems`; then
+    nothing is expanded.
     """
     project = Project(path.absolute().parent, path.parent)
     reader = ModuleReader(project, environ)
@@ -66,17 +66,17 @@ def expand(
 
 
 def check_module(path: Path, *, environ: Mapping[str, str]) -> tuple[Level, tuple[Problem, ...]]:
-    """Read and check a module's file by itself; gives the module, and warnings.
+    """Read and check a module's file by itself; return the module and warnings.
 
-    Its folder is the project, or the current folder if that holds it. Raises DataflowError with
-    every problem found.
+    The project is the file's folder, or the current folder if that contains it. Raises
+    DataflowError with every problem.
     """
     here = Path(os.path.realpath(path))
     folder = Path.cwd() if here.is_relative_to(Path.cwd()) else here.parent
     shown = path.parent if folder == here.parent else Path(os.path.relpath(folder))
     project = Project(folder, shown)
     reader = ModuleReader(project, environ)
-    # what stands for the dataflow's file is no module's
+    # the folder stands for the dataflow's file, which does not exist here
     level = reader.module(here, (), (project.folder,))
     errors = [problem for found in reader.problems for problem in found.errors]
     warnings = [problem for found in reader.problems for problem in found.warnings]
@@ -91,13 +91,13 @@ def check_module(path: Path, *, environ: Mapping[str, str]) -> tuple[Level, tupl
 
 
 def _used_once(module: Level, project: Project, *, optional: bool) -> Problems:
-    """What is wrong with a module when it is used, with or without its optional inputs."""
+    """Return the problems of a module in use, with or without its optional inputs."""
     problems = Problems("")
     ports = [port.name for port in module.header.inputs.values() if optional or not port.optional]
     name = module.header.name
     try:
         check_node_id(name)
-    except TextError:  # which is no mistake: it names nothing
+    except TextError:  # a valid name of the module is not required here
         name = "module"
     outside = f"{name}-outside"
     nodes = [
@@ -131,30 +131,30 @@ def _flat(
     strict_types: bool,
 ) -> Expanded:
     found = Problems(problems.file)
-    flattening = Flattening(project, found, strict_types=strict_types, rules=rules_of(root))
-    values = flattening.nodes(level)
+    flattener = Flattener(project, found, strict_types=strict_types, rules=rules_of(root))
+    values = flattener.nodes(level)
     assert isinstance(root.data, dict)
     root.data["nodes"].data = values
     read = [read_node(value, env, None, found) for value in values]
-    places = {value.key: value for value in walk(root)}
-    nodes = connect([node for node in read if node is not None], places, found)
-    modules = tuple(flattening.uses)
+    by_key = {value.key: value for value in walk(root)}
+    nodes = connect([node for node in read if node is not None], by_key, found)
+    modules = tuple(flattener.uses)
     problems.errors += (_in_its_file(problem, modules) for problem in found.errors)
-    known = {_place(problem) for problem in problems.warnings}
+    known = {_position(problem) for problem in problems.warnings}
     for warning in found.warnings:
         problem = _in_its_file(warning, modules)
-        if _place(problem) not in known:  # the files have been read once before
+        if _position(problem) not in known:  # reading the files reported the others
             problems.warnings.append(problem)
     return Expanded(nodes, modules)
 
 
 def _in_its_file(problem: Problem, modules: Iterable[ModuleUse]) -> Problem:
-    """The problem as it is in the file of the innermost module that its key is in."""
+    """Return the problem, positioned in the file of the innermost module with its key."""
     use = module_of(modules, problem.key)
     if use is None:
         return problem
     return replace(problem, file=use.file, key=problem.key.removeprefix(f"{use.key}."), via=use.via)
 
 
-def _place(problem: Problem) -> tuple[object, ...]:
+def _position(problem: Problem) -> tuple[object, ...]:
     return problem.file, problem.line, problem.column, problem.message

@@ -1,4 +1,4 @@
-"""Puts the nodes of modules into the dataflow: their ids, sources, paths, and what they inherit."""
+"""Move the nodes of modules into the dataflow: ids, sources, paths, inherited keys."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.env import is_reserved
 from dorad.dataflow.model import LogSource, ModuleUse, NodeKind, NodeOutput
-from dorad.dataflow.modules.agreement import PortType, carry
 from dorad.dataflow.modules.module import PORTS
-from dorad.dataflow.modules.params import substitute, variables
 from dorad.dataflow.modules.paths import bodies, programs
-from dorad.dataflow.modules.rewrite import copied, entries, placed, set_entries, text
+from dorad.dataflow.modules.porttypes import PortType, apply_port_types
+from dorad.dataflow.modules.rewrite import (
+    copied_to,
+    entries,
+    set_entries,
+    substitute,
+    text,
+    variables,
+    with_key,
+)
 from dorad.dataflow.sources import parse_source
 
 if TYPE_CHECKING:
@@ -30,25 +37,25 @@ _MAY_BUILD = (NodeKind.PATH, NodeKind.DYNAMIC, NodeKind.SHELL, NodeKind.URL)
 
 @dataclass(frozen=True, slots=True)
 class _Binding:
-    """What is wired to an input port: a source, or a mapping with its options."""
+    """The source that is connected to an input port, or a mapping with source and options."""
 
     value: Value
     types: tuple[PortType, ...] = ()
-    """Of the port and of the ports outside that lead to it, innermost first."""
+    """Types of the port and of the outer ports that lead to it, innermost first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """One use of a file, and what its nodes get from outside."""
+    """One use of a file, with everything that its nodes get from outside."""
 
     level: Level
     key: str = ""
-    """Of the node that is the module; empty for the dataflow itself."""
+    """The key of the node that names the module; empty for the dataflow itself."""
     prefix: str = ""
-    """Of the ids: `nav.`."""
+    """The prefix of the ids: `nav.`."""
     bindings: Mapping[str, _Binding] = field(default_factory=dict)
-    wanted: Mapping[tuple[str, str], tuple[PortType, ...]] = field(default_factory=dict)
-    """What the ports say of the outputs of the members, innermost first."""
+    output_types: Mapping[tuple[str, str], tuple[PortType, ...]] = field(default_factory=dict)
+    """The types that ports declare for outputs of the members, innermost first."""
     params: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, Value] = field(default_factory=dict)
     deploy: Value | None = None
@@ -56,8 +63,8 @@ class _Use:
     via: tuple[str, ...] = ()
 
 
-class Flattening:
-    """The nodes of a dataflow and of its modules, as one list."""
+class Flattener:
+    """The conversion of a dataflow and its modules to one list of nodes."""
 
     def __init__(
         self,
@@ -68,63 +75,63 @@ class Flattening:
         rules: Sequence[Rule] = (),
     ) -> None:
         self.uses: list[ModuleUse] = []
-        """Outer ones first."""
+        """The modules, outer ones first."""
         self._project = project
         self._problems = problems
         self._strict_types = strict_types
         self._rules = rules
 
     def nodes(self, level: Level) -> list[Value]:
-        """All nodes of the dataflow; what is wrong goes to `problems` under their keys."""
+        """Return all nodes of the dataflow; report mistakes under the keys of the nodes."""
         return list(self._members(_Use(level)))
 
     def _members(self, use: _Use) -> Iterator[Value]:
         for node, value in use.level.members:
             if use.key:
-                value = copied(value, f"{use.key}.{value.key}")
+                value = with_key(value, f"{use.key}.{value.key}")
                 _rename(value, f"{use.prefix}{node.id}")
             named = dict(entries(value, "inputs"))
-            fed = [(body, self._wire(use, body)) for body in bodies(value)]
+            wired = [(body, self._wire(use, body)) for body in bodies(value)]
             env = _environment(use, value)
             module = use.level.modules.get(node.id)
             if module is None:
                 self._inherit(use, node, value, env)
-                self._take_types(use, node, value, fed)
+                self._apply_port_types(use, node, value, wired)
                 yield value
             else:
                 self._check_wired(module, value, named)
-                yield from self._members(self._inner(use, node, value, module, fed[0][1], env))
+                yield from self._members(self._use_of(use, node, value, module, wired[0][1], env))
 
-    def _inner(
+    def _use_of(
         self,
         use: _Use,
         node: NodeSpec,
         value: Value,
         module: Level,
-        fed: Mapping[str, str],
+        port_of: Mapping[str, str],
         env: Mapping[str, Value],
     ) -> _Use:
-        """The use of a module by one member; `fed` says which of its inputs have which port."""
+        """Return the use of a module by one member; `port_of` maps its inputs to outer ports."""
         assert isinstance(value.data, dict)
         via = (f"`{node.id}` in {use.level.file}:{value.line}", *use.via)
         name = f"{use.prefix}{node.id}"
         self.uses.append(ModuleUse(name, module.header.name, module.file, value.key, via))
         bindings = {}
         for port, source in entries(value, "inputs").items():
-            outer = use.bindings[fed[port]].types if port in fed else ()
+            outer = use.bindings[port_of[port]].types if port in port_of else ()
             own = _type_of(module.header.inputs[port], "input", module)
             bindings[port] = _Binding(source, (*own, *outer))
-        wanted: dict[tuple[str, str], tuple[PortType, ...]] = {}
+        output_types: dict[tuple[str, str], tuple[PortType, ...]] = {}
         for port, route in module.routes.items():
-            outer = use.wanted.get((node.id, port), ())
+            outer = use.output_types.get((node.id, port), ())
             own = _type_of(module.header.outputs[port], "output", module)
-            wanted[route] = (*wanted.get(route, ()), *own, *outer)
+            output_types[route] = (*output_types.get(route, ()), *own, *outer)
         return _Use(
             module,
             value.key,
             f"{name}.",
             bindings,
-            wanted,
+            output_types,
             {key: substitute(given, use.params) for key, given in node.params.items()},
             env,
             _given(value, "deploy") or use.deploy,
@@ -133,12 +140,12 @@ class Flattening:
         )
 
     def _wire(self, use: _Use, body: Value) -> dict[str, str]:
-        """Give the inputs their sources in the dataflow; says which come from which port.
+        """Give the inputs their sources in the dataflow; return the port of each that has one.
 
-        One from a port that nothing is wired to is removed.
+        An input is removed if its port is not connected.
         """
         inputs = entries(body, "inputs")
-        fed: dict[str, str] = {}
+        port_of: dict[str, str] = {}
         for name, value in list(inputs.items()):
             long = value.data if isinstance(value.data, dict) else {}
             source = parse_source(str((long["source"] if long else value).data))
@@ -148,27 +155,27 @@ class Flattening:
                     del inputs[name]
                     entries(body, "input_types").pop(name, None)
                     continue
-                fed[name] = source.output
-                inputs[name] = _bound(value, binding.value)
+                port_of[name] = source.output
+                inputs[name] = _with_port_source(value, binding.value)
             else:
-                place = long["source"] if long else value
-                place.data = place.text = _flat_source(use, source)
-        return fed
+                target = long["source"] if long else value
+                target.data = target.text = _flat_source(use, source)
+        return port_of
 
     def _check_wired(self, module: Level, value: Value, named: Mapping[str, Value]) -> None:
-        """Report ports that are required and come from an optional one that is not wired."""
+        """Report required ports that are connected to an optional port without a source."""
         wired = entries(value, "inputs")
         for port in module.header.inputs.values():
             if not port.optional and port.name not in wired and port.name in named:
                 self._problems.error(
                     named[port.name],
-                    f"{module.file} needs the input `{port.name}`, and here it comes from"
-                    " an optional one that is not wired",
-                    "wire that, or make this one optional, too",
+                    f"{module.file} needs the input `{port.name}`, which comes from an optional"
+                    " input that is not connected",
+                    "connect that one, or make this one optional, too",
                 )
 
     def _inherit(self, use: _Use, node: NodeSpec, value: Value, env: Mapping[str, Value]) -> None:
-        """Give a program what the nodes that are modules say for it."""
+        """Give a program the keys that it inherits from the nodes that are modules."""
         if not use.key:
             return
         assert isinstance(value.data, dict)
@@ -180,39 +187,39 @@ class Flattening:
         for path in programs(node, value):
             path.data = path.text = self._project.rebase(str(path.data), use.level.folder)
         if use.deploy is not None and _given(value, "deploy") is None:
-            value.data["deploy"] = placed(use.deploy, f"{value.key}.deploy", value)
+            value.data["deploy"] = copied_to(use.deploy, f"{value.key}.deploy", value)
         body = next((b for b in bodies(value) if b is not value), value)
         if use.build and (body is not value or node.kind in _MAY_BUILD):
             assert isinstance(body.data, dict)
             own = _given(body, "build")
-            place = own or text("", f"{body.key}.build", body)
-            place.data = place.text = "\n".join((*use.build, *((own.text,) if own else ())))
-            body.data["build"] = place
+            target = own or text("", f"{body.key}.build", body)
+            target.data = target.text = "\n".join((*use.build, *((own.text,) if own else ())))
+            body.data["build"] = target
 
-    def _take_types(
-        self, use: _Use, node: NodeSpec, value: Value, fed: list[tuple[Value, dict[str, str]]]
+    def _apply_port_types(
+        self, use: _Use, node: NodeSpec, value: Value, wired: list[tuple[Value, dict[str, str]]]
     ) -> None:
-        """Give the inputs and outputs of a program the types of the ports they belong to."""
-        for body, names in fed:
-            for name, port in names.items():
+        """Give the inputs and outputs of a program the types of their ports."""
+        for body, port_of in wired:
+            for name, port in port_of.items():
                 types = use.bindings[port].types
-                self._carry(body, "input_types", name, types, inwards=True)
-        for (member, output), types in use.wanted.items():
+                self._apply_types(body, "input_types", name, types, inwards=True)
+        for (member, output), types in use.output_types.items():
             if member == node.id:
                 body, name = _sender(node, value, output)
-                self._carry(body, "output_types", name, types, inwards=False)
+                self._apply_types(body, "output_types", name, types, inwards=False)
 
-    def _carry(
+    def _apply_types(
         self, body: Value, key: str, name: str, types: Sequence[PortType], *, inwards: bool
     ) -> None:
-        rules, report = self._rules, self._disagree
-        carry(body, key, name, types, inwards=inwards, rules=rules, report=report)
+        rules, report = self._rules, self._report_types
+        apply_port_types(body, key, name, types, inwards=inwards, rules=rules, report=report)
 
-    def _disagree(self, place: Value, message: str) -> None:
+    def _report_types(self, target: Value, message: str) -> None:
         if self._strict_types:
-            self._problems.error(place, message)
+            self._problems.error(target, message)
         else:
-            self._problems.warn(place, message)
+            self._problems.warn(target, message)
 
 
 def _rename(value: Value, name: str) -> None:
@@ -227,11 +234,11 @@ def _given(value: Value, name: str) -> Value | None:
 
 
 def _environment(use: _Use, value: Value) -> dict[str, Value]:
-    """The `env` of a node: its own, what it lacks from outside, and above all the parameters."""
+    """Return the `env` of a node: inherited, overridden by its own, then by the parameters."""
     env = {
-        name: placed(found, f"{value.key}.env.{name}", value)
+        name: copied_to(found, f"{value.key}.env.{name}", value)
         for name, found in use.env.items()
-        if not is_reserved(name)  # told of where it stands
+        if not is_reserved(name)  # reported where it is written
     }
     env |= entries(value, "env")
     for name, found in variables(use.params).items():
@@ -239,11 +246,11 @@ def _environment(use: _Use, value: Value) -> dict[str, Value]:
     return env
 
 
-def _bound(value: Value, outer: Value) -> Value:
-    """An input from a port with the port's source; its own options win over those of the port."""
+def _with_port_source(value: Value, outer: Value) -> Value:
+    """Return an input with the source of its port; its own options override the port's."""
     own, given = (v.data if isinstance(v.data, dict) else {} for v in (value, outer))
     source = str((given["source"] if given else outer).data)
-    options = {name: placed(v, f"{value.key}.{name}", value) for name, v in given.items()}
+    options = {name: copied_to(v, f"{value.key}.{name}", value) for name, v in given.items()}
     options |= {name: v for name, v in own.items() if v.data is not None}
     options["source"] = text(source, f"{value.key}.source", own.get("source", value))
     if len(options) == 1:
@@ -275,7 +282,7 @@ def _type_of(port: Port, what: str, module: Level) -> tuple[PortType, ...]:
 
 
 def _sender(node: NodeSpec, value: Value, output: str) -> tuple[Value, str]:
-    """What declares an output of a node, and its name there."""
+    """Return the mapping that declares an output of a node, and the output's name there."""
     if not node.operators:
         return value, output
     operator, _, name = output.partition("/")

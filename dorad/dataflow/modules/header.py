@@ -1,4 +1,4 @@
-"""The `module` block of a module's file: its name and its ports."""
+"""Read the `module` block of a module's file: its name and its ports."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """What goes into a module or comes out of it."""
+    """An input or output of a module."""
 
     name: str
-    place: Value
+    value: Value
     """Its entry in the list of ports."""
     type: str | None = None
-    """The URN of what goes through it, if the file says so."""
+    """The declared type URN, if there is one."""
     optional: bool = False
-    """Whether an input may stay without a source."""
+    """Whether an input may have no source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a module says of itself; ports by their names, in the order of the file."""
+    """The name and ports of a module; ports by name, in the order of the file."""
 
     name: str = ""
     inputs: Mapping[str, Port] = field(default_factory=dict)
@@ -38,9 +38,9 @@ class Header:
 
 
 def read_header(file: Fields) -> Header | None:
-    """The block `module` of a file; reports what is wrong with it.
+    """Return the block `module` of a file; report its mistakes.
 
-    None if it does not say what ports there are, because it lacks or a key is misspelt.
+    None if the ports are unknown because the block is missing or a key is misspelt.
     """
     value = file.take("module")
     if value is None:
@@ -50,17 +50,19 @@ def read_header(file: Fields) -> Header | None:
     inputs = _read_ports(block, "inputs")
     for port in _read_ports(block, "inputs_optional", optional=True).values():
         if port.name in inputs:
-            first = inputs[port.name].place.where()
+            first = inputs[port.name].value.where()
             file.problems.error(
-                port.place,
+                port.value,
                 f"the input `{port.name}` cannot be optional: it is required {first}",
                 "leave it in one of the two lists",
             )
         inputs.setdefault(port.name, port)
     outputs = _read_ports(block, "outputs")
-    meant = block.finish()
+    misspelt = block.finish()
     return (
-        None if meant & {"inputs", "inputs_optional", "outputs"} else Header(name, inputs, outputs)
+        None
+        if misspelt & {"inputs", "inputs_optional", "outputs"}
+        else Header(name, inputs, outputs)
     )
 
 
@@ -71,14 +73,14 @@ def _read_ports(block: Fields, key: str, *, optional: bool = False) -> dict[str,
         if port is None:
             continue
         if port.name in ports:
-            first = ports[port.name].place.where()
+            first = ports[port.name].value.where()
             block.problems.warn(item, f"`{port.name}` is listed twice, first {first}")
         ports.setdefault(port.name, port)
     return ports
 
 
 def _read_port(item: Value, problems: Problems, *, optional: bool) -> Port | None:
-    """A port from its name, or from a mapping with `name` and `type`."""
+    """Read a port: a name, or a mapping with `name` and `type`."""
     if not isinstance(item.data, dict):
         name = scalar_text(item, problems, check_data_id)
         return None if name is None else Port(name, item, None, optional)

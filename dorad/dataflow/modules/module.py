@@ -1,4 +1,4 @@
-"""A module's file as it was read, before anything of it is in a dataflow."""
+"""The content of a module's file, before its nodes are in a dataflow."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import NodeSpec
 
 PORTS = "_mod"
-"""The node whose outputs are, inside a module, the module's input ports."""
+"""The name by which nodes in a module receive from input ports: `_mod/<port>`."""
 
 
 class Member(NamedTuple):
-    """An entry of `nodes`: as it was read, and its part of the file."""
+    """An entry of `nodes`: the node, and its part of the file."""
 
     node: NodeSpec
     value: Value
 
 
 class PortRoute(NamedTuple):
-    """Where an output port gets its data: a member, and its output."""
+    """The source of an output port: a member and its output."""
 
     member: str
     output: str
@@ -34,30 +34,30 @@ class PortRoute(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The nodes of one file: of a module, or of the dataflow itself, which has no ports."""
+    """The nodes of one file: a module, or the dataflow itself, which has no ports."""
 
     file: str
-    """As people see it."""
+    """The file as messages show it."""
     folder: Path
-    """Absolute and without symbolic links; relative paths in the file start here."""
+    """Absolute, without symbolic links; relative paths in the file start here."""
     members: tuple[Member, ...]
     modules: Mapping[str, Level] = field(default_factory=dict)
-    """What the members with a `module` are, by their ids."""
+    """The modules of the members that have one, by id."""
     header: Header = field(default_factory=Header)
     routes: Mapping[str, PortRoute] = field(default_factory=dict)
-    """Of each output port."""
+    """The source of each output port."""
     build: tuple[str, ...] = ()
-    """Commands that go before those of each node."""
+    """Build commands that run before those of each node."""
 
-    height: int = 1
-    """How many modules are nested here, with itself."""
+    depth: int = 1
+    """Depth of nesting, this level included."""
     outside: frozenset[str] = frozenset()
-    """Nodes of the dataflow itself that the members of a module listen to by their names."""
+    """Nodes of the dataflow itself that the members of a module receive from."""
     size: int = 0
-    """Values of the file and of the modules in it, each as often as it is used."""
+    """Number of values in the file and its modules, counted once for each use."""
 
     def flat(self, prefix: str = "") -> Iterator[tuple[str, NodeSpec]]:
-        """All nodes that are no modules, with their ids in the dataflow."""
+        """Yield all nodes that are not modules, with their ids in the dataflow."""
         for node, _ in self.members:
             module = self.modules.get(node.id)
             if module is None:
@@ -66,7 +66,7 @@ class Level:
                 yield from module.flat(f"{prefix}{node.id}.")
 
     def origin(self, port: str) -> PortRoute:
-        """The node that in the end feeds an output port, its id from here on."""
+        """Return the node that feeds an output port in the end, with its id below this level."""
         member, output = self.routes[port]
         module = self.modules.get(member)
         if module is None:

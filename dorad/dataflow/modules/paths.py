@@ -1,4 +1,4 @@
-"""Where the nodes of a module's file say which program to run."""
+"""Find the values in a module's file that hold inputs or paths of programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILES = ("python", "shared-library", "wasm")
 
 
 def bodies(node: Value) -> Iterator[Value]:
-    """The mappings that can hold `inputs`: the node itself, its operator, its operators."""
+    """Yield the mappings that may have `inputs`: the node itself and its operators."""
     yield node
     assert isinstance(node.data, dict)
     lone, several = node.data.get("operator"), node.data.get("operators")
@@ -27,7 +27,7 @@ def bodies(node: Value) -> Iterator[Value]:
 
 
 def programs(node: NodeSpec, value: Value) -> Iterator[Value]:
-    """The values that are paths from the folder of the file; those of a clone are none."""
+    """Yield the values that are paths relative to the file's folder, not to a git clone."""
     for body in bodies(value):
         assert isinstance(body.data, dict)
         names: tuple[str, ...] = _FILES

@@ -1,4 +1,4 @@
-"""The folder of a dataflow, out of which nothing that a module names may lead."""
+"""The folder of a dataflow; modules may not name files outside of it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import NodeKind
 
 _WORDS = (NodeKind.DYNAMIC.value, NodeKind.SHELL.value)
-"""Paths that name no file."""
+"""Values of `path` that are not files."""
 
 
 class Project:
-    """The folder that holds a dataflow's file, its modules and their programs."""
+    """The folder that contains a dataflow's file, its modules and their programs."""
 
     def __init__(self, folder: Path, shown: Path) -> None:
         self.folder = Path(os.path.realpath(folder))
@@ -22,13 +22,13 @@ class Project:
         self._shown = shown
 
     def shown(self, file: Path) -> str:
-        """A file of the project for people: as the dataflow's own file was named."""
+        """Return a file of the project as messages show it, relative as the dataflow's own."""
         return str(self._shown / file.relative_to(self.folder))
 
     def find_module(self, text: str, folder: Path) -> Path:
-        """The file that a `module` key means in a file of `folder`, without symbolic links.
+        """Return the file that a `module` key names in a file of `folder`, symbolic links resolved.
 
-        Raises TextError for one that does not exist or is not in the project.
+        Raises TextError if it does not exist or is outside the project.
         """
         written = self._inside(text, folder)
         file = Path(os.path.realpath(written))
@@ -43,15 +43,15 @@ class Project:
                 "the path starts at the folder of this file",
             )
         if not file.is_file():
-            raise TextError(f"`{self.shown(written)}` is no file")
+            raise TextError(f"`{self.shown(written)}` is not a file")
         return file
 
     def rebase(self, text: str, folder: Path) -> str:
-        """A program's path as the dataflow's own file would write it, for one in `folder`.
+        """Return the path of a program in `folder` as the dataflow's own file would write it.
 
-        Only a path that starts at the folder changes: not an absolute one, none that starts with a
-        variable, and no bare name of a command, unless there is such a file. Raises TextError for
-        one that leaves the project.
+        Only relative paths change: not an absolute one, not one that starts with a variable, and
+        not the bare name of a command unless such a file exists. Raises TextError if the path
+        leaves the project.
         """
         if os.path.isabs(text) or text.startswith("$") or "\0" in text:  # noqa: PTH117
             return text
@@ -75,7 +75,7 @@ class Project:
         return written
 
     def _stays(self, program: Path) -> bool:
-        """Whether links keep it in the project; a virtual environment's Python is always a link."""
+        """Return True if links stay in the project; a virtual environment's Python may leave."""
         if Path(os.path.realpath(program)).is_relative_to(self.folder):
             return True
         bin_folder = Path(os.path.realpath(program.parent))

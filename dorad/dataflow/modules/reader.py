@@ -1,7 +1,8 @@
-"""Reads the files of modules, and the files of the modules in them, each once."""
+"""Read the files of modules and of nested modules, each once."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.document import MAX_VALUES, read_document, walk
@@ -29,19 +30,21 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import NodeSpec
     from dorad.dataflow.modules.project import Project
 
-LARGEST_FILE = 1 << 20
-"""Bytes; as in dora 1.x."""
+_log = logging.getLogger(__name__)
+
+MAX_FILE_SIZE = 1 << 20
+"""Bytes, as in dora 1.x."""
 MAX_NESTED = 8
-"""Modules within each other; as in dora 1.x."""
+"""Maximum depth of modules in modules, as in dora 1.x."""
 
 
 class ModuleReader:
-    """The modules of one dataflow. A file that is used twice is read, and complained of, once."""
+    """The modules of one dataflow. A file that is used twice is read and reported once."""
 
     def __init__(self, project: Project, environ: Mapping[str, str]) -> None:
         self.project = project
         self.problems: list[Problems] = []
-        """Of each file, in the order in which they were read."""
+        """The problems of all files, in reading order."""
         self._environ = environ
         self._outside: dict[str, NodeSpec] = {}
         self._known: dict[Path, Level | None] = {}
@@ -57,12 +60,12 @@ class ModuleReader:
         build: tuple[str, ...] = (),
         within: tuple[Path, ...] = (),
     ) -> Level:
-        """The nodes of one file with the modules they name; reports what does not fit together.
+        """Return the nodes of one file with the modules that they name; report mistakes.
 
-        Without `header` they are those of the dataflow itself. `within` are the files that lead
-        here, outermost first, with `file` as the last.
+        Without `header` it is the dataflow itself. `within` are the files that lead here, outermost
+        first, ending with `file`.
         """
-        places = {value.key: value for value in walk(root)}
+        values = {value.key: value for value in walk(root)}
         if header is None:
             self._outside = {n.id: n for n, _ in members if n.kind is not NodeKind.MODULE}
         modules: dict[str, Level] = {}
@@ -71,13 +74,13 @@ class ModuleReader:
                 module = self._module(node, value, file.parent, within, problems)
                 if module is not None:
                     modules[node.id] = module
-                    check_bindings(node, module, places, problems)
+                    check_bindings(node, module, values, problems)
         outside: frozenset[str] = frozenset()
         if header is None:
-            check_members(members, modules, None, {}, places, problems)
+            check_members(members, modules, None, {}, values, problems)
             header = Header()
         else:
-            outside = check_members(members, modules, header, self._outside, places, problems)
+            outside = check_members(members, modules, header, self._outside, values, problems)
             for node, value in members:
                 check_paths(node, value, self.project, file.parent, problems)
         return Level(
@@ -88,14 +91,15 @@ class ModuleReader:
             header,
             read_routes(header, members, modules, problems),
             build,
-            1 + max((module.height for module in modules.values()), default=0),
+            1 + max((module.depth for module in modules.values()), default=0),
             outside,
-            len(places) + sum(modules[node.id].size for node, _ in members if node.id in modules),
+            len(values) + sum(modules[node.id].size for node, _ in members if node.id in modules),
         )
 
     def module(self, file: Path, via: tuple[str, ...], within: tuple[Path, ...]) -> Level | None:
-        """The module of a file of the project; None (reported) for one that cannot be read."""
+        """Return the module in a file of the project; report and return None if it is unusable."""
         if file not in self._known:
+            _log.debug("reading the module %s", file)
             self._known[file] = None
             problems = Problems(self.project.shown(file), via)
             self.problems.append(problems)
@@ -111,39 +115,39 @@ class ModuleReader:
         problems: Problems,
     ) -> Level | None:
         assert isinstance(value.data, dict)
-        place = value.data["module"]
+        target = value.data["module"]
         try:
             file = self.project.find_module(node.module or "", folder)
         except TextError as error:
-            problems.text_error(place, error)
+            problems.text_error(target, error)
             return None
         if file in within:
-            circle = [*within[within.index(file) :], file]
-            names = " -> ".join(self.project.shown(one) for one in circle)
-            problems.error(place, f"the module would contain itself: {names}")
+            cycle = [*within[within.index(file) :], file]
+            names = " -> ".join(self.project.shown(one) for one in cycle)
+            problems.error(target, f"the module would contain itself: {names}")
             return None
         # the dataflow's own file is the first
         depth = len(within) - 1
         if depth >= MAX_NESTED:
-            problems.error(place, f"modules are nested more than {MAX_NESTED} deep")
+            problems.error(target, f"modules are nested more than {MAX_NESTED} deep")
             return None
         module = self.module(file, (used_by(node, value, problems), *problems.via), within)
         if module is None:
             return None
-        if depth + module.height > MAX_NESTED:
+        if depth + module.depth > MAX_NESTED:
             problems.error(
-                place,
-                f"modules are nested more than {MAX_NESTED} deep: {module.height} in this one,"
+                target,
+                f"modules are nested more than {MAX_NESTED} deep: {module.depth} in this one,"
                 f" which is within {depth}",
             )
             return None
         if module.size > MAX_VALUES:
-            problems.error(place, f"more than {MAX_VALUES} values once modules are expanded")
+            problems.error(target, f"more than {MAX_VALUES} values once modules are expanded")
             return None
         return module
 
     def _read(self, file: Path, problems: Problems, within: tuple[Path, ...]) -> Level | None:
-        text = read_text(file, problems, "a module's YAML file", largest=LARGEST_FILE)
+        text = read_text(file, problems, "a module's YAML file", largest=MAX_FILE_SIZE)
         root = None if text is None else read_document(text, problems)
         if root is None:
             return None
@@ -157,10 +161,10 @@ class ModuleReader:
         build = read_build(fields)
         nodes = ((read_node(i, {}, self._environ, problems), i) for i in fields.items("nodes"))
         members = tuple(Member(node, value) for node, value in nodes if node is not None)
-        meant = fields.finish({"env": "a module has none; set it in the node that uses the module"})
-        if "nodes" not in meant and not fields.has("nodes"):
+        misspelt = fields.finish({"env": "set it in the node that uses the module"})
+        if "nodes" not in misspelt and not fields.has("nodes"):
             problems.error_in_name(root, "needs `nodes`", "a list of the module's programs")
-        if "module" not in meant and not fields.has("module"):
+        if "module" not in misspelt and not fields.has("module"):
             problems.error_in_name(
                 root, "needs `module`", "a module's file starts with its name and its ports"
             )
@@ -170,5 +174,5 @@ class ModuleReader:
 
 
 def used_by(node: NodeSpec, value: Value, problems: Problems) -> str:
-    """Where a module is used, in words."""
+    """Return the target where a module is used, in words."""
     return f"`{node.id}` in {problems.file}:{value.line}"

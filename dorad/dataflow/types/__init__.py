@@ -1,1 +1,1 @@
-"""Types of ports: their names, the types there are, and whether both ends of an edge fit."""
+"""Types of ports: names, definitions, and checks that both ends of an edge match."""

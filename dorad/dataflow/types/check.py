@@ -1,4 +1,4 @@
-"""Checks of types between nodes: do the annotations name types, and do both ends of an edge fit."""
+"""Check types between nodes: annotations name known types, both ends of an edge match."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import NodeOutput, Timer
+from dorad.dataflow.nearest import near
 from dorad.dataflow.problems import in_order
 from dorad.dataflow.types.compatible import detail, fits
-from dorad.dataflow.types.distance import near
 from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.ports import bodies, is_typed, output_types
 from dorad.dataflow.types.standard import TIMER
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What there is to say of the types of a dataflow, each in the order of the file."""
+    """The findings about the types of a dataflow, in the order of the file."""
 
     warnings: tuple[Problem, ...] = ()
     lacking: tuple[Problem, ...] = ()
-    """Inputs with a type whose source has none: nothing is wrong, but nothing is known either."""
+    """Inputs with a type whose source has none, so that the edge cannot be checked."""
     inferred: tuple[Problem, ...] = ()
     """Inputs without a type whose source has one."""
 
 
 def check_types(dataflow: Dataflow) -> Findings:
-    """Look at every annotation and every edge."""
+    """Check every annotation and every edge."""
     return _Check(dataflow).run() if is_typed(dataflow) else Findings()
 
 
@@ -70,7 +70,7 @@ class _Check:
         return rules
 
     def _known(self, text: str, key: str) -> Urn | None:
-        """The URN if there is such a type; warns if there is none."""
+        """Return the URN of a known type; warn and return None for an unknown one."""
         try:
             urn = parse_urn(text)
         except TextError as error:
@@ -94,8 +94,8 @@ class _Check:
         source = item.source
         if isinstance(source, Timer):
             if target is not None and not fits(Urn(TIMER), target, self._rules):
-                message = f"`{source.text}` gives `{TIMER}`, but `{target}` is expected"
-                self._warn(key, message, "a tick carries no data; leave its type out")
+                message = f"`{source.text}` sends `{TIMER}`, but `{target}` is expected"
+                self._warn(key, message, "a tick carries no data; remove the type")
             return
         if not isinstance(source, NodeOutput):
             return
@@ -106,28 +106,28 @@ class _Check:
                 hint = f"add it to `output_types` of `{source.node}`"
                 self._lacking.append(self._dataflow.problem(key, message, hint))
             return
-        given = self._quietly(written)
+        given = self._known_or_none(written)
         if given is None:
             return
         if text is None:
-            inferred = f"is taken to be `{given}`, from `{source.text}`"
-            place = f"{body.key}.inputs.{item.id}"
-            self._inferred.append(self._dataflow.problem(place, inferred))
+            inferred = f"has the inferred type `{given}`, from `{source.text}`"
+            where = f"{body.key}.inputs.{item.id}"
+            self._inferred.append(self._dataflow.problem(where, inferred))
         elif target is not None and not fits(given, target, self._rules):
             self._mismatch(key, source, given, target)
 
     def _mismatch(self, key: str, source: NodeOutput, given: Urn, target: Urn) -> None:
-        message = f"`{source.text}` gives `{given}`, but `{target}` is expected"
-        said = None
+        message = f"`{source.text}` sends `{given}`, but `{target}` is expected"
+        reason = None
         if given.base == target.base:
             names = [name for name in given.params if target.params.get(name) is not None]
             different = [name for name in names if given.params[name] != target.params[name]]
-            said = f"they differ in `{different[0]}`"
+            reason = f"they differ in `{different[0]}`"
         else:
             from_shape, to_shape = self._library.get(given.base), self._library.get(target.base)
             if from_shape is not None and to_shape is not None:
-                said = detail(self._library, from_shape.shape, to_shape.shape)
-        self._warn(key, message, said)
+                reason = detail(self._library, from_shape.shape, to_shape.shape)
+        self._warn(key, message, reason)
 
     def _output_types(self, node_id: str) -> Mapping[str, str]:
         if node_id not in self._outputs:
@@ -135,8 +135,8 @@ class _Check:
             self._outputs[node_id] = {} if node is None else output_types(node)
         return self._outputs[node_id]
 
-    def _quietly(self, text: str) -> Urn | None:
-        """The URN of an output, of which is warned elsewhere if it is none."""
+    def _known_or_none(self, text: str) -> Urn | None:
+        """Return the URN of an output, or None; invalid ones were reported elsewhere."""
         try:
             urn = parse_urn(text)
         except TextError:

@@ -1,4 +1,4 @@
-"""Whether data of one type may go where another is expected."""
+"""Decide whether data of one type is accepted where another is expected."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ STANDARD_RULES: tuple[Rule, ...] = tuple((Urn(a), Urn(b)) for a, b in CONVERSION
 
 
 def same(source: Urn, target: Urn) -> bool:
-    """Whether the types are equal, as far as both name their parameters."""
+    """Return True if the types are equal; only parameters that both name are compared."""
     return source.base == target.base and all(
         target.params.get(key, value) == value for key, value in source.params.items()
     )
 
 
 def fits(source: Urn, target: Urn, rules: Sequence[Rule] = ()) -> bool:
-    """Whether `source` may feed `target`: equal, by at most three conversions, or as bytes."""
+    """Return True if `source` is `target`, converts to it in at most three steps, or if
+    `target` is bytes.
+    """
     if target.base == BYTES or same(source, target):
         return True
     reached = [source]
@@ -40,7 +42,7 @@ def fits(source: Urn, target: Urn, rules: Sequence[Rule] = ()) -> bool:
 
 
 def detail(library: Library, source: Shape, target: Shape) -> str | None:
-    """The first field in which data of `source` is not what `target` says; None for none."""
+    """Return the first field in which `source` differs from `target`, in words, or None."""
     source, target = library.resolve(source), library.resolve(target)
     if not isinstance(source, Struct) or not isinstance(target, Struct):
         return None

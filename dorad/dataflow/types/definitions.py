@@ -1,4 +1,4 @@
-"""Definitions of types as YAML gives them, from their mappings to `TypeDef`s, and back."""
+"""Convert definitions of types from YAML mappings to `TypeDef`s and back."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHAT = "a mapping with `arrow`"
-MAX_DEEP = 32
-"""Types within types."""
+MAX_TYPE_DEPTH = 32
+"""Maximum depth of types in types."""
 MAX_FIELDS = 10_000
-"""Of one type, once all types in it are written out."""
+"""Maximum for one type with all types in it expanded."""
 
 
 class Draft(NamedTuple):
-    """One definition that is not read yet, because it may name others."""
+    """A definition that is not parsed yet, because it may name others."""
 
     urn: str
     value: Value
@@ -47,20 +47,20 @@ class Draft(NamedTuple):
 def drafts(
     types: Mapping[str, Value], prefix: str, problems: Problems, known: Iterable[Draft] = ()
 ) -> Iterator[Draft]:
-    """The definitions in a mapping, each as `prefix` and its name; reports names that are none."""
+    """Return the definitions in a mapping, named `prefix` + name; report invalid names."""
     taken = {draft.urn for draft in known}
     for name, value in types.items():
         urn = f"{prefix}{name}"
         if urn.startswith(PREFIX):
             problems.error_in_name(value, "`std/` is for the standard library", "choose a prefix")
         elif not _NAME.fullmatch(urn.rpartition("/")[2]):
-            hint = "letters, digits and `_`, not starting with a digit"
-            problems.error_in_name(value, f"`{name}` cannot be the name of a type", hint)
+            hint = "use letters, digits and `_`, not starting with a digit"
+            problems.error_in_name(value, f"`{name}` is not a valid type name", hint)
         elif "/" not in urn:
             problems.error_in_name(value, f"`{name}` has no prefix", f"write `my/v1/{name}`")
         elif not is_base(urn):
-            hint = "letters, digits, `_`, `.` and `-` between the slashes, as in `my/v1/Name`"
-            problems.error_in_name(value, f"`{urn}` cannot be the name of a type", hint)
+            hint = "use letters, digits, `_`, `.` and `-` between slashes, as in `my/v1/Name`"
+            problems.error_in_name(value, f"`{urn}` is not a valid type name", hint)
         elif urn in taken:
             problems.error_in_name(value, f"the type `{urn}` is defined twice")
         else:
@@ -68,19 +68,19 @@ def drafts(
 
 
 def read_drafts(found: Sequence[Draft]) -> tuple[TypeDef, ...]:
-    """The types; reports what is wrong with them to the problems of each."""
+    """Return the types; report mistakes to the problems of each draft."""
     urns = [standard.urn for standard in standard_types()] + [draft.urn for draft in found]
-    places: dict[tuple[str, str], Value] = {}
-    types = [_read(draft, urns, places) for draft in found]
+    references: dict[tuple[str, str], Value] = {}
+    types = [_read(draft, urns, references) for draft in found]
     by_urn = {found.urn: found for found in types}
     reported: set[str] = set()
     for draft in found:
-        circle = _circle(by_urn, draft.urn)
-        if circle and not reported.intersection(circle):
-            reported.update(circle)
-            place = places.get((draft.urn, circle[1])) or draft.value
+        cycle = _cycle(by_urn, draft.urn)
+        if cycle and not reported.intersection(cycle):
+            reported.update(cycle)
+            value = references.get((draft.urn, cycle[1])) or draft.value
             draft.problems.error(
-                place, f"contains itself: {' -> '.join(circle)}", "a message would have no end"
+                value, f"contains itself: {' -> '.join(cycle)}", "a message would be infinite"
             )
     if not reported:
         _check_size(found, by_urn)
@@ -88,38 +88,38 @@ def read_drafts(found: Sequence[Draft]) -> tuple[TypeDef, ...]:
 
 
 def _check_size(found: Sequence[Draft], types: Mapping[str, TypeDef]) -> None:
-    """Report types that are too deep or too much once the types in them are written out."""
+    """Report types that are too deep or too large with all types in them expanded."""
     known = {**{each.urn: each for each in standard_types()}, **types}
     parts = {urn: [each for each in map(_named, _shapes(known[urn])) if each] for urn in known}
-    places = {draft.urn: draft for draft in found}
-    height: dict[str, int] = {}
+    by_urn = {draft.urn: draft for draft in found}
+    depth: dict[str, int] = {}
     size: dict[str, int] = {}
     for urn in TopologicalSorter(parts).static_order():
-        height[urn] = 1 + max((height[part] for part in parts[urn]), default=0)
+        depth[urn] = 1 + max((depth[part] for part in parts[urn]), default=0)
         size[urn] = len(_shapes(known[urn])) + sum(size[part] for part in parts[urn])
-        if urn not in places or not (height[urn] > MAX_DEEP or size[urn] > MAX_FIELDS):
+        if urn not in by_urn or not (depth[urn] > MAX_TYPE_DEPTH or size[urn] > MAX_FIELDS):
             continue
-        draft = places[urn]
+        draft = by_urn[urn]
         draft.problems.error_in_name(
             draft.value,
-            f"is more than {MAX_DEEP} types deep"
-            if height[urn] > MAX_DEEP
-            else f"has more than {MAX_FIELDS} fields, with those of its parts",
+            f"is more than {MAX_TYPE_DEPTH} types deep"
+            if depth[urn] > MAX_TYPE_DEPTH
+            else f"has more than {MAX_FIELDS} fields, including those of its parts",
         )
-        height[urn], size[urn] = 1, 1  # what contains it is not complained of again
+        depth[urn], size[urn] = 1, 1  # types that contain it are not reported again
 
 
 def _shapes(definition: TypeDef) -> list[Shape]:
     return [found.shape for found in definition.fields] or [definition.shape]
 
 
-def _read(draft: Draft, urns: Sequence[str], places: dict[tuple[str, str], Value]) -> TypeDef:
+def _read(draft: Draft, urns: Sequence[str], references: dict[tuple[str, str], Value]) -> TypeDef:
     body = Fields(draft.value, draft.problems, _WHAT)
-    body.required_text("arrow", "`Struct`, `Float32`, `List<Utf8>`, …")
+    body.required_text("arrow", "such as `Struct`, `Float32` or `List<Utf8>`")
     shape = body.checked("arrow", lambda text: parse_arrow(text, urns), None) or Struct()
     if isinstance(shape, ListOf) and (inner := _named(shape)) is not None:
-        places[draft.urn, inner] = body.name_of("arrow")
-    fields = _read_fields(draft, body, urns, places)
+        references[draft.urn, inner] = body.name_of("arrow")
+    fields = _read_fields(draft, body, urns, references)
     if isinstance(shape, Struct):
         shape = Struct(fields)
     elif fields is not None:
@@ -138,7 +138,7 @@ def _read(draft: Draft, urns: Sequence[str], places: dict[tuple[str, str], Value
 
 
 def _read_fields(
-    draft: Draft, body: Fields, urns: Sequence[str], places: dict[tuple[str, str], Value]
+    draft: Draft, body: Fields, urns: Sequence[str], references: dict[tuple[str, str], Value]
 ) -> tuple[Field, ...] | None:
     if not body.has("fields"):
         body.ignore("fields")
@@ -147,7 +147,7 @@ def _read_fields(
     for item in body.items("fields"):
         block = Fields(item, draft.problems, "a mapping with `name` and `type`")
         name = block.required_text("name")
-        block.required_text("type", "`Float32`, `List<Utf8>`, another type")
+        block.required_text("type", "such as `Float32`, `List<Utf8>` or another type")
         shape = block.checked("type", lambda text: parse_shape(text, urns), None)
         nullable = block.flag("nullable")
         description = block.text("description")
@@ -157,7 +157,7 @@ def _read_fields(
         elif shape is not None:
             found[name] = Field(name, shape, nullable is not False, description)
             if (inner := _named(shape)) is not None:
-                places.setdefault((draft.urn, inner), block.name_of("type"))
+                references.setdefault((draft.urn, inner), block.name_of("type"))
     return tuple(found.values())
 
 
@@ -174,7 +174,7 @@ def _read_params(body: Fields) -> Iterator[Param]:
 
 def _check_param(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise TextError(f"`{text}` cannot be the name of a parameter")
+        raise TextError(f"`{text}` is not a valid parameter name")
     return text
 
 
@@ -193,8 +193,8 @@ def _named(shape: Shape) -> str | None:
     return shape.urn if isinstance(shape, Named) else None
 
 
-def _circle(types: Mapping[str, TypeDef], start: str) -> list[str]:
-    """The way from a type back to itself; empty if there is none."""
+def _cycle(types: Mapping[str, TypeDef], start: str) -> list[str]:
+    """Return the path from a type back to itself; empty if there is none."""
     stack = [[start]]
     seen: set[str] = set()
     while stack:
@@ -212,7 +212,7 @@ def _circle(types: Mapping[str, TypeDef], start: str) -> list[str]:
 
 
 def plain_definition(definition: TypeDef) -> dict[str, Any]:
-    """The definition as YAML gives it, with every other type in full; reads to an equal one."""
+    """Return the definition as in YAML, with full URNs; parsing it gives an equal one."""
     shape = definition.shape
     found: dict[str, Any] = {"arrow": str(shape)}
     if definition.description is not None:

@@ -1,4 +1,4 @@
-"""What a field of a type is, as a text: `Float32`, `List<Utf8>`, `Pose`, `acme/arm/v1/Joint`."""
+"""Parse the type of a field: `Float32`, `List<Utf8>`, `Pose`, `acme/arm/v1/Joint`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LIST_HINT = "write the type of its items: `List<Float32>`"
 
 
 def parse_shape(text: str, urns: Collection[str], depth: int = 0) -> Shape:
-    """The shape that a text names; `urns` are all types there are. Raises TextError."""
+    """Return the shape that a text names; `urns` are all known types. Raises TextError."""
     text = text.strip()
     for opening in ("List<", "LargeList<"):
         if text.startswith(opening):
             if not text.endswith(">") or depth == _DEEPEST:
-                raise TextError(f"`{text}` is not a list of something", _LIST_HINT)
+                raise TextError(f"`{text}` is not a valid list", _LIST_HINT)
             return ListOf(parse_shape(text[len(opening) : -1], urns, depth + 1))
     if text in SCALARS:
         return Scalar(text)
@@ -32,7 +32,7 @@ def parse_shape(text: str, urns: Collection[str], depth: int = 0) -> Shape:
     if text in urns:
         return Named(text)
     if text in _BARE_LISTS:
-        raise TextError(f"`{text}` says nothing of its items", _LIST_HINT)
+        raise TextError(f"`{text}` does not name the type of its items", _LIST_HINT)
     if "/" not in text:
         meant = [urn for urn in urns if urn.rpartition("/")[2] == text]
         if len(meant) == 1:
@@ -43,8 +43,10 @@ def parse_shape(text: str, urns: Collection[str], depth: int = 0) -> Shape:
 
 
 def parse_arrow(text: str, urns: Collection[str]) -> Shape:
-    """The shape that `arrow:` of a type gives. Raises TextError."""
+    """Return the shape of the key `arrow` of a type. Raises TextError."""
     shape = parse_shape(text, urns)
     if isinstance(shape, Named):
-        raise TextError(f"`{text}` is no Arrow type", "write `Struct`, and it as a field's type")
+        raise TextError(
+            f"`{text}` is not an Arrow type", "write `Struct`; other types go into fields"
+        )
     return shape

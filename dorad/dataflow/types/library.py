@@ -1,11 +1,11 @@
-"""All types that a dataflow knows: found by URN, by short name, or nearly."""
+"""All types that a dataflow knows, found by URN, short name or similar spelling."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.types.distance import near
+from dorad.dataflow.nearest import near
 from dorad.dataflow.types.model import ListOf, Named, Scalar, Shape, Struct, TypeDef
 from dorad.dataflow.types.standard import standard_types
 
@@ -24,31 +24,31 @@ class Library:
         return iter(self._all.values())
 
     def get(self, base: str) -> TypeDef | None:
-        """The type with this URN, without parameters."""
+        """Return the type with this URN (without parameters), or None."""
         return self._all.get(base)
 
     def short(self, name: str) -> tuple[str, ...]:
-        """The URNs that end with a name."""
+        """Return the URNs that end with a name."""
         return tuple(found.urn for found in self if found.name == name)
 
     def hint(self, base: str) -> str | None:
-        """What may have been meant by a URN that is none."""
+        """Return a hint for an unknown URN."""
         return hint(base, self._all)
 
     def resolve(self, shape: Shape) -> Shape:
-        """The shape itself, where a type is only named.
+        """Return the shape of a named type, other shapes as they are.
 
-        Raises KeyError for a type that is not there.
+        Raises KeyError for an unknown type.
         """
         while isinstance(shape, Named):
             shape = self._all[shape.urn].shape
         return shape
 
     def plain(self, shape: Shape) -> object:
-        """The shape in JSON's terms, for the check in a node; nothing in it is only named.
+        """Return the shape as JSON values for the check in a node, with named types expanded.
 
         A scalar is its name, a list `{"list": item}`, a struct `{"fields": [[name, shape,
-        nullable], …]}`, with null for fields that are not known.
+        nullable], …]}`, with null for unknown fields.
         """
         shape = self.resolve(shape)
         if isinstance(shape, Scalar):
@@ -61,7 +61,7 @@ class Library:
 
 
 def hint(base: str, urns: Iterable[str]) -> str | None:
-    """What may have been meant: a URN at most two letters away, or one with that short name."""
+    """Return a hint: a URN at most two letters away, or one with that short name."""
     known = list(urns)
     names = [urn for urn in known if urn.rpartition("/")[2].lower() == base.lower()]
     found = near(base, known) or (names[0] if "/" not in base and names else None)

@@ -1,4 +1,4 @@
-"""Types as plain values: what a message of a type consists of."""
+"""Types as plain values: the structure of a message."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SCALARS = (
     "Timestamp",
     "Duration",
 )
-"""The names of Arrow types without parts. Timestamp and Duration may be of any unit."""
+"""The names of Arrow types without children. Timestamp and Duration may have any unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """An Arrow type without parts, by its name."""
+    """An Arrow type without children, by its name."""
 
     name: str
 
@@ -45,7 +45,7 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """Any number of items of one type in each value."""
+    """A list with items of one type."""
 
     item: Shape
 
@@ -55,7 +55,7 @@ class ListOf:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Another type, by its URN without parameters."""
+    """A reference to a type by its URN, without parameters."""
 
     urn: str
 
@@ -75,7 +75,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Struct:
-    """Named fields; None are any."""
+    """Named fields; None allows any fields."""
 
     fields: tuple[Field, ...] | None = None
 
@@ -88,7 +88,7 @@ Shape = Scalar | ListOf | Named | Struct
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A parameter of a type; its values are any texts."""
+    """A parameter of a type; its value is any text."""
 
     name: str
     default: str | None = None
@@ -97,7 +97,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class MetadataKey:
-    """A key of the metadata that goes with the data; nothing checks it."""
+    """A metadata key of messages of the type, as documentation; nothing checks it."""
 
     key: str
     type: str | None = None
@@ -107,7 +107,7 @@ class MetadataKey:
 
 @dataclass(frozen=True, slots=True)
 class TypeDef:
-    """One type."""
+    """The definition of a type."""
 
     urn: str
     shape: Shape
@@ -117,15 +117,15 @@ class TypeDef:
 
     @property
     def name(self) -> str:
-        """The last part of the URN."""
+        """Return the last part of the URN."""
         return self.urn.rpartition("/")[2]
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The fields of a struct, none of anything else."""
+        """Return the fields of a struct, an empty tuple for other types."""
         return (self.shape.fields or ()) if isinstance(self.shape, Struct) else ()
 
     @property
     def arrow(self) -> str:
-        """What it is in Arrow's words: `Struct`, `UInt8`, `LargeList`."""
+        """Return the Arrow name: `Struct`, `UInt8`, `LargeList`."""
         return LIST if isinstance(self.shape, ListOf) else str(self.shape)

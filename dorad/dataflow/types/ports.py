@@ -1,4 +1,4 @@
-"""The typed ports of a dataflow, those of operators among them."""
+"""The typed ports of nodes and operators."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ if TYPE_CHECKING:
 
 
 class Body(NamedTuple):
-    """A node, or one operator of it."""
+    """A node or one of its operators."""
 
     node: str
     key: str
-    """Its place in the file."""
+    """Its key in the file."""
     prefix: str
-    """Of its ports' ids in the data plane: empty, or `<operator>/`."""
+    """The prefix of its port ids in the data plane: empty, or `<operator>/`."""
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     types: Types
 
 
 def bodies_of(node: NodeSpec) -> Iterator[Body]:
-    """The node and its operators."""
+    """Yield the node and its operators."""
     yield Body(node.id, node.key, "", node.inputs, node.outputs, node.types)
     for index, op in enumerate(node.operators):
-        key = f"{node.key}.operator" if node.lone_operator else f"{node.key}.operators[{index}]"
+        key = node.operator_key(index)
         yield Body(node.id, key, f"{op.id}/", op.inputs, op.outputs, op.types)
 
 
 def bodies(dataflow: Dataflow) -> Iterator[Body]:
-    """All nodes and operators."""
+    """Yield all nodes and operators."""
     for node in dataflow.nodes:
         yield from bodies_of(node)
 
 
 def output_types(node: NodeSpec) -> Mapping[str, str]:
-    """The type of each annotated output, as written, by its id in the data plane."""
+    """Return the type of each annotated output, as written, by its id in the data plane."""
     return {
         f"{body.prefix}{output}": text
         for body in bodies_of(node)
@@ -48,7 +48,7 @@ def output_types(node: NodeSpec) -> Mapping[str, str]:
 
 
 def input_types(node: NodeSpec) -> Mapping[str, str]:
-    """The type of each annotated input, likewise."""
+    """Return the type of each annotated input, as written, by its id in the data plane."""
     known = {item.id for item in node.all_inputs}
     found = {
         f"{body.prefix}{port}": text
@@ -59,7 +59,7 @@ def input_types(node: NodeSpec) -> Mapping[str, str]:
 
 
 def is_typed(dataflow: Dataflow) -> bool:
-    """Whether anything in the dataflow speaks of types."""
+    """Return True if the dataflow has type annotations or type rules."""
     return bool(dataflow.type_rules) or any(
         body.types.inputs or body.types.outputs for body in bodies(dataflow)
     )

@@ -1,4 +1,4 @@
-"""What a node's process is told of the types of its ports: plain data, nothing to look up."""
+"""The types of a node's ports as plain data for its process, which needs no library."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def port_types(dataflow: Dataflow, node: NodeSpec) -> dict[str, Any] | None:
-    """The types of a node's annotated ports, as JSON has them; None if none is annotated.
+    """Return the types of a node's annotated ports as JSON values; None if there are none.
 
-    `inputs` and `outputs` map ids to `{"type": URN, "accepts": [shape, …]}` with shapes as
-    `Library.plain` gives them, an input's own first, then its source's if that converts to it; and
-    `{"to": ["node/input", …]}` of an output is who receives it, `{"from": "node/output"}` of an
-    input who sends it. What takes everything, or is unknown, is left out.
+    `inputs` and `outputs` map ids to `{"type": URN, "accepts": [shape, …]}` with shapes as in
+    `Library.plain`: the input's own first, then its source's if that converts to it. An output also
+    has its receivers, `{"to": ["node/input", …]}`, and an input its sender,
+    `{"from": "node/output"}`. Ports that accept everything, or of unknown type, are omitted.
     """
     inputs, outputs = input_types(node), output_types(node)
     if not inputs and not outputs:
@@ -74,12 +74,12 @@ def _rules(dataflow: Dataflow) -> list[Rule]:
         try:
             rules.append((parse_urn(rule.source), parse_urn(rule.target)))
         except TextError:
-            continue  # warned of when the file was checked
+            continue  # reported when the file was checked
     return rules
 
 
 def _output_type(dataflow: Dataflow, source: NodeOutput) -> str:
-    """The type of an output as written, empty if it has none."""
+    """Return the type of an output as written; empty if it has none."""
     node = next((node for node in dataflow.nodes if node.id == source.node), None)
     return "" if node is None else output_types(node).get(source.output, "")
 

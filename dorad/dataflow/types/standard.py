@@ -17,9 +17,9 @@ from dorad.dataflow.types.model import (
 
 PREFIX = "std/"
 BYTES = "std/core/v1/Bytes"
-"""As the type of an input it takes everything."""
+"""An input of this type accepts everything."""
 TIMER = "std/core/v1/UInt64"
-"""What a timer counts as."""
+"""The type of a timer's ticks."""
 
 _V = "std/math/v1/Vector3"
 
@@ -35,13 +35,13 @@ _SCALARS = {
     "UInt32": ("UInt32", "32-bit unsigned integers"),
     "UInt64": ("UInt64", "64-bit unsigned integers"),
     "String": ("Utf8", "text"),
-    "Bytes": ("LargeBinary", "bytes; an input of this type takes everything"),
-    "Bool": ("Boolean", "truth values"),
+    "Bytes": ("LargeBinary", "bytes; an input of this type accepts everything"),
+    "Bool": ("Boolean", "booleans"),
 }
 
 _STRUCTS: dict[str, tuple[str, dict[str, str]]] = {
     _V: (
-        "a vector or a position, or a rate of turning about three axes",
+        "a vector, a position, or an angular velocity",
         {"x": "Float64", "y": "Float64", "z": "Float64"},
     ),
     "std/math/v1/Quaternion": (
@@ -49,11 +49,11 @@ _STRUCTS: dict[str, tuple[str, dict[str, str]]] = {
         {"x": "Float64", "y": "Float64", "z": "Float64", "w": "Float64"},
     ),
     "std/math/v1/Pose": (
-        "where something is, and how it is turned",
+        "a position and an orientation",
         {"position": _V, "orientation": "std/math/v1/Quaternion"},
     ),
     "std/math/v1/Transform": (
-        "how one frame lies in another",
+        "the position and orientation of one frame in another",
         {"translation": _V, "rotation": "std/math/v1/Quaternion"},
     ),
     "std/control/v1/Twist": (
@@ -74,19 +74,19 @@ _STRUCTS: dict[str, tuple[str, dict[str, str]]] = {
         {"pose": "std/math/v1/Pose", "twist": "std/control/v1/Twist", "frame_id": "Utf8"},
     ),
     "std/media/v1/Image": (
-        "an uncompressed picture: rows from the top, as `encoding` says",
+        "an uncompressed picture; `encoding` is its pixel format",
         {"width": "UInt32", "height": "UInt32", "encoding": "Utf8", "data": "LargeBinary"},
     ),
     "std/media/v1/PointCloud": (
-        "points, in rows if the sensor has rows, else in one",
+        "points, in one row or in the rows of the sensor",
         {"points": "LargeBinary", "width": "UInt32", "height": "UInt32"},
     ),
     "std/media/v1/AudioFrame": (
-        "samples, those of all channels side by side",
+        "interleaved samples of all channels",
         {"sample_rate": "UInt32", "channels": "UInt32", "data": "LargeBinary"},
     ),
     "std/vision/v1/BoundingBox": (
-        "a rectangle in a picture, with what is in it",
+        "a rectangle in a picture, with a label",
         {
             "x": "Float32",
             "y": "Float32",
@@ -97,7 +97,7 @@ _STRUCTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "std/vision/v1/Detection": (
-        "what was found in a picture",
+        "the objects found in a picture",
         {"boxes": "List<std/vision/v1/BoundingBox>"},
     ),
     "std/vision/v1/Segmentation": (
@@ -122,12 +122,12 @@ CONVERSIONS = (
     ("std/core/v1/Int32", "std/core/v1/Int64"),
     ("std/core/v1/Float32", "std/core/v1/Float64"),
 )
-"""What counts as the other without being said; one step each."""
+"""Implicit conversions, one step each."""
 
 
 @functools.cache
 def standard_types() -> tuple[TypeDef, ...]:
-    """All types of the standard library, package by package."""
+    """Return all types of the standard library, package by package."""
     found = [
         TypeDef(f"std/core/v1/{name}", Scalar(arrow), text)
         for name, (arrow, text) in _SCALARS.items()
@@ -140,7 +140,7 @@ def standard_types() -> tuple[TypeDef, ...]:
                 TypeDef(
                     "std/media/v1/CompressedImage",
                     Scalar("LargeBinary"),
-                    "a picture as the bytes of a file: JPEG, PNG",
+                    "a picture in a file format such as JPEG or PNG",
                 )
             )
     return tuple(found)

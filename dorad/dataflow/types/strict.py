@@ -1,4 +1,4 @@
-"""Which findings about types keep a dataflow from running, and which are only told."""
+"""Decide which findings about types are errors and which are warnings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS = frozenset(
 
 
 def type_problems(dataflow: Dataflow, *, strict: bool = False) -> tuple[Problem, ...]:
-    """What makes the dataflow unfit to run: all findings if it is, or asks to be, strict."""
+    """Return the findings that prevent a run: all if `strict` or the dataflow's own setting."""
     if not strict and not dataflow.strict_types:
         return ()
     named = (warning for warning in dataflow.warnings if about_types(warning))
@@ -29,9 +29,9 @@ def type_problems(dataflow: Dataflow, *, strict: bool = False) -> tuple[Problem,
 
 
 def change_problems(dataflow: Dataflow) -> tuple[Problem, ...]:
-    """What forbids a dataflow that was read before, or changed since, if it asks to be strict.
+    """Return the findings that prevent a change of a running dataflow with `strict_types`.
 
-    The type of an input that was disconnected does not.
+    The type of a disconnected input is ignored.
     """
     return _of_edges(dataflow) if dataflow.strict_types else ()
 
@@ -46,7 +46,7 @@ def _of_edges(dataflow: Dataflow) -> tuple[Problem, ...]:
 
 
 def all_warnings(dataflow: Dataflow) -> tuple[Problem, ...]:
-    """What is to be told before the dataflow runs, of types and everything else."""
+    """Return all warnings to show before the dataflow runs, about types and anything else."""
     if not is_typed(dataflow):
         return dataflow.warnings
     from dorad.dataflow.types.check import check_types  # most dataflows have no types
@@ -55,5 +55,5 @@ def all_warnings(dataflow: Dataflow) -> tuple[Problem, ...]:
 
 
 def about_types(problem: Problem) -> bool:
-    """Whether a warning that was made while the file was read is about types."""
+    """Return True if a warning from reading the file is about types."""
     return not KEYS.isdisjoint(problem.key.replace("[", ".").split("."))

@@ -19,14 +19,14 @@ _HINT = "write it as `std/media/v1/Image` or `std/media/v1/AudioFrame[sample_typ
 
 @dataclass(frozen=True, slots=True)
 class Urn:
-    """A type and what is said of its parameters; a parameter that is not named is any."""
+    """A type with values for some of its parameters; the others may have any value."""
 
     base: str
     params: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The last part: `Image`."""
+        """Return the last part: `Image`."""
         return self.base.rpartition("/")[2]
 
     def __str__(self) -> str:
@@ -36,20 +36,20 @@ class Urn:
 
 
 def is_base(text: str) -> bool:
-    """Whether a text can be the URN of a type, without parameters."""
+    """Return True if a text is a valid URN without parameters."""
     return _BASE.fullmatch(text) is not None
 
 
 def parse_urn(text: str) -> Urn:
-    """The URN that a text spells. Raises TextError."""
+    """Parse a URN. Raises TextError."""
     base, bracket, rest = text.partition("[")
     if not _BASE.fullmatch(base) or (bracket and not rest.endswith("]")):
-        raise TextError(f"`{text}` is not the name of a type", _HINT)
+        raise TextError(f"`{text}` is not a valid type name", _HINT)
     params: dict[str, str] = {}
     for part in rest[:-1].split(",") if bracket else ():
         match = _PARAM.fullmatch(part)
         if match is None:
-            raise TextError(f"`{text}`: `{part.strip()}` is no parameter", _HINT)
+            raise TextError(f"`{text}`: `{part.strip()}` is not a parameter", _HINT)
         if match[1] in params:
             raise TextError(f"`{text}` gives the parameter `{match[1]}` twice")
         params[match[1]] = match[2]

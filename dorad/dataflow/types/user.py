@@ -1,12 +1,13 @@
-"""The user's own types: files below `types` beside the dataflow, or `types:` in it.
+"""Read the user's own types: files in `types/` beside the dataflow, or `types:` in it.
 
-The path of a file below `types` is the prefix of its types: `types/acme/arm/v1.yml` defines
-`acme/arm/v1/Joint`. What is read is put into the dataflow's descriptor as `types:`, so that it goes
-wherever the descriptor goes: to the daemon, into its state, into the output of `dora expand`.
+The path of a file in `types/` is the prefix of its types: `types/acme/arm/v1.yml` defines
+`acme/arm/v1/Joint`. The types become `types:` of the dataflow's descriptor, and so reach the
+daemon, its state and the output of `dora expand`.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,17 +24,19 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow
     from dorad.dataflow.types.model import TypeDef
 
+_log = logging.getLogger(__name__)
+
 FOLDER = "types"
-LARGEST_FILE = 1 << 20
+MAX_FILE_SIZE = 1 << 20
 """Bytes."""
 MAX_FILES = 1000
 
 
 def with_user_types(dataflow: Dataflow) -> Dataflow:
-    """The dataflow with the types of the files beside it.
+    """Return the dataflow with the types of the files beside it.
 
-    A type that the dataflow's own `types:` defines is taken from there. Raises DataflowError with
-    everything that is wrong in the files.
+    Definitions in the dataflow's own `types:` override them. Raises DataflowError with every
+    problem in the files.
     """
     own = {found.urn: found for found in dataflow.own_types}
     found = read_user_types(dataflow.path.parent)
@@ -48,9 +51,9 @@ def with_user_types(dataflow: Dataflow) -> Dataflow:
 
 
 def read_user_types(folder: Path) -> tuple[TypeDef, ...]:
-    """The types in the files below `types` in this folder, by file; none if there is no such.
+    """Return the types in the files in `types/` of a folder; none if there is no such folder.
 
-    Raises DataflowError with everything that is wrong in them.
+    Raises DataflowError with every problem in the files.
     """
     root = folder / FOLDER
     if not root.is_dir():
@@ -65,6 +68,7 @@ def read_user_types(folder: Path) -> tuple[TypeDef, ...]:
         found += _read_file(path, prefix, wrong, found)
     types = read_drafts(found)
     errors = [error for each in problems for error in in_order(each.errors)]
+    _log.debug("%s: %d types in %d files", root, len(types), len(problems))
     if errors:
         raise DataflowError(errors)
     return types
@@ -82,8 +86,8 @@ def _files(root: Path) -> Iterator[Path]:
 def _read_file(path: Path, prefix: str, problems: Problems, known: list[Draft]) -> list[Draft]:
     try:
         data = path.read_bytes()
-        if len(data) > LARGEST_FILE:
-            problems.at(0, 0, f"is larger than {LARGEST_FILE >> 20} MB")
+        if len(data) > MAX_FILE_SIZE:
+            problems.at(0, 0, f"is larger than {MAX_FILE_SIZE >> 20} MB")
             return []
         text = data.decode()
     except UnicodeDecodeError:
@@ -106,6 +110,6 @@ def _read_file(path: Path, prefix: str, problems: Problems, known: list[Draft]) 
 
 
 def read_inline(fields: Fields) -> tuple[TypeDef, ...]:
-    """The types that a dataflow file itself defines, by URN."""
+    """Return the types that a dataflow file itself defines, sorted by URN."""
     found = list(drafts(fields.entries(FOLDER), "", fields.problems))
     return tuple(sorted(read_drafts(found), key=lambda each: each.urn))

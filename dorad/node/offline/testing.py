@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import events
-from dorad.node.extensions import Extended, OwnTable
+from dorad.node.extensions import ExtensionMethods, OwnTable
 from dorad.node.identifiers import uuid7
-from dorad.node.params import Parameterised, Params
-from dorad.node.patterns.helpers import Patterned
-from dorad.node.speech import Speaking
+from dorad.node.logbridge import LogMethods
+from dorad.node.params import ParamMethods, Params
+from dorad.node.patterns.helpers import PatternMethods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dorad.node.offline.mockgoal import MockGoal
 
 
-class MockNode(Extended, Parameterised, Patterned, Speaking):
+class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     """Takes the place of a `Node`: gives prepared events and keeps what is sent.
 
     `outputs` maps an output's id to the values sent on it, `logs` holds what was logged, and
@@ -279,9 +279,9 @@ class MockNode(Extended, Parameterised, Patterned, Speaking):
 def _reply(output_id: str, reply: Any, request_id: str) -> Event:
     if not isinstance(reply, Exception):
         return _event((output_id, reply), {"request_id": request_id})
-    from dorad.node.patterns.calls import failure
+    from dorad.node.patterns.calls import error_metadata
 
-    return _event((output_id, None), {"request_id": request_id, **failure(reply)})
+    return _event((output_id, None), {"request_id": request_id, **error_metadata(reply)})
 
 
 def _event(item: tuple[str, Any] | dict[str, Any], metadata: Mapping[str, Any]) -> Event:

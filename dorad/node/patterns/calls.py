@@ -1,13 +1,14 @@
-"""Calls: a request, and the one answer to it."""
+"""Service calls: one request and its reply."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.correlation import REQUEST_ID
 from dorad.node.identifiers import uuid7
 from dorad.node.patterns.errors import ExchangeError, RemoteError
-from dorad.node.patterns.exchange import Sink, deadline_of, too_late
+from dorad.node.patterns.exchange import Sink, deadline_of, timed_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
     from dorad.node.patterns.exchange import Exchange
 
+_log = logging.getLogger(__name__)
+
 ERROR = "request_error"
-"""The metadata key of an answer that says that the request failed, and how."""
+"""The metadata key of a reply whose request failed; its value is the error text."""
 ERROR_TYPE = "request_error_type"
 
 
 class Call:
-    """One request on its way."""
+    """One request in flight."""
 
     def __init__(
         self,
@@ -33,7 +36,7 @@ class Call:
         timeout: float | None,
         reply: str | None,
     ) -> None:
-        """Send it. Raises what `Exchange.route` does, and what sending does."""
+        """Send the request. Raises what `Exchange.route` and `send` raise."""
         self._exchange = exchange
         self._timeout = timeout
         inputs = () if reply is None else (reply,)
@@ -42,6 +45,7 @@ class Call:
         self._unmarked = self._count_unmarked()
         self._deadline = deadline_of(timeout)
         marked = {**(metadata or {}), REQUEST_ID: self._sink.key}
+        _log.debug("output %s: request %s", output, self._sink.key)
         exchange.begin(self._sink, lambda: send(output, data, marked))
 
     def _count_unmarked(self) -> int:
@@ -52,7 +56,7 @@ class Call:
         sink = self._sink
 
         def enough() -> bool:
-            # Without a deadline nobody would ever tell that the id is missing.
+            # Without a deadline, a reply that lacks its id ends the wait with an error.
             return sink.last is not None or (
                 self._deadline is None and self._count_unmarked() > self._unmarked
             )
@@ -60,7 +64,7 @@ class Call:
         return self._exchange.settled(sink, enough)
 
     def wait(self) -> Event:
-        """Return the answer, or raise an `ExchangeError`."""
+        """Wait for the reply and return it, or raise an `ExchangeError`."""
         sharing = self._exchange.sharing
         try:
             sharing.wait(self._over(), self._sink.waiters, self._deadline)
@@ -69,7 +73,7 @@ class Call:
             self._exchange.forget(self._sink)
 
     async def wait_async(self) -> Event:
-        """Return the answer, or raise an `ExchangeError`."""
+        """Wait like `wait`, without blocking the event loop."""
         sharing = self._exchange.sharing
         try:
             await sharing.wait_async(self._over(), self._sink.waiters, self._deadline)
@@ -83,22 +87,24 @@ class Call:
             return checked(sink.last)
         if sink.error is not None:
             raise sink.error
-        raise too_late("answer", self._timeout, sink.route, self._count_unmarked() - self._unmarked)
+        raise timed_out(
+            "answer", self._timeout, sink.route, self._count_unmarked() - self._unmarked
+        )
 
 
 def checked(event: Event) -> Event:
-    """Return an answer, or raise the `RemoteError` that it tells of."""
+    """Return a reply, or raise the `RemoteError` that it carries."""
     metadata = event.get("metadata") or {}
     if ERROR in metadata:
         raise RemoteError(str(metadata.get(ERROR_TYPE, "Error")), str(metadata[ERROR]))
     return event
 
 
-def failure(error: BaseException) -> dict[str, Any]:
-    """Return the metadata of an answer that tells of an exception."""
+def error_metadata(error: BaseException) -> dict[str, Any]:
+    """Return the metadata of a reply that carries an exception."""
     if isinstance(error, RemoteError):
         return {ERROR: error.text, ERROR_TYPE: error.kind}
     return {ERROR: str(error), ERROR_TYPE: type(error).__name__}
 
 
-__all__ = ["ERROR", "ERROR_TYPE", "Call", "ExchangeError", "checked", "failure"]
+__all__ = ["ERROR", "ERROR_TYPE", "Call", "ExchangeError", "checked", "error_metadata"]

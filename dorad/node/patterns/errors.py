@@ -1,30 +1,30 @@
-"""Why an exchange did not end with its answer. All are RuntimeErrors."""
+"""The errors of calls and goals that end without a reply. All are RuntimeErrors."""
 
 from __future__ import annotations
 
 
 class ExchangeError(RuntimeError):
-    """An exchange ended without its answer."""
+    """A call or goal ended without its reply."""
 
 
 class NoPeerError(ExchangeError):
-    """Nobody is there to answer, or it is not clear who; nothing was sent."""
+    """No node can reply, or it is ambiguous which one; nothing was sent."""
 
 
 class NoAnswerError(ExchangeError, TimeoutError):
-    """The time is over, or what came was no answer."""
+    """No valid reply came in time."""
 
 
 class PeerLostError(ExchangeError):
-    """Who was to answer has ended, has failed or was restarted, or its input went silent."""
+    """The replying node has ended, failed or restarted, or its input timed out."""
 
 
 class StoppingError(ExchangeError):
-    """The node was told to stop while it waited; the STOP is still to be received."""
+    """The node is being stopped while it waits; its STOP event is not received yet."""
 
 
 class RemoteError(ExchangeError):
-    """The handler at the other end raised an exception; `kind` is its name, `text` what it says."""
+    """The remote handler raised an exception; `kind` is its class name, `text` its message."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(f"{kind}: {text}" if text else kind)
@@ -33,4 +33,4 @@ class RemoteError(ExchangeError):
 
 
 class GoalCanceledError(ExchangeError):
-    """Raised by `check` of a goal that was canceled, for its handler to end with."""
+    """`ServedGoal.check` raises it after a cancel; it ends the handler of the goal."""

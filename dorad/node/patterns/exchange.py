@@ -1,7 +1,8 @@
-"""What is in flight between a node and those that are to answer it."""
+"""The calls and goals of a node that are in flight, and who replies to them."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from dorad.node.patterns.errors import (
     PeerLostError,
     StoppingError,
 )
-from dorad.node.patterns.shared import Sharing
+from dorad.node.patterns.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from dorad.node.patterns.waiters import Waiter
     from dorad.node.receiver import Receiver
 
-MAX_GIVEN_UP = 4096
-"""Ids of exchanges that were given up, whose late answers are thrown away."""
+_log = logging.getLogger(__name__)
+
+MAX_ABANDONED = 4096
+"""Maximum number of abandoned ids, whose late replies are dropped."""
 
 
 class Sink:
-    """Where the answers to one request or goal go."""
+    """Collects the replies to one request or goal."""
 
     def __init__(self, key: str, route: ReplyRoute) -> None:
         self.key = key
@@ -41,12 +44,12 @@ class Sink:
         self.error: ExchangeError | None = None
 
     def take(self, event: Event) -> None:
-        """Take an answer; called by whoever has received it."""
+        """Store a reply; called in the thread that receives it."""
         self.last = event
 
 
 class ReplyRoute:
-    """Who answers what is sent on an output, and on which inputs; and whether that still holds."""
+    """The nodes that reply to an output and the inputs of their replies, as of the request."""
 
     def __init__(
         self,
@@ -63,70 +66,68 @@ class ReplyRoute:
         self._restarts = {node: daemon_events.restarts.get(node, 0) for node in peers}
         self._breaks = {item: daemon_events.breaks.get(item, 0) for item in inputs}
 
-    def trouble(self) -> ExchangeError | None:
-        """Return why no answer can come any more, as far as is known."""
+    def failure(self) -> ExchangeError | None:
+        """Return why no reply can come any more, or None."""
         connection, daemon_events = self._connection, self._connection.daemon_events
         if connection.lost:
-            return PeerLostError("the daemon is gone; no answer can come")
+            return PeerLostError("the daemon is gone; no reply can come")
         for node in sorted(self.peers):
             if node in daemon_events.failed:
                 return PeerLostError(f"node `{node}` has failed: {daemon_events.failed[node]}")
             if daemon_events.restarts.get(node, 0) != self._restarts[node]:
                 return PeerLostError(
-                    f"node `{node}` was restarted while it was to answer; what it was doing is lost"
+                    f"node `{node}` was restarted before its reply; the request is lost"
                 )
         if daemon_events.stopping:
-            return StoppingError("the node is being stopped; no answer can come")
+            return StoppingError("the node is being stopped; no reply can come")
         names = " and ".join(f"`{item}`" for item in sorted(self.inputs))
-        whom = " and ".join(f"node `{node}`" for node in sorted(self.peers)) or "its source"
+        peers = " and ".join(f"node `{node}`" for node in sorted(self.peers)) or "its source"
         if all(daemon_events.closed(item) for item in self.inputs):
-            return PeerLostError(f"input {names} is closed: {whom} has ended")
+            return PeerLostError(f"input {names} is closed: {peers} has ended")
         for item in sorted(self.inputs):
             if daemon_events.breaks.get(item, 0) != self._breaks[item]:
                 return PeerLostError(f"nothing came on input `{item}` within its input_timeout")
         if daemon_events.ending:
-            return StoppingError("all inputs are closed; no answer can come")
+            return StoppingError("all inputs are closed; no reply can come")
         if not receivers(connection, self.output):
             return PeerLostError(
-                f"nobody receives output `{self.output}` any more: {whom} has ended"
+                f"output `{self.output}` has no receiver any more: {peers} has ended"
             )
         return None
 
 
 def receivers(connection: DaemonConnection, output: str) -> list[str]:
-    """Return the nodes that receive an output now; whoever only looks on is none."""
+    """Return the nodes that receive an output now, without observers."""
     return [node for node in connection.receivers.get(output, ()) if not node.startswith(".")]
 
 
 class Exchange:
-    """All exchanges of one node that have not ended."""
+    """The calls and goals of one node that have not ended."""
 
     def __init__(self, node_id: str, receiver: Receiver, connection: DaemonConnection) -> None:
-        """Share the receiver of a node between its events and its answers."""
+        """Share the inputs of a node between its receiver and its waiting calls."""
         self._node_id = node_id
         self.connection = connection
         self._sinks: dict[str, Sink] = {}
-        self._given_up: dict[str, None] = {}
+        self._abandoned: dict[str, None] = {}
         self.unmarked: dict[str, int] = {}
-        self.sharing = Sharing(receiver, connection, self._divert, self.warn)
+        self.sharing = Sharing(receiver, self._dispatch, self.warn)
 
     def warn(self, text: str) -> None:
-        """Tell the user something about this node."""
+        """Log a warning of this node."""
         logbridge.emit(logbridge.line(self._node_id, "warn", text))
-
-    # -- who answers -------------------------------------------------------------------------
 
     def route(
         self, output: str, inputs: tuple[str, ...], option: str, *, several: bool
     ) -> ReplyRoute:
-        """Find who answers what is sent on an output, and on which inputs.
+        """Find the nodes that reply to an output, and the inputs of their replies.
 
-        `inputs` are those that the caller has named, with `option`. `several` tells whether answers
-        may come on several inputs.
+        `inputs` are the inputs that the caller has named with `option`. With `several`, replies may
+        come on several inputs.
 
         Raises:
-            NoPeerError: there is nobody, or it is not clear who.
-            ExchangeError: it is known already that no answer can come.
+            NoPeerError: no node can reply, or it is ambiguous which one.
+            ExchangeError: a reply is already known to be impossible.
         """
         connection = self.connection
         connection.refresh()
@@ -136,12 +137,12 @@ class Exchange:
             ended = subscribers(connection, output)
             if ended:
                 raise PeerLostError(
-                    f"nobody receives output `{output}` any more: node `{ended[0]}`, or its "
+                    f"output `{output}` has no receiver any more: node `{ended[0]}`, or its "
                     "operator, has ended"
                 )
             raise NoPeerError(
-                f"nobody receives output `{output}`: give the node that is to answer an input with "
-                f"the source `{self._node_id}/{output}`"
+                f"output `{output}` has no receiver: give the node that replies an input with the "
+                f"source `{self._node_id}/{output}`"
             )
         if inputs:
             peers = {node for item, node in sources if item in inputs and node is not None}
@@ -152,11 +153,12 @@ class Exchange:
             found = ReplyRoute(connection, output, frozenset(peers), frozenset(inputs))
         else:
             found = self._find(output, there, option, several=several)
-        trouble = found.trouble()
-        if trouble is not None:
-            raise trouble
+        failure = found.failure()
+        if failure is not None:
+            raise failure
+        _log.debug("output %s: replies come on %s", output, ", ".join(sorted(found.inputs)))
         for item in found.inputs:
-            self.sharing.divert_input(item)
+            self.sharing.add_reply_input(item)
         return found
 
     def _find(self, output: str, there: list[str], option: str, *, several: bool) -> ReplyRoute:
@@ -166,28 +168,26 @@ class Exchange:
         if not back:
             nodes = " and ".join(f"`{node}`" for node in there)
             raise NoPeerError(
-                f"output `{output}` goes to {nodes}, but nothing comes back: give this node an "
+                f"output `{output}` goes to {nodes}, which send nothing back: give this node an "
                 f"input with an output of `{there[0]}` as its source"
             )
         if len(peers) > 1 or (len(back) > 1 and not several):
             choices = ", ".join(f"`{item}` from `{node}`" for item, node in back)
             raise NoPeerError(
-                f"several inputs may carry the answer to output `{output}`: {choices}; say which "
+                f"several inputs may carry the reply to output `{output}`: {choices}; select one "
                 f"with {option}"
             )
         items = frozenset(item for item, _ in back)
         return ReplyRoute(self.connection, output, frozenset(peers), items)
 
-    # -- answers -----------------------------------------------------------------------------
-
     def expect(self, sink: Sink) -> None:
-        """Hand what comes for a request or goal to its sink from now on."""
+        """Pass replies to a sink from now on."""
         if self._sinks:
             self.sharing.poll()
         self._sinks[sink.key] = sink
 
     def begin(self, sink: Sink, send: Callable[[], None]) -> None:
-        """Expect answers, then send what they answer; expect none if that fails."""
+        """Register a sink, then send its request; unregister it if sending fails."""
         self.expect(sink)
         try:
             send()
@@ -196,15 +196,16 @@ class Exchange:
             raise
 
     def forget(self, sink: Sink) -> None:
-        """End an exchange; what still comes for it is thrown away."""
+        """Unregister a sink; later replies to it are dropped."""
         if self._sinks.pop(sink.key, None) is not None:
-            self._given_up[sink.key] = None
-            while len(self._given_up) > MAX_GIVEN_UP:
-                self._given_up.pop(next(iter(self._given_up)), None)
+            self._abandoned[sink.key] = None
+            while len(self._abandoned) > MAX_ABANDONED:
+                self._abandoned.pop(next(iter(self._abandoned)), None)
 
-    def _divert(self, event: Event) -> bool:
+    def _dispatch(self, event: Event) -> bool:
+        """Pass a reply to its sink; return False if the event is not a reply."""
         if event["type"] != "INPUT":
-            # A message that could not be read.
+            # An unreadable message.
             return False
         metadata = event["metadata"]
         for name in (REQUEST_ID, GOAL_ID):
@@ -216,7 +217,8 @@ class Exchange:
                 sink.take(event)
                 self.sharing.wake(sink.waiters)
                 return True
-            if key in self._given_up:
+            if key in self._abandoned:
+                _log.debug("input %s: dropped a late reply to %s", event["id"], key)
                 return True
         if CORRELATING.isdisjoint(metadata):
             self.unmarked[event["id"]] = self.unmarked.get(event["id"], 0) + 1
@@ -224,27 +226,26 @@ class Exchange:
                 self.sharing.wake(sink.waiters)
         return False
 
-    # -- waiting -----------------------------------------------------------------------------
-
     def settled(self, sink: Sink, enough: Callable[[], bool]) -> Callable[[], bool]:
-        """Return what tells whether waiting at a sink is over: there is enough, or no hope."""
+        """Return a function that is True once a wait is over: `enough()`, or a failure."""
         connection, sharing = self.connection, self.sharing
 
         def over() -> bool:
             if enough() or sink.error is not None:
                 return True
-            trouble = sink.route.trouble()
-            # Only once all that was sent before the trouble has been read.
-            if trouble is None or connection.begun != sharing.polled_packets or enough():
+            failure = sink.route.failure()
+            # A reply sent before the failure still counts: poll the inputs once more first.
+            if failure is None or connection.packets_received != sharing.polled_packets or enough():
                 return enough()
-            sink.error = trouble
+            _log.debug("%s has failed: %s", sink.key, failure)
+            sink.error = failure
             return True
 
         return over
 
 
 def subscribers(connection: DaemonConnection, output: str) -> list[str]:
-    """Return the nodes that receive an output according to the file of the dataflow."""
+    """Return the nodes that receive an output according to the dataflow file."""
     me = connection.config["node_id"]
     found: list[str] = []
     for node in connection.config["descriptor"].get("nodes") or ():
@@ -258,14 +259,14 @@ def subscribers(connection: DaemonConnection, output: str) -> list[str]:
 
 
 def deadline_of(timeout: float | None) -> int | None:
-    """Return when a time in seconds from now is over, on CLOCK_MONOTONIC in ns."""
+    """Return the deadline in `timeout` seconds, on CLOCK_MONOTONIC in ns."""
     return None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
 
 
-def too_late(what: str, timeout: float | None, route: ReplyRoute, unmarked: int) -> NoAnswerError:
-    """Return the error of one who has waited long enough."""
-    whom = " and ".join(f"`{node}`" for node in sorted(route.peers))
-    text = f"no {what} from {whom} within {timeout:g} s" if timeout is not None else f"no {what}"
+def timed_out(what: str, timeout: float | None, route: ReplyRoute, unmarked: int) -> NoAnswerError:
+    """Return the error of a wait that was too long."""
+    peers = " and ".join(f"`{node}`" for node in sorted(route.peers))
+    text = f"no {what} from {peers} within {timeout:g} s" if timeout is not None else f"no {what}"
     return NoAnswerError(text + _hint(route, unmarked))
 
 
@@ -275,6 +276,6 @@ def _hint(route: ReplyRoute, unmarked: int) -> str:
     names = " and ".join(f"`{item}`" for item in sorted(route.inputs))
     count = f"{unmarked} message{'s' if unmarked > 1 else ''}"
     return (
-        f"; {count} without request_id or goal_id came on {names}: the one who answers must send "
-        "back the id that the request has in its metadata"
+        f"; {count} without request_id or goal_id came on {names}: a reply must have the id from "
+        "the metadata of its request"
     )

@@ -1,14 +1,15 @@
-"""Goals: something that takes a while, tells how it gets on, and can be canceled."""
+"""Action goals at the client: send one, receive its feedback and result, cancel it."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.correlation import GOAL_ID, GOAL_STATUS
 from dorad.node.identifiers import uuid7
 from dorad.node.patterns.errors import NoPeerError, RemoteError
-from dorad.node.patterns.exchange import Sink, deadline_of, receivers, too_late
+from dorad.node.patterns.exchange import Sink, deadline_of, receivers, timed_out
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,17 +17,19 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
     from dorad.node.patterns.exchange import Exchange, ReplyRoute
 
+_log = logging.getLogger(__name__)
+
 SUCCEEDED = "succeeded"
 ABORTED = "aborted"
 CANCELED = "canceled"
 STATUSES = (SUCCEEDED, ABORTED, CANCELED)
 
 ERROR = "goal_error"
-"""The metadata key of a result that says that the goal's handler failed, and how."""
+"""The metadata key of a result whose handler failed; its value is the error text."""
 ERROR_TYPE = "goal_error_type"
 
 MAX_FEEDBACK = 1000
-"""Feedback that nobody has looked at yet; of more, the oldest is dropped."""
+"""Maximum number of unread feedback events per goal; the oldest are dropped."""
 
 
 class _GoalSink(Sink):
@@ -46,8 +49,8 @@ class _GoalSink(Sink):
 class Goal:
     """A goal that was sent.
 
-    Iterating over it, with `for` or `async for`, gives its feedback up to the result; then `result`
-    returns at once. All of it may be used from several threads or tasks.
+    `for` and `async for` yield its feedback up to the result; then `result` returns at once. A goal
+    may be used from several threads or tasks.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class Goal:
         inputs: tuple[str, ...],
         cancel: str | None,
     ) -> None:
-        """Send it; see `Node.send_goal`."""
+        """Send the goal; see `Node.send_goal`."""
         self._exchange = exchange
         self._send = send
         self._timeout = timeout
@@ -70,6 +73,7 @@ class Goal:
         self._sink = _GoalSink(uuid7(), route)
         self._deadline = deadline_of(timeout)
         marked = {**(metadata or {}), GOAL_ID: self._sink.key}
+        _log.debug("output %s: goal %s", output, self.id)
         exchange.begin(self._sink, lambda: send(output, data, marked))
 
     def __del__(self) -> None:
@@ -83,45 +87,41 @@ class Goal:
 
     @property
     def status(self) -> str | None:
-        """`succeeded`, `aborted` or `canceled`; None before the result has been received."""
+        """`succeeded`, `aborted` or `canceled`; None before the result."""
         last = self._sink.last
         return None if last is None else str(last["metadata"][GOAL_STATUS])
 
-    # -- feedback ----------------------------------------------------------------------------
-
     def __iter__(self) -> Iterator[Event]:
-        """Yield each feedback event until the result has come.
+        """Yield each feedback event until the result comes.
 
         Raises:
-            NoAnswerError: the goal's time is over.
+            NoAnswerError: the timeout of the goal is over.
             ExchangeError: no result can come any more.
         """
         while True:
-            self._wait(self._heard, self._deadline)
+            self._wait(self._has_event, self._deadline)
             if self._sink.events:
                 yield self._sink.events.popleft()
             elif self._ended("result"):
                 return
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Yield each feedback event until the result has come; raises as `__iter__` does."""
+        """Yield each feedback event until the result comes; raises as `__iter__` does."""
         while True:
-            await self._wait_async(self._heard, self._deadline)
+            await self._wait_async(self._has_event, self._deadline)
             if self._sink.events:
                 yield self._sink.events.popleft()
             elif self._ended("result"):
                 return
 
-    def _heard(self) -> bool:
+    def _has_event(self) -> bool:
         return bool(self._sink.events) or self._sink.last is not None
 
-    # -- the result --------------------------------------------------------------------------
-
     def result(self, timeout: float | None = None) -> Event:
-        """Wait for the result and return its event; `status` tells how the goal has ended.
+        """Wait for the result and return its event; then `status` is set.
 
         Raises:
-            NoAnswerError: the time is over, this one in seconds or that of `send_goal`.
+            NoAnswerError: `timeout` seconds, or the timeout of `send_goal`, are over.
             RemoteError: the goal's handler raised an exception.
             ExchangeError: no result can come any more.
         """
@@ -129,7 +129,7 @@ class Goal:
         return self._result(timeout)
 
     async def result_async(self, timeout: float | None = None) -> Event:
-        """Wait for the result like `result`, without holding up the event loop."""
+        """Wait for the result like `result`, without blocking the event loop."""
         await self._wait_async(self._has_result, self._until(timeout))
         return self._result(timeout)
 
@@ -150,7 +150,7 @@ class Goal:
         return event
 
     def _ended(self, what: str, timeout: float | None = None) -> bool:
-        """Tell whether the result is there; raises why it is not."""
+        """Return True if the result has come, else raise the reason."""
         sink = self._sink
         if sink.last is not None:
             self._exchange.forget(sink)
@@ -159,9 +159,7 @@ class Goal:
             self._exchange.forget(sink)
             raise sink.error
         given = [seconds for seconds in (timeout, self._timeout) if seconds is not None]
-        raise too_late(what, min(given, default=None), sink.route, 0)
-
-    # -- waiting -----------------------------------------------------------------------------
+        raise timed_out(what, min(given, default=None), sink.route, 0)
 
     def _wait(self, enough: Callable[[], bool], deadline: int | None) -> None:
         over = self._exchange.settled(self._sink, enough)
@@ -171,25 +169,24 @@ class Goal:
         over = self._exchange.settled(self._sink, enough)
         await self._exchange.sharing.wait_async(over, self._sink.waiters, deadline)
 
-    # -- canceling ---------------------------------------------------------------------------
-
     def cancel(self, data: Any = b"") -> None:
-        """Ask for the goal to be canceled; its result still comes, `canceled` or not.
+        """Request that the goal be canceled; its result still comes, `canceled` or not.
 
         Raises:
-            NoPeerError: no output of this node goes to the one who has the goal.
+            NoPeerError: no output for cancels goes to the node that has the goal.
         """
         if self._sink.last is None:
             if self._cancel is None:
                 self._cancel = cancel_output(self._exchange, self._sink.route)
+            _log.debug("goal %s: cancel on output %s", self.id, self._cancel)
             self._send(self._cancel, data, {GOAL_ID: self.id})
 
 
 def cancel_output(exchange: Exchange, route: ReplyRoute) -> str:
-    """Find the output that cancels go out on: the other one to the same node, or `cancel`.
+    """Return the output for cancels: the other output to the same node, or `cancel`.
 
     Raises:
-        NoPeerError: there is none, or it is not clear which.
+        NoPeerError: there is no such output, or it is ambiguous.
     """
     connection = exchange.connection
     others = [

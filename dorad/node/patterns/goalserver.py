@@ -1,7 +1,8 @@
-"""Pursuing goals: several at once, each with its feedback, its result and its cancel."""
+"""Action goals at the server: run several at once, send feedback and results, handle cancels."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import traceback
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
     from dorad.node.patterns.server import Answering
 
-STOP_S = 5.0
-"""Seconds that goals have to end after the node was told to stop."""
+_log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 5.0
+"""How long goals may take to end after the node is stopped."""
 
 
 class ServedGoal:
-    """One goal, as its handler sees it. It ends with exactly one result."""
+    """One goal as its handler sees it. It ends with exactly one result."""
 
     def __init__(self, service: GoalService, event: Event, goal_id: str) -> None:
         self.id = goal_id
@@ -32,7 +35,7 @@ class ServedGoal:
         self._lock = threading.Lock()
         self._canceled = threading.Event()
         self._wake: Callable[[], None] | None = None
-        self._noticed = False
+        self._cancel_seen = False
         self.ended = False
 
     @property
@@ -47,12 +50,12 @@ class ServedGoal:
 
     @property
     def canceled(self) -> bool:
-        """Whether the goal was canceled, or the node is to stop.
+        """True if the goal was canceled, or the node is being stopped.
 
-        A handler that has seen that it is, and returns, has a result with the status `canceled`.
+        A handler that has read True and then returns gives a result with the status `canceled`.
         """
-        self._noticed = self._noticed or self._canceled.is_set()
-        return self._noticed
+        self._cancel_seen = self._cancel_seen or self._canceled.is_set()
+        return self._cancel_seen
 
     def check(self) -> None:
         """Raise GoalCanceledError if the goal was canceled."""
@@ -60,12 +63,12 @@ class ServedGoal:
             raise GoalCanceledError("the goal was canceled")
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, at most until the goal is canceled; return whether it is."""
+        """Sleep until the goal is canceled, up to `seconds`; return True if it is."""
         self._canceled.wait(seconds)
         return self.canceled
 
     async def wait_async(self, seconds: float) -> bool:
-        """Sleep like `wait`, without holding up the event loop."""
+        """Sleep like `wait`, without blocking the event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -85,7 +88,7 @@ class ServedGoal:
         return self.canceled
 
     def feedback(self, data: Any, metadata: dict[str, Any] | None = None) -> None:
-        """Tell how it gets on.
+        """Send feedback to the client.
 
         Raises:
             RuntimeError: `serve_goals` was given no output for feedback.
@@ -93,7 +96,7 @@ class ServedGoal:
         self._service.send_feedback(self.id, data, metadata or {})
 
     def finish(self, status: str, data: Any = None, metadata: dict[str, Any] | None = None) -> None:
-        """Send the result now; what the handler returns is then of no account.
+        """Send the result now; the return value of the handler is then ignored.
 
         Raises:
             ValueError: the status is not `succeeded`, `aborted` or `canceled`.
@@ -104,42 +107,42 @@ class ServedGoal:
             if self.ended:
                 return
             self.ended = True
+        _log.debug("goal %s has %s", self.id, status)
         self._service.send_result(self.id, status, data, metadata or {})
 
     def cancel(self) -> None:
-        """Ask the handler to end."""
+        """Request that the handler end."""
+        _log.debug("goal %s is canceled", self.id)
         self._canceled.set()
         wake = self._wake
         if wake is not None:
             wake()
 
-    # -- how its handler ends ----------------------------------------------------------------
-
     def conclude(self, found: Any) -> None:
-        """Send what the handler has returned."""
+        """Send the return value of the handler as the result."""
         from dorad.node.patterns.server import unfold
 
         data, metadata = unfold(found)
         try:
-            self.finish(CANCELED if self._noticed else SUCCEEDED, data, metadata)
+            self.finish(CANCELED if self._cancel_seen else SUCCEEDED, data, metadata)
         except (RuntimeError, TypeError, OverflowError) as error:
             self.ended = False
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Send that the handler has raised an exception."""
+        """Send the exception of the handler as the result."""
         if isinstance(error, GoalCanceledError):
             self.finish(CANCELED)
             return
         kind, text = type(error).__name__, str(error)
         if isinstance(error, RemoteError):
             kind, text = error.kind, error.text
-        self._service.say_failed(self.id, error)
+        self._service.report_failure(self.id, error)
         self.finish(ABORTED, None, {ERROR: text, ERROR_TYPE: kind})
 
 
 class GoalService:
-    """Pursues the goals of one input."""
+    """Runs the goals of one input."""
 
     def __init__(
         self,
@@ -158,20 +161,18 @@ class GoalService:
         self._concurrent = concurrent
         self._lock = threading.Lock()
         self._goals: dict[str, ServedGoal] = {}
-        self._line: deque[tuple[ServedGoal, Callable[[Any], None] | None]] = deque()
+        self._waiting: deque[tuple[ServedGoal, Callable[[Any], None] | None]] = deque()
         self._running = 0
         self._threads: set[threading.Thread] = set()
 
-    # -- goals come, and are canceled --------------------------------------------------------
-
     def begin(self, event: Event, start: Callable[[Any], None] | None) -> None:
-        """Pursue a goal, or put it in line; `start` runs coroutines, threads are used without."""
+        """Run or queue a goal; `start` runs coroutines, without it goals run in threads."""
         goal_id = id_in(event.get("metadata") or {}, GOAL_ID)
         if goal_id is None:
             self._node.log(
                 "warn",
-                f"a message on input `{self._input}` has no goal_id in its metadata: it is no goal "
-                "(send goals with `send_goal`)",
+                f"a message on input `{self._input}` has no goal_id in its metadata: it is not a "
+                "goal (send goals with `send_goal`)",
             )
             return
         goal = ServedGoal(self, event, goal_id)
@@ -179,23 +180,23 @@ class GoalService:
             known = goal_id in self._goals
             if not known:
                 self._goals[goal_id] = goal
-                self._line.append((goal, start))
+                self._waiting.append((goal, start))
         if known:
             self._node.log(
-                "warn", f"goal {goal_id} came again on input `{self._input}`, and is ignored"
+                "warn", f"goal {goal_id} came again on input `{self._input}`; it is ignored"
             )
-        self._go_on()
+        self._start_next()
 
     def cancel(self, event: Event) -> bool:
-        """Cancel a goal; False if it is none of these."""
+        """Cancel a goal; return False if it is unknown."""
         with self._lock:
             goal = self._goals.get(id_in(event.get("metadata") or {}, GOAL_ID) or "")
             waiting = None
-            for item in self._line:
+            for item in self._waiting:
                 if item[0] is goal:
                     waiting = item
             if waiting is not None:
-                self._line.remove(waiting)
+                self._waiting.remove(waiting)
         if goal is None:
             return False
         goal.cancel()
@@ -205,7 +206,7 @@ class GoalService:
         return True
 
     def warn_of_cancel(self, event: Event) -> None:
-        """Tell the user of a cancel that no goal is canceled by."""
+        """Warn about a cancel that matches no goal."""
         goal_id = id_in(event.get("metadata") or {}, GOAL_ID)
         what = "has no goal_id in its metadata"
         if goal_id is not None:
@@ -213,11 +214,11 @@ class GoalService:
         self._node.log("warn", f"a cancel on input `{event['id']}` {what}; it is ignored")
 
     def end(self) -> None:
-        """Cancel all goals: the node is to stop."""
+        """Cancel all goals, because the node stops."""
         with self._lock:
             goals = list(self._goals.values())
-            waiting = [item[0] for item in self._line]
-            self._line.clear()
+            waiting = [item[0] for item in self._waiting]
+            self._waiting.clear()
         for goal in goals:
             goal.cancel()
         for goal in waiting:
@@ -225,72 +226,69 @@ class GoalService:
             self._forget(goal)
 
     def join(self) -> None:
-        """Wait for the threads of goals, for a while."""
-        until = time.monotonic() + STOP_S
+        """Wait for the threads of goals, up to `STOP_TIMEOUT_S`."""
+        until = time.monotonic() + STOP_TIMEOUT_S
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    # -- goals are pursued -------------------------------------------------------------------
-
-    def _go_on(self) -> None:
+    def _start_next(self) -> None:
         while True:
             with self._lock:
-                if not self._line or self._running >= self._concurrent:
+                if not self._waiting or self._running >= self._concurrent:
                     return
-                goal, start = self._line.popleft()
+                goal, start = self._waiting.popleft()
                 self._running += 1
+            _log.debug("goal %s starts", goal.id)
             if start is not None:
-                start(self._pursue_async(goal))
+                start(self._run_async(goal))
             else:
-                # A daemon thread: a handler that ignores its cancel does not keep the process.
-                thread = threading.Thread(target=self._pursue, args=(goal,), daemon=True)
+                # A daemon thread: a handler that ignores its cancel cannot keep the process alive.
+                thread = threading.Thread(target=self._run, args=(goal,), daemon=True)
                 with self._lock:
                     self._threads.add(thread)
                 thread.start()
 
-    def _pursue(self, goal: ServedGoal) -> None:
+    def _run(self, goal: ServedGoal) -> None:
         try:
             found = self._handler(goal)
             if hasattr(found, "__await__"):
                 found.close()
                 raise TypeError("the handler is a coroutine function: use serve_async")
-        except Exception as error:  # noqa: BLE001 - it is the client's to handle
+        except Exception as error:  # noqa: BLE001 - sent to the client
             goal.fail(error)
         else:
             goal.conclude(found)
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
-            self._left(goal)
+            self._finished(goal)
 
-    async def _pursue_async(self, goal: ServedGoal) -> None:
+    async def _run_async(self, goal: ServedGoal) -> None:
         try:
             found = self._handler(goal)
             if hasattr(found, "__await__"):
                 found = await found
-        except Exception as error:  # noqa: BLE001 - it is the client's to handle
+        except Exception as error:  # noqa: BLE001 - sent to the client
             goal.fail(error)
         else:
             goal.conclude(found)
         finally:
-            self._left(goal)
+            self._finished(goal)
 
-    def _left(self, goal: ServedGoal) -> None:
+    def _finished(self, goal: ServedGoal) -> None:
         with self._lock:
             self._running -= 1
         self._forget(goal)
-        self._go_on()
+        self._start_next()
 
     def _forget(self, goal: ServedGoal) -> None:
         with self._lock:
             self._goals.pop(goal.id, None)
 
-    # -- what goes out -----------------------------------------------------------------------
-
     def send_feedback(self, goal_id: str, data: Any, metadata: dict[str, Any]) -> None:
-        """Send feedback. Raises RuntimeError if there is no output for it."""
+        """Send feedback. Raises RuntimeError without an output for it."""
         if self._feedback is None:
             raise RuntimeError("serve_goals was given no output for feedback")
         self._node.send_output(self._feedback, data, {**metadata, GOAL_ID: goal_id})
@@ -302,7 +300,7 @@ class GoalService:
         sent = {**metadata, GOAL_ID: goal_id, GOAL_STATUS: status}
         self._node.send_output(self._result, empty_for(data), sent)
 
-    def say_failed(self, goal_id: str, error: Exception) -> None:
-        """Tell the user that a handler has raised an exception."""
+    def report_failure(self, goal_id: str, error: Exception) -> None:
+        """Log the exception of a handler."""
         text = "".join(traceback.format_exception(error)).rstrip()
         self._node.log("error", f"goal {goal_id} on input `{self._input}` failed: {text}")

@@ -1,6 +1,6 @@
-"""The methods of a node that wait for answers, that give them, and that send streams.
+"""The service, action and streaming methods of a node.
 
-What does the work is imported at the first call: a node that uses none of this pays nothing.
+Their implementation is imported at the first call: a node that uses none of them pays nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Handler = Any
 """A function of one argument, plain or async."""
 
 
-class Patterned:
+class PatternMethods:
     """The service, action and streaming methods of a node."""
 
     _attachment: Any
@@ -34,8 +34,6 @@ class Patterned:
 
     send_output: Callable[[str, Any, dict[str, Any]], None]
     log: Callable[..., None]
-
-    # -- asking ------------------------------------------------------------------------------
 
     def call(
         self,
@@ -46,20 +44,20 @@ class Patterned:
         *,
         reply: str | None = None,
     ) -> Event:
-        """Send a request on `output` and wait for its answer, up to `timeout` seconds.
+        """Send a request on `output` and wait for its reply, up to `timeout` seconds.
 
-        The answer is the INPUT event with the same `request_id`. It comes on the input whose source
-        is the node that receives `output`, or on the input `reply`. Other events stay in line.
+        The reply is the INPUT event with the same `request_id`. It comes on the input whose source
+        is the node that receives `output`, or on the input `reply`. Other events stay queued.
         May be used from several threads at once, and while another thread receives.
 
         Raises:
-            dora.patterns.NoPeerError: nobody can answer, or it is not clear on which input.
-            dora.patterns.NoAnswerError: the time is over; it is a TimeoutError, too.
-            dora.patterns.PeerLostError: the one who was to answer has ended or was restarted.
-            dora.patterns.StoppingError: the node is to stop; the STOP is still to be received.
-            dora.patterns.RemoteError: the handler at the other end raised an exception.
+            dora.patterns.NoPeerError: no node can reply, or it is ambiguous on which input.
+            dora.patterns.NoAnswerError: the timeout is over; it is also a TimeoutError.
+            dora.patterns.PeerLostError: the replying node has ended or was restarted.
+            dora.patterns.StoppingError: the node is being stopped; STOP is not received yet.
+            dora.patterns.RemoteError: the remote handler raised an exception.
             ValueError: `timeout` is negative or not finite.
-            RuntimeError: all of these but ValueError are one; and what `send_output` raises.
+            RuntimeError: the base of all of these but ValueError; and what `send_output` raises.
         """
         return self._begin_call(output, data, metadata, timeout, reply).wait()
 
@@ -72,7 +70,7 @@ class Patterned:
         *,
         reply: str | None = None,
     ) -> Event:
-        """Send a request and wait for its answer like `call`, without holding up the event loop."""
+        """Send a request and wait for its reply like `call`, without blocking the event loop."""
         return await self._begin_call(output, data, metadata, timeout, reply).wait_async()
 
     def send_goal(
@@ -86,11 +84,11 @@ class Patterned:
         result: str | None = None,
         cancel: str | None = None,
     ) -> Goal:
-        """Send a goal on `output`; iterate over it for its feedback, and ask it for its `result`.
+        """Send a goal on `output`; iterate over the goal for feedback, and call its `result`.
 
         Feedback and result come on the inputs whose source is the node that receives `output`, or
-        on those named. `cancel` is the output that cancels go out on: by default the other one to
-        that node. All waiting for the goal ends `timeout` seconds from now.
+        on the named inputs. `cancel` is the output for cancels: by default the other output to that
+        node. All waits for the goal end `timeout` seconds from now.
 
         Raises what `call` does.
         """
@@ -116,7 +114,7 @@ class Patterned:
         return Call(exchange, self.send_output, output, data, metadata, timeout, reply)
 
     def _exchange(self, output: str) -> Exchange:
-        """Return what is in flight, made at the first use."""
+        """Return the exchange of this node, created at the first use."""
         from dorad.node.patterns.errors import NoPeerError
 
         attachment = self._attachment
@@ -127,7 +125,7 @@ class Patterned:
 
             if not hasattr(attachment, "ring_receiver"):
                 raise NoPeerError(
-                    "there is no dataflow whose nodes could answer; in a test, use "
+                    "there is no dataflow with nodes that could reply; in a test, use "
                     "dora.testing.MockNode with service_responses"
                 )
             with _making:
@@ -139,8 +137,6 @@ class Patterned:
                     )
         exchange: Exchange = attachment.exchange
         return exchange
-
-    # -- answering ---------------------------------------------------------------------------
 
     @overload
     def serve(self, *, others: Callable[[Event], Any] | None = None) -> Event | None: ...
@@ -163,23 +159,23 @@ class Patterned:
         *,
         others: Callable[[Event], Any] | None = None,
     ) -> Any:
-        """Answer requests that come on the input `request` with messages on the output `response`.
+        """Reply to requests on the input `request` with messages on the output `response`.
 
-        `handler` gets each request's event and returns the answer's data, or data and metadata as a
-        tuple; None is an empty answer. An exception becomes an error at the caller. `others` gets
-        all other events. Returns the STOP, or None after the last event.
+        `handler` gets each request's event and returns the data of the reply, or a tuple of data
+        and metadata; None is an empty reply. An exception becomes an error at the caller. `others`
+        gets all other events. Returns the STOP event, or None after the last event.
 
-        With two arguments it decorates a handler, and without any it serves all handlers that were
-        decorated with it and with `serve_goals`.
+        With two arguments it decorates a handler. Without arguments it serves all handlers that
+        were decorated with it and with `serve_goals`.
 
         Raises:
-            ValueError: there is nothing to serve, or `response` is not declared.
+            ValueError: there is no handler, or the output `response` is not declared.
         """
         server = self._serving()
         if request is None:
             return server.run(others)
         if response is None:
-            raise ValueError("serve needs the output to answer on, too")
+            raise ValueError("serve also needs the output for replies")
         if handler is None:
             return server.decorator(server.add_service, request, response)
         server.add_service(handler, request, response)
@@ -193,11 +189,13 @@ class Patterned:
         *,
         others: Callable[[Event], Any] | None = None,
     ) -> Event | None:
-        """Serve like `serve`; handlers may be coroutine functions, each request is a task."""
+        """Serve like `serve`; handlers may be coroutine functions, and each request is a task."""
         server = self._serving()
         if request is not None:
             if response is None or handler is None:
-                raise ValueError("serve_async needs an input, an output and a handler, or nothing")
+                raise ValueError(
+                    "serve_async needs an input, an output and a handler, or no argument"
+                )
             server.add_service(handler, request, response)
         return await server.run_async(others)
 
@@ -210,11 +208,11 @@ class Patterned:
         cancel: str | None = None,
         concurrent: int = 8,
     ) -> Callable[[Handler], Handler]:
-        """Decorate a function that pursues goals from the input `goal`; `serve` runs it.
+        """Decorate a handler of goals from the input `goal`; `serve` runs it.
 
-        It gets a `ServedGoal`, and what it returns is sent on the output `result`. Up to
-        `concurrent` goals are pursued at once, in threads (tasks with `serve_async`); others wait
-        their turn. Cancels come on the input `cancel`.
+        The handler gets a `ServedGoal`, and its return value is sent on the output `result`. Up to
+        `concurrent` goals run at once, in threads (tasks with `serve_async`); further goals are
+        queued. Cancels come on the input `cancel`.
 
         Raises:
             ValueError: an output is not declared, or `concurrent` is less than 1.
@@ -226,24 +224,22 @@ class Patterned:
         if self._server is None:
             from dorad.node.patterns.server import Server
 
-            # Without holding on to the node: it ends when its author drops it.
+            # A weak reference, because the node ends with its author's last reference.
             self._server = Server(weakref.proxy(self), self._declared_outputs())
         return self._server
 
     def _declared_outputs(self) -> Any:
-        """Return the outputs that may be named; None if that is not known."""
+        """Return the declared outputs; None if they are unknown."""
         return self._attachment.outputs
 
-    # -- streams -----------------------------------------------------------------------------
-
     def open_stream(self, output: str, session_id: str | None = None) -> StreamSender:
-        """Begin a stream session on an output; its id is a UUIDv7 unless given."""
+        """Start a stream session on an output; its id is a UUIDv7 unless given."""
         from dorad.node.patterns.streams import StreamSender
 
         return StreamSender(self.send_output, output, session_id)
 
     def read_stream(self, input_id: str) -> StreamReader:
-        """Return a reader of the sessions that come on an input; give it all events."""
+        """Return a reader of the stream sessions on an input; pass it every event."""
         from dorad.node.patterns.streams import StreamReader
 
         return StreamReader(input_id)

@@ -1,12 +1,13 @@
-"""The answering side: which handler an event belongs to, and the loop that calls them."""
+"""The server side: the loop that receives requests and goals and calls their handlers."""
 
 from __future__ import annotations
 
+import logging
 import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dorad.node.correlation import REQUEST_ID, id_in
-from dorad.node.patterns.calls import failure
+from dorad.node.patterns.calls import error_metadata
 from dorad.node.patterns.goalserver import GoalService
 
 if TYPE_CHECKING:
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
 
+_log = logging.getLogger(__name__)
 
 _MAX_UNKNOWN = 1000
+"""Maximum number of cancels that wait for their goals."""
 
 
 class Answering(Protocol):
-    """A node, as far as a server needs it."""
+    """The part of `Node` that a server uses."""
 
     def next(self, timeout: float | None = None) -> Event | None:
         """See `Node`."""
@@ -41,7 +44,7 @@ class Answering(Protocol):
 
 
 class Service:
-    """Answers the requests of one input."""
+    """Replies to the requests of one input."""
 
     def __init__(self, node: Answering, handler: Any, request: str, response: str) -> None:
         self._node = node
@@ -50,7 +53,7 @@ class Service:
         self._response = response
 
     def answer(self, event: Event) -> None:
-        """Call the handler and send what it returns."""
+        """Call the handler and send its return value."""
         request_id = self._id(event)
         if request_id is None:
             return
@@ -59,13 +62,13 @@ class Service:
             if hasattr(found, "__await__"):
                 found.close()
                 raise TypeError("the handler is a coroutine function: use serve_async")
-        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+        except Exception as error:  # noqa: BLE001 - sent to the caller
             self._fail(request_id, error)
         else:
             self._reply(request_id, found)
 
     async def answer_async(self, event: Event) -> None:
-        """Call the handler, await it if it is to be, and send what it returns."""
+        """Call the handler, await a coroutine, and send the return value."""
         request_id = self._id(event)
         if request_id is None:
             return
@@ -73,7 +76,7 @@ class Service:
             found = self._handler(event)
             if hasattr(found, "__await__"):
                 found = await found
-        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+        except Exception as error:  # noqa: BLE001 - sent to the caller
             self._fail(request_id, error)
         else:
             self._reply(request_id, found)
@@ -93,13 +96,13 @@ class Service:
         try:
             self._send(request_id, data, metadata)
         except (RuntimeError, TypeError, OverflowError) as error:
-            # What it returned cannot be sent; that must not leave the caller waiting.
+            # The return value cannot be sent: send the error, so that the caller stops waiting.
             self._fail(request_id, error)
 
     def _fail(self, request_id: str, error: Exception) -> None:
         text = "".join(traceback.format_exception(error)).rstrip()
         self._node.log("error", f"a request on input `{self._request}` failed: {text}")
-        self._send(request_id, None, failure(error))
+        self._send(request_id, None, error_metadata(error))
 
     def _send(self, request_id: str, data: Any, metadata: dict[str, Any]) -> None:
         sent = {**metadata, REQUEST_ID: request_id}
@@ -107,10 +110,10 @@ class Service:
 
 
 class Server:
-    """All that one node serves."""
+    """The services and goal handlers of one node."""
 
     def __init__(self, node: Any, outputs: Container[str] | None) -> None:
-        """Serve nothing yet; `outputs` are those that may be answered on, None for any."""
+        """`outputs` are the outputs that replies may use, None for any."""
         self._node: Answering = node
         self._outputs = outputs
         self._services: dict[str, Service] = {}
@@ -118,11 +121,9 @@ class Server:
         self._cancels: dict[str, list[GoalService]] = {}
         self._unknown: list[tuple[Event, list[GoalService]]] = []
 
-    # -- what is served ----------------------------------------------------------------------
-
     @staticmethod
     def decorator(add: Callable[..., None], *args: Any) -> Callable[[Any], Any]:
-        """Return a decorator that hands its function to `add`, with more arguments."""
+        """Return a decorator that passes its function to `add`, followed by `args`."""
 
         def decorate(handler: Any) -> Any:
             add(handler, *args)
@@ -131,7 +132,7 @@ class Server:
         return decorate
 
     def add_service(self, handler: Any, request: str, response: str) -> None:
-        """Answer requests. Raises ValueError if the output is not declared."""
+        """Add a service. Raises ValueError if the output is not declared."""
         self._check(response)
         self._services[request] = Service(self._node, handler, request, response)
 
@@ -144,7 +145,7 @@ class Server:
         cancel: str | None,
         concurrent: int,
     ) -> None:
-        """Pursue goals. Raises ValueError if an output is not declared or the number is none."""
+        """Add a goal handler. Raises ValueError for an undeclared output or `concurrent` < 1."""
         self._check(result)
         if feedback is not None:
             self._check(feedback)
@@ -159,10 +160,8 @@ class Server:
         if self._outputs is not None and output not in self._outputs:
             raise ValueError(f"output `{output}` is not among the outputs of this node")
 
-    # -- serving -----------------------------------------------------------------------------
-
     def run(self, others: Callable[[Event], Any] | None) -> Event | None:
-        """Serve until the STOP, which is returned, or the last event."""
+        """Serve until STOP, which is returned, or the last event."""
         self._check_served()
         try:
             while (event := self._node.next()) is not None:
@@ -183,7 +182,7 @@ class Server:
                 goals.join()
 
     async def run_async(self, others: Callable[[Event], Any] | None) -> Event | None:
-        """Serve until the STOP, or the last event; each request and goal is a task."""
+        """Serve like `run`; each request and goal is a task."""
         import asyncio
 
         self._check_served()
@@ -216,13 +215,13 @@ class Server:
 
     def _check_served(self) -> None:
         if not (self._services or self._goals):
-            raise ValueError("nothing to serve: name an input, an output and a handler")
+            raise ValueError("nothing to serve: give an input, an output and a handler")
 
     def _service_of(self, event: Event) -> Service | None:
         return self._services.get(event["id"]) if event["type"] == "INPUT" else None
 
     def _take_goal(self, event: Event, start: Callable[[Any], None] | None) -> bool:
-        """Take an event that is a goal or a cancel; False if it is neither."""
+        """Handle a goal or a cancel; return False if the event is neither."""
         if event["type"] != "INPUT":
             return False
         goals = self._goals.get(event["id"])
@@ -238,9 +237,9 @@ class Server:
         return True
 
     def _settle_cancels(self) -> None:
-        """Try cancels again that may have overtaken their goals, which come on another input.
+        """Retry cancels that may have overtaken their goals, which come on another input.
 
-        A goal was sent before its cancel: when nothing waits any more, it has been received.
+        A goal is sent before its cancel. So once the queues are empty, the goal was received.
         """
         left = []
         for event, cancels in self._unknown:
@@ -248,6 +247,7 @@ class Server:
             if not any(found):
                 left.append((event, cancels))
         self._unknown = left
+        _log.debug("%d cancels without a goal so far", len(left))
         if left and (self._node.is_empty() or len(left) > _MAX_UNKNOWN):
             self._unknown = []
             for event, cancels in left:
@@ -259,14 +259,14 @@ class Server:
 
 
 def unfold(found: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the data and metadata that a handler has returned."""
+    """Split the return value of a handler into data and metadata."""
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict):
         return found
     return found, {}
 
 
 def empty_for(data: Any) -> Any:
-    """Return data to send, an empty array in place of None."""
+    """Return the data to send: an empty array instead of None."""
     if data is not None:
         return data
     import pyarrow as pa

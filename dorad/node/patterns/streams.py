@@ -1,7 +1,8 @@
-"""Streams: chunks in segments of a session, and `flush`, which voids what was sent before it."""
+"""Streams: sessions of numbered segments and chunks; `flush` voids all earlier chunks."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,18 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
 
+_log = logging.getLogger(__name__)
+
 SEGMENT_ID = "segment_id"
 SEQ = "seq"
 FIN = "fin"
 
 
 class StreamSender:
-    """One session that this node sends; numbers its segments and the chunks within each.
+    """The sender of one session; it numbers the segments and the chunks within each.
 
-    As a context manager it sends the end of the session when the block ends without an exception.
-    May be used from several threads.
+    As a context manager it closes the session when the block ends without an exception. May be used
+    from several threads.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class StreamSender:
         self._lock = threading.RLock()
 
     def send(self, data: Any, metadata: dict[str, Any] | None = None, *, fin: bool = False) -> None:
-        """Send a chunk; `fin` marks the last one of the segment, and the next one begins another.
+        """Send a chunk; `fin` marks the last one of its segment.
 
         Raises what `send_output` does.
         """
@@ -51,9 +54,9 @@ class StreamSender:
     def flush(
         self, data: Any = b"", metadata: dict[str, Any] | None = None, *, fin: bool = False
     ) -> None:
-        """Void all chunks of the session that were not received yet, and begin a new segment.
+        """Void all chunks of the session that were not received yet, and start a new segment.
 
-        `data` is its first chunk. Other sessions on the same output are not touched.
+        `data` is its first chunk. Other sessions on the same output are not affected.
         """
         with self._lock:
             if self._seq:
@@ -61,10 +64,10 @@ class StreamSender:
             self._put(data, metadata, fin, flush=True)
 
     def react(self, event: Event) -> bool:
-        """Break off the present segment if an event is a `flush` of this very session.
+        """End the current segment if an event is a `flush` of this session; return True then.
 
-        Returns whether it is. Call it with what comes back from those who listen: they may
-        interrupt. The next chunk begins a new segment.
+        Call it with events from the receivers of the stream, which may interrupt it. The next chunk
+        starts a new segment.
         """
         metadata = event.get("metadata") or {}
         if metadata.get(FLUSH_KEY) is not True or metadata.get(SESSION_ID) != self.session_id:
@@ -75,7 +78,7 @@ class StreamSender:
         return True
 
     def close(self, data: Any = b"", metadata: dict[str, Any] | None = None) -> None:
-        """Send a last chunk with `fin`, if the present segment has any."""
+        """Send a last chunk with `fin`, if the current segment has chunks."""
         with self._lock:
             if self._seq:
                 self._put(data, metadata, True, flush=False)
@@ -114,10 +117,10 @@ class StreamSender:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One chunk as it was received.
+    """One received chunk.
 
-    `missing` chunks of its segment between the one before and this one were dropped on the way.
-    With `flush`, all that was received of the session before is void.
+    `missing` is the number of chunks of its segment that were dropped just before it. With `flush`,
+    all earlier chunks of the session are void.
     """
 
     session_id: str
@@ -135,16 +138,16 @@ class Chunk:
 
 
 class StreamReader:
-    """Makes chunks of the events of one input, and keeps its sessions apart."""
+    """Turns the events of one input into chunks, separately for each session."""
 
     def __init__(self, input_id: str) -> None:
         self.input_id = input_id
         self._at: dict[str, tuple[int, int]] = {}
 
     def take(self, event: Event) -> Chunk | None:
-        """Return the chunk that an event is; None if it is none, or void.
+        """Return the chunk in an event; None if it is not a chunk, or void.
 
-        A chunk is void if a newer segment of its session was begun by a `flush`, or is going on.
+        A chunk is void once a newer segment of its session has started.
         """
         if event.get("type") != "INPUT" or event.get("id") != self.input_id:
             return None
@@ -156,11 +159,12 @@ class StreamReader:
         fin, flush = metadata.get(FIN) is True, metadata.get(FLUSH_KEY) is True
         at = self._at.get(session)
         if at is not None and segment < at[0] and not flush:
+            _log.debug("input %s: void chunk of session %s", self.input_id, session)
             return None
         expected = at[1] if at is not None and segment == at[0] and not flush else 0
         self._at[session] = (segment, seq + 1)
         return Chunk(session, segment, seq, fin, flush, max(0, seq - expected), event)
 
     def forget(self, session_id: str) -> None:
-        """Forget a session that will not go on."""
+        """Forget a session that has ended."""
         self._at.pop(session_id, None)

@@ -1,4 +1,4 @@
-"""Those who wait for an answer: a thread, or a task of an event loop."""
+"""Waiters for a reply: a thread, or a task of an event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """A thread that waits. `asked` to give way, it sets `left` when it has."""
+    """A waiting thread. When `asked` to stop leading, it does so and then sets `left`."""
 
     sleeping = False
 
@@ -24,47 +24,47 @@ class Waiter:
         self.woken = threading.Event()
 
     def wake(self) -> None:
-        """Let it look again; from any thread."""
+        """Wake the waiter, from any thread."""
         self.woken.set()
 
     def clear(self) -> None:
-        """Forget that it was woken."""
+        """Reset the wake-up."""
         self.woken.clear()
 
 
 class TaskWaiter(Waiter):
-    """A task that waits. While it is `sleeping` at the doorbell, others may just take its place."""
+    """A waiting task. While it is `sleeping` at the doorbell, another waiter may replace it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
-        self._loop = loop
+        self.loop = loop
         self._future: asyncio.Future[None] | None = None
         self._woken = False
 
     def wake(self) -> None:
-        """Let it look again; from any thread."""
-        # A loop that is closed has no tasks any more.
+        """Wake the waiter, from any thread."""
+        # A closed loop has no tasks left to wake.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.wake_here)
+            self.loop.call_soon_threadsafe(self.wake_here)
 
     def wake_here(self) -> None:
-        """Let it look again; from its own thread."""
+        """Wake the waiter, from its own thread."""
         self._woken = True
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     def clear(self) -> None:
-        """Forget that it was woken."""
+        """Reset the wake-up."""
         self._woken = False
 
     async def sleep(self, seconds: float | None) -> None:
-        """Wait until woken, or for so long."""
+        """Sleep until woken, up to `seconds`."""
         if self._woken:
             return
-        future = self._future = self._loop.create_future()
+        future = self._future = self.loop.create_future()
         timer = None
         if seconds is not None:
-            timer = self._loop.call_later(max(0.0, seconds), self.wake_here)
+            timer = self.loop.call_later(max(0.0, seconds), self.wake_here)
         try:
             await future
         finally:
@@ -74,9 +74,9 @@ class TaskWaiter(Waiter):
 
 
 class Watch:
-    """Descriptors that an event loop watches under numbers of their own.
+    """Duplicates of descriptors, watched by an event loop.
 
-    So it interferes with nobody else who watches the same ones.
+    Duplicates, because an event loop has only one reader per descriptor number.
     """
 
     def __init__(self, loop: Any, descriptors: tuple[int, ...], call: Callable[[], None]) -> None:
@@ -86,7 +86,7 @@ class Watch:
             loop.add_reader(descriptor, call)
 
     def end(self) -> None:
-        """Watch no more."""
+        """Stop watching and close the duplicates."""
         for descriptor in self._own:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)

@@ -81,9 +81,9 @@ class HandedInput:
         "_room",
         "_wake",
         "_words",
-        "gone",
         "id",
         "look",
+        "removed",
         "ring",
     )
 
@@ -100,7 +100,7 @@ class HandedInput:
         What an earlier process has left in its queue is lost with it, and counts as dropped.
         """
         self.id = input_id
-        self.gone = False
+        self.removed = False
         self.look: Callable[[Event], None] | None = None
         """Called with what is about to be given."""
         self._words = words
@@ -224,7 +224,7 @@ class HandedInput:
 
     def leave(self) -> None:
         """Give what is queued by now, and then be no part of the input any more."""
-        self.gone = True
+        self.removed = True
         self.stop()
 
     def close(self) -> None:

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.node import attach, forking, inputs, logbridge
+from dorad.node.attachment import SPIN_US, lock_memory, type_checks
 from dorad.node.clock import Clock, StampCounter
-from dorad.node.node import SPIN_US, _input, _lock_memory, _type_checks
+from dorad.node.inputfactory import InputFactory
 from dorad.node.peers import ring_at
+from dorad.node.receiver import Receiver
 from dorad.node.runtime import lines
 from dorad.node.runtime.config import from_environment
 from dorad.node.runtime.handed import HandedInput
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.node.inputs import RingInput
-    from dorad.node.runtime.inbox import Served
+    from dorad.node.nodeinputs import Input
     from dorad.node.runtime.program import Send
     from dorad.node.typecheck import PortCheck, TypeChecks
     from dorad.shm.ring import Inlet
@@ -95,6 +97,7 @@ class _OperatorParts(NamedTuple):
 
     program: Program
     inbox: Inbox
+    receiver: Receiver
     outbox: Outbox
     sender: OperatorSender
 
@@ -130,8 +133,8 @@ class Runtime:
         for program in programs:
             program.describe(dict(config["descriptor"]))
         if config.get("lock_memory"):
-            _lock_memory(connection)
-        self._types = _type_checks(config)
+            lock_memory(connection)
+        self._types = type_checks(config)
         inputs.warm_up(config)
         self._epoch_ns = connection.wait_for_start()
         self._pulse = Pulse(connection) if connection.watched else None
@@ -172,20 +175,20 @@ class Runtime:
         outbox = Outbox(name, connection, sender, clock, self._handed, beat, warn)
         if self._types is not None:
             outbox.check(self._types.sender(sender))
-        return _OperatorParts(program, inbox, outbox, sender)
+        return _OperatorParts(program, inbox, Receiver(inbox), outbox, sender)
 
     def _beat_of(self, operator: str) -> Callable[[], None]:
         return functools.partial(self._pulse.beat, operator) if self._pulse else lambda: None
 
-    def _input_of(self, operator: str, clock: Clock, item: dict[str, Any]) -> Served:
+    def _input_of(self, operator: str, clock: Clock, item: dict[str, Any]) -> Input:
         """Return what serves an input of an operator."""
         connection = self._connection
         full = f"{operator}/{item['id']}"
         within = item["source"] == self._config["node_id"]
         latched = connection.box.words[item["ring"] + RING_LATCHED]
         if not within or latched or any(item[key] for key in item.keys() - _OF_A_RING):
-            types = self._types and _OwnTypes(self._types, operator)
-            return _input(connection, clock, self._epoch_ns, types, {}, item)  # type: ignore[arg-type]
+            types = _OwnTypes(self._types, operator) if self._types else None
+            return InputFactory(connection, clock, self._epoch_ns, types)(item)
         ring = ring_at(connection.box.words, item["ring"])
         wake = functools.partial(self._wake, operator)
         handed = HandedInput(item["id"], connection.box.words, ring, clock, wake)
@@ -209,6 +212,7 @@ class Runtime:
         """Leave the node to the parent: this process is a forked child of it."""
         for parts in self._desks:
             forking.refuse(parts.inbox)
+            forking.refuse(parts.receiver)
             forking.refuse(parts.outbox)
             forking.refuse(parts.sender)
         forking.detach(self._connection.box)
@@ -255,9 +259,9 @@ class Runtime:
                 self._connection.ended(parts.program.id)
 
     def _events_of(self, parts: _OperatorParts) -> None:
-        program, inbox, send = parts.program, parts.inbox, parts.outbox.send_output
+        program, receiver, send = parts.program, parts.receiver, parts.outbox.send_output
         pulse = self._pulse
-        while (event := inbox.next(None)) is not None:
+        while (event := receiver.next(None)) is not None:
             if pulse is not None:
                 pulse.begin(program.id)
             if event["type"] == "RELOAD":

@@ -34,7 +34,7 @@ class OperatorEvents(DaemonEvents):
             for each in operators
         }
 
-    def take_in(self, packet: Packet) -> None:
+    def handle(self, packet: Packet) -> None:
         """See `DaemonEvents`."""
         match packet.kind:
             case "input" | "input_gone":
@@ -46,21 +46,21 @@ class OperatorEvents(DaemonEvents):
             case "restarted":
                 for daemon_events in self.of.values():
                     if daemon_events.listens_to(packet.text("node")):
-                        daemon_events.take_in(packet)
+                        daemon_events.handle(packet)
             case "reload":
-                self._of(packet.text("operator")).take_in(packet)
+                self._of(packet.text("operator")).handle(packet)
             case "stop" if "operator" in packet.fields:
-                self._of(packet.text("operator")).take_in(packet)
+                self._of(packet.text("operator")).handle(packet)
             case _:
                 for daemon_events in self.of.values():
-                    daemon_events.take_in(packet)
+                    daemon_events.handle(packet)
         self.stopping = self.stopping or (
             packet.kind == "stop" and packet.fields["reason"] == events.MANUAL
         )
 
     def stop_all(self) -> None:
         """Let every operator stop, as if the daemon had said so."""
-        self.take_in(Packet("stop", {"reason": events.MANUAL}))
+        self.handle(Packet("stop", {"reason": events.MANUAL}))
 
     def lose_daemon(self) -> None:
         """See `DaemonEvents`."""
@@ -72,7 +72,7 @@ class OperatorEvents(DaemonEvents):
 
     def _pass_on(self, key: str, packet: Packet) -> None:
         operator, own = split(packet.text(key))
-        self._of(operator).take_in(Packet(packet.kind, {**packet.fields, key: own}))
+        self._of(operator).handle(Packet(packet.kind, {**packet.fields, key: own}))
 
     def _fail_of_each(self, packet: Packet) -> None:
         inputs: dict[str, list[str]] = {}
@@ -81,7 +81,7 @@ class OperatorEvents(DaemonEvents):
             inputs.setdefault(operator, []).append(own)
         for operator, names in inputs.items():
             fields = {**packet.fields, "affected_input_ids": names}
-            self._of(operator).take_in(Packet(packet.kind, fields))
+            self._of(operator).handle(Packet(packet.kind, fields))
 
 
 def own_item(item: dict[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,8 @@ class OperatorSender(Sender):
         self._own = f"{operator}/"
         self._beat = beat
 
-    def _late(self) -> str | None:
-        late = self._connection.late
+    def _next_late(self) -> str | None:
+        late = self._connection.late_outputs
         for output in [*late]:
             if output.startswith(self._own):
                 late.discard(output)
@@ -48,7 +48,7 @@ class OperatorSender(Sender):
         Raises:
             RuntimeError: /dev/shm is full.
         """
-        with self._alone("send_output"):
+        with self._exclusive("send_output"):
             self._push(outlets, self._load_encoder()(array), meta, None, flags)
 
 
@@ -112,7 +112,7 @@ class Outbox:
             inner, outer = self._receivers(name)
             if inner:
                 if self._checked is not None:
-                    self._checked.look(name, data, metadata)
+                    self._checked.check(name, data, metadata)
                 self._send_both(inner, outer, data, metadata)
             else:
                 (self._checked or self._sender).send(name, data, metadata)

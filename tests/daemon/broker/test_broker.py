@@ -1,4 +1,4 @@
-"""The broker's socket: whatever one connection does, it harms no other, and nothing is left."""
+"""The broker's socket: no connection harms another one, and nothing is left behind."""
 
 import asyncio
 import json
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from dorad.daemon.broker import samples
+from dorad.daemon.broker import segments
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.connection import MAX_BACKLOG
 from dorad.dataflow.model import Input, NodeKind, NodeOutput, NodeSpec, QueuePolicy
 from dorad.node.protocol import MAX_PACKET, VERSION
 from dorad.shm import create
-from tests.daemon.clients import Client, Listener, Stage, four_nodes, pair, stage, start
+from tests.daemon.clients import Client, EventRecorder, Stage, four_nodes, pair, stage, start
 from tests.daemon.fakes import until
 from tests.daemon.flows import dataflow, node
 
@@ -75,7 +75,7 @@ def descriptors() -> set[str]:
     return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
-async def test_what_is_no_hello_ends_its_connection() -> None:
+async def test_an_invalid_hello_closes_its_connection() -> None:
     async with stage() as on:
         before = descriptors()
         for what, data in NO_HELLO.items():
@@ -85,7 +85,7 @@ async def test_what_is_no_hello_ends_its_connection() -> None:
             assert descriptors() == before, what
 
 
-async def test_what_is_no_request_ends_its_connection() -> None:
+async def test_an_invalid_request_closes_its_connection() -> None:
     async with stage() as on:
         before = descriptors()
         with on.client() as other:
@@ -112,7 +112,7 @@ async def test_a_segment_of_any_size_is_answered(at_work: Stage) -> None:
             assert answer["error"].startswith(f"/dev/shm is full: {size} bytes asked, ")
 
 
-async def test_nodes_go_on_whatever_others_say(at_work: Stage) -> None:
+async def test_nodes_continue_whatever_others_send(at_work: Stage) -> None:
     for data in NO_HELLO.values():
         with at_work.client() as client:
             client.send(data)
@@ -122,7 +122,7 @@ async def test_nodes_go_on_whatever_others_say(at_work: Stage) -> None:
             await client.attach("c")
             client.send(data)
             await client.ended()
-    await at_work.goes_on()
+    await at_work.makes_progress()
 
 
 @pytest.mark.parametrize("count", [1, 3, 100])
@@ -145,7 +145,7 @@ async def test_descriptors_that_come_with_garbage_are_closed(count: int) -> None
         ("c", False, VERSION + 1, "version"),
     ],
 )
-async def test_a_hello_that_does_not_fit_is_refused_with_the_reason(
+async def test_a_wrong_hello_is_refused_with_the_reason(
     node_id: str, dynamic: bool, version: int, why: str
 ) -> None:
     async with stage() as on:
@@ -157,22 +157,22 @@ async def test_a_hello_that_does_not_fit_is_refused_with_the_reason(
             assert why in refusal["error"]
 
 
-async def test_a_refused_hello_leaves_who_is_attached_alone() -> None:
+async def test_a_refused_hello_does_not_affect_the_attached_node() -> None:
     async with stage() as on:
         with on.client() as first, on.client() as second:
             await first.attach("d")
             second.hello("d", dynamic=True)
             await second.ended()
-            on.broker.stop("d", "MANUAL")
+            on.broker.notifications.stop("d", "MANUAL")
             assert (await first.packet_of("stop"))["reason"] == "MANUAL"
 
 
-async def test_who_says_nothing_is_let_go_after_a_while() -> None:
+async def test_a_silent_connection_is_closed_at_its_deadline() -> None:
     async with stage(hello_deadline=0.05) as on:
         with on.client() as silent, on.client() as node_client:
             await node_client.attach("c")
             assert await silent.ended() == []
-            on.broker.stop("c", "MANUAL")
+            on.broker.notifications.stop("c", "MANUAL")
             assert await node_client.packet_of("stop")
 
 
@@ -190,32 +190,34 @@ async def test_clients_that_vanish_at_any_point_leave_nothing() -> None:
             await client.attach("c")
 
 
-async def test_who_never_reads_is_let_go_and_the_others_go_on(at_work: Stage) -> None:
+async def test_a_node_that_never_reads_is_disconnected_and_the_others_continue(
+    at_work: Stage,
+) -> None:
     with at_work.client() as deaf:
         await deaf.attach("c")
         sent = 0
         while ("disconnected", "c") not in at_work.heard:
-            at_work.broker.param_update("c", "number", sent)
+            at_work.broker.params.update("c", "number", sent)
             sent += 1
             assert sent < MAX_BACKLOG + 2000
             if sent % 100 == 0:
-                await at_work.goes_on()
+                await at_work.makes_progress()
         assert sent > MAX_BACKLOG
-    await at_work.goes_on()
+    await at_work.makes_progress()
 
 
-async def test_who_reads_late_gets_everything_in_order() -> None:
+async def test_a_node_that_reads_late_gets_everything_in_order() -> None:
     async with stage() as on:
         with on.client() as slow:
             await slow.attach("c")
             count = MAX_BACKLOG // 2 + 300
             for number in range(count):
-                on.broker.param_update("c", "number", number)
+                on.broker.params.update("c", "number", number)
             for number in range(count):
                 assert (await slow.packet_of("param"))["value"] == number
 
 
-async def test_who_talks_without_end_does_not_keep_others_waiting() -> None:
+async def test_a_node_that_sends_without_end_does_not_delay_others() -> None:
     async with stage() as on:
         with on.client() as chatty, on.client() as other:
             await chatty.attach("a")
@@ -259,7 +261,7 @@ async def test_close_leaves_no_descriptor_and_no_socket(connect: bool) -> None:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Shared memory is made only while this is set."""
+    """Shared memory is created only while this event is set."""
     gate = threading.Event()
     gate.set()
     make = create.create_pool
@@ -268,7 +270,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         assert gate.wait(10)
         return make(size)
 
-    monkeypatch.setattr(samples.create, "create_pool", make_late)
+    monkeypatch.setattr(segments.create, "create_pool", make_late)
     return gate
 
 
@@ -288,7 +290,7 @@ async def test_close_waits_for_memory_that_is_being_made(gate: threading.Event) 
     assert descriptors() == before
 
 
-async def test_memory_asked_for_by_a_dead_process_is_not_given_to_its_successor(
+async def test_memory_requested_by_a_dead_process_is_not_given_to_the_next_one(
     gate: threading.Event,
 ) -> None:
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
@@ -310,7 +312,7 @@ async def test_memory_asked_for_by_a_dead_process_is_not_given_to_its_successor(
             assert (await second.packet_of("start"))["epoch_ns"]
 
 
-async def test_nobody_waits_for_a_killed_receiver_and_its_successor_goes_on() -> None:
+async def test_no_sender_waits_for_a_killed_receiver_and_the_next_process_continues() -> None:
     source = NodeOutput("a", "out")
     receiver = NodeSpec(
         "b",
@@ -321,23 +323,23 @@ async def test_nobody_waits_for_a_killed_receiver_and_its_successor_goes_on() ->
     async with stage(dataflow(node("a"), receiver)) as on:
         processes = [start(on.broker, "a"), start(on.broker, "b")]
         try:
-            await on.goes_on()
+            await on.makes_progress()
             processes[1].kill()
             await asyncio.to_thread(processes[1].wait)
             on.broker.released("b")
-            (edge,) = on.broker.counters()
+            (edge,) = on.broker.stats.counters()
             goal = edge.sent + 20
-            await until(lambda: on.broker.counters()[0].sent > goal)
-            assert on.broker.counters()[0].dropped > edge.dropped
+            await until(lambda: on.broker.stats.counters()[0].sent > goal)
+            assert on.broker.stats.counters()[0].dropped > edge.dropped
             processes.append(start(on.broker, "b"))
-            await on.goes_on()
+            await on.makes_progress()
         finally:
             for process in processes:
                 process.kill()
                 await asyncio.to_thread(process.wait)
 
 
-async def test_samples_of_a_dead_process_are_taken_back_when_nothing_queued_lies_in_them() -> None:
+async def test_segments_of_a_dead_process_are_dropped_once_no_queued_message_lies_in_them() -> None:
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         before = descriptors()
         with on.client() as receiver, on.client() as sender:
@@ -351,17 +353,17 @@ async def test_samples_of_a_dead_process_are_taken_back_when_nothing_queued_lies
         await until(lambda: descriptors() == before)
 
 
-async def test_what_must_be_known_waits_for_a_node_that_attaches_later() -> None:
+async def test_conditions_reach_a_node_that_attaches_later() -> None:
     async with stage() as on:
-        on.broker.close_input("c", "x")
-        on.broker.stop("c", "ALL_INPUTS_CLOSED")
+        on.broker.notifications.close_input("c", "x")
+        on.broker.notifications.stop("c", "ALL_INPUTS_CLOSED")
         with on.client() as client:
             await client.attach("c")
             assert (await client.packet_of("closed"))["input"] == "x"
             assert (await client.packet_of("stop"))["reason"] == "ALL_INPUTS_CLOSED"
 
 
-async def test_a_node_that_was_let_go_may_come_back() -> None:
+async def test_a_node_that_was_disconnected_may_attach_again() -> None:
     async with stage() as on:
         for _ in range(3):
             with on.client() as client:
@@ -371,9 +373,9 @@ async def test_a_node_that_was_let_go_may_come_back() -> None:
         assert on.heard.count(("disconnected", "c")) == 3
 
 
-async def test_a_broken_open_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_failed_open_leaves_nothing(tmp_path: Path) -> None:
     before = descriptors()
-    broker = Broker(four_nodes(), "test", tmp_path / "missing" / "x.sock", Listener())
+    broker = Broker(four_nodes(), "test", tmp_path / "missing" / "x.sock", EventRecorder())
     with pytest.raises(OSError):
         await broker.open()
     assert descriptors() == before

@@ -9,7 +9,7 @@ import pytest
 from dorad.daemon.broker.emitter import TEXT_CODE, encode_text
 from dorad.dataflow.model import Input, Logging, LogSource, NodeOutput
 from dorad.shm.arrow import decode
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Program, stage, until
 from tests.daemon.flows import dataflow, node
 
@@ -36,13 +36,13 @@ async def test_log_inputs_receive_short_and_long_texts_in_order(tmp_path: Path) 
     out = tmp_path / "b.txt"
     b = replace(node("b"), inputs=(Input("logs", LogSource(), 1000),))
     async with stage(dataflow(node("a"), b)) as on, Program(on, "b", LENGTHS, out):
-        await until(lambda: on.broker.vitals("b").connected)
+        await until(lambda: on.broker.stats.vitals("b").connected)
         sizes = [1 + (number * 7919) % 5000 if number % 3 else number for number in range(1, 200)]
         for size in sizes:
-            on.broker.emit("b", "logs", "x" * size)
+            on.broker.emitter.emit("b", "logs", "x" * size)
         await until(lambda: len(lines(out)) == len(sizes))
         assert lines(out) == [f"logs {size} {{'x'}}" for size in sizes]
-        assert on.broker.edge_counters_of("b", "logs").received == len(sizes)
+        assert on.broker.stats.input_counters("b", "logs").received == len(sizes)
 
 
 async def test_texts_wait_for_a_node_that_attaches_later(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_texts_wait_for_a_node_that_attaches_later(tmp_path: Path) -> None
     b = replace(node("b"), inputs=(Input("logs", LogSource(), 5),))
     async with stage(dataflow(node("a"), b)) as on:
         for size in range(1000, 1020):
-            on.broker.emit("b", "logs", "x" * size)
+            on.broker.emitter.emit("b", "logs", "x" * size)
         async with Program(on, "b", LENGTHS, out):
             await until(lambda: len(lines(out)) == 5)
         assert [int(line.split()[1]) for line in lines(out)] == list(range(1015, 1020))
@@ -58,25 +58,27 @@ async def test_texts_wait_for_a_node_that_attaches_later(tmp_path: Path) -> None
 
 async def test_what_a_node_prints_is_not_its_own_to_send(tmp_path: Path) -> None:
     """The node sends on the same output; only the daemon's texts arrive."""
-    out, observer = tmp_path / "b.txt", tmp_path / "guest.txt"
+    out, observer = tmp_path / "b.txt", tmp_path / "observer.txt"
     a = replace(node("a"), logging=Logging(send_stdout_as="out"))
     b = node("b", x="a/out")
     async with stage(dataflow(a, b)) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
-            await on.broker.add_observer(".echo", (Input("x", NodeOutput("a", "out")),))
+            await on.broker.observers.add(".echo", (Input("x", NodeOutput("a", "out")),))
             async with Program(on, ".echo", WRITER, observer):
-                await until(lambda: all(on.broker.vitals(n).asleep for n in ("a", "b", ".echo")))
-                on.broker.emit_output("a", "out", "first")
-                on.broker.emit("b", "x", "second")
-                on.broker.emit_output("a", "out", "third")
+                await until(
+                    lambda: all(on.broker.stats.vitals(n).asleep for n in ("a", "b", ".echo"))
+                )
+                on.broker.emitter.emit_output("a", "out", "first")
+                on.broker.emitter.emit("b", "x", "second")
+                on.broker.emitter.emit_output("a", "out", "third")
                 await until(lambda: len(lines(out)) == 3 and len(lines(observer)) == 2)
         assert lines(out) == ["x first", "x second", "x third"]
         assert lines(observer) == ["x first", "x third"]
-        assert [edge.sent for edge in on.broker.counters()] == [3]
+        assert [edge.sent for edge in on.broker.stats.counters()] == [3]
 
 
-async def test_nothing_is_sent_where_nobody_is() -> None:
+async def test_only_edges_of_the_daemon_are_sent_to() -> None:
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
-        on.broker.emit("b", "x", "not the daemon's")
-        on.broker.emit_output("a", "out", "not the daemon's")
-        assert on.broker.counters()[0].sent == 0
+        on.broker.emitter.emit("b", "x", "not the daemon's")
+        on.broker.emitter.emit_output("a", "out", "not the daemon's")
+        assert on.broker.stats.counters()[0].sent == 0

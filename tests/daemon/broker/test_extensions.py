@@ -16,7 +16,7 @@ Answer = tuple[str, str, dict[str, Any], bytes | None]
 
 
 class BrokerState:
-    """Keeps what is sent, with the bytes beside it."""
+    """Records each sent packet together with its bytes."""
 
     def __init__(self) -> None:
         self.sent: list[Answer] = []
@@ -63,11 +63,11 @@ def test_every_packet_is_answered_and_no_descriptor_stays() -> None:
     assert "owned by node 'a'" in state.sent[1][2]["error"]
 
 
-def test_the_values_of_an_ended_node_are_gone() -> None:
+def test_the_values_of_an_ended_node_are_dropped() -> None:
     state = BrokerState()
     extensions = Extensions(state)
     ask(extensions, "a", "ext_store", b"1", namespace="n", key="k")
-    extensions.leave("a")
+    extensions.release("a")
     ask(extensions, "b", "ext_load", namespace="n", key="k", remove=False)
     assert state.sent[-1][3] is None
 

@@ -1,4 +1,4 @@
-"""Replacing the process of a node that runs: nothing is lost, nothing comes twice."""
+"""Replacing the process of a running node: no message is lost or received twice."""
 
 import os
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.model import Dataflow, Input, NodeKind, NodeOutput, NodeSpec, Timer
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Program, Stage, stage, until
 from tests.daemon.flows import dataflow, node
 
@@ -31,7 +31,7 @@ SLOW_TO_ATTACH = RELAY.replace("node = Node()", "time.sleep(0.4); node = Node()"
 
 
 def flow(queue_size: int = 100) -> Dataflow:
-    """A counter, a relay and a writer, who has room for all; the queue is the relay's."""
+    """A counter, a relay and a writer with room for all messages; the relay has the queue."""
     relay = NodeSpec(
         "m",
         NodeKind.PATH,
@@ -51,7 +51,7 @@ def numbers(path: Path) -> list[int]:
 async def line_of_three(queue_size: int, out: Path) -> AsyncIterator[tuple[Stage, Program]]:
     async with stage(flow(queue_size)) as on:
         async with Program(on, "b", WRITER, out), Program(on, "m", RELAY) as relay:
-            await until(lambda: all(on.broker.vitals(n).connected for n in "bm"))
+            await until(lambda: all(on.broker.stats.vitals(n).connected for n in "bm"))
             async with Program(on, "a", COUNTER):
                 await until(lambda: len(numbers(out)) > 40)
                 yield on, relay
@@ -61,44 +61,44 @@ async def replace_relay(on: Stage, old: Program, program: str, stack: AsyncExitS
     """Replace the relay as the supervisor does."""
     dataflow = flow()
     heard = len(on.heard)
-    await on.broker.begin_handover("m", dataflow.node("m"), dataflow)
+    on.broker.handovers.begin("m", dataflow.node("m"), dataflow)
     new = await stack.enter_async_context(Program(on, "m", program))
     await until(lambda: ("waiting", "m") in on.heard[heard:])
-    on.broker.stop("m", "MANUAL")
+    on.broker.notifications.stop("m", "MANUAL")
     assert await old.ended() == 0
-    assert on.broker.end_handover("m")
+    assert on.broker.handovers.end("m")
     return new
 
 
 @pytest.mark.parametrize("program", [RELAY, SLOW_TO_RECEIVE])
-async def test_a_sequence_goes_on_without_a_gap(program: str, tmp_path: Path) -> None:
-    """The queue holds half a second, and the slow one needs a whole one to begin."""
+async def test_a_sequence_continues_without_a_gap(program: str, tmp_path: Path) -> None:
+    """The queue holds half a second of messages; the slow process starts in a whole one."""
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay), AsyncExitStack() as stack:
         for _ in range(2):
             relay = await replace_relay(on, relay, program, stack)
             goal = len(numbers(out)) + 60
             await until(lambda g=goal: len(numbers(out)) > g)
-        assert [edge.dropped for edge in on.broker.counters()] == [0, 0]
+        assert [edge.dropped for edge in on.broker.stats.counters()] == [0, 0]
         found = numbers(out)
         assert found == list(range(found[0], found[0] + len(found)))
         # Afterwards the input displaces again what a slow receiver leaves.
         os.kill(relay.process.pid, 19)
-        await until(lambda: on.broker.counters()[0].dropped > 0)
+        await until(lambda: on.broker.stats.counters()[0].dropped > 0)
         os.kill(relay.process.pid, 18)
     assert ("disconnected", "m") not in on.heard[: on.heard.index(("waiting", "m")) + 1]
 
 
-async def test_an_old_process_that_is_killed_hands_over_what_is_queued(tmp_path: Path) -> None:
-    """What it was just working on is lost with it, and that is all."""
+async def test_a_killed_old_process_hands_over_queued_messages(tmp_path: Path) -> None:
+    """Only the message it was working on is lost."""
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay):
-        await on.broker.begin_handover("m", flow().node("m"), flow())
+        on.broker.handovers.begin("m", flow().node("m"), flow())
         async with Program(on, "m", RELAY) as new:
             await until(lambda: ("waiting", "m") in on.heard)
             relay.process.kill()
             await relay.ended()
-            on.broker.end_handover("m")
+            on.broker.handovers.end("m")
             goal = len(numbers(out)) + 60
             await until(lambda: len(numbers(out)) > goal)
             found = numbers(out)
@@ -108,15 +108,15 @@ async def test_an_old_process_that_is_killed_hands_over_what_is_queued(tmp_path:
             assert new.process.poll() is None
 
 
-async def test_a_process_that_comes_after_the_old_one_has_gone_finds_its_place(
+async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_its_place(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay):
-        await on.broker.begin_handover("m", flow().node("m"), flow())
-        on.broker.stop("m", "MANUAL")
+        on.broker.handovers.begin("m", flow().node("m"), flow())
+        on.broker.notifications.stop("m", "MANUAL")
         assert await relay.ended() == 0
-        assert not on.broker.end_handover("m")
+        assert not on.broker.handovers.end("m")
         async with Program(on, "m", SLOW_TO_ATTACH):
             goal = len(numbers(out)) + 60
             await until(lambda: len(numbers(out)) > goal)
@@ -124,24 +124,24 @@ async def test_a_process_that_comes_after_the_old_one_has_gone_finds_its_place(
         assert found == list(range(found[0], found[0] + len(found)))
 
 
-async def test_a_replacement_that_dies_leaves_all_as_it_was(tmp_path: Path) -> None:
+async def test_a_replacement_that_dies_changes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay):
-        await on.broker.begin_handover("m", flow().node("m"), flow())
+        on.broker.handovers.begin("m", flow().node("m"), flow())
         async with Program(on, "m", RELAY) as new:
             await until(lambda: ("waiting", "m") in on.heard)
             new.process.kill()
-        assert not on.broker.end_handover("m")
+        assert not on.broker.handovers.end("m")
         goal = len(numbers(out)) + 20
         await until(lambda: len(numbers(out)) > goal)
         assert relay.process.poll() is None
         os.kill(relay.process.pid, 19)
-        await until(lambda: on.broker.counters()[0].dropped > 0)
+        await until(lambda: on.broker.stats.counters()[0].dropped > 0)
         os.kill(relay.process.pid, 18)
 
 
 async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
-    """One input stays, one goes, one has another source, one is new."""
+    """One input stays, one is removed, one has another source, one is new."""
     out = tmp_path / "m.txt"
     source = NodeOutput("a", "out")
     tick = Timer(10_000_000)
@@ -154,13 +154,13 @@ async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
     async with stage(dataflow(node("a"), old)) as on, Program(on, "a", COUNTER):
         async with Program(on, "m", WRITER, out) as first:
             await until(lambda: len(lines(out, "gone")) > 5)
-            await on.broker.begin_handover("m", new, dataflow(node("a"), new))
+            on.broker.handovers.begin("m", new, dataflow(node("a"), new))
             async with Program(on, "m", WRITER, out):
                 await until(lambda: ("waiting", "m") in on.heard)
-                on.broker.stop("m", "MANUAL")
+                on.broker.notifications.stop("m", "MANUAL")
                 await first.ended()
-                assert on.broker.end_handover("m")
-                on.broker.update(dataflow(node("a"), new))
+                assert on.broker.handovers.end("m")
+                on.broker.topology.update(dataflow(node("a"), new))
                 gone = len(lines(out, "gone"))
                 await until(lambda: lines(out, "tick") and lines(out, "turned tick"))
                 goal = len(numbers(out)) + 30
@@ -168,21 +168,21 @@ async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
                 assert len(lines(out, "gone")) == gone
                 found = numbers(out)
                 assert found == list(range(found[0], found[0] + len(found)))
-                assert {edge.input for edge in on.broker.counters()} == {"x"}
+                assert {edge.input for edge in on.broker.stats.counters()} == {"x"}
 
 
-async def test_a_timer_goes_on_without_a_tick_twice(tmp_path: Path) -> None:
+async def test_a_timer_continues_without_a_repeated_tick(tmp_path: Path) -> None:
     out = tmp_path / "m.txt"
     node_m = replace(node("m"), inputs=(Input("tick", Timer(20_000_000), 100),))
     stamper = WRITER.replace('"tick"', 'event["metadata"]["timestamp"].timestamp()')
     async with stage(dataflow(node_m)) as on, Program(on, "m", stamper, out) as first:
         await until(lambda: len(lines(out, "tick")) > 5)
-        await on.broker.begin_handover("m", node_m, dataflow(node_m))
+        on.broker.handovers.begin("m", node_m, dataflow(node_m))
         async with Program(on, "m", stamper, out):
             await until(lambda: ("waiting", "m") in on.heard)
-            on.broker.stop("m", "MANUAL")
+            on.broker.notifications.stop("m", "MANUAL")
             await first.ended()
-            on.broker.end_handover("m")
+            on.broker.handovers.end("m")
             seen = len(lines(out, "tick"))
             await until(lambda: len(lines(out, "tick")) > seen + 5)
     # Ticks are due every 20 ms; a stamp is as good as two looks at two clocks.
@@ -190,15 +190,15 @@ async def test_a_timer_goes_on_without_a_tick_twice(tmp_path: Path) -> None:
     assert all(later - earlier > 0.015 for earlier, later in pairwise(stamps))
 
 
-async def test_only_while_a_handover_is_open_a_second_process_may_wait() -> None:
+async def test_a_second_process_may_wait_only_during_a_handover() -> None:
     async with stage(flow()) as on:
         with on.client() as old, on.client() as early:
             await old.attach("m")
             early.hello("m")
             assert "already attached" in (await early.packet_of("refused"))["error"]
-            await on.broker.begin_handover("m", flow().node("m"), flow())
+            on.broker.handovers.begin("m", flow().node("m"), flow())
             with pytest.raises(ValueError, match="already"):
-                await on.broker.begin_handover("m", flow().node("m"), flow())
+                on.broker.handovers.begin("m", flow().node("m"), flow())
             with on.client() as same:
                 same.hello("m")  # from the very process that has the place
                 assert "being replaced" in (await same.packet_of("refused"))["error"]
@@ -209,12 +209,12 @@ async def test_only_while_a_handover_is_open_a_second_process_may_wait() -> None
                 old.say("done")
                 await old.ended()
                 await until(lambda: ("connected", "m") in on.heard)
-            on.broker.end_handover("m")
+            on.broker.handovers.end("m")
             await until(lambda: ("disconnected", "m") in on.heard)
 
 
-async def test_what_an_old_process_still_holds_is_its_own_until_it_has_ended() -> None:
-    """The old process drops its `Node` and lives on with arrays over the sender's samples."""
+async def test_samples_that_an_old_process_holds_are_not_reused_before_it_has_ended() -> None:
+    """The old process drops its `Node` and keeps arrays in the sender's samples."""
     holder = """
 import sys
 import pyarrow as pa
@@ -231,13 +231,13 @@ assert all(array.to_pylist() == known for array, known in held) and len(held) ==
     async with stage(flow()) as on, Program(on, "a", COUNTER):
         old = Program(on, "m", holder)
         async with old:
-            await until(lambda: on.broker.vitals("m").connected and on.received("m") > 60)
-            await on.broker.begin_handover("m", flow().node("m"), flow())
+            await until(lambda: on.broker.stats.vitals("m").connected and on.received("m") > 60)
+            on.broker.handovers.begin("m", flow().node("m"), flow())
             async with Program(on, "m", RELAY):
                 await until(lambda: ("waiting", "m") in on.heard)
-                on.broker.stop("m", "MANUAL")
+                on.broker.notifications.stop("m", "MANUAL")
                 await until(lambda: on.received("m") > 100)
                 seen = on.received("m")
                 await until(lambda: on.received("m") > seen + 200)
                 assert await old.ended() == 0
-                assert on.broker.end_handover("m")
+                assert on.broker.handovers.end("m")

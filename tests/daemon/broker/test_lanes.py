@@ -1,4 +1,4 @@
-"""Which inputs protect the messages of an exchange from newer ordinary ones."""
+"""Which inputs have a lane, so that ordinary messages do not displace those of calls."""
 
 import pytest
 
@@ -21,7 +21,7 @@ SOURCE = NodeOutput("a", "out")
         (Input("x", Timer(10**9)), False),
     ],
 )
-def test_who_asks_for_less_than_all_gets_what_he_asks_for(item: Input, protects: bool) -> None:
+def test_an_input_that_selects_messages_has_no_lane(item: Input, protects: bool) -> None:
     sync = (Sync("both", ("left", "right"), 1),)
     box = Mailbox(NodeSpec("n", NodeKind.PATH, inputs=(item,), sync=sync))
     try:

@@ -1,4 +1,4 @@
-"""A dataflow with many subscribers of very long names: what is told does not fit one packet."""
+"""A dataflow with many subscribers with long names, whose edges do not fit one packet."""
 
 import asyncio
 import os
@@ -36,29 +36,29 @@ async def test_600_subscribers_of_very_long_names_all_get_what_is_sent() -> None
         )
         _, said = await process.communicate()
         assert (process.returncode, said) == (0, b"")
-        counters = on.broker.counters()
+        counters = on.broker.stats.counters()
         assert len(counters) == 600
         assert {each.sent for each in counters} == {1}
 
 
 async def test_a_large_packet_waits_for_a_node_that_does_not_read_yet() -> None:
-    """More is said than a socket holds, each of it in a file of its own; all of it arrives."""
+    """More packets than a socket holds, each in a file of its own; all arrive."""
     async with stage() as on:
-        connection = await asyncio.to_thread(DaemonConnection, on.path, "c", dynamic=False)
+        session = await asyncio.to_thread(DaemonConnection, on.path, "c", dynamic=False)
         for number in range(400):
-            on.broker.node_failed("c", f"{number}", "x" * 70_000, [])
-        await until(lambda: read_all(connection) == 400)
-        assert list(connection.daemon_events.failed) == [f"{number}" for number in range(400)]
-        await asyncio.to_thread(connection.done)
+            on.broker.notifications.node_failed("c", f"{number}", "x" * 70_000, [])
+        await until(lambda: read_all(session) == 400)
+        assert list(session.daemon_events.failed) == [f"{number}" for number in range(400)]
+        await asyncio.to_thread(session.done)
 
 
-def read_all(connection: DaemonConnection) -> int:
-    """Take in what has come; return how much that was so far."""
-    connection.read_mail()
-    return len(connection.daemon_events.failed)
+def read_all(session: DaemonConnection) -> int:
+    """Read waiting packets; return how many were read so far."""
+    session.read_mail()
+    return len(session.daemon_events.failed)
 
 
-async def test_what_a_node_sends_stays_bounded() -> None:
+async def test_packets_of_a_node_stay_bounded() -> None:
     """Only the daemon's packets may come in a file."""
     async with stage() as on:
         with on.client() as client:

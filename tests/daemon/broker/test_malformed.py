@@ -1,4 +1,4 @@
-"""A campaign of malformed packets: whatever a node says, only its own connection suffers."""
+"""A campaign of malformed packets: a node harms only its own connection."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from tests.daemon.fakes import until
 SEED = 20240229
 ROUNDS = 1500
 LATE_S = 2.0
-"""No turn of the loop may take so long; a daemon that hangs takes for ever."""
+"""Upper bound of one turn of the event loop; a daemon that hangs takes for ever."""
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "hello": ("node", "dynamic", "pid", "version"),
@@ -44,7 +44,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "no such kind": ("text",),
     "\ud800": ("text",),
 }
-"""Every kind of packet that a node may send, some that it may not, and what belongs to each."""
+"""Every kind of packet that a node may send, some that it may not, and their fields."""
 
 DEEP = 5000
 
@@ -56,11 +56,11 @@ TEXTS = [
     "[]", "{}", '[["c"]]', '{"c": 1}', "[" * DEEP + "]" * DEEP, '{"a":' * DEEP + "1" + "}" * DEEP,
     "[" * 900 + '"\\ud800"' + "]" * 900,
 ]  # fmt: skip
-"""Hostile values, as JSON spells them; some cannot be spelt otherwise."""
+"""Hostile values as JSON text; some have no Python value."""
 
 
 def descriptors(chance: random.Random) -> Iterator[int]:
-    """Open some descriptors of any kind, which are the caller's to close."""
+    """Open descriptors of random kinds; the caller closes them."""
     for _ in range(chance.choice([0, 0, 0, 1, 1, 2, 4, 5, 40])):
         match chance.randrange(5):
             case 0:
@@ -78,7 +78,7 @@ def descriptors(chance: random.Random) -> Iterator[int]:
 
 
 def packet(chance: random.Random) -> bytes:
-    """Make up a packet."""
+    """Return a random packet."""
     kind = chance.choice(list(FIELDS))
     names = [*FIELDS[kind], *chance.sample(["t", "ask", "large", "\ud800", ""], k=1)]
     pairs = [f'"t":{json.dumps(kind)}'] if chance.random() < 0.95 else []
@@ -100,7 +100,7 @@ def packet(chance: random.Random) -> bytes:
 
 
 class Neighbour:
-    """A task that runs again and again, and knows how long it was ever kept waiting."""
+    """A task that runs continually and records its longest delay."""
 
     def __init__(self) -> None:
         self.worst = 0.0
@@ -113,15 +113,15 @@ class Neighbour:
 
 
 def say(client: Client, data: bytes, fds: list[int]) -> None:
-    """Send a packet to a daemon that may have hung up already."""
+    """Send a packet to a daemon that may have closed the connection already."""
     try:
         client.send(data[:150_000], fds)
     except (BrokenPipeError, ConnectionResetError, BlockingIOError):
-        # It was said too much, or something that ended the connection.
+        # The connection was closed for too many packets, or for one of them.
         return
 
 
-async def test_no_packet_raises_in_the_daemon_or_keeps_it_from_its_work(
+async def test_no_packet_raises_in_the_daemon_or_blocks_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     chance = random.Random(SEED)
@@ -144,21 +144,21 @@ async def test_no_packet_raises_in_the_daemon_or_keeps_it_from_its_work(
                     for fd in fds:
                         os.close(fd)
                 await asyncio.sleep(0)
-            await until(lambda: "c" not in on.broker.snapshot()["attached"])
+            await until(lambda: "c" not in on.broker.snapshot().attached)
             if not number % 100:
                 # What the daemon stores, and what it answers: JSON that is UTF-8.
                 msgspec.json.encode(on.broker.snapshot()).decode()
-                await on.goes_on()
+                await on.makes_progress()
         json.dumps(noted, ensure_ascii=False).encode()
-        on.broker.stop("c", "MANUAL")
+        on.broker.notifications.stop("c", "MANUAL")
         task.cancel()
     assert faults == []
     assert [record.getMessage() for record in caplog.records] == []
     assert neighbour.worst < LATE_S
 
 
-async def test_a_descriptor_that_takes_a_minute_to_close_keeps_nobody_waiting() -> None:
-    """A TCP socket that lingers for unsent data; a file system of a process can do the same."""
+async def test_a_descriptor_that_takes_a_minute_to_close_delays_no_node() -> None:
+    """A TCP socket lingers for unsent data; a FUSE file system can do the same."""
     neighbour = Neighbour()
     async with stage() as on, pair(on):
         task = asyncio.create_task(neighbour.run())
@@ -177,7 +177,7 @@ async def test_a_descriptor_that_takes_a_minute_to_close_keeps_nobody_waiting() 
                     client.send(data, [slow.fileno()])
                     os.close(slow.detach())
                     await asyncio.sleep(0.1)
-                await on.goes_on()
+                await on.makes_progress()
                 # The other end resets the connection, so that the threads end.
                 there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 there.close()
@@ -186,7 +186,7 @@ async def test_a_descriptor_that_takes_a_minute_to_close_keeps_nobody_waiting() 
 
 
 def fill(sock: socket.socket) -> None:
-    """Send what nobody reads until nothing more fits."""
+    """Send until the socket is full; the other end does not read."""
     try:
         while sock.send(bytes(1 << 20)):
             pass
@@ -205,7 +205,7 @@ async def test_half_a_character_in_a_note_reaches_nothing_that_is_stored() -> No
         assert noted == ["a?b"]
 
 
-async def test_who_says_what_is_no_packet_is_told_why_and_so_is_the_user() -> None:
+async def test_an_invalid_packet_is_reported_to_the_node_and_the_user() -> None:
     async with stage() as on:
         noted: list[tuple[str, str]] = []
         on.broker.on_note = lambda node, text: noted.append((node, text))
@@ -217,7 +217,7 @@ async def test_who_says_what_is_no_packet_is_told_why_and_so_is_the_user() -> No
         assert noted == [("c", "its connection was ended: the unknown packet 'selfdestruct'")]
 
 
-async def test_a_node_that_sends_notes_without_end_is_refused_and_nobody_else() -> None:
+async def test_only_a_node_that_sends_notes_without_end_is_refused() -> None:
     async with stage() as on, pair(on):
         noted: list[tuple[str, str]] = []
         on.broker.on_note = lambda node, text: noted.append((node, text))
@@ -230,10 +230,10 @@ async def test_a_node_that_sends_notes_without_end_is_refused_and_nobody_else() 
             error = (await client.packet_of("refused"))["error"]
         assert error == f"a node may send {sessions.MAX_NOTES} notes, and no more"
         assert len(noted) == sessions.MAX_NOTES + 1
-        await on.goes_on()
+        await on.makes_progress()
 
 
-async def test_connections_that_say_nothing_are_bounded_and_keep_nobody_out() -> None:
+async def test_silent_connections_are_bounded_and_keep_no_node_out() -> None:
     before = open_descriptors()
     silent: list[Client] = []
     async with stage(hello_deadline=60) as on, pair(on):
@@ -243,7 +243,7 @@ async def test_connections_that_say_nothing_are_bounded_and_keep_nobody_out() ->
         await until(lambda: sum(not is_closed(each) for each in silent) <= MAX_SILENT)
         with on.client() as client:
             await client.attach("c")
-        await on.goes_on()
+        await on.makes_progress()
         held = open_descriptors() - before - len(silent)
         assert held < 2 * MAX_SILENT
         for each in silent:
@@ -255,14 +255,14 @@ def open_descriptors() -> int:
 
 
 def is_closed(client: Client) -> bool:
-    """Whether the broker has closed a connection that was told nothing."""
+    """Whether the broker has closed a connection that got no packet."""
     try:
         return client.peek() == b""
     except BlockingIOError:
         return False
 
 
-async def test_a_node_that_talks_without_end_leaves_the_daemon_to_others() -> None:
+async def test_a_node_that_sends_without_end_is_throttled() -> None:
     async with stage() as on, pair(on):
         with on.client() as client:
             await client.attach("c")
@@ -272,14 +272,14 @@ async def test_a_node_that_talks_without_end_leaves_the_daemon_to_others() -> No
                 say(client, b'{"t":"ready"}', [])
                 await asyncio.sleep(0)
             heard = on.heard.count(("connected", "c"))
-            await on.goes_on()
+            await on.makes_progress()
         assert heard < 60_000, f"in {time.process_time() - spent:.1f} s of the processor"
 
 
-async def test_a_value_of_the_extension_table_is_copied_once_however_often_it_is_asked_for() -> (
+async def test_a_value_of_the_extension_table_is_copied_once_however_often_it_is_requested() -> (
     None
 ):
-    """Answers that nobody reads lie in the socket: 200 copies of 64 MB would be 13 GB."""
+    """Unread answers stay in the socket: 200 copies of 64 MB would be 13 GB."""
     async with stage() as on:
         with on.client() as client:
             await client.attach("c")
@@ -296,7 +296,7 @@ async def test_a_value_of_the_extension_table_is_copied_once_however_often_it_is
 
 
 def take_file(client: Client, files: list[int]) -> bool:
-    """Take the next answer and add the number of the file that came with it; False if none did."""
+    """Read the next answer and add the inode of its file; False if it has none."""
     try:
         fds = client.receive_descriptors()
     except BlockingIOError:
@@ -307,7 +307,7 @@ def take_file(client: Client, files: list[int]) -> bool:
     return bool(fds)
 
 
-async def test_what_a_node_stores_is_bounded_and_the_node_is_told(
+async def test_stored_values_of_a_node_are_bounded_and_the_node_gets_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dorad.node.exttable.MAX_NODE_BYTES", 1 << 20)
@@ -325,7 +325,7 @@ async def test_what_a_node_stores_is_bounded_and_the_node_is_told(
         assert kinds == ["ext_done", "ext_done", "ext_refused", "ext_refused"]
         assert "node 'c' would store 1200006 bytes" in answers[2].text("error")
         await asyncio.to_thread(session.done)
-        await on.goes_on()
+        await on.makes_progress()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])

@@ -1,4 +1,4 @@
-"""One node asks for shared memory without end: it gets an error, and nobody else notices."""
+"""A node that requests shared memory without end gets an error; no other node notices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dorad.daemon.broker.samples import MAX_SEGMENTS
+from dorad.daemon.broker.segments import MAX_SEGMENTS
 from dorad.shm import create
 from tests.daemon.clients import Client, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
@@ -35,7 +35,7 @@ async def grow(client: Client, size: int = PAGE) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(120)
-async def test_who_asks_6000_times_is_refused_past_a_limit_and_the_others_go_on(on: Stage) -> None:
+async def test_6000_requests_are_refused_past_a_limit_and_the_others_continue(on: Stage) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number
     async with pair(on):
         with on.client() as client:
@@ -46,13 +46,13 @@ async def test_who_asks_6000_times_is_refused_past_a_limit_and_the_others_go_on(
             assert f"{MAX_SEGMENTS} segments" in (await grow(client))["error"]
             # One descriptor a segment; the other nodes have a few of their own.
             assert len(os.listdir("/proc/self/fd")) < before + MAX_SEGMENTS + 200  # noqa: PTH208
-            await on.goes_on()
+            await on.makes_progress()
             client.say("retire", segment=answers[0]["segment"])
             assert (await grow(client))["t"] == "grown"
             assert (await grow(client))["t"] == "full"
 
 
-async def test_many_questions_at_once_are_answered_within_the_limit(on: Stage) -> None:
+async def test_many_requests_at_once_are_answered_within_the_limit(on: Stage) -> None:
     with on.client() as client:
         await client.attach("c")
         for _ in range(100):
@@ -64,7 +64,7 @@ async def test_many_questions_at_once_are_answered_within_the_limit(on: Stage) -
         assert (await grow(client))["t"] == "grown"
 
 
-async def test_what_an_ended_process_has_left_counts_as_long_as_it_is_needed(on: Stage) -> None:
+async def test_segments_of_an_ended_process_count_while_they_are_needed(on: Stage) -> None:
     with on.client() as first:
         await first.attach("a")
         for _ in range(MAX_SEGMENTS):

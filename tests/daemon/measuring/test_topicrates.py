@@ -232,16 +232,16 @@ async def test_eight_megabytes_at_thirty_hertz_without_a_receiver() -> None:
     async with stage(dataflow(node("a"))) as on, _running(on.broker, "a", _LARGE):
         async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(), 2)) as reports:
             await _until(reports, lambda rate: rate.hz > 0)
-            first, began = on.broker.edge_counters_of(".hz-0", "a/out"), time.monotonic()
+            first, began = on.broker.stats.input_counters(".hz-0", "a/out"), time.monotonic()
             await anext(reports)
             rate = (await anext(reports)).rates[0]
-            last, ended = on.broker.edge_counters_of(".hz-0", "a/out"), time.monotonic()
+            last, ended = on.broker.stats.input_counters(".hz-0", "a/out"), time.monotonic()
         counted = (last.sent - first.sent) / (ended - began)
         assert rate.hz == pytest.approx(counted, rel=0.2)
         assert rate.bandwidth == pytest.approx(rate.hz * (8 << 20), rel=0.01)
         assert rate.samples >= rate.count / 2
         with pytest.raises(KeyError):
-            on.broker.edge_counters_of(".hz-0", "a/out")
+            on.broker.stats.input_counters(".hz-0", "a/out")
 
 
 async def test_the_ring_of_a_node_that_receives_it_is_read_and_no_observer_added() -> None:
@@ -250,7 +250,7 @@ async def test_the_ring_of_a_node_that_receives_it_is_read_and_no_observer_added
         async with aclosing(watch(on.broker, ".hz", [OUT], receivers, 2)) as reports:
             await _until(reports, lambda rate: rate.count > 10)
             with pytest.raises(KeyError):
-                on.broker.edge_counters_of(".hz-0", "a/out")
+                on.broker.stats.input_counters(".hz-0", "a/out")
 
 
 async def test_when_the_receiver_ends_a_counting_observer_takes_over() -> None:
@@ -258,7 +258,7 @@ async def test_when_the_receiver_ends_a_counting_observer_takes_over() -> None:
         async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(("b", "x")), 1)) as reports:
             async with _running(on.broker, "b", RECEIVER):
                 await _until(
-                    reports, lambda rate: rate.count > 10 and on.broker.vitals("b").connected
+                    reports, lambda rate: rate.count > 10 and on.broker.stats.vitals("b").connected
                 )
             on.broker.detach("b")
             await _until(reports, lambda _: _counting(on.broker))
@@ -275,6 +275,6 @@ async def test_it_ends_with_the_dataflow_and_leaves_nothing() -> None:
 
 def _counting(broker: Broker) -> bool:
     try:
-        return broker.edge_counters_of(".hz-0", "a/out").sent > 100
+        return broker.stats.input_counters(".hz-0", "a/out").sent > 100
     except KeyError:
         return False

@@ -15,13 +15,13 @@ def test_a_node_outside_the_cohort_does_not_count() -> None:
     assert Barrier.of(["a"]).connected("dynamic").pending == {"a"}
 
 
-def test_an_early_end_poisons_the_start_of_those_who_wait() -> None:
+def test_an_early_end_aborts_the_start_of_those_who_wait() -> None:
     barrier = Barrier.of(["a", "b"]).connected("a").ended("b")
-    assert (barrier.phase, barrier.root_cause) == (Phase.POISONED, "b")
+    assert (barrier.phase, barrier.root_cause) == (Phase.ABORTED, "b")
 
 
-def test_an_early_end_poisons_the_start_of_those_who_have_yet_to_connect() -> None:
-    assert Barrier.of(["a", "b"]).ended("b").phase is Phase.POISONED
+def test_an_early_end_aborts_the_start_of_those_who_have_yet_to_connect() -> None:
+    assert Barrier.of(["a", "b"]).ended("b").phase is Phase.ABORTED
 
 
 def test_an_early_end_without_others_spoils_nothing() -> None:
@@ -34,18 +34,18 @@ def test_the_end_of_a_connected_node_does_not_keep_the_others_waiting() -> None:
     assert barrier.connected("b").phase is Phase.OPEN
 
 
-def test_the_end_of_the_last_awaited_poisons_only_if_somebody_is_there() -> None:
+def test_the_end_of_the_last_awaited_aborts_only_if_somebody_is_there() -> None:
     assert Barrier.of(["a", "b"]).connected("a").ended("a").ended("b").phase is Phase.OPEN
 
 
-def test_a_poisoned_start_stays_poisoned_with_its_first_culprit() -> None:
-    barrier = Barrier.of(["a", "b", "c"]).ended("a").ended("b").connected("c").forced()
-    assert (barrier.phase, barrier.root_cause) == (Phase.POISONED, "a")
+def test_a_aborted_start_stays_aborted_with_its_first_root_cause() -> None:
+    barrier = Barrier.of(["a", "b", "c"]).ended("a").ended("b").connected("c").forced_open()
+    assert (barrier.phase, barrier.root_cause) == (Phase.ABORTED, "a")
 
 
 def test_a_stop_opens_it() -> None:
-    assert Barrier.of(["a"]).forced().phase is Phase.OPEN
+    assert Barrier.of(["a"]).forced_open().phase is Phase.OPEN
 
 
-def test_an_open_barrier_is_not_poisoned() -> None:
-    assert Barrier.of(["a", "b"]).forced().ended("a").phase is Phase.OPEN
+def test_an_open_barrier_is_not_aborted() -> None:
+    assert Barrier.of(["a", "b"]).forced_open().ended("a").phase is Phase.OPEN

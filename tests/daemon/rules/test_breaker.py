@@ -1,18 +1,18 @@
 from dorad.daemon.rules.breaker import Breaker
 
 
-def after(*looks: tuple[int, float]) -> list[bool]:
-    """Whether an input with a timeout of 2 s is broken after each look: sent so far, and when."""
+def after(*checks: tuple[int, float]) -> list[bool]:
+    """Whether an input with a timeout of 2 s is broken after each check: sent so far, and when."""
     breaker, found = Breaker(2.0), []
-    for sent, now in looks:
-        breaker = breaker.look(sent, now)
+    for sent, now in checks:
+        breaker = breaker.check(sent, now)
         found.append(breaker.broken)
     return found
 
 
 def test_an_input_that_never_had_a_message_never_breaks() -> None:
     assert after((0, 0), (0, 100)) == [False, False]
-    assert Breaker(2.0).look(0, 5).due is None
+    assert Breaker(2.0).check(0, 5).due is None
 
 
 def test_silence_breaks_it_when_the_timeout_has_passed() -> None:
@@ -28,9 +28,9 @@ def test_the_next_message_mends_it_and_the_clock_runs_again() -> None:
 
 
 def test_it_says_when_it_is_due() -> None:
-    breaker = Breaker(2.0).look(1, 5)
+    breaker = Breaker(2.0).check(1, 5)
     assert breaker.due == 7
-    assert breaker.look(1, 7).due is None
+    assert breaker.check(1, 7).due is None
 
 
 def test_what_was_sent_before_the_first_look_counts_as_heard_then() -> None:

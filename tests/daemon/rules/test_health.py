@@ -4,7 +4,7 @@ from dorad.daemon.rules.health import Health, health_after
 from tests.daemon.fakes import Vitals
 
 BUSY = Vitals(asleep=False, pulse=1)
-BEFORE = Health(pulse=1, well_at=10)
+BEFORE = Health(pulse=1, healthy_at=10)
 
 
 def well(vitals: Vitals) -> bool:
@@ -40,7 +40,7 @@ def test_the_first_look_finds_every_node_well() -> None:
 def test_a_node_that_has_dropped_its_node_is_not_well_whatever_its_words_say() -> None:
     for words in (Vitals(connected=False), Vitals(connected=False, asleep=False, pulse=7)):
         assert health_after(BEFORE, words, 12) == BEFORE
-    assert health_after(None, Vitals(connected=False), 12).well_at == 12
+    assert health_after(None, Vitals(connected=False), 12).healthy_at == 12
 
 
 def test_a_halted_node_is_not_well_at_rest_but_is_if_it_has_moved() -> None:

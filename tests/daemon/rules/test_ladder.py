@@ -15,7 +15,3 @@ def test_the_kill_comes_half_a_grace_after_sigterm() -> None:
 
 def test_no_grace_takes_all_steps_at_once() -> None:
     assert [step.after for step in ladder(0)] == [0, 0, 0]
-
-
-def test_force_kills_without_asking() -> None:
-    assert ladder(force=True) == (StopStep(0, Step.KILL),)

@@ -9,11 +9,11 @@ from dorad.daemon.rules.actions import (
     CloseInput,
     Finish,
     OpenBarrier,
+    SendNodeFailed,
+    SendNodeRestarted,
     Stop,
     StopAll,
     StopReason,
-    TellFailed,
-    TellRestarted,
 )
 from dorad.daemon.rules.exits import Outcome, Result
 from dorad.daemon.rules.lifecycle import Lifecycle
@@ -69,7 +69,7 @@ def test_a_source_that_ends_drains_its_consumer() -> None:
 def test_a_failed_source_is_told_between_close_and_stop() -> None:
     assert started(chain("a", "b")).after_exit(failed("a")) == [
         CloseInput("b", "a"),
-        TellFailed("b", "a", "exited with code 1", ("a",)),
+        SendNodeFailed("b", "a", "exited with code 1", ("a",)),
         Stop("b", DRAINED),
     ]
 
@@ -77,7 +77,7 @@ def test_a_failed_source_is_told_between_close_and_stop() -> None:
 def test_a_failure_after_the_outputs_were_done_is_still_told() -> None:
     life = started(dataflow(node("a"), node("b", "a", t="dora/timer/secs/1")))
     assert life.outputs_done("a") == [CloseInput("b", "a")]
-    assert life.after_exit(failed("a")) == [TellFailed("b", "a", "exited with code 1", ("a",))]
+    assert life.after_exit(failed("a")) == [SendNodeFailed("b", "a", "exited with code 1", ("a",))]
 
 
 def test_nothing_is_told_after_a_stop_event() -> None:
@@ -102,7 +102,7 @@ def test_a_dynamic_node_that_leaves_closes_what_it_fed() -> None:
     assert life.outputs_done("d") == [CloseInput("b", "d"), Stop("b", DRAINED)]
 
 
-def test_a_node_that_fails_before_it_connects_poisons_and_stops_all() -> None:
+def test_a_node_that_fails_before_it_connects_aborts_and_stops_all() -> None:
     life = Lifecycle(chain("a", "b", "c"))
     life.connected("a")
     abort_start, stop = life.after_exit(failed("b"))
@@ -111,13 +111,13 @@ def test_a_node_that_fails_before_it_connects_poisons_and_stops_all() -> None:
     assert stop == StopAll()
 
 
-def test_a_node_that_ends_well_before_it_connects_poisons_but_lets_the_others_run() -> None:
+def test_a_node_that_ends_well_before_it_connects_aborts_but_lets_the_others_run() -> None:
     life = Lifecycle(chain("a", "b"))
     (abort_start,) = life.after_exit(ok("b"))
     assert isinstance(abort_start, AbortStart)
 
 
-def test_after_a_poisoned_start_no_events_are_sent() -> None:
+def test_after_a_aborted_start_no_events_are_sent() -> None:
     life = Lifecycle(chain("a", "b", "c"))
     life.after_exit(ok("b"))
     actions: list[Action] = life.after_exit(failed("a")) + life.after_exit(failed("c"))
@@ -147,7 +147,7 @@ def test_during_a_stop_inputs_stay_as_they_are() -> None:
 def test_a_restart_is_told_to_those_who_listen_and_closes_nothing() -> None:
     life = started(dataflow(node("a"), node("b", "a"), node("c", "a"), node("s")))
     life.after_exit(ok("c"))
-    assert life.after_run("a") == [TellRestarted("b", "a")]
+    assert life.after_run("a") == [SendNodeRestarted("b", "a")]
     life.stop()
     assert life.after_run("a") == []
 

@@ -36,7 +36,7 @@ def test_consequences_are_counted_behind_the_cause() -> None:
     assert blocks[1].lines == ()
 
 
-def test_a_culprit_that_ended_well_is_named_all_the_same() -> None:
+def test_a_root_cause_that_ended_well_is_named_all_the_same() -> None:
     blocks = failure_report(
         [result("a", Outcome.OK, 0), result("b", Outcome.CASCADING, root_cause="a")]
     )

@@ -4,9 +4,9 @@ from dorad.daemon.rules.restart import (
     JITTER,
     Decision,
     GiveUp,
-    History,
     NoRestart,
     Restart,
+    RestartHistory,
     decide,
 )
 from dorad.dataflow.model import Restart as Keys
@@ -14,18 +14,23 @@ from dorad.dataflow.model import RestartPolicy
 
 NEVER, ON_FAILURE, ALWAYS = RestartPolicy.NEVER, RestartPolicy.ON_FAILURE, RestartPolicy.ALWAYS
 
-NEW = History()
+NEW = RestartHistory()
 
 
 def decided(
-    keys: Keys, *, ok: bool = False, history: History = NEW, now: float = 0, chance: float = 0
+    keys: Keys,
+    *,
+    ok: bool = False,
+    history: RestartHistory = NEW,
+    now: float = 0,
+    chance: float = 0,
 ) -> Decision:
     return decide(keys, ok, history, now, lambda: chance)
 
 
 def delays(keys: Keys, count: int, chance: float = 0) -> list[float]:
     """The delays of so many restarts in a row."""
-    history, found = History(), []
+    history, found = RestartHistory(), []
     for _ in range(count):
         decision = decided(keys, history=history, chance=chance)
         assert isinstance(decision, Restart)
@@ -76,27 +81,29 @@ def test_chance_adds_up_to_a_quarter_but_never_exceeds_the_cap() -> None:
 def test_after_the_last_restart_it_gives_up_and_says_how_often_it_tried() -> None:
     keys = Keys(ALWAYS, max_restarts=3)
     assert delays(keys, 3) == [0, 0, 0]
-    assert decided(keys, history=History(3, 0)) == GiveUp("gave up after 3 restarts")
-    assert decided(Keys(ALWAYS, 1), history=History(1, 0)) == GiveUp("gave up after 1 restart")
+    assert decided(keys, history=RestartHistory(3, 0)) == GiveUp("gave up after 3 restarts")
+    assert decided(Keys(ALWAYS, 1), history=RestartHistory(1, 0)) == GiveUp(
+        "gave up after 1 restart"
+    )
 
 
 def test_a_limit_of_a_window_is_said_to_be_one() -> None:
     keys = Keys(ALWAYS, max_restarts=2, window=10)
-    assert decided(keys, history=History(2, 0), now=10) == GiveUp(
+    assert decided(keys, history=RestartHistory(2, 0), now=10) == GiveUp(
         "gave up after 2 restarts within 10 s"
     )
 
 
 def test_the_counter_and_the_delay_start_anew_when_the_window_is_over() -> None:
     keys = Keys(ALWAYS, max_restarts=2, delay=1, window=10)
-    decision = decided(keys, history=History(2, 0), now=10.1)
-    assert decision == Restart(1, History(1, 10.1))
+    decision = decided(keys, history=RestartHistory(2, 0), now=10.1)
+    assert decision == Restart(1, RestartHistory(1, 10.1))
 
 
 def test_without_a_window_the_counter_never_starts_anew() -> None:
     keys = Keys(ALWAYS, max_restarts=2)
-    assert isinstance(decided(keys, history=History(2, 0), now=1e9), GiveUp)
+    assert isinstance(decided(keys, history=RestartHistory(2, 0), now=1e9), GiveUp)
 
 
 def test_a_window_that_was_not_begun_begins_now() -> None:
-    assert decided(Keys(ALWAYS, window=5), now=7) == Restart(0, History(1, 7))
+    assert decided(Keys(ALWAYS, window=5), now=7) == Restart(0, RestartHistory(1, 7))

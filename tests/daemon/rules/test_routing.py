@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.daemon.rules.routing import Place, Router, routes_of
+from dorad.daemon.rules.routing import InputRef, Router, routes_of
 from dorad.dataflow.load import parse
 from dorad.dataflow.model import Logging
 from dorad.logs.nodelog import Batch
@@ -37,14 +37,14 @@ class Mailroom:
 
     def __init__(self, *silent: str) -> None:
         self.silent = silent
-        self.sent: list[tuple[Place, str]] = []
+        self.sent: list[tuple[InputRef, str]] = []
 
     def emit(self, node_id: str, input_id: str, text: str) -> None:
-        self.sent.append((Place(node_id, input_id), text))
+        self.sent.append((InputRef(node_id, input_id), text))
 
     def emit_output(self, node_id: str, output: str, text: str) -> None:
         assert output not in self.silent
-        self.sent.append((Place(node_id, output), text))
+        self.sent.append((InputRef(node_id, output), text))
 
     def has_receivers(self, node_id: str, output: str) -> bool:
         return output not in self.silent
@@ -56,7 +56,7 @@ TALKER = """
 """
 
 
-def sent(dataflow: Dataflow, lines: Batch, *silent: str) -> list[tuple[Place, str]]:
+def sent(dataflow: Dataflow, lines: Batch, *silent: str) -> list[tuple[InputRef, str]]:
     mailroom = Mailroom(*silent)
     Router("id", mailroom, routes_of(dataflow)).route(lines)
     return mailroom.sent
@@ -65,15 +65,15 @@ def sent(dataflow: Dataflow, lines: Batch, *silent: str) -> list[tuple[Place, st
 def test_every_line_goes_out_of_send_stdout_as_with_its_newline() -> None:
     lines = batch("talk", "hello", "WARNING:root:hot")
     assert sent(flow(TALKER), lines, "logs") == [
-        (Place("talk", "lines"), "hello\n"),
-        (Place("talk", "lines"), "WARNING:root:hot\n"),
+        (InputRef("talk", "lines"), "hello\n"),
+        (InputRef("talk", "lines"), "WARNING:root:hot\n"),
     ]
 
 
 def test_send_logs_as_carries_log_messages() -> None:
     lines = batch("talk", "hello", "WARNING:root:hot")
     sends = sent(flow(TALKER), lines, "lines")
-    assert {place for place, _ in sends} == {Place("talk", "logs")}
+    assert {target for target, _ in sends} == {InputRef("talk", "logs")}
     found = [json.loads(text) for _, text in sends]
     assert [(m["dataflow_id"], m["node_id"], m["level"], m["message"]) for m in found] == [
         ("id", "talk", "stdout", "hello"),
@@ -83,7 +83,7 @@ def test_send_logs_as_carries_log_messages() -> None:
 
 def test_what_min_log_level_held_back_leaves_through_send_stdout_as_alone() -> None:
     lines = batch("talk", "hello")._replace(records=[])
-    assert {place.input for place, _ in sent(flow(TALKER), lines)} == {"lines"}
+    assert {target.input for target, _ in sent(flow(TALKER), lines)} == {"lines"}
 
 
 def test_an_output_that_nothing_receives_costs_no_message() -> None:
@@ -120,7 +120,7 @@ def test_a_log_input_gets_what_it_asks_for(
     source: str, node: str, stream: str, line: str, arrives: bool
 ) -> None:
     found = sent(flow(WATCHED.replace("SOURCE", source)), batch(node, line, stream=stream))
-    assert [place for place, _ in found] == ([Place("watch", "x")] if arrives else [])
+    assert [target for target, _ in found] == ([InputRef("watch", "x")] if arrives else [])
 
 
 def test_two_nodes_that_watch_each_other_get_each_others_lines_once() -> None:
@@ -129,7 +129,7 @@ def test_two_nodes_that_watch_each_other_get_each_others_lines_once() -> None:
           - {id: a, path: a.py, inputs: {logs: dora/logs}}
           - {id: b, path: b.py, inputs: {logs: dora/logs}}
     """)
-    assert [place.node for place, _ in sent(dataflow, batch("a", "x"))] == ["b"]
+    assert [target.node for target, _ in sent(dataflow, batch("a", "x"))] == ["b"]
 
 
 def test_nobody_listens_where_nobody_asked() -> None:
@@ -144,4 +144,4 @@ def test_the_router_follows_changes_of_the_dataflow() -> None:
     for text, now in (("one", dataflow), ("two", replace(dataflow, nodes=(quiet,)))):
         router.update(now)
         router.route(batch("talk", text))
-    assert mailroom.sent == [(Place("talk", "lines"), "one\n")]
+    assert mailroom.sent == [(InputRef("talk", "lines"), "one\n")]

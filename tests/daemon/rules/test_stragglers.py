@@ -1,17 +1,17 @@
 import pytest
 
-from dorad.daemon.rules.stragglers import Remaining, default_grace, next_look, stragglers
+from dorad.daemon.rules.stragglers import Remaining, default_grace, next_check, stragglers
 
 
 def waits(
     name: str = "sink",
     *,
     grace: float | None = 10,
-    works: bool = False,
+    has_own_work: bool = False,
     since: float = 0,
     drained: bool = True,
 ) -> Remaining:
-    return Remaining(name, grace, works, since, drained)
+    return Remaining(name, grace, has_own_work, since, drained)
 
 
 def test_a_node_within_its_grace_is_left_alone() -> None:
@@ -30,7 +30,7 @@ def test_a_silent_node_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [waits("b", works=True), waits("b", grace=None), waits("b", since=5)]
+    "other", [waits("b", has_own_work=True), waits("b", grace=None), waits("b", since=5)]
 )
 def test_one_node_that_may_go_on_saves_all(other: Remaining) -> None:
     assert stragglers([waits("a"), other], now=12) == ()
@@ -45,12 +45,12 @@ def test_nothing_remaining_means_nothing_to_stop() -> None:
 
 
 def test_the_next_look_is_when_the_last_node_is_due() -> None:
-    assert next_look([waits("a", since=1), waits("b", since=3)], now=5) == 8
+    assert next_check([waits("a", since=1), waits("b", since=3)], now=5) == 8
 
 
-@pytest.mark.parametrize("other", [waits("b", works=True), waits("b", grace=None)])
+@pytest.mark.parametrize("other", [waits("b", has_own_work=True), waits("b", grace=None)])
 def test_time_alone_cannot_make_a_working_node_a_straggler(other: Remaining) -> None:
-    assert next_look([waits("a"), other], now=5) is None
+    assert next_check([waits("a"), other], now=5) is None
 
 
 @pytest.mark.parametrize(("text", "grace"), [("", 120), ("off", None), ("OFF", None), ("2.5", 2.5)])

@@ -111,10 +111,10 @@ async def test_a_slow_reader_loses_its_oldest_messages_and_delays_no_node(
         header, _ = await _next(stream)
         dropped = header.dropped
         for _ in range(20):
-            await on.goes_on()
+            await on.makes_progress()
         while header.dropped <= dropped:
             header, _ = await _next(stream)
-        await on.goes_on()
+        await on.makes_progress()
 
 
 _HEAVY = """
@@ -133,7 +133,7 @@ async def test_a_slow_reader_does_not_make_the_sender_keep_its_messages() -> Non
             async with _received(Subscriptions(on.broker)) as stream:
                 await _next(stream)
                 async with asyncio.timeout(DEADLINE_S):
-                    while on.broker.edge_counters_of(".observer-1", "a/out").sent < 150:  # noqa: ASYNC110
+                    while on.broker.stats.input_counters(".observer-1", "a/out").sent < 150:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 held = psutil.Process(process.pid).memory_info().shared
                 header, _ = await _next(stream)
@@ -160,11 +160,11 @@ async def test_the_process_and_the_observer_end_with_the_subscription(
         async with _received(subs) as stream:
             await _next(stream)
             assert len(_processes()) == 1
-            assert on.broker.edge_counters_of(".observer-1", "a/out").sent > 0
+            assert on.broker.stats.input_counters(".observer-1", "a/out").sent > 0
         assert _processes() == []
         with pytest.raises(KeyError):
-            on.broker.edge_counters_of(".observer-1", "a/out")
-        await on.goes_on()
+            on.broker.stats.input_counters(".observer-1", "a/out")
+        await on.makes_progress()
 
 
 async def test_a_cancelled_reader_leaves_nothing(on: Stage, subs: Subscriptions) -> None:
@@ -197,7 +197,7 @@ async def test_a_subscription_ends_with_the_dataflow(subs: Subscriptions) -> Non
             await _next(stream)
             async with asyncio.timeout(DEADLINE_S):
                 ending = asyncio.create_task(_drain(stream))
-                on.broker.remove_observer(".observer-1")
+                on.broker.observers.remove(".observer-1")
                 await ending
 
 
@@ -231,7 +231,7 @@ async def test_a_process_that_dies_is_an_error(on: Stage, subs: Subscriptions) -
             with pytest.raises(ControlError, match="the subscription process exited with -9"):
                 async with asyncio.timeout(DEADLINE_S):
                     await _drain(stream)
-        await on.goes_on()
+        await on.makes_progress()
 
 
 async def test_the_number_of_subscriptions_is_limited(
@@ -276,9 +276,9 @@ async def test_a_process_cannot_take_another_observer_s_place_with_the_connectio
     on: Stage,
 ) -> None:
     for observer in (".observer-1", ".observer-2"):
-        await on.broker.add_observer(observer)
+        await on.broker.observers.add(observer)
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    on.broker.connect_observer(".observer-1", ours, os.getpid())
+    on.broker.observers.connect(".observer-1", ours, os.getpid())
     with theirs, pytest.raises(RuntimeError, match="closed the connection"):
         await asyncio.to_thread(DaemonConnection, theirs, ".observer-2", dynamic=False)
 
@@ -304,7 +304,7 @@ class TestPublish:
     ) -> None:
         async with pair(on):
             await subs.publish(OUT, [("b", "x")], [[1]], {})
-            await on.goes_on()
+            await on.makes_progress()
             # the same process sends again
             process = _processes()[0].pid
             await subs.publish(OUT, [("b", "x")], [[1]] * 3, {})

@@ -49,7 +49,7 @@ async def test_a_restart_asks_the_process_to_end_and_starts_the_next_whatever_th
     async with running(stage):
         stage.connect("a", "b")
         asked = asyncio.create_task(ends(stage, "a"))
-        await within(stage.supervisor.restart_node("a"))
+        await within(stage.supervisor.commands.restart("a"))
         await asked
         assert [each[:2] for each in stage.started] == [("a", 0), ("b", 0), ("a", 1)]
         calls = stage.broker.calls
@@ -64,7 +64,7 @@ async def test_a_restart_walks_up_the_ladder() -> None:
     async with running(stage):
         stage.connect("a")
         first = stage.processes["a"]
-        await within(stage.supervisor.restart_node("a", grace=0.02))
+        await within(stage.supervisor.commands.restart("a", grace=0.02))
         assert first.signals == [signal.SIGTERM, signal.SIGKILL]
         stage.supervisor.kill("was killed")
 
@@ -75,9 +75,9 @@ async def test_a_restart_does_not_count_against_the_limit() -> None:
     async with running(stage):
         stage.connect("a")
         for _ in range(3):
-            await within(stage.supervisor.restart_node("a", grace=0))
+            await within(stage.supervisor.commands.restart("a", grace=0))
         stage.processes["a"].end(FAILED)
-        await stage.lived("a", 5)
+        await stage.until_started("a", 5)
         stage.supervisor.kill("was killed")
 
 
@@ -87,8 +87,8 @@ async def test_a_restart_cuts_short_the_delay_of_a_node_between_two_lives() -> N
         stage.connect("a")
         stage.processes["a"].end(FAILED)
         await until(lambda: stage.status("a") == "restarting")
-        await within(stage.supervisor.restart_node("a"))
-        await stage.lived("a", 2)
+        await within(stage.supervisor.commands.restart("a"))
+        await stage.until_started("a", 2)
         stage.supervisor.kill("was killed")
 
 
@@ -98,8 +98,8 @@ async def test_a_drained_node_is_not_restarted_by_hand_either() -> None:
         stage.connect("a", "b")
         stage.processes["a"].end(FINE)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
-        with refused("refused", "all inputs of node b have closed"):
-            await stage.supervisor.restart_node("b")
+        with refused("refused", "node b is not restarted: all its inputs have closed"):
+            await stage.supervisor.commands.restart("b")
         stage.processes["b"].end(FINE)
 
 
@@ -107,10 +107,10 @@ async def test_two_commands_on_one_node_do_not_mix() -> None:
     stage = Stage(chain("a"))
     async with running(stage):
         stage.connect("a")
-        first = asyncio.create_task(stage.supervisor.restart_node("a"))
+        first = asyncio.create_task(stage.supervisor.commands.restart("a"))
         await stage.called("stop", "a", "MANUAL")
-        with refused("busy", "node a is just being restarted"):
-            await stage.supervisor.stop_node("a")
+        with refused("busy", "node a is being restarted already"):
+            await stage.supervisor.commands.stop("a")
         stage.processes["a"].end(FINE)
         await within(first)
         stage.supervisor.kill("was killed")
@@ -120,11 +120,11 @@ async def test_a_stop_of_the_dataflow_overtakes_a_restart() -> None:
     stage = Stage(chain("a"))
     async with running(stage):
         stage.connect("a")
-        restart = asyncio.create_task(stage.supervisor.restart_node("a"))
+        restart = asyncio.create_task(stage.supervisor.commands.restart("a"))
         await stage.called("stop", "a", "MANUAL")
         stage.supervisor.stop()
         stage.processes["a"].end(FINE)
-        with refused("refused", "node a was not started again: it exited with code 0"):
+        with refused("refused", "node a was not restarted: it exited with code 0"):
             await restart
 
 
@@ -133,21 +133,21 @@ async def test_what_cannot_be_asked_for_is_refused_in_words() -> None:
     async with running(stage):
         stage.connect("a", "b")
         with refused("not-found", "the dataflow has no node x"):
-            await stage.supervisor.restart_node("x")
+            await stage.supervisor.commands.restart("x")
         with refused("refused", "node d is dynamic"):
-            await stage.supervisor.restart_node("d")
+            await stage.supervisor.commands.restart("d")
         stage.processes["b"].end(FAILED)
         await stage.called("detach", "b")
         with refused("refused", "node b has ended: it exited with code 1"):
-            await stage.supervisor.restart_node("b")
+            await stage.supervisor.commands.restart("b")
         with refused("refused", "node b has ended already"):
-            await stage.supervisor.stop_node("b")
+            await stage.supervisor.commands.stop("b")
         stage.supervisor.stop()
         with refused("refused", "the dataflow is being stopped"):
-            await stage.supervisor.stop_node("a")
+            await stage.supervisor.commands.stop("a")
         stage.processes["a"].end(FINE)
     with refused("refused", "the dataflow does not run"):
-        await stage.supervisor.stop_node("a")
+        await stage.supervisor.commands.stop("a")
 
 
 # -- stop and remove ---------------------------------------------------------------------------
@@ -158,7 +158,7 @@ async def test_a_stopped_node_is_not_restarted_and_its_consumers_are_told() -> N
     async with running(stage) as task:
         stage.connect("a", "b")
         asked = asyncio.create_task(ends(stage, "a", TERMINATED))
-        await within(stage.supervisor.stop_node("a"))
+        await within(stage.supervisor.commands.stop("a"))
         await asked
         assert stage.status("a") == "stopped"
         assert ("stop", "b", "ALL_INPUTS_CLOSED") in stage.broker.calls
@@ -172,7 +172,7 @@ async def test_a_node_that_waits_for_its_restart_is_stopped_at_once() -> None:
         stage.connect("a")
         stage.processes["a"].end(FAILED)
         await until(lambda: stage.status("a") == "restarting")
-        await within(stage.supervisor.stop_node("a"))
+        await within(stage.supervisor.commands.stop("a"))
         assert stage.status("a") == "stopped"
     assert task.result()[0].ok
 
@@ -184,7 +184,7 @@ async def test_a_removed_node_is_gone_and_its_consumers_are_told() -> None:
         stage.connect("a", "b")
         after = dataflow(node("b", t="dora/timer/secs/1"))
         asked = asyncio.create_task(ends(stage, "a"))
-        await within(stage.supervisor.remove_node("a", after))
+        await within(stage.supervisor.commands.remove("a", after))
         await asked
         assert ("close_input", "b", "a") in stage.broker.calls
         assert ("remove_node", "a") in stage.broker.calls
@@ -199,7 +199,7 @@ async def test_a_dataflow_without_its_last_node_lives_until_it_is_stopped() -> N
     async with running(stage) as task:
         stage.connect("a")
         asked = asyncio.create_task(ends(stage, "a"))
-        await within(stage.supervisor.remove_node("a", dataflow()))
+        await within(stage.supervisor.commands.remove("a", dataflow()))
         await asked
         await asyncio.sleep(0.02)
         assert not task.done()
@@ -215,11 +215,11 @@ async def test_an_added_node_is_started_and_tended_like_the_others() -> None:
     async with running(stage) as task:
         stage.connect("a", "b")
         new = node("c", "a", options=restarted("on-failure"))
-        await within(stage.supervisor.add_node(new, with_(flow, new)))
+        await within(stage.supervisor.commands.add(new, with_(flow, new)))
         assert ("add_node", "c") in stage.broker.calls
         stage.connect("c")
         stage.processes["c"].end(FAILED)
-        await stage.lived("c", 2)
+        await stage.until_started("c", 2)
         stage.processes["a"].end(FINE)
         await stage.called("stop", "c", "ALL_INPUTS_CLOSED")
         stage.processes["b"].end(FINE)
@@ -234,7 +234,7 @@ async def test_a_node_that_cannot_be_started_is_not_added() -> None:
         stage.connect("a")
         new = node("c", "a")
         with refused("refused", r"node c could not be started: no such file: c\.py"):
-            await stage.supervisor.add_node(new, with_(flow, new))
+            await stage.supervisor.commands.add(new, with_(flow, new))
         assert list(stage.supervisor.statuses()) == ["a"]
         assert stage.supervisor.dataflow == flow
         stage.processes["a"].end(FINE)
@@ -247,7 +247,7 @@ async def test_a_name_is_not_added_twice() -> None:
     async with running(stage):
         stage.connect("a")
         with refused("exists", "the dataflow has a node a already"):
-            await stage.supervisor.add_node(node("a"), flow)
+            await stage.supervisor.commands.add(node("a"), flow)
         stage.processes["a"].end(FINE)
 
 
@@ -259,7 +259,7 @@ async def test_an_added_node_whose_sources_have_ended_is_told_so() -> None:
         stage.processes["a"].end(FINE)
         await stage.called("detach", "a")
         new = node("c", "a")
-        await within(stage.supervisor.add_node(new, with_(flow, new)))
+        await within(stage.supervisor.commands.add(new, with_(flow, new)))
         assert stage.broker.calls[-2:] == [
             ("close_input", "c", "a"),
             ("stop", "c", "ALL_INPUTS_CLOSED"),
@@ -275,9 +275,9 @@ async def replaced(stage: Stage, new: NodeSpec) -> asyncio.Task[None]:
     """Begin to replace a node, and wait until its successor has been started."""
     flow = stage.dataflow
     nodes = tuple(new if each.id == new.id else each for each in flow.nodes)
-    command = stage.supervisor.replace_node(new.id, new, replace(flow, nodes=nodes))
+    command = stage.supervisor.commands.replace(new.id, replace(flow, nodes=nodes))
     task = asyncio.create_task(command)
-    await stage.lived(new.id, 2)
+    await stage.until_started(new.id, 2)
     return task
 
 
@@ -307,12 +307,12 @@ async def test_a_node_is_not_replaced_while_an_earlier_daemons_handover_goes_on(
     async with running(stage):
         stage.connect("a")
 
-        async def taken(node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
+        def taken(node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
             raise ValueError(f"node {node_id!r} is being replaced already")
 
-        monkeypatch.setattr(stage.broker, "begin_handover", taken)
+        monkeypatch.setattr(stage.broker, "begin", taken)
         with refused("busy", "node 'a' is being replaced already"):
-            await stage.supervisor.replace_node("a", node("a"), stage.dataflow)
+            await stage.supervisor.commands.replace("a", stage.dataflow)
         assert stage.status("a") == "running"
         stage.supervisor.kill("was killed")
 
@@ -324,7 +324,9 @@ async def test_a_replacement_that_ends_early_leaves_the_old_one_where_it_was() -
         old = stage.processes["a"]
         task = await replaced(stage, node("a"))
         stage.processes["a"].end(FAILED)
-        with refused("refused", r"exited with code 1 before it called Node\(\); node a goes on"):
+        with refused(
+            "refused", r"exited with code 1 before it called Node\(\); node a keeps its old process"
+        ):
             await within(task)
         assert stage.broker.calls[-1] == ("end_handover", "a")
         assert (stage.status("a"), old.signals) == ("running", [])
@@ -364,7 +366,7 @@ async def test_nothing_is_replaced_before_the_dataflow_has_started() -> None:
     async with running(stage):
         stage.connect("a")
         with refused("busy", "the dataflow is still starting"):
-            await stage.supervisor.replace_node("a", node("a"), flow)
+            await stage.supervisor.commands.replace("a", flow)
         stage.supervisor.kill("was killed")
 
 
@@ -376,7 +378,7 @@ async def test_an_edge_that_is_added_closes_with_its_source() -> None:
     async with running(stage):
         stage.connect("a", "b")
         after = node("b", "a", t="dora/timer/secs/1")
-        stage.supervisor.connect("b", after.inputs[0], dataflow(node("a"), after))
+        stage.supervisor.commands.connect("b", after.inputs[0], dataflow(node("a"), after))
         assert ("add_edge", "b", "a") in stage.broker.calls
         stage.processes["a"].end(FINE)
         await stage.called("close_input", "b", "a")
@@ -387,7 +389,7 @@ async def test_an_edge_that_is_taken_away_closes_nothing_and_drains_nobody() -> 
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
-        stage.supervisor.disconnect("b", "a", dataflow(node("a"), node("b")))
+        stage.supervisor.commands.disconnect("b", "a", dataflow(node("a"), node("b")))
         stage.processes["a"].end(FINE)
         await stage.called("detach", "a")
         assert not any(call[:2] == ("stop", "b") for call in stage.broker.calls)
@@ -399,7 +401,7 @@ async def test_a_command_is_carried_out_also_if_its_asker_goes_away() -> None:
     stage = Stage(chain("a", "b"), ignores=frozenset({signal.SIGTERM}))
     async with running(stage):
         stage.connect("a", "b")
-        asker = asyncio.create_task(stage.supervisor.stop_node("a", grace=0.1))
+        asker = asyncio.create_task(stage.supervisor.commands.stop("a", grace=0.1))
         await stage.called("stop", "a", "MANUAL")
         asker.cancel()
         await stage.called("detach", "a")

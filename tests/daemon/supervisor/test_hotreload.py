@@ -34,7 +34,7 @@ def after(*looks: Signature | None) -> list[bool]:
     """Whether each look at a file that was OLD has it taken up."""
     file, found = Watched(OLD, OLD), []
     for now in looks:
-        file, take_up = file.look(now)
+        file, take_up = file.poll(now)
         found.append(take_up)
     return found
 
@@ -146,7 +146,7 @@ def test_a_node_is_started_again_and_no_message_is_lost(dorad: Daemon, tmp_path:
     assert numbers == list(range(1, len(numbers) + 1))
 
     save(tmp_path / "sink.py", "import os;", "import os; def broken(")
-    text = "cannot be compiled; the node goes on as it is"
+    text = "does not compile; the node runs on unchanged"
     dorad.until(lambda: text in dorad.dora_ok("logs", "flow"))
     with dorad.client() as client:
         assert {node.node: node.restarts for node in client.nodes()} == {"ops": 0, "sink": 1}

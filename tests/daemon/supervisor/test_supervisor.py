@@ -55,7 +55,7 @@ async def test_a_failure_is_told_to_the_user_when_it_happens() -> None:
     async with running(stage):
         stage.connect("a", "b")
         stage.processes["a"].end(Exit(code=1))
-        await until(lambda: ("error", "a", "exited with code 1") in stage.notices)
+        await until(lambda: ("error", "a", "exited with code 1") in stage.reports)
         stage.processes["b"].end(Exit(code=0))
 
 
@@ -85,7 +85,7 @@ async def test_a_process_that_drops_its_node_and_lives_on_closes_inputs_soon() -
 async def test_a_second_node_object_in_the_process_keeps_the_inputs_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LINGER_S", 0.01)
+    monkeypatch.setattr(module, "DRAIN_S", 0.01)
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -97,21 +97,21 @@ async def test_a_second_node_object_in_the_process_keeps_the_inputs_open(
             process.end(Exit(code=0))
 
 
-async def test_a_node_that_cannot_be_started_poisons_the_start_and_stops_the_rest() -> None:
+async def test_a_node_that_cannot_be_started_aborts_the_start_and_stops_the_rest() -> None:
     stage = Stage(chain("a", "b"), broken=frozenset({"b"}), grace=0.0)
     async with running(stage) as task:
-        await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+        await until(lambda: any(call[0] == "abort_start" for call in stage.broker.calls))
     results = {result.node: result for result in task.result()}
     assert results["b"].reason == "could not be started: no such file: b.py"
     assert not results["b"].ok
 
 
-async def test_a_node_that_raises_because_of_a_poisoned_start_is_cascading() -> None:
+async def test_a_node_that_raises_because_of_a_aborted_start_is_cascading() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage) as task:
         stage.connect("a")
         stage.processes["b"].end(Exit(code=2))
-        await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+        await until(lambda: any(call[0] == "abort_start" for call in stage.broker.calls))
         stage.processes["a"].end(Exit(code=1))
     outcomes = {result.node: (result.outcome, result.root_cause) for result in task.result()}
     assert outcomes == {"b": (Outcome.FAILED, None), "a": (Outcome.CASCADING, "b")}
@@ -214,7 +214,7 @@ async def test_a_drained_node_that_does_not_end_is_stopped_after_its_grace() -> 
         stage.processes["a"].end(Exit(code=0))
         await stage.called("stop", "b", "MANUAL")
         stage.processes["b"].end(Exit(code=0))
-    assert any("after all its inputs closed; stopping it" in text for *_, text in stage.notices)
+    assert any("after all its inputs closed; stopping it" in text for *_, text in stage.reports)
 
 
 async def test_a_straggler_that_has_to_be_terminated_has_failed() -> None:
@@ -277,12 +277,12 @@ async def test_a_broken_start_cancels_everything() -> None:
 
 
 async def test_a_long_wait_for_a_node_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(module, "START_WARNING_S", 0.5)
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a")
-        await until(lambda: bool(stage.notices))
-        assert stage.notices == [("warn", None, "the start still waits for Node() in: b")]
+        await until(lambda: bool(stage.reports))
+        assert stage.reports == [("warn", None, "the start still waits for Node() in: b")]
         for process in stage.processes.values():
             process.end(Exit(code=0))
 

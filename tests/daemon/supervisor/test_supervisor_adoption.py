@@ -55,7 +55,7 @@ async def test_a_start_that_waits_at_the_barrier_goes_on_waiting() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a")
-    stage.broker.nodes["b"] = stage.broker.vitals("b")
+    stage.broker.nodes["b"] = stage.broker.stats.vitals("b")
     stage.broker.nodes["b"].connected = False
     async with running(stage, kept(stage, "a", "b")):
         await until(lambda: stage.supervisor.statuses()["b"].pid is not None)
@@ -90,9 +90,9 @@ async def test_restarts_are_counted_on() -> None:
     async with lost(before) as stage:
         before.connect("a", "b")
         before.processes["a"].end(FAILED)
-        await before.lived("a", 2)
+        await before.until_started("a", 2)
     async with running(stage, {**kept(stage, "b"), "a": FAILED}) as task:
-        process = await stage.lived("a", 1)
+        process = await stage.until_started("a", 1)
         assert stage.started[0][:2] == ("a", 2)
         process.end(FAILED)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
@@ -110,7 +110,7 @@ async def test_a_delay_goes_on_where_it_was() -> None:
         await until(lambda: before.status("a") == "restarting")
     async with running(stage, kept(stage, "b")):
         assert stage.status("a") == "restarting"
-        await stage.lived("a", 1)
+        await stage.until_started("a", 1)
         assert stage.started[0][2] - ended >= 0.3
         assert stage.started[0][:2] == ("a", 1)
         stage.supervisor.kill("was killed")
@@ -186,7 +186,7 @@ async def test_it_tells_when_its_snapshot_would_differ() -> None:
         stage.connect("b")
         assert changed()
         stage.processes["a"].end(FAILED)
-        await stage.lived("a", 2)
+        await stage.until_started("a", 2)
         await until(changed)
         stage.supervisor.kill("was killed")
         assert changed()
@@ -197,7 +197,7 @@ async def test_a_node_that_was_just_being_stopped_is_stopped() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a", "b")
-        command = asyncio.create_task(before.supervisor.stop_node("a"))
+        command = asyncio.create_task(before.supervisor.commands.stop("a"))
         await before.called("stop", "a", "MANUAL")
         command.cancel()
     async with running(stage, kept(stage, "a", "b")):
@@ -211,13 +211,13 @@ async def test_a_node_that_was_just_being_restarted_is_restarted() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a", "b")
-        command = asyncio.create_task(before.supervisor.restart_node("a"))
+        command = asyncio.create_task(before.supervisor.commands.restart("a"))
         await before.called("stop", "a", "MANUAL")
         command.cancel()
     async with running(stage, kept(stage, "a", "b")):
         await stage.called("stop", "a", "MANUAL")
         stage.processes["a"].end(FINE)
-        await stage.lived("a", 1)
+        await stage.until_started("a", 1)
         assert stage.started[0][:2] == ("a", 1)
         stage.supervisor.kill("was killed")
 
@@ -228,7 +228,7 @@ async def test_a_change_that_was_not_written_down_does_not_keep_the_rest_from_go
         before.connect("a", "b")
         new = node("c", "a")
         flow = dataflow(*before.dataflow.nodes, new)
-        adding = asyncio.create_task(before.supervisor.add_node(new, flow))
+        adding = asyncio.create_task(before.supervisor.commands.add(new, flow))
         await until(lambda: "c" in before.processes)
         adding.cancel()
     assert list(stage.supervisor.statuses()) == ["a", "b"]

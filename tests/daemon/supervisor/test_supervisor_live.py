@@ -172,7 +172,8 @@ def test_a_replacement_that_does_not_come_up_changes_nothing(dorad: Daemon, tmp_
     done = dorad.dora("node", "replace", "source", "--from-yaml", new)
     assert done.returncode == 1
     assert (
-        "exited with code 5 before it called Node(); node source goes on as it was" in done.stderr
+        "exited with code 5 before it called Node(); node source keeps its old process"
+        in done.stderr
     )
     assert (info(dorad, "source").pid, info(dorad, "source").status) == (pid, "running")
     mark = len(heard(tmp_path))

@@ -24,7 +24,7 @@ async def test_a_node_that_failed_is_started_again_with_the_next_restart_count()
     async with running(stage) as task:
         stage.connect("a", "b")
         stage.processes["a"].end(FAILED)
-        (await stage.lived("a", 2)).end(FINE)
+        (await stage.until_started("a", 2)).end(FINE)
         await stage.called("detach", "a")
         stage.processes["b"].end(FINE)
     assert [each[:2] for each in stage.started if each[0] == "a"] == [("a", 0), ("a", 1)]
@@ -36,7 +36,7 @@ async def test_consumers_hear_of_a_restart_and_their_inputs_stay_open() -> None:
     async with running(stage):
         stage.connect("a", "b")
         stage.processes["a"].end(FAILED)
-        await stage.lived("a", 2)
+        await stage.until_started("a", 2)
         assert stage.broker.calls[1:] == [
             ("released", "a"),
             ("node_restarted", "b", "a"),
@@ -60,8 +60,8 @@ async def test_the_delays_between_lives_grow() -> None:
     async with running(stage):
         stage.connect("a", "b")
         for life in range(1, 5):
-            (await stage.lived("a", life)).end(FAILED)
-        await stage.lived("a", 5)
+            (await stage.until_started("a", life)).end(FAILED)
+        await stage.until_started("a", 5)
         stage.supervisor.kill("was killed")
     times = [at for name, _, at in stage.started if name == "a"]
     first, second, third, fourth = (b - a for a, b in itertools.pairwise(times))
@@ -76,8 +76,8 @@ async def test_a_node_that_dies_at_once_is_not_restarted_without_a_breath() -> N
     async with running(stage):
         stage.connect("a", "b")
         for life in range(1, 4):
-            (await stage.lived("a", life)).end(FAILED)
-        await stage.lived("a", 4)
+            (await stage.until_started("a", life)).end(FAILED)
+        await stage.until_started("a", 4)
         stage.supervisor.kill("was killed")
     times = [at for name, _, at in stage.started if name == "a"]
     assert all(b - a >= 0.09 for a, b in itertools.pairwise(times))
@@ -88,7 +88,7 @@ async def test_giving_up_says_how_often_it_was_restarted() -> None:
     async with running(stage) as task:
         stage.connect("a", "b")
         for life in range(1, 4):
-            (await stage.lived("a", life)).end(FAILED)
+            (await stage.until_started("a", life)).end(FAILED)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         assert stage.status("a") == "failed"
         stage.processes["b"].end(FINE)
@@ -101,7 +101,7 @@ async def test_giving_up_on_a_node_whose_last_process_ended_well_is_no_failure()
     async with running(stage) as task:
         stage.connect("a", "b")
         for life in range(1, 3):
-            (await stage.lived("a", life)).end(FINE)
+            (await stage.until_started("a", life)).end(FINE)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         assert stage.status("a") == "stopped"
         stage.processes["b"].end(FINE)
@@ -173,7 +173,7 @@ async def test_nothing_is_restarted_during_a_stop() -> None:
 async def test_a_restartable_node_that_drops_its_node_keeps_its_consumers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LINGER_S", 0.0)
+    monkeypatch.setattr(module, "DRAIN_S", 0.0)
     stage = pair("on-failure")
     async with running(stage):
         stage.connect("a", "b")
@@ -189,10 +189,10 @@ async def test_a_node_that_ends_before_it_called_node_and_is_restarted_spoils_no
     async with running(stage):
         stage.connect("b")
         stage.processes["a"].end(FAILED)
-        await stage.lived("a", 2)
+        await stage.until_started("a", 2)
         stage.connect("a")
         await stage.called("open_barrier")
-        assert not any(call[0] == "poison" for call in stage.broker.calls)
+        assert not any(call[0] == "abort_start" for call in stage.broker.calls)
         stage.supervisor.kill("was killed")
 
 
@@ -200,8 +200,8 @@ async def test_a_node_that_gives_up_before_it_called_node_spoils_the_start() -> 
     stage = pair("on-failure", max_restarts=1)
     async with running(stage):
         for life in (1, 2):
-            (await stage.lived("a", life)).end(FAILED)
-        await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+            (await stage.until_started("a", life)).end(FAILED)
+        await until(lambda: any(call[0] == "abort_start" for call in stage.broker.calls))
         stage.processes["b"].end(FAILED)
 
 
@@ -214,9 +214,9 @@ async def test_a_restart_for_which_no_process_can_be_started_counts_and_is_tried
         stage.connect("a", "b")
         stage.broken = frozenset({"a"})
         stage.processes["a"].end(FAILED)
-        await until(lambda: any("could not be started" in text for *_, text in stage.notices))
+        await until(lambda: any("could not be started" in text for *_, text in stage.reports))
         stage.broken = frozenset()
-        await stage.lived("a", 2)
+        await stage.until_started("a", 2)
         assert stage.started[-1][1] >= 2
         stage.supervisor.kill("was killed")
 
@@ -249,7 +249,7 @@ async def test_a_first_start_that_fails_is_final_whatever_the_policy() -> None:
     stage = pair()
     stage.broken = frozenset({"a"})
     async with running(stage) as task:
-        await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+        await until(lambda: any(call[0] == "abort_start" for call in stage.broker.calls))
         stage.supervisor.kill("was killed")
     assert task.result()[0].reason == "could not be started: no such file: a.py"
 
@@ -267,11 +267,11 @@ async def test_a_first_start_that_is_refused_for_now_is_a_start_that_the_policy_
         return await stage.start(node, *arguments)
 
     task = asyncio.create_task(stage.supervisor.run(start))
-    await stage.lived("a", 1)
+    await stage.until_started("a", 1)
     stage.connect("a", "b")
     assert stage.supervisor.statuses()["a"].restarts == 2
-    assert not [call for call in stage.broker.calls if call[0] == "poison"]
-    assert [text for *_, text in stage.notices if "could not be started: no pipe" in text]
+    assert not [call for call in stage.broker.calls if call[0] == "abort_start"]
+    assert [text for *_, text in stage.reports if "could not be started: no pipe" in text]
     for process in stage.processes.values():
         process.end(Exit(code=0))
     async with asyncio.timeout(DEADLINE_S):
@@ -293,7 +293,7 @@ async def test_starts_that_are_refused_end_with_the_limit_of_the_policy(
         return await stage.start(node, *arguments)
 
     task = asyncio.create_task(stage.supervisor.run(start))
-    await until(lambda: any(call[0] == "poison" for call in stage.broker.calls))
+    await until(lambda: any(call[0] == "abort_start" for call in stage.broker.calls))
     stage.supervisor.kill("was killed")
     for process in stage.processes.values():
         process.end(Exit(signal=9))
@@ -308,10 +308,10 @@ async def test_what_happens_to_a_node_is_told_to_programs() -> None:
     async with running(stage):
         stage.connect("a", "b")
         for life in (1, 2):
-            (await stage.lived("a", life)).end(FAILED)
+            (await stage.until_started("a", life)).end(FAILED)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         stage.processes["b"].end(FINE)
-    assert [what for what, name in stage.happened if name == "a"] == [
+    assert [what for what, name in stage.events if name == "a"] == [
         "node-started",
         "node-exited",
         "node-restarting",

@@ -1,5 +1,8 @@
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -7,10 +10,10 @@ import pytest
 
 from dorad.daemon.rules.lifecycle import Lifecycle
 from dorad.daemon.supervisor.noderun import NodeRun
-from dorad.daemon.supervisor.shared import Shared
-from dorad.daemon.supervisor.watchdogs import HEAR_S, SAMPLE_S, Watchdogs
+from dorad.daemon.supervisor.state import SupervisorState
+from dorad.daemon.supervisor.watchdogs import ADOPTION_S, SAMPLE_S, Watchdogs, is_sigstopped
 from dorad.dataflow.model import NodeSpec
-from tests.daemon.fakes import Edge, FakeBroker, FakeProcess, Vitals, until
+from tests.daemon.fakes import DEADLINE_S, Edge, FakeBroker, FakeProcess, Vitals, until
 from tests.daemon.flows import dataflow, node
 
 BUSY = Vitals(asleep=False)
@@ -22,30 +25,30 @@ class Scene:
     def __init__(self, *nodes: NodeSpec, connected: bool = True) -> None:
         flow = dataflow(*nodes)
         self.broker = FakeBroker()
-        self.notices: list[tuple[str, str | None, str]] = []
-        self.happened: list[str] = []
+        self.reports: list[tuple[str, str | None, str]] = []
+        self.events: list[str] = []
         self.runs = {each.id: NodeRun(each) for each in nodes}
-        self.shared = Shared(
+        self.state = SupervisorState(
             Lifecycle(flow),
             self.broker,
-            lambda *notice: self.notices.append(notice),
-            lambda what, *_: self.happened.append(what),
+            lambda *report: self.reports.append(report),
+            lambda what, *_: self.events.append(what),
             self.runs,
             lambda: None,
             lambda _: None,
         )
         self.sigstopped: set[int] = set()
-        self.dogs = Watchdogs(self.shared, is_sigstopped=self.sigstopped.__contains__)
+        self.watchdogs = Watchdogs(self.state, is_sigstopped=self.sigstopped.__contains__)
         self.processes = {name: FakeProcess(frozenset()) for name in self.runs}
         for name, run in self.runs.items():
-            run.started(self.processes[name], 0.0, 0.0)
+            run.process_started(self.processes[name], 0.0, 0.0)
             if connected:
                 self.connect(name)
 
     def connect(self, name: str) -> None:
         self.runs[name].connected = True
         self.runs[name].api_pid = 42
-        self.shared.life.connected(name)
+        self.state.lifecycle.connected(name)
 
     def killed(self, name: str) -> bool:
         return self.processes[name].signals == [signal.SIGKILL]
@@ -54,7 +57,7 @@ class Scene:
         """Look at these moments; return in how many seconds the next look is due."""
         wait = None
         for now in times:
-            wait = self.dogs.look(now)
+            wait = self.watchdogs.check(now)
         return wait
 
 
@@ -72,8 +75,9 @@ async def test_a_node_that_does_not_call_node_in_time_is_killed() -> None:
     assert not scene.killed("a")
     scene.look(2.0)
     assert scene.killed("a")
-    assert scene.runs["a"].killed == "was killed because it had not called Node() within 2 s"
-    assert scene.shared.totals.startup_kills == 1
+    assert (
+        scene.runs["a"].watchdog_reason == "was killed because it had not called Node() within 2 s"
+    )
 
 
 async def test_a_node_that_called_node_has_started() -> None:
@@ -85,8 +89,8 @@ async def test_a_node_that_called_node_has_started() -> None:
 async def test_every_life_has_its_own_time_to_start() -> None:
     scene = Scene(checked(startup_timeout=2.0), connected=False)
     scene.look(1.0)
-    scene.runs["a"].gone("exited with code 1")
-    scene.runs["a"].started(scene.processes["a"], 1.5, 0.0)
+    scene.runs["a"].process_exited("exited with code 1")
+    scene.runs["a"].process_started(scene.processes["a"], 1.5, 0.0)
     assert scene.look(2.5) == 1.0
     assert not scene.killed("a")
 
@@ -96,13 +100,13 @@ async def test_a_daemon_that_takes_over_first_hears_who_called_node_meanwhile(
     has_called: bool,
 ) -> None:
     scene = Scene(checked(startup_timeout=2.0), connected=False)
-    watching = asyncio.create_task(scene.dogs.run())
+    watching = asyncio.create_task(scene.watchdogs.run())
     await asyncio.sleep(0)
     watching.cancel()
     assert not scene.killed("a")
     if has_called:
         scene.connect("a")
-    scene.look(asyncio.get_running_loop().time() + HEAR_S)
+    scene.look(asyncio.get_running_loop().time() + ADOPTION_S)
     assert scene.killed("a") is not has_called
 
 
@@ -113,8 +117,9 @@ async def test_a_node_that_does_not_come_back_is_killed_once() -> None:
     assert not scene.killed("a")
     scene.look(1.0, 1.1)
     assert scene.killed("a")
-    assert scene.runs["a"].killed == "was killed because it had not come back to dora for 1 s"
-    assert scene.shared.totals.health_check_kills == 1
+    assert (
+        scene.runs["a"].watchdog_reason == "was killed because it had not come back to dora for 1 s"
+    )
 
 
 async def test_the_look_is_due_when_the_timeout_is_and_not_later() -> None:
@@ -166,7 +171,7 @@ async def test_a_process_that_outlives_its_node_for_too_long_is_killed() -> None
     assert not scene.killed("a")
     scene.look(1.5)
     assert scene.killed("a")
-    assert scene.runs["a"].killed == (
+    assert scene.runs["a"].watchdog_reason == (
         "was killed because it had not ended 1 s after it dropped its Node"
     )
     assert scene.broker.calls == [("ping", "a")] * 2
@@ -186,7 +191,7 @@ async def test_a_node_that_is_being_stopped_is_left_to_the_ladder() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
     scene.broker.nodes["a"] = BUSY
     scene.look(0)
-    scene.runs["a"].stopped = True
+    scene.runs["a"].stop_requested = True
     assert scene.look(2) is None
     assert not scene.killed("a")
 
@@ -211,16 +216,14 @@ async def test_a_silent_input_breaks_and_the_next_message_mends_it() -> None:
     scene.look(105)
     assert scene.broker.calls[1:] == [("input_recovered", "b", "a")]
     assert scene.runs["b"].status == "running"
-    assert scene.happened == ["input-broken", "input-recovered"]
-    totals = scene.shared.totals
-    assert (totals.input_timeouts, totals.circuit_breaker_recoveries) == (1, 1)
+    assert scene.events == ["input-broken", "input-recovered"]
 
 
 async def test_an_input_whose_source_has_ended_does_not_break() -> None:
     scene = fed()
     scene.broker.edges[0].sent = 1
     scene.look(0)
-    scene.shared.life.outputs_done("a")
+    scene.state.lifecycle.outputs_done("a")
     assert scene.look(5) is None
     assert scene.broker.calls == []
 
@@ -229,7 +232,7 @@ async def test_a_broken_input_whose_source_ends_is_broken_no_longer() -> None:
     scene = fed()
     scene.broker.edges[0].sent = 1
     scene.look(0, 1)
-    scene.shared.life.outputs_done("a")
+    scene.state.lifecycle.outputs_done("a")
     scene.look(2)
     assert scene.runs["b"].broken == {}
 
@@ -247,7 +250,7 @@ async def test_what_an_earlier_daemon_found_broken_stays_so_until_a_message_come
 
 async def test_during_a_stop_nobody_looks() -> None:
     scene = fed()
-    scene.shared.life.stop()
+    scene.state.lifecycle.stop()
     assert scene.look(0) is None
 
 
@@ -255,10 +258,26 @@ async def test_time_in_which_the_daemon_itself_stood_still_counts_for_nobody() -
     scene = Scene(checked(health_check_timeout=2.0))
     scene.broker.nodes["a"] = BUSY
     loop = asyncio.get_running_loop()
-    task = asyncio.create_task(scene.dogs.run())
+    task = asyncio.create_task(scene.watchdogs.run())
     await asyncio.sleep(0.1)
     begun = loop.time()
     time.sleep(2.5)  # noqa: ASYNC251 - as if the daemon had been stopped by a signal
     await until(lambda: scene.killed("a"))
     assert loop.time() - begun >= 4.0
     task.cancel()
+
+
+def test_a_process_is_stopped_from_a_sigstop_to_a_sigcont() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert not is_sigstopped(process.pid)
+        for number, sigstopped in ((signal.SIGSTOP, True), (signal.SIGCONT, False)):
+            process.send_signal(number)
+            deadline = time.monotonic() + DEADLINE_S
+            while is_sigstopped(process.pid) is not sigstopped:
+                assert time.monotonic() < deadline
+        process.kill()
+    assert not is_sigstopped(process.pid)
+
+
+def test_this_process_is_not_stopped() -> None:
+    assert not is_sigstopped(os.getpid())

@@ -43,8 +43,8 @@ def test_mistakes_need_no_way_that_leads_there(project: Project) -> None:
             " (used by `m` in o.yml:2)"
         ),
         (
-            "m.yml:3:1: env: unknown key `env` (a module has none; set it in the node that uses the"
-            " module; used by `m` in o.yml:2)"
+            "m.yml:3:1: env: unknown key `env` (set it in the node that uses the module;"
+            " used by `m` in o.yml:2)"
         ),
     ]
 
@@ -66,7 +66,7 @@ def test_what_only_a_use_can_show(project: Project) -> None:
     )
     port, cycle = _complaints("o.yml")
     assert cycle.startswith("o.yml:4:29: nodes[1].inputs.b: every input on the cycle o.a -> o.b")
-    assert port.startswith("o.yml:3:38: nodes[0].inputs.i: m.yml needs the input `i`, and here it")
+    assert port.startswith("o.yml:3:38: nodes[0].inputs.i: m.yml needs the input `i`, which comes")
     assert "used by" not in cycle + port
 
 

@@ -272,8 +272,8 @@ def test_a_node_of_the_dataflow_can_be_named_in_a_module_with_a_warning(project:
     assert log.source.text == "dora/logs/info/camera"
     assert [str(warning) for warning in flow.warnings] == [
         f"modules/nav.yml:13:{column}: nodes[1].inputs.{name}: `camera` is a node of the dataflow,"
-        " not of the module (take its output in by a port, so that the module can be used"
-        " elsewhere; used by `nav` in flow.yml:5)"
+        " not of the module (receive its output through an input port, so that the module"
+        " can be reused; used by `nav` in flow.yml:5)"
         for column, name in ((31, "raw"), (50, "log"))
     ]
 

@@ -42,7 +42,7 @@ GOOD = _module("- {id: a, path: a.py, inputs: {i: _mod/i}}")
         ),
         (
             GOOD + "env: {A: 1}",
-            "m.yml:4:1: env: unknown key `env` (a module has none; set it in the node that uses",
+            "m.yml:4:1: env: unknown key `env` (set it in the node that uses",
         ),
         (GOOD + "deploy: {}", "m.yml:4:1: deploy: unknown key `deploy` (known here: "),
         ("nodes: []", "m.yml:1:1: needs `module` (a module's file starts with its name"),
@@ -100,7 +100,7 @@ GOOD = _module("- {id: a, path: a.py, inputs: {i: _mod/i}}")
                 "- {id: b, path: b.py, outputs: [o]}",
                 "name: m, inputs: [i], outputs: [o]",
             ),
-            "m.yml:1:42: module.outputs[0]: `o` is an output of `a` and `b`; it must be of one",
+            "m.yml:1:42: module.outputs[0]: `o` is an output of `a` and `b`; only one",
         ),
         (
             _module("- {id: a, path: a.py, inputs: {i: _mod/i}, env: {A: $NOT_SET}}"),
@@ -126,7 +126,7 @@ def test_in_the_file_of_a_module(project: Project, text: str, expected: str) -> 
             "flow.yml:2:43: nodes[0].inputs.k: m.yml has no input `k` (its inputs are i)",
         ),
         ("{id: m, module: no.yml}", "flow.yml:2:19: nodes[0].module: there is no file `no.yml` ("),
-        ("{id: m, module: .}", "flow.yml:2:19: nodes[0].module: `.` is no file"),
+        ("{id: m, module: .}", "flow.yml:2:19: nodes[0].module: `.` is not a file"),
         ("{id: m, module: ''}", "flow.yml:2:19: nodes[0].module: cannot be empty"),
         (
             "{id: m, module: m.yml, path: x, inputs: {i: a/x}}",
@@ -135,7 +135,7 @@ def test_in_the_file_of_a_module(project: Project, text: str, expected: str) -> 
         *(
             (
                 f"{{id: m, module: m.yml, inputs: {{i: a/x}}, {key}: {value}}}",
-                f"flow.yml:2:44: nodes[0].{key}: a node with `module` cannot have it",
+                f"flow.yml:2:44: nodes[0].{key}: not allowed in a node with `module`",
             )
             for key, value in {
                 "args": "x",
@@ -182,7 +182,7 @@ def test_the_log_of_a_module(project: Project) -> None:
     project.write("m.yml", _module("- {id: a, path: a}", "name: m"))
     text = "nodes:\n- {id: m, module: m.yml}\n- {id: b, path: b, inputs: {l: dora/logs/info/m}}\n"
     assert project.complaint(text) == (
-        "flow.yml:3:32: nodes[1].inputs.l: `m` is a module, of which each node has its own log"
+        "flow.yml:3:32: nodes[1].inputs.l: `m` is a module, and each of its nodes has its own log"
         " (name one of them, such as `m.a`)"
     )
 
@@ -267,11 +267,11 @@ def test_few_lines_cannot_become_millions_of_nodes(project: Project) -> None:
 
 
 def test_a_file_above_a_mebibyte(project: Project) -> None:
-    project.write("m.yml", GOOD.ljust(reader.LARGEST_FILE + 1, "#"))
+    project.write("m.yml", GOOD.ljust(reader.MAX_FILE_SIZE + 1, "#"))
     assert "m.yml: is larger than 1 MB (is it a module's YAML file?; used by" in project.complaint(
         FLOW
     )
-    project.write("m.yml", GOOD + "#".ljust(reader.LARGEST_FILE - len(GOOD), "x"))
+    project.write("m.yml", GOOD + "#".ljust(reader.MAX_FILE_SIZE - len(GOOD), "x"))
     assert project.load().nodes[1].id == "m.a"
 
 
@@ -282,7 +282,7 @@ def test_a_file_that_is_not_utf_8(project: Project) -> None:
 
 def test_a_fifo_is_no_file(project: Project) -> None:
     os.mkfifo(project.folder / "m.yml")
-    assert "`m.yml` is no file" in project.complaint(FLOW)
+    assert "`m.yml` is not a file" in project.complaint(FLOW)
 
 
 def test_a_required_port_behind_an_optional_one(project: Project) -> None:
@@ -292,8 +292,8 @@ def test_a_required_port_behind_an_optional_one(project: Project) -> None:
     )
     project.write("o.yml", outer)
     assert project.complaint("nodes: [{id: o, module: o.yml}]") == (
-        "o.yml:3:39: nodes[0].inputs.i: m.yml needs the input `i`, and here it comes from an"
-        " optional one that is not wired (wire that, or make this one optional, too;"
+        "o.yml:3:39: nodes[0].inputs.i: m.yml needs the input `i`, which comes from an optional"
+        " input that is not connected (connect that one, or make this one optional, too;"
         " used by `o` in flow.yml:1)"
     )
 
@@ -343,11 +343,11 @@ def test_warnings_name_the_way_too_and_come_once(project: Project) -> None:
     flow = project.flow("nodes: [{id: x, module: m.yml}, {id: y, module: m.yml}]")
     assert [str(warning) for warning in flow.warnings] == [
         (
-            "m.yml:1:40: module.inputs_optional[1]: no node of the module listens to `j`"
+            "m.yml:1:40: module.inputs_optional[1]: no node of the module receives `j`"
             " (used by `x` in flow.yml:1)"
         ),
         (
-            "m.yml:3:47: nodes[0].env.LD_PRELOAD: `LD_PRELOAD` is reserved and stays as it is"
+            "m.yml:3:47: nodes[0].env.LD_PRELOAD: `LD_PRELOAD` is reserved and keeps its value"
             " (set it where dora is started; used by `x` in flow.yml:1)"
         ),
     ]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.dataflow.modules.params import substitute
+from dorad.dataflow.modules.rewrite import substitute
 from tests.dataflow.reading import unhurried
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def test_the_command_of_a_shell_node_gets_them_too(project: Project) -> None:
     ("params", "message"),
     [
         ("{A: 1, a: 2}", "nodes[0].params.a: `a` differs only in case from `A`"),
-        ("{a-b: 1}", "nodes[0].params.a-b: `a-b` cannot name a parameter"),
-        ("{'': 1}", "nodes[0].params.: `` cannot name a parameter"),
+        ("{a-b: 1}", "nodes[0].params.a-b: `a-b` is not a valid parameter name"),
+        ("{'': 1}", "nodes[0].params.: `` is not a valid parameter name"),
         ("{a: [1]}", "nodes[0].params.a: must be text, not a list"),
         ("[a]", "nodes[0].params: must be a mapping, not a list"),
     ],

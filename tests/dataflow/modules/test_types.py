@@ -74,7 +74,7 @@ def test_types_are_checked_across_modules_and_told_in_their_files(project: Proje
     found = [str(warning) for warning in check_types(flow).warnings]
     assert len(found) == 2
     assert found[0].startswith("see.yml:8:12: nodes[0].input_types.frame: ")
-    assert "`camera/image` gives `std/media/v1/Image`, but `acme/v1/Picture` is" in found[0]
+    assert "`camera/image` sends `std/media/v1/Image`, but `acme/v1/Picture` is" in found[0]
 
 
 def test_what_a_node_says_itself_stays(project: Project) -> None:

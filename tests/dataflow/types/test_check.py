@@ -44,7 +44,7 @@ def test_types_that_fit_are_not_spoken_of() -> None:
 def test_types_that_do_not_fit_are_named_with_what_differs() -> None:
     assert edge("std/math/v1/Pose", "std/math/v1/Vector3") == [
         (
-            "nodes[1].input_types.i: `a/o` gives `std/math/v1/Pose`, "
+            "nodes[1].input_types.i: `a/o` sends `std/math/v1/Pose`, "
             'but `std/math/v1/Vector3` is expected (it has no field "x")'
         )
     ]
@@ -52,7 +52,7 @@ def test_types_that_do_not_fit_are_named_with_what_differs() -> None:
         "std/media/v1/AudioFrame[sample_type=f32]", "std/media/v1/AudioFrame[sample_type=i16]"
     ) == [
         (
-            "nodes[1].input_types.i: `a/o` gives `std/media/v1/AudioFrame[sample_type=f32]`, but "
+            "nodes[1].input_types.i: `a/o` sends `std/media/v1/AudioFrame[sample_type=f32]`, but "
             "`std/media/v1/AudioFrame[sample_type=i16]` is expected (they differ in `sample_type`)"
         )
     ]
@@ -89,7 +89,7 @@ def test_a_short_name_is_no_type_but_is_understood() -> None:
 
 def test_what_is_no_urn_is_told_how_to_write_it() -> None:
     (told,) = edge("std/media/v1/Image[encoding", "std/media/v1/Image")
-    assert "is not the name of a type (write it as `std/media/v1/Image` or " in told
+    assert "is not a valid type name (write it as `std/media/v1/Image` or " in told
 
 
 def test_a_parameter_that_is_nearly_one_is_warned_of() -> None:
@@ -104,7 +104,7 @@ def test_a_parameter_that_is_nearly_one_is_warned_of() -> None:
 def test_a_timer_gives_uint64() -> None:
     assert found(b=f"input_types: {{t: {CORE}/UInt64}}") == []
     (told,) = found(b=f"input_types: {{t: {CORE}/Float64}}")
-    assert told.startswith("nodes[1].input_types.t: `dora/timer/secs/1` gives `std/core/v1/UInt64`")
+    assert told.startswith("nodes[1].input_types.t: `dora/timer/secs/1` sends `std/core/v1/UInt64`")
 
 
 def test_an_input_without_a_type_has_that_of_its_source() -> None:
@@ -112,7 +112,7 @@ def test_an_input_without_a_type_has_that_of_its_source() -> None:
     findings = check_types(flow)
     assert findings.warnings == findings.lacking == ()
     assert [_text(note) for note in findings.inferred] == [
-        "nodes[1].inputs.i: is taken to be `std/core/v1/Bool`, from `a/o`"
+        "nodes[1].inputs.i: has the inferred type `std/core/v1/Bool`, from `a/o`"
     ]
 
 

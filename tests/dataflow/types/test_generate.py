@@ -271,7 +271,7 @@ def test_a_picture_is_height_by_width_by_channels_without_a_copy(
 def test_what_is_no_picture_is_refused(made: Any) -> None:
     with pytest.raises(ValueError, match="height x width x channels"):
         made.image(np.zeros(4, np.uint8))
-    with pytest.raises(ValueError, match="say the encoding of 2 channels of uint8"):
+    with pytest.raises(ValueError, match="give the encoding of 2 channels of uint8"):
         made.image(np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(ValueError, match="rgb8 is not 3 channels of float32"):
         made.image(np.zeros((2, 2, 3), np.float32), "rgb8")
@@ -459,7 +459,7 @@ def test_descriptions_and_names_of_fields_are_never_code(code: str) -> None:
 @pytest.mark.parametrize("name", ["{}/v1/Some", "acme/{}/Some", "acme/v1/{}"])
 def test_the_name_of_a_type_cannot_be_code(code: str, name: str) -> None:
     urn = name.replace("{}", code)
-    with pytest.raises(DataflowError, match="cannot be the name of a type"):
+    with pytest.raises(DataflowError, match="is not a valid type name"):
         from_descriptor({"types": {urn: {"arrow": "Struct"}}, "nodes": []}, path=Path("flow.yml"))
 
 
@@ -467,5 +467,5 @@ def test_the_name_of_a_folder_of_types_cannot_be_code(tmp_path: Path) -> None:
     folder = tmp_path / "types" / 'a"; INJECTED(); "'
     folder.mkdir(parents=True)
     (folder / "v1.yml").write_text("types: {Some: {arrow: Struct}}\n")
-    with pytest.raises(DataflowError, match="cannot be the name of a type"):
+    with pytest.raises(DataflowError, match="is not a valid type name"):
         read_user_types(tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.types.distance import distance, near
+from dorad.dataflow.nearest import distance, near
 from dorad.dataflow.types.urn import Urn, parse_urn
 from tests.dataflow.reading import unhurried
 

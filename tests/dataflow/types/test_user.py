@@ -101,9 +101,12 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
         ),
         (
             "types: {T: {description: x}}",
-            "1:9: types.T: needs `arrow` (`Struct`, `Float32`, `List<Utf8>`, …)",
+            "1:9: types.T: needs `arrow` (such as `Struct`, `Float32` or `List<Utf8>`)",
         ),
-        ("types: {T: }", "1:9: types.T: needs `arrow` (`Struct`, `Float32`, `List<Utf8>`, …)"),
+        (
+            "types: {T: }",
+            "1:9: types.T: needs `arrow` (such as `Struct`, `Float32` or `List<Utf8>`)",
+        ),
         ("types: {T: Float32}", "1:12: types.T: must be a mapping with `arrow`, not `Float32`"),
         ("types: [T]", "1:8: types: must be a mapping, not a list"),
         ("type: {}", "1:1: type: unknown key `type` (did you mean `types`?)"),
@@ -115,22 +118,22 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
         (
             "types: {1T: {arrow: Float32}}",
             (
-                "1:9: types.1T: `1T` cannot be the name of a type "
-                "(letters, digits and `_`, not starting with a digit)"
+                "1:9: types.1T: `1T` is not a valid type name "
+                "(use letters, digits and `_`, not starting with a digit)"
             ),
         ),
         (
             "types: {T: {arrow: List}}",
             (
-                "1:20: types.T.arrow: `List` says nothing of its items "
+                "1:20: types.T.arrow: `List` does not name the type of its items "
                 "(write the type of its items: `List<Float32>`)"
             ),
         ),
         (
             "types: {T: {arrow: Pose}}",
             (
-                "1:20: types.T.arrow: `Pose` is no Arrow type "
-                "(write `Struct`, and it as a field's type)"
+                "1:20: types.T.arrow: `Pose` is not an Arrow type "
+                "(write `Struct`; other types go into fields)"
             ),
         ),
         (
@@ -139,7 +142,10 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
         ),
         (
             "types: {T: {arrow: Struct, fields: [{name: a}]}}",
-            "1:37: types.T.fields[0]: needs `type` (`Float32`, `List<Utf8>`, another type)",
+            (
+                "1:37: types.T.fields[0]: needs `type` "
+                "(such as `Float32`, `List<Utf8>` or another type)"
+            ),
         ),
         (
             "types: {T: {arrow: Struct, fields: [{name: a, type: Pos}]}}",
@@ -151,7 +157,7 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
         (
             "types: {T: {arrow: Struct, fields: [{name: a, type: List<Pose}]}}",
             (
-                "1:53: types.T.fields[0].type: `List<Pose` is not a list of something "
+                "1:53: types.T.fields[0].type: `List<Pose` is not a valid list "
                 "(write the type of its items: `List<Float32>`)"
             ),
         ),
@@ -170,14 +176,14 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
             "types: {T: {arrow: Struct, fields: [{name: a, type: T}]}}",
             (
                 "1:53: types.T.fields[0].type: contains itself: acme/v1/T -> acme/v1/T "
-                "(a message would have no end)"
+                "(a message would be infinite)"
             ),
         ),
         (
             "types: {T: {arrow: List<T>}}",
             (
                 "1:20: types.T.arrow: contains itself: acme/v1/T -> acme/v1/T "
-                "(a message would have no end)"
+                "(a message would be infinite)"
             ),
         ),
     ],
@@ -216,7 +222,7 @@ def test_types_that_grow_beyond_measure_are_refused(tmp_path: Path) -> None:
         doubled.append(f"  T{n}: {{arrow: Struct, fields: {two}}}")
         chained.append(f"  T{n}: {{arrow: List<T{n - 1}>}}")
     told = wrong(tmp_path, "\n".join(doubled))
-    assert told[0] == "14:3: types.T12: has more than 10000 fields, with those of its parts"
+    assert told[0] == "14:3: types.T12: has more than 10000 fields, including those of its parts"
     assert 1 < len(told) < 4
     assert wrong(tmp_path, "\n".join(chained)) == ["34:3: types.T32: is more than 32 types deep"]
 

@@ -213,7 +213,7 @@ except NoPeerError as error:
 """,
     ).run().expect(0)
     other, nothing, nowhere = flow.reports("client")
-    assert other.startswith("nobody receives output `other`: give the node")
+    assert other.startswith("output `other` has no receiver: give the node")
     assert nothing == "output `nothing` is not among the outputs of this node"
     assert nowhere == "`reply`: this node has no input `nowhere`"
 
@@ -229,7 +229,7 @@ report(ask(1, reply="response"))
     ).run().expect(0)
     (kind, text), answer = flow.reports("client")
     assert kind == "NoPeerError"
-    assert "`again` from `server`, `response` from `server`; say which with `reply`" in text
+    assert "`again` from `server`, `response` from `server`; select one with `reply`" in text
     assert answer == 2
 
 
@@ -331,7 +331,7 @@ report(error_of(1, timeout=60)[:2])
         "for event in node: pass",
     ).run(stop_after=1).expect(0)
     first, stop, second = flow.reports("client")
-    assert first == ["StoppingError", "the node is being stopped; no answer can come"]
+    assert first == ["StoppingError", "the node is being stopped; no reply can come"]
     assert stop == ["STOP", "MANUAL"]
     assert second == first
 

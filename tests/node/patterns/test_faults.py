@@ -1,4 +1,4 @@
-"""A server that is killed at random moments: every call and goal ends in an answer or an error."""
+"""A server that is killed at random: every call and goal ends in a reply or an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queues of running nodes keep what belongs to an exchange, with keys that are set by hand."""
+"""Queues of running nodes keep messages of calls and goals, with keys set by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stream sessions: numbering, flush, and what a receiver makes of it."""
+"""Stream sessions: numbering, flush, and the reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names in Python for types and fields: valid, each once, the same every time."""
+"""Python names for types and fields: valid, unique and stable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FUNCTIONS_TAKEN = frozenset((*dir(builtins), *keyword.kwlist, "np", "pa"))
 _FIELDS_TAKEN = frozenset(
     (
         *(*keyword.kwlist, "URN", "TYPE", "array", "index", "each", "is_null", "np", "pa"),
-        # What annotations in the same class name, and what makes a property.
+        # Names that annotations in the same class use, and the decorator of properties.
         *("Any", "ArrayLike", "ClassVar", "Iterable", "NDArray", "property"),
         *("bool", "bytes", "dict", "float", "int", "list", "str"),
     )
@@ -33,9 +33,9 @@ _NUMBER = re.compile(r"U?Int[0-9]+|Float[0-9]+")
 
 
 def class_names(types: Iterable[TypeDef]) -> Mapping[str, str]:
-    """The name of each type's class, by URN.
+    """Return the name of each type's class, by URN.
 
-    A type of the user whose name is not the only one gets its prefix before it: `AcmeArmImage`.
+    A user's type whose name is not unique gets its prefix: `AcmeArmImage`.
     """
     found: dict[str, str] = {}
     known = list(types)
@@ -67,7 +67,7 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _capital(word: str) -> str:
-    """The word as a class begins: never as a function or a helper of the module does."""
+    """Return the word as the start of a class name, never one of a function or helper."""
     plain = word.lstrip("_")
     return plain[:1].upper() + plain[1:] if plain[:1].isalpha() else f"T{plain}"
 
@@ -80,20 +80,20 @@ def _parts(urn: str) -> list[str]:
 
 
 def function_name(name: str) -> str:
-    """The name of the function that builds a class: `point_cloud` of `PointCloud`."""
+    """Return the name of a class's builder function: `point_cloud` for `PointCloud`."""
     plain = snake(name)
     return f"{plain}_" if plain in _FUNCTIONS_TAKEN else plain
 
 
 def snake(name: str) -> str:
-    """The name in small letters, with `_` between its words."""
+    """Return the name in lower case, with `_` between its words."""
     if _NUMBER.fullmatch(name):
         return name.lower()
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def field_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """The name of each field's property."""
+    """Return the name of each field's property."""
     used = {*_FIELDS_TAKEN, *taken}
     found = []
     for name in names:

@@ -1,7 +1,7 @@
-"""What every generated module begins with, from the cut on; read as text, never imported.
+"""The start of every generated module, below the cut; read as text, never imported.
 
-Lines have at most 88 characters and longer calls a trailing comma, so that no formatter finds
-anything to change. The module that this becomes uses all that is imported.
+Lines have at most 88 characters and long calls a trailing comma, so that formatters leave it
+unchanged. The generated module uses all imports.
 """
 
 # ruff: noqa: F401, TC003
@@ -24,7 +24,7 @@ def _lists(item: pa.DataType, depth: int) -> pa.DataType:
 
 
 class Reader:
-    """One value of a struct array, read where it lies; it cannot be changed."""
+    """One value of a struct array: a read-only view without copies."""
 
     __slots__ = ("array", "index")
     URN: ClassVar[str] = ""
@@ -33,7 +33,7 @@ class Reader:
     index: int
 
     def __init__(self, array: pa.StructArray, index: int = 0) -> None:
-        """Raise TypeError for data of another type, IndexError for no such value."""
+        """Raise TypeError for another type, IndexError for an index out of range."""
         kind = array.type
         if not pa.types.is_struct(kind):
             raise TypeError(f"not {self.URN}: {kind}")
@@ -46,11 +46,11 @@ class Reader:
         object.__setattr__(self, "index", index)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse."""
+        """Raise AttributeError: the value is read-only."""
         raise AttributeError(f"{self.URN} is read-only")
 
     def __repr__(self) -> str:
-        """Say which value of which type it is."""
+        """Return the type and the position of the value."""
         return f"<{self.URN}, {self.index + 1} of {len(self.array)}>"
 
     @classmethod
@@ -59,7 +59,7 @@ class Reader:
         return [cls(array, index) for index in range(len(array))]
 
     def is_null(self, field: str) -> bool:
-        """Tell whether a field has no value; reading it would raise ValueError."""
+        """Return True if a field has no value; reading it raises ValueError."""
         return not self.array.field(field)[self.index].is_valid
 
     def _at(self, field: str) -> tuple[pa.Array, int]:
@@ -255,7 +255,7 @@ def _encoding(pixels: NDArray[Any], given: str | None) -> str:
         for encoding in _GUESSES:
             if _ENCODINGS[encoding] == layout:
                 return encoding
-        raise ValueError(f"say the encoding of {layout[1]} channels of {layout[0]}")
+        raise ValueError(f"give the encoding of {layout[1]} channels of {layout[0]}")
     if _ENCODINGS.get(given, layout) != layout:
         raise ValueError(f"{given} is not {layout[1]} channels of {layout[0]}")
     return given

@@ -1,4 +1,4 @@
-"""Shapes in Python's words: Arrow types, annotations, and how a value is read."""
+"""Translate shapes to Python code: Arrow types, annotations, expressions that read values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 class _Kind(NamedTuple):
     arrow: str
     builds: str
-    """The annotation of a value that is given."""
+    """The annotation of a value that a builder takes."""
     reads: str
-    """The annotation of a value that is read."""
+    """The annotation of a value that a reader returns."""
     reader: str
-    """The function that reads it, of an array and an index."""
+    """The function that reads it from an array and an index."""
     dtype: str | None = None
-    """Of numpy, where many are read at once."""
+    """The numpy type, if many values are read at once."""
 
 
 def _integer(arrow: str) -> _Kind:
@@ -47,8 +47,8 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
-class Words:
-    """The words for shapes, given the names of the classes."""
+class ShapeTranslator:
+    """A translator of shapes to code, given the names of the classes."""
 
     def __init__(self, library: Library, classes: Mapping[str, str]) -> None:
         self._library = library
@@ -56,26 +56,26 @@ class Words:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of all classes."""
+        """Return the names of all classes."""
         return tuple(self._classes.values())
 
     def _plain(self, shape: Shape) -> Shape | str:
-        """The shape, or the name of the class that reads it."""
+        """Return the shape, or the name of the class that reads it."""
         while isinstance(shape, Named):
             definition = self._library.get(shape.urn)
-            assert definition is not None  # a library's types name each other only
+            assert definition is not None  # the types of a library refer only to each other
             if isinstance(definition.shape, Struct) and definition.shape.fields is not None:
                 return self._classes[shape.urn]
             shape = definition.shape
         return shape
 
     def kind(self, shape: Shape) -> _Kind | None:
-        """What there is to know of a scalar; None for anything else."""
+        """Return the kind of a scalar; None for other shapes."""
         plain = self._plain(shape)
         return _KINDS[plain.name] if isinstance(plain, Scalar) else None
 
     def arrow(self, shape: Shape) -> str:
-        """The Arrow type as an expression."""
+        """Return the Arrow type as an expression."""
         plain = self._plain(shape)
         if isinstance(plain, str):
             return f"{plain}.TYPE"
@@ -89,7 +89,7 @@ class Words:
         return "pa.struct([])"
 
     def builds(self, shape: Shape) -> str:
-        """The annotation of a value that a builder takes."""
+        """Return the annotation of a value that a builder takes."""
         plain = self._plain(shape)
         if isinstance(plain, str):
             return f"{plain} | pa.StructArray"
@@ -100,7 +100,7 @@ class Words:
         return _KINDS[plain.name].builds if isinstance(plain, Scalar) else "dict[str, Any]"
 
     def reads(self, shape: Shape) -> str:
-        """The annotation of a value that is read."""
+        """Return the annotation of a value that a reader returns."""
         plain = self._plain(shape)
         if isinstance(plain, str):
             return plain
@@ -111,17 +111,17 @@ class Words:
             return f"list[{self.reads(plain.item)}]"
         return _KINDS[plain.name].reads if isinstance(plain, Scalar) else "Any"
 
-    def read(self, shape: Shape, place: str) -> str:
-        """The expression that reads a value; `place` are an array and an index."""
+    def read(self, shape: Shape, location: str) -> str:
+        """Return the expression that reads a value; `location` is an array and an index."""
         plain = self._plain(shape)
         if isinstance(plain, str):
-            return f"{plain}({place})"
+            return f"{plain}({location})"
         if isinstance(plain, ListOf):
-            return self._read_list(plain, place)
-        return f"{self._reader(plain)}({place})"
+            return self._read_list(plain, location)
+        return f"{self._reader(plain)}({location})"
 
     def _innermost(self, shape: ListOf) -> tuple[Shape, int]:
-        """What lists of lists hold at last, and how many there are around it."""
+        """Return the innermost item of nested lists, and the depth of nesting."""
         depth = 1
         item = shape.item
         while isinstance(plain := self._plain(item), ListOf):
@@ -129,20 +129,20 @@ class Words:
             item = plain.item
         return item, depth
 
-    def _read_list(self, shape: ListOf, place: str) -> str:
+    def _read_list(self, shape: ListOf, location: str) -> str:
         inner, depth = self._innermost(shape)
         item = self._plain(inner)
         kind = _KINDS[item.name] if isinstance(item, Scalar) else None
         reader = item if isinstance(item, str) else self._reader(item)
         if kind is not None and kind.dtype is not None:
             if depth == 1:
-                return f"_vector({place}, {kind.dtype})"
+                return f"_vector({location}, {kind.dtype})"
             reader, depth = f"_vector_of({kind.dtype})", depth - 1
         if depth == 1:
-            return f"_items({place}, {reader})"
-        return f"_nested({place}, {reader}, {depth})"
+            return f"_items({location}, {reader})"
+        return f"_nested({location}, {reader}, {depth})"
 
     @staticmethod
     def _reader(shape: Shape) -> str:
-        """The function that reads what is no list."""
+        """Return the function that reads a scalar or a struct."""
         return _KINDS[shape.name].reader if isinstance(shape, Scalar) else "_any"

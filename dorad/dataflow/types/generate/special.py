@@ -1,4 +1,4 @@
-"""What the types of media have beside their fields: numpy arrays of the right shape."""
+"""Extra builders and members for media types: numpy arrays of the right shape."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Special(NamedTuple):
-    """A builder in the place of the usual one, and more members for the reader."""
+    """A builder that replaces the default one, and additional members for the reader."""
 
     builder: str
     members: str
@@ -18,9 +18,9 @@ def {function}(
     pixels: NDArray[Any],
     encoding: str | None = None,
 ) -> pa.StructArray:
-    """Build one `{urn}` of an array of height x width (x channels).
+    """Build one `{urn}` from an array of height x width (x channels).
 
-    Without an encoding it is guessed: mono8, rgb8, rgba8, mono16, 32FC1 or 32FC3.
+    The default encoding is mono8, rgb8, rgba8, mono16, 32FC1 or 32FC3, by the layout.
     The array's memory is shared if it is contiguous.
     """
     return _struct(
@@ -34,7 +34,7 @@ def {function}(
     '''\
     @property
     def pixels(self) -> NDArray[Any]:
-        """The picture as height x width x channels, a view of the message."""
+        """Return the picture as height x width x channels, a view of the message."""
         return _pixels(self.data, self.height, self.width, self.encoding)
 ''',
 )
@@ -44,7 +44,7 @@ _POINTS = Special(
 def {function}(
     points: NDArray[Any],
 ) -> pa.StructArray:
-    """Build one `{urn}` of an array of points x values, or height x width x values.
+    """Build one `{urn}` from points x values, or height x width x values.
 
     The array's memory is shared if it is contiguous.
     """
@@ -59,7 +59,7 @@ def {function}(
 ''',
     '''\
     def values(self, kind: type[Any] = np.float32) -> NDArray[Any]:
-        """The points as height x width x values, a view of the message."""
+        """Return the points as height x width x values, a view of the message."""
         flat = _as(self.points, kind)
         count = self.height * self.width
         per_point = flat.size // count if count else 0
@@ -73,7 +73,7 @@ def {function}(
     samples: NDArray[Any],
     sample_rate: int,
 ) -> pa.StructArray:
-    """Build one `{urn}` of an array of frames (x channels).
+    """Build one `{urn}` from an array of frames (x channels).
 
     The array's memory is shared if it is contiguous.
     """
@@ -88,7 +88,7 @@ def {function}(
 ''',
     '''\
     def samples(self, sample_type: str = "f32") -> NDArray[Any]:
-        """The samples as frames x channels, a view of the message.
+        """Return the samples as frames x channels, a view of the message.
 
         `sample_type` is f32, f64, i16, i32 or u8.
         """
@@ -104,10 +104,10 @@ def {function}(
     class_names: Iterable[str],
     num_classes: int | None = None,
 ) -> pa.StructArray:
-    """Build one `{urn}` of an array of height x width class numbers.
+    """Build one `{urn}` from an array of height x width class numbers.
 
-    There are as many classes as names, unless given. The array's memory is shared if it
-    is contiguous.
+    The default of `num_classes` is the number of names. The array's memory is shared if
+    it is contiguous.
     """
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError(f"a mask is height x width of uint8, not {{mask.shape}}")
@@ -124,7 +124,7 @@ def {function}(
     '''\
     @property
     def labels(self) -> NDArray[np.uint8]:
-        """The class of each pixel as height x width, a view of the message."""
+        """Return the class of each pixel as height x width, a view of the message."""
         return self.mask.reshape(self.height, self.width)
 ''',
 )

@@ -1,4 +1,4 @@
-"""Types that ports and nodes give to the same data: carried inwards, and compared."""
+"""The types that ports and nodes declare for the same data: passed inwards and compared."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class PortType(NamedTuple):
-    """The type that a port says, and which port that is."""
+    """The declared type of a port, and which port it is."""
 
     urn: str
     port: str
     """In words: "the input `goal` of modules/nav.yml"."""
 
 
-def agree(sender: str, receiver: str, rules: Sequence[Rule] = ()) -> bool:
-    """Whether data of the type `sender` may go where `receiver` is expected; both are URNs.
+def types_match(sender: str, receiver: str, rules: Sequence[Rule] = ()) -> bool:
+    """Return True if data of type `sender` is accepted as type `receiver`; both are URNs.
 
-    `rules` are the dataflow's own conversions. What is no URN agrees with itself alone.
+    `rules` are the dataflow's own conversions. A text that is not a URN equals only itself.
     """
     try:
         return sender == receiver or fits(parse_urn(sender), parse_urn(receiver), rules)
@@ -36,7 +36,7 @@ def agree(sender: str, receiver: str, rules: Sequence[Rule] = ()) -> bool:
 
 
 def rules_of(root: Value) -> list[Rule]:
-    """The conversions that a dataflow's `type_rules` add, as far as they name types."""
+    """Return the conversions in a dataflow's `type_rules`, as far as they name types."""
     given = root.data.get("type_rules") if isinstance(root.data, dict) else None
     rules = []
     for item in given.data if given is not None and isinstance(given.data, list) else ():
@@ -44,11 +44,11 @@ def rules_of(root: Value) -> list[Rule]:
         try:
             rules.append((parse_urn(ends["from"].text), parse_urn(ends["to"].text)))
         except (KeyError, TextError):
-            continue  # told of where the file is read, and where types are checked
+            continue  # reported when the file is read and when types are checked
     return rules
 
 
-def carry(
+def apply_port_types(
     body: Value,
     key: str,
     name: str,
@@ -60,9 +60,9 @@ def carry(
 ) -> None:
     """Give an input or output of a node the type of the ports that lead to it, innermost first.
 
-    `key` is `input_types` or `output_types`, `body` what holds it. A type that the node has itself
-    stays. What a port says that does not agree, `rules` considered, is reported at that, or else at
-    the node.
+    `key` is `input_types` or `output_types` in the mapping `body`. A type of the node itself stays.
+    A port whose type does not agree, considering `rules`, is reported at the type, or else at the
+    node.
     """
     types = entries(body, key)
     own = types.get(name)
@@ -71,14 +71,14 @@ def carry(
         set_entries(body, key, {**types, name: own})
     for port in ports:
         assert own is not None
-        mine = str(own.data)
-        sender, receiver = (port.urn, mine) if inwards else (mine, port.urn)
-        if not agree(sender, receiver, rules):
-            report(own, f"`{mine}` does not agree with `{port.urn}`, the type of {port.port}")
+        own_type = str(own.data)
+        sender, receiver = (port.urn, own_type) if inwards else (own_type, port.urn)
+        if not types_match(sender, receiver, rules):
+            report(own, f"`{own_type}` does not agree with `{port.urn}`, the type of {port.port}")
 
 
 def _port(body: Value, inwards: bool, name: str) -> Value:
-    """Where the node names its input or output."""
+    """Return the value with which the node names its input or output."""
     if inwards:
         return entries(body, "inputs")[name]
     assert isinstance(body.data, dict)

@@ -1,4 +1,4 @@
-"""Arrays born in shared memory: recognised when sent, read-only then, their memory used again."""
+"""Arrays in shared memory: recognised when sent, then read-only, their memory reused."""
 
 import gc
 import itertools
@@ -227,7 +227,7 @@ def test_no_room_is_an_error_that_says_how_much_was_asked() -> None:
     def full(size: int) -> tuple[int, Mapping]:
         raise OSError(f"/dev/shm is full: {size} bytes asked, 0 free")
 
-    with pytest.raises(RuntimeError, match="1000000 bytes cannot be made: /dev/shm is full"):
+    with pytest.raises(RuntimeError, match="1000000 bytes cannot be allocated: /dev/shm is full"):
         SharedArrays(Pool(full, lambda _: None)).empty(1_000_000, "uint8")
 
 

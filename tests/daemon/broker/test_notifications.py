@@ -1,4 +1,4 @@
-"""What holds for a node, and what its processes are told: each of them, and nothing twice."""
+"""Conditions of a node reach each of its processes, once."""
 
 import json
 import os
@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from dorad.daemon.broker.nodefacts import NodeFacts
+from dorad.daemon.broker.notifications import Conditions
+from dorad.daemon.broker.stats import Vitals
 from dorad.node.protocol import ProtocolError
-from tests.daemon.broker.test_broker_topology import COUNTER, WRITER, lines
+from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Client, Program, Stage, four_nodes, stage, until
 from tests.daemon.flows import dataflow, node
 
@@ -25,29 +27,29 @@ with open(sys.argv[1], "a") as file:
 """
 
 
-def test_a_fact_holds_once_and_a_stop_comes_last() -> None:
-    node_facts = NodeFacts()
-    assert node_facts.add("stop", {"reason": "MANUAL"})
-    assert node_facts.add("closed", {"input": "x"})
-    assert not node_facts.add("closed", {"input": "x"})
-    assert node_facts.add("broken", {"input": "x"})
-    assert node_facts.add("failed", {"source_node_id": "a", "error": "1", "affected_input_ids": []})
-    assert node_facts.add("failed", {"source_node_id": "a", "error": "2", "affected_input_ids": []})
-    assert [kind for kind, _ in node_facts] == ["closed", "broken", "failed", "stop"]
-    assert node_facts.drop("broken", "x")
-    assert not node_facts.drop("broken", "x")
-    assert [kind for kind, _ in NodeFacts([*node_facts])] == ["closed", "failed", "stop"]
+def test_a_condition_holds_once_and_a_stop_comes_last() -> None:
+    conditions = Conditions()
+    assert conditions.add("stop", {"reason": "MANUAL"})
+    assert conditions.add("closed", {"input": "x"})
+    assert not conditions.add("closed", {"input": "x"})
+    assert conditions.add("broken", {"input": "x"})
+    assert conditions.add("failed", {"source_node_id": "a", "error": "1", "affected_input_ids": []})
+    assert conditions.add("failed", {"source_node_id": "a", "error": "2", "affected_input_ids": []})
+    assert [kind for kind, _ in conditions] == ["closed", "broken", "failed", "stop"]
+    assert conditions.drop("broken", "x")
+    assert not conditions.drop("broken", "x")
+    assert [kind for kind, _ in Conditions([*conditions])] == ["closed", "failed", "stop"]
 
 
 @pytest.mark.parametrize(("reason", "left"), [("MANUAL", 0), ("ALL_INPUTS_CLOSED", 1)])
 def test_only_a_manual_stop_was_meant_for_one_process(reason: str, left: int) -> None:
-    node_facts = NodeFacts([("stop", {"reason": reason})])
-    node_facts.drop_manual_stop()
-    assert len(node_facts) == left
+    conditions = Conditions([("stop", {"reason": reason})])
+    conditions.drop_manual_stop()
+    assert len(conditions) == left
 
 
 async def kinds(client: Client) -> list[str]:
-    """What has been said to a client until it is told of the start."""
+    """The packets that a client gets before the start."""
     client.say("ready")
     found: list[dict[str, Any]] = []
     while not found or found[-1]["t"] != "start":
@@ -56,92 +58,92 @@ async def kinds(client: Client) -> list[str]:
 
 
 async def follow(on: Stage) -> list[str]:
-    """What a process that attaches as `c` now is told."""
+    """The packets that a process gets that attaches as `c` now."""
     with on.client() as client:
         await client.attach("c")
         said = await kinds(client)
-    await until(lambda: not on.broker.vitals("c").connected)
+    await until(lambda: not on.broker.stats.vitals("c").connected)
     return said
 
 
-async def test_a_packet_to_a_process_that_is_dead_already_is_not_lost() -> None:
+async def test_a_packet_to_a_process_that_has_ended_is_not_lost() -> None:
     async with stage() as on:
         with on.client() as client:
             await client.attach("c")
-            on.broker.close_input("c", "x")
-            on.broker.stop("c", "ALL_INPUTS_CLOSED")
+            on.broker.notifications.close_input("c", "x")
+            on.broker.notifications.stop("c", "ALL_INPUTS_CLOSED")
         on.broker.released("c")
         assert await follow(on) == ["closed", "stop"]
         assert await follow(on) == ["closed", "stop"]
 
 
-async def test_what_does_not_hold_any_more_is_not_told() -> None:
+async def test_conditions_that_no_longer_hold_are_not_sent() -> None:
     async with stage() as on:
-        on.broker.input_broken("c", "x")
-        on.broker.node_failed("c", "a", "it broke", ["x"])
-        on.broker.close_input("c", "x")
+        on.broker.notifications.input_broken("c", "x")
+        on.broker.notifications.node_failed("c", "a", "it broke", ["x"])
+        on.broker.notifications.close_input("c", "x")
         assert await follow(on) == ["broken", "failed", "closed"]
-        on.broker.node_restarted("c", "a")
+        on.broker.notifications.node_restarted("c", "a")
         assert await follow(on) == ["broken"]
-        on.broker.input_recovered("c", "x")
+        on.broker.notifications.input_recovered("c", "x")
         assert await follow(on) == []
 
 
 async def test_a_stop_for_a_restart_does_not_reach_the_next_process() -> None:
     async with stage() as on:
-        on.broker.stop("c", "MANUAL")
+        on.broker.notifications.stop("c", "MANUAL")
         on.broker.restarting("c", 1)
         on.broker.released("c")
         assert await follow(on) == []
-        on.broker.stop("c", "MANUAL")
+        on.broker.notifications.stop("c", "MANUAL")
         assert await follow(on) == ["stop"]
         on.broker.reopen("c")
         assert await follow(on) == []
 
 
-async def test_what_waits_for_a_node_reaches_its_next_process(tmp_path: Path) -> None:
+async def test_queued_messages_reach_the_next_process(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on, Program(on, "a", COUNTER):
         async with Program(on, "b", WRITER, out):
             await until(lambda: len(lines(out, "x")) > 20)
         on.broker.released("b")
         seen = len(lines(out, "x"))
-        sent = on.broker.counters()[0].sent
-        await until(lambda: on.broker.counters()[0].sent > sent + 30)
+        sent = on.broker.stats.counters()[0].sent
+        await until(lambda: on.broker.stats.counters()[0].sent > sent + 30)
         async with Program(on, "b", WRITER, out):
             await until(lambda: len(lines(out, "x")) > seen + 40)
         numbers = [int(line.split()[1]) for line in lines(out, "x")]
         assert len(numbers) == len(set(numbers))
 
 
-async def test_a_node_gone_for_good_may_be_opened_again(tmp_path: Path) -> None:
+async def test_a_node_that_exited_for_good_may_be_reopened(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on, Program(on, "a", COUNTER):
         async with Program(on, "b", WRITER, out):
             await until(lambda: len(lines(out, "x")) > 5)
-            on.broker.stop("b", "MANUAL")
+            on.broker.notifications.stop("b", "MANUAL")
         on.broker.detach("b")
         on.broker.reopen("b")
         async with Program(on, "b", WRITER, out):
             seen = len(lines(out, "x"))
             await until(lambda: len(lines(out, "x")) > seen + 20)
-        (edge,) = on.broker.counters()
+        (edge,) = on.broker.stats.counters()
         assert edge.sent == edge.received + edge.dropped + edge.queued
 
 
 async def test_each_process_has_its_own_configuration(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
-        on.broker.set_params("b", {"gain": 1.5, "name": "left"})
+        on.broker.params.replace("b", {"gain": 1.5, "name": "left"})
         async with Program(on, "b", CONFIG, out):
-            await until(lambda: on.broker.vitals("b").asleep)
-            assert on.broker.param_update("b", "gain", 2.5)
-            assert on.broker.param_deleted("b", "name")
+            await until(lambda: on.broker.stats.vitals("b").asleep)
+            assert on.broker.params.update("b", "gain", 2.5)
+            assert on.broker.params.delete("b", "name")
             await until(lambda: len(lines(out)) == 3)
         on.broker.released("b")
-        await until(lambda: not on.broker.vitals("b").connected)
+        await until(lambda: not on.broker.stats.vitals("b").connected)
         on.broker.restarting("b", 1)
-        assert not on.broker.param_update("b", "mode", "fast")
+        assert not on.broker.params.update("b", "mode", "fast")
         async with Program(on, "b", CONFIG, out):
             await until(lambda: len(lines(out)) == 4)
         assert [json.loads(line) for line in lines(out)] == [
@@ -152,53 +154,53 @@ async def test_each_process_has_its_own_configuration(tmp_path: Path) -> None:
         ]
 
 
-async def test_a_parameter_too_large_is_refused_and_harms_nobody() -> None:
+async def test_a_parameter_too_large_is_refused_and_harms_no_node() -> None:
     async with stage() as on:
         with on.client() as client:
             await client.attach("c")
             with pytest.raises(ProtocolError):
-                on.broker.param_update("c", "huge", "x" * 70_000)
-            assert on.broker.param_update("c", "small", 1)
+                on.broker.params.update("c", "huge", "x" * 70_000)
+            assert on.broker.params.update("c", "small", 1)
             assert (await client.packet_of("param"))["value"] == 1
 
 
 async def test_signs_of_life(tmp_path: Path) -> None:
     b = replace(node("b", x="a/out"), health_check_timeout=5.0)
     async with stage(dataflow(node("a"), b)) as on:
-        assert on.broker.vitals("b") == (False, False, 0, False, 0, 0)
+        assert on.broker.stats.vitals("b") == Vitals(False, False, 0, False, 0, 0)
         async with Program(on, "b", WRITER, tmp_path / "b") as program:
-            await until(lambda: on.broker.vitals("b").asleep)
-            assert on.broker.vitals("b").connected
-            on.broker.ping("b")
-            await until(lambda: not on.broker.vitals("b").unread)
+            await until(lambda: on.broker.stats.vitals("b").asleep)
+            assert on.broker.stats.vitals("b").connected
+            on.broker.notifications.ping("b")
+            await until(lambda: not on.broker.stats.vitals("b").unread)
             os.kill(program.process.pid, 19)
-            on.broker.ping("b")
-            assert on.broker.vitals("b").unread
+            on.broker.notifications.ping("b")
+            assert on.broker.stats.vitals("b").unread
             async with Program(on, "a", COUNTER):
-                await until(lambda: on.broker.vitals("b").queued == 10)
-            pulse = on.broker.vitals("b").pulse
+                await until(lambda: on.broker.stats.vitals("b").queued == 10)
+            pulse = on.broker.stats.vitals("b").pulse
             os.kill(program.process.pid, 18)
-            await until(lambda: on.broker.vitals("b").pulse > pulse + 5)
-            await until(lambda: not on.broker.vitals("b").unread)
+            await until(lambda: on.broker.stats.vitals("b").pulse > pulse + 5)
+            await until(lambda: not on.broker.stats.vitals("b").unread)
 
 
-async def test_every_change_of_the_snapshot_is_announced() -> None:
+async def test_every_change_of_the_snapshot_calls_on_change() -> None:
     async with stage(four_nodes()) as on:
-        seen = [json.dumps(on.broker.snapshot())]
-        on.broker.on_change = lambda: seen.append(json.dumps(on.broker.snapshot()))
+        seen = [msgspec.json.encode(on.broker.snapshot())]
+        on.broker.on_change = lambda: seen.append(msgspec.json.encode(on.broker.snapshot()))
         for change in (
-            lambda: on.broker.stop("c", "MANUAL"),
-            lambda: on.broker.close_input("c", "x"),
+            lambda: on.broker.notifications.stop("c", "MANUAL"),
+            lambda: on.broker.notifications.close_input("c", "x"),
             lambda: on.broker.restarting("c", 1),
             lambda: on.broker.released("c"),
-            lambda: on.broker.set_params("c", {"a": 1}),
+            lambda: on.broker.params.replace("c", {"a": 1}),
             lambda: on.broker.detach("c"),
             lambda: on.broker.reopen("c"),
-            lambda: on.broker.remove_edge("c", "x"),
-            lambda: on.broker.remove_node("b"),
-            lambda: on.broker.abort_start("no"),
+            lambda: on.broker.topology.remove_edge("c", "x"),
+            lambda: on.broker.topology.remove_node("b"),
+            lambda: on.broker.notifications.abort_start("no"),
         ):
             count = len(seen)
             change()
             assert len(seen) > count
-            assert seen[-1] == json.dumps(on.broker.snapshot())
+            assert seen[-1] == msgspec.json.encode(on.broker.snapshot())

@@ -1,4 +1,4 @@
-"""A node over its restarts: what it knows of itself, what it still receives, what others hear."""
+"""Restarts of a node: its parameters and counters, its queued messages, and events at its peers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A node and daemons that come late, go away, repeat themselves, and take over from each other."""
+"""A node's connection to daemons that start late, exit, repeat packets, and take over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dorad.node.attach import Spawned, connect
 from dorad.node.payload import unpack
 from dorad.shm import doorbell
 from dorad.shm.layout import RING_WAITING
-from tests.node.fakedaemon import FakeDaemon, attached, in_thread, push, session_of, wait_for
+from tests.node.fakedaemon import FakeDaemon, attached, connection_to, in_thread, push, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
 def test_a_spawned_node_gives_up_in_the_end(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attach, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(attach, "CONNECT_TIMEOUT_S", 0.2)
     daemon.listener.close()
     with pytest.raises(RuntimeError, match="no daemon answers at"):
         connect(Spawned("n", daemon.path))
@@ -105,7 +105,7 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
 
 
 def test_a_node_at_the_barrier_tells_a_new_daemon_that_it_is_ready(daemon: FakeDaemon) -> None:
-    connection = session_of(daemon)
+    connection = connection_to(daemon)
     with in_thread(connection.wait_for_start) as started:
         daemon.hear("ready")
         daemon.say("adopted")

@@ -1,4 +1,4 @@
-"""The broker while its dataflow changes: nodes and inputs come and go, nobody else notices."""
+"""Changing a running dataflow: nodes and inputs come and go, other nodes do not notice."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ with open(sys.argv[1], "a") as file:
 
 
 def lines(path: Path, prefix: str = "") -> list[str]:
-    """What a writer has written so far, of one input."""
+    """What a writer has written so far for one input."""
     found = path.read_text().splitlines() if path.exists() else []
     return [line for line in found if line.startswith(prefix)]
 
@@ -44,56 +44,60 @@ def with_inputs(flow: Dataflow, node_id: str, *inputs: Input) -> Dataflow:
     return replace(flow, nodes=tuple(nodes))
 
 
-async def test_an_input_can_be_added_and_taken_away_while_both_nodes_run(tmp_path: Path) -> None:
+async def test_an_input_can_be_added_and_removed_while_both_nodes_run(tmp_path: Path) -> None:
     flow = dataflow(node("a"), node("b"))
     out = tmp_path / "b.txt"
     async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
-        await until(lambda: on.broker.vitals("b").connected and on.broker.vitals("a").connected)
+        await until(
+            lambda: on.broker.stats.vitals("b").connected and on.broker.stats.vitals("a").connected
+        )
         for times, name in enumerate(("x", "y", "x"), 1):
             entry = Input(name, NodeOutput("a", "out"))
             before = len(lines(out, name))
-            on.broker.add_edge("b", entry)
-            on.broker.update(with_inputs(flow, "b", entry))
+            on.broker.topology.add_edge("b", entry)
+            on.broker.topology.update(with_inputs(flow, "b", entry))
             await until(lambda name=name, before=before: len(lines(out, name)) > before + 20)
-            on.broker.remove_edge("b", name)
-            on.broker.update(flow)
-            await until(lambda: not on.broker.counters())
+            on.broker.topology.remove_edge("b", name)
+            on.broker.topology.update(flow)
+            await until(lambda: not on.broker.stats.counters())
             await until(lambda times=times: len(lines(out, "INPUT_CLOSED")) == times)
             assert lines(out)[-1] == f"INPUT_CLOSED {name}"
         numbers = [int(line.split()[1]) for line in lines(out, "y")]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-        on.broker.add_edge("b", Input("tick", Timer(10_000_000)))
+        on.broker.topology.add_edge("b", Input("tick", Timer(10_000_000)))
         await until(lambda: len(lines(out, "tick")) > 3)
 
 
-async def test_places_of_removed_inputs_are_used_again(tmp_path: Path) -> None:
-    """There is room for 7 more queues of this size at a time."""
+async def test_rings_of_removed_inputs_are_reused(tmp_path: Path) -> None:
+    """The mailbox has room for 7 more queues of this size at a time."""
     flow = dataflow(node("a"), node("b"))
     out = tmp_path / "b.txt"
     async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
-        await until(lambda: on.broker.vitals("b").connected and on.broker.vitals("a").connected)
+        await until(
+            lambda: on.broker.stats.vitals("b").connected and on.broker.stats.vitals("a").connected
+        )
         for number in range(30):
             entry = Input(f"x{number}", NodeOutput("a", "out"), 400)
             await until(lambda new=entry: finds_room(on, new))
             if number % 5 == 0:
                 await until(lambda n=number: len(lines(out, f"x{n} ")) > 1)
-            on.broker.remove_edge("b", entry.id)
+            on.broker.topology.remove_edge("b", entry.id)
 
 
 def finds_room(on: Stage, entry: Input) -> bool:
-    """Add an input to `b`, unless the place of one that was removed is still in use."""
+    """Add an input to `b`; False while the ring of a removed input is still in use."""
     try:
-        on.broker.add_edge("b", entry)
+        on.broker.topology.add_edge("b", entry)
     except OSError:
         return False
     return True
 
 
-async def test_a_queue_that_finds_no_place_is_refused() -> None:
+async def test_a_queue_without_room_is_refused() -> None:
     async with stage(dataflow(node("a"), node("b"))) as on:
         with pytest.raises(OSError, match="no room"):
-            on.broker.add_edge("b", Input("x", NodeOutput("a", "out"), 100_000))
-        on.broker.add_edge("b", Input("x", NodeOutput("a", "out"), 10))
+            on.broker.topology.add_edge("b", Input("x", NodeOutput("a", "out"), 100_000))
+        on.broker.topology.add_edge("b", Input("x", NodeOutput("a", "out"), 10))
 
 
 async def test_a_node_can_be_removed_and_added_again(tmp_path: Path) -> None:
@@ -105,9 +109,9 @@ async def test_a_node_can_be_removed_and_added_again(tmp_path: Path) -> None:
             async with Program(on, "a", COUNTER):
                 await until(lambda n=before: len(lines(out, "x")) > n + 10)
             on.broker.detach("a")
-            on.broker.remove_node("a")
-            assert on.broker.counters() == []
-            await on.broker.add_node(a, dataflow(a, b))
+            on.broker.topology.remove_node("a")
+            assert on.broker.stats.counters() == []
+            await on.broker.topology.add_node(a, dataflow(a, b))
         async with Program(on, "a", COUNTER):
             await until(lambda: on.received("b") > 10)
 
@@ -117,22 +121,24 @@ async def test_a_node_added_receives_from_one_that_runs(tmp_path: Path) -> None:
     b: NodeSpec = node("b", x="a/out")
     out = tmp_path / "b.txt"
     async with stage(dataflow(a)) as on, Program(on, "a", COUNTER):
-        await until(lambda: on.broker.vitals("a").connected)
-        await on.broker.add_node(b, dataflow(a, b))
+        await until(lambda: on.broker.stats.vitals("a").connected)
+        await on.broker.topology.add_node(b, dataflow(a, b))
         async with Program(on, "b", WRITER, out):
             await until(lambda: len(lines(out, "x")) > 20)
         with pytest.raises(ValueError, match="already"):
-            await on.broker.add_node(b, dataflow(a, b))
+            await on.broker.topology.add_node(b, dataflow(a, b))
 
 
 async def test_an_added_input_with_backpressure_makes_its_sender_wait(tmp_path: Path) -> None:
     flow = dataflow(node("a"), node("b"))
     out = tmp_path / "b.txt"
     async with stage(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
-        await until(lambda: on.broker.vitals("b").connected and on.broker.vitals("a").connected)
+        await until(
+            lambda: on.broker.stats.vitals("b").connected and on.broker.stats.vitals("a").connected
+        )
         entry = Input("x", NodeOutput("a", "out"), 1, QueuePolicy.BACKPRESSURE)
-        on.broker.add_edge("b", entry)
+        on.broker.topology.add_edge("b", entry)
         await until(lambda: len(lines(out, "x")) > 100)
         numbers = [int(line.split()[1]) for line in lines(out, "x")]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-        assert on.broker.counters()[0].dropped == 0
+        assert on.broker.stats.counters()[0].dropped == 0

@@ -1,4 +1,4 @@
-"""Following redirects of HTTP, but never from https to http."""
+"""HTTP redirects that never leave https."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """For `urllib.request.build_opener`."""
+    """A handler for `urllib.request.build_opener` that refuses to go from https to http."""
 
     def redirect_request(
         self,

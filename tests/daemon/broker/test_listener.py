@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dorad.daemon.broker.sockets import own_socket
+from dorad.daemon.broker.listener import own_socket
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_the_sockets_of_ended_processes_are_removed(runtime: Path) -> None:
     assert sorted(runtime.iterdir()) == sorted([living, other])
 
 
-def test_a_file_in_our_own_place_is_removed(runtime: Path) -> None:
+def test_a_file_at_our_own_path_is_removed(runtime: Path) -> None:
     path = own_socket()
     path.touch()
     own_socket()

@@ -1,0 +1,120 @@
+"""The processes of one run: starts them, adopts them from an earlier daemon, ends leftovers."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+from dorad.daemon.broker.restore import close_all
+from dorad.daemon.supervisor.processes import Launcher, log_name
+from dorad.launch.model import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from dorad.daemon.broker.admission import Admission
+    from dorad.daemon.supervisor.ports import Report
+    from dorad.daemon.supervisor.processes import NodeProcess
+    from dorad.dataflow.model import Dataflow, NodeSpec
+    from dorad.launch.fdstore import FdStore
+    from dorad.launch.host import KeptProcess
+    from dorad.launch.spawner import Process
+
+_log = logging.getLogger(__name__)
+
+
+class NodeProcesses:
+    """All processes of one run that the host must not forget yet."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        admission: Admission,
+        store: FdStore,
+        forget: Callable[[int], None],
+        report: Report,
+    ) -> None:
+        """`admission` learns of each process; `forget` makes the host forget one that ended."""
+        self._launcher = launcher
+        self._admission = admission
+        self._store = store
+        self._forget = forget
+        self._report = report
+        self._processes: dict[int, NodeProcess] = {}
+
+    async def start(self, node: NodeSpec, node_config: str, restart_count: int) -> NodeProcess:
+        """Start the process of a node and admit it to the broker. Raises LaunchError."""
+        process = None
+        self._admission.begin(node.id)
+        try:
+            process = await self._launcher.start(node, node_config, restart_count)
+        finally:
+            self._admission.end(node.id, process)
+        self._processes[process.pid] = process
+        return process
+
+    def adopt(
+        self,
+        kept: Iterable[KeptProcess],
+        descriptors: dict[str, tuple[int, ...]],
+        attached: Collection[int],
+        dataflow: Dataflow,
+        node_config: Callable[[str], str],
+    ) -> dict[str, NodeProcess]:
+        """Return the adopted process of each node that has one; it may have exited.
+
+        `kept` are the processes of an earlier daemon, `attached` the pids that its broker knew.
+        Descriptors that a process needs are taken out of `descriptors`.
+        """
+        adopted: dict[str, NodeProcess] = {}
+        for found in sorted(kept, key=lambda each: _preference(each, attached)):
+            _, node_id, *_ = found.tag.split("/")
+            own = descriptors.pop(log_name(found.tag), ())
+            try:
+                node, config = dataflow.node(node_id), node_config(node_id)
+                process = self._launcher.adopt(node, found.process, found.tag, own, config)
+            except (KeyError, LaunchError) as error:
+                self._report("error", node_id, f"its process {found.pid} is killed: {error}")
+                found.process.signal(signal.SIGKILL)
+                self._forget(found.pid)
+                continue
+            _log.debug("process %d is adopted as node %s", found.pid, node_id)
+            self._processes[process.pid] = process
+            self._admission.add(node_id, process)
+            if node_id in adopted:
+                # The node was being replaced; a daemon that adopts it keeps the later process only.
+                adopted[node_id].signal(signal.SIGKILL)
+            adopted[node_id] = process
+        return adopted
+
+    def forget_exited(self, in_use: Collection[int | None]) -> None:
+        """Make the host forget all processes that have exited and are not `in_use`, by pid."""
+        for pid, process in list(self._processes.items()):
+            if process.ended and pid not in in_use:
+                del self._processes[pid]
+                self._forget(pid)
+
+    def close(
+        self, kept: Iterable[KeptProcess], descriptors: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        """Kill processes that still run, which only a fault of the daemon leaves behind.
+
+        `kept` and `descriptors` are those of an earlier daemon, as far as `adopt` left them.
+        """
+        left: dict[int, Process | NodeProcess] = {
+            found.pid: found.process for found in kept if found.exit is None
+        }
+        for name, own in descriptors.items():
+            self._store.drop(name)
+            close_all(own)
+        left |= {pid: process for pid, process in self._processes.items() if not process.ended}
+        for pid, process in left.items():
+            _log.debug("process %d is left over and killed", pid)
+            process.signal(signal.SIGKILL)
+            self._forget(pid)
+
+
+def _preference(found: KeptProcess, attached: Collection[int]) -> tuple[bool, bool, int]:
+    """Return a sort key that puts the process to keep last: running, attached, youngest."""
+    return found.exit is None, found.pid in attached, found.started
