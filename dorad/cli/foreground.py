@@ -65,7 +65,7 @@ def run_foreground(
 
     try:
         if level := ownlog.level_of(os.environ):
-            ownlog.begin(level)
+            ownlog.setup(level)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     dataflow_id = new_dataflow_id()

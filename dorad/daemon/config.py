@@ -1,7 +1,6 @@
 """The daemon's configuration file, /etc/dorad/dorad.toml, as plain typed values.
 
-All of it may be left out. A key or section that is not known is an error, so that a slip of the
-pen does not pass for a setting.
+Every key is optional. An unknown key or section is an error, so that no misspelt key is ignored.
 """
 
 from __future__ import annotations
@@ -39,40 +38,40 @@ class ConfigError(ProblemError):
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """Who nodes run as where systemd starts them."""
+    """The users that nodes run as under systemd, and their sandbox."""
 
     user: str = "dorad-node"
-    """Of nodes that name none."""
+    """The user of nodes without a `user`."""
     users: tuple[str, ...] = ()
-    """Whom else nodes may name as their `user`; `*` is anybody, root too."""
+    """Other users that nodes may name as their `user`; `*` allows every user, including root."""
     sandbox: bool = True
-    """Whether nodes lose the rights that most nodes never need."""
+    """Whether nodes lose privileges that most nodes never need."""
     sandbox_exceptions: tuple[str, ...] = ()
-    """Those that keep them, as `NODE` or `DATAFLOW/NODE`."""
+    """Nodes without the sandbox, as `NODE` or `DATAFLOW/NODE`."""
     place: str = field(default="", compare=False)
-    """Where the file says `user`, as `FILE:LINE: nodes.user`; empty if it does not."""
+    """The position of `user` in the file, as `FILE:LINE: nodes.user`; empty if it is not set."""
 
     def allows(self, user: str) -> bool:
-        """Whether a node may run as this user."""
+        """Return whether a node may run as this user."""
         return user == self.user or user in self.users or ANYBODY in self.users
 
     def sandboxed(self, dataflow: str | None, node: str) -> bool:
-        """Whether a node of the dataflow with this name loses rights."""
+        """Return whether a node of the dataflow with this name runs in the sandbox."""
         return self.sandbox and not {node, f"{dataflow}/{node}"} & set(self.sandbox_exceptions)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that can be configured."""
+    """All settings."""
 
     log_level: str = "info"
     nodes: NodeSettings = field(default_factory=NodeSettings)
     realtime: RealtimeSettings = field(default_factory=RealtimeSettings)
     journal: bool | None = None
-    """Whether lines of nodes go to systemd's journal; None: if systemd runs the daemon."""
+    """Whether lines of nodes go to systemd's journal; None means if systemd runs the daemon."""
 
-    def taken_at_start(self, before: Settings) -> list[str]:
-        """Return what differs from `before` and takes a restart, as it is called in the file."""
+    def needing_restart(self, before: Settings) -> list[str]:
+        """Return the names of settings that differ from `before` and take effect at a restart."""
         changed = {
             "[realtime]": self.realtime != before.realtime,
             "logs.journal": self.journal != before.journal,
@@ -81,10 +80,10 @@ class Settings:
 
 
 def load(path: Path) -> Settings:
-    """Read the file; one that does not exist says nothing.
+    """Read the file; return the defaults if it does not exist.
 
     Raises:
-        ConfigError: it cannot be read, or something in it is wrong.
+        ConfigError: it cannot be read, or is invalid.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -98,7 +97,7 @@ def load(path: Path) -> Settings:
 
 
 def parse(text: str, name: str) -> Settings:
-    """Read the text of the file called `name`. Raises ConfigError."""
+    """Parse the text of the file `name`. Raises ConfigError."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -151,14 +150,14 @@ _WORDS: Mapping[type, str] = {
 
 
 class _Section:
-    """One table of the file: getters that check. Each raises ConfigError."""
+    """One table of the file, with getters that check values. Each raises ConfigError."""
 
     def __init__(self, name: str, text: str, title: str, content: Mapping[str, Any]) -> None:
         self._name = name
         self._text = text
         self._title = title
         self._content = content
-        self._asked: list[str] = []
+        self._known: list[str] = []
 
     def section(self, key: str) -> _Section:
         return _Section(self._name, self._text, key, self.value(key, dict, {}))
@@ -167,7 +166,7 @@ class _Section:
         return key in self._content
 
     def value(self, key: str, kind: type[_T], default: _T) -> _T:
-        self._asked.append(key)
+        self._known.append(key)
         value = self._content.get(key, default)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(key, f"must be {_WORDS[kind]}, not {value!r}")
@@ -179,17 +178,18 @@ class _Section:
             raise self.error(key, f"must be one of {', '.join(words)}, not {value!r}")
         return value
 
-    def number(self, key: str, least: int, most: int, default: int) -> int:
+    def number(self, key: str, minimum: int, maximum: int, default: int) -> int:
         value = self.value(key, int, default)
-        if not least <= value <= most:
-            raise self.error(key, f"must be from {least} to {most}, not {value}")
+        if not minimum <= value <= maximum:
+            raise self.error(key, f"must be from {minimum} to {maximum}, not {value}")
         return value
 
-    def numbers(self, key: str, least: int, most: int) -> tuple[int, ...]:
+    def numbers(self, key: str, minimum: int, maximum: int) -> tuple[int, ...]:
         values: list[Any] = self.value(key, list, [])
         for value in values:
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise self.error(key, f"must be numbers from {least} to {most}, not {value!r}")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or not minimum <= value <= maximum:
+                raise self.error(key, f"must be numbers from {minimum} to {maximum}, not {value!r}")
         return tuple(values)
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -202,22 +202,22 @@ class _Section:
     def user(self, key: str, default: str) -> str:
         value = self.value(key, str, default)
         if not _USER.fullmatch(value):
-            raise self.error(key, f"{value!r} is no name of a user")
+            raise self.error(key, f"{value!r} is not a valid user name")
         return value
 
     def users(self, key: str) -> tuple[str, ...]:
         values: list[Any] = self.value(key, list, [])
         for value in values:
             if value != ANYBODY and not (isinstance(value, str) and _USER.fullmatch(value)):
-                raise self.error(key, f"{value!r} is no name of a user")
+                raise self.error(key, f"{value!r} is not a valid user name")
         return tuple(values)
 
     def finish(self) -> None:
-        """Complain of the first key that nobody has asked for."""
+        """Raise ConfigError for the first key that no getter has read."""
         for key in self._content:
-            if key not in self._asked:
+            if key not in self._known:
                 what = "key" if self._title else "section"
-                known = ", ".join(self._asked)
+                known = ", ".join(self._known)
                 raise self.error(key, f"unknown {what} (known here: {known})")
 
     def error(self, key: str, text: str) -> ConfigError:
@@ -228,7 +228,7 @@ class _Section:
         return f"{self._name}:{self._line(key)}: {full}"
 
     def _line(self, key: str) -> int:
-        """Return the line that a key of this section, or a section, is written in."""
+        """Return the line of a key of this section, or of a section."""
         title = ""
         for number, line in enumerate(self._text.splitlines(), 1):
             if match := _SECTION.match(line):

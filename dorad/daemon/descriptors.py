@@ -1,4 +1,4 @@
-"""Watching how many descriptors the daemon has open, so that it says so before they run out."""
+"""Watch the number of the daemon's open descriptors, and warn before they run out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 EVERY_S = 5.0
 WARN_SHARE = 0.8
-"""Part of the limit from which on it is said."""
+"""Share of the limit at which it warns."""
 CLEAR_SHARE = 0.7
-"""Part of the limit below which all is well again."""
+"""Share of the limit below which the warning is cleared."""
 
 _FOLDER = "/proc/self/fd"
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 class DescriptorWatch:
@@ -31,24 +31,24 @@ class DescriptorWatch:
         listed: Callable[[], Sequence[str]] = lambda: os.listdir(_FOLDER),  # noqa: PTH208
         limit: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     ) -> None:
-        """`listed` returns the numbers of all open descriptors, `limit` how many there may be."""
+        """`listed` returns the numbers of all open descriptors, `limit` the maximum count."""
         self._listed = listed
         self._limit = limit
         self.trouble: str | None = None
-        """What is wrong and what to do, while too many are open."""
+        """The problem and its fix, while too many are open."""
 
     async def run(self) -> None:
-        """Look now and then, until cancelled."""
+        """Check regularly, until cancelled."""
         while True:
-            self.look()
+            self.check()
             await asyncio.sleep(EVERY_S)
 
-    def look(self) -> None:
-        """Count, and log a warning when there are too many for the first time."""
+    def check(self) -> None:
+        """Count the open descriptors; log a warning when they become too many."""
         try:
             numbers, limit = self._listed(), self._limit()
         except OSError as error:
-            _log.warning("the open descriptors cannot be counted: %s", error)
+            _log.warning("cannot count the open descriptors: %s", error)
             return
         _log.debug("%d of %d descriptors are open", len(numbers), limit)
         if len(numbers) >= WARN_SHARE * limit:
@@ -67,7 +67,7 @@ class DescriptorWatch:
 
 
 def _most_common(numbers: Sequence[str]) -> str:
-    """Return what most of the descriptors are: `sockets`, `pipes`, or a file's name."""
+    """Return the most common kind of the descriptors: `sockets`, `pipes`, or a file's name."""
     kinds: Counter[str] = Counter()
     for number in numbers:
         with suppress(OSError):
@@ -77,7 +77,7 @@ def _most_common(numbers: Sequence[str]) -> str:
 
 
 def _kind(target: str) -> str:
-    """Return what a descriptor is, from what its link in /proc says."""
+    """Return the kind of a descriptor from the target of its link in /proc."""
     if target.startswith(("socket:", "pipe:")):
         return f"{target.partition(':')[0]}s"
     if target.startswith("anon_inode:"):

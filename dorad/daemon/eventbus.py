@@ -1,8 +1,9 @@
-"""What happens to dataflows, told to everyone who watches."""
+"""Events of dataflows for all clients that subscribe to them."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -16,67 +17,71 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import Network
 
+_log = logging.getLogger(__name__)
+
 BACKLOG = 1000
-"""Events queued for one slow watcher; then the oldest are dropped, and the watcher is told."""
+"""Maximum number of events queued for one slow subscriber. Then the oldest are dropped, and the
+subscriber gets an event with their number."""
 
 
 class EventBus:
-    """Hands each happening to all watchers. Belongs to one event loop."""
+    """Passes each event to all subscribers. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._watchers: set[_Watcher] = set()
+        self._subscribers: set[_Subscriber] = set()
 
-    def tell(
+    def publish(
         self, dataflow: str, what: str, node: str | None = None, text: str = "", **data: Any
     ) -> None:
-        """Tell everyone who watches; waits for nobody."""
+        """Queue an event for every subscriber, without waiting."""
         event = Event(at=time.time(), dataflow=dataflow, what=what, node=node, text=text, data=data)
-        for watcher in self._watchers:
-            watcher.put(event)
+        for subscriber in self._subscribers:
+            subscriber.put(event)
+        _log.debug("event %s of dataflow %s, node %s: %r", what, dataflow or "-", node, text)
 
     def network_changed(self, changes: list[str], now: Network) -> None:
-        """Tell of the network, which is of no dataflow."""
-        self.tell("", "network-changed", text="; ".join(changes), **msgspec.to_builtins(now))
+        """Publish a change of the network, which belongs to no dataflow."""
+        self.publish("", "network-changed", text="; ".join(changes), **msgspec.to_builtins(now))
 
-    async def watch(self, dataflow: str | None) -> AsyncIterator[Event]:
-        """Yield what happens from now on to one dataflow, or to all of them."""
-        watcher = _Watcher(dataflow)
-        self._watchers.add(watcher)
+    async def subscribe(self, dataflow: str | None) -> AsyncIterator[Event]:
+        """Yield the events of one dataflow, or of all, from now on."""
+        subscriber = _Subscriber(dataflow)
+        self._subscribers.add(subscriber)
         try:
             while True:
-                yield await watcher.get()
+                yield await subscriber.get()
         finally:
-            self._watchers.discard(watcher)
+            self._subscribers.discard(subscriber)
 
 
-class _Watcher:
+class _Subscriber:
     def __init__(self, dataflow: str | None) -> None:
         self._dataflow = dataflow
-        self._waiting: deque[Event] = deque()
-        self._left_out = 0
-        self._some = asyncio.Event()
+        self._queue: deque[Event] = deque()
+        self._dropped = 0
+        self._filled = asyncio.Event()
 
     def put(self, event: Event) -> None:
         if self._dataflow not in (None, event.dataflow):
             return
-        if len(self._waiting) == BACKLOG:
-            self._waiting.popleft()
-            self._left_out += 1
-        self._waiting.append(event)
-        self._some.set()
+        if len(self._queue) == BACKLOG:
+            self._queue.popleft()
+            self._dropped += 1
+        self._queue.append(event)
+        self._filled.set()
 
     async def get(self) -> Event:
-        while not self._waiting:
-            self._some.clear()
-            await self._some.wait()
-        if self._left_out:
-            count, self._left_out = self._left_out, 0
-            first = self._waiting[0]
+        while not self._queue:
+            self._filled.clear()
+            await self._filled.wait()
+        if self._dropped:
+            count, self._dropped = self._dropped, 0
+            first = self._queue[0]
             return Event(
                 at=first.at,
                 dataflow=first.dataflow,
                 what="left-out",
-                text=f"{count} happenings were left out: the watcher was too slow",
+                text=f"{count} events were dropped: the subscriber was too slow",
                 data={"count": count},
             )
-        return self._waiting.popleft()
+        return self._queue.popleft()

@@ -1,4 +1,4 @@
-"""Who keeps processes and descriptors: systemd if it runs this daemon, else a process holder."""
+"""Choose the host of processes and descriptors: systemd, or a process holder without it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ if TYPE_CHECKING:
     from dorad.launch.host import Host
     from dorad.launch.systemd.bus import SystemBus
 
-_PATIENCE_S = 20.0
+_BUS_TIMEOUT_S = 20.0
 _RETRY_S = 0.2
-_LONGEST_PAUSE_S = 2.0
-_log = logging.getLogger("dorad")
+_MAX_RETRY_S = 2.0
+_log = logging.getLogger(__name__)
 
 
 class Hosting(NamedTuple):
-    """Who keeps processes, and why it is not systemd where it should be."""
+    """The host, and the reason if it is not systemd although it should be."""
 
     host: Host
     note: str = ""
-    """One line for the operator of a machine whose service manager is another one."""
+    """A line for the operator of a machine without systemd."""
     missing: str = ""
-    """What systemd cannot be reached without, although it runs this daemon."""
+    """Why systemd cannot be reached, although it runs this daemon."""
 
 
 async def attach_host(holder_path: Path, *, system: bool) -> Hosting:
     """Return the host of a daemon; with `system` of that of the machine.
 
     Raises:
-        LaunchError: there is none.
+        LaunchError: no host can be reached.
     """
     if not system:
+        _log.debug("the process holder at %s hosts nodes", holder_path)
         return Hosting(await HolderClient.attach(holder_path))
     address = os.environ.get("NOTIFY_SOCKET")
     if address is None:
@@ -48,7 +49,7 @@ async def attach_host(holder_path: Path, *, system: bool) -> Hosting:
             note="systemd does not run this dorad, so nodes are plain processes"
             " (no units, no `resources`, no `user`)",
         )
-    # Few daemons are run by systemd.
+    # Imported here, because few daemons run under systemd.
     from dorad.launch.systemd.envfile import EnvironmentFiles
     from dorad.launch.systemd.host import SystemdHost
     from dorad.launch.systemd.messages import BusError
@@ -58,12 +59,12 @@ async def attach_host(holder_path: Path, *, system: bool) -> Hosting:
     received = take_descriptors(os.environ)
     inherits = holds_dataflows(name for name, _ in received)
     try:
-        bus = await _connect(_PATIENCE_S if inherits else 0.0)
+        bus = await _connect(_BUS_TIMEOUT_S if inherits else 0.0)
     except BusError as error:
         if inherits:
             raise LaunchError(
-                f"nodes run as units of systemd, and D-Bus is not there to reach it: {error};"
-                " they go on, and so does the next dorad"
+                f"nodes run as units of systemd, but D-Bus is not available: {error};"
+                " they keep running, and the next dorad adopts them"
             ) from error
         return Hosting(
             await HolderClient.attach(holder_path), missing=f"D-Bus is not there ({error})"
@@ -75,24 +76,24 @@ async def attach_host(holder_path: Path, *, system: bool) -> Hosting:
 
 
 async def wait_for_bus() -> None:
-    """Return when D-Bus is there, and systemd on it."""
+    """Return when systemd can be reached over D-Bus."""
     bus = await _connect(math.inf)
     await bus.close()
 
 
-async def _connect(patience: float) -> SystemBus:
+async def _connect(timeout: float) -> SystemBus:
     from dorad.launch.systemd.bus import SystemBus
     from dorad.launch.systemd.messages import BusError
 
     loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + patience
+    deadline = loop.time() + timeout
     pause = _RETRY_S
     while True:
         try:
             return await SystemBus.connect()
         except BusError as error:
-            if loop.time() >= give_up_at:
+            if loop.time() >= deadline:
                 raise
-            _log.debug("D-Bus is not there: %s; next attempt in %.1f s", error, pause)
+            _log.debug("D-Bus is not available: %s; next attempt in %.1f s", error, pause)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            pause = min(2 * pause, _MAX_RETRY_S)

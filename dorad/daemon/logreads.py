@@ -1,8 +1,9 @@
-"""Reading a dataflow's log for a client: what there is, then what comes."""
+"""Read a dataflow's log for a client: stored lines first, then live ones."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
@@ -23,26 +24,29 @@ if TYPE_CHECKING:
     from dorad.logs.hub import Follower
     from dorad.logs.record import LogRecord
 
+_log = logging.getLogger(__name__)
+
 FRAME = 256 << 10
-"""Characters of messages after which the next frame begins."""
+"""Characters of messages in one frame, approximately."""
 FRAME_LINES = 500
 
 
 async def read_logs(
     wanted: LogRead, uuid: str, folder: Path, log: DataflowLog | None
 ) -> AsyncIterator[LogLines]:
-    """Yield the lines that are asked for, oldest first; `log` is there while the dataflow runs.
+    """Yield the selected lines, oldest first. `log` is None for a dataflow that has ended.
 
-    With `follow` the live lines begin exactly where those ended, and end with the dataflow.
+    With `follow`, live lines continue exactly after the stored ones, until the dataflow ends.
 
     Raises:
-        ControlError: what is asked for makes no sense, or the files are gone or unreadable.
+        ControlError: the request is invalid, or the files are missing or unreadable.
     """
+    _log.debug("dataflow %s: read logs, %s, running: %s", uuid, wanted, log is not None)
     selection = _selection(wanted, log, folder)
     try:
         history, follower = _open(wanted, uuid, folder, log, selection)
     except OSError as error:
-        raise ControlError("refused", f"a log file cannot be read: {error}") from error
+        raise ControlError("refused", f"cannot read a log file: {error}") from error
     try:
         blocks = history.blocks(wanted.tail)
         while block := await asyncio.to_thread(_next, blocks):
@@ -72,7 +76,7 @@ def _open(
     if log is not None:
         return log.follow(selection) if wanted.follow else (log.history(selection), None)
     if not folder.is_dir():
-        raise ControlError("not-found", f"the log files of {uuid} are gone: {folder}")
+        raise ControlError("not-found", f"the log files of {uuid} do not exist any more: {folder}")
     found = Found.at(folder)
     sender = found.sender
     past = None if sender is None else JournalPast(uuid, selection, sender)
@@ -85,11 +89,11 @@ def _nodes(log: DataflowLog | None, folder: Path) -> Sequence[str]:
 
 def _selection(wanted: LogRead, log: DataflowLog | None, folder: Path) -> Selection:
     if wanted.tail is not None and wanted.tail < 0:
-        raise ControlError("bad-request", f"tail is {wanted.tail}; it is a number of lines")
-    there = _nodes(log, folder)
+        raise ControlError("bad-request", f"tail is {wanted.tail}, but must be a number of lines")
+    known = _nodes(log, folder)
     for node in wanted.nodes:
-        if node not in there and node != DAEMON:
-            names = ", ".join(there) or "none"
+        if node not in known and node != DAEMON:
+            names = ", ".join(known) or "none"
             raise ControlError("not-found", f"there is no node '{node}'; there are: {names}")
     try:
         return select(
@@ -105,16 +109,16 @@ def _selection(wanted: LogRead, log: DataflowLog | None, folder: Path) -> Select
 
 
 def _frames(uuid: str, lines: Lines) -> Iterator[LogLines]:
-    """Yield frames of bounded size."""
-    begin = size = 0
+    """Split lines into frames of bounded size."""
+    start = size = 0
     left_out = lines.left_out
     for at, record in enumerate(lines.records):
         size += len(record.message)
-        if size > FRAME or at - begin >= FRAME_LINES:
-            yield LogLines(dataflow=uuid, lines=_lines(lines.records[begin:at]), left_out=left_out)
-            begin, size, left_out = at, len(record.message), 0
-    if begin < len(lines.records) or left_out:
-        yield LogLines(dataflow=uuid, lines=_lines(lines.records[begin:]), left_out=left_out)
+        if size > FRAME or at - start >= FRAME_LINES:
+            yield LogLines(dataflow=uuid, lines=_lines(lines.records[start:at]), left_out=left_out)
+            start, size, left_out = at, len(record.message), 0
+    if start < len(lines.records) or left_out:
+        yield LogLines(dataflow=uuid, lines=_lines(lines.records[start:]), left_out=left_out)
 
 
 def _lines(records: Sequence[LogRecord]) -> list[LogLine]:

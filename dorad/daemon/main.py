@@ -15,14 +15,14 @@ from dorad.problems import ProblemError
 
 EPILOG = """\b
 Examples:
-  dora up                        start one in the background for this user
+  dora up                        start this user's daemon in the background
   dorad                          the same in the foreground
-  dorad --system --group dorad   the one of this machine, under /run/dorad and /var/lib/dorad
+  dorad --system --group dorad   the machine's daemon, under /run/dorad and /var/lib/dorad
 
 \b
-SIGTERM and SIGINT stop all dataflows and then the daemon; a second one kills the nodes at once.
-After SIGKILL the nodes run on, and the next dorad takes them over. Where systemd runs it they do
-so in any case, but at shutdown. SIGHUP reads the configuration again.
+SIGTERM and SIGINT stop all dataflows and then the daemon; a second signal kills the nodes at once.
+After SIGKILL the nodes keep running, and the next dorad adopts them. Under systemd they always do,
+except at shutdown. SIGHUP reloads the configuration.
 """
 
 
@@ -30,24 +30,24 @@ so in any case, but at shutdown. SIGHUP reads the configuration again.
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--system", is_flag=True, help="Be the daemon of the machine.")
+@click.option("--system", is_flag=True, help="Run as the daemon of the machine.")
 @click.option(
     "--runtime-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Put the sockets here instead.",
+    help="Folder for the sockets.",
 )
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep the state here instead.",
+    help="Folder for the state.",
 )
-@click.option("--group", metavar="NAME", help="Whose members may use the control socket, too.")
+@click.option("--group", metavar="NAME", help="Group whose members may use the control socket.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration; with --system it is /etc/dorad/dorad.toml if there is one.",
+    help="Configuration file; default with --system: /etc/dorad/dorad.toml.",
 )
-@click.option("--rt", is_flag=True, help="Run in real time: urgent, with all memory locked.")
+@click.option("--rt", is_flag=True, help="Run in real time: at high priority, with memory locked.")
 @click.option("-v", "--verbose", is_flag=True, help="Log every decision (DORAD_LOG_LEVEL=debug).")
 @click.version_option(__version__, "-V", "--version", message="dorad %(version)s")
 def command(
@@ -69,7 +69,7 @@ def command(
         level = "debug" if verbose else ownlog.level_of(os.environ)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    ownlog.begin(level or "info")
+    ownlog.setup(level or "info")
     try:
         chosen = system_paths() if system else user_paths()
     except (OSError, ValueError) as error:
@@ -96,7 +96,7 @@ def command(
 
 def main() -> None:
     """Run `dorad` with the arguments of this process."""
-    # Nodes are told apart by the folder they are started in, never by that of their daemon.
+    # The daemon does not depend on the folder it is started in, nor keep its file system busy.
     os.chdir("/")
     try:
         sys.exit(command.main(standalone_mode=False))

@@ -1,4 +1,4 @@
-"""Which user a node runs as; no node becomes root because something is missing or misspelt."""
+"""Choose the user that a node runs as. No node runs as root because of a mistake."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NodeUsers:
-    """What the configuration says of users, on a host that may or may not have units.
+    """The configured users, applied to a host with or without units.
 
-    Plain processes run as the daemon does. A daemon of the machine takes that for what is wanted
-    only where `[nodes] user` names that very user; or where nothing does and nobody but the
-    caller runs the daemon, as in a container without systemd.
+    Without units, nodes run as the daemon's user. The machine's daemon accepts that only if
+    `[nodes] user` names that user, or if `user` is not set and systemd does not run the daemon, as
+    in a container.
     """
 
     settings: NodeSettings
     units: bool = False
     """Whether nodes are units of systemd, which can run as any user."""
     system: bool = False
-    """Whether it is the daemon of the machine; that of a user runs nodes as that user."""
+    """Whether this is the machine's daemon; a user's daemon runs nodes as that user."""
     missing: str = ""
-    """Why there are no units although systemd runs the daemon."""
+    """Why there are no units, although systemd runs the daemon."""
 
     def problem(self) -> str:
-        """Return why nodes that name no user cannot be started; empty if they can."""
+        """Return why nodes without a `user` cannot be started; empty if they can."""
         user, place = self.settings.user, self.settings.place
         if not self.system:
             return ""
@@ -43,25 +43,25 @@ class NodeUsers:
         if self.missing:
             return (
                 f"{self.missing}, so nodes would run as {_own_name()} and not as {user};"
-                " mend that (`apt install dbus; systemctl start dbus`), and dorad goes on by itself"
+                " start D-Bus (`apt install dbus; systemctl start dbus`), and dorad continues"
             )
         if place:
             return (
-                f"{place}: without systemd nodes run as {_own_name()}, and not as `{user}`;"
-                f' if that is wanted, change it to user = "{_own_name()}"'
+                f"{place}: without systemd, nodes run as {_own_name()} and not as `{user}`;"
+                f' to accept that, set user = "{_own_name()}"'
             )
         return ""
 
     def user_for(self, wanted: str | None) -> str:
-        """Return who a node runs as, whose `user` is `wanted`; empty is whoever starts it.
+        """Return the user for a node whose `user` is `wanted`; empty means the daemon's own user.
 
         Raises:
-            LaunchError: that user does not exist, is not allowed, or cannot be taken on.
+            LaunchError: that user does not exist, is not allowed, or needs systemd.
         """
         if wanted is not None and not self.settings.allows(wanted):
             raise LaunchError(
-                f"it may not run as user `{wanted}`; whoever administers this machine allows it"
-                " with `users` in the section [nodes] of /etc/dorad/dorad.toml"
+                f"it may not run as user `{wanted}`; to allow that, add the user to `users` in the"
+                " section [nodes] of /etc/dorad/dorad.toml"
             )
         if wanted and self.system and not self.units and wanted != _own_name():
             why = self.missing or "systemd does not run this dorad"
@@ -78,14 +78,14 @@ class NodeUsers:
         return user
 
     def admits(self, uid: int) -> bool:
-        """Return whether nodes may run as this user, and so attach."""
+        """Return whether nodes may run as this user, and so its processes may attach."""
         try:
             return self.settings.allows(pwd.getpwuid(uid).pw_name)
         except KeyError:
             return False
 
     def is_user_of(self, wanted: str | None, uid: int) -> bool:
-        """Return whether a node whose `user` is `wanted` belongs to the user `uid`."""
+        """Return whether a node whose `user` is `wanted` runs as the user `uid`."""
         try:
             return pwd.getpwuid(uid).pw_name == (wanted or self.settings.user)
         except KeyError:
@@ -96,8 +96,8 @@ class NodeUsers:
         if place:
             return f"{place}: there is no user `{user}`" + (f" ({hint})" if hint else "")
         return (
-            f"there is no user `{user}`, which nodes run as; make it with `systemd-sysusers`,"
-            f" or name another with `user` in the section [nodes] of {SYSTEM_FILE}"
+            f"there is no user `{user}`, which nodes run as; create it with `systemd-sysusers`,"
+            f" or set another with `user` in the section [nodes] of {SYSTEM_FILE}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The log of the daemon's own work, on stderr: down to each decision, if that is asked for."""
+"""Set up the daemon's own log on stderr; at level `debug` it has every decision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warning", "error")
 
 VARIABLE = "DORAD_LOG_LEVEL"
-"""Environment variable with the least severity; it overrides a configuration file."""
+"""Environment variable with the log level; it overrides the configuration file."""
 
 _DATE = "%Y-%m-%d %H:%M:%S"
-_USUAL = logging.Formatter("%(asctime)s %(levelname)s %(message)s", _DATE)
+_DEFAULT = logging.Formatter("%(asctime)s %(levelname)s %(message)s", _DATE)
 _DEBUG = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", _DATE)
 
 
@@ -22,23 +22,23 @@ class _Formatter(logging.Formatter):
     """Adds milliseconds and the module to debug lines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return (_USUAL if record.levelno > logging.DEBUG else _DEBUG).format(record)
+        return (_DEFAULT if record.levelno > logging.DEBUG else _DEBUG).format(record)
 
 
 def level_of(environ: Mapping[str, str]) -> str | None:
-    """Return the level that the environment asks for; None if it does not say.
+    """Return the level that the environment sets, or None.
 
     Raises:
-        ValueError: there is no such level; the text says which there are.
+        ValueError: the level is unknown; the text lists the known ones.
     """
-    word = environ.get(VARIABLE, "").lower()
-    if word and word not in LEVELS:
-        raise ValueError(f"{VARIABLE}={word!r}: must be one of {', '.join(LEVELS)}")
-    return word or None
+    level = environ.get(VARIABLE, "").lower()
+    if level and level not in LEVELS:
+        raise ValueError(f"{VARIABLE}={level!r}: must be one of {', '.join(LEVELS)}")
+    return level or None
 
 
-def begin(level: str) -> None:
-    """Write what dorad logs from this level on to stderr, and warnings of libraries."""
+def setup(level: str) -> None:
+    """Log to stderr: dorad from this level on, libraries from `warning` on."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

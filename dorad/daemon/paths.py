@@ -1,4 +1,4 @@
-"""Where a daemon keeps its sockets and its state: one for each user, and one for the machine."""
+"""Paths of the sockets and the state of a daemon, of a user or of the machine."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dorad.shm.rendezvous import instance, runtime_dir
 
 @dataclass(frozen=True, slots=True)
 class DaemonPaths:
-    """The two folders of a daemon, and what lies in them."""
+    """The folders of a daemon, and the paths in them."""
 
     runtime: Path
-    """Gone after a reboot: sockets."""
+    """For sockets; empty after a reboot."""
     state: Path
-    """Kept for good: the state file and the log of a background daemon."""
+    """For the state file and the log of a background daemon; kept over reboots."""
 
     logs: Path | None = None
-    """Where the folders of runs lie; None is beside the file of each dataflow."""
+    """Folder for the logs of runs; None means beside the file of each dataflow."""
 
     @property
     def control(self) -> Path:
@@ -27,7 +27,7 @@ class DaemonPaths:
         return self.runtime / "control.sock"
 
     @property
-    def holder(self) -> Path:
+    def process_holder(self) -> Path:
         """The socket of the process holder."""
         return self.runtime / "holder.sock"
 
@@ -38,38 +38,38 @@ class DaemonPaths:
 
     @property
     def spare_database(self) -> Path:
-        """Return where the state is while the disk cannot be used."""
+        """The state file while the disk cannot be used."""
         return self.runtime / "state.db"
 
     @property
     def log(self) -> Path:
-        """What a background daemon says about itself."""
+        """The log of a background daemon."""
         return self.state / "dorad.log"
 
     @property
     def downloads(self) -> Path | None:
-        """Where nodes that come from a URL lie; None is beside the file of each dataflow."""
+        """Folder for nodes from URLs; None means beside the file of each dataflow."""
         return None if self.logs is None else self.state / "downloads"
 
     @property
     def marker(self) -> str:
-        """What tells the processes of this daemon from those of another; see `orphans`."""
+        """The marker that distinguishes processes of this daemon from others; see `orphans`."""
         return str(self.runtime)
 
 
 def system_paths() -> DaemonPaths:
-    """Return the places of the daemon of the machine."""
+    """Return the paths of the machine's daemon."""
     return DaemonPaths(Path("/run/dorad"), Path("/var/lib/dorad"), Path("/var/lib/dorad"))
 
 
 def user_paths() -> DaemonPaths:
-    """Return the places of this user's daemon; the folder for sockets is made if missing.
+    """Return the paths of this user's daemon; create the folder for sockets if it is missing.
 
-    `$DORA_COORDINATOR_PORT` names a daemon beside the default one, with folders of its own.
+    `$DORA_COORDINATOR_PORT` selects a daemon beside the default one, with folders of its own.
 
     Raises:
-        PermissionError: that folder belongs to somebody else or is open to others.
-        ValueError: that variable cannot be followed.
+        PermissionError: that folder belongs to another user or is open to others.
+        ValueError: the variable is invalid.
     """
     name = instance()
     base = os.environ.get("XDG_STATE_HOME", "")

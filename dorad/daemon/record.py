@@ -1,9 +1,12 @@
-"""One dataflow of the daemon, running or ended: what is stored of it, and its run."""
+"""One dataflow of the daemon, running or ended: its stored row and its run."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.messages import (
@@ -14,42 +17,54 @@ from dorad.control.messages import (
     Status,
 )
 from dorad.daemon.bell import Bell
+from dorad.dataflow import params
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.support import unsupported
 
 if TYPE_CHECKING:
     from dorad.daemon.rules.exits import Result
     from dorad.daemon.rules.report import Block
     from dorad.daemon.run import DataflowRun
     from dorad.daemon.state import Row
-    from dorad.dataflow.model import Dataflow
+    from dorad.dataflow.model import Dataflow, NodeSpec
 
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """One dataflow. `run` is there while it runs."""
+    """One dataflow. `run` is set while it runs."""
 
     row: Row
     dataflow: Dataflow | None = None
-    """As it is now; None for one that ended under an earlier daemon."""
+    """The current dataflow; None for one that ended under a previous daemon."""
     run: DataflowRun | None = None
     task: asyncio.Task[None] | None = None
+    """The task that supervises the run."""
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What was set at run time, by node and key."""
+    """Parameters that were set at run time, by node and key."""
     bell: Bell = field(default_factory=Bell)
-    """Rings at every change of what follows from this record."""
+    """Rings at every change of this record."""
+    lost: bool = False
+    """Whether it ran under a previous daemon and could not be adopted."""
     restarting: bool = False
-    """Whether it is being stopped in order to be started again."""
+    """Whether it is being stopped in order to start again."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the topology changes: one change at a time."""
 
     @property
     def uuid(self) -> str:
-        """Which run of a dataflow this is."""
+        """The UUID of the run."""
         return self.row.uuid
 
     @property
     def name(self) -> str | None:
-        """What its user called it."""
+        """The name that its user chose."""
         return self.row.name
+
+    @property
+    def title(self) -> str:
+        """The name, or the UUID if it has none, for messages."""
+        return self.row.name or self.row.uuid
 
     @property
     def running(self) -> bool:
@@ -58,11 +73,11 @@ class Record:
 
     @property
     def status(self) -> Status:
-        """Where in its life it is."""
+        """The state of its life cycle."""
         return self.row.status  # type: ignore[return-value]  # only statuses are ever stored
 
     def state(self) -> DataflowState:
-        """Return it as a reply."""
+        """Return the record as a reply."""
         return DataflowState(
             uuid=self.uuid,
             name=self.name,
@@ -72,7 +87,7 @@ class Record:
         )
 
     def info(self, *, nodes: int, cpu: float, memory: int) -> DataflowInfo:
-        """Return it as a row of a list."""
+        """Return the record as a row of a list."""
         return DataflowInfo(
             uuid=self.uuid,
             name=self.name,
@@ -85,9 +100,39 @@ class Record:
             enabled=self.row.enabled,
         )
 
+    def initial_params(self, node: NodeSpec) -> dict[str, Any]:
+        """Return the parameters that a process of the node starts with.
+
+        Values that were set override declared ones, unless the declaration no longer allows them.
+        """
+        values = params.initial(node)
+        for key, value in self.params.get(node.id, {}).items():
+            with contextlib.suppress(ValueError):
+                values[key] = params.check(node.declared.get(key), value)
+        return values
+
+    def fail(self, headline: str) -> None:
+        """Record that the dataflow failed for a reason outside its nodes."""
+        self.row.failures = [{"headline": headline, "lines": []}]
+        self.row.status = "failed"
+
+    def end(self) -> None:
+        """Record that the dataflow ends now."""
+        self.row.ended_at = time.time()
+        self.row.snapshot = {}
+        self.run = None
+
+
+def checked_dataflow(descriptor: dict[str, Any], path: str) -> Dataflow:
+    """Return the dataflow that a descriptor describes. Raises DataflowError if it is invalid."""
+    dataflow = from_descriptor(descriptor, path=Path(path))
+    if problems := unsupported(dataflow):
+        raise DataflowError(problems)
+    return dataflow
+
 
 def stored_result(result: Result) -> dict[str, Any]:
-    """Return how a node ended, as it is stored."""
+    """Return the result of a node as it is stored."""
     exit_ = result.exit
     return {
         "node": result.node,
@@ -99,5 +144,5 @@ def stored_result(result: Result) -> dict[str, Any]:
 
 
 def stored_failure(block: Block) -> dict[str, Any]:
-    """Return one root cause, as it is stored."""
+    """Return one root cause as it is stored."""
     return {"headline": block.headline, "lines": list(block.lines)}

@@ -21,10 +21,10 @@ from dorad.daemon.nodeprocesses import NodeProcesses
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
 from dorad.daemon.storing import Storing
+from dorad.daemon.subscription.subscriptions import Subscriptions
 from dorad.daemon.supervisor.hotreload import HotReload
 from dorad.daemon.supervisor.processes import Launcher, broken_commands
 from dorad.daemon.supervisor.supervisor import Supervisor
-from dorad.daemon.tap.taps import Taps
 from dorad.dataflow.errors import DataflowError
 from dorad.launch.command import python_files
 from dorad.launch.host import NoStore
@@ -189,7 +189,7 @@ class DataflowRun:
             self.broker.params.replace(node_id, values)
         # Set only now: the initial parameters are not a change.
         self.broker.on_change = self._storing.changed
-        self.taps = Taps(self.broker, helpers)
+        self.subscriptions = Subscriptions(self.broker, helpers)
         self._router = Router(dataflow_id, self.broker.emitter)
         self._router.update(context.dataflow)
         self._hot_reload = (
@@ -233,7 +233,7 @@ class DataflowRun:
             self.log.begin()
             stack.callback(self._end_leftovers)
             stack.push_async_callback(self.broker.close)
-            stack.push_async_callback(self.taps.close)
+            stack.push_async_callback(self.subscriptions.close)
             stack.callback(self._storing.store_now)
             await self.broker.open(
                 None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])

@@ -1,4 +1,4 @@
-"""The daemon as a whole: host, state, dataflows and control socket, from start to end."""
+"""The daemon as a whole: host, state, registry and control socket, from start to end."""
 
 from __future__ import annotations
 
@@ -16,37 +16,45 @@ from dorad import __version__
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
 from dorad.daemon.config import ConfigError, Settings, load
+from dorad.daemon.database import StateError
 from dorad.daemon.descriptors import DescriptorWatch
 from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
 from dorad.daemon.nodeusers import NodeUsers
-from dorad.daemon.notify import ServiceNotifier
+from dorad.daemon.notify import ServiceNotifier, feed_watchdog
 from dorad.daemon.registry import Registry
-from dorad.daemon.state import State, StateError
-from dorad.daemon.watchdog import watch
+from dorad.daemon.state import State
 from dorad.logs.journal.choice import choose
 from dorad.problems import ProblemError
 from dorad.realtime import own
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from dorad.daemon.paths import DaemonPaths
+    from dorad.daemon.recordstore import RecordStore
     from dorad.launch.host import Host
 
 SYNC_EVERY_S = 5.0
-"""Seconds between the moments at which what has changed is brought to the disk."""
+"""Time between two flushes of the state to the disk."""
 
-LEAVE_S = 5.0
-"""Seconds that may pass until everything is left to the next daemon."""
+DETACH_TIMEOUT_S = 5.0
+"""Maximum time to hand everything over to the next daemon."""
 
-_log = logging.getLogger("dorad")
+MAX_NOTICES = 20
+"""Number of warnings that `dora status` shows; older ones are only in the log."""
+
+_dorad_log = logging.getLogger("dorad")
+"""The parent of all loggers, whose level is configurable."""
+
+_log = logging.getLogger(__name__)
 
 
 class ServiceError(ProblemError):
-    """A daemon that cannot start; the message says why and what to do."""
+    """A daemon that cannot start; the message gives the reason and the fix."""
 
     def __init__(self, message: str) -> None:
         super().__init__("unavailable", message)
@@ -65,63 +73,60 @@ class Service:
         realtime: bool = False,
         log_level: str | None = None,
     ) -> None:
-        """Prepare a daemon; with `system` it is the one of the machine, which systemd may host.
+        """Prepare a daemon; with `system`, the one of the machine, which systemd may host.
 
-        `config` is read at the start and at SIGHUP; with `realtime` the daemon runs in real time
-        whatever it says, and with `log_level` it logs from that level on.
+        `config` is read at the start and at SIGHUP. `realtime` and `log_level` override it.
         """
-        self._places = paths
+        self._paths = paths
         self._system = system
         self._config = config
         self._realtime = realtime
         self._log_level = log_level
         self._group = group
         self._ending = asyncio.Event()
-        self._told = False
-        """Whether it was a signal that told it to end, so that nodes may go on."""
+        self._ended_by_signal = False
+        """Whether a signal ends the daemon, so that nodes may keep running."""
         self._stopping = False
         self._code = 0
-        self._begun_with = Settings()
+        self._start_settings = Settings()
         self._missing = ""
-        """What systemd cannot be reached without, although it runs this daemon."""
+        """Why systemd cannot be reached, although it runs this daemon."""
         self._autostarted = False
-        self._unread = ""
-        """What is wrong with the configuration, as long as it is."""
+        self._config_problem = ""
+        """The error of the last reload, for the status line."""
         self.notices: list[str] = []
-        """What the operator should know."""
+        """The latest warnings for the operator."""
         self.descriptors = DescriptorWatch()
         self.started_at = time.time()
 
     async def run(self) -> int:
-        """Run until asked to end; return the exit code.
+        """Run until a signal or a client ends the daemon; return the exit code.
 
         Raises:
-            ProblemError: another daemon runs in these places, or they cannot be used.
+            ProblemError: another daemon uses these paths, or they cannot be used.
         """
-        settings = self._begun_with = self._load()
+        settings = self._start_settings = self._load()
         group = self._group_id()
         self._prepare()
         async with AsyncExitStack() as stack:
-            hosting = await attach_host(self._places.holder, system=self._system)
+            hosting = await attach_host(self._paths.process_holder, system=self._system)
             host = hosting.host
             self._missing = hosting.missing
             if hosting.note:
-                self._notice(hosting.note)
-            notices = ServiceNotifier()
-            stack.callback(notices.close)
+                self._warn(hosting.note)
+            notifier = ServiceNotifier()
+            stack.callback(notifier.close)
             host.on_died = self._on_host_died
-            host.on_problem = self._notice
-            # Only now: nodes must not be bound to the daemon's cores.
+            host.on_problem = self._warn
+            # After the host is attached, because nodes must not be pinned to the daemon's cores.
             realtime = settings.realtime
             if self._realtime:
                 realtime = replace(realtime, enabled=True)
             for line in own.apply(realtime):
-                self._notice(f"dorad itself: {line}")
+                self._warn(f"dorad itself: {line}")
             stack.push_async_callback(host.end)
             try:
-                state = State(
-                    self._places.database, self._notice, spare=self._places.spare_database
-                )
+                state = State(self._paths.database, self._warn, spare=self._paths.spare_database)
             except StateError:
                 await host.detach()
                 stack.pop_all()
@@ -129,22 +134,22 @@ class Service:
             stack.callback(state.close)
             logs = choose(settings.journal, os.environ, system=self._system)
             if logs.note is not None:
-                self._notice(logs.note)
-            registry = Registry(state, host, self._places, self._notice, journal=logs.journal)
-            registry.group = group
+                self._warn(logs.note)
+            registry = Registry(state, host, self._paths, self._warn, journal=logs.journal)
+            registry.runner.group = group
             stack.push_async_callback(registry.close)
             self._apply(settings, registry, host)
-            self._listen_to_signals(registry, host, notices)
+            self._listen_to_signals(registry, host, notifier)
             try:
-                await self._serve(stack, host, registry, state, notices, group)
+                await self._serve(stack, host, registry, notifier, group)
             except Exception:
                 if await host.stays():
-                    _log.exception("the daemon cannot go on")
-                    await self._leave(host, registry, state, code=1)
+                    _log.exception("the daemon fails")
+                    await self._detach(host, registry, code=1)
                 raise
             self._stopping = True
             _log.info("ending")
-            notices.stopping("stopping all dataflows")
+            notifier.stopping("stopping all dataflows")
         _log.info("ended")
         return self._code
 
@@ -153,80 +158,72 @@ class Service:
         stack: AsyncExitStack,
         host: Host,
         registry: Registry,
-        state: State,
-        notices: ServiceNotifier,
+        notifier: ServiceNotifier,
         group: int | None,
     ) -> None:
-        """Take over what there is and be there for everybody, until asked to end.
+        """Adopt the previous daemon's dataflows and serve clients until the daemon ends.
 
         Raises:
-            ControlError: the control socket cannot be made.
+            ControlError: the control socket cannot be created.
         """
         await registry.adopt()
         self._autostart(registry)
         if self._missing:
-            waiting = asyncio.create_task(self._begin_anew_with_bus(registry), name="D-Bus")
-            stack.callback(waiting.cancel)
+            _in_background(stack, self._restart_with_bus(registry), "D-Bus")
         network = NetworkWatch(registry.event_bus.network_changed)
-        knowing = asyncio.create_task(network.run(), name="network")
-        stack.callback(knowing.cancel)
-        measure = Measure(registry, network, self._notice)
-        measuring = asyncio.create_task(measure.run(), name="measuring")
-        stack.callback(measuring.cancel)
+        _in_background(stack, network.run(), "network")
+        measure = Measure(registry, network, self._warn)
+        _in_background(stack, measure.run(), "measuring")
         server = ControlServer(handlers(self, registry, measure), version=__version__)
-        await server.serve(self._places.control, group=group)
+        await server.serve(self._paths.control, group=group)
         stack.push_async_callback(server.close)
-        _log.info("ready at %s (dorad %s)", self._places.control, __version__)
-        notices.ready(self._status(registry))
-        counting = asyncio.create_task(self.descriptors.run(), name="descriptors")
-        stack.callback(counting.cancel)
-        watching = asyncio.create_task(
-            watch(notices, registry.fault, lambda: self._status(registry)), name="watchdog"
-        )
-        stack.callback(watching.cancel)
-        syncing = asyncio.create_task(self._sync(state), name="sync of the state")
-        stack.callback(syncing.cancel)
+        _log.info("ready at %s (dorad %s)", self._paths.control, __version__)
+        notifier.ready(self._status(registry))
+        _in_background(stack, self.descriptors.run(), "descriptors")
+        watchdog = feed_watchdog(notifier, registry.fault, lambda: self._status(registry))
+        _in_background(stack, watchdog, "watchdog")
+        _in_background(stack, _sync(registry.store), "sync of the state")
         await self._ending.wait()
-        if self._told and await host.stays():
-            notices.stopping("nodes go on")
-            await self._leave(host, registry, state)
+        if self._ended_by_signal and await host.stays():
+            notifier.stopping("nodes keep running")
+            await self._detach(host, registry)
 
     def end(self) -> None:
         """Stop all dataflows, then end."""
         self._ending.set()
 
-    async def _leave(self, host: Host, registry: Registry, state: State, code: int = 0) -> NoReturn:
-        """End here and now, so that nodes and the next daemon find all as it is.
+    async def _detach(self, host: Host, registry: Registry, code: int = 0) -> NoReturn:
+        """Exit at once, and leave nodes to the next daemon.
 
-        As after SIGKILL, but what is written down is on the disk. Nothing is closed and nobody is
-        told, because whatever is put in order here is put in disorder there.
+        The effect is that of SIGKILL, except that the state is on the disk. Nothing is closed or
+        cleaned up, because nodes and the next daemon still use it.
         """
         try:
-            registry.store_all()
-            async with asyncio.timeout(LEAVE_S):
-                await asyncio.to_thread(state.sync)
+            registry.save_all()
+            async with asyncio.timeout(DETACH_TIMEOUT_S):
+                await registry.store.sync()
                 await host.detach()
-        except (StateError, TimeoutError) as error:
-            _log.warning("nodes go on, though not all could be left in order: %r", error)
-        except Exception:  # noqa: BLE001 - whatever it is, nodes are not to suffer from it
-            _log.exception("nodes go on, though not all could be left in order")
+        except TimeoutError as error:
+            _log.warning("nodes keep running, but the handover is incomplete: %r", error)
+        except Exception:  # noqa: BLE001 - no error here may stop the nodes
+            _log.exception("nodes keep running, but the handover is incomplete")
         finally:
-            _log.info("ended; nodes go on")
+            _log.info("ended; nodes keep running")
             logging.shutdown()
             os._exit(code)
 
     def _on_host_died(self) -> None:
-        """End, too: every node has, and none can be started any more."""
-        self._notice("the process holder was killed, and every node with it")
+        """End the daemon: every node has exited, and none can be started."""
+        self._warn("the process holder was killed, and every node with it")
         self._code = 1
         self.end()
 
     def _prepare(self) -> None:
-        for folder in (self._places.runtime, self._places.state):
+        for folder in (self._paths.runtime, self._paths.state):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise ServiceError(f"cannot make {folder}: {error.strerror}") from error
+                raise ServiceError(f"cannot create {folder}: {error.strerror}") from error
 
     def _group_id(self) -> int | None:
         if self._group is None:
@@ -235,7 +232,7 @@ class Service:
             return grp.getgrnam(self._group).gr_gid
         except KeyError:
             raise ServiceError(
-                f"there is no group {self._group!r}; make it with `groupadd {self._group}`"
+                f"there is no group {self._group!r}; create it with `groupadd {self._group}`"
             ) from None
 
     def _load(self) -> Settings:
@@ -244,84 +241,89 @@ class Service:
         return load(self._config)
 
     def _apply(self, settings: Settings, registry: Registry, host: Host) -> None:
-        """Do what can be done at any time of what the configuration says."""
+        """Apply the settings that do not need a restart."""
+        _log.debug("applying %s", settings)
         if self._config is not None:
-            _log.setLevel((self._log_level or settings.log_level).upper())
+            _dorad_log.setLevel((self._log_level or settings.log_level).upper())
         users = NodeUsers(
             settings.nodes, units=host.units, system=self._system, missing=self._missing
         )
-        registry.node_users = users
+        registry.runner.node_users = users
         if problem := users.problem():
             _log.error("nodes cannot be started: %s", problem)
 
     def _autostart(self, registry: Registry) -> None:
-        """Start what is to run, once nodes can be started."""
-        if self._system and not self._autostarted and not registry.node_users.problem():
+        """Start enabled dataflows, once, as soon as nodes can be started."""
+        if self._system and not self._autostarted and not registry.runner.node_users.problem():
             self._autostarted = True
             registry.autostart()
 
-    async def _begin_anew_with_bus(self, registry: Registry) -> None:
-        """End when D-Bus is there, so that systemd starts a daemon that can use it."""
+    async def _restart_with_bus(self, registry: Registry) -> None:
+        """End when D-Bus is available, so that systemd starts a daemon that uses it."""
         await wait_for_bus()
-        if any(record.running for record in registry.records):
-            self._notice("D-Bus is there now; nodes are units once dorad is restarted")
+        if registry.running:
+            self._warn("D-Bus is available now; restart dorad to run nodes as units")
             return
-        _log.info("D-Bus is there now; systemd starts the daemon again")
+        _log.info("D-Bus is available now; systemd starts the daemon again")
         self.end()
 
-    def _reload(self, registry: Registry, host: Host, notices: ServiceNotifier) -> None:
-        """Read the configuration again; one that cannot be used changes nothing."""
-        notices.reloading()
+    def _reload(self, registry: Registry, host: Host, notifier: ServiceNotifier) -> None:
+        """Reload the configuration; keep the old one if the new one has errors."""
+        notifier.reloading()
         try:
             settings = self._load()
             self._apply(settings, registry, host)
             self._autostart(registry)
-            self._unread = ""
-            _log.info("the configuration was read again")
-            for section in settings.taken_at_start(self._begun_with):
-                self._notice(f"{section} of {self._config} is taken when dorad is restarted")
+            self._config_problem = ""
+            _log.info("the configuration was reloaded")
+            for section in settings.needing_restart(self._start_settings):
+                self._warn(f"{section} of {self._config} takes effect when dorad is restarted")
         except ConfigError as error:
-            self._unread = f"; the configuration is the old one: {error}"
-            self._notice(f"the configuration stays the old one: {error}")
+            self._config_problem = str(error)
+            self._warn(f"the old configuration stays in use: {error}")
         finally:
-            # Without this, whoever asked for it would wait for ever.
-            notices.ready(self._status(registry))
+            # `systemctl reload` waits for this.
+            notifier.ready(self._status(registry))
 
     def _status(self, registry: Registry) -> str:
-        """Return in one line how things are."""
-        trouble = self.descriptors.trouble
-        problem = registry.node_users.problem()
-        blocked = f"; nodes cannot be started: {problem}" if problem else ""
-        return registry.summary() + blocked + self._unread + (f"; {trouble}" if trouble else "")
+        """Return the status of the daemon in one line."""
+        parts = [registry.summary()]
+        if problem := registry.runner.node_users.problem():
+            parts.append(f"nodes cannot be started: {problem}")
+        if self._config_problem:
+            parts.append(f"the old configuration is in use: {self._config_problem}")
+        if trouble := self.descriptors.trouble:
+            parts.append(trouble)
+        return "; ".join(parts)
 
-    def _listen_to_signals(self, registry: Registry, host: Host, notices: ServiceNotifier) -> None:
+    def _listen_to_signals(self, registry: Registry, host: Host, notifier: ServiceNotifier) -> None:
         loop = asyncio.get_running_loop()
 
-        def asked(number: int) -> None:
+        def on_signal(number: int) -> None:
             _log.info("%s", signal.Signals(number).name)
-            self._told = self._told or not self._ending.is_set()
+            self._ended_by_signal = self._ended_by_signal or not self._ending.is_set()
             if self._stopping:
-                registry.kill_all("was killed because the daemon was told to end twice")
+                registry.kill_all("was killed because the daemon got a second signal to end")
             self.end()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload, registry, host, notices)
+            loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, registry, host, notifier)
 
-    def _notice(self, text: str) -> None:
+    def _warn(self, text: str) -> None:
         _log.warning("%s", text)
         self.notices.append(text)
-        del self.notices[:-20]
+        del self.notices[:-MAX_NOTICES]
 
-    async def _sync(self, state: State) -> None:
-        """Bring the state to the disk now and then, outside the event loop's thread."""
-        broken = False
-        while True:
-            await asyncio.sleep(SYNC_EVERY_S)
-            try:
-                await asyncio.to_thread(state.sync)
-                broken = False
-            except StateError as error:
-                if not broken:
-                    self._notice(f"the state cannot be brought to the disk: {error}")
-                broken = True
+
+def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
+    """Run `work` as a task that is cancelled when `stack` unwinds."""
+    task = asyncio.create_task(work, name=name)
+    stack.callback(task.cancel)
+
+
+async def _sync(store: RecordStore) -> None:
+    """Flush the state to the disk regularly, until cancelled."""
+    while True:
+        await asyncio.sleep(SYNC_EVERY_S)
+        await store.sync()

@@ -82,11 +82,13 @@ def test_without_dbus_no_node_runs_and_all_go_on_by_themselves_once_it_is_there(
     enabled.exec("systemctl", "start", "dorad")
     refused = enabled.attempt("dora", "start", f"{load.FOLDER}/load.yml", "--detach")
     assert refused.returncode == 1
-    assert "D-Bus is not there" in refused.stderr
+    assert "D-Bus is not available" in refused.stderr
     assert "nodes would run as root" in refused.stderr
-    assert "D-Bus is not there" in enabled.exec("dora", "status")
+    assert "D-Bus is not available" in enabled.exec("dora", "status")
     assert "nodes cannot be started" in enabled.attempt("dora", "doctor").stdout
-    assert "D-Bus is not there" in enabled.exec("systemctl", "show", "-P", "StatusText", "dorad")
+    assert "D-Bus is not available" in enabled.exec(
+        "systemctl", "show", "-P", "StatusText", "dorad"
+    )
     assert enabled.attempt("pgrep", "-f", "talker.py").returncode == 1
     enabled.exec("systemctl", "unmask", "--runtime", *buses)
     enabled.exec("systemctl", "start", "dbus.socket")

@@ -1,4 +1,4 @@
-"""What nodes and taps may not do on a robot, and what nodes may."""
+"""What nodes and subscriptions may not do on a robot, and what nodes may."""
 
 from __future__ import annotations
 
@@ -128,11 +128,11 @@ def test_the_configuration_lets_a_node_out_of_the_sandbox(running: Robot) -> Non
     assert probed(running, "sink")["no_new_privs"] == "1"
 
 
-def test_a_tap_is_a_user_of_its_own_that_reaches_nothing(running: Robot) -> None:
+def test_a_subscription_is_a_user_of_its_own_that_reaches_nothing(running: Robot) -> None:
     echo = "dora topic echo -d load probe/data --format json"
     running.sh(f"setsid {echo} >/root/echoed 2>&1 & ")
     wait_until(lambda: "[1]" in running.exec("cat", "/root/echoed"), "messages are shown")
-    name = unit(running, ".tap")
+    name = unit(running, ".observer")
     running.exec("systemd-analyze", "security", "--threshold=15", "--no-pager", name)
     pid = running.exec("systemctl", "show", "-P", "MainPID", name).strip()
     status = running.exec("cat", f"/proc/{pid}/status")
@@ -151,4 +151,4 @@ def test_a_tap_is_a_user_of_its_own_that_reaches_nothing(running: Robot) -> None
 
     running.exec("dora", "topic", "pub", "-d", "load", "probe/data", "[1, 2]", "--count", "1")
     running.exec("kill", "-KILL", running.exec("pgrep", "--full", "topic echo -d load").strip())
-    wait_until(lambda: unit(running, ".tap") != name, "its unit is gone with the client")
+    wait_until(lambda: unit(running, ".observer") != name, "its unit is gone with the client")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from dorad.daemon.broker.broker import Broker
 from hwtests.torture import checks, room
 from hwtests.torture.client import Nursery, NurseryError
-from hwtests.torture.keeper import Keeper
+from hwtests.torture.keeper import HolderClient
 from hwtests.torture.topology import random_dataflow
 from hwtests.torture.torment import torment
 
@@ -63,7 +63,7 @@ async def run(dataflow: Dataflow, rng: Random, seconds: float, folder: Path) -> 
     await broker.open()
     try:
         async with Nursery() as nursery:
-            keeper = Keeper(dataflow, broker, nursery, folder, rng)
+            keeper = HolderClient(dataflow, broker, nursery, folder, rng)
             broker.notifications.open_barrier()
             tending = [asyncio.ensure_future(_tend(keeper, node)) for node in dataflow.nodes]
             watching = asyncio.ensure_future(_watch(keeper, folder, result))
@@ -85,14 +85,14 @@ async def run(dataflow: Dataflow, rng: Random, seconds: float, folder: Path) -> 
     return result
 
 
-async def _tend(keeper: Keeper, node: NodeSpec) -> None:
+async def _tend(keeper: HolderClient, node: NodeSpec) -> None:
     try:
         await keeper.tend(node)
     except (NurseryError, OSError) as error:
         keeper.fault(f"{node.id} cannot be kept running: {error}")
 
 
-async def _watch(keeper: Keeper, folder: Path, result: Result) -> None:
+async def _watch(keeper: HolderClient, folder: Path, result: Result) -> None:
     loop = asyncio.get_running_loop()
     progress = checks.Progress(keeper.ledgers, loop.time())
     before = keeper.broker.stats.counters()
@@ -107,7 +107,7 @@ async def _watch(keeper: Keeper, folder: Path, result: Result) -> None:
             keeper.failed.set()
 
 
-def _conclude(keeper: Keeper, folder: Path, result: Result) -> None:
+def _conclude(keeper: HolderClient, folder: Path, result: Result) -> None:
     edges = keeper.broker.stats.counters()
     result.faults += keeper.faults
     complaints = folder / "complaints"

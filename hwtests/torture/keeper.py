@@ -25,7 +25,7 @@ PAUSE_S = 0.05
 """A killed node is away for up to so long."""
 
 
-class Keeper:
+class HolderClient:
     """Keeps all nodes running, and ends them well when it is over."""
 
     def __init__(

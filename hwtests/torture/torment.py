@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from random import Random
 
-    from hwtests.torture.keeper import Keeper
+    from hwtests.torture.keeper import HolderClient
 
 INTERVALS_S = (0.01, 0.02, 0.02, 0.05, 0.2)
 """Mean times between two blows; one is chosen for each spell."""
 
 
-async def torment(keeper: Keeper, rng: Random, seconds: float) -> None:
+async def torment(keeper: HolderClient, rng: Random, seconds: float) -> None:
     """Go on for so long, or until something is wrong."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds

@@ -240,7 +240,7 @@ class Client:
                     os.close(descriptor)
 
     async def ended(self) -> list[dict[str, Any]]:
-        """Wait for the end of the connection; return what was said before."""
+        """Wait for the end of the connection; return the packets received before."""
         said = []
         while packet := await self.packet():
             said.append(packet)

@@ -1,4 +1,4 @@
-"""A broker and node processes that do nothing by themselves, and tell what was asked of them."""
+"""Fakes of a broker and of node processes that record calls."""
 
 import asyncio
 import signal
@@ -153,7 +153,7 @@ class FakeProcess:
 
 @dataclass
 class Stage:
-    """A supervisor with fakes around it, and the levers to move them."""
+    """A supervisor with fakes around it, and methods to control them."""
 
     dataflow: Dataflow
     grace: float = 10.0
@@ -208,7 +208,7 @@ class Stage:
         return self.processes[node]
 
     def status(self, node: str) -> str:
-        """How a node is doing."""
+        """The status of a node."""
         return self.supervisor.statuses()[node].status
 
     async def called(self, *call: str) -> None:

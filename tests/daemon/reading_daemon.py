@@ -1,4 +1,4 @@
-"""A daemon of one node: starts or adopts it, reads what it prints, and tells how it ended.
+"""A daemon of one node: starts or adopts it, reads its output, and reports its exit.
 
 `python -m tests.daemon.reading_daemon FOLDER` works with the holder at FOLDER/holder and the
 dataflow FOLDER/dataflow.yml. It prints `reading` when it does, and the exit of the node.

@@ -1,4 +1,4 @@
-"""Who may attach as which node: what was started for it, and nobody who only says so."""
+"""Which processes may attach as which node: only those started for it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ sock.send(json.dumps({**hello, "version": VERSION}).encode())
 answer = json.loads(sock.recv(65536))
 print(os.environ.get("WHO", ""), answer["t"], answer.get("error"), flush=True)
 """.replace("VERSION", str(VERSION))
-"""A program that says it is the node that its environment names, and prints the answer."""
+"""A program that attaches as the node in its environment and prints the answer."""
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ async def answer(sock: socket.socket) -> dict[str, Any]:
     return json.loads(data) if data else {}
 
 
-async def test_a_process_that_the_dataflow_did_not_start_is_no_node(tmp_path: Path) -> None:
+async def test_a_process_that_the_dataflow_did_not_start_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, a=WAITS) as on:
         await on.said("there")
         said = await answer(on.hello_as("a"))
@@ -174,7 +174,9 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_whatever_a_node_starts_may_be_the_node(tmp_path: Path, family: str) -> None:
+async def test_a_child_process_of_a_node_may_attach_as_the_node(
+    tmp_path: Path, family: str
+) -> None:
     program = f"""
         import os, subprocess, sys, time
         os.environ["WHO"] = "child"
@@ -191,7 +193,7 @@ async def test_a_hello_waits_until_it_is_known_which_process_was_started(tmp_pat
         assert await on.said("itself") == "welcome None"
 
 
-async def test_who_is_not_that_process_is_refused_then(tmp_path: Path) -> None:
+async def test_another_process_is_refused_then(tmp_path: Path) -> None:
     async with running(tmp_path, slow=1.0, a=WAITS) as on:
         said = await answer(on.hello_as("a"))
     assert said["t"] == "refused"
@@ -255,7 +257,7 @@ async def test_what_the_first_process_of_a_node_has_left_is_no_part_of_the_secon
 
 
 class Started:
-    """A process that is said to be a node's."""
+    """A process that the launcher reports as a node's."""
 
     ended = False
     uid = os.getuid()
@@ -267,7 +269,7 @@ class Started:
         return pid == self._pid
 
 
-async def test_the_number_of_a_process_that_has_ended_opens_no_door() -> None:
+async def test_the_pid_of_an_exited_process_admits_no_other() -> None:
     """It connected and ended; another process, of the node, may have its number by now."""
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -313,11 +315,11 @@ def test_the_control_group_is_found_as_systemd_names_it(kind: str) -> None:
     assert GROUP in membership.groups_in(TEXTS[kind])
 
 
-def test_other_hierarchies_have_no_say() -> None:
+def test_other_hierarchies_are_ignored() -> None:
     assert membership.groups_in(f"8:pids:{GROUP}\n0::/other\n") == ["/other"]
 
 
-def test_the_control_group_of_a_process_that_is_gone_is_none() -> None:
+def test_an_exited_process_has_no_control_group() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert membership.control_groups(process.pid) == []

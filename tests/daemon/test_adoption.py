@@ -1,4 +1,4 @@
-"""A new broker in the place of one that is gone: the nodes go on as if nothing had been."""
+"""A new broker takes the place of a previous one, and nodes do not notice."""
 
 import os
 import tempfile
@@ -105,7 +105,7 @@ def sequence(path: Path) -> list[int]:
     return [int(line.split()[1]) for line in lines(path, "x")]
 
 
-async def test_data_flows_on_and_so_do_counters(tmp_path: Path) -> None:
+async def test_data_and_counters_continue(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     flow = dataflow(
         node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 1000),))
@@ -128,7 +128,7 @@ async def test_data_flows_on_and_so_do_counters(tmp_path: Path) -> None:
         await until(lambda: ("disconnected", "b") in on.heard)
 
 
-async def test_samples_of_the_time_before_stay_readable_and_are_given_back(tmp_path: Path) -> None:
+async def test_earlier_samples_stay_readable_and_are_returned(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "b", WRITER, out):
@@ -168,7 +168,7 @@ async def test_numbers_of_segments_are_never_used_again() -> None:
         assert len(set(numbers)) == 4
 
 
-async def test_a_node_is_told_again_what_holds() -> None:
+async def test_a_node_is_sent_the_current_facts_again() -> None:
     async with succession(four_nodes()) as on:
         with on.client() as client:
             await client.attach("b")
@@ -185,7 +185,7 @@ async def test_a_node_is_told_again_what_holds() -> None:
 
 
 async def test_questions_that_were_not_answered_are_not_answered_twice() -> None:
-    """The node asks again; what else it said is heard."""
+    """The node asks again; its other packets are processed."""
     async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
         with on.client() as client:
             await client.attach("a")
@@ -201,7 +201,7 @@ async def test_questions_that_were_not_answered_are_not_answered_twice() -> None
             assert (await client.packet_of("grown"))["ask"] == 2
 
 
-async def test_who_is_gone_by_then_is_found_gone(tmp_path: Path) -> None:
+async def test_a_node_that_ended_meanwhile_is_detected(tmp_path: Path) -> None:
     async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, tmp_path / "b") as b:
             await until(lambda: on.received("b") > 5)
@@ -218,7 +218,7 @@ async def test_who_is_gone_by_then_is_found_gone(tmp_path: Path) -> None:
                 await until(lambda: on.received("b") > seen + 5)
 
 
-async def test_a_sender_that_waits_for_room_goes_on(tmp_path: Path) -> None:
+async def test_a_sender_that_waits_for_room_continues(tmp_path: Path) -> None:
     entry = Input("x", NodeOutput("a", "out"), 2, QueuePolicy.BACKPRESSURE)
     flow = dataflow(node("a"), replace(node("b"), inputs=(entry,)))
     out = tmp_path / "b.txt"
@@ -264,7 +264,7 @@ async def test_observers_end_with_their_daemon_and_texts_continue(tmp_path: Path
             on.broker.observers.remove(".pub")
 
 
-async def test_inputs_added_and_removed_outlive_the_daemon(tmp_path: Path) -> None:
+async def test_added_and_removed_inputs_survive_the_daemon(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     flow = dataflow(node("a"), node("b", x="a/out"))
     other = dataflow(node("a"), node("b", y="a/out"))
@@ -281,7 +281,7 @@ async def test_inputs_added_and_removed_outlive_the_daemon(tmp_path: Path) -> No
         assert len(found) == len(set(found))
 
 
-async def test_a_node_that_the_snapshot_does_not_know_is_made_anew() -> None:
+async def test_a_node_missing_in_the_snapshot_is_created() -> None:
     async with succession(dataflow(node("a"))) as on:
         snapshot = on.broker.snapshot()
         on.flow = dataflow(node("a"), node("b", x="a/out"))
@@ -298,7 +298,7 @@ async def test_a_snapshot_is_small_and_contains_no_observer() -> None:
         assert len(text) < 2000
 
 
-async def test_a_handover_goes_on_under_the_next_daemon(tmp_path: Path) -> None:
+async def test_a_handover_continues_under_the_next_daemon(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     flow = dataflow(
         node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 100),))

@@ -1,4 +1,4 @@
-"""Which dataflows are started without being asked for, and when systemd is told all is well."""
+"""Which dataflows start by themselves, and when the watchdog is fed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.daemon.autostart import due, first_since_boot, forgettable
+from dorad.daemon.notify import Heartbeat, unhealthy
 from dorad.daemon.record import Record
+from dorad.daemon.registry import due, first_since_boot, forgettable
 from dorad.daemon.state import Options, Row
-from dorad.daemon.watchdog import Heartbeat, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def record(uuid: str, *, enabled: bool, ended: bool) -> Record:
+def record(uuid: str, *, enabled: bool, ended: bool, lost: bool = False) -> Record:
     return Record(
         Row(
             uuid=uuid,
@@ -29,35 +29,36 @@ def record(uuid: str, *, enabled: bool, ended: bool) -> Record:
             started_at=0.0,
             ended_at=1.0 if ended else None,
             enabled=enabled,
-        )
+        ),
+        lost=lost,
     )
 
 
 RECORDS = [
     record("stopped", enabled=True, ended=True),
-    record("lost", enabled=True, ended=True),
+    record("lost", enabled=True, ended=True, lost=True),
     record("running", enabled=True, ended=False),
-    record("disabled", enabled=False, ended=True),
+    record("disabled", enabled=False, ended=True, lost=True),
 ]
 
 
-def test_all_that_is_enabled_starts_with_the_machine() -> None:
-    assert [each.uuid for each in due(RECORDS, {"lost"}, boot=True)] == ["stopped", "lost"]
+def test_all_enabled_dataflows_start_at_boot() -> None:
+    assert [each.uuid for each in due(RECORDS, boot=True)] == ["stopped", "lost"]
 
 
-def test_later_only_what_was_lost_starts() -> None:
-    assert [each.uuid for each in due(RECORDS, {"lost", "disabled"}, boot=False)] == ["lost"]
+def test_later_only_lost_dataflows_start() -> None:
+    assert [each.uuid for each in due(RECORDS, boot=False)] == ["lost"]
 
 
-@pytest.mark.parametrize(("most", "forgotten"), [(5, []), (2, []), (1, ["a"]), (0, ["a", "b"])])
-def test_the_oldest_that_have_ended_are_forgotten_but_no_enabled_ones(
-    most: int, forgotten: list[str]
+@pytest.mark.parametrize(("maximum", "forgotten"), [(5, []), (2, []), (1, ["a"]), (0, ["a", "b"])])
+def test_the_oldest_ended_dataflows_are_forgotten_unless_enabled(
+    maximum: int, forgotten: list[str]
 ) -> None:
     records = [*RECORDS[:3], *(record(uuid, enabled=False, ended=True) for uuid in "ab")]
-    assert [each.uuid for each in forgettable(records, most)] == forgotten
+    assert [each.uuid for each in forgettable(records, maximum)] == forgotten
 
 
-def test_a_boot_is_told_by_an_empty_folder(tmp_path: Path) -> None:
+def test_an_empty_folder_means_a_boot(tmp_path: Path) -> None:
     assert first_since_boot(tmp_path)
     assert not first_since_boot(tmp_path)
 
@@ -68,8 +69,10 @@ def test_a_boot_is_told_by_an_empty_folder(tmp_path: Path) -> None:
         (Heartbeat(0.01, None), True),
         (Heartbeat(2.4, None), True),
         (Heartbeat(2.6, None), False),
-        (Heartbeat(0.01, "nobody looks after it"), False),
+        (Heartbeat(0.01, "it has no supervisor task"), False),
     ],
 )
-def test_the_watchdog_is_fed_only_while_all_is_well(beat: Heartbeat, *, fed: bool) -> None:
-    assert (verdict(beat, 5.0) is None) is fed
+def test_the_watchdog_is_fed_only_while_the_daemon_is_healthy(
+    beat: Heartbeat, *, fed: bool
+) -> None:
+    assert (unhealthy(beat, 5.0) is None) is fed

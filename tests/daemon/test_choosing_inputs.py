@@ -1,4 +1,4 @@
-"""Inputs with a rate and synchronised ones under a daemon: watched, replaced, taken over."""
+"""Inputs with a rate and synchronised inputs under a daemon: watched, replaced, adopted."""
 
 import uuid
 from itertools import pairwise
@@ -89,7 +89,7 @@ def replace(dorad: Daemon, folder: Path, node: dict[str, Any]) -> None:
 
 
 def more(dorad: Daemon, file: Path, count: int) -> list[Any]:
-    """Wait for so many further lines, and return them."""
+    """Wait for `count` further lines, and return them."""
     before = len(json_lines(file))
     dorad.until(lambda: len(json_lines(file)) >= before + count)
     return json_lines(file)[before:]
@@ -121,7 +121,7 @@ def test_pairs_come_whatever_happens_to_the_node_and_to_the_daemon(
             assert edge.sent == edge.received + edge.dropped + edge.queued
 
 
-def test_a_node_that_waits_for_partners_is_well(dorad: Daemon, tmp_path: Path) -> None:
+def test_a_node_that_waits_for_partners_is_healthy(dorad: Daemon, tmp_path: Path) -> None:
     nodes = [camera("left"), camera("right", on=False), pair(tmp_path, health_check_timeout=0.5)]
     file = write_flow(tmp_path, nodes, camera=CAMERA, note=NOTE)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
@@ -140,9 +140,7 @@ def test_a_node_that_waits_for_partners_is_well(dorad: Daemon, tmp_path: Path) -
         assert all(node.status == "running" and not node.restarts for node in client.nodes())
 
 
-def test_a_rate_holds_and_nobody_waits_for_it_when_a_node_is_replaced(
-    dorad: Daemon, tmp_path: Path
-) -> None:
+def test_a_rate_holds_and_delays_no_replacement(dorad: Daemon, tmp_path: Path) -> None:
     fast = camera("fast", hz=200)
     file = write_flow(tmp_path, [fast, slow(tmp_path)], camera=CAMERA, note=NOTE)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")

@@ -1,4 +1,4 @@
-"""dorad.toml: what it says, and where it is wrong."""
+"""dorad.toml: its values, and the positions of its mistakes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ cpu_affinity = [2, 3]
 """
 
 
-def test_everything_may_be_left_out(tmp_path: Path) -> None:
+def test_every_key_is_optional(tmp_path: Path) -> None:
     assert parse("", "x") == Settings()
     assert load(tmp_path / "missing.toml") == Settings()
 
 
-def test_everything_can_be_said() -> None:
+def test_everything_can_be_set() -> None:
     settings = parse(FULL, "x")
     assert settings.log_level == "debug"
     assert settings.nodes == NodeSettings("robot", ("camera", "root"))
@@ -40,12 +40,12 @@ def test_everything_can_be_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "expected"),
     [
         ("[daemon\n", r"x:1:8: "),
         ('\n[daemon]\n\nlog_level = "lots"\n', r"x:4: daemon\.log_level: must be one of"),
         ("[nodes]\nuser = 3\n", r"x:2: nodes\.user: must be text, not 3"),
-        ('[nodes]\nuser = "a b"\n', r"x:2: nodes\.user: 'a b' is no name"),
+        ('[nodes]\nuser = "a b"\n', r"x:2: nodes\.user: 'a b' is not a valid user name"),
         ("[nodes]\nusers = [1]\n", r"x:2: nodes\.users"),
         ("[realtime]\npriority = true\n", r"x:2: realtime\.priority: must be a whole number"),
         (
@@ -58,12 +58,12 @@ def test_everything_can_be_said() -> None:
         ("daemon = 3\n", r"x:1: daemon: must be a section"),
     ],
 )
-def test_a_mistake_is_told_with_line_and_key(text: str, complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
+def test_a_mistake_is_reported_with_line_and_key(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         parse(text, "x")
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         load(tmp_path / "binary")
@@ -77,15 +77,15 @@ def test_nodes_may_run_only_as_users_that_are_listed() -> None:
     assert NodeSettings("robot", ("*",)).allows("root")
 
 
-def test_what_takes_a_restart_is_told_apart() -> None:
+def test_settings_that_need_a_restart_are_named() -> None:
     before = parse("[realtime]\nenabled = true\n", "f")
     assert (
-        parse('[daemon]\nlog_level = "debug"\n[realtime]\nenabled = true', "f").taken_at_start(
+        parse('[daemon]\nlog_level = "debug"\n[realtime]\nenabled = true', "f").needing_restart(
             before
         )
         == []
     )
-    assert parse("[logs]\njournal = false\n", "f").taken_at_start(before) == [
+    assert parse("[logs]\njournal = false\n", "f").needing_restart(before) == [
         "[realtime]",
         "logs.journal",
     ]

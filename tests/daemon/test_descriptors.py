@@ -1,4 +1,4 @@
-"""The daemon says that its descriptors run out before they do."""
+"""The daemon warns before its descriptors run out."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from tests.harness.daemon import daemon
 
 @pytest.fixture
 def tight() -> Iterator[int]:
-    """A limit that is near."""
+    """A low limit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 200
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
@@ -22,44 +22,44 @@ def tight() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_it_is_said_before_descriptors_run_out_and_no_longer_when_there_are_enough(
+def test_it_warns_before_descriptors_run_out_and_clears_the_warning(
     tight: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "dorad")
     watch = DescriptorWatch()
-    watch.look()
+    watch.check()
     assert watch.trouble is None
     pipes: list[int] = []
     try:
         while len(os.listdir("/proc/self/fd")) < 0.81 * tight:  # noqa: PTH208
             pipes += os.pipe()
-        watch.look()
-        watch.look()
+        watch.check()
+        watch.check()
         assert watch.trouble is not None
         assert f"of at most {tight} descriptors are open (most of them: pipes)" in watch.trouble
         assert "LimitNOFILE" in watch.trouble
     finally:
         for end in pipes:
             os.close(end)
-    watch.look()
+    watch.check()
     assert watch.trouble is None
-    said = [record.message for record in caplog.records]
-    assert len(said) == 2  # once when it begins, once when it is over
-    assert "open again" in said[1]
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2  # once when it begins, once when it is over
+    assert "open again" in messages[1]
 
 
-def test_around_the_mark_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_around_the_threshold_it_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dorad")
     open_now = 0
     watch = DescriptorWatch(lambda: [str(n) for n in range(open_now)], lambda: 100)
     for open_now in (79, 80, 79, 85, 71, 90):  # noqa: B007 - the watch looks at it
-        watch.look()
+        watch.check()
     assert watch.trouble is not None
     assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
-def test_operators_see_it(command: str) -> None:
+def test_dora_status_shows_it(command: str) -> None:
     with daemon() as dorad:
         assert dorad.process is not None
         pid = dorad.process.pid

@@ -1,4 +1,4 @@
-"""Nodes that spoil all they were given: the daemon answers, and the next one takes over."""
+"""Nodes that corrupt all their memory: the daemon answers, and the next one adopts the rest."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def dorad() -> Iterator[Daemon]:
 
 
 def evil(folder: Path, mode: str) -> Path:
-    """A node that is told of logs, and whose receiver, for whom it waits, comes and goes."""
+    """A node with a log input, whose blocking receiver restarts again and again."""
     nodes = [
         {
             "id": "evil",
@@ -120,7 +120,7 @@ def evil(folder: Path, mode: str) -> Path:
 
 
 def answers(dorad: Daemon) -> None:
-    """Ask the daemon all that makes it look at nodes."""
+    """Send the daemon every request that reads state of nodes."""
     for call in ("status", "top", "nodes", "topics"):
         begun = time.monotonic()
         with dorad.client() as client:
@@ -129,7 +129,7 @@ def answers(dorad: Daemon) -> None:
 
 
 @pytest.mark.parametrize("mode", ["bells", "garbage", "holes"])
-def test_a_node_that_spoils_all_it_was_given_harms_only_its_own_dataflow(
+def test_a_node_that_corrupts_all_its_memory_harms_only_its_own_dataflow(
     dorad: Daemon, tmp_path: Path, mode: str
 ) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
@@ -157,4 +157,4 @@ def test_a_node_that_spoils_all_it_was_given_harms_only_its_own_dataflow(
         assert flows["good"].status == "finished"
         (failure, *_) = client.wait(flows["bad"].uuid, until="ended", timeout=20).failures
     if mode == "holes":
-        assert failure.headline == "could not be taken over: node 'evil': its mailbox is empty"
+        assert failure.headline == "could not be adopted: node 'evil': its mailbox is empty"

@@ -1,4 +1,4 @@
-"""A daemon with a node that means harm: it can be looked at and stopped, and others go on."""
+"""A daemon with a malicious node: its dataflow can be inspected and stopped, and others run on."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_dataflow_whose_node_sends_half_a_character_can_be_stopped(
     dorad.until(lambda: len(seen(tmp_path / "good")) > before + 5)
 
 
-def test_nobody_who_looks_is_told_of_an_internal_error_while_dataflows_end(
+def test_no_client_gets_an_internal_error_while_dataflows_end(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     file = counting(tmp_path)

@@ -1,4 +1,4 @@
-"""Daemons of one user side by side, told apart by the port of dora's coordinator."""
+"""Daemons of one user side by side, distinguished by the port of dora's coordinator."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_each_port_has_a_daemon_with_dataflows_of_its_own(
 
 @pytest.mark.parametrize("command", ["up", "list", "down"])
 @pytest.mark.parametrize("port", ["many", "0", "65536", "-1", "²"])
-def test_what_is_no_port_is_refused(instances: Instances, command: str, port: str) -> None:
+def test_an_invalid_port_is_refused(instances: Instances, command: str, port: str) -> None:
     result = instances.dora(command, port=port)
     assert result.returncode == 1
     assert f"DORA_COORDINATOR_PORT is {port!r}; it must be a port number" in result.stderr

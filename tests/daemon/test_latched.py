@@ -1,4 +1,4 @@
-"""Latched inputs: whoever begins to receive gets the last value first, whatever has died."""
+"""Latched inputs: a late subscriber gets the last value first, whatever has exited."""
 
 import os
 import signal
@@ -139,7 +139,7 @@ def receiver(folder: Path, name: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_the_last_value_is_there_for_all_who_come(dorad: Daemon, tmp_path: Path, size: int) -> None:
+def test_late_subscribers_get_the_last_value(dorad: Daemon, tmp_path: Path, size: int) -> None:
     flow = Flow(dorad, tmp_path, size, receiver(tmp_path, "first", latched=True))
     flow.until("first", [1])
     dorad.dora_ok("node", "restart", "first")
@@ -197,7 +197,7 @@ def test_the_first_receiver_of_all_gets_a_small_value(dorad: Daemon, tmp_path: P
     flow.until("first", [2])
 
 
-def test_what_waits_is_not_given_twice(dorad: Daemon, tmp_path: Path) -> None:
+def test_a_queued_value_is_not_delivered_twice(dorad: Daemon, tmp_path: Path) -> None:
     node = receiver(tmp_path, "first", latched=True)
     node |= {"restart_policy": "on-failure", "restart_delay": 3.0}
     flow = Flow(dorad, tmp_path, LARGE, node)

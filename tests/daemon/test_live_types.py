@@ -1,4 +1,4 @@
-"""Types of ports under the daemon: they travel with the dataflow, and hold for what is changed."""
+"""Types of ports under the daemon: they are stored with the dataflow and checked at changes."""
 
 import shutil
 from pathlib import Path
@@ -54,7 +54,7 @@ def warnings(folder: Path, node: str) -> list[str]:
     return [line for line in logged(folder, node) if line.startswith("type mismatch")]
 
 
-def test_types_of_the_user_are_with_the_daemon_whatever_becomes_of_their_files(
+def test_the_daemon_keeps_user_types_if_their_files_disappear(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     own_daemon.dora_ok("start", typed_flow(tmp_path), "--name", "flow", "--detach")

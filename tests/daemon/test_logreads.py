@@ -90,7 +90,7 @@ async def test_large_messages_come_in_frames_of_their_own(folder: Path) -> None:
         ({"tail": -1}, "bad-request", "tail"),
     ],
 )
-async def test_what_makes_no_sense_is_refused(
+async def test_invalid_requests_are_refused(
     folder: Path, wanted: dict[str, Any], code: str, message: str
 ) -> None:
     log = running(folder)
@@ -100,12 +100,12 @@ async def test_what_makes_no_sense_is_refused(
     log.close()
 
 
-async def test_files_that_are_gone_are_told(folder: Path) -> None:
-    with pytest.raises(ControlError, match="gone"):
+async def test_missing_files_are_an_error(folder: Path) -> None:
+    with pytest.raises(ControlError, match="do not exist any more"):
         await read(folder, None)
 
 
-async def test_a_client_that_goes_away_is_not_followed_any_more(folder: Path) -> None:
+async def test_following_ends_with_the_client(folder: Path) -> None:
     log = running(folder)
     stream = read_logs(LogRead(follow=True), ID, folder, log)
     log.say("info", None, "x")

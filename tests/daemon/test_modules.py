@@ -1,4 +1,4 @@
-"""A dataflow with modules runs, is kept and is changed as the nodes of its modules."""
+"""A dataflow with modules runs, is stored and changes as the nodes of its modules."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def in_a_module(folder: Path) -> Path:
     return part
 
 
-def test_what_is_kept_needs_no_files_of_modules(own_daemon: Daemon, tmp_path: Path) -> None:
+def test_a_stored_dataflow_needs_no_files_of_modules(own_daemon: Daemon, tmp_path: Path) -> None:
     folder = tmp_path / "flow"
     part = in_a_module(folder)
     own_daemon.dora_ok("start", folder / "dataflow.yml", "--name", "flow", "--detach")
@@ -44,7 +44,7 @@ def test_what_is_kept_needs_no_files_of_modules(own_daemon: Daemon, tmp_path: Pa
     own_daemon.dora_ok("stop", "flow")
 
 
-def test_a_module_cannot_be_added_to_what_runs(dorad: Daemon, tmp_path: Path) -> None:
+def test_a_module_cannot_be_added_to_a_running_dataflow(dorad: Daemon, tmp_path: Path) -> None:
     folder = tmp_path / "flow"
     in_a_module(folder)
     (folder / "node.yml").write_text("{id: more, module: parts/part.yml}")

@@ -1,4 +1,4 @@
-"""Who nodes run as, and that none becomes root because something is missing or misspelt."""
+"""The users that nodes run as; no node becomes root by a mistake."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def on_systemd(text: str) -> NodeUsers:
 
 
 def without_dbus(text: str) -> NodeUsers:
-    return NodeUsers(settings(text), system=True, missing="D-Bus is not there (gone)")
+    return NodeUsers(settings(text), system=True, missing="D-Bus is not available (gone)")
 
 
-def test_a_user_that_exists_is_who_nodes_run_as() -> None:
+def test_nodes_run_as_the_configured_user() -> None:
     users = on_systemd(f'[nodes]\nuser = "{OTHER}"\n')
     assert users.problem() == ""
     assert users.user_for(None) == OTHER
@@ -51,7 +51,7 @@ def test_a_node_with_a_user_of_its_own_does_not_need_the_misspelt_one() -> None:
     assert users.user_for(OTHER) == OTHER
 
 
-def test_the_user_of_the_package_that_is_missing_is_refused_with_the_remedy() -> None:
+def test_a_missing_package_user_is_refused_with_the_fix() -> None:
     users = NodeUsers(NodeSettings("no-such-user"), units=True, system=True)
     with pytest.raises(LaunchError, match="systemd-sysusers"):
         users.user_for(None)
@@ -59,19 +59,19 @@ def test_the_user_of_the_package_that_is_missing_is_refused_with_the_remedy() ->
 
 def test_without_dbus_no_node_runs_as_the_daemon_does() -> None:
     users = without_dbus("")
-    with pytest.raises(LaunchError, match="D-Bus is not there"):
+    with pytest.raises(LaunchError, match="D-Bus is not available"):
         users.user_for(None)
-    with pytest.raises(LaunchError, match="D-Bus is not there"):
+    with pytest.raises(LaunchError, match="D-Bus is not available"):
         without_dbus(f'[nodes]\nusers = ["{OTHER}"]\n').user_for(OTHER)
 
 
-def test_the_daemon_s_own_user_can_be_asked_for_in_so_many_words() -> None:
+def test_the_daemon_s_own_user_can_be_named_explicitly() -> None:
     users = without_dbus(f'[nodes]\nuser = "{OWN}"\n')
     assert users.problem() == ""
     assert users.user_for(None) == ""
 
 
-def test_without_systemd_a_user_that_is_set_and_cannot_be_taken_on_is_refused() -> None:
+def test_without_systemd_another_user_is_refused() -> None:
     users = NodeUsers(settings(f'[nodes]\nuser = "{OTHER}"\n'), system=True)
     with pytest.raises(LaunchError, match=r"dorad.toml:2: nodes.user: without systemd"):
         users.user_for(None)

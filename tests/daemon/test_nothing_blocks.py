@@ -34,8 +34,8 @@ ALLOWED = {
     "dorad/node/payload.py": {"pack"},
     # Folders and sockets of one's own, when the daemon or a dataflow starts or ends.
     "dorad/daemon/service.py": {"_prepare"},
-    "dorad/daemon/sparestate.py": {"give_back"},
-    "dorad/daemon/registry.py": {"_end_strangers"},
+    "dorad/daemon/database.py": {"_restore_spare"},
+    "dorad/daemon/adoption.py": {"_end_unknown"},
     "dorad/daemon/broker/listener.py": {"open", "close"},
     "dorad/shm/create.py": {"sweep"},
     # What a dataflow is, beside its log files: small, written at its start and its end.
@@ -48,7 +48,7 @@ ALLOWED = {
     # data than the machine's memory allows for.
     "dorad/logs/logfile.py": {"append"},
 }
-"""Where a file of our own is touched: the only calls that may wait, for a local disk."""
+"""Functions that touch local files: the only calls that may block."""
 
 
 @asynccontextmanager
@@ -74,7 +74,7 @@ async def daemon(folder: Path) -> AsyncIterator[AsyncClient]:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    """Wait until something holds that other processes bring about."""
+    """Wait until other processes make a condition hold."""
     end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end, "the condition did not come to hold in time"

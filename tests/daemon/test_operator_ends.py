@@ -1,4 +1,4 @@
-"""What the end of an operator, and of its node, means for whoever it feeds. Decisions only."""
+"""What the end of an operator, or of its node, means for its consumers. Decisions only."""
 
 from dorad.daemon.rules.actions import (
     CloseInput,
@@ -79,7 +79,7 @@ def test_the_end_of_the_node_closes_what_all_its_operators_feed() -> None:
     ]
 
 
-def test_consumers_hear_of_a_restart_once_and_the_node_itself_not() -> None:
+def test_consumers_are_notified_of_a_restart_once_and_the_node_itself_not() -> None:
     life = begun()
     assert life.after_run("n") == [
         SendNodeRestarted("sink", "n"),
@@ -87,7 +87,7 @@ def test_consumers_hear_of_a_restart_once_and_the_node_itself_not() -> None:
     ]
 
 
-def test_after_a_restart_all_operators_live_again() -> None:
+def test_after_a_restart_all_operators_run_again() -> None:
     life = begun()
     life.operator_ended("n", "x")
     assert life.flow.ended == {"n/x"}
@@ -104,13 +104,13 @@ def test_nothing_closes_while_all_stop() -> None:
     assert life.after_exit(ended("printed")) == [Finish()]
 
 
-def test_another_daemon_knows_it_all() -> None:
+def test_the_next_daemon_knows_all_of_it() -> None:
     life = begun()
     life.operator_ended("n", "x")
     assert Flow.from_json(life.flow.to_json()) == life.flow
 
 
-def test_a_timer_keeps_its_own_operator_only() -> None:
+def test_a_timer_keeps_only_its_own_operator_running() -> None:
     life = begun()
     assert life.flow.endless == {"n/x"}
     assert life.flow.is_endless("n")

@@ -87,7 +87,7 @@ def pid_of(found: Daemon, name: str) -> int:
     return pid or 0
 
 
-def test_a_killed_operator_node_is_restarted_and_its_consumer_goes_on(
+def test_a_killed_operator_node_is_restarted_and_its_consumer_continues(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     start(dorad, tmp_path, restart_policy="on-failure")
@@ -119,7 +119,7 @@ def test_one_operator_that_hangs_is_noticed_though_the_others_work(
     dorad.dora("stop", "flow", "--force")
 
 
-def test_operators_at_rest_and_at_work_are_well(dorad: Daemon, tmp_path: Path) -> None:
+def test_idle_and_busy_operators_are_healthy(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, tmp_path, health_check_timeout=0.5)
     pid = pid_of(dorad, "ops")
     mark = len(seen(tmp_path))
@@ -148,7 +148,7 @@ def test_replacing_an_operator_node_loses_nothing_that_waits_for_it(
     dorad.dora_ok("stop", "flow")
 
 
-def test_the_edge_between_operators_is_seen_and_can_be_listened_to(
+def test_the_edge_between_operators_is_listed_and_can_be_subscribed_to(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     start(dorad, tmp_path)
@@ -177,7 +177,7 @@ def test_the_edge_between_operators_is_seen_and_can_be_listened_to(
     dorad.dora_ok("stop", "flow")
 
 
-def test_operators_go_on_without_a_daemon_and_the_next_one_hears_of_their_end(
+def test_operators_run_without_a_daemon_and_the_next_one_learns_of_their_end(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     start(own_daemon, tmp_path)

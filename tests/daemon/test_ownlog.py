@@ -1,4 +1,4 @@
-"""What dorad logs of its own work: decisions, packets and hand-overs, where that is asked for."""
+"""The log of dorad's own work: decisions, packets and handovers at level debug."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ EXPECTED = (
     "link: process",
     "noderunner: node one ended: exited with code 0",
 )
-"""A decision, a packet of a node, one to a node, a process, and what became of it."""
+"""A decision, a packet from a node, one to a node, a process, and its end."""
 
 
-def test_a_run_shows_its_decisions_on_stderr_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_run_logs_its_decisions_at_level_debug(tmp_path: Path) -> None:
     write(tmp_path, ONE_NODE, one=SCRIPT)
     with dora(tmp_path, "dataflow.yml", env={"DORAD_LOG_LEVEL": "debug"}) as run:
         run.end(0)
@@ -37,14 +37,14 @@ def test_a_run_shows_its_decisions_on_stderr_where_that_is_asked_for(tmp_path: P
         assert all(re.match(r"\S+ \S+ DEBUG dorad\.", line) for line in run.err.splitlines())
 
 
-def test_a_run_says_nothing_of_its_decisions_by_itself(tmp_path: Path) -> None:
+def test_a_run_logs_no_decisions_by_default(tmp_path: Path) -> None:
     write(tmp_path, ONE_NODE, one=SCRIPT)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
         assert run.err == ""
 
 
-def test_a_level_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_level_is_refused(tmp_path: Path) -> None:
     write(tmp_path, ONE_NODE, one=SCRIPT)
     with dora(tmp_path, "dataflow.yml", env={"DORAD_LOG_LEVEL": "loud"}) as run:
         run.end(1)
@@ -73,14 +73,14 @@ def test_the_daemons_configuration_switches_it_on_and_off(tmp_path: Path) -> Non
             assert text in dorad.log, text
         config.write_text('[daemon]\nlog_level = "info"\n')
         dorad.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
-        dorad.until(lambda: "the configuration was read again" in dorad.log)
+        dorad.until(lambda: "the configuration was reloaded" in dorad.log)
         lines = dorad.log.count("DEBUG")
         dorad.dora_ok("stop", "flow")
         assert dorad.log.count("DEBUG") == lines
 
 
 @pytest.mark.timeout(120)
-def test_the_command_line_and_the_environment_go_over_the_configuration(tmp_path: Path) -> None:
+def test_the_command_line_and_the_environment_override_the_configuration(tmp_path: Path) -> None:
     config = tmp_path / "dorad.toml"
     config.write_text('[daemon]\nlog_level = "error"\n')
     with daemon() as dorad:

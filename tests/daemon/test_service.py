@@ -145,7 +145,7 @@ def test_two_daemons_in_one_place_are_refused(dorad: Daemon) -> None:
     assert dorad.dora("list").returncode == 0
 
 
-def test_params_are_declared_set_refused_and_told(dorad: Daemon, tmp_path: Path) -> None:
+def test_params_are_declared_set_refused_and_delivered(dorad: Daemon, tmp_path: Path) -> None:
     file = write_flow(
         tmp_path,
         [

@@ -1,4 +1,4 @@
-"""The state file: what is stored comes back, whatever happens to the process or to the file."""
+"""The state file: rows survive the process, and damage to the file is reported."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from dorad.daemon import state as state_module
-from dorad.daemon.sparestate import take
-from dorad.daemon.state import Options, Row, State, StateError
+from dorad.daemon import database as database_module
+from dorad.daemon.database import StateError, copy_to_spare
+from dorad.daemon.state import Options, Row, State
 
 
 def never(text: str) -> None:
@@ -35,7 +35,7 @@ def row(uuid: str = "u1", **changes: object) -> Row:
     return Row(**(fields | changes))  # type: ignore[arg-type]
 
 
-def test_a_dataflow_comes_back_as_it_was_stored(tmp_path: Path) -> None:
+def test_a_dataflow_is_read_as_it_was_stored(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
     state.close()
@@ -68,7 +68,7 @@ def test_storing_again_replaces_and_a_snapshot_alone_leaves_the_rest(tmp_path: P
     state.close()
 
 
-def test_what_was_stored_survives_sigkill_right_after(tmp_path: Path) -> None:
+def test_a_stored_row_survives_sigkill_right_after(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
@@ -85,9 +85,7 @@ os.kill(os.getpid(), 9)
     state.close()
 
 
-def test_sync_brings_what_was_stored_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sync_flushes_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_disk: list[str] = []
 
     def fdatasync(descriptor: int) -> None:
@@ -101,10 +99,10 @@ def test_sync_brings_what_was_stored_to_the_disk(
     assert on_disk == [str(tmp_path / "state.db-wal")]
 
 
-def test_what_is_written_again_and_again_does_not_fill_the_disk(
+def test_repeated_writes_do_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_module, "LARGEST_LOG", 100_000)
+    monkeypatch.setattr(database_module, "MAX_LOG", 100_000)
     path = tmp_path / "state.db"
     log = path.with_name("state.db-wal")
     state = State(path, never)
@@ -117,7 +115,7 @@ def test_what_is_written_again_and_again_does_not_fill_the_disk(
             sizes.append(log.stat().st_size)
     assert max(sizes) < 300_000
     assert min(sizes[1:]) < 100_000
-    # As after a crash: from the two files as they are, not put in order by anybody.
+    # As after a crash: from the two files as they are.
     for file in (path, log):
         shutil.copy(file, tmp_path / file.name.replace("state", "copy"))
     copy = State(tmp_path / "copy.db", never)
@@ -126,7 +124,7 @@ def test_what_is_written_again_and_again_does_not_fill_the_disk(
     state.close()
 
 
-def test_sync_says_that_the_file_has_been_removed(tmp_path: Path) -> None:
+def test_sync_reports_a_removed_file(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
     for file in tmp_path.iterdir():
@@ -197,7 +195,7 @@ VERSION_2 = VERSION_1.replace(
 
 
 @pytest.mark.parametrize("layout", [VERSION_1, VERSION_2])
-def test_the_file_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, layout: str) -> None:
+def test_the_file_of_an_earlier_version_is_upgraded(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "state.db"
     database = apsw.Connection(str(path))
     database.execute(layout)
@@ -216,7 +214,7 @@ def test_the_file_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, la
 
 
 @pytest.mark.parametrize("damage", ["garbage", "half", "version", "json", "shape", "utf8", "other"])
-def test_a_file_that_cannot_be_used_is_set_aside_and_told_of(tmp_path: Path, damage: str) -> None:
+def test_a_file_that_cannot_be_used_is_renamed_and_reported(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "state.db"
     state = State(path, never)
     for number in range(200):
@@ -248,29 +246,31 @@ def test_a_file_that_cannot_be_used_is_set_aside_and_told_of(tmp_path: Path, dam
             database = apsw.Connection(str(path))
             database.execute("CREATE TABLE notes (text)")
             database.close()
-    told: list[str] = []
-    state = State(path, told.append)
+    warnings: list[str] = []
+    state = State(path, warnings.append)
     assert state.rows() == []
     state.put(row())
     state.close()
-    (text,) = told
+    (text,) = warnings
     kept = [entry for entry in tmp_path.glob("state.db.unusable-*") if "-wal" not in entry.name]
     assert kept and kept[0].name in text
 
 
-def test_a_disk_that_takes_nothing_is_told_of_and_the_state_is_in_memory(tmp_path: Path) -> None:
-    spare, told = tmp_path / "spare.db", list[str]()
-    state = State(Path("/sys/state.db"), told.append, spare=spare)
-    (text,) = told
+def test_when_the_disk_cannot_be_used_that_is_reported_and_the_state_is_in_memory(
+    tmp_path: Path,
+) -> None:
+    spare, warnings = tmp_path / "spare.db", list[str]()
+    state = State(Path("/sys/state.db"), warnings.append, spare=spare)
+    (text,) = warnings
     assert "/sys/state.db cannot be used" in text
     state.put(row())
     state.close()
-    # It outlives the daemon.
-    again = State(Path("/sys/state.db"), told.append, spare=spare)
+    # It survives the daemon.
+    again = State(Path("/sys/state.db"), warnings.append, spare=spare)
     assert again.rows() == [row()]
     again.close()
 
-    # And goes to a disk that can be used.
+    # It moves to the disk once that can be used.
     disk = tmp_path / "state.db"
     State(disk, never).close()
     for _ in range(2):
@@ -280,25 +280,25 @@ def test_a_disk_that_takes_nothing_is_told_of_and_the_state_is_in_memory(tmp_pat
         assert not list(tmp_path.glob("spare*"))
 
 
-def test_what_the_disk_holds_is_in_the_spare_state_too(tmp_path: Path) -> None:
+def test_the_spare_state_has_what_the_disk_has(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
-    take(tmp_path / "state.db", tmp_path / "spare.db")
+    copy_to_spare(tmp_path / "state.db", tmp_path / "spare.db")
     state.put(row("later"))
-    take(tmp_path / "state.db", tmp_path / "spare.db")
+    copy_to_spare(tmp_path / "state.db", tmp_path / "spare.db")
     state.close()
     spare = State(tmp_path / "spare.db", never)
     assert spare.rows() == [row()]
     spare.close()
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"state\.db"):
         State(tmp_path / "missing" / "state.db", never)
 
 
-def test_what_cannot_be_stored_is_an_error_of_the_state_and_no_other(tmp_path: Path) -> None:
-    """Whoever writes to the state is prepared for this one."""
+def test_values_that_cannot_be_stored_raise_only_state_errors(tmp_path: Path) -> None:
+    """Callers handle only StateError."""
     state = State(tmp_path / "state.db", never)
     state.put(row())
     deep: list[object] = []

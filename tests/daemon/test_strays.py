@@ -49,7 +49,7 @@ def test_strays_end_with_their_dataflow_and_not_with_another(dorad: Daemon, tmp_
     dorad.until(lambda: not alive(other))
 
 
-def test_strays_live_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+def test_strays_keep_running_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
     stray = start_leaving(dorad, tmp_path / "flow")
     dorad.kill()
     dorad.start()

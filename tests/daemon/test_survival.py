@@ -1,4 +1,4 @@
-"""SIGKILL of the daemon: the next one goes on where it ended, and nothing in between is lost."""
+"""SIGKILL of the daemon: the next one continues where it ended, and nothing is lost."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def check_log(folder: Path, numbers: list[int]) -> None:
     assert len(lines) >= len(numbers)
 
 
-def test_three_dataflows_run_on_and_are_taken_over(dorad: Daemon, tmp_path: Path) -> None:
+def test_three_dataflows_keep_running_and_are_adopted(dorad: Daemon, tmp_path: Path) -> None:
     folders = [tmp_path / f"flow{number}" for number in range(3)]
     for folder in folders:
         dorad.dora_ok("start", counting(folder), "--name", folder.name, "--detach")
@@ -105,7 +105,7 @@ def test_a_node_that_ends_meanwhile_is_reported_with_its_exit_code(
     assert "exited with code 7" in state.failures[0].headline
 
 
-def test_restart_policy_goes_on_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
+def test_the_restart_policy_continues_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
     file = counting(tmp_path, restart_policy="always", restart_delay=0.05)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
     dorad.until(lambda: len(seen(tmp_path)) > 10)
@@ -126,7 +126,7 @@ def test_restart_policy_goes_on_under_the_next_daemon(dorad: Daemon, tmp_path: P
     dorad.until(lambda: len(seen(tmp_path)) > mark + 10)
 
 
-def test_without_its_state_file_a_daemon_ends_what_it_does_not_know(
+def test_without_its_state_file_a_daemon_ends_unknown_processes(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     dorad.dora_ok("start", counting(tmp_path), "--detach")
@@ -143,7 +143,7 @@ def test_without_its_state_file_a_daemon_ends_what_it_does_not_know(
     assert any("does not know" in text and "2 processes" in text for text in notices)
 
 
-def test_a_damaged_state_file_is_set_aside_and_said(dorad: Daemon) -> None:
+def test_a_damaged_state_file_is_renamed_and_reported(dorad: Daemon) -> None:
     dorad.kill()
     for path in dorad.paths.state.glob("state.db-*"):
         path.unlink()
@@ -155,7 +155,7 @@ def test_a_damaged_state_file_is_set_aside_and_said(dorad: Daemon) -> None:
 
 
 @pytest.mark.parametrize("damage", ["$.supervisor.life", "$.broker.boxes.source.rings"])
-def test_what_is_wrong_with_one_dataflow_ends_that_one_alone(
+def test_damage_to_one_dataflow_ends_only_that_one(
     dorad: Daemon, tmp_path: Path, damage: str
 ) -> None:
     for name in ("damaged", "sound"):
@@ -173,7 +173,7 @@ def test_what_is_wrong_with_one_dataflow_ends_that_one_alone(
     with dorad.client() as client:
         dorad.until(lambda: [flow.status for flow in client.list()] == ["failed", "running"])
         (failure,) = client.wait("damaged").failures
-    assert "taken over" in failure.headline or "error of the daemon" in failure.headline
+    assert "adopted" in failure.headline or "error of the daemon" in failure.headline
     mark = len(seen(tmp_path / "sound"))
     dorad.until(lambda: len(seen(tmp_path / "sound")) > mark + 10)
 

@@ -1,4 +1,4 @@
-"""What an earlier daemon has left may be anything: it is found out, and nothing of it stays."""
+"""A new daemon checks what it inherits: wrong descriptors are detected and closed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ WRONG: dict[str, tuple[str, int, Callable[[int], int], str]] = {
 
 
 async def fail(on: Succession, kept: Kept, message: str) -> None:
-    """Open a new broker that must refuse what is kept; then close what is left."""
+    """Let a new broker fail on the descriptors; then their owners close them."""
     await on.die()
     with pytest.raises(RestoreError, match=message):
         await on.make().open(kept)
@@ -76,7 +76,7 @@ async def fail(on: Succession, kept: Kept, message: str) -> None:
 
 
 @pytest.mark.parametrize("case", WRONG)
-async def test_a_wrong_descriptor_is_told_from_a_right_one(case: str) -> None:
+async def test_wrong_descriptors_are_detected(case: str) -> None:
     prefix, index, replace, message = WRONG[case]
     async with succession(FLOW) as on:
         with on.client() as client:
@@ -93,7 +93,7 @@ async def test_a_wrong_descriptor_is_told_from_a_right_one(case: str) -> None:
             await fail(on, kept, message)
 
 
-async def test_a_pool_that_its_owner_has_made_shorter_is_found_out() -> None:
+async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
     async with succession(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
@@ -117,7 +117,7 @@ async def test_a_pool_that_its_owner_has_made_shorter_is_found_out() -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-async def test_an_invalid_snapshot_is_refused(change: dict[str, Any]) -> None:
+async def test_an_invalid_snapshot_is_reported(change: dict[str, Any]) -> None:
     async with succession(FLOW) as on:
         snapshot = as_stored(on.broker.snapshot()) | change
         await fail(on, Kept(on.shelf.copies(), snapshot), r"its snapshot is invalid")

@@ -42,7 +42,7 @@ class DataflowMethods:
 
     async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
         """Return the status of the daemon."""
-        running = [record for record in self._registry.records if record.running]
+        running = self._registry.running
         own = self._measure.own()
         troubles = [r.run.log.trouble.text for r in running if r.run is not None]
         troubles.append(self._service.descriptors.trouble)
@@ -53,10 +53,10 @@ class DataflowMethods:
             started_at=self._service.started_at,
             dataflows=len(running),
             nodes=sum(self._measure.node_count(record) for record in running),
-            state=str(self._registry.state_path),
+            state=str(self._registry.store.path),
             adopted=self._registry.adopted,
             notices=[*self._service.notices, *filter(None, troubles)],
-            problem=self._registry.node_users.problem(),
+            problem=self._registry.runner.node_users.problem(),
             memory=own.memory,
             cpu=own.cpu,
             network=self._measure.network(),
@@ -64,7 +64,7 @@ class DataflowMethods:
 
     async def shutdown(self, _call: Call, params: m.Shutdown) -> m.Nothing:
         """End the daemon, unless dataflows run; with `force` stop them first."""
-        running = [record for record in self._registry.records if record.running]
+        running = self._registry.running
         if running and not params.force:
             names = ", ".join(record.name or record.uuid for record in running)
             some = "1 dataflow runs" if len(running) == 1 else f"{len(running)} dataflows run"
@@ -84,7 +84,7 @@ class DataflowMethods:
                 "split it into several dataflows",
             )
         record = self._registry.start(params)
-        await self._registry.sync()
+        await self._registry.store.sync()
         return m.Started(uuid=record.uuid, name=record.name)
 
     async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
@@ -105,7 +105,7 @@ class DataflowMethods:
         return record.state()
 
     async def _stop(self, record: Record, params: m.Stop) -> None:
-        self._registry.stop(record, grace=params.grace, force=params.force)
+        self._registry.runner.stop(record, grace=params.grace, force=params.force)
         grace = GRACE_S if params.grace is None else params.grace
         if not await record.bell.until(lambda: not record.running, grace * 1.5 + END_SLACK_S):
             hint = None if params.force else "`dora stop --force` kills its nodes"
@@ -123,7 +123,7 @@ class DataflowMethods:
             restarted = self._registry.start_again(record)
         finally:
             record.restarting = False
-        await self._registry.sync()
+        await self._registry.store.sync()
         return m.Restarted(
             old=record.uuid,
             new=restarted.uuid,
@@ -155,7 +155,7 @@ class DataflowMethods:
         """Set whether a dataflow is started at boot."""
         record = self._registry.find(params.dataflow, ended_too=True)
         self._registry.enable(record, enabled=params.enabled)
-        await self._registry.sync()
+        await self._registry.store.sync()
         return self._measure.dataflow(record)
 
     async def read_logs(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
@@ -171,7 +171,7 @@ class DataflowMethods:
         dataflow_id = None
         if params.dataflow is not None:
             dataflow_id = self._registry.find(params.dataflow, ended_too=True).uuid
-        async for event in self._registry.event_bus.watch(dataflow_id):
+        async for event in self._registry.event_bus.subscribe(dataflow_id):
             yield event
 
     def _listed(self, records: list[Record]) -> m.DataflowList:

@@ -39,7 +39,7 @@ class NodeMethods:
     async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
         """List the nodes of one dataflow, or of all running ones."""
         if params.dataflow is None:
-            records = [record for record in self._registry.records if record.running]
+            records = self._registry.running
         else:
             records = [self._registry.find(params.dataflow)]
         return m.NodeList(nodes=[node for each in records for node in self._measure.nodes(each)])
@@ -94,8 +94,8 @@ class NodeMethods:
             after = _changed(
                 record, lambda flow: topology.replace_node(flow, params.node, params.definition)
             )
-            before = self._registry.params_of(record, dataflow.node(params.node))
-            given = self._registry.params_of(record, after.node(params.node))
+            before = record.initial_params(dataflow.node(params.node))
+            given = record.initial_params(after.node(params.node))
             run.broker.params.replace(params.node, given)
             try:
                 grace = _grace(params.grace, GRACE_S)
@@ -158,8 +158,8 @@ class NodeMethods:
     def _store(
         self, record: Record, after: Dataflow, node: str, text: str, **data: str
     ) -> m.Changed:
-        self._registry.store_change(record, after)
-        self._registry.event_bus.tell(record.uuid, "topology-changed", node, text, **data)
+        self._registry.store.put_dataflow(record, after)
+        self._registry.event_bus.publish(record.uuid, "topology-changed", node, text, **data)
         return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
 
 

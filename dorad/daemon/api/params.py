@@ -43,9 +43,9 @@ class ParamMethods:
             value = rules.check(node.declared.get(params.key), params.value)
         except ValueError as error:
             raise ControlError("refused", f"{node.id}.{params.key}: {error}") from error
-        self._registry.store_param(record, node.id, params.key, value)
+        self._registry.store.set_param(record, node.id, params.key, value)
         delivered = run.broker.params.update(node.id, params.key, value)
-        self._registry.event_bus.tell(
+        self._registry.event_bus.publish(
             record.uuid, "param-changed", node.id, f"{params.key} set", key=params.key, value=value
         )
         return _param(record, node, params.key, delivered=delivered)
@@ -55,13 +55,13 @@ class ParamMethods:
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node = node_of(dataflow, params.node)
         _check_known(record, node, params.key)
-        self._registry.delete_param(record, node.id, params.key)
+        self._registry.store.delete_param(record, node.id, params.key)
         spec = node.declared.get(params.key)
         if spec is None:
             run.broker.params.delete(node.id, params.key)
         else:
             run.broker.params.delete(node.id, params.key, value=spec.default)
-        self._registry.event_bus.tell(
+        self._registry.event_bus.publish(
             record.uuid, "param-changed", node.id, f"{params.key} deleted", key=params.key
         )
         return m.Nothing()

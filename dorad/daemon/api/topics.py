@@ -63,7 +63,7 @@ class TopicMethods:
         """Yield the messages of topics."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         topics = _chosen(dataflow, params.topics)
-        messages = run.taps.subscribe(topics, queue_size=params.queue_size, stream=call.id)
+        messages = run.subscriptions.subscribe(topics, queue_size=params.queue_size, stream=call.id)
         async with aclosing(messages):
             async for each in messages:
                 yield each
@@ -73,7 +73,7 @@ class TopicMethods:
         _, run, dataflow = self._registry.find_run(params.dataflow)
         (topic,) = _chosen(dataflow, [params.topic])
         targets = wiring.receivers(dataflow, topic)
-        return await run.taps.publish(topic, targets, params.data, params.metadata)
+        return await run.subscriptions.publish(topic, targets, params.data, params.metadata)
 
 
 def _chosen(dataflow: Dataflow, wanted: list[str]) -> list[NodeOutput]:

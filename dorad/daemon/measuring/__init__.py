@@ -1,1 +1,1 @@
-"""What nodes, edges and the machine use, seen from outside."""
+"""Measure nodes, edges and the machine from outside, without asking a node."""

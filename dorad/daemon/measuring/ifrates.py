@@ -1,4 +1,4 @@
-"""What passes over each network interface, from the kernel's counters looked at now and then."""
+"""Traffic rates of network interfaces, from successive readings of the kernel's counters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dorad.control.messages import InterfaceRates
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_SHORTEST_S = 0.001
+_MIN_SECONDS = 0.001
 
 
 class Counts(NamedTuple):
-    """What an interface has carried: bytes both ways, and packets that it could not."""
+    """Counters of one interface: bytes in both directions, and dropped or erroneous packets."""
 
     received: int
     sent: int
@@ -32,7 +32,7 @@ def read() -> dict[str, Counts]:
 
 
 class InterfaceMeter:
-    """Measures the interfaces; call `sample` about once a second, one call at a time."""
+    """Measures all interfaces. Call `sample` about once a second, never concurrently."""
 
     def __init__(
         self,
@@ -45,9 +45,9 @@ class InterfaceMeter:
         self._before: Mapping[str, Counts] = {}
 
     def sample(self) -> list[InterfaceRates]:
-        """Return the rates since the last sample, of the interfaces that were there then."""
+        """Return the rates since the last sample, for interfaces that existed then."""
         now, counts = self._clock(), self._counters()
-        seconds = max(now - self._at, _SHORTEST_S)
+        seconds = max(now - self._at, _MIN_SECONDS)
         found = []
         for name, after in counts.items():
             if (then := self._before.get(name)) is not None:

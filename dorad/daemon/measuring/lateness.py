@@ -1,4 +1,4 @@
-"""From how late nodes were with the ticks of their timers to what `top` shows of each node."""
+"""How late nodes take the ticks of their timers, as `dora top` shows it for each node."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.stats import Lateness
 
 WINDOW_S = 5.0
-"""What delay and jitter are taken over."""
+"""Time span of the delay and jitter figures."""
 
 _NS = 1e9
 
 
 class Ticks(NamedTuple):
-    """How a node keeps up with its timers. Times in seconds, None where too few ticks came.
+    """How late a node takes its timer ticks. Times in seconds; None after too few ticks.
 
-    `delay` is the mean time from when a tick was due to when it was taken, `jitter` how much
-    successive ones differ on average; `worst` and `missed` are of all ticks since the start.
+    `delay` is the mean time from when a tick was due until the node took it, `jitter` the mean
+    difference of successive delays. `worst` and `missed` cover all ticks since the start.
     """
 
     missed: int
@@ -36,7 +36,7 @@ class _Totals(NamedTuple):
 
 
 class TickHistory:
-    """What the nodes of one dataflow said in the last seconds. Add a sample once a second."""
+    """Samples of the nodes of one dataflow over the last seconds. Add one once a second."""
 
     def __init__(self, window: float = WINDOW_S) -> None:
         self._window = window
@@ -44,7 +44,7 @@ class TickHistory:
         self._now: dict[str, Ticks] = {}
 
     def add(self, at: float, found: Iterable[Lateness]) -> None:
-        """Keep how late all timers are, seen at `at` (monotonic seconds)."""
+        """Add the counters of all timers, read at `at` (monotonic seconds)."""
         by_node: dict[str, list[Lateness]] = {}
         for each in found:
             by_node.setdefault(each.node, []).append(each)
@@ -58,7 +58,7 @@ class TickHistory:
                 sum(each.diff for each in timers),
             )
             if kept and totals.received < kept[-1][1].received:
-                kept.clear()  # a timer was taken away
+                kept.clear()  # a timer was removed
             kept.append((at, totals))
             while len(kept) > 2 and kept[1][0] <= at - self._window:
                 kept.popleft()
@@ -67,8 +67,8 @@ class TickHistory:
             self._now[node] = Ticks(missed, worst, *_means(kept[0][1], totals))
         self._samples = samples
 
-    def of(self, node: str) -> Ticks | None:
-        """Return how a node does; None if it has no timer."""
+    def ticks(self, node: str) -> Ticks | None:
+        """Return the figures of a node; None if it has no timer."""
         return self._now.get(node)
 
 

@@ -1,4 +1,4 @@
-"""Looking at everything that runs once a second: what processes use, what passes over edges."""
+"""Measure all running dataflows once a second: resources of processes, traffic of edges."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EVERY_S = 1.0
 
 _OWN = ("", "")
-"""The key of the daemon itself among the nodes that are measured."""
+"""Key of the daemon itself among the measured nodes."""
 
 _IDLE = m.NodeMetrics()
 
@@ -37,17 +37,17 @@ _log = logging.getLogger(__name__)
 
 
 class Measure:
-    """The last look, and the history that rates follow from. Belongs to one event loop."""
+    """The latest measurements, and the history for rates. Belongs to one event loop."""
 
     def __init__(
         self,
         registry: Registry,
         network: NetworkWatch,
-        notice: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`notice` is for the operator: told once when measuring begins to fail."""
+        """Report the first of successive failures to the operator with `warn`."""
         self._registry = registry
-        self._notice = notice
+        self._warn = warn
         self._network = network
         self._interface_meter = InterfaceMeter()
         self._interfaces: list[m.InterfaceRates] = []
@@ -57,20 +57,20 @@ class Measure:
         self._ticks: dict[str, TickHistory] = {}
 
     async def run(self) -> None:
-        """Look once a second, until cancelled; a look that fails is followed by the next one."""
+        """Measure once a second until cancelled; after a failure, try again."""
         failed = False
         while True:
             try:
-                await self._look()
+                await self._sample()
                 failed = False
-            except Exception as error:  # noqa: BLE001 - whatever is wrong now may be right again
+            except Exception as error:  # noqa: BLE001 - the cause may be temporary
                 if not failed:
-                    self._notice(f"nodes cannot be measured: {error!r}; trying again")
+                    self._warn(f"cannot measure nodes: {error!r}; trying again")
                 failed = True
-                _log.debug("a look at what runs failed", exc_info=True)
+                _log.debug("measuring failed", exc_info=True)
             await asyncio.sleep(EVERY_S)
 
-    async def _look(self) -> None:
+    async def _sample(self) -> None:
         running = {
             record.uuid: record.run
             for record in self._registry.records
@@ -95,38 +95,32 @@ class Measure:
             )
         )
 
-    # -- the daemon --------------------------------------------------------------------------
-
     def own(self) -> m.NodeMetrics:
-        """Return what the daemon itself uses."""
+        """Return the resources that the daemon itself uses."""
         return self._metrics.get(_OWN, _IDLE)
 
     def network(self) -> m.Network | None:
-        """Return the network as it is now; None while it is not known."""
+        """Return the current state of the network; None while it is unknown."""
         return self._network.now
 
-    # -- dataflows ---------------------------------------------------------------------------
-
     def node_count(self, record: Record) -> int:
-        """Return how many processes of nodes run."""
+        """Return the number of running node processes."""
         if record.run is None:
             return 0
         return sum(view.pid is not None for view in record.run.statuses().values())
 
     def dataflow(self, record: Record) -> DataflowInfo:
-        """Return a dataflow with what its nodes use together."""
-        mine = [
-            used
-            for (uuid, _), used in self._metrics.items()
+        """Return a dataflow with the total resources of its nodes."""
+        metrics = [
+            each
+            for (uuid, _), each in self._metrics.items()
             if uuid == record.uuid and record.running
         ]
         return record.info(
             nodes=self.node_count(record),
-            cpu=sum(used.cpu for used in mine),
-            memory=sum(used.memory for used in mine),
+            cpu=sum(each.cpu for each in metrics),
+            memory=sum(each.memory for each in metrics),
         )
-
-    # -- nodes and edges ---------------------------------------------------------------------
 
     def nodes(self, record: Record) -> list[m.NodeInfo]:
         """Return all nodes of a running dataflow."""
@@ -135,13 +129,13 @@ class Measure:
         return [self.node(record, node) for node in record.run.dataflow.nodes]
 
     def node(self, record: Record, node: NodeSpec) -> m.NodeInfo:
-        """Return one node of a running dataflow. Raises ControlError if it was just removed."""
+        """Return one node of a running dataflow. Raises ControlError if it was removed."""
         assert record.run is not None
         view = record.run.status(node.id)
         if view is None:
             raise ControlError("not-found", f"node {node.id} has just been removed")
         history = self._ticks.get(record.uuid)
-        ticks = None if history is None else history.of(node.id)
+        ticks = None if history is None else history.ticks(node.id)
         vitals = _vitals(record.run, node.id)
         return m.NodeInfo(
             dataflow=record.uuid,
@@ -164,7 +158,7 @@ class Measure:
         )
 
     def top(self) -> m.Top:
-        """Return everything that is known."""
+        """Return the latest figures of all running dataflows."""
         nodes, edges, window = [], [], 0.0
         for record in self._registry.records:
             if record.run is None:
@@ -188,9 +182,9 @@ class Measure:
 
 
 def _vitals(run: DataflowRun, node_id: str) -> Vitals | None:
-    """Return the signs of life of a node; None while the dataflow has no mailboxes."""
+    """Return the vitals of a node; None while the dataflow has no mailboxes."""
     try:
         return run.broker.stats.vitals(node_id)
     except KeyError:
-        _log.debug("node %s has no mailbox: its dataflow begins or ends", node_id)
+        _log.debug("node %s has no mailbox: its dataflow starts or ends", node_id)
         return None

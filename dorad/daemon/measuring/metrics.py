@@ -1,14 +1,14 @@
-"""What the processes of nodes use: CPU, memory, disk and network, children included.
+"""CPU, memory, disk and network use of nodes, including their child processes.
 
-All figures are differences of totals that the kernel keeps. A process that ends hands its CPU time
-and disk bytes to the parent that reaps it, so children that live for less than a second count too;
-what is lost is a process whose parent ends before it. Memory that several processes share counts
-for each of them.
+All rates are differences of totals that the kernel keeps. A process passes its CPU time and disk
+bytes to the parent that reaps it, so children that run for less than a second count too. Only a
+process whose parent exits first is lost. Memory that processes share counts for each of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MAX_PROCESSES = 256
-"""Of one node; a node with more is measured by these."""
+"""Maximum number of processes that are measured for one node."""
 
-_SHORTEST_S = 0.001
+_MIN_SECONDS = 0.001
 
 _Key = TypeVar("_Key")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Totals:
-    """What a node has used since it started."""
+    """Resources that a node has used since it started."""
 
     at: float
     cpu: float = 0.0
@@ -44,14 +46,14 @@ class _Totals:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Measured:
     """One node between two samples."""
 
     pid: int
     totals: _Totals
     tree: frozenset[int] = frozenset()
     new: frozenset[int] = frozenset()
-    """Processes of the tree that were not in it before."""
+    """Processes of the tree that the last sample did not have."""
     sockets: dict[int, Traffic] = field(default_factory=dict)
     """By inode."""
     sent: int = 0
@@ -59,9 +61,9 @@ class _Seen:
 
 
 class NodeMeter(Generic[_Key]):
-    """Measures nodes, each named by a key of the caller's; call `sample` about once a second.
+    """Measures nodes, which the caller names by keys. Call `sample` about once a second.
 
-    It reads files of /proc: run it in a thread, one call at a time.
+    It reads files of /proc: call it in a thread, never concurrently.
     """
 
     def __init__(
@@ -71,52 +73,52 @@ class NodeMeter(Generic[_Key]):
     ) -> None:
         self._read_traffic = traffic
         self._clock = clock
-        self._seen: dict[_Key, _Seen] = {}
+        self._nodes: dict[_Key, _Measured] = {}
         self._processes: dict[int, psutil.Process] = {}
         self._owners: dict[int, _Key | None] = {}
 
     def sample(self, nodes: Mapping[_Key, int]) -> dict[_Key, NodeMetrics]:
-        """The figures of all nodes, `nodes` being the pid of each. One that is gone has none.
+        """Return the metrics of each node in `nodes`, a map from key to pid, that still runs.
 
-        Rates are over the time since the last sample, for a process that is new here since its
-        start. CPU is in percent of one core, disk and network in bytes a second.
+        Rates cover the time since the last sample, or since its start for a new process. CPU is in
+        percent of one core, disk and network in bytes per second.
         """
         found: dict[_Key, NodeMetrics] = {}
-        before, self._seen = self._seen, {}
+        before, self._nodes = self._nodes, {}
         totals: dict[_Key, tuple[_Totals, int]] = {}
         for key, pid in nodes.items():
-            seen = before.get(key)
-            if seen is None or seen.pid != pid:
-                began = self._began(pid)
-                if began is None:
+            node = before.get(key)
+            if node is None or node.pid != pid:
+                started = self._started_at(pid)
+                if started is None:
                     continue
-                seen = _Seen(pid, _Totals(began))
-            measured = self._measure(seen)
+                node = _Measured(pid, _Totals(started))
+            measured = self._measure(node)
             if measured is not None:
                 totals[key] = measured
-                self._seen[key] = seen
+                self._nodes[key] = node
         known = self._measure_network()
         for key, (now, memory) in totals.items():
-            seen = self._seen[key]
-            now.sent, now.received = seen.sent, seen.received
-            found[key] = _rates(seen.totals, now, memory, known)
-            seen.totals = now
-        alive = {pid for seen in self._seen.values() for pid in seen.tree}
+            node = self._nodes[key]
+            now.sent, now.received = node.sent, node.received
+            found[key] = _rates(node.totals, now, memory, known)
+            node.totals = now
+        alive = {pid for node in self._nodes.values() for pid in node.tree}
         self._processes = {pid: p for pid, p in self._processes.items() if pid in alive}
         return found
 
-    def _began(self, pid: int) -> float | None:
-        """When the process started, by our clock."""
+    def _started_at(self, pid: int) -> float | None:
+        """Return when the process started, on our clock; None if it has exited."""
         try:
             age = time.time() - psutil.Process(pid).create_time()
         except psutil.Error:
             return None
         return self._clock() - max(age, 0.0)
 
-    def _measure(self, seen: _Seen) -> tuple[_Totals, int] | None:
-        """Totals and resident bytes of a node's processes; None once its own is gone."""
+    def _measure(self, node: _Measured) -> tuple[_Totals, int] | None:
+        """Return totals and resident bytes of a node; None if its main process has exited."""
         now, memory = _Totals(self._clock()), 0
-        tree = _tree(seen.pid)
+        tree = _tree(node.pid)
         for pid in tree:
             try:
                 process = self._processes.get(pid) or psutil.Process(pid)
@@ -130,48 +132,49 @@ class NodeMeter(Generic[_Key]):
                     now.written += disk.write_bytes
             except psutil.Error:
                 self._processes.pop(pid, None)
-                if pid == seen.pid:
+                if pid == node.pid:
                     return None
-        seen.tree, seen.new = tree, tree - seen.tree
+        node.tree, node.new = tree, tree - node.tree
         return now, memory
 
     def _measure_network(self) -> bool:
-        """Add what the nodes' connections have carried since the last time; whether it is known."""
+        """Add the traffic of all nodes' connections; return False if it cannot be read."""
         try:
             traffic = self._read_traffic()
-        except OSError:
+        except OSError as error:
+            _log.debug("traffic of connections cannot be read: %s", error)
             return False
         self._find_owners(traffic)
-        sockets: dict[_Key, dict[int, Traffic]] = {key: {} for key in self._seen}
+        sockets: dict[_Key, dict[int, Traffic]] = {key: {} for key in self._nodes}
         for inode, now in traffic.items():
             owner = self._owners[inode]
-            if owner is None or owner not in self._seen:
+            if owner is None or owner not in self._nodes:
                 continue
-            seen = self._seen[owner]
-            then = seen.sockets.get(inode, Traffic(0, 0))
-            seen.sent += max(now.sent - then.sent, 0)
-            seen.received += max(now.received - then.received, 0)
+            node = self._nodes[owner]
+            then = node.sockets.get(inode, Traffic(0, 0))
+            node.sent += max(now.sent - then.sent, 0)
+            node.received += max(now.received - then.received, 0)
             sockets[owner][inode] = now
-        for key, seen in self._seen.items():
-            seen.sockets = sockets[key]
+        for key, node in self._nodes.items():
+            node.sockets = sockets[key]
         return True
 
     def _find_owners(self, traffic: Mapping[int, Traffic]) -> None:
-        """Say of each socket whose it is. Only new sockets and new processes make it look."""
-        strange = traffic.keys() - self._owners.keys()
+        """Assign each socket to its node. Read /proc only for new sockets and new processes."""
+        unknown = traffic.keys() - self._owners.keys()
         self._owners = {inode: self._owners.get(inode) for inode in traffic}
-        for key, seen in self._seen.items():
-            for pid in seen.tree if strange else seen.new:
+        for key, node in self._nodes.items():
+            for pid in node.tree if unknown else node.new:
                 for inode in _sockets(pid):
                     if inode in self._owners and self._owners[inode] is None:
                         self._owners[inode] = key
 
 
 def _rates(then: _Totals, now: _Totals, memory: int, net_known: bool) -> NodeMetrics:
-    seconds = max(now.at - then.at, _SHORTEST_S)
+    seconds = max(now.at - then.at, _MIN_SECONDS)
 
     def per_second(new: float, old: float) -> float:
-        # A child that was not reaped by its parent has taken its share with it.
+        # Totals fall when a child exits that its parent does not reap.
         return max(new - old, 0) / seconds
 
     return NodeMetrics(
@@ -186,7 +189,7 @@ def _rates(then: _Totals, now: _Totals, memory: int, net_known: bool) -> NodeMet
 
 
 def _tree(pid: int) -> frozenset[int]:
-    """A process and its descendants."""
+    """Return the pids of a process and its descendants."""
     tree = {pid}
     last = [pid]
     while last and len(tree) < MAX_PROCESSES:
@@ -196,7 +199,7 @@ def _tree(pid: int) -> frozenset[int]:
 
 
 def _sockets(pid: int) -> set[int]:
-    """The inodes of the sockets that a process holds, as far as they may be seen."""
+    """Return the inodes of the sockets of a process, as far as we may read them."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():

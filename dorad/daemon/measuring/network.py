@@ -1,4 +1,4 @@
-"""The network as it is now, and what changes of it, told at once."""
+"""Watch the network interfaces, addresses and default routes, and report changes at once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dorad.control.messages import Interface, Network
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-LEAST_S = 0.05
-"""Seconds between two looks, however fast things change."""
-AGAIN_S = 5.0
-"""Seconds until the next try when the kernel does not tell."""
+MIN_INTERVAL_S = 0.05
+"""Minimum time between two queries, however fast the network changes."""
+RETRY_S = 5.0
+"""Time until the next attempt after the kernel refused."""
 
 _GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 """RTMGRP_LINK, and RTMGRP_IPV4_… and RTMGRP_IPV6_… of IFADDR and ROUTE."""
@@ -28,7 +28,7 @@ _MAIN_TABLE = 254
 _UNICAST = 1
 _PACKET = 1 << 16
 
-_log = logging.getLogger("dorad")
+_log = logging.getLogger(__name__)
 
 
 def compose(links: Iterable[Any], addresses: Iterable[Any], routes: Iterable[Any]) -> Network:
@@ -42,54 +42,54 @@ def compose(links: Iterable[Any], addresses: Iterable[Any], routes: Iterable[Any
     for address in addresses:
         number = address["index"]
         if number in found:
-            # Of a point-to-point link `address` is the other end.
+            # On a point-to-point link `address` is the other end.
             text = address.get("local") or address.get("address")
             found[number].addresses.append(f"{text}/{address['prefixlen']}")
-    ways = [
-        (route["family"], route.get("priority") or 0, _way(hop, names))
+    hops = [
+        (route["family"], route.get("priority") or 0, _hop(hop, names))
         for route in routes
         if route["dst_len"] == 0
         and route["type"] == _UNICAST
         and (route.get("table") or route["table"]) == _MAIN_TABLE
         for hop in (route.get("multipath") or (route,))
     ]
-    return Network(interfaces=list(found.values()), defaults=[way for _, _, way in sorted(ways)])
+    return Network(interfaces=list(found.values()), defaults=[hop for _, _, hop in sorted(hops)])
 
 
-def _way(route: Any, names: dict[int, str]) -> str:
+def _hop(route: Any, names: dict[int, str]) -> str:
     interface = names.get(route.get("oif") or 0, "?")
     via = route.get("gateway") or (route.get("via") or {}).get("addr")
     return f"{via} over {interface}" if via else f"over {interface}"
 
 
 def changes(before: Network, after: Network) -> list[str]:
-    """Return what has changed, a few words each."""
+    """Return the differences, as a few words each."""
     old = {each.name: each for each in before.interfaces}
     new = {each.name: each for each in after.interfaces}
-    said = [f"{name} is gone" for name in old if name not in new]
+    changed = [f"{name} is gone" for name in old if name not in new]
     for name, now in new.items():
         then = old.get(name)
         if then is None:
-            said.append(f"{name} is new and {_state(now)}")
+            changed.append(f"{name} is new and {_state(now)}")
         elif then.up != now.up:
-            said.append(f"{name} is {_state(now)}")
+            changed.append(f"{name} is {_state(now)}")
         had = [] if then is None else then.addresses
-        said += [f"{name} has {each}" for each in now.addresses if each not in had]
-        said += [f"{name} has lost {each}" for each in had if each not in now.addresses]
+        changed += [f"{name} has {each}" for each in now.addresses if each not in had]
+        changed += [f"{name} has lost {each}" for each in had if each not in now.addresses]
     if before.defaults != after.defaults:
-        said.append(f"default route {', '.join(after.defaults) or 'gone'}")
-    return said
+        changed.append(f"default route {', '.join(after.defaults) or 'gone'}")
+    return changed
 
 
 def _state(interface: Interface) -> str:
     return "up" if interface.up else "down"
 
 
-async def look() -> Network:
-    """Ask the kernel for the network of this process's namespace.
+async def query() -> Network:
+    """Query the kernel for the network of this process's namespace.
 
     Raises:
-        OSError: it does not tell; an InterruptedError when too much has changed meanwhile.
+        OSError: the kernel refuses; InterruptedError if the network changed meanwhile.
     """
     from pyroute2 import AsyncIPRoute, NetlinkDumpInterrupted, NetlinkError
 
@@ -111,65 +111,66 @@ async def look() -> Network:
 
 
 class NetworkWatch:
-    """Knows the network; belongs to one event loop."""
+    """Keeps the state of the network up to date. Belongs to one event loop."""
 
     def __init__(self, on_change: Callable[[list[str], Network], None]) -> None:
-        """`on_change` gets what has changed in words, and how all is now."""
+        """Call `on_change` with the changes in words, and the new state."""
         self.now: Network | None = None
-        """None before the first look."""
+        """None before the first query."""
         self._on_change = on_change
-        self._stirred = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        told = False
-        # It takes long; meanwhile the event loop goes on.
+        warned = False
+        # The import is slow, so it runs beside the event loop.
         await asyncio.to_thread(importlib.import_module, "pyroute2")
         while True:
             try:
-                with _listen(self._stirred.set):
+                with _listen(self._changed.set):
                     await self._watch()
             except OSError as error:
-                if not told:
-                    _log.warning("the network cannot be watched: %s", error)
-                told = True
-                await asyncio.sleep(AGAIN_S)
+                if not warned:
+                    _log.warning("cannot watch the network: %s", error)
+                warned = True
+                await asyncio.sleep(RETRY_S)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            # Cleared first: what changes during the look is looked at again.
-            self._stirred.clear()
-            looked = loop.time()
-            with contextlib.suppress(InterruptedError):  # something has changed during the look
-                self._take(await look())
-            await self._stirred.wait()
-            await asyncio.sleep(max(0.0, looked + LEAST_S - loop.time()))
+            # Cleared first: a change during the query causes another query.
+            self._changed.clear()
+            queried_at = loop.time()
+            with contextlib.suppress(InterruptedError):  # changed meanwhile; query again
+                self._update(await query())
+            await self._changed.wait()
+            await asyncio.sleep(max(0.0, queried_at + MIN_INTERVAL_S - loop.time()))
 
-    def _take(self, now: Network) -> None:
+    def _update(self, now: Network) -> None:
         before, self.now = self.now, now
-        if before is not None and (said := changes(before, now)):
-            self._on_change(said, now)
+        _log.debug("the network is %s", now)
+        if before is not None and (changed := changes(before, now)):
+            self._on_change(changed, now)
 
 
 @contextlib.contextmanager
-def _listen(stirred: Callable[[], None]) -> Any:
-    """Have `stirred` called whenever the kernel says that something has changed.
+def _listen(on_change: Callable[[], None]) -> Any:
+    """Call `on_change` whenever the kernel reports a change.
 
-    What it says is not read: a reader that is too slow misses some of it, while a look does not.
+    The contents of reports are ignored, because a slow reader misses some. A query is complete.
     """
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         kernel.setblocking(False)
         kernel.bind((0, _GROUPS))
 
-        def heard() -> None:
-            with contextlib.suppress(OSError):  # nothing more, or more than there was room for
+        def on_readable() -> None:
+            with contextlib.suppress(OSError):  # no more reports, or the kernel dropped some
                 while kernel.recv(_PACKET):
-                    stirred()
-            stirred()
+                    on_change()
+            on_change()
 
-        loop.add_reader(kernel, heard)
+        loop.add_reader(kernel, on_readable)
         try:
             yield
         finally:

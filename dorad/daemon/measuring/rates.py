@@ -1,4 +1,4 @@
-"""From the counters of edges, looked at now and then, to rates, latency and jitter."""
+"""Rates, latency and jitter of edges, from successive samples of their counters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.stats import EdgeCounters
 
 WINDOW_S = 5.0
-"""What rates are taken over."""
+"""Time span of the rates."""
 
 _NS = 1e9
 
 
 class Rates(NamedTuple):
-    """What passed over an edge in a stretch of time, per second; latency and jitter in seconds."""
+    """Traffic of an edge per second over some time; latency and jitter in seconds."""
 
     seconds: float
     rate: float = 0.0
@@ -30,13 +30,13 @@ class Rates(NamedTuple):
 
 
 def between(seconds: float, first: EdgeCounters, last: EdgeCounters) -> Rates:
-    """The rates of an edge whose counters moved from `first` to `last` within `seconds` (> 0).
+    """Return the rates of an edge whose counters went from `first` to `last` in `seconds` (> 0).
 
-    Latency is the mean over the messages received meanwhile, jitter the mean of how much the
-    latencies of successive ones differ; None where there are too few.
+    Latency is the mean of the messages received meanwhile, jitter the mean difference of successive
+    latencies; None for too few messages.
     """
     received = last.received - first.received
-    # the first message of all differs from nothing
+    # The very first message has no predecessor to differ from.
     differences = received - (1 if first.received == 0 else 0)
     return Rates(
         seconds,
@@ -49,20 +49,20 @@ def between(seconds: float, first: EdgeCounters, last: EdgeCounters) -> Rates:
 
 
 class EdgeHistory:
-    """The counters of the last seconds, edge by edge. Add a sample of all edges once a second."""
+    """Samples of all edges over the last seconds. Add one once a second."""
 
     def __init__(self, window: float = WINDOW_S) -> None:
         self._window = window
         self._samples: dict[str, deque[tuple[float, EdgeCounters]]] = {}
 
     def add(self, at: float, counters: Iterable[EdgeCounters]) -> None:
-        """Keep the counters of all edges there are, seen at `at` (monotonic seconds)."""
+        """Add the counters of all current edges, read at `at` (monotonic seconds)."""
         seen: dict[str, deque[tuple[float, EdgeCounters]]] = {}
         for now in counters:
             name = f"{now.source_node}/{now.output} {now.node}/{now.input}"
             samples = self._samples.get(name) or deque()
             if samples and now.sent < samples[-1][1].sent:
-                samples.clear()  # the edge was taken away and made anew
+                samples.clear()  # the edge was removed and added again
             samples.append((at, now))
             while len(samples) > 2 and samples[1][0] <= at - self._window:
                 samples.popleft()
@@ -71,17 +71,17 @@ class EdgeHistory:
 
     @property
     def window(self) -> float:
-        """The longest stretch of time that rates are taken over now, seconds."""
+        """Longest time that current rates cover, in seconds."""
         return max((s[-1][0] - s[0][0] for s in self._samples.values()), default=0.0)
 
     def stats(self, dataflow: str, broken: Iterable[str] = ()) -> list[EdgeStats]:
-        """All edges as the control API tells of them, as they were at the last sample.
+        """Return all edges of the last sample, as the control API reports them.
 
         `broken` names inputs, as `node/input`, that an input timeout has closed.
         """
-        silent = frozenset(broken)
+        broken_inputs = frozenset(broken)
         return [
-            _stats(dataflow, samples[-1][1], _rates(samples), silent)
+            _stats(dataflow, samples[-1][1], _rates(samples), broken_inputs)
             for samples in self._samples.values()
         ]
 

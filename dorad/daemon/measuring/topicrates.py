@@ -1,14 +1,15 @@
-"""How often an output sends, seen from the counters alone: nothing is asked of the dataflow.
+"""How often an output sends, from the counters of its rings alone.
 
-Somebody who measures looks at a ring's newest timestamp every 2 ms. One message between two looks
-gives the exact interval, by the sender's own clock. Several give the mean of their intervals: for
-outputs above about 500 Hz minimum, maximum and deviation are those of short means.
+While a client measures, a ring's newest timestamp is polled every 2 ms. One message between two
+polls gives the exact interval, on the sender's clock. Several messages give the mean of their
+intervals: above about 500 Hz, minimum, maximum and deviation are those of short means.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections import deque
@@ -26,42 +27,44 @@ if TYPE_CHECKING:
 
     Receivers = Callable[[NodeOutput], Iterable[tuple[str, str]]]
 
-LOOK_S = 0.002
+_log = logging.getLogger(__name__)
+
+POLL_S = 0.002
 REPORT_S = 1.0
-_LOOKS = 4
+_MAX_POLLS = 4
 _MAX_GROUPS = 50_000
 _MS = 1e6
 
 
 class Source(Protocol):
-    """Where the messages of one output are counted."""
+    """Ring whose counters measure one output."""
 
     @property
     def ring(self) -> object:
-        """Which ring it is that `look` looks at."""
+        """Identity of the ring that `poll` reads."""
 
-    def look(self) -> Counters | None:
-        """What the ring counts now; None once it is gone."""
+    def poll(self) -> Counters | None:
+        """Return the counters of the ring; None if it no longer exists."""
 
     async def choose(self) -> bool:
-        """See to it that the ring is one that the output feeds; called once a second.
+        """Choose a ring that the output feeds now; called once a second.
 
-        False if there is no such output any more.
+        Return False if the output no longer exists.
         """
 
 
 class _Group(NamedTuple):
-    """Messages that came between two looks."""
+    """Messages that arrived between two polls."""
 
     at: float
     messages: int
     span_ns: int
-    """From the newest one before to the newest one of these."""
+    """From the newest message before them to the newest of them."""
     size: int
 
 
 class TopicMeter:
-    """The intervals of one output over the last `window` seconds. Times `at` are monotonic."""
+    """Intervals of one output over the last `window` seconds. Times `at` are monotonic."""
 
     def __init__(self, window: float) -> None:
         self._window = window
@@ -70,8 +73,8 @@ class TopicMeter:
         self._ring: object = None
         self._last_at = 0.0
 
-    def look(self, at: float, now: Counters, ring: object = None) -> None:
-        """Take in what `ring` counts at `at`; another ring than before starts another count."""
+    def add(self, at: float, now: Counters, ring: object = None) -> None:
+        """Add the counters of `ring` at `at`; a ring other than the last one starts a new count."""
         before, self._last = self._last, now
         if ring != self._ring:
             self._ring = ring
@@ -84,11 +87,11 @@ class TopicMeter:
             size = now.payload_bytes - before.payload_bytes
             self._groups.append(_Group(at, now.sent - before.sent, span, size))
         elif before is not None and now.sent < before.sent:
-            self._groups.clear()  # another ring in the place of the old one
+            self._groups.clear()  # a new ring in the place of the old one
         self._last_at = at
 
     def rate(self, topic: str, at: float) -> TopicRate:
-        """What the window that ends at `at` holds."""
+        """Return the figures of the window that ends at `at`."""
         while self._groups and self._groups[0].at < at - self._window:
             self._groups.popleft()
         count = sum(group.messages for group in self._groups)
@@ -101,7 +104,7 @@ class TopicMeter:
             group.messages * (each - mean) ** 2
             for group, each in zip(self._groups, means, strict=True)
         )
-        # An output that fell silent slows down, instead of keeping its last rate until the end.
+        # The rate of a silent output falls, instead of staying at its last value.
         silence = (at - self._last_at) * 1e9
         whole = span + (silence if silence > max(means) else 0.0)
         hz = count / whole * 1e9 if whole else 0.0
@@ -119,33 +122,33 @@ class TopicMeter:
 
 
 async def measure(sources: Mapping[str, Source], window: float) -> AsyncGenerator[TopicRates, None]:
-    """The rates of outputs once a second, until closed or none of the outputs is left."""
+    """Yield the rates of outputs once a second, until closed or no output is left."""
     meters = {topic: TopicMeter(window) for topic in sources}
     due = time.monotonic() + REPORT_S
-    there = [await source.choose() for source in sources.values()]
-    while any(there):
+    existing = [await source.choose() for source in sources.values()]
+    while any(existing):
         for topic, source in sources.items():
             counters = _settled(source)
             if counters is not None:
-                meters[topic].look(time.monotonic(), counters, source.ring)
+                meters[topic].add(time.monotonic(), counters, source.ring)
         now = time.monotonic()
         if now >= due:
             due += REPORT_S * math.ceil((now - due) / REPORT_S or 1)
             rates = [meter.rate(topic, now) for topic, meter in meters.items()]
             yield TopicRates(at=time.time(), rates=rates)
-            there = [await source.choose() for source in sources.values()]
-        await asyncio.sleep(LOOK_S)
+            existing = [await source.choose() for source in sources.values()]
+        await asyncio.sleep(POLL_S)
 
 
 def _settled(source: Source) -> Counters | None:
-    """The counters once two looks agree.
+    """Return the counters once two polls agree.
 
-    A sender stores the timestamp of a message just before it counts it; what one look finds in
-    between would put the new timestamp to the old count.
+    A sender stores the timestamp of a message just before it counts the message. A poll in between
+    sees the new timestamp with the old count.
     """
-    now = source.look()
-    for _ in range(_LOOKS):
-        again = source.look()
+    now = source.poll()
+    for _ in range(_MAX_POLLS):
+        again = source.poll()
         if again is None or now is None:
             return again
         if (again.sent, again.last_ns) == (now.sent, now.last_ns):
@@ -161,10 +164,10 @@ async def watch(
     receivers: Receivers,
     window: float,
 ) -> AsyncGenerator[TopicRates, None]:
-    """The rates of outputs once a second, until closed or all their nodes are gone.
+    """Yield the rates of outputs once a second, until closed or all their nodes are removed.
 
-    `receivers` tells which inputs (node, input) an output feeds now. For one that feeds nobody, a
-    ghost called `observer_id` and a number receives it.
+    `receivers` returns the inputs (node, input) that an output feeds now. If it feeds none, a
+    counting observer subscribes to it; its id is `observer_id` with a number.
     """
     sources = {
         str(topic): _Output(broker, f"{observer_id}-{number}", topic, receivers)
@@ -180,51 +183,60 @@ async def watch(
 
 
 class _Output:
-    """Whichever ring an output feeds just now: the one of a node that runs, else a ghost's."""
+    """A ring that an output feeds: of a running node, or else of a counting observer.
 
-    def __init__(self, broker: Broker, ghost: str, topic: NodeOutput, receivers: Receivers) -> None:
+    A counting observer has no process. Its ring only counts messages.
+    """
+
+    def __init__(
+        self, broker: Broker, observer_id: str, topic: NodeOutput, receivers: Receivers
+    ) -> None:
         self.ring: tuple[str, str] | None = None
         self._broker = broker
-        self._ghost = (ghost, str(topic))
+        self._counting = (observer_id, str(topic))
         self._topic = topic
         self._receivers = receivers
 
     async def choose(self) -> bool:
-        """Take the ring of a node that runs; to one that has ended nothing is pushed any more."""
+        """Choose the ring of a running node, because outputs do not feed one that has exited."""
         if self._connected(self._topic.node) is None:
             self.close()
             return False
-        alive = [each for each in self._receivers(self._topic) if self._connected(each[0])]
-        if alive and self.ring not in alive:
+        running = [each for each in self._receivers(self._topic) if self._connected(each[0])]
+        if running and self.ring not in running:
             self.close()
-            self.ring = alive[0]
-        elif not alive and self.ring != self._ghost:
-            ghost, name = self._ghost
+            self.ring = running[0]
+            _log.debug("%s is measured at %s", self._topic, self.ring)
+        elif not running and self.ring != self._counting:
+            observer_id, name = self._counting
             try:
-                await self._broker.observers.add(ghost, (Input(name, self._topic, queue_size=1),))
+                await self._broker.observers.add(
+                    observer_id, (Input(name, self._topic, queue_size=1),)
+                )
             except OSError as error:
-                raise ControlError("internal", f"nobody can join the dataflow: {error}") from error
-            self.ring = self._ghost
+                raise ControlError("internal", f"cannot join the dataflow: {error}") from error
+            self.ring = self._counting
+            _log.debug("%s is measured by observer %s", self._topic, observer_id)
             if self._connected(self._topic.node) is None:  # the dataflow has ended meanwhile
                 self.close()
                 return False
         return True
 
-    def look(self) -> Counters | None:
-        """The counters of the ring; None once it is gone."""
+    def poll(self) -> Counters | None:
+        """Return the counters of the ring; None if it no longer exists."""
         try:
             return None if self.ring is None else self._broker.stats.input_counters(*self.ring)
         except KeyError:
             return None
 
     def close(self) -> None:
-        """Let the ghost go, if there is one."""
-        if self.ring == self._ghost:
+        """Remove the counting observer, if there is one."""
+        if self.ring == self._counting:
             self.ring = None
-            self._broker.observers.remove(self._ghost[0])
+            self._broker.observers.remove(self._counting[0])
 
     def _connected(self, node_id: str) -> bool | None:
-        """Whether a node has a process now; None if there is no such node, or no dataflow."""
+        """Return whether a node has a process; None if the node or the dataflow does not exist."""
         try:
             return self._broker.stats.vitals(node_id).connected
         except KeyError:

@@ -1,4 +1,4 @@
-"""Measuring all that runs, also after a moment in which nothing could be measured."""
+"""Measuring continues after a moment in which nothing could be measured."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def no_descriptor_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_measuring_goes_on_when_files_can_be_opened_again(
+async def test_measuring_continues_when_files_can_be_opened_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(measure, "EVERY_S", 0.01)
-    noticed: list[str] = []
+    warnings: list[str] = []
     watch = NetworkWatch(lambda *_: None)
-    measuring = Measure(NoDataflows(), watch, noticed.append)  # type: ignore[arg-type]
+    measuring = Measure(NoDataflows(), watch, warnings.append)  # type: ignore[arg-type]
     with no_descriptor_left():
         task = asyncio.create_task(measuring.run())
-        await until(lambda: noticed)
+        await until(lambda: warnings)
     try:
         await until(lambda: measuring.own().memory > 0)
-        assert len(noticed) == 1
-        assert "cannot be measured" in noticed[0]
+        assert len(warnings) == 1
+        assert "cannot measure nodes" in warnings[0]
         assert not task.done()
     finally:
         task.cancel()

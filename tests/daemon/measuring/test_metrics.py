@@ -1,4 +1,4 @@
-"""What nodes use, as the kernel counts it: short-lived children, disk and connections too."""
+"""Resources of nodes, including short-lived children, disk and connections."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_cpu_of_the_node_itself(node: _Node) -> None:
     assert metrics.cpu / 100 == pytest.approx(0.45, abs=0.12)
 
 
-def test_cpu_of_a_child_that_came_and_went_between_two_samples(node: _Node) -> None:
+def test_cpu_of_a_child_that_ran_between_two_samples(node: _Node) -> None:
     stretch = _Stretch(node)
     node.do("child", 0.5)
     metrics = stretch.sample()
@@ -130,7 +130,7 @@ def test_memory_includes_children(node: _Node) -> None:
         assert time.monotonic() < deadline
 
 
-def test_disk_as_the_kernel_counts_it(node: _Node, tmp_path: Path) -> None:
+def test_disk_bytes_are_the_kernel_s(node: _Node, tmp_path: Path) -> None:
     process = psutil.Process(node.pid)
     before = process.io_counters().write_bytes
     stretch = _Stretch(node)
@@ -192,7 +192,7 @@ def test_without_socket_diagnostics_the_network_is_unknown(node: _Node) -> None:
     assert metrics.memory > 0
 
 
-def test_a_node_that_is_gone_has_no_figures(node: _Node) -> None:
+def test_an_exited_node_has_no_figures(node: _Node) -> None:
     meter: NodeMeter[str] = NodeMeter()
     assert list(meter.sample({"n": node.pid, "m": os.getpid()})) == ["n", "m"]
     node.process.kill()

@@ -16,7 +16,7 @@ import pytest
 from dorad.control.messages import Interface, Network
 from dorad.daemon.eventbus import EventBus
 from dorad.daemon.measuring.ifrates import Counts, InterfaceMeter, read
-from dorad.daemon.measuring.network import NetworkWatch, changes, compose, look
+from dorad.daemon.measuring.network import NetworkWatch, changes, compose, query
 from tests.harness.daemon import daemon
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def apart(work: Callable[[], Awaitable[None]]) -> None:
 
 
 class Watched:
-    """A watch that runs, and what it has told."""
+    """A running watch, and its reports."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -70,7 +70,7 @@ class Watched:
         self._heard.set()
 
     async def until(self, *words: str) -> None:
-        """Wait until all of this has been told."""
+        """Wait until all of this was reported."""
         async with asyncio.timeout(DEADLINE_S):
             while not all(any(word in each for each in self.said) for word in words):
                 self._heard.clear()
@@ -78,12 +78,12 @@ class Watched:
 
     async def known(self) -> Network:
         async with asyncio.timeout(DEADLINE_S):
-            while self.watch.now is None:  # noqa: ASYNC110 - the first look is not told
+            while self.watch.now is None:  # noqa: ASYNC110 - the first query is not reported
                 await asyncio.sleep(0.01)
         return self.watch.now
 
 
-def test_links_addresses_and_routes_are_told_as_they_change() -> None:
+def test_changes_of_links_addresses_and_routes_are_reported() -> None:
     async def work() -> None:
         found = Watched()
         (lo,) = (await found.known()).interfaces
@@ -107,7 +107,7 @@ def test_links_addresses_and_routes_are_told_as_they_change() -> None:
     apart(work)
 
 
-def test_many_changes_at_once_lead_to_what_is_there_at_last() -> None:
+def test_many_changes_at_once_give_the_final_state() -> None:
     async def work() -> None:
         found = Watched()
         await found.known()
@@ -116,7 +116,7 @@ def test_many_changes_at_once_lead_to_what_is_there_at_last() -> None:
         for number in range(40):
             ip(f"addr add 192.0.2.{number + 1}/24 dev near")
         await found.until("near has 192.0.2.1/24", "near has 192.0.2.40/24")
-        assert found.watch.now == await look()
+        assert found.watch.now == await query()
         found.task.cancel()
 
     apart(work)
@@ -124,12 +124,12 @@ def test_many_changes_at_once_lead_to_what_is_there_at_last() -> None:
 
 def test_a_namespace_has_its_own_network() -> None:
     async def work() -> None:
-        assert [each.name for each in (await look()).interfaces] == ["lo"]
+        assert [each.name for each in (await query()).interfaces] == ["lo"]
 
     apart(work)
 
 
-def test_several_ways_out_are_in_their_order() -> None:
+def test_several_default_routes_are_in_order_of_priority() -> None:
     async def work() -> None:
         ip("link add near type veth peer name far")
         ip("link set near up")
@@ -139,11 +139,11 @@ def test_several_ways_out_are_in_their_order() -> None:
         ip("route add default via 198.51.100.1 metric 300")
         ip("route add default dev near metric 100")
         ip("route add 203.0.113.0/24 via 192.0.2.2")
-        assert (await look()).defaults == ["over near", "198.51.100.1 over far"]
+        assert (await query()).defaults == ["over near", "198.51.100.1 over far"]
         ip("route del default metric 300")
         ip("route del default metric 100")
         ip("route add default nexthop via 192.0.2.1 nexthop via 198.51.100.1")
-        assert sorted((await look()).defaults) == ["192.0.2.1 over near", "198.51.100.1 over far"]
+        assert sorted((await query()).defaults) == ["192.0.2.1 over near", "198.51.100.1 over far"]
 
     apart(work)
 
@@ -161,7 +161,7 @@ def test_a_point_to_point_link_has_its_own_address() -> None:
     assert found == Network([Interface("ppp0", up=True, addresses=["192.0.2.2/32"])])
 
 
-def test_what_did_not_change_is_not_told() -> None:
+def test_unchanged_parts_are_not_reported() -> None:
     one = Network([Interface("eth0", up=True, addresses=["192.0.2.2/24"])], ["over eth0"])
     assert changes(one, one) == []
     assert changes(one, Network([Interface("eth0", up=False)])) == [
@@ -171,9 +171,9 @@ def test_what_did_not_change_is_not_told() -> None:
     ]
 
 
-async def test_it_is_a_happening_of_no_dataflow() -> None:
+async def test_it_is_an_event_of_no_dataflow() -> None:
     event_bus = EventBus()
-    watcher = event_bus.watch(None)
+    watcher = event_bus.subscribe(None)
     first = asyncio.ensure_future(anext(watcher))
     await asyncio.sleep(0)
     event_bus.network_changed(["eth0 is down"], Network([Interface("eth0", up=False)]))
@@ -193,12 +193,12 @@ def test_rates_are_differences_over_time() -> None:
     assert meter.sample() == []
 
 
-def test_this_machine_counts_what_its_interfaces_carry() -> None:
+def test_interfaces_of_this_machine_have_counters() -> None:
     assert "lo" in read()
 
 
 @pytest.mark.timeout(120)
-def test_a_daemon_tells_of_its_network() -> None:
+def test_a_daemon_reports_its_network() -> None:
     with daemon() as dorad:
         with dorad.client() as client:
             dorad.until(lambda: client.status().network is not None)

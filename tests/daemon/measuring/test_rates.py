@@ -1,4 +1,4 @@
-"""Rates, latency and jitter follow from two looks at counters."""
+"""Rates, latency and jitter follow from two samples of counters."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def _seen(**counts: Any) -> EdgeCounters:
         ),
     ],
 )
-def test_rates_between_two_looks(
+def test_rates_between_two_samples(
     seconds: float, first: dict[str, int], last: dict[str, int], expected: Rates
 ) -> None:
     assert between(seconds, _seen(**first), _seen(**last)) == pytest.approx(expected)
 
 
-def test_one_look_has_totals_and_no_rates() -> None:
+def test_one_sample_has_totals_and_no_rates() -> None:
     history = EdgeHistory()
     history.add(5.0, [_seen(sent=7, received=5, dropped=1, queued=1, payload_bytes=70)])
     (edge,) = history.stats("u", broken=["b/i"])
@@ -71,7 +71,7 @@ def test_one_look_has_totals_and_no_rates() -> None:
     assert history.window == 0.0
 
 
-def test_rates_are_taken_over_the_window_only() -> None:
+def test_rates_cover_the_window_only() -> None:
     history = EdgeHistory(window=5.0)
     for second in range(60):
         history.add(float(second), [_seen(sent=second * 10 if second < 50 else 500)])
@@ -81,7 +81,7 @@ def test_rates_are_taken_over_the_window_only() -> None:
     assert history.window == pytest.approx(5.0)
 
 
-def test_a_late_look_still_divides_by_the_time_that_passed() -> None:
+def test_a_late_sample_still_divides_by_the_time_that_passed() -> None:
     history = EdgeHistory(window=1.0)
     history.add(0.0, [_seen()])
     history.add(7.0, [_seen(sent=70)])
@@ -89,7 +89,7 @@ def test_a_late_look_still_divides_by_the_time_that_passed() -> None:
     assert history.window == 7.0
 
 
-def test_an_edge_that_is_gone_is_forgotten_and_a_new_one_starts_afresh() -> None:
+def test_a_removed_edge_is_forgotten_and_a_new_one_starts_afresh() -> None:
     history = EdgeHistory()
     history.add(0.0, [_seen(sent=100)])
     history.add(1.0, [])
@@ -100,7 +100,7 @@ def test_an_edge_that_is_gone_is_forgotten_and_a_new_one_starts_afresh() -> None
     assert history.stats("u")[0].rate == pytest.approx(20.0)
 
 
-def test_edges_are_told_apart() -> None:
+def test_edges_are_distinguished() -> None:
     history = EdgeHistory()
     for at in (0.0, 1.0):
         history.add(at, [_seen(sent=int(at)), _seen(input="j", sent=int(at) * 2)])

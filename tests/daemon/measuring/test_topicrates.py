@@ -1,4 +1,4 @@
-"""`topic hz` from counters: exact intervals where the looks are closer than the messages."""
+"""`topic hz` from counters: exact intervals where the polls are closer than the messages."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def _counters(sent: int, last_ns: int, payload: int = 0) -> Counters:
     return Counters(**values | {"sent": sent, "last_ns": last_ns, "payload_bytes": payload})
 
 
-def _measured(stamps: list[int], look_ms: float, size: int = 0, window: float = 100) -> TopicRate:
-    """The rate of messages stamped in ns after the start, looked at every `look_ms`."""
+def _measured(stamps: list[int], poll_ms: float, size: int = 0, window: float = 100) -> TopicRate:
+    """The rate of messages stamped in ns after the start, polled every `poll_ms`."""
     meter = TopicMeter(window)
-    end = stamps[-1] / MS + look_ms
+    end = stamps[-1] / MS + poll_ms
     at = 0.0
     while at <= end:
         sent = sum(stamp <= at * MS for stamp in stamps)
         last = START + stamps[sent - 1] if sent else 0
-        meter.look(at / 1000, _counters(sent, last, sent * size))
-        at += look_ms
+        meter.add(at / 1000, _counters(sent, last, sent * size))
+        at += poll_ms
     return meter.rate("a/o", stamps[-1] / MS / 1000)
 
 
-def test_intervals_are_exact_where_looks_are_closer() -> None:
-    rate = _measured([0, 30 * MS, 70 * MS, 100 * MS, 140 * MS], look_ms=2)
+def test_intervals_are_exact_where_polls_are_closer() -> None:
+    rate = _measured([0, 30 * MS, 70 * MS, 100 * MS, 140 * MS], poll_ms=2)
     assert (rate.topic, rate.count, rate.samples) == ("a/o", 4, 4)
     assert rate.mean_ms == pytest.approx(35)
     assert (rate.min_ms, rate.max_ms) == (30, 40)
@@ -56,14 +56,14 @@ def test_intervals_are_exact_where_looks_are_closer() -> None:
 
 def test_large_messages_at_thirty_hertz() -> None:
     size = 8 << 20
-    rate = _measured([k * 1_000_000_000 // 30 for k in range(91)], look_ms=2, size=size)
+    rate = _measured([k * 1_000_000_000 // 30 for k in range(91)], poll_ms=2, size=size)
     assert rate.hz == pytest.approx(30, rel=1e-3)
     assert rate.bandwidth == pytest.approx(30 * size, rel=1e-3)
     assert rate.std_ms == pytest.approx(0, abs=1e-3)
 
 
-def test_messages_between_two_looks_count_with_their_mean() -> None:
-    rate = _measured([k * MS // 10 for k in range(1001)], look_ms=2)
+def test_messages_between_two_polls_count_with_their_mean() -> None:
+    rate = _measured([k * MS // 10 for k in range(1001)], poll_ms=2)
     assert rate.hz == pytest.approx(10_000)
     assert rate.mean_ms == pytest.approx(0.1)
     assert rate.count == 1000
@@ -72,28 +72,28 @@ def test_messages_between_two_looks_count_with_their_mean() -> None:
 
 def test_nothing_sent_has_no_intervals() -> None:
     meter = TopicMeter(10)
-    meter.look(0.0, _counters(0, 0))
+    meter.add(0.0, _counters(0, 0))
     assert meter.rate("a/o", 1.0) == TopicRate(topic="a/o", hz=0.0, bandwidth=0.0, count=0)
 
 
 def test_the_first_message_has_no_interval() -> None:
     meter = TopicMeter(10)
-    meter.look(0.0, _counters(0, 0))
-    meter.look(0.5, _counters(1, START))
+    meter.add(0.0, _counters(0, 0))
+    meter.add(0.5, _counters(1, START))
     assert meter.rate("a/o", 1.0).mean_ms is None
 
 
-def test_what_was_sent_before_anybody_measured_does_not_count() -> None:
+def test_messages_sent_before_the_measurement_do_not_count() -> None:
     meter = TopicMeter(10)
-    meter.look(0.0, _counters(1000, START))
-    meter.look(0.1, _counters(1001, START + 100 * MS))
+    meter.add(0.0, _counters(1000, START))
+    meter.add(0.1, _counters(1001, START + 100 * MS))
     assert meter.rate("a/o", 0.1).count == 1
 
 
-def test_an_output_that_falls_silent_slows_down_and_ends_at_zero() -> None:
+def test_the_rate_of_a_silent_output_falls_to_zero() -> None:
     meter = TopicMeter(10)
     for k in range(11):
-        meter.look(k / 10, _counters(k + 1, START + k * 100 * MS))
+        meter.add(k / 10, _counters(k + 1, START + k * 100 * MS))
     assert meter.rate("a/o", 1.05).hz == pytest.approx(10)
     assert meter.rate("a/o", 6.0).hz == pytest.approx(10 / 6)
     assert meter.rate("a/o", 12.0).hz == 0
@@ -103,14 +103,14 @@ def test_old_intervals_leave_the_window() -> None:
     meter = TopicMeter(1)
     stamps = [k * 100 for k in range(20)] + [2000 + k * 10 for k in range(201)]
     for sent, stamp in enumerate(stamps, 1):
-        meter.look(stamp / 1000, _counters(sent, START + stamp * MS))
+        meter.add(stamp / 1000, _counters(sent, START + stamp * MS))
     assert meter.rate("a/o", 4.0).hz == pytest.approx(100)
 
 
-def test_a_ring_made_anew_starts_afresh() -> None:
+def test_a_new_ring_starts_a_new_count() -> None:
     meter = TopicMeter(10)
     for at, sent in ((0.0, 50), (0.1, 51), (0.2, 3), (0.3, 4)):
-        meter.look(at, _counters(sent, START + int(at * 1000) * MS))
+        meter.add(at, _counters(sent, START + int(at * 1000) * MS))
     rate = meter.rate("a/o", 0.3)
     assert rate.count == 1
     assert rate.mean_ms == pytest.approx(100)
@@ -118,19 +118,19 @@ def test_a_ring_made_anew_starts_afresh() -> None:
 
 def test_a_clock_that_steps_back_gives_no_negative_interval() -> None:
     meter = TopicMeter(10)
-    meter.look(0.0, _counters(1, START))
-    meter.look(0.1, _counters(2, START - 10**12))
+    meter.add(0.0, _counters(1, START))
+    meter.add(0.1, _counters(2, START - 10**12))
     rate = meter.rate("a/o", 0.1)
     assert (rate.hz, rate.min_ms) == (0, 0)
 
 
 class _Source:
-    """A ring as a function tells of it."""
+    """A ring with counters from a function."""
 
     ring = "ring"
 
-    def __init__(self, look: Callable[[], Counters | None]) -> None:
-        self.look = look
+    def __init__(self, poll: Callable[[], Counters | None]) -> None:
+        self.poll = poll
         self.choices = 0
 
     async def choose(self) -> bool:
@@ -141,11 +141,11 @@ class _Source:
 async def test_rates_are_reported_once_a_second() -> None:
     began = time.monotonic()
 
-    def look() -> Counters:
+    def poll() -> Counters:
         sent = int((time.monotonic() - began) * 40) + 1
         return _counters(sent, START + sent * 25 * MS)
 
-    sources = {"a/o": _Source(look), "a/gone": _Source(lambda: None)}
+    sources = {"a/o": _Source(poll), "a/gone": _Source(lambda: None)}
     async with aclosing(measure(sources, 10)) as reports:
         first = await anext(reports)
         second = await anext(reports)
@@ -157,17 +157,17 @@ async def test_rates_are_reported_once_a_second() -> None:
     assert sources["a/o"].choices == 2
 
 
-async def test_a_look_between_two_stores_is_taken_again() -> None:
-    looks = 0
+async def test_a_poll_between_two_stores_is_taken_again() -> None:
+    polls = 0
 
-    def look() -> Counters:
-        """A message every 16 looks; the look before it finds its timestamp already."""
-        nonlocal looks
-        looks += 1
-        sent = looks // 16 + 1
-        return _counters(sent, START + (sent + (looks % 16 == 15)) * 50 * MS)
+    def poll() -> Counters:
+        """A message every 16 polls; the poll before it finds its timestamp already."""
+        nonlocal polls
+        polls += 1
+        sent = polls // 16 + 1
+        return _counters(sent, START + (sent + (polls % 16 == 15)) * 50 * MS)
 
-    async with aclosing(measure({"a/o": _Source(look)}, 10)) as reports:
+    async with aclosing(measure({"a/o": _Source(poll)}, 10)) as reports:
         rate = (await anext(reports)).rates[0]
     assert rate.samples == rate.count > 1
     assert (rate.min_ms, rate.max_ms) == (50, 50)
@@ -176,7 +176,7 @@ async def test_a_look_between_two_stores_is_taken_again() -> None:
 def test_another_ring_starts_another_count() -> None:
     meter = TopicMeter(10)
     for at, sent, ring in ((0.0, 1, "b"), (0.1, 2, "b"), (0.2, 1000, "c"), (0.3, 1001, "c")):
-        meter.look(at, _counters(sent, START + int(at * 1000) * MS), ring)
+        meter.add(at, _counters(sent, START + int(at * 1000) * MS), ring)
     rate = meter.rate("a/o", 0.3)
     assert rate.count == 2
     assert rate.mean_ms == pytest.approx(100)
@@ -244,7 +244,7 @@ async def test_eight_megabytes_at_thirty_hertz_without_a_receiver() -> None:
             on.broker.stats.input_counters(".hz-0", "a/out")
 
 
-async def test_the_ring_of_a_node_that_receives_it_is_read_and_no_ghost_made() -> None:
+async def test_the_ring_of_a_node_that_receives_it_is_read_and_no_observer_added() -> None:
     async with stage() as on, pair(on):
         receivers = _receivers(("d", "x"), ("b", "x"))
         async with aclosing(watch(on.broker, ".hz", [OUT], receivers, 2)) as reports:
@@ -253,7 +253,7 @@ async def test_the_ring_of_a_node_that_receives_it_is_read_and_no_ghost_made() -
                 on.broker.stats.input_counters(".hz-0", "a/out")
 
 
-async def test_when_the_receiver_ends_a_ghost_takes_over() -> None:
+async def test_when_the_receiver_ends_a_counting_observer_takes_over() -> None:
     async with stage() as on, _running(on.broker, "a", SENDER):
         async with aclosing(watch(on.broker, ".hz", [OUT], _receivers(("b", "x")), 1)) as reports:
             async with _running(on.broker, "b", RECEIVER):
@@ -261,7 +261,7 @@ async def test_when_the_receiver_ends_a_ghost_takes_over() -> None:
                     reports, lambda rate: rate.count > 10 and on.broker.stats.vitals("b").connected
                 )
             on.broker.detach("b")
-            await _until(reports, lambda _: _ghost(on.broker))
+            await _until(reports, lambda _: _counting(on.broker))
             await _until(reports, lambda rate: rate.count > 10)
 
 
@@ -273,7 +273,7 @@ async def test_it_ends_with_the_dataflow_and_leaves_nothing() -> None:
             assert [report async for report in reports] == []
 
 
-def _ghost(broker: Broker) -> bool:
+def _counting(broker: Broker) -> bool:
     try:
         return broker.stats.input_counters(".hz-0", "a/out").sent > 100
     except KeyError:

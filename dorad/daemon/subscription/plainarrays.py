@@ -1,6 +1,6 @@
-"""The Arrow arrays of plain JSON, written without pyarrow: importing it takes 0.1 s.
+"""Encode plain JSON values as Arrow arrays without pyarrow.
 
-Whoever publishes one number waits for the process that does it.
+`dora topic pub` of one number waits for this process to start, and importing pyarrow takes 0.1 s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dorad.shm.arrow import Encoded
 
-# The type codes of `dorad.shm.arrow`, which needs pyarrow.
+# Type codes of `dorad.shm.arrow`, which imports pyarrow.
 INT64_CODE = 4
 FLOAT64_CODE = 11
 BOOL_CODE = 14
@@ -23,9 +23,9 @@ _MAX_TEXT = (1 << 31) - 1
 
 
 def encode_plain(value: Any) -> Encoded | None:
-    """The array of a scalar, or of a list of scalars of one type, ready to be sent.
+    """Encode a scalar, or a list of scalars of one type, as an array that can be sent.
 
-    None for anything else, which pyarrow has to look at.
+    Return None for anything else, which needs pyarrow.
     """
     items = value if isinstance(value, list) else [value]
     kinds = {type(item) for item in items}

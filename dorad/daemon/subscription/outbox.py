@@ -1,4 +1,4 @@
-"""Messages on their way to a reader that may be slow: bounded, the oldest go first."""
+"""A bounded queue of messages for a reader that may be slow; the oldest messages are displaced."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ class Message(NamedTuple):
 
 
 class Outbox:
-    """Between the thread that receives from nodes, and never waits, and the one that writes.
+    """Queue between the thread that receives, which never waits, and the one that writes.
 
-    What waits here was copied: a slow reader must not make nodes keep their messages.
+    Messages here are copies: a slow reader must not make nodes keep their samples.
     """
 
-    def __init__(self, queue_size: int, most_bytes: int = MAX_BYTES) -> None:
-        """Keep `queue_size` messages of each topic, and of all together at most so many bytes.
+    def __init__(self, queue_size: int, max_bytes: int = MAX_BYTES) -> None:
+        """Keep up to `queue_size` messages of each topic, and up to `max_bytes` in all.
 
         The newest message is kept whatever its size.
         """
         self._queue_size = queue_size
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._messages: deque[Message] = deque()
         self._waiting: Counter[str] = Counter()
         self._bytes = 0
         self._changed = threading.Condition()
         self._closed = False
         self.displaced: Counter[str] = Counter()
-        """Messages by topic that gave way to newer ones."""
+        """Number of displaced messages, by topic."""
 
     def put(self, message: Message) -> None:
-        """Add a message; never waits."""
+        """Add a message, without waiting; displace old ones if the queue is full."""
         with self._changed:
             self._messages.append(message)
             self._waiting[message.topic] += 1
             self._bytes += len(message.payload)
             if self._waiting[message.topic] > self._queue_size:
                 self._displace(next(m for m in self._messages if m.topic == message.topic))
-            while self._bytes > self._most_bytes and len(self._messages) > 1:
+            while self._bytes > self._max_bytes and len(self._messages) > 1:
                 self._displace(self._messages[0])
             self._changed.notify()
 
     def get(self) -> Message | None:
-        """Wait for the oldest message; None after `close`, when none is left."""
+        """Wait for the oldest message and return it; None once closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._messages or self._closed)
             if not self._messages:
@@ -59,7 +59,7 @@ class Outbox:
             return self._take(self._messages[0])
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Let `get` return None once the queue is empty."""
         with self._changed:
             self._closed = True
             self._changed.notify()

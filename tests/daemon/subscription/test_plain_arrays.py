@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.daemon.tap.plainarrays import encode_plain
+from dorad.daemon.subscription.plainarrays import encode_plain
 from dorad.node.offline.arrowjson import from_json
 from dorad.shm.arrow import decode, encode
 from tests.dataflow.reading import unhurried
@@ -51,13 +51,13 @@ def test_the_same_array(value: Any) -> None:
     "value",
     [None, [], [None], {}, {"a": 1}, [[1]], [1, 2.5], [1, True], ["a", 1], 2**63, "\ud800"],
 )
-def test_what_is_left_to_pyarrow(value: Any) -> None:
+def test_other_values_are_left_to_pyarrow(value: Any) -> None:
     assert encode_plain(value) is None
 
 
 def test_it_does_not_import_pyarrow() -> None:
     code = (
-        "import sys, dorad.daemon.tap.tasks as p; p.encode_plain([1]);"
+        "import sys, dorad.daemon.subscription.tasks as p; p.encode_plain([1]);"
         "sys.exit('pyarrow' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

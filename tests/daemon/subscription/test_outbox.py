@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dorad.daemon.tap.outbox import Message, Outbox
+from dorad.daemon.subscription.outbox import Message, Outbox
 
 
 def _message(topic: str, number: int, size: int = 1) -> Message:
@@ -43,15 +43,15 @@ def test_a_busy_topic_displaces_its_own_messages_only() -> None:
     [([4, 4, 4], [1, 2]), ([4, 9], [1]), ([100], [0]), ([1, 100], [1]), ([5, 5], [0, 1])],
 )
 def test_bytes_are_bounded_but_the_newest_stays(sizes: list[int], kept: list[int]) -> None:
-    outbox = Outbox(10, most_bytes=10)
+    outbox = Outbox(10, max_bytes=10)
     for number, size in enumerate(sizes):
         outbox.put(_message("a", number, size))
     assert _numbers(outbox) == [("a", number) for number in kept]
     assert outbox.displaced["a"] == len(sizes) - len(kept)
 
 
-def test_what_was_taken_makes_room() -> None:
-    outbox = Outbox(1, most_bytes=10)
+def test_taken_messages_make_room() -> None:
+    outbox = Outbox(1, max_bytes=10)
     for number in range(3):
         outbox.put(_message("a", number, 10))
         assert outbox.get() == _message("a", number, 10)

@@ -1,8 +1,9 @@
-"""What a tap does: `echo` or `publish`.
+"""The tasks of a subscription process: `echo` and `publish`.
 
-It is a node like others, except that no file declares it. `echo` writes every message of its inputs
-to standard output. `publish` sends on its only output what standard input asks for. It ends when
-standard input does, when the daemon dies, and when the dataflow lets go of it.
+The process attaches to the dataflow as an observer, which works like a node that no file declares.
+`echo` writes every message of its inputs to standard output. `publish` reads orders from standard
+input and sends them on its only output. The process ends when standard input ends, when the daemon
+dies, or when the broker removes the observer.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dorad.daemon.tap.frames import PREFIX, head
-from dorad.daemon.tap.outbox import Message, Outbox
-from dorad.daemon.tap.plainarrays import encode_plain
+from dorad.daemon.subscription.frames import PREFIX, head
+from dorad.daemon.subscription.outbox import Message, Outbox
+from dorad.daemon.subscription.plainarrays import encode_plain
 from dorad.launch.helper import LINK
 from dorad.node import attach
 from dorad.node.clock import Clock
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 
 def serve(task: str, queue_size: int, observer_id: str) -> None:
-    """Take part in the dataflow as `observer_id` until there is nothing left to do."""
+    """Attach to the dataflow as `observer_id` and run `task` until it ends."""
     os.environ[attach.CONFIG] = attach.connected(observer_id, int(os.environ.pop(LINK)))
-    # What a library prints must not come between frames.
+    # Output that a library prints must not mix with frames.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     if task == "echo":
@@ -46,20 +47,20 @@ def serve(task: str, queue_size: int, observer_id: str) -> None:
     except RuntimeError as error:
         _write(out, {"kind": "error", "text": str(error)})
     except ConnectionError:
-        os._exit(0)  # nobody asks any more
+        os._exit(0)  # the client has ended the subscription
 
 
 def _end_with_input() -> None:
-    """Nobody listens any more: what waits for a message, or for room, need not be told."""
+    """Exit when standard input ends, even if another thread waits for a message or for room."""
     try:
-        while os.read(0, 1):  # not sys.stdin, whose lock would be in the way of an ordinary end
+        while os.read(0, 1):  # not sys.stdin: its lock would block a normal exit
             pass
     finally:
         os._exit(0)
 
 
 def _echo(out: BinaryIO, queue_size: int) -> None:
-    """Raises RuntimeError if it cannot join the dataflow."""
+    """Write each received message. Raises RuntimeError if it cannot join the dataflow."""
     from dorad.control.arrays import to_ipc
     from dorad.node.node import Node
 
@@ -72,7 +73,7 @@ def _echo(out: BinaryIO, queue_size: int) -> None:
         if event["type"] == "INPUT":
             metadata = {key: _plain(value) for key, value in event["metadata"].items()}
             message = Message(event["id"], metadata, to_ipc(event["value"]))
-            del event  # the sender may use its memory again
+            del event  # so that the sender can reuse its sample
             outbox.put(message)
     outbox.close()
     writer.join()
@@ -86,9 +87,9 @@ def _write_all(outbox: Outbox, out: BinaryIO) -> None:
 
 
 def _publish(out: BinaryIO) -> None:
-    """Raises RuntimeError if it cannot join the dataflow.
+    """Carry out orders to send. Raises RuntimeError if it cannot join the dataflow.
 
-    No `Node`, but the part of one that sends: somebody waits for it.
+    Uses only the sending part of a `Node`, because it starts faster and a client waits for it.
     """
     place = attach.decide(None, None, os.environ)
     assert isinstance(place, attach.Connected)
@@ -113,7 +114,7 @@ def _publish(out: BinaryIO) -> None:
 
 
 def _send(sender: Sender, output: str, values: list[Any], metadata: dict[str, Any]) -> None:
-    """Raises what `Node.send_output` does, and ValueError for what is no Arrow data."""
+    """Send all values, or none. Raises as `Node.send_output`, and ValueError for invalid data."""
     messages = [_array(value) for value in values]
     for message in messages:
         sender.send_encoded(output, message, metadata)
@@ -130,7 +131,7 @@ def _array(value: Any) -> Encoded:
 
 
 def _plain(value: Any) -> Any:
-    """A metadata value as JSON has it: a time as ISO 8601 text, NaN and infinities as null."""
+    """Return a metadata value as JSON: a time as ISO 8601 text, NaN and infinities as null."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):

@@ -17,8 +17,9 @@ import pytest
 
 from dorad.control.arrays import from_ipc
 from dorad.control.errors import ControlError
-from dorad.daemon.tap import taps as taps_module
-from dorad.daemon.tap.taps import MAX_TAPS, Taps
+from dorad.daemon.subscription import publisher
+from dorad.daemon.subscription import subscriptions as subscriptions_module
+from dorad.daemon.subscription.subscriptions import MAX_SUBSCRIPTIONS, Subscriptions
 from dorad.dataflow.model import NodeOutput
 from dorad.launch.confine import CAP_DAC_READ_SEARCH
 from dorad.node.connection import DaemonConnection
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import TopicHeader
 
 OUT = NodeOutput("a", "out")
+_MODULE = "dorad.daemon.subscription.process"
 
 
 @pytest.fixture
@@ -40,14 +42,14 @@ async def on() -> AsyncIterator[Stage]:
 
 
 @pytest.fixture
-async def taps(on: Stage) -> AsyncIterator[Taps]:
-    found = Taps(on.broker)
+async def subs(on: Stage) -> AsyncIterator[Subscriptions]:
+    found = Subscriptions(on.broker)
     yield found
     await found.close()
 
 
-def _received(taps: Taps, *topics: NodeOutput, queue_size: int = 64) -> Any:
-    return aclosing(taps.subscribe(topics or [OUT], queue_size=queue_size, stream=7))
+def _received(subs: Subscriptions, *topics: NodeOutput, queue_size: int = 64) -> Any:
+    return aclosing(subs.subscribe(topics or [OUT], queue_size=queue_size, stream=7))
 
 
 async def _next(stream: Any) -> tuple[TopicHeader, pa.Array]:
@@ -56,11 +58,11 @@ async def _next(stream: Any) -> tuple[TopicHeader, pa.Array]:
     return header, from_ipc(payload)
 
 
-def _tap_processes() -> list[psutil.Process]:
+def _processes() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "dorad.daemon.tap.process" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and _MODULE in child.cmdline()
     ]
 
 
@@ -86,9 +88,9 @@ async def sender(on: Stage) -> AsyncIterator[None]:
 
 
 async def test_messages_come_with_topic_number_and_metadata(
-    on: Stage, taps: Taps, sender: None
+    on: Stage, subs: Subscriptions, sender: None
 ) -> None:
-    async with _received(taps) as stream:
+    async with _received(subs) as stream:
         for number in (1, 2, 3):
             header, array = await _next(stream)
             assert (header.stream, header.topic, header.sequence) == (7, "a/out", number)
@@ -102,10 +104,10 @@ async def test_messages_come_with_topic_number_and_metadata(
             }
 
 
-async def test_a_slow_reader_loses_its_oldest_messages_and_holds_nobody_up(
-    on: Stage, taps: Taps
+async def test_a_slow_reader_loses_its_oldest_messages_and_delays_no_node(
+    on: Stage, subs: Subscriptions
 ) -> None:
-    async with pair(on), _received(taps, queue_size=4) as stream:
+    async with pair(on), _received(subs, queue_size=4) as stream:
         header, _ = await _next(stream)
         dropped = header.dropped
         for _ in range(20):
@@ -128,10 +130,10 @@ async def test_a_slow_reader_does_not_make_the_sender_keep_its_messages() -> Non
         environ = {**os.environ, "DORA_NODE_CONFIG": on.broker.node_config("a")}
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", _HEAVY, env=environ)
         try:
-            async with _received(Taps(on.broker)) as stream:
+            async with _received(Subscriptions(on.broker)) as stream:
                 await _next(stream)
                 async with asyncio.timeout(DEADLINE_S):
-                    while on.broker.stats.input_counters(".tap-1", "a/out").sent < 150:  # noqa: ASYNC110
+                    while on.broker.stats.input_counters(".observer-1", "a/out").sent < 150:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 held = psutil.Process(process.pid).memory_info().shared
                 header, _ = await _next(stream)
@@ -146,67 +148,71 @@ async def test_a_slow_reader_does_not_make_the_sender_keep_its_messages() -> Non
 async def test_several_topics_over_one_subscription() -> None:
     flow = dataflow(node("a"), node("b", x="a/out"), node("c"))
     async with stage(flow) as on, pair(on):
-        async with _received(Taps(on.broker), OUT, NodeOutput("b", "out"), OUT) as stream:
+        async with _received(Subscriptions(on.broker), OUT, NodeOutput("b", "out"), OUT) as stream:
             header, _ = await _next(stream)
             assert header.topic == "a/out"
 
 
-async def test_the_process_and_the_guest_go_with_the_subscription(on: Stage, taps: Taps) -> None:
+async def test_the_process_and_the_observer_end_with_the_subscription(
+    on: Stage, subs: Subscriptions
+) -> None:
     async with pair(on):
-        async with _received(taps) as stream:
+        async with _received(subs) as stream:
             await _next(stream)
-            assert len(_tap_processes()) == 1
-            assert on.broker.stats.input_counters(".tap-1", "a/out").sent > 0
-        assert _tap_processes() == []
+            assert len(_processes()) == 1
+            assert on.broker.stats.input_counters(".observer-1", "a/out").sent > 0
+        assert _processes() == []
         with pytest.raises(KeyError):
-            on.broker.stats.input_counters(".tap-1", "a/out")
+            on.broker.stats.input_counters(".observer-1", "a/out")
         await on.makes_progress()
 
 
-async def test_a_cancelled_reader_leaves_nothing(on: Stage, taps: Taps) -> None:
+async def test_a_cancelled_reader_leaves_nothing(on: Stage, subs: Subscriptions) -> None:
     async def read() -> None:
-        async with _received(taps) as stream:
+        async with _received(subs) as stream:
             async for _ in stream:
                 pass
 
     reading = asyncio.create_task(read())
     async with asyncio.timeout(DEADLINE_S):
-        while not _tap_processes():  # noqa: ASYNC110 - a process announces nothing
+        while not _processes():  # noqa: ASYNC110 - a process announces nothing
             await asyncio.sleep(0.005)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert _tap_processes() == []
+    assert _processes() == []
 
 
-def test_a_tap_whose_daemon_was_killed_before_it_began_ends_without_a_word() -> None:
-    orphan = ["-m", "dorad.daemon.tap.process", "1", "echo", "10", ".tap-1"]
+def test_a_process_whose_daemon_was_killed_before_it_began_exits_silently() -> None:
+    orphan = ["-m", _MODULE, "1", "echo", "10", ".observer-1"]
     done = subprocess.run(
         [sys.executable, *orphan], capture_output=True, timeout=DEADLINE_S, stdin=subprocess.DEVNULL
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-async def test_a_tap_ends_with_the_dataflow(taps: Taps) -> None:
+async def test_a_subscription_ends_with_the_dataflow(subs: Subscriptions) -> None:
     async with stage() as on, pair(on):
-        async with _received(Taps(on.broker)) as stream:
+        async with _received(Subscriptions(on.broker)) as stream:
             await _next(stream)
             async with asyncio.timeout(DEADLINE_S):
                 ending = asyncio.create_task(_drain(stream))
-                on.broker.observers.remove(".tap-1")
+                on.broker.observers.remove(".observer-1")
                 await ending
 
 
-async def test_all_taps_end_when_the_dataflow_is_given_up(on: Stage, taps: Taps) -> None:
+async def test_all_subscriptions_end_when_the_dataflow_is_abandoned(
+    on: Stage, subs: Subscriptions
+) -> None:
     """Also one that still waits to join."""
-    async with pair(on), _received(taps) as one:
+    async with pair(on), _received(subs) as one:
         await _next(one)
-        async with _received(taps) as other:
+        async with _received(subs) as other:
             joining = asyncio.create_task(_drain(other))
             async with asyncio.timeout(DEADLINE_S):
-                while len(_tap_processes()) < 2:  # noqa: ASYNC110 - a process announces nothing
+                while len(_processes()) < 2:  # noqa: ASYNC110 - a process announces nothing
                     await asyncio.sleep(0.005)
-                await taps.close()
+                await subs.close()
                 await _drain(one)
                 with suppress(ControlError):
                     await joining
@@ -217,25 +223,25 @@ async def _drain(stream: Any) -> None:
         pass
 
 
-async def test_a_tap_that_dies_is_told(on: Stage, taps: Taps) -> None:
+async def test_a_process_that_dies_is_an_error(on: Stage, subs: Subscriptions) -> None:
     async with pair(on):
-        async with _received(taps) as stream:
+        async with _received(subs) as stream:
             await _next(stream)
-            _tap_processes()[0].kill()
-            with pytest.raises(ControlError, match="the tap's process ended with -9"):
+            _processes()[0].kill()
+            with pytest.raises(ControlError, match="the subscription process exited with -9"):
                 async with asyncio.timeout(DEADLINE_S):
                     await _drain(stream)
         await on.makes_progress()
 
 
-async def test_only_so_many_receive_at_a_time(
-    on: Stage, taps: Taps, monkeypatch: pytest.MonkeyPatch
+async def test_the_number_of_subscriptions_is_limited(
+    on: Stage, subs: Subscriptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert MAX_TAPS > 1
-    monkeypatch.setattr(taps_module, "MAX_TAPS", 1)
-    async with pair(on), _received(taps) as first:
+    assert MAX_SUBSCRIPTIONS > 1
+    monkeypatch.setattr(subscriptions_module, "MAX_SUBSCRIPTIONS", 1)
+    async with pair(on), _received(subs) as first:
         await _next(first)
-        async with _received(taps) as second:
+        async with _received(subs) as second:
             with pytest.raises(ControlError, match="1 clients receive topics") as caught:
                 await anext(second)
         assert caught.value.code == "busy"
@@ -247,13 +253,13 @@ def _status(process: psutil.Process) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
-async def test_a_tap_has_no_privileges_and_none_of_the_daemon_s_variables(
-    on: Stage, taps: Taps, monkeypatch: pytest.MonkeyPatch
+async def test_a_process_has_no_privileges_and_none_of_the_daemon_s_variables(
+    on: Stage, subs: Subscriptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_DAEMON", "hunter2")
-    async with pair(on), _received(taps) as stream:
+    async with pair(on), _received(subs) as stream:
         await _next(stream)
-        (process,) = _tap_processes()
+        (process,) = _processes()
         status = _status(process)
         kept = ("CapInh", "CapPrm", "CapEff", "CapAmb")
         for kind in (*kept, "CapBnd") if os.getuid() == 0 else kept:
@@ -266,23 +272,25 @@ async def test_a_tap_has_no_privileges_and_none_of_the_daemon_s_variables(
         assert not {"SECRET_OF_THE_DAEMON", "DORA_NODE_CONFIG"} & process.environ().keys()
 
 
-async def test_a_process_cannot_take_another_guest_s_place_with_the_connection_it_was_given(
+async def test_a_process_cannot_take_another_observer_s_place_with_the_connection_it_was_given(
     on: Stage,
 ) -> None:
-    for observer in (".tap-1", ".tap-2"):
+    for observer in (".observer-1", ".observer-2"):
         await on.broker.observers.add(observer)
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    on.broker.observers.connect(".tap-1", ours, os.getpid())
+    on.broker.observers.connect(".observer-1", ours, os.getpid())
     with theirs, pytest.raises(RuntimeError, match="closed the connection"):
-        await asyncio.to_thread(DaemonConnection, theirs, ".tap-2", dynamic=False)
+        await asyncio.to_thread(DaemonConnection, theirs, ".observer-2", dynamic=False)
 
 
 class TestPublish:
-    async def test_subscribers_get_each_message(self, on: Stage, taps: Taps, sender: None) -> None:
-        async with _received(taps) as stream:
+    async def test_subscribers_get_each_message(
+        self, on: Stage, subs: Subscriptions, sender: None
+    ) -> None:
+        async with _received(subs) as stream:
             await _next(stream)
             data = [[1, 2], 3.5, "text", {"t": 25.5}, [{"a": 1}, {"a": None}], []]
-            found = await taps.publish(OUT, [], data, {"who": "me"})
+            found = await subs.publish(OUT, [], data, {"who": "me"})
             assert (found.messages, found.subscribers) == (6, 1)
             got: list[Any] = []
             while len(got) < 6:
@@ -291,61 +299,69 @@ class TestPublish:
                     got.append(array.to_pylist())
         assert got == [[1, 2], [3.5], ["text"], [{"t": 25.5}], [{"a": 1}, {"a": None}], []]
 
-    async def test_the_nodes_that_receive_the_output_get_it(self, on: Stage, taps: Taps) -> None:
+    async def test_the_nodes_that_receive_the_output_get_it(
+        self, on: Stage, subs: Subscriptions
+    ) -> None:
         async with pair(on):
-            await taps.publish(OUT, [("b", "x")], [[1]], {})
+            await subs.publish(OUT, [("b", "x")], [[1]], {})
             await on.makes_progress()
             # the same process sends again
-            process = _tap_processes()[0].pid
-            await taps.publish(OUT, [("b", "x")], [[1]] * 3, {})
-            assert [child.pid for child in _tap_processes()] == [process]
+            process = _processes()[0].pid
+            await subs.publish(OUT, [("b", "x")], [[1]] * 3, {})
+            assert [child.pid for child in _processes()] == [process]
 
-    async def test_another_topic_has_another_process(self, on: Stage, taps: Taps) -> None:
+    async def test_another_topic_has_another_process(self, on: Stage, subs: Subscriptions) -> None:
         async with pair(on):
-            await taps.publish(OUT, [("b", "x")], [[1]], {})
-            process = _tap_processes()[0].pid
-            await taps.publish(NodeOutput("b", "out"), [("b", "x")], [[1]], {})
-            assert [child.pid for child in _tap_processes()] != [process]
-            assert len(_tap_processes()) == 1
+            await subs.publish(OUT, [("b", "x")], [[1]], {})
+            process = _processes()[0].pid
+            await subs.publish(NodeOutput("b", "out"), [("b", "x")], [[1]], {})
+            assert [child.pid for child in _processes()] != [process]
+            assert len(_processes()) == 1
 
-    async def test_what_is_no_arrow_data_is_refused_and_nothing_sent(
-        self, on: Stage, taps: Taps
+    async def test_invalid_data_is_refused_and_nothing_sent(
+        self, on: Stage, subs: Subscriptions
     ) -> None:
         async with pair(on):
             with pytest.raises(ControlError, match="the data does not fit the type") as caught:
-                await taps.publish(OUT, [("b", "x")], [[1], [1, "x"]], {})
+                await subs.publish(OUT, [("b", "x")], [[1], [1, "x"]], {})
             assert caught.value.code == "refused"
-            found = await taps.publish(OUT, [("b", "x")], [[1]], {})
+            found = await subs.publish(OUT, [("b", "x")], [[1]], {})
             assert (found.messages, found.subscribers) == (1, 1)
 
-    async def test_metadata_that_cannot_be_sent_is_refused(self, on: Stage, taps: Taps) -> None:
+    async def test_metadata_that_cannot_be_sent_is_refused(
+        self, on: Stage, subs: Subscriptions
+    ) -> None:
         async with pair(on):
             with pytest.raises(ControlError, match="does not fit into 64 bits"):
-                await taps.publish(OUT, [("b", "x")], [[1]], {"n": 2**70})
+                await subs.publish(OUT, [("b", "x")], [[1]], {"n": 2**70})
 
-    async def test_without_subscribers_nothing_is_started(self, on: Stage, taps: Taps) -> None:
-        found = await taps.publish(OUT, [], [[1]], {})
+    async def test_without_subscribers_nothing_is_started(
+        self, on: Stage, subs: Subscriptions
+    ) -> None:
+        found = await subs.publish(OUT, [], [[1]], {})
         assert (found.messages, found.subscribers) == (1, 0)
-        assert _tap_processes() == []
+        assert _processes() == []
 
     async def test_its_process_ends_when_nothing_more_is_published(
-        self, on: Stage, taps: Taps, monkeypatch: pytest.MonkeyPatch
+        self, on: Stage, subs: Subscriptions, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(taps_module, "IDLE_S", 0.05)
+        monkeypatch.setattr(publisher, "IDLE_S", 0.05)
         async with pair(on):
-            await taps.publish(OUT, [("b", "x")], [[1]], {})
+            await subs.publish(OUT, [("b", "x")], [[1]], {})
             async with asyncio.timeout(DEADLINE_S):
-                while _tap_processes():  # noqa: ASYNC110 - a process announces nothing
+                while _processes():  # noqa: ASYNC110 - a process announces nothing
                     await asyncio.sleep(0.01)
 
-    async def test_a_cancelled_request_leaves_no_process(self, on: Stage, taps: Taps) -> None:
+    async def test_a_cancelled_request_leaves_no_process(
+        self, on: Stage, subs: Subscriptions
+    ) -> None:
         async with pair(on):
-            asking = asyncio.create_task(taps.publish(OUT, [("b", "x")], [[1]], {}))
+            asking = asyncio.create_task(subs.publish(OUT, [("b", "x")], [[1]], {}))
             async with asyncio.timeout(DEADLINE_S):
-                while not _tap_processes():  # noqa: ASYNC110 - a process announces nothing
+                while not _processes():  # noqa: ASYNC110 - a process announces nothing
                     await asyncio.sleep(0.002)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
-            assert _tap_processes() == []
-            assert (await taps.publish(OUT, [("b", "x")], [[1]], {})).subscribers == 1
+            assert _processes() == []
+            assert (await subs.publish(OUT, [("b", "x")], [[1]], {})).subscribers == 1

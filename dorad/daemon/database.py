@@ -1,0 +1,287 @@
+"""The SQLite file behind the daemon's state: opened, repaired, replaced by a spare, synced.
+
+WAL mode. A commit is a write into the page cache, which survives the end of the process and takes
+about 50 us, so it is done in the event loop. `sync` makes commits survive a power cut, in a thread.
+
+If the disk cannot be used, a spare file in the runtime folder (in memory) takes its place. It
+survives the daemon, as nodes do, but no reboot. Once the disk can be written, its content moves
+there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import apsw
+import msgspec
+
+from dorad.problems import ProblemError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+MAX_LOG = 16 << 20
+"""Bytes of the write-ahead log at which `sync` empties it. The commit after that waits for the
+disk, so this should be rare."""
+
+_DISK_ERRORS = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.ReadOnlyError,
+    apsw.CantOpenError,
+    apsw.PermissionsError,
+)
+"""What SQLite raises if the disk is at fault, and not the file."""
+
+_PARTS = ("", "-wal")
+_BUSY_MS = 2000
+
+_log = logging.getLogger(__name__)
+
+
+class StateError(ProblemError):
+    """State that cannot be written or read; the message gives the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("internal", message)
+
+
+class Schema(NamedTuple):
+    """The tables of a database and their history."""
+
+    version: int
+    tables: str
+    """SQL that creates all tables."""
+    upgrades: Mapping[int, str]
+    """SQL that turns a file of this version into one of the next."""
+
+
+class Database:
+    """One SQLite file. Belongs to one thread, except `sync`."""
+
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        check: Callable[[Database], None],
+        warn: Callable[[str], None],
+        *,
+        spare: Path | None = None,
+    ) -> None:
+        """Open or create the file. Rename it and start a new one if it is unusable, and `warn`.
+
+        `check` reads all content and raises if it is damaged. If the disk cannot be used, the
+        database is in `spare` until the next start.
+
+        Raises:
+            StateError: there is no file and none can be created.
+        """
+        self.path = path
+        self._schema = schema
+        self._check_content = check
+        self._warn = warn
+        self._syncing = threading.Lock()
+        try:
+            self._open_or_replace(spare)
+        except _DISK_ERRORS as error:
+            if spare is None:
+                raise StateError(f"{path}: {error}") from error
+            try:
+                copy_to_spare(path, spare)
+                self.path = spare
+                self._open_or_replace(None)
+            except (OSError, apsw.Error) as second:
+                raise StateError(f"{path}: {error}, and {spare}: {second}") from second
+            warn(
+                f"{path} cannot be used ({error}); the state is in memory, which a reboot clears,"
+                " until dorad is restarted with a disk that has room and can be written"
+            )
+
+    def _open_or_replace(self, spare: Path | None) -> None:
+        """Open the file, or a new one in its place if it is unusable.
+
+        Raises:
+            StateError: the new file is unusable too.
+        """
+        try:
+            self._open(spare)
+        except _DISK_ERRORS:
+            raise
+        except (apsw.Error, _UnusableError) as error:
+            if not self.path.exists():
+                raise StateError(f"{self.path}: {error}") from error
+            kept = self._move_away()
+            self._warn(f"{self.path} could not be used ({error}); it is kept as {kept.name}")
+            try:
+                self._open(None)
+            except _DISK_ERRORS:
+                raise
+            except (apsw.Error, _UnusableError) as second:
+                raise StateError(f"{self.path}: {second}") from second
+
+    def _open(self, spare: Path | None) -> None:
+        """Open the file; first replace its content by that of `spare`, if there is such a file."""
+        _make_private(self.path)
+        connection = apsw.Connection(str(self.path))
+        try:
+            if connection.readonly("main"):
+                raise apsw.ReadOnlyError("it is read-only")
+            connection.set_busy_timeout(_BUSY_MS)
+            if spare is not None:
+                _restore_spare(spare, connection)
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+            # A checkpoint waits for the disk: only `sync` makes one, never a commit.
+            connection.wal_autocheckpoint(0)
+            connection.execute("PRAGMA journal_size_limit = 0").fetchall()
+            self._upgrade(connection)
+            found = connection.execute("PRAGMA quick_check(1)").fetchall()
+            if found != [("ok",)]:
+                raise _UnusableError(f"it is damaged: {found[0][0]}")
+            self._connection = connection
+            self._check()
+        except BaseException:
+            connection.close(True)
+            raise
+        _log.debug("%s is open", self.path)
+
+    def _upgrade(self, connection: apsw.Connection) -> None:
+        """Create the tables of a new file, or upgrade those of an older version."""
+        version = connection.pragma("user_version")
+        if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema").fetchall():
+            with connection:
+                connection.execute(self._schema.tables)
+                connection.pragma("user_version", self._schema.version)
+        while version in self._schema.upgrades:
+            _log.debug("%s has version %d and is upgraded", self.path, version)
+            with connection:
+                connection.execute(self._schema.upgrades[version])
+                version += 1
+                connection.pragma("user_version", version)
+        if version not in (0, self._schema.version):
+            raise _UnusableError(
+                f"its layout is version {version}, this dorad uses {self._schema.version}"
+            )
+
+    def _check(self) -> None:
+        """Read everything once: SQLite does not detect every damaged page."""
+        try:
+            self._check_content(self)
+        except (StateError, msgspec.MsgspecError, UnicodeError) as error:
+            raise _UnusableError(f"it is damaged: {error}") from error
+
+    def _move_away(self) -> Path:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        kept = self.path.with_name(f"{self.path.name}.unusable-{stamp}")
+        number = 1
+        while kept.exists():
+            number += 1
+            kept = kept.with_name(f"{self.path.name}.unusable-{stamp}.{number}")
+        for suffix in ("", "-wal", "-shm"):
+            source = self.path.with_name(self.path.name + suffix)
+            if source.exists():
+                source.rename(kept.with_name(kept.name + suffix))
+        return kept
+
+    def execute(self, sql: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        """Run one statement in a transaction of its own; return all rows. Raises StateError."""
+        try:
+            with self._connection:
+                found: list[tuple[Any, ...]] = self._connection.execute(sql, values).fetchall()
+        except (apsw.Error, UnicodeError, OverflowError) as error:
+            raise StateError(f"{self.path}: {error}") from error
+        return found
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close(True)
+
+    def sync(self) -> None:
+        """Flush all commits to the disk. Blocks: call it in a thread.
+
+        Raises:
+            StateError: the disk is full or broken, or the file was removed.
+        """
+        log = self.path.with_name(f"{self.path.name}-wal")
+        with self._syncing:
+            try:
+                if not self.path.exists():
+                    raise StateError(f"{self.path} has been removed")
+                size = _flush(log)
+                if size > MAX_LOG:
+                    _log.debug("%s has %d bytes and is emptied", log, size)
+                    self._checkpoint()
+            except OSError as error:
+                raise StateError(f"{log}: {error.strerror}") from error
+            except apsw.Error as error:
+                raise StateError(f"{self.path}: {error}") from error
+
+    def _checkpoint(self) -> None:
+        """Move the write-ahead log into the database file, while commits continue."""
+        with contextlib.closing(apsw.Connection(str(self.path))) as connection:
+            # A connection notices the log only when it reads something.
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+def copy_to_spare(source: Path, spare: Path) -> None:
+    """Copy what can be read of `source` to `spare`, unless there is a spare already.
+
+    Raises:
+        OSError: there is no room in memory either.
+    """
+    if spare.exists():
+        return
+    for part in reversed(_PARTS):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(
+                source.with_name(source.name + part), spare.with_name(spare.name + part)
+            )
+
+
+def _restore_spare(spare: Path, connection: apsw.Connection) -> None:
+    """Replace the database by `spare`, if that exists, and remove the spare. Raises apsw.Error."""
+    if not spare.exists():
+        return
+    _log.debug("%s replaces the state on the disk", spare)
+    with contextlib.closing(apsw.Connection(str(spare))) as source:
+        with connection.backup("main", source, "main") as backup:
+            backup.step()
+    for part in (*_PARTS, "-shm"):
+        spare.with_name(spare.name + part).unlink(missing_ok=True)
+
+
+def _make_private(path: Path) -> None:
+    """Let only this user read the state, which holds the `env` of all nodes.
+
+    SQLite gives its other files the mode of this one. It will report what the disk refuses here.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    for part in ("", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + part).chmod(0o600)
+
+
+def _flush(log: Path) -> int:
+    """Wait until a file is on the disk; return its size, 0 if there is none. Raises OSError."""
+    try:
+        descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        os.fdatasync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+class _UnusableError(Exception):
+    """The file is a SQLite database, but not one that this daemon can use."""

@@ -1,0 +1,101 @@
+"""The records of dataflows in the state file, written so that a broken disk stops no dataflow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.errors import ControlError
+from dorad.daemon.database import StateError
+from dorad.daemon.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from dorad.daemon.state import State
+    from dorad.dataflow.model import Dataflow
+
+_log = logging.getLogger(__name__)
+
+
+class RecordStore:
+    """Stores records. It reports the first of successive failures, and dataflows go on."""
+
+    def __init__(self, state: State, warn: Callable[[str], None]) -> None:
+        """Report failures to the operator with `warn`."""
+        self._state = state
+        self._warn = warn
+        self._write_failed = False
+        self._sync_failed = False
+
+    @property
+    def path(self) -> Path:
+        """The state file in use."""
+        return self._state.path
+
+    def load(self) -> list[Record]:
+        """Return the records of all dataflows, the oldest first. Raises StateError."""
+        return [Record(row, params=self._state.params(row.uuid)) for row in self._state.rows()]
+
+    def put(self, record: Record) -> None:
+        """Store a record, or its changes."""
+        self._write(lambda: self._state.put(record.row))
+
+    def put_snapshot(self, record: Record) -> None:
+        """Store only the snapshot of a record, which changes most often."""
+        self._write(lambda: self._state.put_snapshot(record.uuid, record.row.snapshot))
+
+    def put_dataflow(self, record: Record, dataflow: Dataflow) -> None:
+        """Store a change of the topology of a running dataflow."""
+        _log.debug("dataflow %s has changed to %d nodes", record.uuid, len(dataflow.nodes))
+        record.dataflow = dataflow
+        record.row.descriptor = dataflow.descriptor
+        if record.run is not None:
+            # Stored together, because the snapshot belongs to this descriptor.
+            record.row.snapshot = record.run.snapshot()
+        self.put(record)
+
+    def set_param(self, record: Record, node: str, key: str, value: Any) -> None:
+        """Store a parameter that was set. Raises ControlError if that fails."""
+        try:
+            self._state.set_param(record.uuid, node, key, value)
+        except StateError as error:
+            raise ControlError("internal", f"the parameter cannot be stored: {error}") from error
+        record.params.setdefault(node, {})[key] = value
+
+    def delete_param(self, record: Record, node: str, key: str) -> None:
+        """Store that a parameter was deleted. Raises ControlError if that fails."""
+        try:
+            self._state.delete_param(record.uuid, node, key)
+        except StateError as error:
+            raise ControlError("internal", f"the parameter cannot be stored: {error}") from error
+        record.params.get(node, {}).pop(key, None)
+
+    def delete(self, records: Iterable[Record]) -> None:
+        """Delete records. Raises StateError if that fails."""
+        self._state.forget(record.uuid for record in records)
+
+    def discard(self, record: Record) -> None:
+        """Delete one record; a failure is reported to the operator."""
+        self._write(lambda: self._state.forget([record.uuid]))
+
+    async def sync(self) -> None:
+        """Flush all changes to the disk, so that they survive a power cut."""
+        try:
+            await asyncio.to_thread(self._state.sync)
+            self._sync_failed = False
+        except StateError as error:
+            if not self._sync_failed:
+                self._warn(f"the state cannot be written to the disk: {error}")
+            self._sync_failed = True
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+            self._write_failed = False
+        except StateError as error:
+            if not self._write_failed:
+                self._warn(f"the state cannot be written, so a restart would lose it: {error}")
+            self._write_failed = True

@@ -1,0 +1,200 @@
+"""Runs dataflows from start to end, and keeps their records up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.control.peer import may_command
+from dorad.daemon.broker.listener import daemon_socket
+from dorad.daemon.broker.restore import RestoreError
+from dorad.daemon.config import NodeSettings
+from dorad.daemon.nodeusers import NodeUsers
+from dorad.daemon.record import stored_failure, stored_result
+from dorad.daemon.rules.report import failure_report
+from dorad.daemon.run import DataflowRun, Inheritance
+from dorad.launch.command import LaunchContext
+from dorad.launch.fetch import MAX_TOTAL, Downloads
+from dorad.launch.model import LaunchError
+from dorad.logs.journal.writer import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.control.peer import Peer
+    from dorad.daemon.eventbus import EventBus
+    from dorad.daemon.paths import DaemonPaths
+    from dorad.daemon.record import Record
+    from dorad.daemon.recordstore import RecordStore
+    from dorad.dataflow.model import Dataflow, NodeSpec
+    from dorad.launch.host import Host
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Runs the dataflows of one daemon. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        host: Host,
+        paths: DaemonPaths,
+        store: RecordStore,
+        event_bus: EventBus,
+        on_ended: Callable[[Record], None],
+        warn: Callable[[str], None],
+        *,
+        journal: bool,
+    ) -> None:
+        """Call `on_ended` after the end of a dataflow is stored, and `warn` for the operator.
+
+        With `journal`, lines of nodes go to systemd's journal.
+        """
+        self.node_users = NodeUsers(NodeSettings())
+        """The users that nodes run as."""
+        self.group: int | None = None
+        """The group whose members may command the daemon."""
+        self._host = host
+        self._paths = paths
+        self._store = store
+        self._event_bus = event_bus
+        self._on_ended = on_ended
+        self._warn = warn
+        self._journal = journal
+        self._downloads: Downloads | None = None
+        if paths.downloads is not None:
+            helpers = host.helpers if host.units else None
+            self._downloads = Downloads(paths.downloads, helpers=helpers, max_total=MAX_TOTAL)
+            self._downloads.clear_partial()
+
+    def prepare(
+        self, record: Record, dataflow: Dataflow, inherited: Inheritance | None = None
+    ) -> None:
+        """Set `record.run` to a run that is not started yet. Raises ProblemError."""
+        row = record.row
+        context = LaunchContext(
+            dataflow,
+            os.environ,
+            row.options.env,
+            uv=row.options.uv,
+            allow_shell=row.options.allow_shell,
+            dataflow_name=row.name or "",
+            user_for=lambda wanted: self.node_users.user_for(wanted),
+            sandboxed=lambda node: self.node_users.settings.sandboxed(row.name, node),
+        )
+        try:
+            record.run = DataflowRun(
+                row.uuid,
+                context,
+                self._host,
+                daemon_socket(self._paths.runtime, row.uuid),
+                name=row.name,
+                log_dir=Path(row.log_dir),
+                journal=Journal() if self._journal else None,
+                store=self._host,
+                admits=self._admits if self._host.units else None,
+                may_use=self._may_use,
+                helpers=self._host.helpers,
+                downloads=self._downloads,
+                marker=self._marker(row.uuid),
+                exit_when_nodes_finish=row.options.exit_when_nodes_finish,
+                hot_reload=row.options.hot_reload,
+                params={node.id: record.initial_params(node) for node in dataflow.nodes},
+                inherited=inherited,
+                on_change=lambda: self.save(record),
+                on_event=lambda what, node, text, data: self._event_bus.publish(
+                    row.uuid, what, node, text, **data
+                ),
+                forget=self._host.forget,
+            )
+        except (OSError, ValueError) as error:
+            raise ControlError("refused", str(error)) from error
+
+    def start(self, record: Record) -> None:
+        """Start a task that runs the prepared dataflow to its end."""
+        record.task = asyncio.create_task(self.run_to_end(record), name=f"dataflow {record.uuid}")
+
+    async def run_to_end(self, record: Record) -> None:
+        """Run a prepared dataflow to its end, and store its results."""
+        run = record.run
+        assert run is not None
+        self._event_bus.publish(record.uuid, "dataflow-starting")
+        try:
+            ended = await run.run()
+            await self._end_strays(record)
+            record.row.results = [stored_result(result) for result in ended.results]
+            record.row.failures = [stored_failure(block) for block in failure_report(ended.results)]
+            record.row.status = "finished" if ended.ok else "failed"
+        except RestoreError as error:
+            _log.warning("dataflow %s could not be adopted: %s", record.uuid, error)
+            record.fail(f"could not be adopted: {error}")
+            record.lost = True
+            await self._end_strays(record)
+        except (LaunchError, OSError) as error:
+            record.fail(str(error))
+        except Exception as error:  # noqa: BLE001 - one dataflow's fault must not end the others
+            _log.exception("dataflow %s", record.uuid)
+            record.fail(f"an error of the daemon: {error!r}")
+        finally:
+            _log.debug("dataflow %s has ended: %s", record.uuid, record.row.status)
+            record.end()
+            self._store.put(record)
+        self._event_bus.publish(record.uuid, "dataflow-ended", text=record.row.status)
+        record.bell.ring()
+        self._on_ended(record)
+
+    def save(self, record: Record) -> None:
+        """Store the progress of a run; called after each change that the next daemon needs."""
+        run = record.run
+        if run is None or not record.running:
+            return
+        if record.row.status == "starting" and run.opened:
+            _log.debug("dataflow %s runs", record.uuid)
+            record.row.status = "running"
+            self._event_bus.publish(record.uuid, "dataflow-running")
+            self._store.put(record)
+        if run.dataflow is record.dataflow:
+            record.row.snapshot = run.snapshot()
+            self._store.put_snapshot(record)
+        else:
+            self._store.put_dataflow(record, run.dataflow)
+        record.bell.ring()
+
+    def stop(self, record: Record, *, grace: float | None = None, force: bool = False) -> None:
+        """Stop a dataflow within `grace` seconds; with `force`, kill its nodes now."""
+        if record.run is None:
+            return
+        _log.debug("dataflow %s is stopped, grace %s, force %s", record.uuid, grace, force)
+        record.row.status = "stopping"
+        self._store.put(record)
+        if force:
+            record.run.kill("was killed because the dataflow was stopped by force")
+        else:
+            record.run.stop(grace)
+
+    def _admits(self, peer: Peer) -> bool:
+        """Return True if nodes may run as the peer's user, or the peer may command the daemon."""
+        if may_command(peer, os.getuid(), self.group):
+            return True
+        return self.node_users.admits(peer.uid)
+
+    def _may_use(self, node: NodeSpec, peer: Peer) -> bool:
+        """Return True if a process of the peer's user may attach as a dynamic node."""
+        if may_command(peer, os.getuid(), self.group):
+            return True
+        return self.node_users.is_user_of(node.user, peer.uid)
+
+    def _marker(self, uuid: str) -> str:
+        """Return the marker that the processes of one dataflow carry; see `orphans`."""
+        return f"{self._paths.marker}#{uuid}"
+
+    async def _end_strays(self, record: Record) -> None:
+        """End processes that nodes have left in sessions of their own."""
+        try:
+            await self._host.end_marked(self._marker(record.uuid), below_too=True)
+        except LaunchError as error:
+            self._warn(str(error))

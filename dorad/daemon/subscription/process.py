@@ -1,0 +1,32 @@
+"""Entry point: `python -m dorad.daemon.subscription.process PARENT echo|publish QUEUE_SIZE ID`.
+
+The process is a helper (see `launch.helper`). It gives up all privileges before it imports code
+that handles messages. PARENT is the daemon's pid, or 0 if systemd is the parent; ID is the
+observer's.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from dorad.launch.confine import confine
+from dorad.launch.prctl import die_with_parent
+
+
+def main() -> None:
+    """Confine this process, then serve until the subscription ends."""
+    parent, task, queue_size, observer_id = sys.argv[1:]
+    confine()
+    if int(parent):
+        try:
+            # After the change of user, which would reset it.
+            die_with_parent(int(parent))
+        except ProcessLookupError:
+            return  # the daemon was killed already
+    from dorad.daemon.subscription.tasks import serve  # after `confine`
+
+    serve(task, int(queue_size), observer_id)
+
+
+if __name__ == "__main__":
+    main()
