@@ -87,7 +87,7 @@ def test_types_that_do_not_fit_are_a_warning_and_where_they_are_strict_a_failure
         (tmp_path / "flow.yml").write_text(f"{flow}strict_types: {strict}\n")
         result = healthy.dora("doctor", "--dataflow", "flow.yml", cwd=tmp_path)
         assert result.returncode == code
-        lines = [line for line in result.stdout.splitlines() if "`a/x` gives" in line]
+        lines = [line for line in result.stdout.splitlines() if "`a/x` sends" in line]
         assert len(lines) == 1
         assert lines[0].startswith(f"  {level}  dataflow: flow.yml:3:")
 

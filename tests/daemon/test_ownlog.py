@@ -23,7 +23,7 @@ EXPECTED = (
     "sessions: from node one: 'ready'",
     "connection: to process",
     "link: process",
-    "noderunner: node one ended: exited with code 0",
+    "noderunner: node one exited: exited with code 0",
 )
 """A decision, a packet from a node, one to a node, a process, and its end."""
 
@@ -67,7 +67,7 @@ def test_the_daemons_configuration_switches_it_on_and_off(tmp_path: Path) -> Non
         for text in (
             "session: process",
             "supervisor: decided: OpenBarrier()",
-            "sessions: node sink goes on under this daemon",
+            "sessions: node sink is adopted",
         ):
             assert f"DEBUG dorad.{'control' if 'session' in text else 'daemon'}." in dorad.log
             assert text in dorad.log, text
