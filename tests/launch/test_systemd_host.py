@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import stat
 from pathlib import Path
@@ -90,6 +91,8 @@ async def test_a_node_is_a_unit_of_its_own(systemd: Systemd) -> None:
     first, second = await spawn(host), await spawn(host)
     assert list(systemd.units) == ["dorad-nav-camera-1.service", "dorad-nav-camera-2.service"]
     assert first.pid != second.pid
+    assert first.control_group == "/dorad.slice/dorad-nav-camera-1.service"
+    assert first.uid == os.getuid()
     assert systemd.units["dorad-nav-camera-1.service"]["properties"]["Before"] == ["dorad.service"]
     await host.detach()
 

@@ -33,6 +33,9 @@ STARTED = (
     "ExecMainPID",
     "ExecMainStartTimestampMonotonic",
     "Result",
+    "ControlGroup",
+    "User",
+    "UID",
 )
 """The properties of a service that has started, or failed to."""
 
