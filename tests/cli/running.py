@@ -10,7 +10,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,5 +123,6 @@ def dora(
         process.kill()
         process.wait()
         for left in running.processes():
-            os.kill(left.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the process holder is killing them, too
+                os.kill(left.pid, signal.SIGKILL)
         shutil.rmtree(runtime)

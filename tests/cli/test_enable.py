@@ -36,7 +36,7 @@ def test_a_daemon_that_nothing_starts_at_boot_is_told_of(daemon, tmp_path):
     env = {"DORA_SOCKET": str(own), "XDG_RUNTIME_DIR": str(tmp_path)}
     result = daemon.dora("enable", "nav", env=env)
     assert result.returncode == 0
-    assert "nothing starts at boot" in result.stderr
+    assert "is not itself started at boot" in result.stderr
     assert daemon.dora("enable", "nav").stderr == ""
 
 

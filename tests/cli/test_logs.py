@@ -116,7 +116,7 @@ def test_lines_look_like_those_of_dora_run(folder: Path) -> None:
         (["robot", "--log-filter", "cam"], 2, "node=level"),
         (["robot", "-n", "cam", "--all-nodes"], 2, "--all-nodes"),
         (["robot", "-f", "--until", "1m"], 2, "--until"),
-        (["robot", "cam"], 2, "nodes are named with -n: `dora logs robot -n cam`"),
+        (["robot", "cam"], 2, "nodes are given with -n: `dora logs robot -n cam`"),
         (["robot", "cam", "arm"], 2, "`dora logs robot -n cam -n arm`"),
         (["robot", "--since", "soon"], 2, "soon"),
     ],
