@@ -67,7 +67,7 @@ async def attach_host(holder_path: Path, *, system: bool) -> Hosting:
                 " they keep running, and the next dorad adopts them"
             ) from error
         return Hosting(
-            await HolderClient.attach(holder_path), missing=f"D-Bus is not there ({error})"
+            await HolderClient.attach(holder_path), missing=f"D-Bus is not available ({error})"
         )
     notifier = Notifier(address)
     store = SystemdStore(notifier, received)
