@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.node.protocol import VERSION
 from hwtests.robots import rootfs
 from hwtests.robots.effort import only_long, times
 from hwtests.robots.shell import wait_until
@@ -92,7 +93,7 @@ def test_nothing_is_lost_by_an_upgrade(loaded: Robot, newer_deb: Path) -> None:
 def test_a_new_format_of_shared_memory_starts_nodes_anew_and_is_told(
     loaded: Robot, deb: Path, tmp_path: Path
 ) -> None:
-    other = {"node/protocol.py": ("VERSION = 2\n", "VERSION = 1002\n")}
+    other = {"node/protocol.py": (f"VERSION = {VERSION}\n", "VERSION = 1002\n")}
     loaded.push(rootfs.newer(deb, "100.0.0", tmp_path, other), "/root/other.deb")
     before = set(loaded.sh(load.PIDS).splitlines())
     loaded.exec("apt-get", "-qq", "install", "-y", "/root/other.deb", timeout=300)
