@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64decode, b64encode
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -33,9 +33,12 @@ from dorafleet.store.model import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 
 NAMESPACE = "/dorafleet/"
+
+RETRY_S = 0.5
+"""Seconds between two tries to become the leader."""
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +112,7 @@ class EtcdStore(Store):
         """Make the changes and return the revision. They are on the disk then."""
         return await self._commit(transaction)
 
-    async def watch(self, prefix: str, start: int) -> AsyncIterator[Changes]:
+    async def watch(self, prefix: str, start: int) -> AsyncGenerator[Changes, None]:
         """Yield every change under `prefix` from the revision `start` on, then as they happen."""
         if start <= self._base:
             raise CompactedError(start)
@@ -226,24 +229,39 @@ class EtcdStore(Store):
     async def _campaign(self, name: str, seconds: float) -> tuple[_Lease, int]:
         """Wait for the key of the leader to be free, and put it with a lease."""
         while True:
-            snapshot = await self.get(LEADER, limit=1)
-            if snapshot.entries and snapshot.entries[0].key == LEADER:
-                await self._until_deleted(snapshot.revision + 1)
-                continue
-            sent = asyncio.get_running_loop().time()
-            answer = await self._call("/v3/lease/grant", {"TTL": str(max(1, round(seconds)))})
-            lease = _Lease(answer["ID"], float(answer["TTL"]), sent)
-            claim = Transaction(compares={LEADER: 0}, puts={LEADER: name.encode()})
             try:
-                return lease, await self._commit(claim, lease.id)
+                await self._until_free()
+                lease = await self._grant(seconds)
+                claim = Transaction(compares={LEADER: 0}, puts={LEADER: name.encode()})
+                try:
+                    return lease, await self._commit(claim, lease.id)
+                except StoreError:
+                    # Also if the claim was written without our learning of it.
+                    await self._call("/v3/lease/revoke", {"ID": lease.id})
+                    raise
             except ConflictError:
                 _log.debug("%s: another was faster to lead", name)
-                await self._call("/v3/lease/revoke", {"ID": lease.id})
+            except StoreError as error:
+                # One that waits for its turn outlives what the leader may not survive.
+                if self._closed:
+                    raise
+                _log.warning("%s cannot lead: %s", name, error)
+                await asyncio.sleep(RETRY_S)
 
-    async def _until_deleted(self, start: int) -> None:
-        async for changes in self.watch(LEADER, start):
-            if changes.values.get(LEADER, b"") is None:
-                return
+    async def _grant(self, seconds: float) -> _Lease:
+        sent = asyncio.get_running_loop().time()
+        answer = await self._call("/v3/lease/grant", {"TTL": str(max(1, round(seconds)))})
+        return _Lease(answer["ID"], float(answer["TTL"]), sent)
+
+    async def _until_free(self) -> None:
+        """Wait until there is no key of a leader."""
+        snapshot = await self.get(LEADER, limit=1)
+        if not any(entry.key == LEADER for entry in snapshot.entries):
+            return
+        async with aclosing(self.watch(LEADER, snapshot.revision + 1)) as watch:
+            async for changes in watch:
+                if changes.values.get(LEADER, b"") is None:
+                    return
 
     async def _keep(self, lease: _Lease, term: Term) -> None:
         """Renew a lease until it is lost, and tell then. Each failure is tried again."""
@@ -253,10 +271,9 @@ class EtcdStore(Store):
                 while True:
                     await asyncio.sleep(lease.seconds / 4)
                     sent = loop.time()
+                    body = {"ID": lease.id}
                     try:
-                        answer = await self._call(
-                            "/v3/lease/keepalive", {"ID": lease.id}, repeatable=True
-                        )
+                        answer = await self._call("/v3/lease/keepalive", body, repeatable=True)
                     except StoreError as error:
                         _log.warning("the lease of the leader was not renewed: %s", error)
                         continue
@@ -292,7 +309,8 @@ class EtcdStore(Store):
             raise StoreError(Code.UNAVAILABLE, "the store is closed")
 
     def _failed(self, error: GatewayError) -> StoreError:
-        return StoreError(Code.UNAVAILABLE, f"etcd at {self._gateway.name}: {error}")
+        code = Code.UNKNOWN if error.is_unsettled else Code.UNAVAILABLE
+        return StoreError(code, f"etcd at {self._gateway.name}: {error}")
 
     def _grouped(self, events: Iterable[dict[str, Any]]) -> list[Changes]:
         """Return events by their revision; etcd does not split one over two answers."""

@@ -36,6 +36,9 @@ MAX_IDLE = 4
 _COMPACTED = 11
 """gRPC's OUT_OF_RANGE, etcd's code for a revision that is compacted, or not there yet."""
 
+_UNSETTLED = (2, 4, 14)
+"""gRPC's UNKNOWN, DEADLINE_EXCEEDED and UNAVAILABLE: the members have no leader, or change it."""
+
 _NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 _KEEPALIVE = (
@@ -58,6 +61,11 @@ class GatewayError(Exception):
     def is_compacted(self) -> bool:
         """Whether a revision is not kept any more."""
         return self.code == _COMPACTED
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether another member, or this one a little later, may answer; it may be done then."""
+        return self.code in _UNSETTLED
 
 
 class _Refusal(msgspec.Struct):
@@ -112,7 +120,12 @@ class Gateway:
                 connection.writer.transport.abort()
                 raise
             self._keep(connection)
-            return _answer(status, content)
+            try:
+                return _answer(status, content)
+            except GatewayError as error:
+                if not (repeatable and error.is_unsettled):
+                    raise
+                self._turn()
         raise StoreError(Code.UNAVAILABLE, f"no member of etcd at {self.name} answers")
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
 MAX_OPERATIONS = 128
@@ -116,7 +116,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def watch(self, prefix: str, start: int) -> AsyncIterator[Changes]:
+    def watch(self, prefix: str, start: int) -> AsyncGenerator[Changes, None]:
         """Yield every change under `prefix` from the revision `start` on, then as they happen.
 
         Raises:

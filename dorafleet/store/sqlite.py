@@ -30,7 +30,7 @@ from dorafleet.store.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
     from pathlib import Path
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class SqliteStore(Store):
         """Make the changes and return the revision. They are on the disk then."""
         return await self._run(self._commit, transaction)
 
-    async def watch(self, prefix: str, start: int) -> AsyncIterator[Changes]:
+    async def watch(self, prefix: str, start: int) -> AsyncGenerator[Changes, None]:
         """Yield every change under `prefix` from the revision `start` on, then as they happen."""
         while True:
             changed = self._changed
