@@ -19,6 +19,9 @@ COMPLETE_VARIABLE = "_DORAFLEET_COMPLETE"
 COMMANDS: dict[str, CommandEntry] = {
     "check": CommandEntry("dorafleet.cli.check:check", "Check a cluster file and list problems."),
     "status": CommandEntry("dorafleet.cli.status:status", "Tell how dorad is on every machine."),
+    "explain": CommandEntry(
+        "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
+    ),
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),
