@@ -118,7 +118,7 @@ Until = Literal["spawned", "running", "ended"]
 
 
 class Wait(Struct):
-    """Wait until all nodes of a dataflow have been spawned or are running, or until it has ended.
+    """Wait until a dataflow has reached a state: all nodes spawned, all nodes running, or its end.
 
     Fails with `deadline` after `timeout` seconds.
     """
@@ -523,7 +523,7 @@ class ParamRef(Struct):
 
 
 class ParamSet(Struct):
-    """Set a parameter. Refused if its declaration forbids the value."""
+    """Set a parameter and notify the node. Refused if its declaration forbids the value."""
 
     node: str
     key: str
@@ -544,7 +544,7 @@ class Param(Struct):
     choices: list[Any] | None = None
     description: str | None = None
     delivered: bool = True
-    """Whether the running node was notified. If False, it gets the value when it starts."""
+    """Whether the running node was notified. If not, it gets the value when it starts."""
 
 
 class ParamList(Struct):
@@ -557,7 +557,7 @@ class ParamList(Struct):
 
 
 class LogRead(Struct):
-    """Read log lines: a stream of `LogLines`. Times are seconds since 1970."""
+    """Read log lines, and follow new ones. Times are seconds since 1970."""
 
     dataflow: str | None = None
     nodes: list[str] = []
