@@ -1,7 +1,7 @@
-"""Use what the package promises to nodes, in the trimmed environment: a wrong cut stops the build.
+"""Test the trimmed environment of the package dorad; a missing part stops the build.
 
-The package's Python has: Arrow arrays, compute, IPC, Parquet, CSV, JSON, Feather, datasets; numpy;
-dorad and dora.
+Nodes may use: Arrow arrays, compute, IPC, Parquet, CSV, JSON, Feather, datasets; numpy; dorad and
+dora.
 """
 
 import importlib
