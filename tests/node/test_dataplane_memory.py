@@ -259,7 +259,7 @@ def test_a_full_shm_is_an_error_in_the_sending_node_and_ends_nothing_else(tmp_pa
     assert len(errors) == 3
     for error in errors:
         assert "50000000 bytes" in error
-        assert "/dev/shm is full: 67108864 bytes asked, " in error
+        assert "/dev/shm is full: 67108864 bytes requested, " in error
         assert " free" in error
     assert json_lines(tmp_path / "taker.jsonl") == [[1000]]
     assert json_lines(tmp_path / "content.jsonl") == [300]

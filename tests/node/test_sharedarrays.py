@@ -225,7 +225,7 @@ def test_a_new_array_at_an_old_ones_address_is_its_own(bed: Bed) -> None:
 
 def test_no_room_is_an_error_that_says_how_much_was_asked() -> None:
     def full(size: int) -> tuple[int, Mapping]:
-        raise OSError(f"/dev/shm is full: {size} bytes asked, 0 free")
+        raise OSError(f"/dev/shm is full: {size} bytes requested, 0 free")
 
     with pytest.raises(RuntimeError, match="1000000 bytes cannot be allocated: /dev/shm is full"):
         SharedArrays(Pool(full, lambda _: None)).empty(1_000_000, "uint8")
