@@ -98,5 +98,5 @@ def test_the_current_folder_is_the_project_if_it_holds_the_file(
     assert _complaints("../a/m.yml")[0].startswith("../a/m.yml:2:23: nodes[0].path: `../n.py`")
 
 
-def test_a_file_that_is_not_there(project: Project) -> None:
+def test_a_missing_file(project: Project) -> None:
     assert _complaints("no.yml") == ["no.yml: no such file (give the path of a module's YAML file)"]
