@@ -155,7 +155,7 @@ def test_an_input_announced_twice_is_added_once(daemon: FakeDaemon) -> None:
         assert sorted(told) == [["INPUT", "a", b"1"], ["INPUT", "b", b"2"]]
 
 
-def test_an_input_that_was_closed_can_come_back_and_end_again(daemon: FakeDaemon) -> None:
+def test_a_closed_input_can_be_added_and_closed_again(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         daemon.say("closed", input="a")
         _announce(daemon, "a", daemon.box.add_ring(10), source="t")

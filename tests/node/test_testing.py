@@ -142,7 +142,7 @@ def test_a_mock_returns_the_description_it_was_given() -> None:
     assert node.timestamp().tzinfo is UTC
 
 
-def test_a_mock_without_a_description_raises() -> None:
+def test_a_mock_without_a_description_returns_empty_values() -> None:
     node = MockNode([])
     told: list[Any] = [node.dataflow_descriptor(), node.dataflow_id(), node.node_config()]
     assert told == [{}, "", {}]

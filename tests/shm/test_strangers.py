@@ -41,14 +41,14 @@ def test_a_segment_of_a_dead_daemon_of_ours_is_removed(left: Path) -> None:
     assert not left.exists()
 
 
-def test_a_directory_with_the_name_of_a_segment_is_passed_over(left: Path) -> None:
+def test_a_directory_with_the_name_of_a_segment_is_skipped(left: Path) -> None:
     left.mkdir()
     create.sweep()
     assert left.is_dir()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
-def test_a_file_of_another_user_is_passed_over(left: Path) -> None:
+def test_a_file_of_another_user_is_skipped(left: Path) -> None:
     left.touch()
     os.chown(left, NOBODY, NOBODY)
     create.sweep()
@@ -56,7 +56,7 @@ def test_a_file_of_another_user_is_passed_over(left: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as two users")
-def test_a_file_of_root_stops_nobody_else(left: Path) -> None:
+def test_a_file_of_root_is_no_error_for_other_users(left: Path) -> None:
     """The directory is sticky: another user may not unlink it, which must be no error."""
     left.touch()
     program = f"import os; from dorad.shm import create; os.setuid({NOBODY}); create.sweep()"
@@ -84,12 +84,12 @@ def take(path: Path) -> None:
     path.chmod(0o777)
 
 
-def test_the_directory_in_tmp_is_used_while_nobody_has_taken_it(shared: Path) -> None:
+def test_the_directory_in_tmp_is_used_unless_another_user_owns_it(shared: Path) -> None:
     assert rendezvous.runtime_dir() == shared / f"dora-{os.getuid()}"
 
 
 @pytest.mark.parametrize("kind", ["directory", "file", "link"])
-def test_a_name_that_a_stranger_has_taken_is_passed_over(shared: Path, kind: str) -> None:
+def test_a_name_taken_by_another_user_is_skipped(shared: Path, kind: str) -> None:
     path = shared / f"dora-{os.getuid()}"
     if kind == "directory":
         take(path)
@@ -102,7 +102,7 @@ def test_a_name_that_a_stranger_has_taken_is_passed_over(shared: Path, kind: str
     assert found.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_client_finds_the_daemon_when_the_stranger_has_gone_again(shared: Path) -> None:
+def test_a_client_finds_the_daemon_after_the_file_of_another_user_is_removed(shared: Path) -> None:
     path = shared / f"dora-{os.getuid()}"
     take(path)
     daemon = rendezvous.runtime_dir()
@@ -110,7 +110,7 @@ def test_a_client_finds_the_daemon_when_the_stranger_has_gone_again(shared: Path
     assert rendezvous.runtime_dir() == daemon
 
 
-def test_without_any_safe_place_it_is_said_what_to_do(
+def test_without_a_safe_directory_the_error_has_a_fix(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(shared / f"dora-{os.getuid()}")
@@ -130,7 +130,7 @@ def test_a_private_runtime_directory_is_used_as_before(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to another user")
-def test_a_directory_of_another_user_is_passed_over(shared: Path) -> None:
+def test_a_directory_of_another_user_is_skipped(shared: Path) -> None:
     path = shared / f"dora-{os.getuid()}"
     path.mkdir(mode=0o700)
     os.chown(path, NOBODY, NOBODY)
