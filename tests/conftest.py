@@ -19,7 +19,7 @@ from tests.harness.daemon import Daemon, daemon, emptied
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTLE_S = 5.0
+SETTLE_S = 10.0
 
 # A shell starts what it runs in the background with these ignored, and so would be every command
 # that a test starts and sends one.
@@ -68,7 +68,7 @@ def _command(process: psutil.Process) -> str:
 
 
 def _is_library(target: str) -> bool:
-    """Tell whether a descriptor belongs to something a library opens once for the process."""
+    """Return True if a library has opened the descriptor once for the process."""
     return target in ("/dev/urandom", "/dev/null") or target.endswith((".so", ".db", ".lock"))
 
 
