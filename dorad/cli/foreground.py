@@ -98,7 +98,9 @@ def run_foreground(
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
                 ended = await run.run()
                 if holder.died:
-                    run.log.say("error", None, "the process holder ended, and every node with it")
+                    run.log.report(
+                        "error", None, "the process holder ended, and every node with it"
+                    )
         if live.stuck:
             print_warning("the last log lines were not read and are lost")
         return ended
