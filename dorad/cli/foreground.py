@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def early_holder() -> Iterator[HolderClient]:
-    """Start the process holder while the dataflow is being read. End it if that fails."""
+    """Start the process holder in parallel to reading the dataflow. End it if the reading fails."""
     import asyncio
 
     from dorad.launch.holder.client import HolderClient
