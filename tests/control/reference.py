@@ -1,6 +1,6 @@
 """Makes the reference part of docs/control-api.md, and the AsyncAPI document beside it.
 
-`python -m tests.control.reference` rewrites both.
+`python -m tests.control.reference` writes both.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def asyncapi() -> str:
 
 
 def page(text: str) -> str:
-    """Return the page with a new reference part."""
+    """Return the page with its reference part replaced."""
     assert _MADE.search(text), "the page has lost its markers"
     return _MADE.sub(lambda found: found[1] + "\n" + reference() + found[2], text)
 
@@ -83,7 +83,7 @@ def _types() -> Iterator[str]:
     yield from ("", "## Types", "", "Times are seconds since 1970 (UTC), durations seconds, sizes")
     yield from ("bytes, unless stated otherwise. Fields with a default may be missing.",)
     used = {method.params for method in m.METHODS.values()}
-    for kind in vars(m).values():
+    for _, kind in sorted(vars(m).items()):
         if not (isinstance(kind, type) and issubclass(kind, m.Struct) and kind is not m.Struct):
             continue
         if kind in used or kind.__name__ in _HIDDEN:

@@ -115,7 +115,7 @@ def test_a_mistake_has_its_own_place() -> None:
     assert str(problem(text)).startswith("flow.yml:14:22: nodes[0].sync.inputs[1]: ")
 
 
-def test_operators_have_none() -> None:
+def test_operators_cannot_synchronise_inputs() -> None:
     found = problem("""\
         nodes:
           - id: a

@@ -55,7 +55,7 @@ def test_a_spawned_node_waits_for_a_daemon_that_does_not_listen_yet(tmp_path: Pa
     daemon.box.close()
 
 
-def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
+def test_a_spawned_node_retries_when_the_daemon_dies_before_answering(
     daemon: FakeDaemon,
 ) -> None:
     def serve() -> None:
@@ -71,7 +71,7 @@ def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
     connection.done()
 
 
-def test_a_spawned_node_gives_up_in_the_end(
+def test_a_spawned_node_gives_up_after_its_deadline(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attach, "CONNECT_TIMEOUT_S", 0.2)
@@ -80,7 +80,7 @@ def test_a_spawned_node_gives_up_in_the_end(
         connect(Spawned("n", daemon.path))
 
 
-def test_a_node_that_is_refused_does_not_try_again(daemon: FakeDaemon) -> None:
+def test_a_refused_node_does_not_retry(daemon: FakeDaemon) -> None:
     def serve() -> None:
         daemon.accept()
         daemon.say("refused", error="no place for it")
@@ -104,7 +104,7 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
 # -- a daemon that takes over ----------------------------------------------------------------
 
 
-def test_a_node_at_the_barrier_tells_a_new_daemon_that_it_is_ready(daemon: FakeDaemon) -> None:
+def test_a_node_at_the_barrier_reports_ready_to_a_new_daemon(daemon: FakeDaemon) -> None:
     connection = connection_to(daemon)
     with in_thread(connection.wait_for_start) as started:
         daemon.hear("ready")
@@ -116,7 +116,7 @@ def test_a_node_at_the_barrier_tells_a_new_daemon_that_it_is_ready(daemon: FakeD
     connection.done()
 
 
-def test_a_question_is_asked_again_of_a_new_daemon(daemon: FakeDaemon) -> None:
+def test_a_request_is_repeated_to_a_new_daemon(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.connection.grow(1000)) as grown:
         first = daemon.hear("grow")
         daemon.say("adopted")
@@ -132,7 +132,7 @@ def test_a_question_is_asked_again_of_a_new_daemon(daemon: FakeDaemon) -> None:
         assert daemon.hear("retire").number("segment") == 2
 
 
-def test_a_late_answer_is_not_taken_for_that_of_the_next_question(daemon: FakeDaemon) -> None:
+def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         memory = _segment()
         for number in (1, 2):
@@ -146,7 +146,7 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_question(daemon: FakeDa
         os.close(memory)
 
 
-def test_what_comes_beside_a_question_comes_again_too(daemon: FakeDaemon) -> None:
+def test_descriptors_sent_with_a_request_are_sent_again_too(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         with in_thread(lambda: node.extensions.store("s", "k", b"value")) as stored:
             daemon.hear("ext_store").close()
@@ -159,7 +159,7 @@ def test_what_comes_beside_a_question_comes_again_too(daemon: FakeDaemon) -> Non
             stored()
 
 
-def test_data_flows_while_a_sender_waits_for_a_daemon_that_is_gone(daemon: FakeDaemon) -> None:
+def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         receiver = daemon.other(10)
         daemon.introduce(receiver, blocking=False)
@@ -188,7 +188,7 @@ def test_data_flows_while_a_sender_waits_for_a_daemon_that_is_gone(daemon: FakeD
             assert ours.ready()
 
 
-def test_a_node_whose_daemon_is_gone_for_good_hears_of_it(daemon: FakeDaemon) -> None:
+def test_a_node_whose_daemon_never_returns_gets_an_error(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         push(daemon.outlet("a"), b"x")
         daemon.hang_up()
@@ -201,7 +201,7 @@ def test_a_node_whose_daemon_is_gone_for_good_hears_of_it(daemon: FakeDaemon) ->
 # -- a daemon that repeats itself ------------------------------------------------------------
 
 
-def test_what_is_said_again_changes_nothing(daemon: FakeDaemon) -> None:
+def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         receiver = daemon.other(10)
         memory = _segment()
@@ -232,7 +232,7 @@ def test_what_is_said_again_changes_nothing(daemon: FakeDaemon) -> None:
         os.close(memory)
 
 
-def test_a_node_that_was_made_anew_is_met_anew(daemon: FakeDaemon) -> None:
+def test_a_recreated_peer_is_connected_again(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         old, new = daemon.other(10), daemon.other(10)
         daemon.introduce(old, blocking=False)
@@ -261,7 +261,7 @@ def test_a_failed_node_can_fail_again_after_a_restart(daemon: FakeDaemon) -> Non
         assert types == ["NODE_RESTARTED", *["NODE_FAILED", "INPUT_CLOSED"] * 2]
 
 
-def test_stop_is_said_once(daemon: FakeDaemon) -> None:
+def test_stop_is_delivered_once(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         daemon.say("stop", reason="ALL_INPUTS_CLOSED")
         daemon.say("stop", reason="ALL_INPUTS_CLOSED")
@@ -275,7 +275,7 @@ def test_stop_is_said_once(daemon: FakeDaemon) -> None:
 # -- several threads -------------------------------------------------------------------------
 
 
-def test_what_a_sending_thread_reads_wakes_the_receiving_one(daemon: FakeDaemon) -> None:
+def test_packets_read_by_a_sending_thread_wake_the_receiving_thread(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
         stop = threading.Event()
 
@@ -290,7 +290,7 @@ def test_what_a_sending_thread_reads_wakes_the_receiving_one(daemon: FakeDaemon)
             sent()
 
 
-def test_a_sender_that_waits_for_room_goes_on_when_its_receiver_may_lose_messages(
+def test_a_waiting_sender_continues_when_its_receiver_may_lose_messages(
     daemon: FakeDaemon,
 ) -> None:
     with attached(daemon) as node:

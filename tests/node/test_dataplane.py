@@ -44,7 +44,7 @@ def blocking(source: str, queue_size: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("size", [8, 100_000])
-def test_backpressure_slows_the_sender_down_to_its_receiver_and_drops_nothing(
+def test_backpressure_slows_the_sender_to_the_receiver_and_drops_nothing(
     flow: Flow, size: int
 ) -> None:
     flow.node(
@@ -77,7 +77,7 @@ def test_backpressure_slows_the_sender_down_to_its_receiver_and_drops_nothing(
     assert flow.reports("sender")[0] > (60 - 4 - 1) * 0.01
 
 
-def test_backpressure_of_one_input_leaves_the_others_their_newest(flow: Flow) -> None:
+def test_backpressure_on_one_input_does_not_stop_others_from_keeping_the_newest(flow: Flow) -> None:
     flow.node(
         "sender",
         """
@@ -244,7 +244,7 @@ def test_a_chain_of_six_loses_nothing_from_the_first_moment(flow: Flow) -> None:
     assert flow.reports("n5") == list(range(20))
 
 
-def test_a_queue_of_one_gives_a_slow_receiver_what_is_newest(flow: Flow) -> None:
+def test_a_queue_of_one_gives_a_slow_receiver_the_newest_message(flow: Flow) -> None:
     flow.node(
         "sender",
         """
@@ -283,7 +283,7 @@ def test_a_queue_of_one_gives_a_slow_receiver_what_is_newest(flow: Flow) -> None
         assert number == 119 or sent[number + 1] >= asked
 
 
-def test_waiting_asynchronously_takes_no_time_and_holds_nothing_up(flow: Flow) -> None:
+def test_async_waiting_uses_no_cpu_and_blocks_no_task(flow: Flow) -> None:
     flow.node(
         "sender",
         """
@@ -332,7 +332,7 @@ def test_waiting_asynchronously_takes_no_time_and_holds_nothing_up(flow: Flow) -
     assert number == 1
 
 
-def test_two_dataflows_at_once_do_not_meet(tmp_path: Path) -> None:
+def test_two_concurrent_dataflows_do_not_exchange_messages(tmp_path: Path) -> None:
     def run(name: str) -> list[object]:
         folder = tmp_path / name
         folder.mkdir()

@@ -109,7 +109,7 @@ def test_typed_inputs_arrive_and_outputs_are_shown(tmp_path: Path) -> None:
         assert node.end() == 0
 
 
-def test_no_data_is_sent_by_ctrl_d_and_the_node_is_stopped_by_it(tmp_path: Path) -> None:
+def test_ctrl_d_sends_no_data_and_stops_the_node(tmp_path: Path) -> None:
     with terminal(ECHO, tmp_path) as node:
         node.give("tick", "\x04")
         node.see("output echo: 0 nulls (null)\n")
@@ -119,7 +119,7 @@ def test_no_data_is_sent_by_ctrl_d_and_the_node_is_stopped_by_it(tmp_path: Path)
         assert node.end() == 0
 
 
-def test_a_mistake_is_explained_and_the_question_asked_again(tmp_path: Path) -> None:
+def test_an_invalid_answer_is_explained_and_asked_for_again(tmp_path: Path) -> None:
     with terminal(ECHO, tmp_path) as node:
         node.see("Input id (none to stop): ")
         node.type("a b\n")
@@ -204,7 +204,7 @@ def test_values_that_arrow_cannot_hold_are_refused() -> None:
         parse("[1, [2]]")
 
 
-async def test_several_wait_and_each_answer_goes_to_one() -> None:
+async def test_each_answer_goes_to_one_of_several_waiting_calls() -> None:
     answers = [events.tick("a", {}), events.tick("b", {}), events.stop(events.MANUAL)]
     asked = threading.Semaphore(0)
 
@@ -225,7 +225,7 @@ async def test_several_wait_and_each_answer_goes_to_one() -> None:
         receiver.drain()
 
 
-def test_a_terminal_that_is_gone_stops_the_node() -> None:
+def test_a_closed_terminal_stops_the_node() -> None:
     def question() -> events.Event:
         raise OSError(5, "Input/output error")
 

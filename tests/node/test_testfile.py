@@ -61,7 +61,7 @@ def test_data_becomes_an_array(tmp_path: Path) -> None:
     assert event["value"].equals(pa.array([1], pa.int8()))
 
 
-def test_data_may_lie_in_an_arrow_file(tmp_path: Path) -> None:
+def test_data_may_be_in_an_arrow_file(tmp_path: Path) -> None:
     path = tmp_path / "data.arrow"
     with pa.ipc.new_file(path, pa.schema({"x": pa.int64(), "y": pa.string()})) as writer:
         for n in range(2):
@@ -143,19 +143,19 @@ def test_mistakes_of_the_file(tmp_path: Path, content: Any, said: str | None) ->
     ],
     ids=repr,
 )
-def test_a_wrong_event_is_named_by_its_place(
+def test_a_wrong_event_is_reported_with_its_position(
     tmp_path: Path, entry: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(RuntimeError, match=rf"events\[1\]: .*{said}"):
         events(tmp_path, {"type": "Stop"}, entry)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="cannot be read: No such file"):
         load(tmp_path / "inputs.json")
 
 
-def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "data.arrow"
     with pa.ipc.new_file(path, pa.schema({"x": pa.int64()})) as writer:
         writer.write_batch(pa.record_batch({"x": [1]}))

@@ -70,6 +70,6 @@ def test_goal_handlers_are_served() -> None:
     assert node.outputs == {"feedback": [1], "result": [20]}
 
 
-def test_nothing_to_serve_is_a_mistake() -> None:
+def test_serving_without_a_handler_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to serve"):
         MockNode([]).serve()

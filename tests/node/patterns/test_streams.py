@@ -65,7 +65,7 @@ def event(session: str, segment: int, seq: int, **more: Any) -> dict[str, Any]:
     return {"type": "INPUT", "id": "in", "value": seq, "metadata": metadata}
 
 
-def test_a_reader_keeps_sessions_apart_and_counts_what_is_missing() -> None:
+def test_a_reader_separates_sessions_and_counts_missing_chunks() -> None:
     reader = StreamReader("in")
     chunks = [
         reader.take(item)

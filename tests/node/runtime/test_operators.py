@@ -84,7 +84,7 @@ def test_the_last_message_before_stop_arrives_and_then_the_output_closes(tmp_pat
     ]
 
 
-def test_one_operator_ends_and_the_others_of_its_process_go_on(tmp_path: Path) -> None:
+def test_one_operator_ends_and_the_others_in_its_process_continue(tmp_path: Path) -> None:
     on = f"""{OPERATOR}
             report([kind, dora_event.get("id"), self.dataflow_descriptor["nodes"][0]["id"]])
             if kind == "INPUT":
@@ -260,7 +260,9 @@ def test_stop_all_ends_all_operators_of_the_process(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 
 
-def test_an_operator_that_fails_fails_its_node_and_others_get_a_last_word(tmp_path: Path) -> None:
+def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
+    tmp_path: Path,
+) -> None:
     fails = f"""{OPERATOR}
             raise ValueError("no light")
     """
@@ -289,7 +291,7 @@ def test_an_operator_that_fails_fails_its_node_and_others_get_a_last_word(tmp_pa
         ("import missing_module_x", "ModuleNotFoundError"),
     ],
 )
-def test_a_file_that_is_no_operator_is_said_before_anything_starts(
+def test_a_file_without_an_operator_is_reported_before_any_node_starts(
     tmp_path: Path, source: str, said: str
 ) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("bad", inputs=TICK)]}, bad=source)
@@ -299,7 +301,7 @@ def test_a_file_that_is_no_operator_is_said_before_anything_starts(
     assert said in outcome.output
 
 
-def test_a_missing_file_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_missing_operator_file_is_reported_with_line_and_column(tmp_path: Path) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("some", inputs=TICK)]}, sone="")
     outcome = dora_run(file)
     assert outcome.code == 1
@@ -308,7 +310,7 @@ def test_a_missing_file_is_told_with_its_place(tmp_path: Path) -> None:
     assert "did you mean `sone.py`?" in outcome.output
 
 
-def test_what_operators_print_goes_where_one_of_them_says(tmp_path: Path) -> None:
+def test_prints_of_operators_go_to_the_output_that_one_of_them_declares(tmp_path: Path) -> None:
     prints = f"""{OPERATOR}
             if kind == "INPUT":
                 print("from", __name__)
@@ -356,7 +358,7 @@ def test_operators_are_built_first(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops") == ["by the build"]
 
 
-def test_parameters_and_failures_of_sources_reach_the_operators_they_are_about(
+def test_parameters_and_failures_of_sources_reach_the_operators_concerned(
     tmp_path: Path,
 ) -> None:
     fails = """
@@ -400,7 +402,7 @@ def test_parameters_and_failures_of_sources_reach_the_operators_they_are_about(
     ]
 
 
-def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) -> None:
+def test_a_process_forked_by_an_operator_does_not_affect_the_node(tmp_path: Path) -> None:
     forks = f"""{OPERATOR}
             import os
             if kind == "INPUT":
@@ -427,7 +429,7 @@ def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) 
     assert values == [[1], [2], [3]]
 
 
-def test_nobody_sleeps_while_there_is_something_for_him(tmp_path: Path) -> None:
+def test_no_operator_sleeps_while_it_has_messages(tmp_path: Path) -> None:
     source = """
         import pyarrow as pa
         from dora import Node
