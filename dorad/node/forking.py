@@ -56,7 +56,7 @@ os.register_at_fork(after_in_child=_in_child)
 
 
 class _Abandoned:
-    """What an object of the parent becomes in the child."""
+    """The class that objects of the parent get in the child."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise RuntimeError(
@@ -66,7 +66,7 @@ class _Abandoned:
 
 
 def refuse(item: Any) -> None:
-    """Make every method of the item raise RuntimeError, for all who hold a reference to it.
+    """Make every method of the item raise RuntimeError, through all references to it.
 
     Only a change of its class reaches references that other code already holds, such as the
     receiver inside a `Node`.

@@ -65,9 +65,9 @@ def test_the_runtime_says_what_starts_it() -> None:
 
 @pytest.mark.parametrize(("name", "said"), [("Ros2Context", "no ROS 2 bridge")])
 def test_a_part_that_is_not_there_says_so(name: str, said: str) -> None:
-    with pytest.raises(ImportError, match=f"dora.{name} is not there.*{said}"):
+    with pytest.raises(ImportError, match=f"dora.{name} is missing.*{said}"):
         exec(f"from dora import {name}", {})
-    with pytest.raises(AttributeError, match=f"dora.{name} is not there.*{said}"):
+    with pytest.raises(AttributeError, match=f"dora.{name} is missing.*{said}"):
         getattr(dora, name)
     assert not hasattr(dora, name)
 

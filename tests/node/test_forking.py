@@ -97,7 +97,7 @@ def test_a_forked_child_that_exits_at_once_does_not_affect_the_node(flow: Flow) 
     _run(flow, "_exit")
 
 
-def test_worker_processes_started_by_forking_can_work_for_a_node(flow: Flow) -> None:
+def test_forked_worker_processes_can_work_for_a_node(flow: Flow) -> None:
     flow.node(
         "node",
         """

@@ -33,7 +33,7 @@ def test_an_event_has_no_keys_that_were_not_given() -> None:
     assert stop == STOPPED
 
 
-def test_no_stop_is_added_when_there_is_one() -> None:
+def test_no_second_stop_is_added() -> None:
     stop = {"type": "STOP", "id": "MANUAL"}
     assert list(MockNode([stop])) == [stop]
 

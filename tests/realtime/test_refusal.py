@@ -22,8 +22,8 @@ DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 2_500_000, 5_000_000)
         (FIFO, errno.EPERM, False, "LimitRTPRIO=99 in the unit, or `@realtime - rtprio 99`"),
         (FIFO, errno.EPERM, True, "no share of real time; give it some in cpu.rt_runtime_us"),
         (DEADLINE, errno.EPERM, False, "`deadline (1 ms within 2.5 ms, every 5 ms)`: CAP_SYS_NICE"),
-        (DEADLINE, errno.EPERM, True, "free to use every core"),
-        (DEADLINE, errno.EBUSY, True, "ask for less with `runtime_ms`"),
+        (DEADLINE, errno.EPERM, True, "may use every core"),
+        (DEADLINE, errno.EBUSY, True, "reduce `runtime_ms`"),
         (FIFO, errno.EINVAL, True, "Invalid argument"),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` was that of dora before"),
+        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` is from dora before"),
         ("VALUE = 1", "has no class `Operator`"),
         ("import missing_module_x", "ModuleNotFoundError"),
     ],
@@ -516,7 +516,7 @@ def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
     assert "on_event failed on INPUT tick: TypeMismatchError: type mismatch:" in refused.output
 
 
-def test_latched_and_limited_inputs_of_operators(tmp_path: Path) -> None:
+def test_operators_may_have_latched_and_limited_inputs(tmp_path: Path) -> None:
     once = f"""{OPERATOR}
             if kind == "INPUT":
                 self.count += 1
