@@ -18,7 +18,7 @@ from dorad.realtime.schedule import SCHED_DEADLINE
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from dorad.dataflow.model import Resources
+    from dorad.dataflow.settings import Resources
     from dorad.launch.model import Command
     from dorad.launch.systemd.hardening import Properties
     from dorad.realtime.schedule import Schedule
