@@ -96,7 +96,7 @@ def helper_properties(
 ) -> Properties:
     """Return the properties of the unit of a helper, without its descriptors.
 
-    Every user can read its environment `environ`. It ends with the daemon's unit, `own_unit`.
+    Every user can read `environ`, its environment. It ends with the daemon's unit, `own_unit`.
     """
     dataflow_id, name, *_ = [*tag.split("/"), ""]
     argv = list(command.argv)
