@@ -13,7 +13,7 @@ from dorad.logs.selection import Selection
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dorad.dataflow.model import Logging
+    from dorad.dataflow.settings import Logging
     from dorad.logs.journal.forward import NodeJournal
     from dorad.logs.logfile import LogFile
     from dorad.logs.record import LogRecord

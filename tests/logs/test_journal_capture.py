@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.dataflow.load import load
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs import about, staging
 from dorad.logs.capture import Capture
 from dorad.logs.dataflowlog import DataflowLog
