@@ -239,9 +239,7 @@ async def test_a_broken_input_whose_source_ends_is_closed() -> None:
     assert scene.runs["b"].broken == {}
 
 
-async def test_an_input_that_an_earlier_daemon_found_broken_stays_broken_until_a_message_comes() -> (
-    None
-):
+async def test_an_input_found_broken_by_an_earlier_daemon_recovers_with_a_message() -> None:
     scene = fed()
     scene.broker.edges[0].sent = 7
     scene.runs["b"].broken = {"a": 7}
