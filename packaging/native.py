@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -36,6 +38,11 @@ FLAGS = (
     "-DPy_LIMITED_API=0x030B0000",
 )
 
+OLDEST_GLIBC = 17
+"""Minor version of the oldest glibc 2.x that wheels are marked for: that of Python 3.11's own."""
+
+GLIBC = {"libc.so.6", "ld-linux-aarch64.so.1"}
+
 
 class UnavailableError(Exception):
     """This machine cannot compile; the message says what is missing."""
@@ -45,8 +52,12 @@ def main() -> int:
     """Return 0 if there is an extension now, or if it may be missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=abi.SOURCES, help="folder of the extension")
+    parser.add_argument("--tag", type=Path, metavar="FILE", help="only print FILE's wheel tag")
     parser.add_argument("flags", nargs="*", help="more flags for the compiler, after --")
     arguments = parser.parse_args()
+    if arguments.tag:
+        print(f"cp311-abi3-{platform_tag(arguments.tag)}")
+        return 0
     path: Path = arguments.output / abi.EXTENSION.name
     wish = os.environ.get("DORAD_NATIVE", "")
     if wish == "0" or is_current(path):
@@ -59,7 +70,7 @@ def main() -> int:
         if wish == "1":
             print(f"error: DORAD_NATIVE=1, but {error}", file=sys.stderr)
             return 1
-        print(f"warning: {error}; the data plane will run in pure Python, which is slower")
+        print(f"warning: {error}; the data plane will run in pure Python, slower", file=sys.stderr)
         return 0
     return compile_into(path, command)
 
@@ -103,6 +114,23 @@ def compile_into(path: Path, command: list[str]) -> int:
         else:
             print(f"error: this failed: {shlex.join(command)}", file=sys.stderr)
     return done.returncode
+
+
+def platform_tag(path: Path) -> str:
+    """Return the platform that the extension needs: `manylinux` where glibc is all it links to.
+
+    Wheels for manylinux name the oldest glibc that has every symbol.
+    """
+    plain = sysconfig.get_platform().replace("-", "_")
+    if platform.libc_ver()[0] != "glibc" or not shutil.which("objdump"):
+        return plain
+    command = ["objdump", "--private-headers", str(path)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    libraries = set(re.findall(r"^ +NEEDED +(\S+)$", listed, re.MULTILINE))
+    versions = [int(minor) for minor in re.findall(r" GLIBC_2\.(\d+)", listed)]
+    if libraries - GLIBC:
+        return plain
+    return f"manylinux_2_{max([OLDEST_GLIBC, *versions])}_{platform.machine()}"
 
 
 if __name__ == "__main__":
