@@ -18,6 +18,8 @@ class NativeHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; without a result, the wheel is one of pure Python."""
+        if os.environ.get("DORAD_NATIVE") == "0":
+            return
         root = Path(self.root)
         script = [sys.executable, str(root / "packaging/native.py")]
         if version == "editable":
@@ -25,7 +27,6 @@ class NativeHook(BuildHookInterface):
             self._run(script)
             return
         made = root / "build/native" / Path(TARGET).name
-        made.unlink(missing_ok=True)
         self._run([*script, "--output", str(made.parent)])
         if made.exists():
             tag = subprocess.run(

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from dorad.shm import abi  # noqa: E402
 
-COMPILERS = ("cc", "gcc", "clang")
+COMPILERS = (["cc"], ["gcc"], ["clang"])
 FLAGS = (
     "-std=c11",
     "-O2",
@@ -82,11 +82,12 @@ def is_current(path: Path) -> bool:
 
 def compiler() -> list[str]:
     """Return the C compiler's command: `$CC`, or the first that is installed."""
-    if command := shlex.split(os.environ.get("CC", "")):
-        return command
-    for name in COMPILERS:
-        if shutil.which(name):
-            return [name]
+    wish = shlex.split(os.environ.get("CC", ""))
+    for command in [wish] if wish else COMPILERS:
+        if shutil.which(command[0]):
+            return command
+    if wish:
+        raise UnavailableError(f"$CC is not installed: {wish[0]}")
     raise UnavailableError("there is no C compiler: sudo apt-get install gcc libc6-dev")
 
 
