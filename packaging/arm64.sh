@@ -45,7 +45,7 @@ make_root() {
         "$release" "$place/$1" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
     touch "$place/$1/ready"
 }
-make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-venv
+make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-dev,python3-venv
 make_root robot ca-certificates
 
 # Namespaces of its own, so that no mount and no process outlives this script.
