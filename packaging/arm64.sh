@@ -83,7 +83,7 @@ inside robot sh -euc '
     apt-get -qq update
     apt-get -qq install -y --no-install-recommends --reinstall /src/dist/dorad_*_arm64.deb >/dev/null
     cd /
-    dora --version
+    dora --version | grep -F "data plane: native"
     dora doctor | grep -F "PASS  memory fences"'
 
 # The tools of the tests have a folder of their own; the sources stay out of the package's way.
