@@ -51,7 +51,7 @@ bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 m
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
 
-torture: $(VENV)/.dev native ## Kill nodes at random and look for damage (TORTURE_SECONDS=120)
+torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
 
 fuzz: $(VENV)/.dev native ## Let receivers read random entries and look for crashes (FUZZ_ENTRIES=1000000)

@@ -84,7 +84,7 @@ inside robot sh -euc '
     apt-get -qq update
     apt-get -qq install -y --no-install-recommends --reinstall /src/dist/dorad_*_arm64.deb >/dev/null
     cd /
-    dora --version
+    dora --version | grep -F "data plane: native"
     dora doctor | grep -F "PASS  memory fences"'
 
 # The tools of the tests have a folder of their own. The sources must not be importable in place of the package.
