@@ -1,4 +1,4 @@
-"""What `dora doctor --rt` makes of what it finds: facts in, verdict and command out."""
+"""The checks of `dora doctor --rt`: facts in, level and command out."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ GOOD = Facts(
 )
 
 
-def test_a_machine_in_order_passes_every_check() -> None:
+def test_a_well_configured_machine_passes_every_check() -> None:
     assert {found.level for found in judge(GOOD)} == {"PASS"}
     assert {found.hint for found in judge(GOOD)} == {None}
 
 
-def test_a_machine_that_tells_nothing_is_no_error() -> None:
+def test_a_machine_without_facts_is_not_an_error() -> None:
     assert {found.level for found in judge(Facts())} <= {"PASS", "WARN"}
 
 
@@ -175,7 +175,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
         ),
     ],
 )
-def test_what_is_found_is_judged_and_mended(
+def test_each_finding_has_a_level_a_text_and_a_fix(
     check: Callable[[Facts], Check],
     change: dict[str, Any],
     level: str,
