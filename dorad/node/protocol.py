@@ -106,7 +106,7 @@ class Packet:
             raise ProtocolError(f"packet {self.kind!r} has no number {key!r}")
         return value
 
-    def question(self) -> int | None:
+    def request_number(self) -> int | None:
         """Return the request number, or None if there is none; or raise `ProtocolError`."""
         return None if self.fields.get("ask") is None else self.number("ask")
 

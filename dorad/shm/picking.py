@@ -23,13 +23,13 @@ class PickingInlet(Inlet):
         """Return True if `take` would return a message. Thread-safe, because there is no lane."""
         return self.ready()
 
-    def seen(self) -> int:
+    def next_index(self) -> int:
         """Return the index that the next pushed message will have."""
         return self._words[self.head_at]
 
     def keep_newest(self) -> None:
         """Skip all queued messages but the newest."""
-        self.pass_to(self._end() - 1)
+        self.skip_to(self._end() - 1)
 
     def stamps(self, most: int) -> tuple[int, list[int]]:
         """Return the index of the oldest queued message, and the timestamps from that one on.
@@ -47,13 +47,13 @@ class PickingInlet(Inlet):
             read(memory, self._entries + (index & self._mask) * ENTRY_SIZE)[0] for index in places
         ]
 
-    def pass_to(self, index: int) -> None:
+    def skip_to(self, index: int) -> None:
         """Skip all messages before the one with this index."""
         if index > self.tail:
             self._skip_to(index)
             self._make_room_known()
 
-    def disown(self) -> None:
+    def count_dropped(self) -> None:
         """Count the message that was taken last as dropped after all."""
         self._received = self._words[self._received_at] = self._received - 1
 

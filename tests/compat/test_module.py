@@ -63,11 +63,11 @@ def test_the_runtime_outside_of_an_operator_node_is_an_error() -> None:
         dora.start_runtime()
 
 
-@pytest.mark.parametrize(("name", "said"), [("Ros2Context", "no ROS 2 bridge")])
-def test_a_missing_part_is_an_error_with_the_reason(name: str, said: str) -> None:
-    with pytest.raises(ImportError, match=f"dora.{name} is missing.*{said}"):
+@pytest.mark.parametrize(("name", "expected"), [("Ros2Context", "no ROS 2 bridge")])
+def test_a_missing_part_is_an_error_with_the_reason(name: str, expected: str) -> None:
+    with pytest.raises(ImportError, match=f"dora.{name} is missing.*{expected}"):
         exec(f"from dora import {name}", {})
-    with pytest.raises(AttributeError, match=f"dora.{name} is missing.*{said}"):
+    with pytest.raises(AttributeError, match=f"dora.{name} is missing.*{expected}"):
         getattr(dora, name)
     assert not hasattr(dora, name)
 

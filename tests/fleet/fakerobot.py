@@ -49,8 +49,8 @@ class FakeRobot:
     """First words of commands that print a byte now and then without end."""
     never_closing: bool = False
     """True if it ignores that a command is closed."""
-    said: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
-    """Other answers by first word: exit code, output, errors."""
+    answers: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
+    """Replaced answers by first words: exit code, output, errors."""
     commands: list[list[str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     most_at_once: int = 0
@@ -72,8 +72,8 @@ class FakeRobot:
         if words[0] == "env":
             words = words[3:] if words[2].startswith("DORA_SOCKET=") else words[2:]
         for first in (" ".join(words[:2]), words[0]):
-            if first in self.said:
-                return self.said[first]
+            if first in self.answers:
+                return self.answers[first]
         match words:
             case ["true"] | ["rm", *_] | ["journalctl", "--sync"]:
                 return 0, "", ""

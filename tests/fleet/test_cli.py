@@ -40,10 +40,10 @@ def test_check_prints_ok_or_all_problems(fleet, capsys):
     assert capsys.readouterr().out == f"{path}: ok, 1 machine\n"
     path.write_text(path.read_text().replace("host:", "hots:"))
     assert run_command(["check", str(path)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"{path}:3:" in said.err
-    assert "did you mean `host`?" in said.err
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"{path}:3:" in shown.err
+    assert "did you mean `host`?" in shown.err
 
 
 def test_status_shows_every_machine_and_fails_if_one_is_unhealthy(fleet, capsys):
@@ -69,7 +69,7 @@ def test_status_shows_every_machine_and_fails_if_one_is_unhealthy(fleet, capsys)
 def test_status_as_json_has_the_same_keys_for_every_machine(fleet, capsys):
     fleet.add("arm1", healthy())
     fleet.add_unreachable("arm2")
-    fleet.add("arm3", healthy(said={"dora": (1, "Traceback", "broken\n")}))
+    fleet.add("arm3", healthy(answers={"dora": (1, "Traceback", "broken\n")}))
     fleet.add("arm4", FakeRobot(), known=False)
     assert run_command(["status", str(fleet.file()), "--json"]) == 1
     one, two, three, four = json.loads(capsys.readouterr().out)
@@ -102,9 +102,9 @@ def test_status_queries_only_the_named_machines(fleet, capsys):
 def test_a_new_robot_gets_the_package_and_its_service_is_started(fleet, packages, capsys):
     robot = fleet.add("arm1", FakeRobot())
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
-    said = capsys.readouterr()
-    assert said.out == "arm1  ✓ 1.0.0 installed, active\n"
-    assert [line.split("  ")[1].split()[0] for line in said.err.splitlines()] == [
+    shown = capsys.readouterr()
+    assert shown.out == "arm1  ✓ 1.0.0 installed, active\n"
+    assert [line.split("  ")[1].split()[0] for line in shown.err.splitlines()] == [
         "copying",
         "installing",
         "starting",
@@ -151,9 +151,9 @@ def test_a_failure_on_one_machine_is_reported_and_the_others_are_installed(fleet
     fleet.add("arm7", FakeRobot(dropping={"systemd-run"}))
     good = fleet.add("arm8", FakeRobot())
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 1
-    said = capsys.readouterr()
-    assert said.out == "arm8  ✓ 1.0.0 installed, active\n"
-    why = {line.split()[0]: line for line in said.err.splitlines() if "✗" in line}
+    shown = capsys.readouterr()
+    assert shown.out == "arm8  ✓ 1.0.0 installed, active\n"
+    why = {line.split()[0]: line for line in shown.err.splitlines() if "✗" in line}
     assert why["arm1"].endswith("apt-get failed: E: Unable to locate package")
     assert "nothing listens" in why["arm2"]
     assert "it is amd64, the package is for arm64" in why["arm3"]
@@ -163,21 +163,21 @@ def test_a_failure_on_one_machine_is_reported_and_the_others_are_installed(fleet
     assert why["arm6"].endswith("(there: journalctl -u dorad -n 50)")
     assert "the connection was lost during the installation: " in why["arm7"]
     assert "the installation continues there: journalctl -u dorafleet-install-" in why["arm7"]
-    assert "error: 7 of 8 machines failed: arm1, arm2, arm3, arm4, arm5, arm6, arm7" in said.err
+    assert "error: 7 of 8 machines failed: arm1, arm2, arm3, arm4, arm5, arm6, arm7" in shown.err
     assert good.service == "active"
 
 
 @pytest.mark.parametrize(
-    ("package", "said"),
+    ("package", "expected"),
     [("other", "is the package dorafleet; robots get dorad"), ("missing", "No such file")],
 )
 def test_a_file_that_is_not_the_package_is_refused_before_any_connection(
-    fleet, packages, capsys, package, said
+    fleet, packages, capsys, package, expected
 ):
     robot = fleet.add("arm1", FakeRobot())
     path = packages.get(package, "/nowhere/missing.deb")
     assert run_command(["install", str(fleet.file()), str(path)]) == 1
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert robot.connections == 0
 
 
@@ -205,12 +205,12 @@ def test_ctrl_c_exits_at_once_and_cleans_up(fleet, packages):
         assert b"copying" in process.stderr.readline()
         wait_until(lambda: robot.ran("sha256sum"), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in shown
     assert robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
 
 
@@ -221,12 +221,12 @@ def test_ctrl_c_during_the_installation_reports_that_it_continues(fleet, package
     try:
         wait_until(lambda: any(words[0] == "systemd-run" for words in robot.commands), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert b"the installation continues there: journalctl -u dorafleet-install-" in said
+    assert b"the installation continues there: journalctl -u dorafleet-install-" in shown
     assert not robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
 
 
@@ -235,10 +235,10 @@ def test_output_of_a_robot_cannot_control_the_terminal(fleet, packages, capsys):
     fleet.add("arm2", healthy(dataflows=[FLOW | {"name": "a\x1b[2Jb"}]))
     run_command(["install", str(fleet.file()), str(packages["good"])])
     run_command(["status", str(fleet.file())])
-    said = capsys.readouterr()
-    assert "\x1b" not in said.out + said.err
-    assert "\\x1b]0;title" in said.err
-    assert "a\\x1b[2Jb" in said.out
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "\\x1b]0;title" in shown.err
+    assert "a\\x1b[2Jb" in shown.out
 
 
 def test_colours_and_a_progress_bar_are_only_for_terminals(fleet, packages):
@@ -273,8 +273,8 @@ def on_a_terminal(command, env):
 @pytest.mark.parametrize("command", [*COMMANDS])
 def test_every_command_has_help_with_examples_and_refuses_unknown_options(command, capsys):
     assert run_command([command, "--help"]) == 0
-    said = capsys.readouterr().out
-    assert "Examples:" in said or "Set it up" in said
+    shown = capsys.readouterr().out
+    assert "Examples:" in shown or "Set it up" in shown
     assert run_command([command, "--nonsense"]) == 2
     assert f"see `dorafleet {command} --help`" in capsys.readouterr().err
 

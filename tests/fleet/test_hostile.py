@@ -56,11 +56,11 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("said", NONSENSE.values(), ids=NONSENSE)
+@pytest.mark.parametrize("answers", NONSENSE.values(), ids=NONSENSE)
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
-def test_a_nonsense_answer_is_the_failure_of_one_machine(fleet, capsys, said, options):
+def test_a_nonsense_answer_is_the_failure_of_one_machine(fleet, capsys, answers, options):
     fleet.add("arm1", healthy())
-    fleet.add("bad", healthy(said=said))
+    fleet.add("bad", healthy(answers=answers))
     fleet.add("arm2", healthy())
     run_command(["status", str(fleet.file()), *options])
     shown = capsys.readouterr()
@@ -80,7 +80,7 @@ def test_a_nonsense_answer_is_the_failure_of_one_machine(fleet, capsys, said, op
 
 @pytest.mark.parametrize("who", [DIGITS, "-1", "", "٣" * 20, FLOOD, "root", "0 0"])
 def test_a_robot_without_a_valid_user_id_is_not_changed(fleet, packages, capsys, who):
-    fleet.add("bad", FakeRobot(said={"id": (0, who, "")}))
+    fleet.add("bad", FakeRobot(answers={"id": (0, who, "")}))
     fleet.add("arm", healthy())
     command = ["install", str(fleet.file()), str(packages["good"])]
     assert run_command(command) == 1
@@ -124,6 +124,6 @@ async def test_an_unexpected_error_is_one_machines_outcome(fleet):
 
 
 async def test_a_whole_mebibyte_may_still_be_printed(fleet):
-    fleet.add("arm", FakeRobot(said={"cat": (0, "x" * OUTPUT_LIMIT, "")}))
+    fleet.add("arm", FakeRobot(answers={"cat": (0, "x" * OUTPUT_LIMIT, "")}))
     async with connect(target(fleet, "arm")) as connection:
         assert len(await connection.check(["cat"])) == OUTPUT_LIMIT

@@ -79,7 +79,7 @@ class Box:
     def close(self) -> None:
         for descriptor in (self.memory, self.bell, self.space):
             os.close(descriptor)
-        # A mapping has a descriptor of its own, and pytest holds on to us.
+        # A mapping duplicates the descriptor, and pytest keeps references to us.
         del self.mapping, self.words
 
 
@@ -229,7 +229,7 @@ def attached(daemon: FakeDaemon) -> Iterator[Attachment]:
     try:
         yield kept.pop()
     finally:
-        # Whatever still refers to the attachment: its descriptors end here.
+        # Close the descriptors here, even if references to the attachment are left.
         connection.done()
 
 

@@ -67,7 +67,7 @@ def bed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bed]:
             found = Bed(daemon, node)
             del node
             yield found
-            # pytest holds on to the bed.
+            # pytest keeps references to the bed.
             vars(found).clear()
             del found
     finally:

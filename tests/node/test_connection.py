@@ -45,7 +45,7 @@ def test_a_spawned_node_waits_for_a_daemon_that_does_not_listen_yet(tmp_path: Pa
     daemon = FakeDaemon(tmp_path)
     daemon.listener.close()
     with in_thread(lambda: connect(Spawned("n", daemon.path))) as connected:
-        # The socket's name is there and nobody listens: connecting is refused.
+        # The socket's file exists without a listener: connecting is refused.
         again = FakeDaemon(tmp_path, name="late.sock")
         again.path.replace(daemon.path)
         again.accept()
@@ -123,7 +123,7 @@ def test_a_request_is_repeated_to_a_new_daemon(daemon: FakeDaemon) -> None:
         again = daemon.receive("grow")
         assert again.fields == first.fields
         memory = _segment()
-        # Both daemons have heard it. The second answer is given back.
+        # Both daemons have received it. The segment of the second answer is given back.
         daemon.send("grown", [memory], segment=1, ask=first.number("ask"))
         daemon.send("grown", [memory], segment=2, ask=first.number("ask"))
         os.close(memory)
@@ -167,7 +167,7 @@ def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon
         theirs = daemon.outlet("a")
         with in_thread(lambda: node.sender.send("out", LARGE, None)) as sent:
             question = daemon.receive("grow")
-            # Nobody answers for now. What the dead daemon still said is read all the same.
+            # No daemon answers now. Packets that the dead daemon has sent are still read.
             daemon.send("closed", input="b")
             for number in range(100):
                 push(theirs, bytes([number]))

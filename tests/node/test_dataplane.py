@@ -16,7 +16,7 @@ import time
 def wait_for(name):
     deadline = time.monotonic() + 20
     while not pathlib.Path(name).exists():
-        assert time.monotonic() < deadline, f"nobody made {name}"
+        assert time.monotonic() < deadline, f"no node has made {name}"
         time.sleep(0.002)
 
 def make(name):
@@ -279,7 +279,7 @@ def test_a_queue_of_one_gives_a_slow_receiver_the_newest_message(flow: Flow) -> 
     received = flow.reports("slow")
     assert 20 < len(received) < 120
     for number, asked in received:
-        # Nothing newer was there when it was asked for.
+        # There was no newer message at that time.
         assert number == 119 or sent[number + 1] >= asked
 
 

@@ -267,7 +267,7 @@ def test_a_full_shm_is_an_error_only_in_the_sending_node(tmp_path: Path) -> None
 
 
 def test_a_receiver_cannot_change_what_others_receive(flow: Flow) -> None:
-    """Neither through its array nor by way of the descriptors that it was given."""
+    """Neither through its array nor through its descriptors."""
     flow.node(
         "publisher",
         """

@@ -84,7 +84,7 @@ def _run(flow: Flow, exits: str) -> None:
     refused, status, values = flow.reports("node")
     assert refused[0] == refused[1]
     assert status == 0
-    # What the parent held was not given free by the child: it is what it was.
+    # The child did not release the parent's arrays: they are unchanged.
     assert values == [1, 1, 0, 1]
     assert flow.reports("sink") == [list(range(2, 60))]
 

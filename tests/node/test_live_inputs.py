@@ -39,7 +39,7 @@ def _asleep(daemon: FakeDaemon) -> bool:
     return bool(daemon.box.words[BOX_ASLEEP])
 
 
-def _told(events: list[Any]) -> list[Any]:
+def _summary(events: list[Any]) -> list[Any]:
     return [
         [e["type"], e["id"], *([bytes(e["value"])] if e["type"] == "INPUT" else [])] for e in events
     ]
@@ -61,7 +61,7 @@ def test_messages_sent_before_the_node_knew_the_input_are_received_too(daemon: F
         push(daemon.box.outlet(ring), b"1")
         _announce(daemon, "new", ring)
         assert not node.receiver.is_empty()
-        assert _told(node.receiver.drain()) == [["INPUT", "new", b"1"]]
+        assert _summary(node.receiver.drain()) == [["INPUT", "new", b"1"]]
 
 
 def test_a_timer_can_be_added(daemon: FakeDaemon) -> None:
@@ -91,9 +91,9 @@ def test_an_input_closes_after_all_messages_of_all_its_sources(daemon: FakeDaemo
         push(second, b"1")
         daemon.send("closed", input="a")
         push(daemon.outlet("a"), b"2")
-        told = _told(node.receiver.drain())
-        assert sorted(told[:2]) == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"]]
-        assert told[2:] == [["INPUT_CLOSED", "a"]]
+        found = _summary(node.receiver.drain())
+        assert sorted(found[:2]) == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"]]
+        assert found[2:] == [["INPUT_CLOSED", "a"]]
 
 
 def test_queued_messages_of_a_removed_input_are_received_before_its_end(
@@ -105,8 +105,8 @@ def test_queued_messages_of_a_removed_input_are_received_before_its_end(
         push(outlet, b"2")
         daemon.send("input_gone", id="a", ring=daemon.ring("a").base)
         daemon.send("closed", input="a")
-        told = _told(node.receiver.drain())
-        assert told == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"], ["INPUT_CLOSED", "a"]]
+        found = _summary(node.receiver.drain())
+        assert found == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"], ["INPUT_CLOSED", "a"]]
 
 
 def test_messages_of_a_sender_that_has_not_seen_the_removal_are_ignored(daemon: FakeDaemon) -> None:
@@ -119,7 +119,7 @@ def test_messages_of_a_sender_that_has_not_seen_the_removal_are_ignored(daemon: 
         assert event is not None
         assert event["type"] == "ERROR"
         assert time.monotonic() - started >= 0.3
-        # It slept: the ring that moves is looked at no more.
+        # It slept: a change of the removed ring does not wake it.
         assert time.thread_time() - used < 0.1
 
 
@@ -138,8 +138,8 @@ def test_a_ring_can_be_reused_with_another_queue_size(daemon: FakeDaemon) -> Non
         _announce(daemon, "b", ring)
         for number in range(5):
             push(outlet, bytes([number]))
-        told = _told(node.receiver.drain())
-        assert told == [["INPUT", "b", b"\x03"], ["INPUT", "b", b"\x04"]]
+        found = _summary(node.receiver.drain())
+        assert found == [["INPUT", "b", b"\x03"], ["INPUT", "b", b"\x04"]]
         assert words[ring.base + RING_RECEIVED] == 5
 
 
@@ -151,8 +151,8 @@ def test_an_input_announced_twice_is_added_once(daemon: FakeDaemon) -> None:
         daemon.send("input_gone", id="z", ring=12345)
         push(daemon.outlet("a"), b"1")
         push(daemon.box.outlet(ring), b"2")
-        told = _told(node.receiver.drain())
-        assert sorted(told) == [["INPUT", "a", b"1"], ["INPUT", "b", b"2"]]
+        found = _summary(node.receiver.drain())
+        assert sorted(found) == [["INPUT", "a", b"1"], ["INPUT", "b", b"2"]]
 
 
 def test_a_closed_input_can_be_added_and_closed_again(daemon: FakeDaemon) -> None:
@@ -161,7 +161,7 @@ def test_a_closed_input_can_be_added_and_closed_again(daemon: FakeDaemon) -> Non
         _announce(daemon, "a", daemon.box.add_ring(10), source="t")
         daemon.send("closed", input="a")
         daemon.send("closed", input="a")
-        assert _told(node.receiver.drain()) == [["INPUT_CLOSED", "a"], ["INPUT_CLOSED", "a"]]
+        assert _summary(node.receiver.drain()) == [["INPUT_CLOSED", "a"], ["INPUT_CLOSED", "a"]]
 
 
 # -- events ----------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_a_timeout_closes_before_queued_messages_and_an_end_after(
         daemon.send("recovered", input="a")
         daemon.send("closed", input="a")
         events = node.receiver.drain()
-        assert _told(events) == [
+        assert _summary(events) == [
             ["INPUT_CLOSED", "a"],
             ["INPUT_RECOVERED", "a"],
             ["INPUT", "a", b"1"],
@@ -206,8 +206,8 @@ def test_after_stop_come_only_inputs_that_are_queued(daemon: FakeDaemon) -> None
         daemon.send("restarted", node="s")
         daemon.send("param", key="p", value=1)
         daemon.send("broken", input="a")
-        told = []
+        found = []
         while (event := node.receiver.next(None)) is not None:
-            told.append(event)
-        assert _told(told) == [["STOP", "MANUAL"], ["INPUT", "a", b"1"]]
+            found.append(event)
+        assert _summary(found) == [["STOP", "MANUAL"], ["INPUT", "a", b"1"]]
         assert node.receiver.is_empty()

@@ -1,4 +1,4 @@
-"""Python's `logging` in a node: what its lines carry."""
+"""Python's `logging` in a node: the content of its lines."""
 
 import json
 import subprocess

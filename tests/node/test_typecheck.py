@@ -264,7 +264,7 @@ def typed(flow: Flow, check: str, *, data: str = VALUES, meta: str = "None", **k
 
 
 def warned(flow: Flow, node: str) -> list[str]:
-    """What the lines of a node say is found, instead of what is expected."""
+    """The mismatches in the log lines of a node."""
     return [re.sub(WARNING, "", line) for line in logged(flow.folder, node)]
 
 
@@ -348,8 +348,8 @@ def test_a_raw_buffer_is_bytes(flow: Flow) -> None:
     flow.nodes[-1]["output_types"] = {"out": "std/core/v1/Float64"}
     del flow.nodes[0]
     run(flow)
-    (told,) = flow.reports("source")
-    assert re.sub(WARNING, "", told) == "UInt8"
+    (reported,) = flow.reports("source")
+    assert re.sub(WARNING, "", reported) == "UInt8"
     assert flow.reports("sink") == ["double"]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Picky(pa.ExtensionType):
-    """A type whose own code does not take its storage."""
+    """A type whose own code refuses its storage."""
 
     def __init__(self) -> None:
         super().__init__(pa.int8(), "tests.picky")
@@ -46,7 +46,7 @@ def _event_of(folder: Path, code: int, payload: bytes) -> str:
             outlet = daemon.outlet("a")
             memory = daemon.box.memory
             size = len(payload)
-            # The mailbox stands in for a segment of the sender's.
+            # The mailbox takes the place of the sender's segment.
             daemon.send("segment", [memory], segment=7)
             at = daemon.box.mapping.size - layout.ENTRY_SIZE * 64
             daemon.box.mapping.memory[at : at + size] = payload

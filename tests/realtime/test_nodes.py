@@ -84,8 +84,8 @@ def test_refusals_are_in_the_log_and_in_the_nodes_info(tmp_path: Path) -> None:
             pytest.skip("every user may run in real time here")
         dorad.until(lambda: "lock_memory:" in dorad.dora_ok("node", "info", "arm"))
         info = dorad.dora_ok("node", "info", "arm")
-        said = dorad.dora_ok("logs", "robot")
-        for text in (info, said):
+        logs = dorad.dora_ok("logs", "robot")
+        for text in (info, logs):
             assert "realtime: runs without `fifo 9`: its limit of real-time priority is" in text
             assert "LimitRTPRIO=99" in text
             assert "lock_memory:" in text

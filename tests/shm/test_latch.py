@@ -178,11 +178,11 @@ def test_messages_can_be_inspected_and_skipped() -> None:
         assert inlet.stamps(10) == (2, [12, 13, 14])
         assert inlet.stamps(2) == (2, [12, 13])
         assert e.counters.queued == 3, "a look has changed something"
-        inlet.pass_to(3)
+        inlet.skip_to(3)
         taken = inlet.take()
         assert taken is not None
         assert taken[0] == 13
-        inlet.disown()
+        inlet.count_dropped()
         assert e.counters[:4] == (5, 0, 4, 1)
         inlet.freeze()
         e.push(b"5", stamp=15)

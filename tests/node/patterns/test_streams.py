@@ -114,7 +114,7 @@ open("sent", "w").close()
         "reader",
         HEAD
         + """
-# All is queued before this node looks for the first time: its source has ended.
+# All chunks are queued before this node receives: its source has ended.
 while not os.path.exists("sent"):
     time.sleep(0.01)
 seen = {}

@@ -1,4 +1,4 @@
-"""The queue between two operators of one process, and the counters that others see of it."""
+"""The queue between two operators of one process, and its counters in the mailbox."""
 
 import threading
 from array import array

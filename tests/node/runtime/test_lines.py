@@ -1,4 +1,4 @@
-"""What several threads print comes out in whole lines."""
+"""Output of several threads is written in whole lines."""
 
 import io
 import threading
