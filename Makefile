@@ -84,7 +84,7 @@ model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
 	$(PYTHON) -m hwtests.model.run
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .venv-hub .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf dorad/shm/native/_native.abi3.so build/native build/sanitize $(VENV) .venv-hub .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.13" >&2; exit 1; }
