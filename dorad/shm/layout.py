@@ -95,6 +95,21 @@ MIN_CAPACITY = 16
 KEY_SEGMENT = 40
 KEY_OFFSET = 6
 
+ALIGNMENT = 64
+"""Samples begin at multiples of so many bytes."""
+
+SMALLEST = 9
+"""Samples have at least 512 bytes, `1 << SMALLEST`."""
+
+MAX_LAPS = 100
+"""How often one call starts again because the other end was faster; it then finds nothing."""
+
+BEYOND_NS = 1 << 40
+"""A message that seems to have been on its way for longer, 18 minutes, counts as 0 ns."""
+
+MAX_AHEAD_NS = 500_000_000
+"""Maximum lead of another clock over this machine's, as in dora (`uhlc`)."""
+
 COUNT_LIMIT = 1 << 62
 """No count of messages or bytes gets here by counting; a word that says so was overwritten."""
 
