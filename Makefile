@@ -51,7 +51,7 @@ bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 m
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
 
-torture: $(VENV)/.dev native ## Kill nodes at random and look for damage (TORTURE_SECONDS=120)
+torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
 
 fuzz: $(VENV)/.dev native ## Let receivers read random entries and look for crashes (FUZZ_ENTRIES=1000000)
@@ -84,7 +84,7 @@ model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
 	$(PYTHON) -m hwtests.model.run
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .venv-hub .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf dorad/shm/native/_native.abi3.so build/native build/sanitize $(VENV) .venv-hub .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.13" >&2; exit 1; }

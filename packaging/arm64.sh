@@ -44,7 +44,7 @@ make_root() {
         "$release" "$place/$1" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
     touch "$place/$1/ready"
 }
-make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-venv
+make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-dev,python3-venv
 make_root robot ca-certificates
 
 # Namespaces of its own, so that no mount and no process outlives this script.
@@ -83,7 +83,7 @@ inside robot sh -euc '
     apt-get -qq update
     apt-get -qq install -y --no-install-recommends --reinstall /src/dist/dorad_*_arm64.deb >/dev/null
     cd /
-    dora --version
+    dora --version | grep -F "data plane: native"
     dora doctor | grep -F "PASS  memory fences"'
 
 # The tools of the tests have a folder of their own; the sources stay out of the package's way.

@@ -10,6 +10,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dorad.problems import ProblemError
 from dorad.shm import abi
 
 if TYPE_CHECKING:
@@ -20,26 +21,31 @@ VARIABLE = "DORAD_NATIVE"
 _log = logging.getLogger(__name__)
 
 
+class NativeError(ProblemError, ImportError):
+    """The environment asks for an extension that cannot be used, or for something unknown."""
+
+
 class _UnusableError(Exception):
     """The extension is not used; the message says why."""
 
 
 def describe() -> str:
-    """Return which of the two runs here, for `dora --version` and `dora doctor`."""
+    """Return which of the two runs here: `native`, or `pure Python (why)`."""
     return "native" if module is not None else f"pure Python ({_why})"
 
 
 def _choose() -> tuple[ModuleType | None, str]:
     wish = os.environ.get(VARIABLE, "")
     if wish not in ("", "0", "1"):
-        raise ImportError(f"{VARIABLE} must be 0 or 1, not {wish!r}")
+        raise NativeError("bad_variable", f"{VARIABLE} must be 0 or 1, not {wish!r}")
     if wish == "0":
         return None, f"{VARIABLE}=0"
     try:
         return _load(), ""
     except _UnusableError as error:
         if wish:
-            raise ImportError(f"{VARIABLE}=1, but {error}") from error
+            hint = f"unset {VARIABLE} to run in pure Python"
+            raise NativeError("native_unusable", f"{VARIABLE}=1, but {error}", hint) from error
         _log.debug("the data plane runs in pure Python: %s", error)
         return None, str(error)
 
