@@ -65,7 +65,7 @@ def _get_abandoned(item: object, name: str) -> Any:
 
 
 def refuse(item: Any) -> None:
-    """Make every method of the item raise RuntimeError, for all who hold a reference to it.
+    """Make every method of the item raise RuntimeError, through all references to it.
 
     Only a change of its class reaches references that other code already holds, such as the
     receiver inside a `Node`. The new class has the same fields, so that Python permits the change.

@@ -79,7 +79,7 @@ def warm_up(config: dict[str, Any]) -> None:
 
     It takes long enough for a queue to overflow. The first conversion in pyarrow imports pandas if
     that is installed, and computing on arrays imports `pyarrow.compute`. A node without data inputs
-    and outputs skips all of it.
+    and outputs skips the imports.
     """
     receives = any(item["interval_ns"] is None for item in config["inputs"])
     if receives or config["outputs"]:

@@ -210,7 +210,7 @@ class NodeInputs(NodeInputsState):
         )
 
     def _stop(self) -> None:
-        """Serve only what is queued now: it is all that comes after STOP."""
+        """Serve only the messages queued now: nothing else follows STOP."""
         _log.debug("stopping: only queued messages follow")
         self._stopped = True
         for item in self._order:
@@ -223,8 +223,8 @@ class NodeInputs(NodeInputsState):
     def add_reply_input(self, input_id: str, splitter: ReplySplitter) -> None:
         """Pass replies on an input to `splitter`, on all its rings, present and future.
 
-        If another thread or task holds the lock, it does so at the start of its next poll. The
-        reply to a request that is sent after this call comes later than that.
+        If another thread or task holds the lock, it does so at the start of its next poll. That is
+        before the reply to any request sent after this call.
         """
         if input_id in self._splitters:
             return
@@ -315,7 +315,7 @@ class NodeInputs(NodeInputsState):
     def _moved(self, watched: Watched) -> bool:
         """Return True if one of the words has changed, without a system call."""
         words = self._words
-        for at, seen in watched:  # noqa: SIM110 - any() costs as much as the rest of a look
+        for at, seen in watched:  # noqa: SIM110 - any() costs as much as the rest of a check
             if words[at] != seen:
                 return True
         return False

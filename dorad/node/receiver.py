@@ -70,7 +70,7 @@ class Receiver(ReceiverState):
 
     @step
     def next(self, timeout: float | None) -> Event | None:
-        """Block for the next event; None after the last. `timeout` in seconds."""
+        """Wait for the next event and return it, None after the last. `timeout` in seconds."""
         deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
         turn = self._turn
         if not turn.acquire(False):

@@ -64,7 +64,7 @@ class Sender(SenderState):
     """
 
     def __init__(self, connection: DaemonConnection, clock: Clock, keep: int) -> None:
-        """`keep` is the size of the shared memory that the pool keeps while idle, in bytes."""
+        """Create an empty pool, which keeps up to `keep` bytes of shared memory while idle."""
         self._connection = connection
         self._words = connection.box.words
         self._clock = clock
@@ -333,7 +333,7 @@ class Sender(SenderState):
             else:
                 self._push_sample(outlets, encoded, meta, sample, stamp, flags)
         finally:
-            # Also when a signal handler raises during a wait: some rings have the message by now.
+            # Also if a signal handler raises during a wait: some rings have the message already.
             fence()
             for outlet in outlets:
                 peer = outlet.peer
@@ -378,7 +378,7 @@ class Sender(SenderState):
                     marks.append((outlet, outlet.head))
                     outlet.push(entry, size, stamp)
         finally:
-            # Also when a signal handler raises during a wait: some receivers may read the sample.
+            # Also if a signal handler raises during a wait: some receivers may read the sample.
             if sample is not None:
                 self.pool.sent(sample, marks)
             if holder is not None:

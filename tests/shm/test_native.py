@@ -88,9 +88,7 @@ class Side:
 
     def memory(self) -> list[bytes]:
         """All shared memory, for comparison."""
-        return [
-            each.memory[:] for each in (self.edge.box, *(self.edge.segments.values()))
-        ]
+        return [each.memory[:] for each in (self.edge.box, *(self.edge.segments.values()))]
 
     def fields(self) -> tuple[Any, ...]:
         """What is in the heap, for comparison."""
@@ -181,9 +179,7 @@ values = st.one_of(
     st.lists(st.integers(0, 5), max_size=3),
 )
 KEYS = st.one_of(texts, st.sampled_from(["timestamp", "flush", "request_id", "seq", "name"]))
-metadata = st.one_of(
-    st.none(), st.just({}), st.dictionaries(KEYS, values, max_size=5)
-)
+metadata = st.one_of(st.none(), st.just({}), st.dictionaries(KEYS, values, max_size=5))
 
 ops = st.one_of(
     st.tuples(st.just("send"), st.one_of(arrays(), arrays(), shared(), others), metadata),
@@ -272,7 +268,10 @@ def test_plain_messages_are_sent_and_taken_by_the_native_steps(
     data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with side() as one:
-        for expected in ("python", "native"):  # The first message imports Arrow, and adds a segment.
+        for expected in (
+            "python",
+            "native",
+        ):  # The first message imports Arrow, and adds a segment.
             sent = one.sender.empty(9000, "int64") if data is None else data
             if expected == "native":
                 monkeypatch.setattr(Sender, "_push", _refuse)
