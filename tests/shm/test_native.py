@@ -55,6 +55,7 @@ class Side:
         self.edge = e
         self.sender = Sender(_Connection(e), Clock(), KEEP)
         self.sender._clock.last = FUTURE
+        self.sender._encode = Sender._load_encoder()
         self.refused: list[int] = []
         self.input = RingInput("in", e.inlet, Clock(self.refused.append))
         self.held: list[Any] = []
@@ -125,7 +126,7 @@ KINDS += [pa.date32()]
 def arrays(draw: st.DrawFn) -> Callable[[Side], Any]:
     """Arrays that the native step sends, sliced or not, and some that it leaves to Python."""
     kind = draw(st.sampled_from(KINDS))
-    length = draw(st.sampled_from([0, 1, 7, 8, 23, 24, 25, 100, 600]))
+    length = draw(st.sampled_from([0, 1, 7, 8, 23, 24, 25, 100, 600, 600]))
     numbers = np.arange(length, dtype="int64") % 100
     array = pa.array(numbers % 2 == 0) if kind == pa.bool_() else _of(kind, numbers)
     start = draw(st.sampled_from([0, 0, 1, 8]))
@@ -160,10 +161,10 @@ def shared(draw: st.DrawFn) -> Callable[[Side], Any]:
     return make
 
 
-others: st.SearchStrategy[Callable[[Side], Any]] = st.sampled_from(
-    [b"", b"x" * 192, b"x" * 193, ["no array"], pa.array(["a", None]), pa.array([[1], [2, 3]])]
-    + [pa.nulls(3), pa.array([1, 2]).dictionary_encode(), bytearray(b"x")]
-).map(lambda data: lambda _: data)
+OTHERS: list[Any] = [b"", b"x" * 192, b"x" * 193, bytearray(b"x"), ["no array"]]
+OTHERS += [pa.array(["a", None]), pa.array([[1], [2, 3]]), pa.nulls(3)]
+OTHERS += [pa.array([1, 2]).dictionary_encode()]
+others = st.sampled_from(OTHERS).map(lambda data: lambda _: data)
 
 texts = st.one_of(
     st.text(max_size=8), st.sampled_from(["plain", 'quo"te', "back\\slash", "\x7f", "$time", "é"])
@@ -179,13 +180,22 @@ values = st.one_of(
     st.lists(st.integers(0, 5), max_size=3),
 )
 KEYS = st.one_of(texts, st.sampled_from(["timestamp", "flush", "request_id", "seq", "name"]))
-metadata = st.one_of(st.none(), st.just({}), st.dictionaries(KEYS, values, max_size=5))
+plain = st.dictionaries(
+    st.sampled_from(["seq", "name", "x", "on", "timestamp"]),
+    st.one_of(
+        st.booleans(),
+        st.integers(-(1 << 63), (1 << 63) - 1),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from([0, -1, 0.1, 1e300, 1e-7, "cam", "a longer name"]),
+    ),
+    max_size=4,
+)
+metadata = st.one_of(st.none(), plain, plain, st.dictionaries(KEYS, values, max_size=5))
 
 ops = st.one_of(
     st.tuples(st.just("send"), st.one_of(arrays(), arrays(), shared(), others), metadata),
-    st.tuples(st.just("send"), arrays(), st.none()),
-    st.tuples(st.just("take"), st.booleans()),
-    st.tuples(st.just("take"), st.just(False)),
+    *[st.tuples(st.just("send"), arrays(), st.one_of(st.none(), plain))] * 4,
+    *[st.tuples(st.just("take"), st.booleans())] * 4,
     st.tuples(st.just("drop"), st.integers(0, 40)),
     st.tuples(
         st.just("entry"),
@@ -232,8 +242,10 @@ def apply(one: Side, op: tuple[Any, ...]) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:metadata")
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.tuples(ops, st.booleans()), max_size=40), st.sampled_from([1, 3, 40]))
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.tuples(ops, st.booleans()), min_size=25, max_size=60), st.sampled_from([1, 3, 40])
+)
 def test_both_leave_the_same_words_and_events(
     steps: list[tuple[tuple[Any, ...], bool]], queue_size: int
 ) -> None:
