@@ -95,6 +95,21 @@ MIN_CAPACITY = 16
 KEY_SEGMENT = 40
 KEY_OFFSET = 6
 
+ALIGNMENT = 64
+"""Samples begin at multiples of this many bytes."""
+
+SMALLEST = 9
+"""Samples have at least 512 bytes, `1 << SMALLEST`."""
+
+MAX_LAPS = 100
+"""How often one call retries because the other end was faster; it then returns no message."""
+
+BEYOND_NS = 1 << 40
+"""A latency of this, 18 minutes, or more is taken for a clock change and counts as 0 ns."""
+
+MAX_AHEAD_NS = 500_000_000
+"""Maximum lead of another clock over this machine's, as in dora (`uhlc`)."""
+
 COUNT_LIMIT = 1 << 62
 """No count of messages or bytes grows this far; a word at or above it was overwritten."""
 
