@@ -49,7 +49,7 @@ class UnavailableError(Exception):
 
 
 def main() -> int:
-    """Return 0 if there is an extension now, or if it may be missing."""
+    """Compile the extension. Return 0 if it exists then, or if it is not required."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=abi.SOURCES, help="folder of the extension")
     parser.add_argument("--tag", type=Path, metavar="FILE", help="only print FILE's wheel tag")
@@ -62,7 +62,7 @@ def main() -> int:
     wish = os.environ.get("DORAD_NATIVE", "")
     if wish == "0" or is_current(path):
         return 0
-    # One that is not made by this run must not be taken for its result.
+    # Remove an older extension: it must not pass for the result of this run.
     path.unlink(missing_ok=True)
     try:
         command = [*compiler(), *FLAGS, f"-I{headers()}", *arguments.flags]
@@ -108,7 +108,7 @@ def compile_into(path: Path, command: list[str]) -> int:
         made = Path(folder, path.name)
         command += [f'-DDORAD_FINGERPRINT="{abi.fingerprint()}"', f"-I{folder}"]
         command += [*map(str, sources), "-o", str(made)]
-        # From the root, so that no path of this machine is in the result.
+        # Relative to the root, so that the result contains no path of this machine.
         done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode == 0:
             made.replace(path)

@@ -2,8 +2,8 @@
 # Run the tests of the data plane and of nodes with the C part under AddressSanitizer and
 # UndefinedBehaviorSanitizer: packaging/sanitize.sh [ARGUMENT OF PYTEST...]
 #
-# All of it happens in build/sanitize, in a copy of the sources: that extension cannot be loaded
-# without the sanitizer's library, so it must not lie in the working tree.
+# It runs in build/sanitize, in a copy of the sources: that extension cannot be loaded
+# without the sanitizer's library, so it must not be in the working tree.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,9 +20,9 @@ cd "$place"
 DORAD_NATIVE=1 CC=$compiler "$python" packaging/native.py -- \
     -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
-# The tests' own processes have the environment too. Python's allocator gives each object memory of
-# its own, so that the sanitizer sees one that is used after its end. What Python never frees is no
-# leak of ours.
+# Child processes of the tests inherit this environment. With PYTHONMALLOC=malloc each object has
+# memory of its own, so that the sanitizer detects a use after free. Leaks are not reported, because
+# Python itself never frees some memory.
 export DORAD_NATIVE=1 PYTHONPATH="$place:$place/dorad/compat" PYTHONMALLOC=malloc
 export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$reports/address"
 export UBSAN_OPTIONS="print_stacktrace=1:abort_on_error=1:log_path=$reports/undefined"
@@ -33,7 +33,7 @@ export LD_PRELOAD
 status=0
 "$python" -m pytest -n 2 --dist worksteal --timeout 600 -p no:cacheprovider "$@" || status=$?
 
-# A report of a process whose end a test expects would go unnoticed.
+# A test that expects a process to die does not notice its report.
 for report in "$reports"/*; do
     [ -e "$report" ] || continue
     echo "--- $report" >&2
