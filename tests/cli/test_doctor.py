@@ -41,7 +41,7 @@ def test_all_is_well(healthy):
     assert "all checks passed" in result.stdout.splitlines()[-1]
 
 
-def test_without_a_daemon_it_fails_and_says_what_to_do(tmp_path):
+def test_without_a_daemon_it_fails_with_a_fix(tmp_path):
     result = dora("doctor", env=no_daemon(tmp_path))
     assert result.returncode == 1
     assert "  FAIL  daemon: no dorad is running" in result.stdout
@@ -92,7 +92,7 @@ def test_types_that_do_not_fit_are_a_warning_and_where_they_are_strict_a_failure
         assert lines[0].startswith(f"  {level}  dataflow: flow.yml:3:")
 
 
-def test_shared_memory_that_is_not_there_is_a_failure(tmp_path):
+def test_missing_shared_memory_is_a_failure(tmp_path):
     check = check_shared_memory(tmp_path / "shm")
     assert check.level == "FAIL"
     assert check.hint is not None
@@ -131,7 +131,7 @@ def test_a_failed_dataflow_is_a_warning():
 @pytest.mark.parametrize(
     ("status", "level"), [("degraded", "WARN"), ("restarting", "WARN"), ("failed", "FAIL")]
 )
-def test_a_node_that_is_not_well_is_named(status, level):
+def test_an_unhealthy_node_is_named(status, level):
     checks = list(judge_nodes([node("a"), node("b", status, broken_inputs=["scan"])]))
     assert levels(checks) == [level, level]
     assert checks[1].name == "node demo/b"

@@ -15,7 +15,7 @@ class Run:
         self.calls.append("abandon")
 
 
-def test_three_signals_ask_then_kill_then_leave() -> None:
+def test_the_first_signal_stops_the_second_kills_the_third_exits() -> None:
     run, told, codes = Run(), list[str](), list[int]()
     interrupts = Interrupts(run, told.append, codes.append)
     for _ in range(3):

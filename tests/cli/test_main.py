@@ -161,7 +161,7 @@ def test_each_problem_of_a_dataflow_is_one_line(tmp_path):
     assert all(line.startswith("error: bad.yml:") for line in lines)
 
 
-def test_a_reader_that_goes_away_ends_it_quietly():
+def test_a_closed_pipe_ends_it_quietly():
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
@@ -218,7 +218,7 @@ def test_no_color_is_respected():
     assert b"\x1b[" not in on_a_terminal(["nonsense"], {"TERM": "xterm", "NO_COLOR": "1"})
 
 
-def test_a_wrong_number_is_told_in_words():
+def test_an_invalid_number_is_a_readable_error():
     result = dora("topic", "echo", "--count", "many")
     assert result.returncode == 2
     assert "'many' is not a whole number" in result.stderr
@@ -269,7 +269,7 @@ def test_help_is_a_command_too(words, same):
         (["node", "help", "ad"], "no command named 'ad'; did you mean 'add'?"),
     ],
 )
-def test_help_of_what_is_no_command_is_a_usage_error(words, said):
+def test_help_of_an_unknown_command_is_a_usage_error(words, said):
     result = dora(*words)
     assert result.returncode == 2
     assert said in result.stderr

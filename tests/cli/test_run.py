@@ -57,7 +57,7 @@ def test_a_dataflow_ends_by_itself_when_its_source_has_ended(tmp_path: Path) -> 
         assert run.err == ""
 
 
-def test_a_failed_node_is_reported_with_its_last_words(tmp_path: Path) -> None:
+def test_a_failed_node_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     write(tmp_path, PIPE, source=SOURCE + "    raise ValueError('boom')\n", sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
@@ -91,7 +91,7 @@ def test_a_node_that_ends_before_it_connects_fails_the_others(tmp_path: Path) ->
         assert "node source ended before it called Node()" in run.out
 
 
-def test_a_lone_program_that_knows_nothing_of_dora_may_run(tmp_path: Path) -> None:
+def test_a_lone_program_without_dora_may_run(tmp_path: Path) -> None:
     write(tmp_path, "nodes: [{id: hello, path: hello.py}]", hello="print('hello')")
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
@@ -108,7 +108,7 @@ def test_a_missing_script_is_named_with_its_place_in_the_file(tmp_path: Path) ->
         assert "source.py" in line
 
 
-def test_what_is_not_supported_yet_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_unsupported_keys_are_refused_before_any_node_starts(tmp_path: Path) -> None:
     yaml = TICKING + "        deploy: {machine: other}\n"
     write(tmp_path, yaml, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
@@ -165,7 +165,7 @@ def test_shell_nodes_need_permission(tmp_path: Path) -> None:
         assert said(run.out, "sh") == ["it is 42"]
 
 
-def test_env_goes_over_the_dataflow_and_under_the_node(tmp_path: Path) -> None:
+def test_env_overrides_the_dataflow_and_not_the_node(tmp_path: Path) -> None:
     yaml = """
         env: {A: dataflow, B: dataflow}
         nodes:
@@ -197,7 +197,7 @@ def test_json_lines_are_one_object_each(tmp_path: Path) -> None:
         assert records[-1]["message"] == "the end"
 
 
-def test_the_log_level_hides_what_is_less_grave(tmp_path: Path) -> None:
+def test_the_log_level_hides_less_severe_lines(tmp_path: Path) -> None:
     talk = """
         from dora import Node
         node = Node()
@@ -266,7 +266,7 @@ def test_nodes_run_in_the_folder_of_the_file(tmp_path: Path) -> None:
         assert said(run.out, "where") == [str(folder)]
 
 
-def test_drops_are_told_unless_only_the_newest_message_was_wanted(tmp_path: Path) -> None:
+def test_drops_are_reported_unless_the_queue_size_is_one(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - {id: source, path: source.py, outputs: [out]}
@@ -298,7 +298,7 @@ def test_drops_are_told_unless_only_the_newest_message_was_wanted(tmp_path: Path
         assert set(run.err.splitlines()) == {few, newest}
 
 
-def test_a_reader_that_goes_away_stops_the_dataflow(tmp_path: Path) -> None:
+def test_a_closed_pipe_stops_the_dataflow(tmp_path: Path) -> None:
     write(tmp_path, TICKING, sink=SINK)
     reading, writing = os.pipe()
     with dora(tmp_path, "dataflow.yml", stdout=writing) as run:
@@ -308,7 +308,7 @@ def test_a_reader_that_goes_away_stops_the_dataflow(tmp_path: Path) -> None:
         assert run.end() < 15
 
 
-def test_output_that_nobody_reads_does_not_keep_a_run_from_stopping(tmp_path: Path) -> None:
+def test_unread_output_does_not_keep_a_run_from_stopping(tmp_path: Path) -> None:
     chatter = """
         from dora import Node
         for event in Node():

@@ -46,7 +46,7 @@ def test_the_first_signal_asks_the_nodes_to_stop(tmp_path: Path, number: signal.
         assert "Ctrl-C again kills the nodes" in run.err
 
 
-def test_a_stop_before_the_start_ends_well(tmp_path: Path) -> None:
+def test_a_stop_before_the_start_succeeds(tmp_path: Path) -> None:
     yaml = TICKING + "      - {id: late, path: late.py}\n"
     write(tmp_path, yaml, sink=SINK, late=LATE)
     with dora(tmp_path, "dataflow.yml") as run:
@@ -94,7 +94,7 @@ def test_nothing_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
         run.until(lambda: not run.processes(), GONE_S)
 
 
-def test_the_death_of_the_holder_ends_the_run(tmp_path: Path) -> None:
+def test_a_killed_holder_ends_the_run(tmp_path: Path) -> None:
     write(tmp_path, SOURCE_OF_ALL, deaf=DEAF)
     with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("deaf: deaf")

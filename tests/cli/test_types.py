@@ -81,7 +81,7 @@ acme/v1/Joint
         ("a[", "`a[` is not a valid type name; write it as `std/media/v1/Image`"),
     ],
 )
-def test_a_type_that_is_none_is_an_error(tmp_path: Path, name: str, said: str) -> None:
+def test_an_unknown_type_is_an_error(tmp_path: Path, name: str, said: str) -> None:
     result = dora("types", "show", name, cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {said}")
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_written_is_an_error(project: Path) -> None:
     assert result.stderr == "error: cannot write no/m.py: No such file or directory\n"
 
 
-def test_what_is_wrong_in_a_file_of_types_is_an_error(project: Path) -> None:
+def test_an_invalid_file_of_types_is_an_error(project: Path) -> None:
     (project / "types" / "acme" / "v1.yml").write_text("types: {T: {arrow: X}}\n")
     result = dora("types", "list", cwd=project)
     assert result.returncode == 1

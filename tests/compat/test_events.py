@@ -36,7 +36,7 @@ def test_a_timer_tick_has_an_empty_null_array_and_a_timestamp(flow: Flow) -> Non
     ]
 
 
-def test_a_ticks_value_is_there_in_whatever_way_it_is_first_looked_at(flow: Flow) -> None:
+def test_the_value_of_a_tick_exists_however_it_is_first_accessed(flow: Flow) -> None:
     flow.node(
         "node",
         """
@@ -104,7 +104,7 @@ def test_a_sources_last_messages_come_before_its_close(flow: Flow) -> None:
     assert len(events) == 13
 
 
-def test_a_failed_source_closes_its_inputs_and_says_who_failed(flow: Flow) -> None:
+def test_a_failed_source_closes_its_inputs_and_is_named(flow: Flow) -> None:
     flow.node(
         "source",
         """
@@ -136,7 +136,7 @@ def test_a_failed_source_closes_its_inputs_and_says_who_failed(flow: Flow) -> No
     assert outcome.lines_about("source", ["exited with code 3"]), outcome.output
 
 
-def test_a_stop_by_hand_is_manual_and_the_iteration_ends(flow: Flow) -> None:
+def test_a_user_stop_is_manual_and_ends_the_iteration(flow: Flow) -> None:
     flow.node("node", RECORD, inputs={"tick": "dora/timer/secs/60"})
     flow.run(stop_after=1).expect(0)
     assert flow.reports("node") == [["INPUT", "tick", None], ["STOP", "MANUAL", None]]

@@ -57,7 +57,7 @@ def test_a_node_knows_the_whole_file(flow: Flow) -> None:
     assert uuid.UUID(dataflow_id)
 
 
-def test_a_first_life_is_no_restart(flow: Flow) -> None:
+def test_the_first_process_is_not_a_restart(flow: Flow) -> None:
     flow.node(
         "node",
         """

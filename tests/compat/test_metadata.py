@@ -145,7 +145,7 @@ def test_any_other_value_arrives_as_its_text(
     ("row", "error"),
     [("too_big", "OverflowError"), ("mixed", "TypeError"), ("key", "RuntimeError")],
 )
-def test_what_has_no_representation_raises(
+def test_a_value_without_a_representation_raises(
     sent: dict[str, str], received: dict[str, Any], row: str, error: str
 ) -> None:
     assert sent[row] == error

@@ -120,7 +120,7 @@ def test_an_array_arrives_with_its_type_and_values(received: dict[str, Any], nam
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_offsets_of_slices_stay_behind(received: dict[str, Any], name: str) -> None:
+def test_slices_arrive_without_offsets(received: dict[str, Any], name: str) -> None:
     assert received[name]["offset"] == 0
 
 
@@ -136,7 +136,7 @@ def test_bytes_arrive_as_uint8(received: dict[str, Any]) -> None:
     assert received["bytes"]["values"] == str(list(b"bytes"))
 
 
-def test_no_bytes_arrive_as_an_empty_uint8(received: dict[str, Any]) -> None:
+def test_empty_bytes_arrive_as_an_empty_uint8(received: dict[str, Any]) -> None:
     assert received["no bytes"]["type"] == "uint8"
     assert received["no bytes"]["values"] == "[]"
 

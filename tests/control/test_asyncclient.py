@@ -137,7 +137,7 @@ async def test_a_daemon_that_works_long_is_not_taken_for_hung(
                     await anext(events)
 
 
-async def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
+async def test_the_end_of_the_daemon_ends_waiting_calls(tmp_path: Path) -> None:
     endless = Endless()
     async with serving(tmp_path, endless.handlers) as path:
         client = await AsyncClient(path).open()

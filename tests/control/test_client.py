@@ -186,7 +186,7 @@ def test_the_deadline_to_connect_leaves_room_within_three_seconds() -> None:
     assert connecting.CONNECT_S + connecting.OPTIONS["close_timeout"] < 3
 
 
-def test_what_is_no_daemon(tmp_path: Path) -> None:
+def test_a_server_that_is_not_dorad(tmp_path: Path) -> None:
     with _answering(tmp_path / "s", b"SSH-2.0-OpenSSH\r\n"):
         with pytest.raises(ControlError, match="does not answer like dorad"):
             Client(tmp_path / "s")
@@ -222,7 +222,7 @@ def test_a_call_that_is_not_answered_in_time_is_ended(tmp_path: Path) -> None:
     assert caught.value.code == "deadline"
 
 
-def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
+def test_the_end_of_the_daemon_ends_waiting_calls(tmp_path: Path) -> None:
     endless = Endless()
     errors = []
     with serving_beside(tmp_path, endless.handlers) as path:
@@ -255,7 +255,7 @@ def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
     ],
     ids=["a call without a deadline", "a call", "a stream", "a stream with timeouts"],
 )
-def test_a_daemon_that_falls_silent_is_noticed_within_3_s(
+def test_a_silent_daemon_is_detected_within_3_s(
     tmp_path: Path, ask: Callable[[Client], object]
 ) -> None:
     assert client_module.SILENCE_S + client_module.ANSWER_S < 3
@@ -317,7 +317,7 @@ def test_a_daemon_that_works_long_is_not_taken_for_hung(
                 events.next(timeout=1.0)
 
 
-def test_closing_does_not_wait_for_what_nobody_reads(
+def test_closing_does_not_wait_for_unread_streams(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def chatter(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:

@@ -95,7 +95,7 @@ def slow_readers(path: Path, stack: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("attack", [noise, nonsense, crowd, slow_readers])
-def test_a_dataflow_does_not_notice(
+def test_hostile_clients_do_not_disturb_a_dataflow(
     dorad: Daemon, flow: Path, attack: Callable[[Path, ExitStack], None]
 ) -> None:
     with ExitStack() as stack:
@@ -104,7 +104,7 @@ def test_a_dataflow_does_not_notice(
         dorad.until(lambda: len(seen(flow)) > before + HZ)
 
 
-def test_what_hostile_clients_cost_is_given_back(dorad: Daemon, flow: Path) -> None:
+def test_descriptors_of_hostile_clients_are_closed(dorad: Daemon, flow: Path) -> None:
     process = psutil.Process(dorad.pid)
     before = process.num_fds()
     for attack in (noise, crowd, slow_readers):
@@ -113,7 +113,9 @@ def test_what_hostile_clients_cost_is_given_back(dorad: Daemon, flow: Path) -> N
     dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
 
 
-def test_who_vanishes_in_mid_stream_leaves_nothing_behind(dorad: Daemon, flow: Path) -> None:
+def test_a_client_that_vanishes_in_mid_stream_leaves_no_descriptor(
+    dorad: Daemon, flow: Path
+) -> None:
     process = psutil.Process(dorad.pid)
     before = process.num_fds()
     for _ in range(2):
@@ -128,7 +130,7 @@ def test_who_vanishes_in_mid_stream_leaves_nothing_behind(dorad: Daemon, flow: P
         assert detail.status == "running"
 
 
-def test_a_daemon_that_is_stopped_is_reported_in_time(dorad: Daemon, flow: Path) -> None:
+def test_a_sigstopped_daemon_is_reported_in_time(dorad: Daemon, flow: Path) -> None:
     os.kill(dorad.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()

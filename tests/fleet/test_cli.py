@@ -33,7 +33,7 @@ def wait_until(holds, process):
         time.sleep(0.01)
 
 
-def test_check_says_ok_or_every_mistake(fleet, capsys):
+def test_check_prints_ok_or_every_error(fleet, capsys):
     fleet.add_unreachable("arm1")
     path = fleet.file()
     assert run_command(["check", str(path)]) == 0
@@ -46,7 +46,7 @@ def test_check_says_ok_or_every_mistake(fleet, capsys):
     assert "did you mean `host`?" in said.err
 
 
-def test_status_shows_every_machine_and_fails_if_one_is_not_well(fleet, capsys):
+def test_status_shows_every_machine_and_fails_if_one_is_unhealthy(fleet, capsys):
     fleet.add("arm1", well())
     assert run_command(["status", str(fleet.file())]) == 0
     head, line = capsys.readouterr().out.splitlines()
@@ -118,7 +118,7 @@ def test_a_new_robot_gets_the_package_its_service_and_is_waited_for(fleet, packa
     assert not any(words[0] == "sudo" for words in robot.commands)
 
 
-def test_a_robot_that_has_the_version_is_left_alone(fleet, packages, capsys):
+def test_a_robot_with_the_right_version_is_not_changed(fleet, packages, capsys):
     robot = fleet.add("arm1", well())
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
     assert "nothing to do" in capsys.readouterr().out
@@ -127,7 +127,9 @@ def test_a_robot_that_has_the_version_is_left_alone(fleet, packages, capsys):
     assert not any(words[0] == "systemd-run" for words in robot.commands)
 
 
-def test_an_upgrade_tells_both_versions_and_leaves_starting_to_the_package(fleet, packages, capsys):
+def test_an_upgrade_shows_both_versions_and_leaves_the_restart_to_the_package(
+    fleet, packages, capsys
+):
     robot = fleet.add("arm1", FakeRobot(version="0.9.0", service="active", enabled=True))
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
     assert "0.9.0 → 1.0.0, active" in capsys.readouterr().out
@@ -141,7 +143,7 @@ def test_a_user_who_is_not_root_does_everything_through_sudo(fleet, packages):
     assert robot.ran("sudo", "-n", "systemctl", "enable", "--now", "dorad.service")
 
 
-def test_what_fails_on_one_machine_is_told_and_the_others_are_installed(fleet, packages, capsys):
+def test_a_failure_on_one_machine_is_reported_and_the_others_are_installed(fleet, packages, capsys):
     fleet.add("arm1", FakeRobot(apt_fails="Reading lists\nE: Unable to locate package\n"))
     fleet.add_unreachable("arm2")
     fleet.add("arm3", FakeRobot(architecture="amd64"))
@@ -171,7 +173,7 @@ def test_what_fails_on_one_machine_is_told_and_the_others_are_installed(fleet, p
     ("package", "said"),
     [("other", "is the package dorafleet; robots get dorad"), ("missing", "No such file")],
 )
-def test_a_file_that_is_no_package_of_dorad_is_refused_before_any_connection(
+def test_a_file_other_than_a_dorad_package_is_refused_before_any_connection(
     fleet, packages, capsys, package, said
 ):
     robot = fleet.add("arm1", FakeRobot())
@@ -181,14 +183,14 @@ def test_a_file_that_is_no_package_of_dorad_is_refused_before_any_connection(
     assert robot.connections == 0
 
 
-def test_a_text_file_is_no_package(fleet, capsys):
+def test_a_text_file_is_refused_as_a_package(fleet, capsys):
     fleet.add_unreachable("arm1")
     path = str(fleet.file())
     assert run_command(["install", path, path]) == 1
     assert "is no Debian package" in capsys.readouterr().err
 
 
-def test_going_back_is_asked_of_apt_only_when_told_so(fleet, packages):
+def test_a_downgrade_needs_the_option(fleet, packages):
     robot = fleet.add("arm1", FakeRobot(version="2.0.0", service="active", enabled=True))
     command = ["install", str(fleet.file()), str(packages["good"]), "--allow-downgrade"]
     assert run_command(command) == 0
@@ -196,7 +198,7 @@ def test_going_back_is_asked_of_apt_only_when_told_so(fleet, packages):
     assert installing[-1] == "--allow-downgrades"
 
 
-def test_ctrl_c_ends_at_once_with_its_exit_code_and_tidies_up(fleet, packages):
+def test_ctrl_c_ends_at_once_with_its_exit_code_and_cleans_up(fleet, packages):
     robot = fleet.add("arm1", FakeRobot(hanging={"sha256sum"}))
     command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -214,7 +216,7 @@ def test_ctrl_c_ends_at_once_with_its_exit_code_and_tidies_up(fleet, packages):
     assert robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
 
 
-def test_ctrl_c_during_the_installation_says_that_it_goes_on(fleet, packages):
+def test_ctrl_c_during_the_installation_warns_that_it_continues(fleet, packages):
     robot = fleet.add("arm1", FakeRobot(hanging={"systemd-run"}))
     command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -230,7 +232,7 @@ def test_ctrl_c_during_the_installation_says_that_it_goes_on(fleet, packages):
     assert not robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
 
 
-def test_what_a_robot_says_can_do_nothing_to_the_terminal(fleet, packages, capsys):
+def test_output_of_a_robot_cannot_control_the_terminal(fleet, packages, capsys):
     fleet.add("arm1", FakeRobot(apt_fails="E: \x1b]0;title\x07\n"))
     fleet.add("arm2", well(dataflows=[FLOW | {"name": "a\x1b[2Jb"}]))
     run_command(["install", str(fleet.file()), str(packages["good"])])
@@ -271,7 +273,7 @@ def on_a_terminal(command, env):
 
 
 @pytest.mark.parametrize("command", [*COMMANDS])
-def test_every_command_has_help_with_examples_and_refuses_what_it_does_not_know(command, capsys):
+def test_every_command_has_help_with_examples_and_refuses_unknown_options(command, capsys):
     assert run_command([command, "--help"]) == 0
     said = capsys.readouterr().out
     assert "Examples:" in said or "Set it up" in said
@@ -288,7 +290,7 @@ def test_wrong_usage_is_exit_code_2(fleet, capsys):
     assert run_command(["status", str(fleet.file()), "--parallel", "0"]) == 2
 
 
-def test_the_help_imports_no_ssh_and_a_missing_asyncssh_is_told(fleet):
+def test_the_help_imports_no_ssh_and_a_missing_asyncssh_is_reported(fleet):
     fleet.add_unreachable("arm1")
     script = f"sys.modules['asyncssh'] = None; sys.exit(run_command({['--help']!r}))"
     done = subprocess.run([sys.executable, "-c", PYTHON + script], capture_output=True, check=False)

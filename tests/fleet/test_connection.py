@@ -72,7 +72,7 @@ async def test_a_changed_host_key_is_refused_even_with_accept_new(fleet, kind):
     assert fleet.operator.known_hosts.read_text() == before
 
 
-async def test_a_robot_with_several_keys_is_believed_for_the_one_that_is_known(fleet):
+async def test_a_robot_with_several_host_keys_is_trusted_by_the_known_one(fleet):
     rsa = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
     fleet.add("arm", FakeRobot(), rsa, known=False)
     fleet.trust("arm", rsa)
@@ -80,7 +80,7 @@ async def test_a_robot_with_several_keys_is_believed_for_the_one_that_is_known(f
         await connection.check(["true"])
 
 
-async def test_no_known_hosts_file_in_the_configuration_is_no_way_around_the_check(fleet):
+async def test_disabling_known_hosts_in_the_configuration_does_not_skip_the_check(fleet):
     fleet.add("arm", FakeRobot(), known=False)
     (fleet.operator.home / ".ssh/config").write_text(
         "Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n"
@@ -115,7 +115,7 @@ async def test_a_machine_behind_another_is_reached_through_it(fleet):
     assert robot.commands == [["true"]]
 
 
-async def test_a_user_whose_key_is_not_known_there_is_told_what_to_do(fleet):
+async def test_a_refused_user_key_is_an_error_with_a_fix(fleet):
     fleet.add("arm", FakeRobot())
     stranger = asyncssh.generate_private_key("ssh-ed25519")
     stranger.write_private_key(fleet.operator.home / ".ssh/id_ed25519")
@@ -139,7 +139,7 @@ async def test_a_configuration_or_a_key_that_cannot_be_read_is_named(fleet):
     assert "ssh-add" in str(error)
 
 
-async def test_who_listens_and_says_nothing_is_given_up_in_time(fleet):
+async def test_a_silent_server_times_out(fleet):
     left = asyncio.Event()
 
     async def silent(reader, writer):
@@ -158,7 +158,7 @@ async def test_who_listens_and_says_nothing_is_given_up_in_time(fleet):
     server.close()
 
 
-async def test_a_command_that_hangs_is_given_up_and_the_connection_stays(fleet):
+async def test_a_hanging_command_times_out_and_the_connection_stays(fleet):
     fleet.add("arm", FakeRobot(hanging={"sleep"}))
     async with connect(machine(fleet, "arm")) as connection:
         with pytest.raises(SshError, match=r"`sleep 9` is not done after 0.2 s"):
@@ -175,7 +175,7 @@ async def test_a_command_that_prints_too_much_is_ended_and_the_connection_stays(
         assert await connection.check(["id", "-u"]) == "0\n"
 
 
-async def test_a_connection_that_breaks_is_told_with_what_was_being_done(fleet):
+async def test_a_broken_connection_is_reported_with_the_current_step(fleet):
     fleet.add("arm", FakeRobot(dropping={"id"}))
     async with connect(machine(fleet, "arm")) as connection:
         with pytest.raises(SshError) as caught:
@@ -184,7 +184,7 @@ async def test_a_connection_that_breaks_is_told_with_what_was_being_done(fleet):
     assert "during `id -u`" in str(caught.value)
 
 
-async def test_a_file_arrives_whole_and_its_progress_is_told(fleet, tmp_path):
+async def test_a_file_arrives_whole_and_its_progress_is_reported(fleet, tmp_path):
     robot = fleet.add("arm", FakeRobot())
     data = bytes(range(256)) * 12_000
     (tmp_path / "big").write_bytes(data)
@@ -209,7 +209,7 @@ async def test_a_file_that_does_not_fit_or_arrives_damaged_is_an_error(fleet, tm
             await connection.upload(tmp_path / "big", "/tmp/big")
 
 
-async def test_what_fails_on_one_machine_concerns_no_other_and_order_is_kept(fleet):
+async def test_a_failure_on_one_machine_does_not_affect_others_and_order_is_kept(fleet):
     fleet.add("one", FakeRobot())
     fleet.add_unreachable("two")
     fleet.add("three", FakeRobot(dropping={"id"}))
@@ -226,7 +226,7 @@ async def test_what_fails_on_one_machine_concerns_no_other_and_order_is_kept(fle
     assert codes == [None, Code.UNREACHABLE, Code.LOST, None]
 
 
-async def test_no_more_machines_than_asked_for_are_worked_on_at_once(fleet):
+async def test_the_number_of_parallel_machines_is_limited(fleet):
     for number in range(6):
         fleet.add(f"arm{number}", FakeRobot())
 

@@ -58,7 +58,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("said", NONSENSE.values(), ids=NONSENSE)
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
-def test_a_nonsense_answer_is_the_trouble_of_one_machine(fleet, capsys, said, options):
+def test_a_malformed_answer_fails_one_machine_only(fleet, capsys, said, options):
     fleet.add("arm1", well())
     fleet.add("bad", well(said=said))
     fleet.add("arm2", well())
@@ -79,7 +79,7 @@ def test_a_nonsense_answer_is_the_trouble_of_one_machine(fleet, capsys, said, op
 
 
 @pytest.mark.parametrize("who", [DIGITS, "-1", "", "٣" * 20, FLOOD, "root", "0 0"])
-def test_a_robot_that_does_not_know_who_we_are_gets_nothing(fleet, packages, capsys, who):
+def test_a_robot_with_an_invalid_user_id_gets_nothing_installed(fleet, packages, capsys, who):
     fleet.add("bad", FakeRobot(said={"id": (0, who, "")}))
     fleet.add("arm", well())
     command = ["install", str(fleet.file()), str(packages["good"])]
@@ -96,7 +96,7 @@ def target(fleet, name):
 
 @pytest.mark.parametrize("closing", [True, False], ids=["closing", "never closing"])
 @pytest.mark.parametrize("kind", ["flooding", "dripping", "hanging"])
-async def test_a_command_without_end_is_bounded_in_bytes_and_time(fleet, kind, closing):
+async def test_an_endless_command_is_bounded_in_bytes_and_time(fleet, kind, closing):
     """Also by a robot that keeps the connection up and ignores that the command is to end."""
     fleet.add("bad", FakeRobot(**{kind: {"yes"}}, never_closing=not closing))
     begun = time.monotonic()
@@ -107,7 +107,7 @@ async def test_a_command_without_end_is_bounded_in_bytes_and_time(fleet, kind, c
     assert time.monotonic() - begun < 15
 
 
-async def test_an_error_that_nobody_foresaw_is_one_machines_outcome(fleet):
+async def test_an_unexpected_error_is_the_result_of_one_machine(fleet):
     fleet.add("one", FakeRobot())
     fleet.add("two", FakeRobot())
 

@@ -25,7 +25,7 @@ def problems(text):
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_what_is_not_said_has_its_default():
+def test_missing_keys_have_defaults():
     cluster = read(HEAD + "machines:\n  - {id: arm1, host: arm1.local}\n")
     assert cluster.coordinator == Coordinator(ip_address("10.0.0.1"), 6013)
     assert cluster.machines == (Machine("arm1", "arm1.local"),)
@@ -68,7 +68,7 @@ def test_the_host_may_name_the_user_as_ssh_has_it():
     assert machine.zenoh_addr == ip_address("10.0.0.2")
 
 
-def test_all_mistakes_are_told_at_once_in_order_with_the_nearest_word():
+def test_all_errors_are_reported_at_once_in_order_with_the_nearest_key():
     found = problems("""\
 coordinator:
   addr: fleet.local
@@ -130,7 +130,7 @@ label: 3
         (HEAD + "machine: [{id: a, host: b}]", "did you mean `machines`?"),
     ],
 )
-def test_a_mistake_is_told(text, said):
+def test_an_error_is_reported(text, said):
     (found,) = problems(text)
     assert said in found
     assert found.startswith("cluster.yml:")
@@ -151,6 +151,6 @@ def test_two_machines_with_the_same_zenoh_address_are_warned_of():
     assert warning.line == 4
 
 
-def test_a_file_that_is_not_there_is_one_problem(tmp_path):
+def test_a_missing_file_is_one_problem(tmp_path):
     with pytest.raises(DataflowError, match="no such file"):
         load(tmp_path / "none.yml")

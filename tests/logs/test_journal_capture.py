@@ -132,7 +132,7 @@ async def test_a_traceback_that_comes_in_pieces_is_one_entry(
     robot.end()
 
 
-async def test_half_a_traceback_is_waited_for_but_not_for_ever(
+async def test_waiting_for_the_rest_of_a_traceback_has_a_deadline(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -142,7 +142,7 @@ async def test_half_a_traceback_is_waited_for_but_not_for_ever(
     robot.end()
 
 
-async def test_a_full_journal_holds_up_the_node_and_nobody_else(
+async def test_a_full_journal_blocks_only_the_node_that_prints(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -156,7 +156,9 @@ async def test_a_full_journal_holds_up_the_node_and_nobody_else(
     robot.end()
 
 
-async def test_the_last_lines_wait_for_the_journal_too(tmp_path: Path, journald: Journald) -> None:
+async def test_the_last_lines_of_a_node_wait_for_the_journal_too(
+    tmp_path: Path, journald: Journald
+) -> None:
     robot = Robot(tmp_path, journald)
     lines = [f"line {number}" for number in range(3000)]
     os.write(robot.out, "\n".join(lines).encode())
@@ -167,7 +169,7 @@ async def test_the_last_lines_wait_for_the_journal_too(tmp_path: Path, journald:
     robot.end()
 
 
-async def test_who_cannot_wait_writes_to_the_file_what_the_journal_does_not_take(
+async def test_finishing_without_waiting_writes_what_the_journal_refuses_to_the_file(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -212,7 +214,7 @@ async def test_lines_go_to_files_while_there_is_no_journal(
     robot.end()
 
 
-async def test_a_node_that_never_stops_printing_fills_its_share_and_goes_on_in_files(
+async def test_a_node_that_never_stops_printing_fills_its_share_and_continues_in_files(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "share", lambda: 2000)
@@ -232,7 +234,7 @@ async def test_a_node_that_never_stops_printing_fills_its_share_and_goes_on_in_f
     robot.end()
 
 
-def test_a_share_comes_back_slowly() -> None:
+def test_a_used_up_share_refills_slowly() -> None:
     now = 0.0
     share = budget.Budget(86400, clock=lambda: now)
     for _ in range(2):
@@ -253,7 +255,7 @@ def test_a_share_is_a_quarter_of_the_journal(disk: int, expected: int) -> None:
     assert budget.share_of(disk) == expected
 
 
-async def test_a_large_entry_goes_as_memory(tmp_path: Path, journald: Journald) -> None:
+async def test_a_large_entry_is_sent_as_a_memfd(tmp_path: Path, journald: Journald) -> None:
     robot = Robot(tmp_path, journald)
     large = "x" * 20_000_000
     robot.log.say("warn", None, large)
@@ -290,7 +292,7 @@ async def test_the_history_ends_where_following_begins(tmp_path: Path, journald:
     assert live == {"two", "error", "said two"}
 
 
-async def test_the_last_words_are_known_to_the_next_daemon(
+async def test_the_last_lines_of_a_node_are_known_to_the_next_daemon(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -352,7 +354,7 @@ async def test_a_node_s_own_unit_cannot_speak_for_the_daemon_s(
         {"DORA_LEVEL": "loud"},
     ],
 )
-async def test_an_odd_entry_is_skipped_and_counted_and_reading_goes_on(
+async def test_a_malformed_entry_is_skipped_and_counted_and_reading_continues(
     tmp_path: Path, journald: Journald, odd: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -369,7 +371,7 @@ async def test_an_odd_entry_is_skipped_and_counted_and_reading_goes_on(
     robot.end()
 
 
-async def test_the_journal_is_asked_for_last_words_only_when_a_node_has_failed(
+async def test_the_journal_is_read_for_last_lines_only_when_a_node_has_failed(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -399,7 +401,7 @@ async def test_the_journal_is_asked_for_last_words_only_when_a_node_has_failed(
     robot.end()
 
 
-def test_a_reader_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_failing_journal_reader_is_an_error_with_its_reason(tmp_path: Path) -> None:
     program = (sys.executable, "-c", "import sys; sys.exit('no such boot')")
     past = JournalPast(ID, Selection(), own(), program=program)
     with pytest.raises(JournalError, match="the journal cannot be read: no such boot"):
@@ -409,7 +411,7 @@ def test_a_reader_that_fails_says_why(tmp_path: Path) -> None:
         list(gone.forwards())
 
 
-def test_a_reader_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_journal_reader_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "PATIENCE_S", 0.2)
     monkeypatch.setattr(reader, "SYNC_S", 0.1)
     program = (sys.executable, "-c", "import signal; signal.pause()")
@@ -419,7 +421,7 @@ def test_a_reader_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.timeout(300)
-def test_whoever_dies_at_any_moment_leaves_each_line_once(tmp_path: Path) -> None:
+def test_a_kill_at_any_line_of_code_leaves_each_line_once_in_the_journal(tmp_path: Path) -> None:
     """Between pipe and journal, at every line of code."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.logs.dying", str(tmp_path), "journal"],

@@ -60,14 +60,14 @@ def test_a_file_that_is_there_is_continued(told: NodeFacts) -> None:
     assert told.contents() == [b"before\na\n"]
 
 
-def test_a_file_that_somebody_deleted_is_begun_again(told: NodeFacts) -> None:
+def test_a_deleted_file_is_created_again(told: NodeFacts) -> None:
     told.file.write(b"a\n", 1)
     told.file.path.unlink()
     told.file.write(b"b\n", 1)
     assert told.contents() == [b"b\n"]
 
 
-def test_rotation_keeps_so_many_files(tmp_path: Path) -> None:
+def test_rotation_keeps_a_limited_number_of_files(tmp_path: Path) -> None:
     told = NodeFacts(tmp_path, max_size=2, max_rotated=2)
     for letter in (b"a\n", b"b\n", b"c\n", b"d\n"):
         told.file.write(letter, 1)
@@ -75,7 +75,7 @@ def test_rotation_keeps_so_many_files(tmp_path: Path) -> None:
     assert told.contents() == [b"b\n", b"c\n", b"d\n"]
 
 
-def test_a_rotation_that_was_cut_short_is_completed(tmp_path: Path) -> None:
+def test_an_interrupted_rotation_is_completed(tmp_path: Path) -> None:
     """Somebody died between two renames: the first place is free, nothing moves behind it."""
     (tmp_path / "log_cam.2.jsonl").write_bytes(b"old\n")
     (tmp_path / "log_cam.jsonl").write_bytes(b"new\n")
@@ -85,7 +85,7 @@ def test_a_rotation_that_was_cut_short_is_completed(tmp_path: Path) -> None:
     assert told.contents() == [b"old\n", b"new\n", b"a\n"]
 
 
-def test_the_file_of_a_node_that_is_called_like_a_rotated_one_is_left_alone(
+def test_the_file_of_a_node_named_like_a_rotated_file_is_not_touched(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "log_cam.1.jsonl").write_bytes(b"of cam.1\n")
@@ -97,7 +97,7 @@ def test_the_file_of_a_node_that_is_called_like_a_rotated_one_is_left_alone(
     assert (tmp_path / "log_cam.2.jsonl").read_bytes() == b"a\n"
 
 
-def test_what_was_appended_too_much_is_cut(told: NodeFacts) -> None:
+def test_bytes_appended_twice_are_cut(told: NodeFacts) -> None:
     told.file.write(b"a\nb\n", 2)
     told.file.cut_to(2)
     told.file.write(b"c\n", 1)
@@ -117,7 +117,7 @@ def nearly_full() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nearly_full")
-def test_a_line_for_which_there_is_no_room_leaves_nothing_behind(told: NodeFacts) -> None:
+def test_a_line_that_does_not_fit_on_the_disk_leaves_no_bytes(told: NodeFacts) -> None:
     told.file.write(b"12345\n", 1)
     told.file.write(b"too long\nfor it\n", 2)
     ((level, text),) = told.said
@@ -129,7 +129,7 @@ def test_a_line_for_which_there_is_no_room_leaves_nothing_behind(told: NodeFacts
 
 
 @pytest.mark.usefixtures("nearly_full")
-def test_trouble_is_told_once_and_so_is_its_end_with_the_number_of_missing_lines(
+def test_trouble_is_reported_once_and_its_end_with_the_number_of_missing_lines(
     told: NodeFacts,
 ) -> None:
     told.file.write(b"more than there is room for\n", 1)
@@ -155,7 +155,7 @@ def test_a_folder_that_may_not_be_written_is_trouble_too(tmp_path: Path) -> None
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("read", [False, True], ids=["that nobody reads", "that a node reads"])
-def test_a_fifo_in_the_place_of_a_file_blocks_nobody(told: NodeFacts, read: bool) -> None:
+def test_a_fifo_in_place_of_a_file_does_not_block(told: NodeFacts, read: bool) -> None:
     os.mkfifo(told.file.path)
     reader = os.open(told.file.path, os.O_RDWR) if read else -1
     for _ in range(10):
