@@ -48,9 +48,7 @@ def pid(robot: Robot) -> str:
     return str(nodes["pid"])
 
 
-def test_robots_get_nothing_of_the_fleet_manager_and_the_operator_all(
-    deb: Path, fleet_deb: Path
-) -> None:
+def test_the_package_for_robots_has_no_fleet_manager(deb: Path, fleet_deb: Path) -> None:
     robots, fleet = (run(["dpkg-deb", "-c", str(each)]) for each in (deb, fleet_deb))
     assert "dorafleet" not in robots
     assert "asyncssh" not in robots

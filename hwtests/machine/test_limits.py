@@ -64,7 +64,7 @@ def said(machine: virtual.Machine, node: str) -> str:
     return machine.sh(f"journalctl --output=cat --no-pager DORA_NODE={node}")
 
 
-def test_a_node_that_takes_more_memory_than_it_may_is_ended(machine: virtual.Machine) -> None:
+def test_a_node_above_its_memory_limit_is_ended(machine: virtual.Machine) -> None:
     wait_until(lambda: "oom-kill" in said(machine, "memory"), "it is ended", timeout=PATIENCE_S)
     most = max(int(number) for number in re.findall(r"has (\d+) MiB", said(machine, "memory")))
     print(f"\n100 MB: the node had {most} MiB of its own")
@@ -72,14 +72,14 @@ def test_a_node_that_takes_more_memory_than_it_may_is_ended(machine: virtual.Mac
     assert "Running" in machine.sh("dora list")
 
 
-def test_a_node_has_no_more_of_the_cores_than_it_may(machine: virtual.Machine) -> None:
+def test_a_node_gets_no_more_cpu_than_its_limit(machine: virtual.Machine) -> None:
     wait_until(lambda: said(machine, "cpu").count("share") > 2, "it tells", timeout=PATIENCE_S)
     shares = [float(share) for share in re.findall(r"share ([\d.]+)", said(machine, "cpu"))]
     print(f"\n25 %: the node had {shares}")
     assert max(shares) < 0.35
 
 
-def test_a_node_has_no_more_processes_than_it_may(machine: virtual.Machine) -> None:
+def test_a_node_gets_no_more_processes_than_its_limit(machine: virtual.Machine) -> None:
     wait_until(
         lambda: "Resource temporarily" in said(machine, "processes"), "told", timeout=PATIENCE_S
     )
@@ -88,7 +88,7 @@ def test_a_node_has_no_more_processes_than_it_may(machine: virtual.Machine) -> N
     assert int(count) <= 20
 
 
-def test_the_daemon_has_its_rights_and_its_place_when_memory_runs_out(
+def test_the_daemon_has_real_time_rights_and_is_spared_by_the_oom_killer(
     machine: virtual.Machine,
 ) -> None:
     pid = machine.sh("systemctl show -P MainPID dorad").strip()

@@ -12,7 +12,7 @@ from hwtests.robots import Robot, RobotError, Testbed, host
 from hwtests.robots.shell import attempt, wait_until
 
 
-def test_a_life_of_two_robots(bed: Testbed) -> None:
+def test_two_robots_boot_and_keep_their_files_over_a_power_cut(bed: Testbed) -> None:
     one, two = bed.up(2)
 
     assert one.exec("hostname").strip() == "robot1"
@@ -43,7 +43,7 @@ def test_a_life_of_two_robots(bed: Testbed) -> None:
         two.exec("sleep", "30", timeout=0.2)
 
 
-def test_every_fault_of_the_network_is_felt_and_healed(bed: Testbed) -> None:
+def test_every_network_fault_has_an_effect_and_can_be_undone(bed: Testbed) -> None:
     one, two, three = bed.up(3)
 
     def reached(source: Robot, target: str) -> bool:
@@ -78,7 +78,7 @@ def test_every_fault_of_the_network_is_felt_and_healed(bed: Testbed) -> None:
     assert 20 < float(lost.rstrip("%")) < 80
 
 
-def test_nothing_is_left_even_of_a_bed_whose_test_failed(robots_possible: None) -> None:
+def test_a_testbed_whose_test_failed_leaves_nothing(robots_possible: None) -> None:
     with pytest.raises(ZeroDivisionError):
         with Testbed() as bed:
             bed.up(1)
@@ -86,7 +86,7 @@ def test_nothing_is_left_even_of_a_bed_whose_test_failed(robots_possible: None) 
     assert_no_trace(os.getpid())
 
 
-def test_what_a_killed_run_has_left_is_swept_by_the_next(robots_possible: None) -> None:
+def test_remains_of_a_killed_run_are_removed_by_the_next(robots_possible: None) -> None:
     script = (
         "import time; from hwtests.robots import Testbed\n"
         "with Testbed() as bed:\n    bed.up(1); print('up', flush=True); time.sleep(600)"

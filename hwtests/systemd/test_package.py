@@ -153,7 +153,7 @@ def test_an_upgrade_restarts_the_daemon_and_keeps_descriptors_and_nodes(
     assert "Failed" not in journal
 
 
-def test_an_upgrade_leaves_a_stopped_daemon_stopped(robot: Robot, newer_deb: Path) -> None:
+def test_an_upgrade_does_not_start_a_stopped_daemon(robot: Robot, newer_deb: Path) -> None:
     robot.push(newer_deb, "/root/newer.deb")
     robot.exec(*INSTALL, "/root/newer.deb", timeout=300)
     assert robot.attempt("systemctl", "is-active", UNIT).stdout.strip() == "inactive"

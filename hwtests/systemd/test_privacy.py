@@ -72,7 +72,7 @@ def test_variables_of_nodes_are_for_root_and_the_node_s_user(robot: Robot) -> No
     assert robot.exec("ls", "/run/dorad/environments") == ""
 
 
-def test_a_misspelt_user_keeps_nodes_from_running_and_a_reload_mends_it(robot: Robot) -> None:
+def test_a_misspelt_user_keeps_nodes_from_running_until_a_reload(robot: Robot) -> None:
     load.install(robot, FLOW)
     robot.write(f"{load.FOLDER}/teller.py", TELLER)
     robot.write("/etc/dorad/dorad.toml", '[nodes]\nuser = "dorad-nod"\n')

@@ -75,7 +75,7 @@ def alive(robot: Robot) -> None:
     robot.exec("dora", "stop", "load")
 
 
-def test_forged_signals_end_nothing(running: Robot) -> None:
+def test_forged_signals_end_no_node(running: Robot) -> None:
     before = node(running)
     unit = running.exec("systemctl", "show", "-P", "Id", "dorad-load-*").strip()
     refused = stranger(running, "forge", unit)
@@ -88,7 +88,7 @@ def test_forged_signals_end_nothing(running: Robot) -> None:
     alive(running)
 
 
-def test_descriptors_of_strangers_do_not_stay(running: Robot) -> None:
+def test_descriptors_of_other_users_are_closed(running: Robot) -> None:
     before = descriptors(running)
     stranger(running, "descriptors", "2000")
     running.exec("dora", "list")
@@ -110,7 +110,7 @@ def test_a_flood_of_messages_does_not_end_the_daemon(running: Robot) -> None:
     alive(running)
 
 
-def test_systemd_takes_no_news_of_the_daemon_from_strangers_or_nodes(running: Robot) -> None:
+def test_systemd_accepts_notifications_of_the_daemon_only_from_the_daemon(running: Robot) -> None:
     pid = daemon(running)
     stored = running.exec("systemctl", "show", "-P", "NFileDescriptorStore", "dorad")
     notify = (

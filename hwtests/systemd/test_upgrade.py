@@ -90,7 +90,7 @@ def test_nothing_is_lost_by_an_upgrade(loaded: Robot, newer_deb: Path) -> None:
     )
 
 
-def test_a_new_format_of_shared_memory_starts_nodes_anew_and_is_told(
+def test_a_new_format_of_shared_memory_restarts_nodes_with_a_notice(
     loaded: Robot, deb: Path, tmp_path: Path
 ) -> None:
     other = {"node/protocol.py": (f"VERSION = {VERSION}\n", "VERSION = 1002\n")}
@@ -123,7 +123,7 @@ def kill_dbus(robot: Robot) -> None:
     "disturb",
     [reexec, pytest.param(reload, marks=only_long), pytest.param(kill_dbus, marks=only_long)],
 )
-def test_nothing_is_lost_when_dbus_or_systemd_start_anew(
+def test_nothing_is_lost_when_dbus_or_systemd_restart(
     loaded: Robot, disturb: Callable[[Robot], None]
 ) -> None:
     prove(loaded, disturb.__name__, lambda: disturb(loaded))

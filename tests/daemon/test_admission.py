@@ -149,7 +149,9 @@ async def test_a_dynamic_node_attaches_from_outside(tmp_path: Path) -> None:
         assert (await answer(on.hello_as("dyn")))["t"] == "welcome"
 
 
-async def test_no_node_attaches_as_another_that_is_between_two_processes(tmp_path: Path) -> None:
+async def test_no_process_attaches_as_another_node_that_is_between_two_processes(
+    tmp_path: Path,
+) -> None:
     other = """
         import json, os, subprocess, sys
         config = json.loads(os.environ["DORA_NODE_CONFIG"]) | {"node_id": "a"}

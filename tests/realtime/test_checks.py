@@ -38,7 +38,7 @@ def test_a_machine_in_order_passes_every_check() -> None:
     assert {found.hint for found in judge(GOOD)} == {None}
 
 
-def test_a_machine_that_tells_nothing_is_no_error() -> None:
+def test_missing_facts_are_not_an_error() -> None:
     assert {found.level for found in judge(Facts())} <= {"PASS", "WARN"}
 
 
@@ -175,7 +175,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
         ),
     ],
 )
-def test_what_is_found_is_judged_and_mended(
+def test_facts_give_a_verdict_and_a_fix(
     check: Callable[[Facts], Check],
     change: dict[str, Any],
     level: str,

@@ -66,7 +66,7 @@ def test_everything_is_found(tmp_path: Path) -> None:
     assert (found.clock, found.clocks) == ("hpet", ("tsc", "hpet"))
 
 
-def test_a_machine_without_any_of_it_tells_nothing(tmp_path: Path) -> None:
+def test_a_machine_without_real_time_has_no_facts(tmp_path: Path) -> None:
     found = ProcReader(tmp_path).facts()
     assert found == Facts(machine=found.machine)
 

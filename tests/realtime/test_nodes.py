@@ -60,7 +60,7 @@ def locked_kb(pid: int) -> int:
     return int(status.partition("VmLck:")[2].split()[0])
 
 
-def test_a_node_is_urgent_and_its_memory_locked(dorad: Daemon, tmp_path: Path) -> None:
+def test_a_node_has_real_time_priority_and_locked_memory(dorad: Daemon, tmp_path: Path) -> None:
     may(Schedule(os.SCHED_FIFO, 9))
     if not has_capability(CAP_IPC_LOCK):
         pytest.skip("memory can be locked without limit only with CAP_IPC_LOCK")
@@ -73,7 +73,7 @@ def test_a_node_is_urgent_and_its_memory_locked(dorad: Daemon, tmp_path: Path) -
     assert "Notes:" not in info
 
 
-def test_what_is_refused_is_told_in_the_log_and_with_the_node(tmp_path: Path) -> None:
+def test_a_refused_setting_is_in_the_log_and_in_the_status_of_the_node(tmp_path: Path) -> None:
     with daemon() as dorad:
         dorad.end()
         dorad.bin = bare(tmp_path, dorad.bin)
@@ -126,7 +126,7 @@ def test_missed_deadlines_are_counted(dorad: Daemon, tmp_path: Path) -> None:
     assert "deadlines missed" in info
 
 
-def test_a_node_that_keeps_up_misses_none(dorad: Daemon, tmp_path: Path) -> None:
+def test_a_node_in_time_misses_no_deadline(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, flow(tmp_path, millis=500, deadline_ms=3000))
     dorad.until(lambda: timers(dorad).get("delay_ms") is not None)
     assert timers(dorad)["deadline_misses"] == 0

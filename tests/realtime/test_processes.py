@@ -68,7 +68,7 @@ async def output(wanted: Schedule | None, *, source: str = _SAYS) -> tuple[list[
 
 
 @pytest.mark.parametrize("policy", [os.SCHED_FIFO, os.SCHED_RR])
-async def test_the_main_thread_is_urgent_and_nothing_else_of_the_process(policy: int) -> None:
+async def test_only_the_main_thread_has_real_time_priority(policy: int) -> None:
     wanted = Schedule(policy, 7)
     may(wanted)
     lines, refused = await output(wanted)
@@ -84,13 +84,13 @@ async def test_a_deadline() -> None:
     assert lines[:3] == [f"{SCHED_DEADLINE | _RESET} 0", "0 0", "0 0"]
 
 
-async def test_nothing_is_urgent_unless_it_is_said() -> None:
+async def test_without_the_key_no_thread_has_real_time_priority() -> None:
     lines, refused = await output(None)
     assert refused == 0
     assert lines[0] == "0 0"
 
 
-async def test_a_process_that_is_refused_runs_without() -> None:
+async def test_a_process_that_is_refused_real_time_runs_without() -> None:
     lines, refused = await output(Schedule(os.SCHED_FIFO, 100))
     assert refused == errno.EINVAL
     assert lines[0] == "0 0"

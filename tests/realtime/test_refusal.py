@@ -27,7 +27,7 @@ DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 2_500_000, 5_000_000)
         (FIFO, errno.EINVAL, True, "Invalid argument"),
     ],
 )
-def test_the_line_names_what_is_missing(
+def test_the_warning_names_the_missing_right(
     wanted: Schedule, number: int, nice: bool, said: str
 ) -> None:
     line = policy_refused(wanted, number, 10, nice=nice)
@@ -56,7 +56,7 @@ def test_the_rights_of_a_process_are_read() -> None:
         ),
     ],
 )
-def test_the_file_says_what_the_kernel_is_asked_for(
+def test_the_realtime_key_gives_the_schedule_of_the_kernel(
     realtime: Realtime | None, wanted: Schedule | None
 ) -> None:
     assert schedule_of(realtime) == wanted

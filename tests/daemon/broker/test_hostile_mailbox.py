@@ -93,7 +93,7 @@ def test_no_words_in_a_mailbox_make_the_daemon_raise(seed: int) -> None:
         use(again, "more")
 
 
-def test_counters_of_a_ring_that_changes_all_the_time_can_be_read() -> None:
+def test_counters_of_a_constantly_changing_ring_can_be_read() -> None:
     class Moving:
         """Words that change with each read."""
 

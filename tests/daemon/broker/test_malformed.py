@@ -121,7 +121,7 @@ def say(client: Client, data: bytes, fds: list[int]) -> None:
         return
 
 
-async def test_no_packet_raises_in_the_daemon_or_blocks_it(
+async def test_no_packet_makes_the_daemon_raise_or_block(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     chance = random.Random(SEED)

@@ -164,7 +164,7 @@ async def test_a_parameter_too_large_is_refused_and_harms_no_node() -> None:
             assert (await client.packet_of("param"))["value"] == 1
 
 
-async def test_signs_of_life(tmp_path: Path) -> None:
+async def test_vitals_show_whether_a_node_waits_and_reads(tmp_path: Path) -> None:
     b = replace(node("b", x="a/out"), health_check_timeout=5.0)
     async with stage(dataflow(node("a"), b)) as on:
         assert on.broker.stats.vitals("b") == Vitals(False, False, 0, False, 0, 0)
