@@ -94,7 +94,8 @@ def busy(seconds: float, rng: Random) -> Outcome:
             if not testbed.wait_until_ended(flow):
                 left = len(testbed.processes_of(flow))
                 raise DamageError(
-                    f"killed during `dora {verb}`, then {testbed.statuses(flow)}: {left} nodes are left"
+                    f"killed during `dora {verb}`, then {testbed.statuses(flow)}:"
+                    f" {left} nodes are left"
                 )
             testbed.collect_faults([flow])
         testbed.wait_for_data(undisturbed)

@@ -144,7 +144,7 @@ def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
     assert {message["node_id"] for message in messages} == {"talker"}
     assert any("warned" in message["message"] for message in messages)
 
-    # A tick makes two lines, of which both outputs carry each.
+    # A tick makes two lines; both outputs carry each.
     out = dorad.dora_ok("topic", "hz", "--duration", "3", "-f", "json")
     rates = {row["topic"]: row["avg_hz"] for row in map(json.loads, out.splitlines())}
     assert rates == {

@@ -104,7 +104,7 @@ def test_clean_with_nothing_to_do_is_no_error(daemon):
 
 
 def test_slow_modules_are_not_imported(two):
-    """A command has to answer within 300 ms, most of which is its imports."""
+    """A command must answer within 300 ms, and imports take most of that."""
     env = {**os.environ, "DORA_SOCKET": str(two.socket)}
     argv = [sys.executable, "-X", "importtime", *DORA[1:], "list", "--format", "json"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The `dora` command as a whole: its help, its errors, its exit codes."""
+"""The `dora` command: its help, errors and exit codes."""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """Makes the reference part of docs/control-api.md, and the AsyncAPI document beside it.
 
-`python -m tests.control.reference` writes both anew.
+`python -m tests.control.reference` writes both.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def asyncapi() -> str:
 
 
 def page(text: str) -> str:
-    """Return the page with its reference part made anew."""
+    """Return the page with a newly generated reference part."""
     assert _MADE.search(text), "the page has lost its markers"
     return _MADE.sub(lambda found: found[1] + "\n" + reference() + found[2], text)
 

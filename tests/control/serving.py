@@ -44,7 +44,7 @@ def happening(number: int, text: str = "") -> m.Event:
 
 
 class Endless:
-    """Handlers that go on until they are ended, and tell when they are."""
+    """Handlers that run until they are cancelled, and record it."""
 
     def __init__(self) -> None:
         self.running = 0

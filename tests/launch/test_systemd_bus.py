@@ -325,7 +325,7 @@ async def test_nodes_outlive_a_bus_that_is_killed_and_started_again(
     await asyncio.sleep(0.3)
     assert not late.done()
     private.start()
-    systemd.execute_anew()
+    systemd.reexec()
     assert await ended.wait() == Exit(signal=11)
     assert (await late).exit is None
     assert living.exit is None
@@ -339,7 +339,7 @@ async def test_systemd_is_trusted_under_its_new_name_after_a_reexec(
 ) -> None:
     process = await spawn(host)
     before = systemd.name
-    systemd.execute_anew()
+    systemd.reexec()
     assert systemd.name != before
     await until(lambda: len(systemd.clients) == 2)
     other = await spawn(host, "other")
@@ -355,7 +355,7 @@ async def test_a_unit_whose_start_was_not_answered_is_started_once(
     starting = asyncio.ensure_future(spawn(host))
     await until(lambda: systemd.waiting == 1)
     systemd.unanswered.clear()
-    systemd.execute_anew()  # the bus answers for it: no reply
+    systemd.reexec()  # the bus answers for it: no reply
     process = await starting
     assert list(systemd.units) == [process.unit]
 

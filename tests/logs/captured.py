@@ -74,7 +74,7 @@ class Captured:
         return [record.message for record in in_files(self.folder)]
 
     def written_by(self, *argv: str) -> subprocess.Popen[bytes]:
-        """A process whose stdout is the pipe; nobody else writes to it any more."""
+        """A process whose stdout is the pipe; it is the only writer."""
         process = subprocess.Popen(argv, stdout=self.out)
         self.close()
         return process

@@ -82,7 +82,7 @@ async def test_finishing_does_not_wait_for_a_grandchild_that_never_stops_writing
         await captured.first.wait()
         captured.capture.finish()
         assert not is_open(captured.out_read)
-        # Its next write fails: nobody reads any more.
+        # Its next write fails: the pipe has no reader.
         assert chatterer.wait(5) != 0
 
 

@@ -9,7 +9,7 @@ from dorad.logs.lines import CUT_MARKER, MAX_LINE, MAX_LINES, cut_lines
 
 
 class Splitter:
-    """What a reader does: keep what is not used, and go on from there."""
+    """Cut pieces as a reader does: keep the unused rest for the next piece."""
 
     def __init__(self) -> None:
         self.kept = b""

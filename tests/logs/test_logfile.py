@@ -154,7 +154,7 @@ def test_a_folder_that_may_not_be_written_is_trouble_too(tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("read", [False, True], ids=["that nobody reads", "that a node reads"])
+@pytest.mark.parametrize("read", [False, True], ids=["without a reader", "with a reader"])
 def test_a_fifo_in_place_of_a_file_does_not_block(told: NodeFacts, read: bool) -> None:
     os.mkfifo(told.file.path)
     reader = os.open(told.file.path, os.O_RDWR) if read else -1

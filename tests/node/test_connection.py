@@ -45,7 +45,7 @@ def test_a_spawned_node_waits_for_a_daemon_that_does_not_listen_yet(tmp_path: Pa
     daemon = FakeDaemon(tmp_path)
     daemon.listener.close()
     with in_thread(lambda: connect(Spawned("n", daemon.path))) as connected:
-        # The socket's name is there and nobody listens: connecting is refused.
+        # The name of the socket exists without a listener: connecting is refused.
         again = FakeDaemon(tmp_path, name="late.sock")
         again.path.replace(daemon.path)
         again.accept()

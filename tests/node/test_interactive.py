@@ -35,7 +35,7 @@ ECHO = """
 
 
 class Terminal:
-    """A process on a pseudo-terminal, and all that it has printed there."""
+    """A process on a pseudo-terminal, and its output."""
 
     def __init__(self, source: str, folder: Path) -> None:
         argv = [sys.executable, "-c", textwrap.dedent(source)]

@@ -41,7 +41,7 @@ def test_each_set_is_within_the_tolerance_and_no_message_is_used_twice(
 def test_no_possible_match_is_skipped_before_the_first_set(
     waiting: list[list[int]], tolerance: int
 ) -> None:
-    """No set is found only if there is none; and what is passed over can never be in one."""
+    """A missing set must not exist, and a skipped message must not be part of one."""
     matched = match(waiting, tolerance)
     possible = [
         group

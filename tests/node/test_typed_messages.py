@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 PLACE = '''
 def shared(array):
-    """Tell whether an array lies in memory that processes share (proc_pid_maps(5), `rw-s`)."""
+    """Return True if an array is in memory that processes share (proc_pid_maps(5), `rw-s`)."""
     first = array.ctypes.data
     for line in open("/proc/self/maps"):
         addresses, permissions = line.split()[:2]

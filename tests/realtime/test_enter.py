@@ -1,4 +1,4 @@
-"""What comes before a command whose policy nobody else can ask for."""
+"""The wrapper of a command that must set its scheduling policy itself."""
 
 from __future__ import annotations
 

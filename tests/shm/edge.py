@@ -77,7 +77,7 @@ class Edge:
         return sample
 
     def take(self) -> bytes | None:
-        """Receive a payload, and let go of it."""
+        """Receive a payload and release it."""
         taken = self.inlet.take()
         return None if taken is None else content(taken)
 

@@ -230,7 +230,7 @@ def test_an_overwritten_count_does_not_end_the_receiver(lane: bool, head: int) -
 
 
 class _Racing:
-    """Words of which one has grown whenever it is read, as if its writer never rested."""
+    """Words of a ring; one of them grows at each read, as if its writer never paused."""
 
     def __init__(self, words: memoryview, at: int, step: int) -> None:
         self._words = words

@@ -4,7 +4,7 @@ from dorad.shm.spin import WOULD_HAVE_PAID_NS, Spin
 
 
 def spun(spin: Spin, waits: int, waited_ns: int) -> int:
-    """Nanoseconds burnt over so many waits that all end in a block."""
+    """Return the nanoseconds spent spinning in `waits` waits that all end in a block."""
     burnt = 0
     for _ in range(waits):
         burnt += spin.budget_ns

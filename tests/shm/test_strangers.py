@@ -1,4 +1,4 @@
-"""What others have put where everybody may write is passed over and keeps nobody from working."""
+"""Files of other users in world-writable directories are skipped and do no harm."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_file_of_root_is_no_error_for_other_users(left: Path) -> None:
 
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that everybody may write to, in the place of /tmp; and a home."""
+    """A world-writable directory in place of /tmp, and a home."""
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -140,7 +140,7 @@ def test_a_directory_of_another_user_is_skipped(shared: Path) -> None:
 def test_the_spare_directory_is_in_the_home_of_the_user_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`sudo -E` keeps the HOME of somebody else, who could replace what lies there."""
+    """`sudo -E` keeps the HOME of another user, who could replace files there."""
     monkeypatch.setenv("HOME", "/nonexistent")
     spare = rendezvous._spare_dir()
     assert spare is None or not spare.is_relative_to("/nonexistent")

@@ -1,4 +1,4 @@
-"""Hostile words in a mailbox: no method of the daemon raises or loops for ever."""
+"""Hostile words in a mailbox: no method of the daemon raises or loops forever."""
 
 from __future__ import annotations
 

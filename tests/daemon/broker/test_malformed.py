@@ -26,7 +26,7 @@ from tests.daemon.fakes import until
 SEED = 20240229
 ROUNDS = 1500
 LATE_S = 2.0
-"""Upper bound of one turn of the event loop; a daemon that hangs takes for ever."""
+"""Upper bound of one turn of the event loop; a hanging daemon exceeds every bound."""
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "hello": ("node", "dynamic", "pid", "version"),

@@ -460,7 +460,7 @@ def test_no_operator_sleeps_while_it_has_messages(tmp_path: Path) -> None:
             "outputs": ["number"],
         }
 
-    # Timers at odds with each other make whoever sleeps for all change all the time.
+    # Unrelated periods: the operator that sleeps for all of them changes constantly.
     operators = [
         one("a", "source/number"),
         one("b", "ops/a/number", t="dora/timer/millis/3"),
