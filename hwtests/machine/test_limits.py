@@ -33,7 +33,7 @@ nodes:
     env: {HUNGRY_FOR: processes}
     resources: {tasks_max: 20}
 """
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -65,7 +65,7 @@ def said(machine: virtual.Machine, node: str) -> str:
 
 
 def test_a_node_above_its_memory_limit_is_ended(machine: virtual.Machine) -> None:
-    wait_until(lambda: "oom-kill" in said(machine, "memory"), "it is ended", timeout=PATIENCE_S)
+    wait_until(lambda: "oom-kill" in said(machine, "memory"), "it is ended", timeout=TIMEOUT_S)
     most = max(int(number) for number in re.findall(r"has (\d+) MiB", said(machine, "memory")))
     print(f"\n100 MB: the node had {most} MiB of its own")
     assert 40 <= most <= 100
@@ -73,7 +73,7 @@ def test_a_node_above_its_memory_limit_is_ended(machine: virtual.Machine) -> Non
 
 
 def test_a_node_gets_no_more_cpu_than_its_limit(machine: virtual.Machine) -> None:
-    wait_until(lambda: said(machine, "cpu").count("share") > 2, "it tells", timeout=PATIENCE_S)
+    wait_until(lambda: said(machine, "cpu").count("share") > 2, "it tells", timeout=TIMEOUT_S)
     shares = [float(share) for share in re.findall(r"share ([\d.]+)", said(machine, "cpu"))]
     print(f"\n25 %: the node had {shares}")
     assert max(shares) < 0.35
@@ -81,7 +81,7 @@ def test_a_node_gets_no_more_cpu_than_its_limit(machine: virtual.Machine) -> Non
 
 def test_a_node_gets_no_more_processes_than_its_limit(machine: virtual.Machine) -> None:
     wait_until(
-        lambda: "Resource temporarily" in said(machine, "processes"), "told", timeout=PATIENCE_S
+        lambda: "Resource temporarily" in said(machine, "processes"), "told", timeout=TIMEOUT_S
     )
     count = machine.sh("cat /sys/fs/cgroup/dorad.slice/dorad-limits-processes-*/pids.current")
     print(f"\n20 tasks: the node has {count.strip()}")

@@ -54,24 +54,24 @@ def test_every_network_fault_has_an_effect_and_can_be_undone(bed: Testbed) -> No
     bed.network.cut(1)
     assert not reached(one, "robot2")
     assert one.sh("cat /sys/class/net/eth0/carrier").strip() == "0"
-    bed.network.heal(1)
+    bed.network.repair(1)
     wait_until(lambda: reached(one, "robot2"), "the cable is back")
 
     bed.network.silent(1)
     assert not reached(one, "robot2")
     assert one.sh("cat /sys/class/net/eth0/carrier").strip() == "1"
-    bed.network.heal(1)
+    bed.network.repair(1)
     wait_until(lambda: reached(one, "robot2"), "robot 1 is heard again")
 
     bed.network.split(1, 2)
     assert not reached(one, "robot2")
     assert reached(one, "robot3") and reached(two, "robot3")
-    bed.network.heal(2)
+    bed.network.repair(2)
     assert reached(one, "robot2")
 
     bed.network.loss(3, 100)
     assert not reached(one, "robot3")
-    bed.network.heal(3)
+    bed.network.repair(3)
     bed.network.loss(3, 30)
     said = three.attempt("ping", "-c60", "-i0.002", "-W1", "robot1").stdout
     lost = next(word for word in said.split() if word.endswith("%"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NODES = times(160, 600)
 REAL = 10
-"""Of them so many with all that `Node()` brings with it, and messages."""
+"""Number of them that use `Node()` and exchange messages."""
 FLOWS = times(2, 6)
 EACH = 40
 LIMIT_S = times(180, 600)

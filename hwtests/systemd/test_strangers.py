@@ -69,7 +69,7 @@ def node(robot: Robot) -> str:
 
 
 def alive(robot: Robot) -> None:
-    """See that the dataflow goes on and the daemon still hears what systemd says."""
+    """Check that the dataflow runs and the daemon still receives signals of systemd."""
     assert robot.exec("dora", "list").count("Running") == 1
     robot.exec("dora", "node", "restart", "talker")
     robot.exec("dora", "stop", "load")
@@ -82,7 +82,9 @@ def test_forged_signals_end_no_node(running: Robot) -> None:
     print(f"{refused} of 4 forged signals were refused by the bus")
     assert running.attempt("test", "-e", POLICY).returncode or refused == 4
     lines = running.exec("dora", "logs", "load").count("line")
-    wait_until(lambda: running.exec("dora", "logs", "load").count("line") > lines, "it goes on")
+    wait_until(
+        lambda: running.exec("dora", "logs", "load").count("line") > lines, "the dataflow continues"
+    )
     assert node(running) == before
     assert "ExecMainPID=0" not in before
     alive(running)

@@ -91,7 +91,7 @@ print(json.loads(sock.recv(65536)).get("error"))
 
 @pytest.mark.parametrize("user", ["root", "dorad-node"])
 def test_no_process_of_another_unit_attaches_as_a_node(running: Robot, user: str) -> None:
-    """Not even as the node's own user; `nobody`, as whom no node may run, is not even heard."""
+    """Not even as the user of the node. `nobody`, which no node runs as, cannot connect at all."""
     program = ("python3", "-c", HELLO % VERSION)
     said = running.exec("runuser", "-u", user, "--", *program)
     assert "is not one that the dataflow has started for node 'talker'" in said
@@ -167,7 +167,7 @@ def test_a_blocked_daemon_is_restarted_and_its_nodes_keep_running(running: Robot
     begun = time.monotonic()
     wait_until(
         lambda: running.exec("systemctl", "show", "-P", "MainPID", "dorad") not in (daemon, "0\n"),
-        "systemd has started it anew",
+        "systemd has restarted it",
         timeout=60,
     )
     wait_until(lambda: "Running" in running.attempt("dora", "list").stdout, "it has taken over")

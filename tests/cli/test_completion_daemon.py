@@ -14,7 +14,7 @@ from dorad.control import messages as m
 from tests.cli.dora import DORA
 from tests.cli.fakedaemon import OTHER, dataflow, no_daemon, node
 
-PATIENT = """
+COMPLETE = """
 import dorad.cli.complete as complete
 from dorad.cli.main import main
 complete.DEADLINE_S = 30.0
@@ -34,7 +34,7 @@ def complete(env, *words, command=DORA):
 
 def offers(env, *words):
     """Return the same, however long a busy machine takes: a shell is kept waiting for 0.5 s."""
-    return complete(env, *words, command=[sys.executable, "-c", PATIENT])
+    return complete(env, *words, command=[sys.executable, "-c", COMPLETE])
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dorad.control.messages import NodeInfo
-from tests.cli.test_completion_daemon import PATIENT
+from tests.cli.test_completion_daemon import COMPLETE
 from tests.harness.daemon import Daemon
 from tests.harness.flows import logged, seen, write_flow
 
@@ -241,7 +241,7 @@ def test_a_nodes_names_topics_and_dataflow_are_completed(dorad: Daemon, flow: Pa
     def complete(*words: str) -> list[str]:
         env = {"_DORA_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
         done = subprocess.run(
-            [sys.executable, "-c", PATIENT],
+            [sys.executable, "-c", COMPLETE],
             env={**dorad.env, **env},
             capture_output=True,
             text=True,

@@ -21,20 +21,20 @@ SINK = """
 """
 
 
-def heard(run: Running, node: str = "sink") -> list[tuple[str, str, object, str | None, float]]:
-    """What a sink has received: type, id, value, reason, and when."""
+def events_of(run: Running, node: str = "sink") -> list[tuple[str, str, object, str | None, float]]:
+    """Return the events of a sink: type, id, value, reason, time."""
     mark = f" {node}: ("
     said = [line.split(mark, 1)[1] for line in run.out.splitlines() if mark in line]
     return [ast.literal_eval("(" + each) for each in said]
 
 
 def times(run: Running, word: str) -> list[float]:
-    """When a word was said by nodes that print `<word> <monotonic seconds>`."""
+    """Return the times at which nodes printed `<word> <monotonic seconds>`."""
     return [float(line.split()[-1]) for line in run.out.splitlines() if f": {word} " in line]
 
 
 def kinds(run: Running, node: str = "sink") -> list[str]:
-    return [each[0] for each in heard(run, node)]
+    return [each[0] for each in events_of(run, node)]
 
 
 # -- restarts ----------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_a_crashing_node_is_restarted_with_growing_delays_until_its_limit(tmp_pa
         gaps = [b - d for d, b in zip(times(run, "dies"), times(run, "born")[1:], strict=False)]
         for gap, least, most in zip(gaps, (0.4, 0.6, 0.6), (0.5, 0.6, 0.6), strict=True):
             assert least <= gap <= most + LATE_S
-        assert [each[2] for each in heard(run) if each[0] == "INPUT"] == [[0], [1], [2], [3]]
+        assert [each[2] for each in events_of(run) if each[0] == "INPUT"] == [[0], [1], [2], [3]]
         after_data = [kind for kind in kinds(run) if kind != "INPUT"]
         assert after_data == ["NODE_RESTARTED"] * 3 + ["INPUT_CLOSED", "NODE_FAILED", "STOP"]
 
@@ -224,9 +224,9 @@ WATCHED = """
 """
 
 
-def noticed(run: Running, word: str) -> list[float]:
-    """Seconds from each time a node said `word` to when its sink heard of its end."""
-    ends = [each[4] for each in heard(run) if each[0] in ("NODE_RESTARTED", "INPUT_CLOSED")]
+def delays_after(run: Running, word: str) -> list[float]:
+    """Return the seconds from each print of `word` to the event at the sink."""
+    ends = [each[4] for each in events_of(run) if each[0] in ("NODE_RESTARTED", "INPUT_CLOSED")]
     return [end - said for said, end in zip(times(run, word), ends, strict=True)]
 
 
@@ -246,7 +246,7 @@ def test_a_node_that_does_not_return_to_dora_is_killed_and_restarted(tmp_path: P
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
         assert "killed because it had not come back to dora for 1 s; gave up" in run.err
-        assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
+        assert all(0.7 <= delay <= 1 + LATE_S for delay in delays_after(run, "hangs"))
 
 
 def test_a_process_that_hangs_after_it_dropped_its_node_is_killed_and_restarted(
@@ -266,7 +266,7 @@ def test_a_process_that_hangs_after_it_dropped_its_node_is_killed_and_restarted(
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
         assert "killed because it had not ended 1 s after it dropped its Node; gave up" in run.err
-        assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
+        assert all(0.7 <= delay <= 1 + LATE_S for delay in delays_after(run, "hangs"))
 
 
 def test_a_node_that_is_sigstopped_while_it_waits_is_killed_too(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_node_that_is_sigstopped_while_it_waits_is_killed_too(tmp_path: Path) 
     write(tmp_path, yaml, watched=watched, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
-        assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "halts"))
+        assert all(0.7 <= delay <= 1 + LATE_S for delay in delays_after(run, "halts"))
 
 
 def test_working_waiting_and_blocked_nodes_are_healthy(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_a_silent_input_breaks_and_recovers_and_closes_separately(tmp_path: Path
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
         said = times(run, "sends")
-        got = heard(run)
+        got = events_of(run)
     broken = [each[4] for each in got if each[:4:3] == ("INPUT_CLOSED", "timeout")]
     recovered = [each[4] for each in got if each[0] == "INPUT_RECOVERED"]
     assert [each[0] for each in got if each[0] != "INPUT"] == [

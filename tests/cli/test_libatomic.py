@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CONTROL = ROOT / "packaging/debian/control"
 
-PRETENDED = """
+WITHOUT_LIBATOMIC = """
 import ctypes, os, platform, sys
 platform.machine = lambda: "aarch64"
 load = ctypes.CDLL
@@ -24,7 +24,7 @@ ctypes.CDLL = refuse
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PRETENDED + code]
+    command = [sys.executable, "-c", WITHOUT_LIBATOMIC + code]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, timeout=60
     )

@@ -19,7 +19,7 @@ from dorad.control.schema import document, field_docs
 from tests.docs.markdown import sections
 
 from .reference import ASYNCAPI, PAGE, asyncapi, page
-from .serving import DEADLINE_S, happening, raw, serving
+from .serving import DEADLINE_S, event_number, raw, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -197,7 +197,7 @@ async def test_the_example_client_works(tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text(block.text)
 
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
-        yield happening(1)
+        yield event_number(1)
         yield m.Event(at=2, dataflow="u", what="dataflow-ended")
 
     async with serving(tmp_path, {"watch": watch}) as path:

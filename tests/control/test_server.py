@@ -13,7 +13,7 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
 
-from .serving import VERSION, Endless, happening, raw, serving, status
+from .serving import VERSION, Endless, event_number, raw, serving, status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,7 +119,7 @@ async def test_a_timeout_inside_a_handler_is_its_own_fault(tmp_path: Path) -> No
 async def test_a_stream_is_events_and_an_end(tmp_path: Path) -> None:
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         for number in range(3):
-            yield happening(number)
+            yield event_number(number)
 
     async with serving(tmp_path, {"watch": watch}) as path, raw(path) as client:
         await client.ask(5, "watch")
@@ -147,7 +147,7 @@ async def test_data_comes_in_binary_frames(tmp_path: Path) -> None:
 
 async def test_an_error_ends_a_stream(tmp_path: Path) -> None:
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
-        yield happening(0)
+        yield event_number(0)
         raise ControlError("not-found", "gone")
 
     async with serving(tmp_path, {"watch": watch}) as path, raw(path) as client:
@@ -191,7 +191,7 @@ async def test_cleaning_up_is_not_disturbed_by_the_end_of_the_connection(tmp_pat
 
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         try:
-            yield happening(0)
+            yield event_number(0)
             await asyncio.Event().wait()
         finally:
             await going.wait()

@@ -41,7 +41,7 @@ EVIL = """
                     os.eventfd_write(bell, amount)
         os.set_blocking(bell, True)
 
-    def spoil(memory):
+    def corrupt(memory):
         for attempt in (
             lambda: os.ftruncate(memory, 0),
             lambda: os.truncate(f"/proc/self/fd/{memory}", 0),
@@ -68,7 +68,7 @@ EVIL = """
             if "eventfd" in target:
                 fill(descriptor)
             elif target.startswith(("/memfd:dorad", "/dev/shm/")) :
-                spoil(descriptor)
+                corrupt(descriptor)
 
     harm()
     pathlib.Path("armed").touch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
-from tests.dataflow.reading import complaint, path_node, path_node_text, problem, read
+from tests.dataflow.reading import error, path_node, path_node_text, problem, read
 
 _SECOND = Timer(10**9)
 
@@ -114,7 +114,7 @@ def test_inputs_keep_their_order_and_spelling() -> None:
     ],
 )
 def test_mistakes(written: str, message: str) -> None:
-    assert complaint(f"inputs: {{i: {written}}}").startswith(message)
+    assert error(f"inputs: {{i: {written}}}").startswith(message)
 
 
 def test_a_mistake_in_the_long_form_has_its_own_place() -> None:

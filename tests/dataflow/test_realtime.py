@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dorad.dataflow.model import Realtime, Scheduling
-from tests.dataflow.reading import complaint, path_node, path_node_text, problem
+from tests.dataflow.reading import error, path_node, path_node_text, problem
 
 
 def realtime(keys: str, others: str = "") -> Realtime | None:
@@ -113,7 +113,7 @@ def test_a_deadline_is_its_own_period_without_a_timer() -> None:
     ],
 )
 def test_errors_have_messages(keys: str, said: str) -> None:
-    assert complaint(keys) == said
+    assert error(keys) == said
 
 
 def test_a_mistake_has_its_place() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NOBODY_LISTENS = 1
+CLOSED_PORT = 1
 """A port."""
 
 
@@ -51,7 +51,7 @@ class Fleet:
         return robot
 
     def add_unreachable(self, name: str) -> None:
-        self.ports[name] = NOBODY_LISTENS
+        self.ports[name] = CLOSED_PORT
 
     def trust(self, name: str, key: asyncssh.SSHKey) -> None:
         line = key.export_public_key("openssh").decode().strip()

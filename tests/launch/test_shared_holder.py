@@ -233,7 +233,7 @@ async def test_of_daemons_that_start_at_once_exactly_one_gets_the_holder(
     daemons = [Daemon() for _ in range(4)]
     try:
         for daemon in daemons:
-            daemon.tell("attach", str(place.path))
+            daemon.send("attach", str(place.path))
         answers = [daemon.answer() for daemon in daemons]
         place.pids |= {answer["holder"] for answer in answers if "holder" in answer}
         assert len(place.pids) == 1

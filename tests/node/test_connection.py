@@ -61,7 +61,7 @@ def test_a_spawned_node_retries_when_the_daemon_dies_before_answering(
     def serve() -> None:
         for _ in range(3):
             daemon.accept()
-            daemon.hang_up()
+            daemon.disconnect()
         daemon.accept()
         daemon.welcome()
 
@@ -83,7 +83,7 @@ def test_a_spawned_node_gives_up_after_its_deadline(
 def test_a_refused_node_does_not_retry(daemon: FakeDaemon) -> None:
     def serve() -> None:
         daemon.accept()
-        daemon.say("refused", error="no place for it")
+        daemon.send_packet("refused", error="no place for it")
 
     with in_thread(serve), pytest.raises(RuntimeError, match="no place for it"):
         connect(Spawned("n", daemon.path))
@@ -98,7 +98,7 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
             assert gone() is None
         finally:
             gc.enable()
-        daemon.hear("done")
+        daemon.expect("done")
 
 
 # -- a daemon that takes over ----------------------------------------------------------------
@@ -107,29 +107,29 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
 def test_a_node_at_the_barrier_reports_ready_to_a_new_daemon(daemon: FakeDaemon) -> None:
     connection = connection_to(daemon)
     with in_thread(connection.wait_for_start) as started:
-        daemon.hear("ready")
-        daemon.say("adopted")
-        daemon.hear("ready")
-        daemon.say("start", epoch_ns=5)
-        daemon.say("start", epoch_ns=5)
+        daemon.expect("ready")
+        daemon.send_packet("adopted")
+        daemon.expect("ready")
+        daemon.send_packet("start", epoch_ns=5)
+        daemon.send_packet("start", epoch_ns=5)
         assert started() == 5
     connection.done()
 
 
 def test_a_request_is_repeated_to_a_new_daemon(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.connection.grow(1000)) as grown:
-        first = daemon.hear("grow")
-        daemon.say("adopted")
-        again = daemon.hear("grow")
+        first = daemon.expect("grow")
+        daemon.send_packet("adopted")
+        again = daemon.expect("grow")
         assert again.fields == first.fields
         memory = _segment()
         # Both daemons have heard it. The second answer is given back.
-        daemon.say("grown", [memory], segment=1, ask=first.number("ask"))
-        daemon.say("grown", [memory], segment=2, ask=first.number("ask"))
+        daemon.send_packet("grown", [memory], segment=1, ask=first.number("ask"))
+        daemon.send_packet("grown", [memory], segment=2, ask=first.number("ask"))
         os.close(memory)
         assert grown()[0] == 1
         node.connection.read_mail()
-        assert daemon.hear("retire").number("segment") == 2
+        assert daemon.expect("retire").number("segment") == 2
 
 
 def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) -> None:
@@ -137,11 +137,11 @@ def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) ->
         memory = _segment()
         for number in (1, 2):
             with in_thread(lambda: node.connection.grow(1000)) as grown:
-                ask = daemon.hear("grow").number("ask")
+                ask = daemon.expect("grow").number("ask")
                 if number == 2:
-                    daemon.say("grown", [memory], segment=9, ask=ask - 1)
-                    assert daemon.hear("retire").number("segment") == 9
-                daemon.say("grown", [memory], segment=number, ask=ask)
+                    daemon.send_packet("grown", [memory], segment=9, ask=ask - 1)
+                    assert daemon.expect("retire").number("segment") == 9
+                daemon.send_packet("grown", [memory], segment=number, ask=ask)
                 assert grown()[0] == number
         os.close(memory)
 
@@ -149,13 +149,13 @@ def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) ->
 def test_descriptors_sent_with_a_request_are_sent_again_too(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         with in_thread(lambda: node.extensions.store("s", "k", b"value")) as stored:
-            daemon.hear("ext_store").close()
-            daemon.say("adopted")
-            again = daemon.hear("ext_store")
+            daemon.expect("ext_store").close()
+            daemon.send_packet("adopted")
+            again = daemon.expect("ext_store")
             (value,) = again.take(1)
             assert unpack(value, 100) == b"value"
             os.close(value)
-            daemon.say("ext_done", ask=again.number("ask"))
+            daemon.send_packet("ext_done", ask=again.number("ask"))
             stored()
 
 
@@ -166,9 +166,9 @@ def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon
         ours = receiver.inlet(receiver.rings[0])
         theirs = daemon.outlet("a")
         with in_thread(lambda: node.sender.send("out", LARGE, None)) as sent:
-            question = daemon.hear("grow")
+            question = daemon.expect("grow")
             # Nobody answers for now. What the dead daemon still said is read all the same.
-            daemon.say("closed", input="b")
+            daemon.send_packet("closed", input="b")
             for number in range(100):
                 push(theirs, bytes([number]))
                 event = node.receiver.next(None)
@@ -179,10 +179,10 @@ def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon
                     assert event is not None
                 assert event["value"].to_pylist() == [number]
             assert not ours.ready()
-            daemon.say("adopted")
-            daemon.hear("grow")
+            daemon.send_packet("adopted")
+            daemon.expect("grow")
             memory = _segment()
-            daemon.say("grown", [memory], segment=1, ask=question.number("ask"))
+            daemon.send_packet("grown", [memory], segment=1, ask=question.number("ask"))
             os.close(memory)
             sent()
             assert ours.ready()
@@ -191,7 +191,7 @@ def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon
 def test_a_node_whose_daemon_never_returns_gets_an_error(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         push(daemon.outlet("a"), b"x")
-        daemon.hang_up()
+        daemon.disconnect()
         types = []
         while (event := node.receiver.next(None)) is not None:
             types.append(event["type"])
@@ -206,16 +206,18 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
         receiver = daemon.other(10)
         memory = _segment()
 
-        def say_all() -> None:
+        def send_all() -> None:
             daemon.introduce(receiver, blocking=False)
-            daemon.say("source", [receiver.space], node="s")
-            daemon.say("segment", [memory], segment=3)
-            daemon.say("start", epoch_ns=1)
-            daemon.say("closed", input="a")
-            daemon.say("broken", input="b")
-            daemon.say("failed", source_node_id="s", error="code 3", affected_input_ids=["a"])
+            daemon.send_packet("source", [receiver.space], node="s")
+            daemon.send_packet("segment", [memory], segment=3)
+            daemon.send_packet("start", epoch_ns=1)
+            daemon.send_packet("closed", input="a")
+            daemon.send_packet("broken", input="b")
+            daemon.send_packet(
+                "failed", source_node_id="s", error="code 3", affected_input_ids=["a"]
+            )
 
-        say_all()
+        send_all()
         assert [event["type"] for event in node.receiver.drain()] == [
             "INPUT_CLOSED",
             "INPUT_CLOSED",
@@ -224,7 +226,7 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
         outlets = node.connection.outlets["out"]
         mapped = node.connection.segment(3)
         open_files = len(list(Path("/proc/self/fd").iterdir()))
-        say_all()
+        send_all()
         assert node.receiver.drain() == []
         assert node.connection.outlets["out"] == outlets
         assert node.connection.segment(3) is mapped
@@ -249,12 +251,12 @@ def test_a_recreated_peer_is_connected_again(daemon: FakeDaemon) -> None:
 
 def test_a_failed_node_can_fail_again_after_a_restart(daemon: FakeDaemon) -> None:
     def fail() -> None:
-        daemon.say("failed", source_node_id="s", error="x", affected_input_ids=["a"])
-        daemon.say("closed", input="a")
+        daemon.send_packet("failed", source_node_id="s", error="x", affected_input_ids=["a"])
+        daemon.send_packet("closed", input="a")
 
     with attached(daemon) as node:
         fail()
-        daemon.say("restarted", node="s")
+        daemon.send_packet("restarted", node="s")
         fail()
         fail()
         types = [event["type"] for event in node.receiver.drain()]
@@ -263,9 +265,9 @@ def test_a_failed_node_can_fail_again_after_a_restart(daemon: FakeDaemon) -> Non
 
 def test_stop_is_delivered_once(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("stop", reason="ALL_INPUTS_CLOSED")
-        daemon.say("stop", reason="ALL_INPUTS_CLOSED")
-        daemon.say("ping")
+        daemon.send_packet("stop", reason="ALL_INPUTS_CLOSED")
+        daemon.send_packet("stop", reason="ALL_INPUTS_CLOSED")
+        daemon.send_packet("ping")
         events: list[Any] = []
         while (event := node.receiver.next(None)) is not None:
             events.append(event["id"])
@@ -284,7 +286,7 @@ def test_packets_read_by_a_sending_thread_wake_the_receiving_thread(daemon: Fake
                 node.sender.send("out", b"x", None)
 
         with in_thread(send) as sent:
-            daemon.say("stop", reason="MANUAL")
+            daemon.send_packet("stop", reason="MANUAL")
             assert received()["type"] == "STOP"
             stop.set()
             sent()
@@ -302,7 +304,7 @@ def test_a_waiting_sender_continues_when_its_receiver_may_lose_messages(
             node.sender.send("out", b"x", None)
         with in_thread(lambda: node.sender.send("out", b"y", None)) as sent:
             wait_for(lambda: receiver.words[ring + RING_WAITING])
-            daemon.say("edges", output="out", to=[["c", ring, False]])
+            daemon.send_packet("edges", output="out", to=[["c", ring, False]])
             sent()
         assert not node.connection.outlets["out"][0].blocking
         assert inlet.ready()

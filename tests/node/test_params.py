@@ -31,8 +31,8 @@ def test_declared_values_are_available_before_the_first_event(daemon: FakeDaemon
 
 def test_a_value_is_current_before_its_event_is_received(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("param", key="speed", value=2)
-        daemon.say("param", key="new", value={"x": None})
+        daemon.send_packet("param", key="speed", value=2)
+        daemon.send_packet("param", key="new", value={"x": None})
         assert node.params.all() == {"speed": 2, "gains": [1, 2], "new": {"x": None}}
         assert [[e["type"], e["id"], e["value"]] for e in node.receiver.drain()] == [
             ["PARAM_UPDATE", "speed", 2],
@@ -42,8 +42,8 @@ def test_a_value_is_current_before_its_event_is_received(daemon: FakeDaemon) -> 
 
 def test_a_deleted_value_is_missing_or_the_default_again(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("param_gone", key="gains")
-        daemon.say("param_gone", key="speed", value=0.5)
+        daemon.send_packet("param_gone", key="gains")
+        daemon.send_packet("param_gone", key="speed", value=0.5)
         assert node.params.all() == {"speed": 0.5}
         events = [[e["type"], e["id"], "value" in e] for e in node.receiver.drain()]
         assert events == [["PARAM_DELETED", "gains", False], ["PARAM_DELETED", "speed", False]]
@@ -53,7 +53,7 @@ def test_a_returned_value_is_a_copy(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         node.params.get("gains").append(3)
         node.params.all()["gains"].append(3)
-        daemon.say("param", key="speed", value=[1])
+        daemon.send_packet("param", key="speed", value=[1])
         event = node.receiver.next(None)
         assert event is not None
         event["value"].append(2)

@@ -264,7 +264,7 @@ def typed(flow: Flow, check: str, *, data: str = VALUES, meta: str = "None", **k
 
 
 def warned(flow: Flow, node: str) -> list[str]:
-    """What the lines of a node say is found, instead of what is expected."""
+    """Return what the lines of a node report as found instead of expected."""
     return [re.sub(WARNING, "", line) for line in logged(flow.folder, node)]
 
 

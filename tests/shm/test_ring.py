@@ -216,7 +216,7 @@ class DropOldest(RuleBasedStateMachine):
         self.received += 1
 
     @rule()
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.held.clear()
 
     @rule()

@@ -50,7 +50,7 @@ def test_only_a_manual_stop_was_meant_for_one_process(reason: str, left: int) ->
 
 async def kinds(client: Client) -> list[str]:
     """The packets that a client gets before the start."""
-    client.say("ready")
+    client.send_packet("ready")
     found: list[dict[str, Any]] = []
     while not found or found[-1]["t"] != "start":
         found.append(await client.packet())
