@@ -34,9 +34,9 @@ def dorafleet(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def status(fleet: Fleet) -> dict[str, dict[str, Any]]:
-    said = dorafleet(fleet, "status", CLUSTER, "--json")
-    assert said.stdout, said.stderr
-    return {machine["id"]: machine for machine in json.loads(said.stdout)}
+    output = dorafleet(fleet, "status", CLUSTER, "--json")
+    assert output.stdout, output.stderr
+    return {machine["id"]: machine for machine in json.loads(output.stdout)}
 
 
 def version(robot: Robot) -> str:
@@ -107,19 +107,19 @@ def test_a_fleet_from_nothing_to_an_upgrade(fleet: Fleet, newer_deb: Path) -> No
 
     # One robot is cut off in the middle of it; the other is upgraded, its dataflow continues.
     operator.push(newer_deb, "/root/newer.deb")
-    operator.sh(f"nohup dorafleet install {CLUSTER} /root/newer.deb >/root/said 2>&1 & echo $!")
+    operator.sh(f"nohup dorafleet install {CLUSTER} /root/newer.deb >/root/output 2>&1 & echo $!")
     unit = "dorafleet-install-*"
     listed = ("systemctl", "list-units", "--no-legend", "--state=active,activating", unit)
     wait_until(lambda: arm2.exec(*listed), "the second robot installs", timeout=60)
     fleet.bed.network.silent(2)
     ended = "machines failed"
-    wait_until(lambda: ended in operator.exec("cat", "/root/said"), "the first ends", timeout=120)
-    said = operator.exec("cat", "/root/said")
-    print(said)
-    assert "arm1  ✓ " in said
-    assert "→ 99.0.0, active" in said
-    assert "the installation goes on there: journalctl -u dorafleet-install-" in said
-    assert "1 of 2 machines failed: arm2" in said
+    wait_until(lambda: ended in operator.exec("cat", "/root/output"), "the first ends", timeout=120)
+    output = operator.exec("cat", "/root/output")
+    print(output)
+    assert "arm1  ✓ " in output
+    assert "→ 99.0.0, active" in output
+    assert "the installation goes on there: journalctl -u dorafleet-install-" in output
+    assert "1 of 2 machines failed: arm2" in output
     assert version(arm1) == "installed 99.0.0"
     assert pid(arm1) == node
     wait_until(lambda: version(arm2) == "installed 99.0.0", "the second ends alone", timeout=60)

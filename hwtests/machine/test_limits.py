@@ -60,28 +60,30 @@ def machine(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[vir
         yield made
 
 
-def said(machine: virtual.Machine, node: str) -> str:
+def printed(machine: virtual.Machine, node: str) -> str:
     return machine.sh(f"journalctl --output=cat --no-pager DORA_NODE={node}")
 
 
 def test_a_node_above_its_memory_limit_is_ended(machine: virtual.Machine) -> None:
-    wait_until(lambda: "oom-kill" in said(machine, "memory"), "it is ended", timeout=TIMEOUT_S)
-    most = max(int(number) for number in re.findall(r"has (\d+) MiB", said(machine, "memory")))
+    wait_until(lambda: "oom-kill" in printed(machine, "memory"), "it is ended", timeout=TIMEOUT_S)
+    most = max(int(number) for number in re.findall(r"has (\d+) MiB", printed(machine, "memory")))
     print(f"\n100 MB: the node had {most} MiB of its own")
     assert 40 <= most <= 100
     assert "Running" in machine.sh("dora list")
 
 
 def test_a_node_gets_no_more_cpu_than_its_limit(machine: virtual.Machine) -> None:
-    wait_until(lambda: said(machine, "cpu").count("share") > 2, "it tells", timeout=TIMEOUT_S)
-    shares = [float(share) for share in re.findall(r"share ([\d.]+)", said(machine, "cpu"))]
+    wait_until(lambda: printed(machine, "cpu").count("share") > 2, "it tells", timeout=TIMEOUT_S)
+    shares = [float(share) for share in re.findall(r"share ([\d.]+)", printed(machine, "cpu"))]
     print(f"\n25 %: the node had {shares}")
     assert max(shares) < 0.35
 
 
 def test_a_node_gets_no_more_processes_than_its_limit(machine: virtual.Machine) -> None:
     wait_until(
-        lambda: "Resource temporarily" in said(machine, "processes"), "told", timeout=TIMEOUT_S
+        lambda: "Resource temporarily" in printed(machine, "processes"),
+        "reported",
+        timeout=TIMEOUT_S,
     )
     count = machine.sh("cat /sys/fs/cgroup/dorad.slice/dorad-limits-processes-*/pids.current")
     print(f"\n20 tasks: the node has {count.strip()}")

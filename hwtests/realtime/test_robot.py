@@ -58,9 +58,9 @@ def locked_kb(robot: Robot, pid: int) -> int:
 
 def test_a_node_of_an_unprivileged_user_has_real_time_priority(served: Robot) -> None:
     pid = start(served, policy="fifo", priority=42, lock_memory=True)
-    said = served.exec("chrt", "-p", str(pid))
-    assert "SCHED_FIFO|SCHED_RESET_ON_FORK" in said
-    assert "42" in said.splitlines()[1]
+    output = served.exec("chrt", "-p", str(pid))
+    assert "SCHED_FIFO|SCHED_RESET_ON_FORK" in output
+    assert "42" in output.splitlines()[1]
     wait_until(lambda: locked_kb(served, pid) > 4096, "locked memory")
     assert "Notes:" not in served.exec("dora", "node", "info", "arm")
 

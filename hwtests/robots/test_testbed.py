@@ -37,7 +37,7 @@ def test_two_robots_boot_and_keep_their_files_over_a_power_cut(bed: Testbed) -> 
     assert first_boot
 
     with pytest.raises(RobotError, match="exit code 3\nsaid"):
-        two.sh("echo said >&2; exit 3")
+        two.sh("echo output >&2; exit 3")
     assert two.attempt("false").returncode == 1
     with pytest.raises(RobotError, match=r"not done after 0\.2 s"):
         two.exec("sleep", "30", timeout=0.2)
@@ -73,8 +73,8 @@ def test_every_network_fault_has_an_effect_and_can_be_undone(bed: Testbed) -> No
     assert not reached(one, "robot3")
     bed.network.repair(3)
     bed.network.loss(3, 30)
-    said = three.attempt("ping", "-c60", "-i0.002", "-W1", "robot1").stdout
-    lost = next(word for word in said.split() if word.endswith("%"))
+    output = three.attempt("ping", "-c60", "-i0.002", "-W1", "robot1").stdout
+    lost = next(word for word in output.split() if word.endswith("%"))
     assert 20 < float(lost.rstrip("%")) < 80
 
 

@@ -53,7 +53,7 @@ def test_variables_of_nodes_are_for_root_and_the_node_s_user(robot: Robot) -> No
     started = ("dora", "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach")
     robot.exec(*started, "--env", "OF_RUN=hunter-of-run")
     wait_until(lambda: "OF_ONE" in robot.exec("dora", "logs", "load"), "the node speaks")
-    said = robot.exec("dora", "logs", "load")
+    output = robot.exec("dora", "logs", "load")
     # All of them are there, as they were written.
     expected = {
         "OF_ALL": "hunter-of-all",
@@ -62,7 +62,7 @@ def test_variables_of_nodes_are_for_root_and_the_node_s_user(robot: Robot) -> No
         "ODD": ODD,
         "USER": "dorad-node",
     }
-    assert repr(expected) in said
+    assert repr(expected) in output
 
     seen = robot.attempt(*STRANGER, "sh", "-c", LOOK, timeout=120).stdout
     assert "Node talker of dataflow load" in seen

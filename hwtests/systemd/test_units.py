@@ -93,8 +93,8 @@ print(json.loads(sock.recv(65536)).get("error"))
 def test_no_process_of_another_unit_attaches_as_a_node(running: Robot, user: str) -> None:
     """Not even as the user of the node. `nobody`, which no node runs as, cannot connect at all."""
     program = ("python3", "-c", HELLO % VERSION)
-    said = running.exec("runuser", "-u", user, "--", *program)
-    assert "is not one that the dataflow has started for node 'talker'" in said
+    output = running.exec("runuser", "-u", user, "--", *program)
+    assert "is not one that the dataflow has started for node 'talker'" in output
     stranger = running.attempt("runuser", "-u", "nobody", "--", *program)
     assert "started for node" not in stranger.stdout
     assert stranger.returncode != 0

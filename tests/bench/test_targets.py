@@ -1,4 +1,4 @@
-"""What the project set out to reach, and how a miss is told."""
+"""The targets of the project, and how a miss is reported."""
 
 from hwtests.bench.stats import Key
 from hwtests.bench.targets import verdicts

@@ -215,8 +215,8 @@ def test_echo_ends_with_the_dataflow(dorad: Daemon, flow: Path) -> None:
 def test_a_published_message_reaches_the_subscribers(dorad: Daemon, flow: Path) -> None:
     words = ("[-1, -2]", "--metadata", '{"from": "a test"}', "--count", "3")
     dorad.dora_ok("topic", "pub", "source/number", *words)
-    said = "published [-1, -2] a test"
-    dorad.until(lambda: logged(flow, "sink").count(said) == 3)
+    output = "published [-1, -2] a test"
+    dorad.until(lambda: logged(flow, "sink").count(output) == 3)
 
 
 def test_top_once_has_the_figures_of_nodes_and_edges(dorad: Daemon, flow: Path) -> None:

@@ -24,8 +24,8 @@ SINK = """
 def events_of(run: Running, node: str = "sink") -> list[tuple[str, str, object, str | None, float]]:
     """Return the events of a sink: type, id, value, reason, time."""
     mark = f" {node}: ("
-    said = [line.split(mark, 1)[1] for line in run.out.splitlines() if mark in line]
-    return [ast.literal_eval("(" + each) for each in said]
+    output = [line.split(mark, 1)[1] for line in run.out.splitlines() if mark in line]
+    return [ast.literal_eval("(" + each) for each in output]
 
 
 def times(run: Running, word: str) -> list[float]:
@@ -227,7 +227,7 @@ WATCHED = """
 def delays_after(run: Running, word: str) -> list[float]:
     """Return the seconds from each print of `word` to the event at the sink."""
     ends = [each[4] for each in events_of(run) if each[0] in ("NODE_RESTARTED", "INPUT_CLOSED")]
-    return [end - said for said, end in zip(times(run, word), ends, strict=True)]
+    return [end - output for output, end in zip(times(run, word), ends, strict=True)]
 
 
 def test_a_node_that_does_not_return_to_dora_is_killed_and_restarted(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_a_silent_input_breaks_and_recovers_and_closes_separately(tmp_path: Path
     write(tmp_path, yaml, source=source, sink=sink)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
-        said = times(run, "sends")
+        output = times(run, "sends")
         got = events_of(run)
     broken = [each[4] for each in got if each[:4:3] == ("INPUT_CLOSED", "timeout")]
     recovered = [each[4] for each in got if each[0] == "INPUT_RECOVERED"]
@@ -401,10 +401,10 @@ def test_a_silent_input_breaks_and_recovers_and_closes_separately(tmp_path: Path
         *["INPUT_CLOSED", "INPUT_CLOSED", "STOP"],
     ]
     assert got[-2][3] == "finished"
-    for sent, told in zip(said, broken, strict=True):
-        assert 0.4 <= told - sent <= 0.6 + LATE_S
-    for sent, told in zip(said[1:], recovered, strict=True):
-        assert told - sent <= LATE_S
+    for sent, reported in zip(output, broken, strict=True):
+        assert 0.4 <= reported - sent <= 0.6 + LATE_S
+    for sent, reported in zip(output[1:], recovered, strict=True):
+        assert reported - sent <= LATE_S
 
 
 def test_a_node_that_exits_with_0_may_use_up_its_restarts(tmp_path: Path) -> None:

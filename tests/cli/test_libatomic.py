@@ -1,4 +1,4 @@
-"""A machine whose processor needs libatomic: what is said where the library is missing."""
+"""A machine whose processor needs libatomic: the error if the library is missing."""
 
 from __future__ import annotations
 

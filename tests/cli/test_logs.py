@@ -80,8 +80,8 @@ def test_files_are_read_where_no_daemon_runs(
 
 
 def test_the_shown_run_is_named_unless_it_was_selected(folder: Path) -> None:
-    said = local(folder, "robot").stderr
-    assert said.startswith(f"logs of: robot ({SECOND}), ended 1970-01-01 00:33:21; 1 older")
+    output = local(folder, "robot").stderr
+    assert output.startswith(f"logs of: robot ({SECOND}), ended 1970-01-01 00:33:21; 1 older")
     assert local(folder, SECOND).stderr == ""
 
 

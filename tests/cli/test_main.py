@@ -115,12 +115,12 @@ def test_an_unknown_command_gets_the_nearest_suggested():
     )
 
 
-@pytest.mark.parametrize(("name", "said"), [("coordinator", "`dora up`"), ("daemon", "`dorad`")])
-def test_a_command_of_dora_that_is_not_here_is_explained(name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "hint"), [("coordinator", "`dora up`"), ("daemon", "`dorad`")])
+def test_a_command_of_dora_that_is_not_here_is_explained(name: str, hint: str) -> None:
     result = dora(name)
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: `dora {name}` ")
-    assert said in result.stderr
+    assert hint in result.stderr
 
 
 def test_an_unknown_option_is_a_usage_error_on_one_line():
@@ -262,14 +262,14 @@ def test_help_is_a_command_too(words, same):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["help", "lst"], "no command named 'lst'; did you mean 'list'? (see `dora --help`)"),
         (["help", "list", "x"], "`dora list` has no commands"),
         (["node", "help", "ad"], "no command named 'ad'; did you mean 'add'?"),
     ],
 )
-def test_help_of_an_unknown_command_is_a_usage_error(words, said):
+def test_help_of_an_unknown_command_is_a_usage_error(words, expected):
     result = dora(*words)
     assert result.returncode == 2
-    assert said in result.stderr
+    assert expected in result.stderr

@@ -102,7 +102,7 @@ def test_info_as_json_has_doras_keys(daemon):
 
 
 @pytest.mark.parametrize(
-    ("words", "asked", "told"),
+    ("words", "asked", "reported"),
     [
         (
             ["remove", "arm", "--grace", "500ms"],
@@ -121,20 +121,20 @@ def test_info_as_json_has_doras_keys(daemon):
         ),
     ],
 )
-def test_a_change_is_shown_with_the_difference_to_the_file(changing, words, asked, told):
+def test_a_change_is_shown_with_the_difference_to_the_file(changing, words, asked, reported):
     result = changing.dora("node", *words)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{told}\n"
+    assert result.stdout == f"{reported}\n"
     assert result.stderr == "note: differs from its file: something\n"
     assert changing.asked(f"node.{words[0]}") == [asked]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [(["restart", "arm"], "restarted"), (["stop", "arm"], "stopped")]
+    ("words", "reported"), [(["restart", "arm"], "restarted"), (["stop", "arm"], "stopped")]
 )
-def test_restart_and_stop(daemon, words, told):
+def test_restart_and_stop(daemon, words, reported):
     result = daemon.dora("node", *words, "--grace", "2s")
-    assert result.stdout == f"{told} node `arm`\n"
+    assert result.stdout == f"{reported} node `arm`\n"
     (asked,) = daemon.asked(f"node.{words[0]}")
     assert asked == m.NodeStop(node="arm", dataflow=UUID, grace=2.0)
 

@@ -1,4 +1,4 @@
-"""`dora stop` and `dora restart`: which dataflow, how, and what is told of its end."""
+"""`dora stop` and `dora restart`: the selected dataflow, the grace, and the report of its end."""
 
 import asyncio
 import os

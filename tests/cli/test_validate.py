@@ -100,8 +100,10 @@ def test_a_missing_operator_file_is_a_warning(tmp_path):
     (tmp_path / "dataflow.yml").write_text(text)
     result = dora("validate", cwd=tmp_path)
     assert result.returncode == 0
-    said = "warning: dataflow.yml:4:26: nodes[0].operators[0].python.source: no file `missing.py`"
-    assert result.stderr.startswith(said)
+    printed = (
+        "warning: dataflow.yml:4:26: nodes[0].operators[0].python.source: no file `missing.py`"
+    )
+    assert result.stderr.startswith(printed)
 
 
 def test_a_node_that_is_built_first_may_have_no_program_yet(tmp_path):

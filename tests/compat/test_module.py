@@ -63,11 +63,11 @@ def test_starting_the_operator_runtime_directly_is_an_error_with_a_fix() -> None
         dora.start_runtime()
 
 
-@pytest.mark.parametrize(("name", "said"), [("Ros2Context", "no ROS 2 bridge")])
-def test_an_unsupported_part_raises_with_its_name(name: str, said: str) -> None:
-    with pytest.raises(ImportError, match=f"dora.{name} is not there.*{said}"):
+@pytest.mark.parametrize(("name", "expected"), [("Ros2Context", "no ROS 2 bridge")])
+def test_an_unsupported_part_raises_with_its_name(name: str, expected: str) -> None:
+    with pytest.raises(ImportError, match=f"dora.{name} is not there.*{expected}"):
         exec(f"from dora import {name}", {})
-    with pytest.raises(AttributeError, match=f"dora.{name} is not there.*{said}"):
+    with pytest.raises(AttributeError, match=f"dora.{name} is not there.*{expected}"):
         getattr(dora, name)
     assert not hasattr(dora, name)
 

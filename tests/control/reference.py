@@ -57,7 +57,7 @@ def _methods() -> Iterator[str]:
 
 
 def _summary(method: m.Method) -> str:
-    """What a method does, and what is said of its parameters, if they are its own."""
+    """Return the description of a method and of its own parameters."""
     sharing = [row for row in m.METHODS.values() if row.params is method.params]
     words = summary_of(method.params)
     if len(sharing) > 1 or _letters(words) == _letters(method.summary):

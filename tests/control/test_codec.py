@@ -1,4 +1,4 @@
-"""What requests and data look like as frames, and what is said of wrong ones."""
+"""Requests and data as frames, and the errors for invalid ones."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ async def test_sockets_beyond_the_limit_are_closed_at_once(tmp_path: Path) -> No
 
 
 async def test_500_connections_at_once(tmp_path: Path) -> None:
-    """Some get in, the others are told why not; who was there before notices nothing."""
+    """Some connect, the others get the reason; connected clients are not disturbed."""
     limits = Limits(connections=20)
     async with serving(tmp_path, HANDLERS, limits=limits) as path, raw(path) as first:
         results = await asyncio.gather(*(_try(path) for _ in range(500)))
@@ -289,7 +289,7 @@ async def test_a_reader_that_stops_reading_is_disconnected(tmp_path: Path) -> No
         await endless.until_running(1)
         await endless.until_running(0)
         async with asyncio.timeout(DEADLINE_S):
-            while server.connections:  # noqa: ASYNC110 - a test can look, but is not told
+            while server.connections:  # noqa: ASYNC110 - a server announces nothing
                 await asyncio.sleep(0.01)
         slow.connection.transport.abort()
     await server.close()

@@ -241,7 +241,7 @@ class Client:
 
     async def ended(self) -> list[dict[str, Any]]:
         """Wait for the end of the connection; return the packets received before."""
-        said = []
+        output = []
         while packet := await self.packet():
-            said.append(packet)
-        return said
+            output.append(packet)
+        return output

@@ -177,10 +177,10 @@ async def test_a_node_is_sent_the_current_facts_again() -> None:
             on.broker.notifications.stop("b", "ALL_INPUTS_CLOSED")
             await client.packet_of("stop")
             await on.replace_broker()
-            said = []
-            while not said or said[-1]["t"] != "start":
-                said.append(await client.packet())
-            kinds = [packet["t"] for packet in said]
+            output = []
+            while not output or output[-1]["t"] != "start":
+                output.append(await client.packet())
+            kinds = [packet["t"] for packet in output]
             assert kinds == ["adopted", "closed", "failed", "stop", "start"]
 
 

@@ -135,9 +135,9 @@ def test_an_output_of_printed_lines_cannot_be_latched() -> None:
                 source: a/out
                 latched: true
     """)
-    place, said = str(found).split(": ", 1)
+    place, shown = str(found).split(": ", 1)
     assert place == "flow.yml:8:9"
-    assert said.endswith(".latched: `a/out` carries printed lines, and the last one is not kept")
+    assert shown.endswith(".latched: `a/out` carries printed lines, and the last one is not kept")
 
 
 def test_the_options_of_an_operator_are_those_of_its_node() -> None:
@@ -167,6 +167,6 @@ def test_rate_limits_between_operators_of_one_node_are_refused() -> None:
                 inputs:
                   i: {source: a/one/o, max_rate_hz: 2}
     """)
-    place, said = str(found).split(": ", 1)
+    place, shown = str(found).split(": ", 1)
     assert place == "flow.yml:8:32"
-    assert "max_rate_hz: `a/one/o` is an operator of the same node" in said
+    assert "max_rate_hz: `a/one/o` is an operator of the same node" in shown

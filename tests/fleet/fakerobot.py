@@ -49,7 +49,7 @@ class FakeRobot:
     """First words of commands that print a byte now and then without end."""
     never_closing: bool = False
     """Whether it ignores that a command is to be ended."""
-    said: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
+    printed: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
     """Other answers by first word: exit code, output, errors."""
     commands: list[list[str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -72,8 +72,8 @@ class FakeRobot:
         if words[0] == "env":
             words = words[3:] if words[2].startswith("DORA_SOCKET=") else words[2:]
         for first in (" ".join(words[:2]), words[0]):
-            if first in self.said:
-                return self.said[first]
+            if first in self.printed:
+                return self.printed[first]
         match words:
             case ["true"] | ["rm", *_] | ["journalctl", "--sync"]:
                 return 0, "", ""

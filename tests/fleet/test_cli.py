@@ -40,10 +40,10 @@ def test_check_prints_ok_or_every_error(fleet, capsys):
     assert capsys.readouterr().out == f"{path}: ok, 1 machine\n"
     path.write_text(path.read_text().replace("host:", "hots:"))
     assert run_command(["check", str(path)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"{path}:3:" in said.err
-    assert "did you mean `host`?" in said.err
+    expected = capsys.readouterr()
+    assert expected.out == ""
+    assert f"{path}:3:" in expected.err
+    assert "did you mean `host`?" in expected.err
 
 
 def test_status_shows_every_machine_and_fails_if_one_is_unhealthy(fleet, capsys):
@@ -69,7 +69,7 @@ def test_status_shows_every_machine_and_fails_if_one_is_unhealthy(fleet, capsys)
 def test_status_as_json_has_the_same_keys_for_every_machine(fleet, capsys):
     fleet.add("arm1", well())
     fleet.add_unreachable("arm2")
-    fleet.add("arm3", well(said={"dora": (1, "Traceback", "broken\n")}))
+    fleet.add("arm3", well(expected={"dora": (1, "Traceback", "broken\n")}))
     fleet.add("arm4", FakeRobot(), known=False)
     assert run_command(["status", str(fleet.file()), "--json"]) == 1
     one, two, three, four = json.loads(capsys.readouterr().out)
@@ -102,9 +102,9 @@ def test_status_asks_only_the_machines_that_are_named(fleet, capsys):
 def test_a_new_robot_gets_the_package_its_service_and_is_waited_for(fleet, packages, capsys):
     robot = fleet.add("arm1", FakeRobot())
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
-    said = capsys.readouterr()
-    assert said.out == "arm1  ✓ 1.0.0 installed, active\n"
-    assert [line.split("  ")[1].split()[0] for line in said.err.splitlines()] == [
+    expected = capsys.readouterr()
+    assert expected.out == "arm1  ✓ 1.0.0 installed, active\n"
+    assert [line.split("  ")[1].split()[0] for line in expected.err.splitlines()] == [
         "copying",
         "installing",
         "starting",
@@ -153,9 +153,9 @@ def test_a_failure_on_one_machine_is_reported_and_the_others_are_installed(fleet
     fleet.add("arm7", FakeRobot(dropping={"systemd-run"}))
     good = fleet.add("arm8", FakeRobot())
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 1
-    said = capsys.readouterr()
-    assert said.out == "arm8  ✓ 1.0.0 installed, active\n"
-    why = {line.split()[0]: line for line in said.err.splitlines() if "✗" in line}
+    expected = capsys.readouterr()
+    assert expected.out == "arm8  ✓ 1.0.0 installed, active\n"
+    why = {line.split()[0]: line for line in expected.err.splitlines() if "✗" in line}
     assert why["arm1"].endswith("apt-get failed: E: Unable to locate package")
     assert "nothing listens" in why["arm2"]
     assert "it is amd64, the package is for arm64" in why["arm3"]
@@ -165,21 +165,21 @@ def test_a_failure_on_one_machine_is_reported_and_the_others_are_installed(fleet
     assert why["arm6"].endswith("(there: journalctl -u dorad -n 50)")
     assert "the connection was lost during the installation: " in why["arm7"]
     assert "the installation goes on there: journalctl -u dorafleet-install-" in why["arm7"]
-    assert "error: 7 of 8 machines failed: arm1, arm2, arm3, arm4, arm5, arm6, arm7" in said.err
+    assert "error: 7 of 8 machines failed: arm1, arm2, arm3, arm4, arm5, arm6, arm7" in expected.err
     assert good.service == "active"
 
 
 @pytest.mark.parametrize(
-    ("package", "said"),
+    ("package", "expected"),
     [("other", "is the package dorafleet; robots get dorad"), ("missing", "No such file")],
 )
 def test_a_file_other_than_a_dorad_package_is_refused_before_any_connection(
-    fleet, packages, capsys, package, said
+    fleet, packages, capsys, package, expected
 ):
     robot = fleet.add("arm1", FakeRobot())
     path = packages.get(package, "/nowhere/missing.deb")
     assert run_command(["install", str(fleet.file()), str(path)]) == 1
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert robot.connections == 0
 
 
@@ -207,12 +207,12 @@ def test_ctrl_c_ends_at_once_with_its_exit_code_and_cleans_up(fleet, packages):
         assert b"copying" in process.stderr.readline()
         wait_until(lambda: robot.ran("sha256sum"), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, expected = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in expected
     assert robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
 
 
@@ -223,12 +223,12 @@ def test_ctrl_c_during_the_installation_warns_that_it_continues(fleet, packages)
     try:
         wait_until(lambda: any(words[0] == "systemd-run" for words in robot.commands), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, expected = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert b"the installation goes on there: journalctl -u dorafleet-install-" in said
+    assert b"the installation goes on there: journalctl -u dorafleet-install-" in expected
     assert not robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
 
 
@@ -237,10 +237,10 @@ def test_output_of_a_robot_cannot_control_the_terminal(fleet, packages, capsys):
     fleet.add("arm2", well(dataflows=[FLOW | {"name": "a\x1b[2Jb"}]))
     run_command(["install", str(fleet.file()), str(packages["good"])])
     run_command(["status", str(fleet.file())])
-    said = capsys.readouterr()
-    assert "\x1b" not in said.out + said.err
-    assert "\\x1b]0;title" in said.err
-    assert "a\\x1b[2Jb" in said.out
+    expected = capsys.readouterr()
+    assert "\x1b" not in expected.out + expected.err
+    assert "\\x1b]0;title" in expected.err
+    assert "a\\x1b[2Jb" in expected.out
 
 
 def test_on_a_terminal_there_are_colours_and_a_bar_and_none_without(fleet, packages):
@@ -275,8 +275,8 @@ def on_a_terminal(command, env):
 @pytest.mark.parametrize("command", [*COMMANDS])
 def test_every_command_has_help_with_examples_and_refuses_unknown_options(command, capsys):
     assert run_command([command, "--help"]) == 0
-    said = capsys.readouterr().out
-    assert "Examples:" in said or "Set it up" in said
+    expected = capsys.readouterr().out
+    assert "Examples:" in expected or "Set it up" in expected
     assert run_command([command, "--nonsense"]) == 2
     assert f"see `dorafleet {command} --help`" in capsys.readouterr().err
 

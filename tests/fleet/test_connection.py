@@ -34,7 +34,7 @@ async def refused(target, **options):
 
 
 async def test_a_command_gives_its_output_errors_and_exit_code(fleet):
-    robot = fleet.add("arm", FakeRobot(said={"try": (3, "out\n", "first\nlast\n")}))
+    robot = fleet.add("arm", FakeRobot(output={"try": (3, "out\n", "first\nlast\n")}))
     async with connect(machine(fleet, "arm")) as connection:
         done = await connection.run(["try", "two words", "$HOME"])
     assert (done.code, done.stdout, done.last_words) == (3, "out\n", "last")
@@ -167,7 +167,7 @@ async def test_a_hanging_command_times_out_and_the_connection_stays(fleet):
 
 
 async def test_a_command_that_prints_too_much_is_ended_and_the_connection_stays(fleet):
-    fleet.add("arm", FakeRobot(said={"yes": (0, "y\n" * 200_000, "")}))
+    fleet.add("arm", FakeRobot(output={"yes": (0, "y\n" * 200_000, "")}))
     async with connect(machine(fleet, "arm")) as connection:
         with pytest.raises(SshError) as caught:
             await connection.run(["yes"], limit=64 << 10)
@@ -204,7 +204,7 @@ async def test_a_file_that_does_not_fit_or_arrives_damaged_is_an_error(fleet, tm
         with pytest.raises(SshError, match="No space left on device"):
             await connection.upload(tmp_path / "big", "/tmp/big")
         robot.disk_full = False
-        robot.said["sha256sum"] = (0, "0123  /tmp/big\n", "")
+        robot.output["sha256sum"] = (0, "0123  /tmp/big\n", "")
         with pytest.raises(SshError, match="arrived damaged"):
             await connection.upload(tmp_path / "big", "/tmp/big")
 

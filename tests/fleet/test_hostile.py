@@ -56,11 +56,11 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("said", NONSENSE.values(), ids=NONSENSE)
+@pytest.mark.parametrize("expected", NONSENSE.values(), ids=NONSENSE)
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
-def test_a_malformed_answer_fails_one_machine_only(fleet, capsys, said, options):
+def test_a_malformed_answer_fails_one_machine_only(fleet, capsys, expected, options):
     fleet.add("arm1", well())
-    fleet.add("bad", well(said=said))
+    fleet.add("bad", well(expected=expected))
     fleet.add("arm2", well())
     run_command(["status", str(fleet.file()), *options])
     shown = capsys.readouterr()
@@ -80,7 +80,7 @@ def test_a_malformed_answer_fails_one_machine_only(fleet, capsys, said, options)
 
 @pytest.mark.parametrize("who", [DIGITS, "-1", "", "٣" * 20, FLOOD, "root", "0 0"])
 def test_a_robot_with_an_invalid_user_id_gets_nothing_installed(fleet, packages, capsys, who):
-    fleet.add("bad", FakeRobot(said={"id": (0, who, "")}))
+    fleet.add("bad", FakeRobot(expected={"id": (0, who, "")}))
     fleet.add("arm", well())
     command = ["install", str(fleet.file()), str(packages["good"])]
     assert run_command(command) == 1
@@ -124,6 +124,6 @@ async def test_an_unexpected_error_is_the_result_of_one_machine(fleet):
 
 
 async def test_a_whole_mebibyte_may_still_be_printed(fleet):
-    fleet.add("arm", FakeRobot(said={"cat": (0, "x" * OUTPUT_LIMIT, "")}))
+    fleet.add("arm", FakeRobot(expected={"cat": (0, "x" * OUTPUT_LIMIT, "")}))
     async with connect(target(fleet, "arm")) as connection:
         assert len(await connection.check(["cat"])) == OUTPUT_LIMIT

@@ -108,7 +108,7 @@ label: 3
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "the file is empty (a cluster starts with"),
         ("- 1", "a cluster is a mapping"),
@@ -130,9 +130,9 @@ label: 3
         (HEAD + "machine: [{id: a, host: b}]", "did you mean `machines`?"),
     ],
 )
-def test_an_error_is_reported(text, said):
+def test_an_error_is_reported(text, expected):
     (found,) = problems(text)
-    assert said in found
+    assert expected in found
     assert found.startswith("cluster.yml:")
 
 

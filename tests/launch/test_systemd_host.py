@@ -294,10 +294,10 @@ async def test_descriptors_that_systemd_did_not_accept_are_a_problem(systemd: Sy
     host = await attach(systemd)
     problems: list[str] = []
     host.store("a", (0, 1, 2))
-    told = asyncio.Event()
-    host.on_problem = lambda text: (problems.append(text), told.set())[1]
+    reported = asyncio.Event()
+    host.on_problem = lambda text: (problems.append(text), reported.set())[1]
     async with asyncio.timeout(10):
-        await told.wait()
+        await reported.wait()
     assert problems[0].startswith("systemd keeps 1 of 4 descriptors")
     assert "FileDescriptorStoreMax=7 of dorad.service" in problems[0]
     await host.detach()

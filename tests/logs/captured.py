@@ -30,10 +30,10 @@ class Captured:
     def __init__(self, folder: Path, **logging: object) -> None:
         self.folder = folder
         self.batches: list[Batch] = []
-        self.told: list[tuple[str, str]] = []
+        self.reported: list[tuple[str, str]] = []
         self.first = asyncio.Event()
         settings = Logging(**logging)  # type: ignore[arg-type]
-        self.trouble = Trouble(lambda level, text: self.told.append((level, text)))
+        self.trouble = Trouble(lambda level, text: self.reported.append((level, text)))
         self.file = LogFile(
             folder,
             "cam",

@@ -188,6 +188,6 @@ async def test_a_folder_that_cannot_be_written_does_not_stop_live_lines(
         os.write(captured.out, b"a\nb\n")
         captured.close()
         assert await captured.until_closed() == ["a", "b"]
-        ((level, text),) = captured.told
+        ((level, text),) = captured.reported
         assert level == "error"
         assert "Not a directory" in text

@@ -223,9 +223,9 @@ async def test_a_node_that_never_stops_printing_fills_its_share_and_continues_in
         os.write(robot.out, b"line %d\n" % number)
         text = f"line {number}"
         await until(lambda text=text: text in robot.messages)  # type: ignore[misc]
-    *lines, said = [m for m in journald.messages if m]
+    *lines, output = [m for m in journald.messages if m]
     assert lines == ["line 0", "line 1", "line 2"]
-    assert said.startswith("has filled its share of the journal")
+    assert output.startswith("has filled its share of the journal")
     assert [record.message for record in in_files(robot.log.folder)] == [
         "line 3",
         "line 4",
@@ -275,21 +275,21 @@ async def test_min_log_level_holds_for_the_journal(tmp_path: Path, journald: Jou
 async def test_the_history_ends_where_following_begins(tmp_path: Path, journald: Journald) -> None:
     robot = Robot(tmp_path, journald)
     os.write(robot.out, b"one\n")
-    robot.log.say("info", None, "said one")
+    robot.log.say("info", None, "output one")
     await taken(journald, 2)
     history, follower = robot.log.follow(Selection())
     os.write(robot.out, b"two\n")
     os.write(robot.err, b"error\n")
-    robot.log.say("info", "imu", "said two")
+    robot.log.say("info", "imu", "output two")
     await taken(journald, 5)
     with history:
-        assert {r.message for block in history.blocks() for r in block} == {"one", "said one"}
+        assert {r.message for block in history.blocks() for r in block} == {"one", "output one"}
     with robot.log.history(Selection()) as history:
         last = [[r.message for r in block] for block in history.blocks(2)]
         assert len(last[0]) == 2
     robot.end()
     live = {record.message async for lines in follower for record in lines.records}
-    assert live == {"two", "error", "said two"}
+    assert live == {"two", "error", "output two"}
 
 
 async def test_the_last_lines_of_a_node_are_known_to_the_next_daemon(
@@ -375,7 +375,7 @@ async def test_the_journal_is_read_for_last_lines_only_when_a_node_has_failed(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     robot = Robot(tmp_path, journald)
-    os.write(robot.err, b"said to the first daemon\n")
+    os.write(robot.err, b"output to the first daemon\n")
     await taken(journald, 1)
     await robot.drained()
     asked: list[int] = []
@@ -386,16 +386,16 @@ async def test_the_journal_is_read_for_last_lines_only_when_a_node_has_failed(
         lambda *arguments: (asked.append(1), last_errors(*arguments))[1],
     )
     out, gone = os.pipe()
-    err, said = os.pipe()
+    err, output = os.pipe()
     next_capture = Capture(out, err, Staging(robot.memory), robot.node, adopted=True)
-    os.write(said, b"said to the second\n")
-    for end in (gone, said):
+    os.write(output, b"output to the second\n")
+    for end in (gone, output):
         os.close(end)
     await next_capture.drain()
     assert not asked
     await next_capture.recall()
     await next_capture.recall()
-    assert list(next_capture.tail) == ["said to the first daemon", "said to the second"]
+    assert list(next_capture.tail) == ["output to the first daemon", "output to the second"]
     assert len(asked) == 1
     next_capture.finish()
     robot.end()

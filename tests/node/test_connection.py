@@ -167,7 +167,7 @@ def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon
         theirs = daemon.outlet("a")
         with in_thread(lambda: node.sender.send("out", LARGE, None)) as sent:
             question = daemon.expect("grow")
-            # Nobody answers for now. What the dead daemon still said is read all the same.
+            # No daemon answers now, but the last packets of the dead one are still read.
             daemon.send_packet("closed", input="b")
             for number in range(100):
                 push(theirs, bytes([number]))

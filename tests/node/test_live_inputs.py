@@ -91,9 +91,9 @@ def test_an_input_closes_after_all_messages_of_all_its_sources(daemon: FakeDaemo
         push(second, b"1")
         daemon.send_packet("closed", input="a")
         push(daemon.outlet("a"), b"2")
-        told = _summary(node.receiver.drain())
-        assert sorted(told[:2]) == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"]]
-        assert told[2:] == [["INPUT_CLOSED", "a"]]
+        reported = _summary(node.receiver.drain())
+        assert sorted(reported[:2]) == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"]]
+        assert reported[2:] == [["INPUT_CLOSED", "a"]]
 
 
 def test_queued_messages_of_a_removed_input_are_received_before_its_end(
@@ -105,8 +105,8 @@ def test_queued_messages_of_a_removed_input_are_received_before_its_end(
         push(outlet, b"2")
         daemon.send_packet("input_gone", id="a", ring=daemon.ring("a").base)
         daemon.send_packet("closed", input="a")
-        told = _summary(node.receiver.drain())
-        assert told == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"], ["INPUT_CLOSED", "a"]]
+        reported = _summary(node.receiver.drain())
+        assert reported == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"], ["INPUT_CLOSED", "a"]]
 
 
 def test_messages_of_a_sender_that_has_not_seen_the_removal_are_ignored(daemon: FakeDaemon) -> None:
@@ -138,8 +138,8 @@ def test_a_ring_can_be_reused_with_another_queue_size(daemon: FakeDaemon) -> Non
         _announce(daemon, "b", ring)
         for number in range(5):
             push(outlet, bytes([number]))
-        told = _summary(node.receiver.drain())
-        assert told == [["INPUT", "b", b"\x03"], ["INPUT", "b", b"\x04"]]
+        reported = _summary(node.receiver.drain())
+        assert reported == [["INPUT", "b", b"\x03"], ["INPUT", "b", b"\x04"]]
         assert words[ring.base + RING_RECEIVED] == 5
 
 
@@ -151,8 +151,8 @@ def test_an_input_announced_twice_is_added_once(daemon: FakeDaemon) -> None:
         daemon.send_packet("input_gone", id="z", ring=12345)
         push(daemon.outlet("a"), b"1")
         push(daemon.box.outlet(ring), b"2")
-        told = _summary(node.receiver.drain())
-        assert sorted(told) == [["INPUT", "a", b"1"], ["INPUT", "b", b"2"]]
+        reported = _summary(node.receiver.drain())
+        assert sorted(reported) == [["INPUT", "a", b"1"], ["INPUT", "b", b"2"]]
 
 
 def test_a_closed_input_can_be_added_and_closed_again(daemon: FakeDaemon) -> None:
@@ -206,8 +206,8 @@ def test_after_stop_come_only_inputs_that_are_queued(daemon: FakeDaemon) -> None
         daemon.send_packet("restarted", node="s")
         daemon.send_packet("param", key="p", value=1)
         daemon.send_packet("broken", input="a")
-        told = []
+        reported = []
         while (event := node.receiver.next(None)) is not None:
-            told.append(event)
-        assert _summary(told) == [["STOP", "MANUAL"], ["INPUT", "a", b"1"]]
+            reported.append(event)
+        assert _summary(reported) == [["STOP", "MANUAL"], ["INPUT", "a", b"1"]]
         assert node.receiver.is_empty()

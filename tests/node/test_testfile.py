@@ -106,7 +106,7 @@ def test_a_messages_own_time_is_left_out_but_a_senders_number_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         ("{", "no JSON"),
         ([], "must be an object"),
@@ -119,16 +119,16 @@ def test_a_messages_own_time_is_left_out_but_a_senders_number_is_kept() -> None:
     ],
     ids=repr,
 )
-def test_mistakes_of_the_file(tmp_path: Path, content: Any, said: str | None) -> None:
-    if said is None:
+def test_mistakes_of_the_file(tmp_path: Path, content: Any, expected: str | None) -> None:
+    if expected is None:
         loaded(tmp_path, content)
     else:
-        with pytest.raises(RuntimeError, match=rf"inputs\.json: .*{said}"):
+        with pytest.raises(RuntimeError, match=rf"inputs\.json: .*{expected}"):
             loaded(tmp_path, content)
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "expected"),
     [
         ({"type": "Foo"}, "no event type 'Foo'; known are Input"),
         ({"type": "Input"}, "`id`"),
@@ -144,9 +144,9 @@ def test_mistakes_of_the_file(tmp_path: Path, content: Any, said: str | None) ->
     ids=repr,
 )
 def test_a_wrong_event_is_reported_with_its_position(
-    tmp_path: Path, entry: dict[str, Any], said: str
+    tmp_path: Path, entry: dict[str, Any], expected: str
 ) -> None:
-    with pytest.raises(RuntimeError, match=rf"events\[1\]: .*{said}"):
+    with pytest.raises(RuntimeError, match=rf"events\[1\]: .*{expected}"):
         events(tmp_path, {"type": "Stop"}, entry)
 
 
@@ -159,8 +159,8 @@ def test_a_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "data.arrow"
     with pa.ipc.new_file(path, pa.schema({"x": pa.int64()})) as writer:
         writer.write_batch(pa.record_batch({"x": [1]}))
-    for more, said in (({"column": "y"}, "no column 'y'"), ({"batch_index": 7}, "batch 7")):
-        with pytest.raises(RuntimeError, match=said):
+    for more, expected in (({"column": "y"}, "no column 'y'"), ({"batch_index": 7}, "batch 7")):
+        with pytest.raises(RuntimeError, match=expected):
             events(tmp_path, {"type": "Input", "id": "a", "path": str(path), **more})
 
 

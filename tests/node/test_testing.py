@@ -144,8 +144,8 @@ def test_a_mock_returns_the_description_it_was_given() -> None:
 
 def test_a_mock_without_a_description_returns_empty_values() -> None:
     node = MockNode([])
-    told: list[Any] = [node.dataflow_descriptor(), node.dataflow_id(), node.node_config()]
-    assert told == [{}, "", {}]
+    reported: list[Any] = [node.dataflow_descriptor(), node.dataflow_id(), node.node_config()]
+    assert reported == [{}, "", {}]
     assert not node.is_restart()
     assert node.restart_count() == 0
 

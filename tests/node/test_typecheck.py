@@ -350,8 +350,8 @@ def test_a_raw_buffer_is_bytes(flow: Flow) -> None:
     flow.nodes[-1]["output_types"] = {"out": "std/core/v1/Float64"}
     del flow.nodes[0]
     run(flow)
-    (told,) = flow.reports("source")
-    assert re.sub(WARNING, "", told) == "UInt8"
+    (reported,) = flow.reports("source")
+    assert re.sub(WARNING, "", reported) == "UInt8"
     assert flow.reports("sink") == ["double"]
 
 

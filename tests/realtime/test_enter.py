@@ -24,17 +24,17 @@ def test_only_a_deadline_needs_a_wrapper_command() -> None:
 def test_a_deadline_is_entered() -> None:
     skip_unless_permitted(DEADLINE)
     argv = entering(DEADLINE, SAYS)
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-    assert int(said.stdout) == SCHED_DEADLINE | os.SCHED_RESET_ON_FORK
-    assert said.stderr == ""
+    output = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert int(output.stdout) == SCHED_DEADLINE | os.SCHED_RESET_ON_FORK
+    assert output.stderr == ""
 
 
 def test_a_refused_deadline_is_reported() -> None:
     impossible = Schedule(SCHED_DEADLINE, 0, 0, 5_000_000, 1_000_000, 1_000_000)
     argv = entering(impossible, SAYS)
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-    assert int(said.stdout) == os.SCHED_OTHER
-    assert said.stderr.startswith("realtime: runs without `deadline (5 ms within 1 ms, every 1 ms)")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == os.SCHED_OTHER
+    assert done.stderr.startswith("realtime: runs without `deadline (5 ms within 1 ms, every 1 ms)")
 
 
 def test_the_command_does_not_inherit_the_capability() -> None:
@@ -46,6 +46,6 @@ def test_the_command_does_not_inherit_the_capability() -> None:
     argv = [*user, *entering(DEADLINE, ("/usr/bin/python3", "-S", "-c", says))]
     if os.geteuid() != 0 or subprocess.run([*user, sys.executable, "-V"], check=False).returncode:
         pytest.skip("needs root, and an interpreter that every user may run")
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert said.split()[0] == str(SCHED_DEADLINE | os.SCHED_RESET_ON_FORK)
-    assert "CapEff:\t0000000000000000" in said
+    output = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert output.split()[0] == str(SCHED_DEADLINE | os.SCHED_RESET_ON_FORK)
+    assert "CapEff:\t0000000000000000" in output

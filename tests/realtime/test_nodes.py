@@ -1,4 +1,4 @@
-"""Nodes under a real daemon: what the kernel says of them, and what is said where it refuses."""
+"""Nodes under a real daemon: their scheduling as the kernel reports it, and refusals."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_a_refused_setting_is_in_the_log_and_in_the_status_of_the_node(tmp_path:
             pytest.skip("every user may run in real time here")
         dorad.until(lambda: "lock_memory:" in dorad.dora_ok("node", "info", "arm"))
         info = dorad.dora_ok("node", "info", "arm")
-        said = dorad.dora_ok("logs", "robot")
-        for text in (info, said):
+        output = dorad.dora_ok("logs", "robot")
+        for text in (info, output):
             assert "realtime: runs without `fifo 9`: its limit of real-time priority is" in text
             assert "LimitRTPRIO=99" in text
             assert "lock_memory:" in text

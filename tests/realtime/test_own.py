@@ -78,6 +78,6 @@ def test_missing_cores_are_named() -> None:
             )
         )
         pinned = os.sched_getaffinity(0) == {min(every)}
-        told = len(lines) == 1 and "may not use core 1000000" in lines[0]
-        os._exit(0 if pinned and told else 1)
+        reported = len(lines) == 1 and "may not use core 1000000" in lines[0]
+        os._exit(0 if pinned and reported else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

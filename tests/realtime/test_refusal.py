@@ -1,4 +1,4 @@
-"""What is said of a process that does not get the real time it asks for."""
+"""The warning about a process that does not get the real time it asks for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 2_500_000, 5_000_000)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "number", "nice", "said"),
+    ("wanted", "number", "nice", "expected"),
     [
         (FIFO, errno.EPERM, False, "`fifo 50`: its limit of real-time priority is 10 and CAP_SYS"),
         (FIFO, errno.EPERM, False, "LimitRTPRIO=99 in the unit, or `@realtime - rtprio 99`"),
@@ -28,11 +28,11 @@ DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 2_500_000, 5_000_000)
     ],
 )
 def test_the_warning_names_the_missing_right(
-    wanted: Schedule, number: int, nice: bool, said: str
+    wanted: Schedule, number: int, nice: bool, expected: str
 ) -> None:
     line = policy_refused(wanted, number, 10, nice=nice)
     assert line.startswith("realtime: runs without `")
-    assert said in line
+    assert expected in line
     assert "\n" not in line
 
 

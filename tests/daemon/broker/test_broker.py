@@ -96,8 +96,8 @@ async def test_an_invalid_request_closes_its_connection() -> None:
                 with on.client() as client:
                     await client.attach("c")
                     client.send(data)
-                    said = {packet["t"] for packet in await client.ended()}
-                    assert said <= {"edges", "segment", "refused"}, what
+                    output = {packet["t"] for packet in await client.ended()}
+                    assert output <= {"edges", "segment", "refused"}, what
         await until(lambda: ("disconnected", "a") in on.events)
         on.broker.released("a")
         assert descriptors() == before

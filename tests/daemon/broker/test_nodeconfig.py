@@ -1,4 +1,4 @@
-"""What a process of a node is told about its dataflow."""
+"""The configuration that a process of a node gets of its dataflow."""
 
 from __future__ import annotations
 

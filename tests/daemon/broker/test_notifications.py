@@ -61,9 +61,9 @@ async def follow(on: Stage) -> list[str]:
     """The packets that a process gets that attaches as `c` now."""
     with on.client() as client:
         await client.attach("c")
-        said = await kinds(client)
+        output = await kinds(client)
     await until(lambda: not on.broker.stats.vitals("c").connected)
-    return said
+    return output
 
 
 async def test_a_packet_to_a_process_that_has_ended_is_not_lost() -> None:

@@ -1,4 +1,4 @@
-"""Ports with types: the nodes behind them get the types, and disagreement is told."""
+"""Ports with types: the nodes behind them get the types, and disagreement is reported."""
 
 from __future__ import annotations
 

@@ -277,14 +277,16 @@ def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
     file = write(tmp_path, {"id": "ops", "operators": operators}, fails=fails, other=other)
     outcome = dora_run(file)
     assert outcome.code == 1
-    said = f"operator 'fails' ({tmp_path / 'fails.py'}): on_event failed on INPUT tick: ValueError"
-    assert said in outcome.output
+    message = (
+        f"operator 'fails' ({tmp_path / 'fails.py'}): on_event failed on INPUT tick: ValueError"
+    )
+    assert message in outcome.output
     assert "node ops exited with code 1" in outcome.output.replace("'", "")
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("class Operator:\n    def on_input(self, *_): ...", "`on_input` was that of dora before"),
         ("VALUE = 1", "has no class `Operator`"),
@@ -292,13 +294,13 @@ def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
     ],
 )
 def test_a_file_without_an_operator_is_reported_before_any_node_starts(
-    tmp_path: Path, source: str, said: str
+    tmp_path: Path, source: str, message: str
 ) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("bad", inputs=TICK)]}, bad=source)
     outcome = dora_run(file)
     assert outcome.code == 1
     assert f"operator 'bad' ({tmp_path / 'bad.py'}): " in outcome.output
-    assert said in outcome.output
+    assert message in outcome.output
 
 
 def test_a_missing_operator_file_is_reported_with_line_and_column(tmp_path: Path) -> None:
@@ -505,8 +507,8 @@ def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
     ]
     file = write(tmp_path, {"id": "ops", "operators": operators}, sends=sends, hears=hears)
     outcome = ok(dora_run(file))
-    said = "type mismatch: ops/sends/number -> ops/hears/n: not std/core/v1/Float64: expected"
-    assert said in outcome.output
+    message = "type mismatch: ops/sends/number -> ops/hears/n: not std/core/v1/Float64: expected"
+    assert message in outcome.output
     assert reports(tmp_path, "ops") == [["no number"]]
     flow = yaml.safe_load(file.read_text(encoding="utf-8"))
     flow["nodes"][0]["env"]["DORA_RUNTIME_TYPE_CHECK"] = "error"

@@ -69,7 +69,7 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
         ("def broken(", "cannot be loaded: SyntaxError: '(' was never closed"),
         ("import missing_module_x", "cannot be loaded: ModuleNotFoundError: No module named"),
@@ -88,16 +88,16 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
     ],
 )
 def test_a_file_without_an_operator_class(
-    make: Make, tmp_path: Path, source: str, said: str
+    make: Make, tmp_path: Path, source: str, expected: str
 ) -> None:
     with pytest.raises(OperatorError) as caught:
         make(source)
     assert str(caught.value).startswith(f"operator 'it' ({tmp_path / 'some_operator.py'}): ")
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ("return None", "on_event returned None on INPUT tick, which is no DoraStatus"),
         ("return 0", "on_event returned 0 on INPUT tick"),
@@ -105,11 +105,11 @@ def test_a_file_without_an_operator_class(
         ("raise SystemExit(2)", "on_event failed on INPUT tick: SystemExit: 2"),
     ],
 )
-def test_an_operator_that_returns_no_status(make: Make, body: str, said: str) -> None:
+def test_an_operator_that_returns_no_status(make: Make, body: str, expected: str) -> None:
     program = make(f"class Operator:\n    def on_event(self, *_):\n        {body}")
     with pytest.raises(OperatorError) as caught:
         program.on_event(EVENT, print)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_reloading_uses_the_new_code_and_keeps_the_state(make: Make) -> None:
