@@ -104,7 +104,7 @@ def test_types_that_do_not_fit_are_a_warning_and_where_they_are_strict_a_failure
         assert lines[0].startswith(f"  {level}  dataflow: flow.yml:3:")
 
 
-def test_shared_memory_that_is_not_there_is_a_failure(tmp_path):
+def test_missing_shared_memory_is_a_failure(tmp_path):
     check = check_shared_memory(tmp_path / "shm")
     assert check.level == "FAIL"
     assert check.hint is not None
@@ -143,7 +143,7 @@ def test_a_failed_dataflow_is_a_warning():
 @pytest.mark.parametrize(
     ("status", "level"), [("degraded", "WARN"), ("restarting", "WARN"), ("failed", "FAIL")]
 )
-def test_a_node_that_is_not_well_is_named(status, level):
+def test_an_unhealthy_node_is_named(status, level):
     checks = list(judge_nodes([node("a"), node("b", status, broken_inputs=["scan"])]))
     assert levels(checks) == [level, level]
     assert checks[1].name == "node demo/b"

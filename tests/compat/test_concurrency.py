@@ -52,7 +52,7 @@ def test_next_in_a_thread_lets_another_thread_send(flow: Flow) -> None:
     assert flow.reports("both") == [list(range(30))]
 
 
-def test_next_in_an_executor_leaves_the_event_loop_running(flow: Flow) -> None:
+def test_next_in_an_executor_does_not_block_the_event_loop(flow: Flow) -> None:
     flow.node(
         "async",
         """
@@ -207,7 +207,7 @@ def test_recv_async_gives_events_timeouts_and_none_at_the_end(flow: Flow) -> Non
     ]
 
 
-def test_recv_async_leaves_other_tasks_running(flow: Flow) -> None:
+def test_recv_async_does_not_block_other_tasks(flow: Flow) -> None:
     flow.node(
         "async",
         """

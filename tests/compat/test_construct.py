@@ -123,7 +123,7 @@ except RuntimeError as error:
     assert outcome.output.startswith("RAISED"), outcome.output
 
 
-def test_nodes_can_see_that_a_daemon_started_them(flow: Flow) -> None:
+def test_nodes_can_detect_that_a_daemon_started_them(flow: Flow) -> None:
     flow.node(
         "node",
         """

@@ -104,7 +104,7 @@ def test_a_sources_last_messages_come_before_its_close(flow: Flow) -> None:
     assert len(events) == 13
 
 
-def test_a_failed_source_closes_its_inputs_and_says_who_failed(flow: Flow) -> None:
+def test_a_failed_source_closes_its_inputs_and_is_named(flow: Flow) -> None:
     flow.node(
         "source",
         """
@@ -136,7 +136,7 @@ def test_a_failed_source_closes_its_inputs_and_says_who_failed(flow: Flow) -> No
     assert outcome.lines_about("source", ["exited with code 3"]), outcome.output
 
 
-def test_a_stop_by_hand_is_manual_and_the_iteration_ends(flow: Flow) -> None:
+def test_a_user_stop_is_manual_and_ends_the_iteration(flow: Flow) -> None:
     flow.node("node", RECORD, inputs={"tick": "dora/timer/secs/60"})
     flow.run(stop_after=1).expect(0)
     assert flow.reports("node") == [["INPUT", "tick", None], ["STOP", "MANUAL", None]]

@@ -58,7 +58,7 @@ def test_an_invalid_timeout_is_refused(flow: Flow) -> None:
     assert flow.reports("waiter") == ["refused"] * 3
 
 
-def test_after_the_last_event_next_returns_none_again_and_again(flow: Flow) -> None:
+def test_after_the_last_event_next_always_returns_none(flow: Flow) -> None:
     flow.node("source", ONE, outputs=["out"])
     flow.node(
         "sink",

@@ -14,7 +14,7 @@ from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from dorad.control.asyncclient import AsyncClient, ControlError, NoDaemonError
 
-from .serving import VERSION, Endless, happening, serving, status
+from .serving import VERSION, Endless, event_number, serving, status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def test_many_tasks_share_a_client(tmp_path: Path) -> None:
         waiting = asyncio.create_task(client.wait("x"))
         async with client.watch() as events:
             found = await asyncio.gather(anext(events), *(client.status() for _ in range(20)))
-            assert found[0] == happening(0)
+            assert found[0] == event_number(0)
             assert endless.running == 2
         waiting.cancel()
         await asyncio.wait([waiting])
@@ -137,7 +137,7 @@ async def test_a_daemon_that_works_long_is_not_taken_for_hung(
                     await anext(events)
 
 
-async def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
+async def test_the_end_of_the_daemon_ends_waiting_calls(tmp_path: Path) -> None:
     endless = Endless()
     async with serving(tmp_path, endless.handlers) as path:
         client = await AsyncClient(path).open()

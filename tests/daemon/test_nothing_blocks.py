@@ -1,4 +1,4 @@
-"""A whole daemon in the test's own event loop, where a call that blocks raises."""
+"""A complete daemon in the event loop of the test, where blocking calls raise."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_params_are_declared_set_refused_and_delivered(dorad: Daemon, tmp_path: 
         arm="""
             from dora import Node
             node = Node()
-            out = open("said", "a", buffering=1)
+            out = open("output", "a", buffering=1)
             out.write(f"start {node.param('gain')}\\n")
             for event in node:
                 if event["type"] == "PARAM_UPDATE":
@@ -147,12 +147,12 @@ def test_params_are_declared_set_refused_and_delivered(dorad: Daemon, tmp_path: 
         """,
     )
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    said = tmp_path / "said"
-    dorad.until(lambda: said.exists() and "start 1.5" in said.read_text())
+    output = tmp_path / "output"
+    dorad.until(lambda: output.exists() and "start 1.5" in output.read_text())
     refused = dorad.dora("param", "set", "arm", "gain", "11")
     assert (refused.returncode, "10" in refused.stderr) == (1, True)
     dorad.dora_ok("param", "set", "arm", "gain", "2.5")
-    dorad.until(lambda: "gain 2.5 2.5" in said.read_text())
+    dorad.until(lambda: "gain 2.5 2.5" in output.read_text())
     assert json.loads(dorad.dora_ok("param", "get", "arm", "gain")) == 2.5
     dorad.dora_ok("restart", "flow")
-    dorad.until(lambda: "start 2.5" in said.read_text())
+    dorad.until(lambda: "start 2.5" in output.read_text())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dorad.dataflow.env import escape, expand, float_text, is_reserved
 from dorad.dataflow.errors import TextError
-from tests.dataflow.reading import complaint, path_node, path_node_text, read, unhurried
+from tests.dataflow.reading import error, path_node, path_node_text, read, unhurried
 
 _ENVIRON = {"HOME": "/root", "EMPTY": "", "A1": "one", "DOLLAR": "$HOME"}
 _NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True)
@@ -187,7 +187,7 @@ def test_the_descriptor_shows_the_expanded_text_and_keeps_numbers() -> None:
     ],
 )
 def test_mistakes(written: str, message: str) -> None:
-    assert complaint(written) == message
+    assert error(written) == message
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.ids import check_data_id, check_node_id
-from tests.dataflow.reading import complaint, path_node, problem, unhurried
+from tests.dataflow.reading import error, path_node, problem, unhurried
 
 _WORD = st.text(string.ascii_letters + string.digits + "_-.", min_size=1)
 
@@ -63,8 +63,8 @@ def test_an_invalid_node_id_is_reported_with_line_and_column(written: str, messa
 
 
 def test_bad_ids_of_ports() -> None:
-    assert complaint("outputs: [ok, a b]") == (
+    assert error("outputs: [ok, a b]") == (
         "outputs[1]: ` ` is not allowed in the id `a b`"
         " (letters, digits, `_`, `-`, `.` and `/` between parts)"
     )
-    assert "empty part" in complaint("inputs: {/a: dora/timer/secs/1}")
+    assert "empty part" in error("inputs: {/a: dora/timer/secs/1}")

@@ -17,7 +17,7 @@ from dorad.dataflow.settings import (
     Types,
 )
 from tests.dataflow.reading import (
-    complaint,
+    error,
     node,
     node_text,
     path_node,
@@ -187,7 +187,7 @@ def test_a_url_may_have_a_checksum() -> None:
     ],
 )
 def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
-    assert complaint(keys).startswith(message)
+    assert error(keys).startswith(message)
 
 
 @pytest.mark.parametrize(

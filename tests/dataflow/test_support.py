@@ -44,7 +44,7 @@ def test_kinds_without_behaviour(keys: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "key", "said", "hint"),
+    ("keys", "key", "expected", "hint"),
     [
         (
             "operator: {shared-library: x}",
@@ -72,9 +72,9 @@ def test_kinds_without_behaviour(keys: str, key: str) -> None:
         ),
     ],
 )
-def test_operators_that_cannot_be_run(keys: str, key: str, said: str, hint: str) -> None:
+def test_operators_that_cannot_be_run(keys: str, key: str, expected: str, hint: str) -> None:
     (found,) = unsupported(read(node_text(keys)))
-    assert (found.key, found.message) == (f"nodes[0].{key}", said)
+    assert (found.key, found.message) == (f"nodes[0].{key}", expected)
     assert found.line == 3
     assert found.column > 5
     assert found.hint is not None

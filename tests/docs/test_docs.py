@@ -98,7 +98,9 @@ def wait_until_started(folder: Path, env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("section", RUN, ids=str)
-def test_what_a_section_shows_works(section: Section, tmp_path: Path, unused_tcp_port: int) -> None:
+def test_the_examples_of_a_section_work(
+    section: Section, tmp_path: Path, unused_tcp_port: int
+) -> None:
     follow(section, tmp_path, environment(unused_tcp_port))
 
 
@@ -267,7 +269,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
-def test_pages_name_nothing_of_the_machine_they_were_written_on(page: Path) -> None:
+def test_pages_contain_no_paths_of_the_authors_machine(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert re.findall(r"/work\b|/root\b|/shared/|(?<!/var)/tmp/(?!dora-)\S*|@@\w+@@", text) == []
 

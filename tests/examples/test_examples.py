@@ -22,7 +22,7 @@ def test_the_index_lists_every_example() -> None:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_each_example_says_how_it_is_run(name: str) -> None:
+def test_each_example_documents_how_to_run_it(name: str) -> None:
     readme = (EXAMPLES / name / "README.md").read_text()
     assert f"# {name}\n" in readme
     assert "dora run dataflow.yml" in readme
@@ -142,7 +142,7 @@ def test_every_way_of_logging_shows_its_level(example: Copy) -> None:
         assert any(words in line for line in output.lines("robot", level)), words
 
 
-def test_a_log_level_leaves_the_severe_lines(example: Copy) -> None:
+def test_a_log_level_keeps_the_severe_lines(example: Copy) -> None:
     output = example("python-logging").run("--log-level", "warn")
     lines = output.lines("robot")
     assert output.code == 0, output.text
@@ -270,7 +270,7 @@ def test_no_message_is_lost_between_two_processes_of_a_listener(example: Copy) -
     assert "driver is restarted" in lines
 
 
-def test_a_silent_sensor_is_noticed_and_comes_back(example: Copy) -> None:
+def test_a_silent_sensor_is_detected_and_recovers(example: Copy) -> None:
     output = example("circuit-breaker").run()
     assert output.code == 0, output.text
     lines = output.printed("controller")
@@ -307,7 +307,7 @@ def test_vision_finds_faces_and_ends_with_a_table_and_a_picture(example: Copy) -
     assert face_colour > 500
 
 
-def test_typed_messages_are_read_as_they_were_built_and_others_are_refused(example: Copy) -> None:
+def test_typed_messages_are_read_back_and_others_are_refused(example: Copy) -> None:
     output = example("typed-messages").run()
     assert output.code == 0, output.text
     spots = output.printed("display")
@@ -334,7 +334,7 @@ def test_operators_of_one_process_do_not_copy(example: Copy) -> None:
     assert printed == ["20 pictures without a copy, the last one as bright as 120"]
 
 
-def test_an_operator_and_a_node_take_up_edits_while_they_run(example: Copy) -> None:
+def test_an_operator_and_a_node_reload_edits_while_they_run(example: Copy) -> None:
     edited = example("hot-reload")
     with edited.start("--hot-reload") as run:
         assert run.stdout is not None

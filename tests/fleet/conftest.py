@@ -70,7 +70,7 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def keys() -> tuple[asyncssh.SSHKey, asyncssh.SSHKey, asyncssh.SSHKey]:
-    """The operator's key, a host's key, and the key of another host."""
+    """The operator's key, the key of a host, and the key of another host."""
     one, two, three = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
     return one, two, three
 

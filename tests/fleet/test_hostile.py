@@ -96,7 +96,7 @@ def target(fleet, name):
 
 @pytest.mark.parametrize("closing", [True, False], ids=["closing", "never closing"])
 @pytest.mark.parametrize("kind", ["flooding", "dripping", "hanging"])
-async def test_a_command_without_end_is_bounded_in_bytes_and_time(fleet, kind, closing):
+async def test_an_endless_command_is_bounded_in_bytes_and_time(fleet, kind, closing):
     """Also if the robot keeps the connection open and ignores that the command is closed."""
     fleet.add("bad", FakeRobot(**{kind: {"yes"}}, never_closing=not closing))
     begun = time.monotonic()

@@ -87,8 +87,8 @@ class Journald:
                 data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
                 os.close(descriptor)
                 self.memories += 1
-            said = {name: value for name, value in fields(data).items() if name[0] != "_"}
-            self.entries.append(said | trusted)
+            output = {name: value for name, value in fields(data).items() if name[0] != "_"}
+            self.entries.append(output | trusted)
         self._write()
         return self.entries
 

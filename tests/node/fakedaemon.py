@@ -179,13 +179,13 @@ class FakeDaemon:
         words = self.box.words
         return bool(words[layout.BOX_SEEN] == words[layout.BOX_MAIL])
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
 
     def close(self) -> None:
-        self.hang_up()
+        self.disconnect()
         self.listener.close()
         for box in (self.box, *self.others):
             box.close()

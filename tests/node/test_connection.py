@@ -61,7 +61,7 @@ def test_a_spawned_node_retries_when_the_daemon_dies_before_answering(
     def serve() -> None:
         for _ in range(3):
             daemon.accept()
-            daemon.hang_up()
+            daemon.disconnect()
         daemon.accept()
         daemon.welcome()
 
@@ -191,7 +191,7 @@ def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon
 def test_a_node_whose_daemon_never_returns_gets_an_error(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         push(daemon.outlet("a"), b"x")
-        daemon.hang_up()
+        daemon.disconnect()
         types = []
         while (event := node.receiver.next(None)) is not None:
             types.append(event["type"])
@@ -206,7 +206,7 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
         receiver = daemon.other(10)
         memory = _segment()
 
-        def say_all() -> None:
+        def send_all() -> None:
             daemon.introduce(receiver, blocking=False)
             daemon.send("source", [receiver.space], node="s")
             daemon.send("segment", [memory], segment=3)
@@ -215,7 +215,7 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
             daemon.send("broken", input="b")
             daemon.send("failed", source_node_id="s", error="code 3", affected_input_ids=["a"])
 
-        say_all()
+        send_all()
         assert [event["type"] for event in node.receiver.drain()] == [
             "INPUT_CLOSED",
             "INPUT_CLOSED",
@@ -224,7 +224,7 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
         outlets = node.connection.outlets["out"]
         mapped = node.connection.segment(3)
         open_files = len(list(Path("/proc/self/fd").iterdir()))
-        say_all()
+        send_all()
         assert node.receiver.drain() == []
         assert node.connection.outlets["out"] == outlets
         assert node.connection.segment(3) is mapped

@@ -16,7 +16,7 @@ import time
 def wait_for(name):
     deadline = time.monotonic() + 20
     while not pathlib.Path(name).exists():
-        assert time.monotonic() < deadline, f"no node has made {name}"
+        assert time.monotonic() < deadline, f"no node has made {name} was not created"
         time.sleep(0.002)
 
 def make(name):

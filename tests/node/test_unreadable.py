@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Picky(pa.ExtensionType):
+class FailingType(pa.ExtensionType):
     """A type whose own code refuses its storage."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Picky(pa.ExtensionType):
         return b""
 
     @classmethod
-    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Picky:
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> FailingType:
         raise KeyError("not mine")
 
 
@@ -71,8 +71,8 @@ def test_a_payload_that_is_not_an_array_is_an_error_event(tmp_path: Path, code: 
 
 
 def test_a_type_whose_own_code_fails_is_an_error_event(tmp_path: Path) -> None:
-    payload = _stream(pa.ExtensionArray.from_storage(Picky(), pa.array([1], pa.int8())))
-    pa.register_extension_type(Picky())
+    payload = _stream(pa.ExtensionArray.from_storage(FailingType(), pa.array([1], pa.int8())))
+    pa.register_extension_type(FailingType())
     try:
         text = _event_of(tmp_path, CODE_IPC, payload)
     finally:

@@ -10,7 +10,7 @@ import pytest
 
 from dorad.realtime.enter import entering
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
-from tests.realtime.test_processes import may
+from tests.realtime.test_processes import skip_unless_permitted
 
 DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
 SAYS = (sys.executable, "-S", "-c", "import os; print(os.sched_getscheduler(0))")
@@ -22,7 +22,7 @@ def test_only_a_deadline_needs_the_program_before_the_command() -> None:
 
 
 def test_a_command_runs_with_its_deadline() -> None:
-    may(DEADLINE)
+    skip_unless_permitted(DEADLINE)
     argv = entering(DEADLINE, SAYS)
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert int(done.stdout) == SCHED_DEADLINE | os.SCHED_RESET_ON_FORK
@@ -38,14 +38,14 @@ def test_a_refused_deadline_is_reported() -> None:
 
 
 def test_the_command_does_not_keep_the_capability() -> None:
-    may(DEADLINE)
+    skip_unless_permitted(DEADLINE)
     caps = ("--inh-caps=+sys_nice", "--ambient-caps=+sys_nice", "--bounding-set=-all,+sys_nice")
     user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps)
     says = "import os; print(os.sched_getscheduler(0), open('/proc/self/status').read())"
-    # The interpreter of these tests may lie where another user cannot look.
+    # The interpreter of these tests may be where another user cannot read.
     argv = [*user, *entering(DEADLINE, ("/usr/bin/python3", "-S", "-c", says))]
     if os.geteuid() != 0 or subprocess.run([*user, sys.executable, "-V"], check=False).returncode:
-        pytest.skip("becoming another user takes root, and an interpreter that all may run")
+        pytest.skip("needs root, and an interpreter that every user may run")
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
     assert done.split()[0] == str(SCHED_DEADLINE | os.SCHED_RESET_ON_FORK)
     assert "CapEff:\t0000000000000000" in done

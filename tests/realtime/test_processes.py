@@ -46,7 +46,7 @@ def refusal(wanted: Schedule) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def may(wanted: Schedule) -> None:
+def skip_unless_permitted(wanted: Schedule) -> None:
     code = refusal(wanted)
     if code:
         pytest.skip(f"this machine gives us no real time: {os.strerror(code)}")
@@ -70,7 +70,7 @@ async def output(wanted: Schedule | None, *, source: str = _SAYS) -> tuple[list[
 @pytest.mark.parametrize("policy", [os.SCHED_FIFO, os.SCHED_RR])
 async def test_only_the_main_thread_of_the_process_runs_in_real_time(policy: int) -> None:
     wanted = Schedule(policy, 7)
-    may(wanted)
+    skip_unless_permitted(wanted)
     lines, refused = await output(wanted)
     assert refused == 0
     assert lines[:3] == [f"{policy | _RESET} 7", "0 0", "0 0"]
@@ -78,7 +78,7 @@ async def test_only_the_main_thread_of_the_process_runs_in_real_time(policy: int
 
 async def test_a_process_runs_with_its_deadline() -> None:
     wanted = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
-    may(wanted)
+    skip_unless_permitted(wanted)
     lines, refused = await output(wanted)
     assert refused == 0
     assert lines[:3] == [f"{SCHED_DEADLINE | _RESET} 0", "0 0", "0 0"]

@@ -7,8 +7,8 @@ BUSY = Vitals(asleep=False, pulse=1)
 BEFORE = Health(pulse=1, healthy_at=10)
 
 
-def well(vitals: Vitals) -> bool:
-    """Whether a node that was well at 10 is so at 12 as well."""
+def healthy(vitals: Vitals) -> bool:
+    """Return True if a node that was healthy at 10 is still healthy at 12."""
     return health_after(BEFORE, vitals, 12) == Health(vitals.pulse, 12)
 
 
@@ -25,7 +25,7 @@ def well(vitals: Vitals) -> bool:
     ],
 )
 def test_a_node_is_healthy_if_it_moves_or_waits_and_answers(vitals: Vitals, is_well: bool) -> None:
-    assert well(vitals) is is_well
+    assert healthy(vitals) is is_well
 
 
 def test_silence_counts_from_the_last_healthy_check() -> None:

@@ -29,7 +29,7 @@ def decided(
 
 
 def delays(keys: Keys, count: int, chance: float = 0) -> list[float]:
-    """The delays of so many restarts in a row."""
+    """Return the delays of `count` restarts in a row."""
     history, found = RestartHistory(), []
     for _ in range(count):
         decision = decided(keys, history=history, chance=chance)

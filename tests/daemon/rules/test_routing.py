@@ -32,8 +32,8 @@ def batch(node: str, *lines: str, stream: str = "stdout") -> Batch:
     return Batch(node, records, raw)
 
 
-class Mailroom:
-    """A broker that notes what is sent; `silent` outputs have no receiver."""
+class FakeBroker:
+    """A broker that records messages; `silent` outputs have no receiver."""
 
     def __init__(self, *silent: str) -> None:
         self.silent = silent
@@ -57,9 +57,9 @@ TALKER = """
 
 
 def sent(dataflow: Dataflow, lines: Batch, *silent: str) -> list[tuple[InputRef, str]]:
-    mailroom = Mailroom(*silent)
-    Router("id", mailroom, routes_of(dataflow)).route(lines)
-    return mailroom.sent
+    broker = FakeBroker(*silent)
+    Router("id", broker, routes_of(dataflow)).route(lines)
+    return broker.sent
 
 
 def test_send_stdout_as_carries_every_line_with_its_newline() -> None:
@@ -137,11 +137,11 @@ def test_without_log_inputs_there_are_no_routes() -> None:
 
 
 def test_the_router_follows_changes_of_the_dataflow() -> None:
-    mailroom = Mailroom("logs")
-    router = Router("id", mailroom)
+    broker = FakeBroker("logs")
+    router = Router("id", broker)
     dataflow = flow(TALKER)
     quiet = replace(dataflow.nodes[0], logging=Logging())
     for text, now in (("one", dataflow), ("two", replace(dataflow, nodes=(quiet,)))):
         router.update(now)
         router.route(batch("talk", text))
-    assert mailroom.sent == [(InputRef("talk", "lines"), "one\n")]
+    assert broker.sent == [(InputRef("talk", "lines"), "one\n")]

@@ -18,7 +18,7 @@ TERMINATED = Exit(signal=signal.SIGTERM)
 
 
 async def within(command: Coroutine[Any, Any, None]) -> None:
-    """Await a command, but not for ever."""
+    """Await a command with a deadline."""
     async with asyncio.timeout(DEADLINE_S):
         await command
 

@@ -23,7 +23,7 @@ OPERATOR = """
                 self.count += 1
                 send_output("number", pa.array([self.count + OFFSET]))
             elif dora_event["type"] == "RELOAD":
-                print("told of", dora_event["id"])
+                print("reported of", dora_event["id"])
             return DoraStatus.CONTINUE
 
     OFFSET = 0
@@ -96,7 +96,7 @@ def save(path: Path, old: str, new: str) -> None:
     whole.rename(path)
 
 
-def said(folder: Path, node: str, text: str) -> bool:
+def output(folder: Path, node: str, text: str) -> bool:
     return any(text in line for line in logged(folder, node))
 
 
@@ -111,10 +111,10 @@ def test_an_operator_reloads_an_edit_and_keeps_its_state(
     own_daemon.until(lambda: seen(tmp_path)[-1] > 100_000)
     numbers = [number % 100_000 for number in seen(tmp_path)]
     assert numbers == list(range(1, len(numbers) + 1))
-    own_daemon.until(lambda: said(tmp_path, "ops", "told of op"))
+    own_daemon.until(lambda: output(tmp_path, "ops", "reported of op"))
 
     (tmp_path / "op.py").write_text("def broken(", encoding="utf-8")
-    own_daemon.until(lambda: said(tmp_path, "ops", "the old code keeps running"))
+    own_daemon.until(lambda: output(tmp_path, "ops", "the old code keeps running"))
     mark = len(seen(tmp_path))
     own_daemon.until(lambda: len(seen(tmp_path)) > mark + 5)
     assert seen(tmp_path)[-1] > 100_000
@@ -139,7 +139,7 @@ def write_flow_file(path: Path, source: str) -> None:
 def test_an_edited_node_is_restarted_and_no_message_is_lost(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, tmp_path)
     save(tmp_path / "sink.py", "import os", "import os; print('the second one')")
-    dorad.until(lambda: said(tmp_path, "sink", "the second one"))
+    dorad.until(lambda: output(tmp_path, "sink", "the second one"))
     mark = len(seen(tmp_path))
     dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
     numbers = seen(tmp_path)
@@ -159,8 +159,8 @@ def test_without_the_flag_nothing_is_watched(dorad: Daemon, tmp_path: Path) -> N
     nodes[0]["outputs"] = ["number"]
     file = write_flow(tmp_path, nodes, source=SOURCE)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    dorad.until(lambda: said(tmp_path, "source", "sent 1"))
+    dorad.until(lambda: output(tmp_path, "source", "sent 1"))
     save(tmp_path / "source.py", "number = 0", "number = 5000")
-    dorad.until(lambda: said(tmp_path, "source", "sent 50"))
-    assert not said(tmp_path, "source", "sent 5000")
+    dorad.until(lambda: output(tmp_path, "source", "sent 50"))
+    assert not output(tmp_path, "source", "sent 5000")
     dorad.dora_ok("stop", "flow")

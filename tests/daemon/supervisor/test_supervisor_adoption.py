@@ -169,14 +169,14 @@ async def test_every_change_of_the_snapshot_is_announced() -> None:
     stage.on_change = lambda: changes.append(None)
     stage.__post_init__()
     seen = stage.supervisor.snapshot()
-    told = 0
+    reported = 0
 
     def changed() -> bool:
-        """Whether there was a change, and it was told."""
-        nonlocal seen, told
+        """Return True if the snapshot changed; fail if that was not reported."""
+        nonlocal seen, reported
         differs = stage.supervisor.snapshot() != seen
-        assert not differs or len(changes) > told
-        seen, told = stage.supervisor.snapshot(), len(changes)
+        assert not differs or len(changes) > reported
+        seen, reported = stage.supervisor.snapshot(), len(changes)
         return differs
 
     async with running(stage):

@@ -113,12 +113,12 @@ def test_the_command_of_a_shell_node_gets_params_too(project: Project) -> None:
 )
 def test_mistakes(project: Project, params: str, message: str) -> None:
     project.write("m.yml", "module: {name: m}\nnodes: []")
-    assert message in project.complaint(f"nodes: [{{id: m, module: m.yml, params: {params}}}]")
+    assert message in project.error(f"nodes: [{{id: m, module: m.yml, params: {params}}}]")
 
 
 def test_a_quote_in_a_param_can_break_the_arguments_of_a_node(project: Project) -> None:
     project.write("m.yml", "module: {name: m}\nnodes:\n- id: a\n  path: a\n  args: $PARAM_X")
-    assert project.complaint("nodes:\n- {id: m, module: m.yml, params: {x: it's}}") == (
+    assert project.error("nodes:\n- {id: m, module: m.yml, params: {x: it's}}") == (
         "m.yml:5:9: nodes[0].args: a quote ' is never closed (write `\\'` for the character itself;"
         " used by `m` in flow.yml:2)"
     )

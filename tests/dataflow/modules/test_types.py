@@ -1,4 +1,4 @@
-"""Ports with types: the nodes behind them get the types, and disagreement is told."""
+"""Ports with types: the nodes behind them get the types, and disagreement is reported."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_node_that_declares_another_type_is_warned_of(
 def test_with_strict_types_a_mismatch_is_an_error(project: Project) -> None:
     text = SEE.replace("path: a.py", f"path: a.py\n  input_types: {{frame: {DEPTH}}}")
     project.write("see.yml", text)
-    assert "does not agree with" in project.complaint("strict_types: true\n" + FLOW)
+    assert "does not agree with" in project.error("strict_types: true\n" + FLOW)
 
 
 def test_ports_around_ports(project: Project) -> None:

@@ -1,4 +1,4 @@
-"""What is said of the types of a dataflow."""
+"""Warnings and errors about the types of a dataflow."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_a_short_name_is_warned_of_with_its_urn() -> None:
 
 
 def test_an_invalid_urn_is_reported_with_the_right_form() -> None:
-    (told,) = edge("std/media/v1/Image[encoding", "std/media/v1/Image")
-    assert "is not a valid type name (write it as `std/media/v1/Image` or " in told
+    (reported,) = edge("std/media/v1/Image[encoding", "std/media/v1/Image")
+    assert "is not a valid type name (write it as `std/media/v1/Image` or " in reported
 
 
 def test_a_misspelt_parameter_is_warned_of() -> None:
@@ -103,8 +103,8 @@ def test_a_misspelt_parameter_is_warned_of() -> None:
 
 def test_a_timer_gives_uint64() -> None:
     assert found(b=f"input_types: {{t: {CORE}/UInt64}}") == []
-    (told,) = found(b=f"input_types: {{t: {CORE}/Float64}}")
-    assert told.startswith("nodes[1].input_types.t: `dora/timer/secs/1` sends `std/core/v1/UInt64`")
+    (text,) = found(b=f"input_types: {{t: {CORE}/Float64}}")
+    assert text.startswith("nodes[1].input_types.t: `dora/timer/secs/1` sends `std/core/v1/UInt64`")
 
 
 def test_an_input_without_a_type_has_that_of_its_source() -> None:
@@ -120,13 +120,13 @@ def test_only_strict_types_ask_for_the_type_of_a_source() -> None:
     text = EDGE.format(a="", b=f"input_types: {{i: {CORE}/Bool}}", more="")
     assert check_types(read(text)).warnings == ()
     assert type_problems(read(text)) == ()
-    told = "nodes[1].input_types.i: `std/core/v1/Bool` is expected, but `a/o` has no type"
+    reported = "nodes[1].input_types.i: `std/core/v1/Bool` is expected, but `a/o` has no type"
     for problems in (
         type_problems(read(text), strict=True),
         type_problems(read(f"strict_types: true\n{text}")),
     ):
         (problem,) = problems
-        assert _text(problem).startswith(told)
+        assert _text(problem).startswith(reported)
 
 
 def test_strict_types_make_unknown_ports_and_patterns_errors() -> None:

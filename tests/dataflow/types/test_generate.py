@@ -127,8 +127,8 @@ def test_a_strict_type_checker_finds_nothing_wrong(text: str, tmp_path: Path) ->
         *(f"--cache-dir={ROOT / '.mypy_cache'}", "messages.py", "use.py"),
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    told = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert [line.partition(":")[0] for line in told] == ["use.py"] * 2, done.stdout
+    reported = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert [line.partition(":")[0] for line in reported] == ["use.py"] * 2, done.stdout
 
 
 # -- names -----------------------------------------------------------------------------------------

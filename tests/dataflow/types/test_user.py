@@ -51,7 +51,7 @@ def types(folder: Path, **files: str) -> dict[str, TypeDef]:
 
 
 def wrong(folder: Path, text: str) -> list[str]:
-    """What is said of the file acme/v1.yml, without its path."""
+    """Return the errors of the file acme/v1.yml, without its path."""
     with pytest.raises(DataflowError) as caught:
         types(folder, acme__v1=text)
     return [
@@ -93,7 +93,7 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (
             "types: {T: {arrow: Flaot32}}",
@@ -188,9 +188,9 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_errors_are_reported_with_line_and_column(tmp_path: Path, text: str, said: str) -> None:
+def test_errors_are_reported_with_line_and_column(tmp_path: Path, text: str, expected: str) -> None:
     found = wrong(tmp_path, text)
-    assert said in found
+    assert expected in found
     assert len(found) <= 2, found  # a misspelt key may also be missed
 
 
@@ -210,8 +210,8 @@ def test_a_cycle_of_types_is_reported_once(tmp_path: Path) -> None:
             arrow: Struct
             fields: [{name: a, type: A}]
         """
-    (told,) = wrong(tmp_path, text)
-    assert told.startswith("4:30: types.A.fields[0].type: contains itself: acme/v1/A -> ")
+    (reported,) = wrong(tmp_path, text)
+    assert reported.startswith("4:30: types.A.fields[0].type: contains itself: acme/v1/A -> ")
 
 
 def test_types_above_the_size_limit_are_refused(tmp_path: Path) -> None:
@@ -221,9 +221,11 @@ def test_types_above_the_size_limit_are_refused(tmp_path: Path) -> None:
         two = f"[{{name: a, type: T{n - 1}}}, {{name: b, type: T{n - 1}}}]"
         doubled.append(f"  T{n}: {{arrow: Struct, fields: {two}}}")
         chained.append(f"  T{n}: {{arrow: List<T{n - 1}>}}")
-    told = wrong(tmp_path, "\n".join(doubled))
-    assert told[0] == "14:3: types.T12: has more than 10000 fields, including those of its parts"
-    assert 1 < len(told) < 4
+    reported = wrong(tmp_path, "\n".join(doubled))
+    assert (
+        reported[0] == "14:3: types.T12: has more than 10000 fields, including those of its parts"
+    )
+    assert 1 < len(reported) < 4
     assert wrong(tmp_path, "\n".join(chained)) == ["34:3: types.T32: is more than 32 types deep"]
 
 
