@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import time
@@ -18,7 +19,7 @@ from tests.harness.daemon import Daemon, daemon, emptied
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTLE_S = 5.0
+SETTLE_S = 10.0
 
 # A shell starts what it runs in the background with these ignored, and so would be every command
 # that a test starts and sends one.
@@ -67,7 +68,7 @@ def _command(process: psutil.Process) -> str:
 
 
 def _is_library(target: str) -> bool:
-    """Tell whether a descriptor belongs to something a library opens once for the process."""
+    """Return True if a library has opened the descriptor once for the process."""
     return target in ("/dev/urandom", "/dev/null") or target.endswith((".so", ".db", ".lock"))
 
 
@@ -83,6 +84,21 @@ def nothing_leaks() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail("left behind: " + ", ".join(leaks))
         time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def root_logger_stays() -> Iterator[None]:
+    """Undo what `Node()` and the daemon change at the root logger of this process.
+
+    At level 0, pytest keeps the records of debug lines with their tracebacks, and these keep
+    descriptors open.
+    """
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    yield
+    root.setLevel(level)
+    for handler in [each for each in root.handlers if each not in handlers]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")

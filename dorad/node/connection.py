@@ -23,6 +23,7 @@ from dorad.node.peers import Peers
 from dorad.shm import doorbell
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAGIC, BOX_MAIL, BOX_PULSE, BOX_SEEN, MAGIC
 from dorad.shm.mapping import Mapping
+from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +47,14 @@ class DaemonAwayError(RuntimeError):
     """No daemon answers at the socket now; a restarted one may answer soon."""
 
 
-class DaemonConnection:
+@twin
+class ConnectionState:
+    """The fields of a connection that sending and receiving look at each time."""
+
+    __slots__ = ("bell", "lost", "mail", "outlets", "packets_handled")
+
+
+class DaemonConnection(ConnectionState):
     """The connection of one attached node. Receiving and sending threads both read its packets.
 
     `mail` is the value of BOX_MAIL when the socket was last read empty. `packets_received` counts

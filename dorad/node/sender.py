@@ -16,6 +16,7 @@ from dorad.shm import doorbell
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE
 from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
+from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +38,25 @@ SPACE_POLL_NS = 100_000_000
 """How often a sender that waits for room checks for packets of the daemon."""
 
 
-class Sender:
+@twin
+class SenderState:
+    """The fields of a sender."""
+
+    __slots__ = (
+        "_busy",
+        "_clock",
+        "_connection",
+        "_deferred",
+        "_encode",
+        "_lock",
+        "_trim_due_ns",
+        "_words",
+        "pool",
+        "shared_arrays",
+    )
+
+
+class Sender(SenderState):
     """Sends messages on a node's outputs. Safe to use from several threads and signal handlers.
 
     A signal handler may interrupt a send of its own thread. Its messages are deferred until that
@@ -57,9 +76,10 @@ class Sender:
         self._deferred: deque[Callable[[], None]] = deque()
         self._waiter: doorbell.Waiter | None = None
         self._encode: Callable[[Any], Encoded] | None = None
-        self._trim_ns = 0
+        self._trim_due_ns = 0
         self._kept: dict[str, KeptMessage] = {}
 
+    @step
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
         """Send `data` on a declared output; blocks only for inputs with `backpressure`.
 
@@ -319,9 +339,12 @@ class Sender:
                 peer = outlet.peer
                 if peer.words[BOX_ASLEEP]:
                     doorbell.ring(peer.bell)
-        if stamp - self._trim_ns > TRIM_EVERY_NS:
-            self._trim_ns = stamp
-            self.pool.trim(stamp)
+        if stamp > self._trim_due_ns:
+            self._trim(stamp)
+
+    def _trim(self, stamp: int) -> None:
+        self._trim_due_ns = stamp + TRIM_EVERY_NS
+        self.pool.trim(stamp)
 
     def _push_sample(
         self,

@@ -9,7 +9,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Realtime
+    from dorad.dataflow.settings import Realtime
 
 SCHED_DEADLINE = 6
 _POLICIES = {"other": os.SCHED_OTHER, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR} | {

@@ -24,6 +24,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from dorad.shm import native
+
 CODE_NULL = 0
 CODE_IPC = 255
 
@@ -68,6 +70,11 @@ UINT8_CODE = _FIXED_BY_ID[pa.uint8().id][0]
 
 _Array = pa.Array
 _from_buffers = pa.Array.from_buffers
+
+if native.module is not None:
+    native.module.use_arrow(
+        pa.Array, _from_buffers, pa.py_buffer, pa.foreign_buffer, BARE, UINT8_CODE
+    )
 
 ACCEPTED = "invalid data type, must be PyBytes or arrow array"
 

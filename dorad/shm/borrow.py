@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.shm.steps import twin
+
 if TYPE_CHECKING:
     from dorad.shm.mapping import Mapping
 
 
+@twin
 class Borrow:
     """A sample in use by this process.
 

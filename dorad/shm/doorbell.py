@@ -70,6 +70,11 @@ class Waiter:
         self._timeout = _TimeSpec()
         self._timeout_ref = ctypes.byref(self._timeout)
 
+    @property
+    def descriptor(self) -> int:
+        """What becomes readable when one of the descriptors is ready."""
+        return self._epoll.fileno()
+
     def wait(self, nanos: int | None, *, fine: bool = False) -> list[int]:
         """Wait up to `nanos`, or without limit if None; return the descriptors that are ready.
 

@@ -29,6 +29,7 @@ from dorad.shm.layout import (
     ENTRY_SIZE,
     FLUSH,
     INLINE,
+    MAX_LAPS,
     RING_FLUSHED,
     RING_LANE_HEAD,
     RING_LANE_TAIL,
@@ -36,7 +37,7 @@ from dorad.shm.layout import (
     RingPlan,
     read_count,
 )
-from dorad.shm.ring import MAX_LAPS, Inlet, Outlet, UnreadableError
+from dorad.shm.ring import Inlet, Outlet, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -44,6 +44,7 @@ class LatchedInlet(PickingInlet):
         sent = bool(box.words[ring.base + RING_LAST])
         self._pending = sent
         self._may_be_late = not sent
+        self.plain = False
         self._since_ns = _time_ns()
 
     def ready(self) -> bool:
@@ -108,6 +109,7 @@ class LatchedOutlet(Outlet):
     def __init__(self, peer: Peer, ring: RingPlan, *, blocking: bool) -> None:
         """See `Outlet`."""
         super().__init__(peer, ring, blocking=blocking)
+        self.plain = False
         self._latched_at = ring.base + RING_LATCHED
 
     def done_with(self, index: int, key: int) -> bool:

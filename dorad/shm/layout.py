@@ -66,9 +66,23 @@ STATE_DETACHED = 0  # no reader yet; a full ring drops
 STATE_ATTACHED = 1
 STATE_CLOSED = 2  # no reader any more; producers do not push
 
-# An entry: timestamp ns, array length, null count, payload bytes, payload offset, metadata offset,
-# payload segment, metadata segment (0 = in the entry), metadata bytes, type code, flags.
-ENTRY = struct.Struct("=QQQQQQIIIBBH")
+# The fields of an entry, in order. A segment of 0 means: the bytes follow in the entry, metadata
+# first.
+ENTRY_FIELDS = {
+    "ENTRY_STAMP": "Q",  # ns
+    "ENTRY_LENGTH": "Q",  # of the array
+    "ENTRY_NULLS": "Q",
+    "ENTRY_PAYLOAD_SIZE": "Q",  # bytes
+    "ENTRY_PAYLOAD_AT": "Q",
+    "ENTRY_METADATA_AT": "Q",
+    "ENTRY_PAYLOAD_SEGMENT": "I",
+    "ENTRY_METADATA_SEGMENT": "I",
+    "ENTRY_METADATA_SIZE": "I",  # bytes
+    "ENTRY_CODE": "B",  # type of the array, see `arrow.py`
+    "ENTRY_SPARE": "B",
+    "ENTRY_FLAGS": "H",  # CORRELATED | FLUSH
+}
+ENTRY = struct.Struct("=" + "".join(ENTRY_FIELDS.values()))
 ENTRY_SIZE = 256
 ENTRY_FLAGS = ENTRY.size - 2  # the byte of an entry where its flags begin
 CORRELATED = 1  # has a request_id, a goal_id or a goal_status
@@ -76,6 +90,25 @@ FLUSH = 2  # has `flush`: older messages of its session are void
 INLINE = ENTRY_SIZE - ENTRY.size
 
 MIN_CAPACITY = 16
+
+# The word that names a sample in a hazard slot: segment << KEY_SEGMENT | offset >> KEY_OFFSET.
+KEY_SEGMENT = 40
+KEY_OFFSET = 6
+
+ALIGNMENT = 64
+"""Samples begin at multiples of this many bytes."""
+
+SMALLEST = 9
+"""Samples have at least 512 bytes, `1 << SMALLEST`."""
+
+MAX_LAPS = 100
+"""How often one call retries because the other end was faster; it then returns no message."""
+
+BEYOND_NS = 1 << 40
+"""A latency of this, 18 minutes, or more is taken for a clock change and counts as 0 ns."""
+
+MAX_AHEAD_NS = 500_000_000
+"""Maximum lead of another clock over this machine's, as in dora (`uhlc`)."""
 
 COUNT_LIMIT = 1 << 62
 """No count of messages or bytes grows this far; a word at or above it was overwritten."""
@@ -187,4 +220,4 @@ def add_to(words: memoryview, at: int, number: int) -> None:
 
 def sample_key(segment: int, offset: int) -> int:
     """Return the non-zero word that names a sample in a hazard slot."""
-    return segment << 40 | offset >> 6
+    return segment << KEY_SEGMENT | offset >> KEY_OFFSET

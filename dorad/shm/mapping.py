@@ -6,18 +6,27 @@ import contextlib
 import mmap
 import os
 
+from dorad.shm.steps import twin
+
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14
 _BLOCK = 512  # unit of st_blocks
 
 
-class Mapping:
+@twin
+class MappingState:
+    """The fields of a mapping."""
+
+    __slots__ = ("_address", "memory", "size", "words")
+
+
+class Mapping(MappingState):
     """A mapped segment: `memory` for copying bytes in and out, `words` for single 64-bit words.
 
     The memory stays mapped while any view or array over it lives, even if the segment is unlinked
     or the descriptor closed. The descriptor passed in stays the caller's.
     """
 
-    __slots__ = ("_address", "memory", "size", "words")
+    __slots__ = ()
 
     def __init__(self, descriptor: int, *, writable: bool = True) -> None:
         """Map all of `descriptor`, and fault in its allocated pages.

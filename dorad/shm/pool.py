@@ -11,7 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dorad.shm.layout import sample_key
+from dorad.shm.layout import SMALLEST, sample_key
+from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from dorad.shm.mapping import Mapping
     from dorad.shm.ring import Outlet
 
-SMALLEST = 9  # 512 bytes
 SLAB = 1 << 18  # bytes; segments of smaller samples hold this much
 GROWTH = 8
 """A new segment adds at least 1/8 of the samples of its size that exist."""
@@ -37,20 +37,29 @@ class Segment:
     idle: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Sample:
+@twin
+class SampleState:
+    """The fields of a sample."""
+
+    __slots__ = ("held", "key", "marks", "offset", "order", "segment")
+
+
+class Sample(SampleState):
     """A part of a segment: `1 << order` bytes at `offset`.
 
     `marks` are the (outlet, index) pairs it was pushed as. `held` counts the node's own uses of it:
     an array, or a message that is yet to be sent.
     """
 
-    segment: Segment
-    offset: int
-    order: int
-    key: int
-    marks: list[tuple[Outlet, int]] = field(default_factory=list)
-    held: int = 0
+    __slots__ = ()
+
+    def __init__(self, segment: Segment, offset: int, order: int, key: int) -> None:
+        self.segment = segment
+        self.offset = offset
+        self.order = order
+        self.key = key
+        self.marks: list[tuple[Outlet, int]] = []
+        self.held = 0
 
     def reachable(self) -> bool:
         """Return True if a subscriber may still read it."""
@@ -66,7 +75,14 @@ class Sample:
         self.segment.mapping.memory[start : start + len(data)] = data
 
 
-class Pool:
+@twin
+class PoolState:
+    """The lines of a pool: its free samples, those that were sent, and those given back."""
+
+    __slots__ = ("_flying", "_free", "_returned")
+
+
+class Pool(PoolState):
     """All samples of one node."""
 
     def __init__(

@@ -55,6 +55,9 @@ def instance() -> str | None:
     return None if int(text) == COORDINATOR_PORT else str(int(text))
 
 
+SYSTEM_DIR = Path("/run/dorad")
+"""The folder of the sockets of the machine's daemon."""
+
 SHARED = "/tmp"
 """A directory in which all users may create directories."""
 
@@ -123,6 +126,23 @@ def socket_path(pid: int, port: int) -> Path:
     return runtime_dir() / f"{port}-{pid}.sock"
 
 
+def folders() -> list[Path]:
+    """Return the folders of the sockets of `dora run`, this user's daemon and the machine's.
+
+    `$DORA_COORDINATOR_PORT` selects a daemon of this user in place of both.
+
+    Raises:
+        PermissionError: the folder of this user belongs to another one.
+        ValueError: a variable that selects the daemon is invalid.
+    """
+    own = runtime_dir()
+    name = instance()
+    return [own, SYSTEM_DIR if name is None else own / name]
+
+
 def sockets(port: int) -> list[Path]:
-    """Return the sockets for `port`; a crashed daemon's may be among them."""
-    return sorted(runtime_dir().glob(f"{port}-*.sock"))
+    """Return the sockets that answer for `port`; a crashed daemon's may be among them.
+
+    Raises what `folders` raises.
+    """
+    return [path for folder in folders() for path in sorted(folder.glob(f"{port}-*.sock"))]

@@ -27,11 +27,14 @@ from dorad.shm import doorbell
 from dorad.shm.borrow import Borrow
 from dorad.shm.fence import STRONG_ORDER, acquire, fence, release
 from dorad.shm.layout import (
+    ALIGNMENT,
+    BEYOND_NS,
     BOX_ASLEEP,
     ENTRY,
     ENTRY_SIZE,
     HAZARDS,
     INLINE,
+    MAX_LAPS,
     RING_BYTES,
     RING_HAZARDS,
     RING_HEAD,
@@ -53,6 +56,7 @@ from dorad.shm.layout import (
     add_to,
     read_count,
 )
+from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,15 +69,6 @@ _unpack = ENTRY.unpack_from
 _time_ns = time.time_ns
 
 _LARGEST = (1 << 63) - 1
-
-BEYOND_NS = 1 << 40
-"""A latency of this, 18 minutes, or more is taken for a clock change and counts as 0 ns."""
-
-MAX_LAPS = 100
-"""How often one call retries because the other end was faster; it then returns no message."""
-
-ALIGNMENT = 64
-"""Samples begin at multiples of this many bytes."""
 
 
 class UnreadableError(ValueError):
@@ -134,10 +129,17 @@ def counters(words: memoryview, base: int) -> Counters:
     )
 
 
-class Peer:
-    """A node that this one sends to: its mailbox and its doorbell."""
+@twin
+class PeerState:
+    """The fields of a peer."""
 
     __slots__ = ("bell", "mapping", "words")
+
+
+class Peer(PeerState):
+    """A node that this one sends to: its mailbox and its doorbell."""
+
+    __slots__ = ()
 
     def __init__(self, mapping: Mapping, bell: int) -> None:
         self.mapping = mapping
@@ -150,14 +152,11 @@ class Peer:
             doorbell.ring(self.bell)
 
 
-class Outlet:
-    """The producer's end of an edge.
-
-    `lane` takes the messages of an exchange; if None, they go into this ring.
-    """
+@twin
+class OutletState:
+    """The fields of a producer's end; it is `plain` if `done_with` is that of `Outlet`."""
 
     __slots__ = (
-        "__weakref__",
         "_bytes",
         "_bytes_at",
         "_entries",
@@ -176,8 +175,18 @@ class Outlet:
         "head",
         "lane",
         "peer",
+        "plain",
         "queue_size",
     )
+
+
+class Outlet(OutletState):
+    """The producer's end of an edge.
+
+    `lane` takes the messages of an exchange; if None, they go into this ring.
+    """
+
+    __slots__ = ("__weakref__",)
 
     lane: Outlet | None
 
@@ -190,6 +199,7 @@ class Outlet:
         self.blocking = blocking
         self.closed = False
         self.lane = None
+        self.plain = True
         self.queue_size = ring.queue_size
         self.head = read_count(words, base + RING_HEAD)
         self._words = words
@@ -261,11 +271,9 @@ class Outlet:
         return key not in self._hazards.tolist()
 
 
-class Inlet:
-    """The consumer's end of an edge, without a lane.
-
-    `head_at` and `lane_head_at` are the words that change when a message is pushed.
-    """
+@twin
+class InletState:
+    """The fields of a consumer's end; it is `plain` if `take` is that of `Inlet`."""
 
     __slots__ = (
         "_entries",
@@ -291,9 +299,19 @@ class Inlet:
         "lane_head_at",
         "lane_tail",
         "limit",
+        "plain",
         "queue_size",
         "tail",
     )
+
+
+class Inlet(InletState):
+    """The consumer's end of an edge, without a lane.
+
+    `head_at` and `lane_head_at` are the words that change when a message is pushed.
+    """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -310,6 +328,7 @@ class Inlet:
         base = ring.base
         self._words = box.words
         self.base = base
+        self.plain = True
         self._memory = box.memory
         self._segments = segments
         self._space_bell = space_bell
@@ -446,7 +465,7 @@ class Inlet:
                 if last is not None:
                     change = latency - last if latency > last else last - latency
                     self._latency_diff = sums[1] = self._latency_diff + change
-            except ValueError:
+            except (ValueError, OverflowError):
                 # Only a sender with timestamps that are wrong on purpose gets past 64 bits.
                 self._latency_sum = self._latency_diff = 0
             if self._space_bell is not None:

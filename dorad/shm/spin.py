@@ -6,20 +6,29 @@ core if it does not. So the budget follows how much the last waits would have ga
 
 from __future__ import annotations
 
+from dorad.shm.steps import twin
+
 WOULD_HAVE_PAID_NS = 150_000
 """A blocked wait shorter than this was mostly the wake-up: spinning would have been faster."""
 
 MAX_COOLDOWN = 1024
 
 
-class Spin:
+@twin
+class SpinState:
+    """The fields of a spinning budget."""
+
+    __slots__ = ("_cooldown", "_limit_ns", "_penalty", "budget_ns")
+
+
+class Spin(SpinState):
     """The spinning budget of one receiver. Pure: fed with outcomes, it sets `budget_ns`.
 
     A successful spin keeps the full budget. A failed one halves it. Below an eighth, spinning
     stops, and is tried again only after a number of short waits that doubles with each failure.
     """
 
-    __slots__ = ("_cooldown", "_limit_ns", "_penalty", "budget_ns")
+    __slots__ = ()
 
     def __init__(self, limit_us: int) -> None:
         """Start without a budget; `limit_us` is its upper bound, 0 turns spinning off."""

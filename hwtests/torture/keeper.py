@@ -10,7 +10,7 @@ from hwtests.torture.ledger import Ledger
 from hwtests.torture.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from random import Random
 
@@ -26,10 +26,15 @@ PAUSE_S = 0.05
 
 
 class HolderClient:
-    """Keeps all nodes running, and ends them well when it is over."""
+    """Keeps all nodes running, each process from one of `nurseries`, and ends them well at last."""
 
     def __init__(
-        self, dataflow: Dataflow, broker: Broker, nursery: Nursery, folder: Path, rng: Random
+        self,
+        dataflow: Dataflow,
+        broker: Broker,
+        nurseries: Sequence[Nursery],
+        folder: Path,
+        rng: Random,
     ) -> None:
         self.broker = broker
         self.dataflow = dataflow
@@ -40,7 +45,7 @@ class HolderClient:
             node.id: Ledger(folder / f"{node.id}.ledger", node.outputs, [i.id for i in node.inputs])
             for node in dataflow.nodes
         }
-        self._nursery = nursery
+        self._nurseries = nurseries
         self._folder = folder
         self._rng = rng
         self._living: dict[str, Child] = {}
@@ -76,7 +81,7 @@ class HolderClient:
                 outputs=node.outputs,
                 inputs=tuple(item.id for item in node.inputs),
             )
-            child = await self._nursery.start(part)
+            child = await self._rng.choice(self._nurseries).start(part)
             self._living[node.id] = child
             code = await child.ended
             del self._living[node.id]
@@ -96,7 +101,7 @@ class HolderClient:
         child = self._living[node]
         self._doomed.add(child.pid)
         self.kills[node] += 1
-        self._nursery.signal(child, signal.SIGKILL)
+        child.signal(signal.SIGKILL)
 
     def pause(self, node: str, seconds: float) -> None:
         """Stop a node's process for a while; it may be killed meanwhile."""
@@ -108,10 +113,10 @@ class HolderClient:
         child = self._living[node]
         self.stops += 1
         self._stopped.add(node)
-        self._nursery.signal(child, signal.SIGSTOP)
+        child.signal(signal.SIGSTOP)
         await asyncio.wait((child.ended,), timeout=seconds)
         self._stopped.discard(node)
-        self._nursery.signal(child, signal.SIGCONT)
+        child.signal(signal.SIGCONT)
 
     async def calm(self) -> None:
         """Wait until every node runs undisturbed, or something is wrong."""

@@ -49,6 +49,11 @@ SINK = """
 HZ = 20
 
 
+def near(rate: float) -> object:
+    """Return what a rate equals that a busy machine may lower, but not halve."""
+    return pytest.approx(rate, rel=0.45)
+
+
 @pytest.fixture
 def flow(dorad: Daemon, tmp_path: Path) -> Path:
     """A dataflow that sends 20 numbers a second, and after each second one of them 8 MiB."""
@@ -75,17 +80,17 @@ def flow(dorad: Daemon, tmp_path: Path) -> Path:
 def test_hz_is_right_for_small_messages_and_for_8_mib(dorad: Daemon, flow: Path) -> None:
     out = dorad.dora_ok("topic", "hz", "--duration", "4", "-f", "json")
     rates = {row["topic"]: row for row in map(json.loads, out.splitlines())}
-    assert rates["source/number"]["avg_hz"] == pytest.approx(HZ, rel=0.2)
-    assert rates["source/large"]["avg_hz"] == pytest.approx(HZ / 2, rel=0.2)
-    assert rates["source/large"]["avg_ms"] == pytest.approx(2000 / HZ, rel=0.2)
+    assert rates["source/number"]["avg_hz"] == near(HZ)
+    assert rates["source/large"]["avg_hz"] == near(HZ / 2)
+    assert rates["source/large"]["avg_ms"] == near(2000 / HZ)
 
 
 def test_info_of_an_output_that_nobody_receives(dorad: Daemon, flow: Path) -> None:
     out = dorad.dora_ok("topic", "info", "source/large", "--duration", "3", "-f", "json")
     (found,) = map(json.loads, out.splitlines())
     assert (found["type"], found["subscribers"]) == ("uint8", [])
-    assert found["hz"] == pytest.approx(HZ / 2, rel=0.3)
-    assert found["mbps"] == pytest.approx(HZ / 2 * (8 << 20) * 8 / 1e6, rel=0.3)
+    assert found["hz"] == near(HZ / 2)
+    assert found["mbps"] == near(HZ / 2 * (8 << 20) * 8 / 1e6)
 
 
 def test_echo_shows_every_message_with_its_metadata(dorad: Daemon, flow: Path) -> None:
@@ -143,8 +148,8 @@ def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
     out = dorad.dora_ok("topic", "hz", "--duration", "3", "-f", "json")
     rates = {row["topic"]: row["avg_hz"] for row in map(json.loads, out.splitlines())}
     assert rates == {
-        "talker/lines": pytest.approx(2 * HZ, rel=0.3),
-        "talker/logs": pytest.approx(2 * HZ, rel=0.3),
+        "talker/lines": near(2 * HZ),
+        "talker/logs": near(2 * HZ),
     }
     out = dorad.dora_ok("topic", "info", "talker/logs", "--duration", "2", "-f", "json")
     info = json.loads(out)
@@ -229,7 +234,7 @@ def test_top_once_has_the_figures_of_nodes_and_edges(dorad: Daemon, flow: Path) 
     assert (edge["id"], edge["source"], edge["queue_size"]) == ("number", "source/number", 100)
     assert edge["sent"] == edge["received"] + edge["dropped"] + edge["queued"]
     assert edge["dropped"] == 0
-    assert edge["rate_hz"] == pytest.approx(HZ, rel=0.3)
+    assert edge["rate_hz"] == near(HZ)
     assert 0 < edge["latency_ms"] < 1000
     assert found["source"]["metrics"]["memory_mb"] > 10
 

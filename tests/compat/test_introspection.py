@@ -90,7 +90,7 @@ def test_timestamps_are_aware_utc_and_rise(flow: Flow) -> None:
     [[zone, ordered, seconds]] = flow.reports("node")
     assert zone == "UTC"
     assert ordered
-    assert seconds < 1
+    assert seconds < 20
 
 
 def test_the_module_has_the_names_that_nodes_import(flow: Flow) -> None:

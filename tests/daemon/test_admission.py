@@ -187,20 +187,20 @@ async def test_a_child_process_of_a_node_may_attach_as_the_node(
         assert await on.said("child") == "welcome None"
 
 
-async def test_a_hello_waits_until_it_is_known_which_process_was_started(tmp_path: Path) -> None:
+async def test_a_hello_waits_until_the_pid_of_the_node_is_known(tmp_path: Path) -> None:
     program = "import os; os.environ['WHO'] = 'itself'; exec(open('hello.py').read())"
     async with running(tmp_path, slow=1.0, a=program) as on:
         assert await on.said("itself") == "welcome None"
 
 
-async def test_another_process_is_refused_then(tmp_path: Path) -> None:
+async def test_a_waiting_hello_of_another_process_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, slow=1.0, a=WAITS) as on:
         said = await answer(on.hello_as("a"))
     assert said["t"] == "refused"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
-async def test_a_part_of_a_node_that_has_become_another_user_is_not_the_node(
+async def test_a_process_of_the_node_that_changed_its_user_is_refused(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, a=WAITS) as on:
@@ -222,7 +222,7 @@ async def test_a_part_of_a_node_that_has_become_another_user_is_not_the_node(
     assert "welcome" not in done.stdout
 
 
-async def test_what_the_first_process_of_a_node_has_left_is_no_part_of_the_second(
+async def test_a_process_left_by_an_earlier_process_of_the_node_is_refused(
     tmp_path: Path,
 ) -> None:
     program = """

@@ -138,7 +138,7 @@ def test_a_node_that_corrupts_all_its_memory_harms_only_its_own_dataflow(
     dorad.until((bad / "armed").exists)
     for _ in range(2):
         lines = len(logged(bad, "talker"))
-        dorad.until(lambda lines=lines: len(logged(bad, "talker")) > lines + 100)  # type: ignore[misc]
+        dorad.until(lambda lines=lines: len(logged(bad, "talker")) > lines + 50)  # type: ignore[misc]
         for _ in range(3):
             answers(dorad)
         mark = len(seen(good))

@@ -93,7 +93,7 @@ def test_no_client_gets_an_internal_error_while_dataflows_end(
     for each in lookers:
         each.start()
     try:
-        for number in range(6):
+        for number in range(3):
             dorad.dora_ok("start", file, "--name", f"flow{number}", "--detach")
             dorad.dora_ok("stop", f"flow{number}")
     finally:

@@ -129,7 +129,7 @@ def flows(draw: DrawFn) -> DataflowBuilder:
 
 @unhurried
 @given(flows())
-def test_what_is_written_is_read_again(flow: DataflowBuilder) -> None:
+def test_a_written_dataflow_is_read_back(flow: DataflowBuilder) -> None:
     read = parse(flow.to_yaml(), path=FILE, environ={})
     made = from_descriptor(flow.to_dict(), path=FILE)
     assert read == made

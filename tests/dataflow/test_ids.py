@@ -39,7 +39,7 @@ def test_not_a_data_id(text: str) -> None:
         check_data_id(text)
 
 
-def test_ids_that_dora_takes_are_taken() -> None:
+def test_ids_that_dora_accepts_are_accepted() -> None:
     node = path_node("inputs: {v1/chat/completions: dora/timer/secs/1}\noutputs: [.a, '..', -x]")
     assert node.inputs[0].id == "v1/chat/completions"
     assert node.outputs == (".a", "..", "-x")
@@ -56,7 +56,7 @@ def test_ids_that_dora_takes_are_taken() -> None:
         ("dora", "the node id `dora` is reserved"),
     ],
 )
-def test_a_bad_node_id_is_reported_where_it_stands(written: str, message: str) -> None:
+def test_an_invalid_node_id_is_reported_with_line_and_column(written: str, message: str) -> None:
     found = problem(f"nodes:\n  - path: x\n    id: {written}\n")
     assert found.line == 3
     assert message in found.message

@@ -124,7 +124,7 @@ def test_a_mistake_in_the_long_form_has_its_own_place() -> None:
     assert str(found).startswith("flow.yml:7:21: nodes[0].inputs.image.queue_size: ")
 
 
-def test_what_a_node_prints_cannot_be_latched() -> None:
+def test_an_output_of_printed_lines_cannot_be_latched() -> None:
     found = problem("""\
         nodes:
           - {id: a, path: a.py, outputs: [out], send_stdout_as: out}
@@ -156,7 +156,7 @@ def test_the_options_of_an_operator_are_those_of_its_node() -> None:
     assert found.may_skip("op/i")
 
 
-def test_operators_of_one_node_hand_everything_on() -> None:
+def test_rate_limits_between_operators_of_one_node_are_refused() -> None:
     found = problem("""\
         nodes:
           - id: a

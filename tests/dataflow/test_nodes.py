@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.model import (
+from dorad.dataflow.model import NodeKind
+from dorad.dataflow.settings import (
     Deploy,
     Distribute,
     Git,
     Logging,
     LogLevel,
-    NodeKind,
     OutputFraming,
     Restart,
     RestartPolicy,
@@ -255,6 +255,6 @@ def test_an_output_listed_twice_is_kept_once_with_a_warning() -> None:
         ("pattern: service", "unknown pattern `service`"),
     ],
 )
-def test_what_describes_nothing_is_a_warning(keys: str, message: str) -> None:
+def test_keys_about_missing_ports_are_a_warning(keys: str, message: str) -> None:
     (warning,) = read(path_node_text(keys)).warnings
     assert warning.message == message

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.model import Resources
 from dorad.dataflow.nodes import read_one
+from dorad.dataflow.settings import Resources
 
 
 def read(**keys: Any) -> Any:
@@ -36,7 +36,7 @@ def test_sizes_and_shares_are_read() -> None:
         ({"memory": "1MB"}, "write `memory_max`"),
     ],
 )
-def test_what_is_wrong_is_told(block: dict[str, Any], complaint: str) -> None:
+def test_errors_are_reported(block: dict[str, Any], complaint: str) -> None:
     with pytest.raises(DataflowError, match=complaint):
         read(resources=block)
 

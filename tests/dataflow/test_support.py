@@ -128,7 +128,7 @@ def test_everything_that_works_is_supported() -> None:
     assert unsupported(flow) == ()
 
 
-def test_all_of_it_at_once_in_the_order_of_the_file() -> None:
+def test_all_unsupported_keys_are_reported_in_the_order_of_the_file() -> None:
     flow = read(
         "nodes:\n- {id: a, hub: x@1}\n- id: b\n  path: y\n  deploy: {machine: m}\n"
         "deploy: {machine: m}"

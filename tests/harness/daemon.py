@@ -186,7 +186,7 @@ def daemon() -> Iterator[Daemon]:
         yield found.start()
         if found.process is not None and found.process.poll() is None:
             found.end()
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + DEADLINE_S
         while found.processes() and time.monotonic() < deadline:
             time.sleep(0.02)
     finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.dataflow.load import load
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs import about, staging
 from dorad.logs.capture import Capture
 from dorad.logs.dataflowlog import DataflowLog
@@ -185,7 +185,7 @@ async def test_who_cannot_wait_writes_to_the_file_what_the_journal_does_not_take
 async def test_lines_go_to_files_while_there_is_no_journal(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(writer, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(writer, "RETRY_S", 0.1)
     robot = Robot(tmp_path, journald)
     os.write(robot.out, b"one\n")
@@ -256,7 +256,7 @@ def test_a_share_is_a_quarter_of_the_journal(disk: int, expected: int) -> None:
 async def test_a_large_entry_goes_as_memory(tmp_path: Path, journald: Journald) -> None:
     robot = Robot(tmp_path, journald)
     large = "x" * 20_000_000
-    robot.log.say("warn", None, large)
+    robot.log.report("warn", None, large)
     assert journald.messages == [large]
     assert journald.memories == 1
     robot.end()
@@ -273,12 +273,12 @@ async def test_min_log_level_holds_for_the_journal(tmp_path: Path, journald: Jou
 async def test_the_history_ends_where_following_begins(tmp_path: Path, journald: Journald) -> None:
     robot = Robot(tmp_path, journald)
     os.write(robot.out, b"one\n")
-    robot.log.say("info", None, "said one")
+    robot.log.report("info", None, "said one")
     await taken(journald, 2)
     history, follower = robot.log.follow(Selection())
     os.write(robot.out, b"two\n")
     os.write(robot.err, b"error\n")
-    robot.log.say("info", "imu", "said two")
+    robot.log.report("info", "imu", "said two")
     await taken(journald, 5)
     with history:
         assert {r.message for block in history.blocks() for r in block} == {"one", "said one"}
@@ -410,7 +410,7 @@ def test_a_reader_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(reader, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(reader, "SYNC_S", 0.1)
     program = (sys.executable, "-c", "import signal; signal.pause()")
     past = JournalPast(ID, Selection(), own(), program=program)

@@ -139,7 +139,7 @@ def test_trouble_is_told_once_and_so_is_its_end_with_the_number_of_missing_lines
     assert len(told.said) == 1
     told.clock.now += RETRY_S
     told.file.write(b"y\n", 1)
-    assert told.said[1:] == [("warn", "log files are written again; 3 lines are missing in them")]
+    assert told.said[1:] == [("warn", "log files are written again; 3 lines are missing")]
     assert told.trouble.text is None
     assert told.contents() == [b"y\n"]
 

@@ -105,7 +105,7 @@ def test_parameters_are_part_of_the_recording(tmp_path: Path) -> None:
     assert [timed.event["type"] for timed in replayed.events] == ["STOP"]
 
 
-def test_an_event_that_cannot_be_written_is_recorded_as_missing(tmp_path: Path) -> None:
+def test_an_event_that_cannot_be_written_is_reported_as_missing(tmp_path: Path) -> None:
     interval = pa.array([pa.MonthDayNano([1, 2, 3])])
     content = recording(
         tmp_path,
@@ -184,7 +184,7 @@ def test_a_recording_of_a_dataflow_replays_to_the_same_outputs(flow: Flow, tmp_p
     assert [line["data"] for line in ran.outputs] == [[0], [2], [4], [6], [8]], ran.errors
 
 
-def test_a_recording_survives_a_killed_node(tmp_path: Path) -> None:
+def test_a_recording_survives_a_crash_of_the_node(tmp_path: Path) -> None:
     source = f"""
 import os, signal
 from pathlib import Path

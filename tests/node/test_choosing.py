@@ -93,7 +93,7 @@ stereo = pytest.mark.parametrize("bed", [{"left": (10, SYNC), "right": (10, SYNC
 
 
 @paced
-def test_at_its_time_the_newest_comes_and_the_others_are_dropped(bed: Bed) -> None:
+def test_a_rate_limited_input_delivers_the_newest_and_drops_the_others(bed: Bed) -> None:
     bed.send("x", b"1")
     assert value(bed.next()) == b"1"
     began = time.monotonic()
@@ -108,7 +108,7 @@ def test_at_its_time_the_newest_comes_and_the_others_are_dropped(bed: Bed) -> No
 
 
 @paced
-def test_the_last_one_is_not_lost_when_its_source_pauses(bed: Bed) -> None:
+def test_the_last_message_is_not_lost_when_its_source_pauses(bed: Bed) -> None:
     for payload in (b"1", b"2"):
         bed.send("x", payload)
         event = bed.next()
@@ -116,7 +116,7 @@ def test_the_last_one_is_not_lost_when_its_source_pauses(bed: Bed) -> None:
 
 
 @paced
-def test_a_coroutine_waits_until_a_message_is_due(bed: Bed) -> None:
+def test_a_coroutine_waits_until_the_rate_allows(bed: Bed) -> None:
     async def receive() -> list[bytes]:
         found = []
         for payload in (b"1", b"2", b"3"):
@@ -130,7 +130,7 @@ def test_a_coroutine_waits_until_a_message_is_due(bed: Bed) -> None:
 
 
 @paced
-def test_a_message_that_was_due_earlier_is_taken_at_once(bed: Bed) -> None:
+def test_a_message_due_while_no_call_waits_is_received_later(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
@@ -139,7 +139,7 @@ def test_a_message_that_was_due_earlier_is_taken_at_once(bed: Bed) -> None:
 
 
 @paced
-def test_a_wait_that_is_too_short_ends_in_time(bed: Bed) -> None:
+def test_a_timeout_shorter_than_the_rate_limit_ends_in_time(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
@@ -150,7 +150,7 @@ def test_a_wait_that_is_too_short_ends_in_time(bed: Bed) -> None:
 
 
 @paced
-def test_the_end_of_the_input_comes_after_the_last_one(bed: Bed) -> None:
+def test_input_closed_comes_after_the_last_message(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
@@ -160,7 +160,7 @@ def test_the_end_of_the_input_comes_after_the_last_one(bed: Bed) -> None:
 
 
 @paced
-def test_after_a_stop_queued_messages_come_without_delay(bed: Bed) -> None:
+def test_pending_messages_come_at_once_when_the_node_is_stopped(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
@@ -171,7 +171,7 @@ def test_after_a_stop_queued_messages_come_without_delay(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("bed", [{"x": (10, RATE | {"keeps_all": True})}], indirect=True)
-def test_an_input_that_keeps_all_gives_them_in_order(bed: Bed) -> None:
+def test_a_backpressure_input_delivers_every_message_at_the_rate(bed: Bed) -> None:
     for payload in (b"1", b"2", b"3"):
         bed.send("x", payload)
     began = time.monotonic()
@@ -181,7 +181,7 @@ def test_an_input_that_keeps_all_gives_them_in_order(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("bed", [{"x": (10, RATE), "y": (10, {})}], indirect=True)
-def test_a_paced_input_does_not_delay_others(bed: Bed) -> None:
+def test_other_inputs_do_not_wait_for_a_rate_limited_one(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     for _ in range(5):
@@ -197,7 +197,7 @@ def test_a_paced_input_does_not_delay_others(bed: Bed) -> None:
 
 
 @stereo
-def test_two_messages_sent_together_come_as_one_event(bed: Bed) -> None:
+def test_two_messages_with_one_timestamp_come_as_one_set(bed: Bed) -> None:
     bed.send("left", b"L", 100 * MS)
     assert bed.receiver.try_recv() is None
     assert bed.receiver.is_empty()
@@ -225,7 +225,7 @@ def test_messages_without_a_match_are_dropped_and_counted(bed: Bed) -> None:
 
 
 @stereo
-def test_a_message_without_a_partner_stays_in_its_queue(bed: Bed) -> None:
+def test_messages_of_one_side_wait_within_their_queue_size(bed: Bed) -> None:
     for n in range(50):
         bed.send("left", b"%d" % n, n * 33 * MS)
     assert bed.receiver.try_recv() is None
@@ -236,7 +236,7 @@ def test_a_message_without_a_partner_stays_in_its_queue(bed: Bed) -> None:
 
 
 @stereo
-def test_a_waiting_node_is_woken_by_the_matching_message(bed: Bed) -> None:
+def test_the_missing_half_of_a_set_wakes_a_waiting_node(bed: Bed) -> None:
     async def receive() -> Any:
         bed.send("left", b"L", 10 * MS)
         task = asyncio.create_task(bed.receiver.recv_async(SOON))
@@ -249,7 +249,7 @@ def test_a_waiting_node_is_woken_by_the_matching_message(bed: Bed) -> None:
 
 
 @stereo
-def test_an_input_closes_after_its_last_match(bed: Bed) -> None:
+def test_input_closed_comes_after_the_last_matching_set(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
     bed.send("left", b"alone", 90 * MS)
     bed.send("right", b"R", 10 * MS)
@@ -262,7 +262,7 @@ def test_an_input_closes_after_its_last_match(bed: Bed) -> None:
 
 
 @stereo
-def test_a_match_just_after_the_end_of_an_input_is_received(bed: Bed) -> None:
+def test_a_match_that_arrives_just_after_input_closed_still_counts(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
     bed.daemon.send("closed", input="left")
     assert bed.receiver.try_recv() is None
@@ -272,7 +272,7 @@ def test_a_match_just_after_the_end_of_an_input_is_received(bed: Bed) -> None:
 
 
 @stereo
-def test_after_a_stop_queued_sets_come(bed: Bed) -> None:
+def test_after_a_stop_complete_sets_are_delivered(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
     bed.send("right", b"R", 10 * MS)
     bed.send("left", b"alone", 90 * MS)
@@ -283,7 +283,7 @@ def test_after_a_stop_queued_sets_come(bed: Bed) -> None:
 
 
 @stereo
-def test_a_second_ring_of_an_input_takes_part(bed: Bed) -> None:
+def test_a_second_source_of_an_input_is_matched_too(bed: Bed) -> None:
     ring = bed.daemon.box.add_ring(10)
     bed.daemon.send(
         "input", id="left", ring=ring.base, source="s", interval_ns=None, blocking=False, **SYNC

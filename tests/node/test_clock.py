@@ -60,7 +60,7 @@ def test_a_clock_is_never_more_than_half_a_second_ahead() -> None:
     assert clock.now() <= time.time_ns() + MAX_AHEAD_NS + 1
 
 
-def test_refused_timestamps_are_counted_and_the_first_is_warned_about(
+def test_refused_timestamps_are_counted_and_the_first_is_reported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words: Any = [0] * BOX_WORDS

@@ -55,7 +55,7 @@ def test_a_spawned_node_waits_for_a_daemon_that_does_not_listen_yet(tmp_path: Pa
     daemon.box.close()
 
 
-def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
+def test_a_spawned_node_retries_when_the_daemon_dies_before_answering(
     daemon: FakeDaemon,
 ) -> None:
     def serve() -> None:
@@ -71,7 +71,7 @@ def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
     connection.done()
 
 
-def test_a_spawned_node_gives_up_in_the_end(
+def test_a_spawned_node_gives_up_after_its_deadline(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attach, "CONNECT_TIMEOUT_S", 0.2)
@@ -80,7 +80,7 @@ def test_a_spawned_node_gives_up_in_the_end(
         connect(Spawned("n", daemon.path))
 
 
-def test_a_node_that_is_refused_does_not_try_again(daemon: FakeDaemon) -> None:
+def test_a_refused_node_does_not_retry(daemon: FakeDaemon) -> None:
     def serve() -> None:
         daemon.accept()
         daemon.send("refused", error="no place for it")
@@ -132,7 +132,7 @@ def test_a_request_is_repeated_to_a_new_daemon(daemon: FakeDaemon) -> None:
         assert daemon.receive("retire").number("segment") == 2
 
 
-def test_a_late_answer_is_not_taken_for_that_of_the_next_request(daemon: FakeDaemon) -> None:
+def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         memory = _segment()
         for number in (1, 2):
@@ -146,7 +146,7 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_request(daemon: FakeDae
         os.close(memory)
 
 
-def test_descriptors_of_a_request_are_repeated_too(daemon: FakeDaemon) -> None:
+def test_descriptors_sent_with_a_request_are_sent_again_too(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         with in_thread(lambda: node.extensions.store("s", "k", b"value")) as stored:
             daemon.receive("ext_store").close()
@@ -159,7 +159,7 @@ def test_descriptors_of_a_request_are_repeated_too(daemon: FakeDaemon) -> None:
             stored()
 
 
-def test_data_flows_while_a_sender_waits_for_a_missing_daemon(daemon: FakeDaemon) -> None:
+def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         receiver = daemon.other(10)
         daemon.introduce(receiver, blocking=False)
@@ -188,7 +188,7 @@ def test_data_flows_while_a_sender_waits_for_a_missing_daemon(daemon: FakeDaemon
             assert ours.ready()
 
 
-def test_a_node_gets_an_error_event_when_the_daemon_has_exited(daemon: FakeDaemon) -> None:
+def test_a_node_whose_daemon_never_returns_gets_an_error(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         push(daemon.outlet("a"), b"x")
         daemon.hang_up()
@@ -232,7 +232,7 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
         os.close(memory)
 
 
-def test_a_recreated_peer_gets_new_outlets(daemon: FakeDaemon) -> None:
+def test_a_recreated_peer_is_connected_again(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         old, new = daemon.other(10), daemon.other(10)
         daemon.introduce(old, blocking=False)
@@ -261,7 +261,7 @@ def test_a_failed_node_can_fail_again_after_a_restart(daemon: FakeDaemon) -> Non
         assert types == ["NODE_RESTARTED", *["NODE_FAILED", "INPUT_CLOSED"] * 2]
 
 
-def test_a_repeated_stop_is_one_event(daemon: FakeDaemon) -> None:
+def test_stop_is_delivered_once(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         daemon.send("stop", reason="ALL_INPUTS_CLOSED")
         daemon.send("stop", reason="ALL_INPUTS_CLOSED")
@@ -275,7 +275,7 @@ def test_a_repeated_stop_is_one_event(daemon: FakeDaemon) -> None:
 # -- several threads -------------------------------------------------------------------------
 
 
-def test_a_packet_read_by_a_sending_thread_wakes_the_receiver(daemon: FakeDaemon) -> None:
+def test_packets_read_by_a_sending_thread_wake_the_receiving_thread(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
         stop = threading.Event()
 

@@ -128,7 +128,7 @@ def test_a_pool_does_not_grow_with_the_number_of_messages(flow: Flow) -> None:
     assert flow.reports("publisher")[0] <= 18 << 20
 
 
-def test_an_interrupted_send_does_not_reuse_received_samples(flow: Flow) -> None:
+def test_an_interrupted_send_does_not_change_what_some_receivers_already_have(flow: Flow) -> None:
     flow.node(
         "sender",
         """

@@ -72,7 +72,7 @@ def test_a_node_gets_its_inputs_and_its_outputs_are_written(tmp_path: Path) -> N
     ]
 
 
-def test_a_node_knows_its_description(tmp_path: Path) -> None:
+def test_a_node_on_a_file_knows_its_description(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs.json"
     content = {"id": "cam", "name": "Camera", "inputs": {"a": "b/c"}, "outputs": ["o"]}
     inputs.write_text(json.dumps({**content, "events": []}))
@@ -156,7 +156,7 @@ def test_an_output_file_that_cannot_be_written_is_an_error_of_one_line(tmp_path:
         FileSender(tmp_path / "nowhere" / "outputs.jsonl", None)
 
 
-def test_sending_raises_the_same_errors_as_in_a_dataflow(tmp_path: Path) -> None:
+def test_errors_of_sending_equal_those_in_a_dataflow(tmp_path: Path) -> None:
     sender = FileSender(tmp_path / "outputs.jsonl", None)
     with pytest.raises(RuntimeError, match="invalid data type"):
         sender.send("o", [1, 2], None)
@@ -196,7 +196,7 @@ def test_a_senders_own_timestamp_is_kept() -> None:
     assert event["metadata"] == {"timestamp": 5}
 
 
-def test_draining_gives_due_events_and_raises_at_the_end() -> None:
+def test_drain_returns_due_events_and_raises_at_the_end() -> None:
     received = receiver(at(0, "a"), at(0, "b"), at(60))
     assert [event["id"] for event in received.drain()] == ["a", "b"]
     assert received.drain() == []
@@ -212,7 +212,7 @@ def test_nothing_comes_after_a_stop() -> None:
     assert received.ended
 
 
-async def test_receiving_in_a_coroutine_lets_others_run() -> None:
+async def test_receiving_in_a_coroutine_lets_other_tasks_run() -> None:
     received = receiver(at(0.05))
     turns = 0
 

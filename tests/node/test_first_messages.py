@@ -67,7 +67,7 @@ def test_no_first_message_is_lost_to_the_first_computation(flow: Flow) -> None:
     assert _lost(flow, "value.sum().as_py()") == []
 
 
-def test_senders_warm_up_before_the_barrier_too(flow: Flow) -> None:
+def test_one_time_setup_is_done_before_the_barrier_by_senders_too(flow: Flow) -> None:
     flow.folder.joinpath("pandas.py").write_text(SLOW_PANDAS)
     flow.node(
         "node",

@@ -89,11 +89,11 @@ def _run(flow: Flow, exits: str) -> None:
     assert flow.reports("sink") == [list(range(2, 60))]
 
 
-def test_a_child_that_exits_normally_does_not_disturb_the_parent(flow: Flow) -> None:
+def test_a_forked_child_that_exits_normally_does_not_affect_the_node(flow: Flow) -> None:
     _run(flow, "exit")
 
 
-def test_a_child_that_exits_at_once_does_not_disturb_the_parent(flow: Flow) -> None:
+def test_a_forked_child_that_exits_at_once_does_not_affect_the_node(flow: Flow) -> None:
     _run(flow, "_exit")
 
 
@@ -117,7 +117,7 @@ def test_forked_worker_processes_can_work_for_a_node(flow: Flow) -> None:
     assert flow.reports("node") == [[1, 2, 3], ["INPUT"] * 3]
 
 
-def test_a_child_keeps_no_copy_of_the_nodes_socket_so_that_the_daemon_sees_its_end(
+def test_a_forked_child_does_not_keep_the_connection_of_the_node_open(
     flow: Flow,
 ) -> None:
     flow.node(
@@ -151,7 +151,7 @@ def test_a_child_keeps_no_copy_of_the_nodes_socket_so_that_the_daemon_sees_its_e
     assert flow.reports("node") == [1, 0]
 
 
-def test_a_node_of_test_inputs_is_refused_in_a_child_too(tmp_path: Path) -> None:
+def test_a_node_on_test_inputs_is_refused_in_a_child_too(tmp_path: Path) -> None:
     ran = run_node(
         """
         import os

@@ -109,7 +109,7 @@ def test_typed_inputs_arrive_and_outputs_are_shown(tmp_path: Path) -> None:
         assert node.end() == 0
 
 
-def test_ctrl_d_sends_no_data_or_stops_the_node(tmp_path: Path) -> None:
+def test_ctrl_d_sends_no_data_and_stops_the_node(tmp_path: Path) -> None:
     with terminal(ECHO, tmp_path) as node:
         node.give("tick", "\x04")
         node.see("output echo: 0 nulls (null)\n")
@@ -119,7 +119,7 @@ def test_ctrl_d_sends_no_data_or_stops_the_node(tmp_path: Path) -> None:
         assert node.end() == 0
 
 
-def test_a_mistake_is_explained_and_the_prompt_repeated(tmp_path: Path) -> None:
+def test_an_invalid_answer_is_explained_and_asked_for_again(tmp_path: Path) -> None:
     with terminal(ECHO, tmp_path) as node:
         node.see("Input id (none to stop): ")
         node.type("a b\n")
@@ -204,7 +204,7 @@ def test_values_that_arrow_cannot_hold_are_refused() -> None:
         parse("[1, [2]]")
 
 
-async def test_each_typed_event_goes_to_one_of_several_waiters() -> None:
+async def test_each_answer_goes_to_one_of_several_waiting_calls() -> None:
     answers = [events.tick("a", {}), events.tick("b", {}), events.stop(events.MANUAL)]
     asked = threading.Semaphore(0)
 

@@ -55,7 +55,7 @@ def test_an_input_can_be_added_to_a_node_that_waits(daemon: FakeDaemon) -> None:
         assert received()["id"] == "new"
 
 
-def test_messages_sent_before_the_node_knew_the_input_are_received(daemon: FakeDaemon) -> None:
+def test_messages_sent_before_the_node_knew_the_input_are_received_too(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         ring = daemon.box.add_ring(10)
         push(daemon.box.outlet(ring), b"1")
@@ -85,7 +85,7 @@ def test_two_nodes_can_feed_one_input(daemon: FakeDaemon) -> None:
         assert [n for n in received if n < 10] == [0, 1, 2]
 
 
-def test_an_input_closes_after_all_its_messages_were_received(daemon: FakeDaemon) -> None:
+def test_an_input_closes_after_all_messages_of_all_its_sources(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         second = daemon.box.outlet(_add(daemon, "a", source="t"))
         push(second, b"1")
@@ -96,7 +96,7 @@ def test_an_input_closes_after_all_its_messages_were_received(daemon: FakeDaemon
         assert found[2:] == [["INPUT_CLOSED", "a"]]
 
 
-def test_messages_queued_on_a_removed_input_are_received_before_its_end(
+def test_queued_messages_of_a_removed_input_are_received_before_its_end(
     daemon: FakeDaemon,
 ) -> None:
     with attached(daemon) as node:
@@ -109,7 +109,7 @@ def test_messages_queued_on_a_removed_input_are_received_before_its_end(
         assert found == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"], ["INPUT_CLOSED", "a"]]
 
 
-def test_messages_of_a_removed_edge_are_not_received(daemon: FakeDaemon) -> None:
+def test_messages_of_a_sender_that_has_not_seen_the_removal_are_ignored(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         daemon.send("input_gone", id="a", ring=daemon.ring("a").base)
         assert node.receiver.is_empty()
@@ -143,7 +143,7 @@ def test_a_ring_can_be_reused_with_another_queue_size(daemon: FakeDaemon) -> Non
         assert words[ring.base + RING_RECEIVED] == 5
 
 
-def test_a_repeated_input_packet_adds_no_input(daemon: FakeDaemon) -> None:
+def test_an_input_announced_twice_is_added_once(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         _announce(daemon, "a", daemon.ring("a"))
         ring = _add(daemon, "b")
@@ -155,7 +155,7 @@ def test_a_repeated_input_packet_adds_no_input(daemon: FakeDaemon) -> None:
         assert sorted(found) == [["INPUT", "a", b"1"], ["INPUT", "b", b"2"]]
 
 
-def test_an_input_that_was_closed_can_come_back_and_end_again(daemon: FakeDaemon) -> None:
+def test_a_closed_input_can_be_added_and_closed_again(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         daemon.send("closed", input="a")
         _announce(daemon, "a", daemon.box.add_ring(10), source="t")

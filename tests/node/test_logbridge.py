@@ -17,7 +17,7 @@ logging.getLogger("arm").warning("hot: %d", 81)
 """
 
 
-def test_a_line_has_the_source_of_its_record() -> None:
+def test_a_record_has_its_source_besides_its_message() -> None:
     [line] = subprocess.run(
         [sys.executable, "-c", SOURCE], capture_output=True, check=True
     ).stdout.splitlines()
@@ -44,14 +44,14 @@ def _lines(source: str) -> list[tuple[str, str | None, str]]:
     return [(each["level"], each.get("target"), each["message"]) for each in records]
 
 
-def test_records_from_info_on_are_shown_without_any_configuration() -> None:
+def test_records_of_level_info_and_above_are_shown_without_configuration() -> None:
     assert _lines("logging.debug('d'); logging.info('i'); logging.error('e')") == [
         ("info", "root", "i"),
         ("error", "root", "e"),
     ]
 
 
-def test_records_of_named_loggers_are_shown_without_any_configuration() -> None:
+def test_records_of_named_loggers_are_shown_without_configuration() -> None:
     source = "log = logging.getLogger('arm'); log.debug('d'); log.info('i'); log.warning('w')"
     assert _lines(source) == [("info", "arm", "i"), ("warn", "arm", "w")]
 
@@ -86,7 +86,7 @@ print(logging.root.level)
     assert ended.stdout == "40\n"
 
 
-def test_a_stream_of_the_nodes_own_is_kept() -> None:
+def test_a_log_stream_that_the_node_configures_is_used() -> None:
     source = """
 import logging, sys
 from dorad.node import logbridge

@@ -38,7 +38,7 @@ def test_each_set_is_within_the_tolerance_and_no_message_is_used_twice(
 
 @unhurried
 @given(st.lists(times, min_size=2, max_size=3), st.integers(0, 10))
-def test_no_message_that_could_be_in_the_first_set_is_skipped(
+def test_no_possible_match_is_skipped_before_the_first_set(
     waiting: list[list[int]], tolerance: int
 ) -> None:
     """The search finds a set if there is one, and skips only messages that match nothing."""
@@ -60,7 +60,7 @@ def test_no_message_that_could_be_in_the_first_set_is_skipped(
 
 @unhurried
 @given(times.filter(bool), times.filter(bool), st.integers(0, 10))
-def test_the_nearest_of_two_queued_messages_is_taken(
+def test_of_two_candidates_the_nearest_is_matched(
     left: list[int], right: list[int], tolerance: int
 ) -> None:
     """Neither neighbour of a pair's older half would have been nearer."""
@@ -76,7 +76,7 @@ def test_the_nearest_of_two_queued_messages_is_taken(
 
 @unhurried
 @given(st.lists(times, min_size=2, max_size=3), st.integers(0, 10), st.data())
-def test_messages_that_come_later_change_no_set_that_cannot_be_tighter(
+def test_later_messages_do_not_change_a_set_that_cannot_get_tighter(
     waiting: list[list[int]], tolerance: int, data: st.DataObject
 ) -> None:
     """In sequence, as messages arrive: every set is valid, and the order of sending is kept."""

@@ -25,7 +25,7 @@ steps = st.lists(
 
 @settings(deadline=None, max_examples=200)
 @given(steps, st.integers(1, 5), st.booleans())
-def test_the_rate_is_kept_and_the_last_message_arrives(
+def test_pacing_never_exceeds_the_rate_and_delivers_the_newest_and_the_last(
     plan: list[tuple[int, str]], queue_size: int, keeps_all: bool
 ) -> None:
     now = 1

@@ -23,7 +23,7 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
     daemon.close()
 
 
-def test_declared_values_are_readable_from_the_first_line_on(daemon: FakeDaemon) -> None:
+def test_declared_values_are_available_before_the_first_event(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         assert node.params.get("speed") == 1.5
         assert node.params.all() == {"speed": 1.5, "gains": [1, 2]}
@@ -68,9 +68,7 @@ def test_a_returned_value_is_a_copy(daemon: FakeDaemon) -> None:
         ({}, "no parameter 'spede': the dataflow file declares none, and none was set"),
     ],
 )
-def test_an_unknown_name_is_an_error_with_the_nearest_name(
-    known: dict[str, Any], text: str
-) -> None:
+def test_an_unknown_name_gets_the_nearest_suggested(known: dict[str, Any], text: str) -> None:
     with pytest.raises(KeyError) as caught:
         Params(known).get("spede")
     assert caught.value.args == (text,)

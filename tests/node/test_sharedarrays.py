@@ -56,7 +56,7 @@ def bed() -> Iterator[Bed]:
         *["float16", "float32", "float64"],
     ],
 )
-def test_arrays_of_native_numbers_can_be_allocated(bed: Bed, dtype: str) -> None:
+def test_arrays_of_native_numbers_can_be_created(bed: Bed, dtype: str) -> None:
     array = bed.shared_arrays.empty((3, 4), dtype)
     assert (array.shape, array.dtype, array.flags.c_contiguous) == ((3, 4), np.dtype(dtype), True)
     array[:] = 5
@@ -89,7 +89,7 @@ def test_shapes_may_be_numpys_own_integers(bed: Bed, shape: Any) -> None:
     ("shape", "error"),
     [(-1, ValueError), ((2, -1), ValueError), (1.5, TypeError), ((2.0,), TypeError)],
 )
-def test_invalid_shapes_are_refused(bed: Bed, shape: Any, error: type[Exception]) -> None:
+def test_an_invalid_shape_is_refused(bed: Bed, shape: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         bed.shared_arrays.empty(shape, "uint8")
 
@@ -179,7 +179,7 @@ def test_freezing_forbids_writing_through_the_array_and_later_views(bed: Bed) ->
     assert array.tolist() == [1] * 10
 
 
-def test_its_memory_is_reused_after_it_is_freed(bed: Bed) -> None:
+def test_memory_is_reused_after_the_array_is_deleted(bed: Bed) -> None:
     for _ in range(200):
         bed.shared_arrays.empty(1_000_000, "uint8")[:] = 1
     assert bed.grown == 1
@@ -198,7 +198,7 @@ def test_its_memory_is_reused_after_it_is_freed(bed: Bed) -> None:
     ],
     ids=["slice", "nested", "arrow", "arrow-slice", "memoryview", "view", "frombuffer"],
 )
-def test_every_view_keeps_its_memory(bed: Bed, derive: Any) -> None:
+def test_every_view_keeps_the_memory_alive(bed: Bed, derive: Any) -> None:
     array = bed.shared_arrays.empty(100, "uint8")
     array[:] = np.arange(100)
     derived = derive(array)
@@ -213,7 +213,7 @@ def test_every_view_keeps_its_memory(bed: Bed, derive: Any) -> None:
     assert after == before
 
 
-def test_a_new_array_at_an_old_ones_address_is_its_own(bed: Bed) -> None:
+def test_a_new_array_at_the_address_of_an_old_one_is_distinct(bed: Bed) -> None:
     for length in range(100, 200):
         array = bed.shared_arrays.empty(length, "uint8")
         found = bed.shared_arrays.find(array)
@@ -223,7 +223,7 @@ def test_a_new_array_at_an_old_ones_address_is_its_own(bed: Bed) -> None:
     assert not bed.shared_arrays
 
 
-def test_no_room_is_an_error_with_the_requested_size() -> None:
+def test_a_full_pool_is_an_error_with_the_requested_size() -> None:
     def full(size: int) -> tuple[int, Mapping]:
         raise OSError(f"/dev/shm is full: {size} bytes requested, 0 free")
 

@@ -55,7 +55,9 @@ def _received(inlet: Any) -> list[int]:
     return found
 
 
-def test_a_message_that_a_handler_sends_during_a_send_is_sent_next(daemon: FakeDaemon) -> None:
+def test_a_message_that_a_signal_handler_sends_during_a_send_is_sent_next(
+    daemon: FakeDaemon,
+) -> None:
     box = daemon.other(10)
     inlet = box.inlet(box.rings[0])
     with attached(daemon) as node:
@@ -67,7 +69,7 @@ def test_a_message_that_a_handler_sends_during_a_send_is_sent_next(daemon: FakeD
         assert _received(inlet) == [1, 2, 3]
 
 
-def test_an_invalid_message_of_a_handler_raises_in_the_handler(daemon: FakeDaemon) -> None:
+def test_an_invalid_send_in_a_signal_handler_raises_in_the_handler(daemon: FakeDaemon) -> None:
     box = daemon.other(10)
     inlet = box.inlet(box.rings[0])
     errors = []
@@ -88,7 +90,7 @@ def test_an_invalid_message_of_a_handler_raises_in_the_handler(daemon: FakeDaemo
     assert "invalid data type" in errors[0]
 
 
-def test_allocating_in_a_handler_during_a_send_is_refused_clearly(daemon: FakeDaemon) -> None:
+def test_memory_requested_during_a_send_is_refused_with_a_reason(daemon: FakeDaemon) -> None:
     errors = []
 
     def ask() -> None:
@@ -105,7 +107,7 @@ def test_allocating_in_a_handler_during_a_send_is_refused_clearly(daemon: FakeDa
     assert all("signal handler" in error for error in errors)
 
 
-def test_signals_at_any_time_lose_no_message(daemon: FakeDaemon) -> None:
+def test_no_message_is_lost_to_signals_at_any_moment(daemon: FakeDaemon) -> None:
     box = daemon.other(1 << 15)
     inlet = box.inlet(box.rings[0])
     sent = 0
@@ -149,7 +151,9 @@ def test_a_handler_sends_while_its_node_waits_for_an_event(daemon: FakeDaemon) -
         assert _received(inlet) == [7]
 
 
-def test_a_handler_that_would_wait_for_its_own_thread_gets_an_error(daemon: FakeDaemon) -> None:
+def test_a_handler_that_would_deadlock_with_the_interrupted_call_gets_an_error(
+    daemon: FakeDaemon,
+) -> None:
     errors: list[str] = []
     found: list[Any] = []
 
@@ -198,7 +202,7 @@ def test_a_handler_sends_a_request_while_its_node_waits_for_an_answer(daemon: Fa
     assert answers == [("inner", "no inner"), ("outer", "no outer")]
 
 
-def test_a_packet_that_comes_while_another_is_handled_is_handled_next(daemon: FakeDaemon) -> None:
+def test_packets_that_arrive_during_handling_are_handled_in_order(daemon: FakeDaemon) -> None:
     seen: list[str] = []
     with attached(daemon) as node:
         connection = node.connection

@@ -153,12 +153,12 @@ def test_an_invalid_event_is_named_by_its_index(
         events(tmp_path, {"type": "Stop"}, entry)
 
 
-def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="cannot be read: No such file"):
         load(tmp_path / "inputs.json")
 
 
-def test_a_missing_column_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "data.arrow"
     with pa.ipc.new_file(path, pa.schema({"x": pa.int64()})) as writer:
         writer.write_batch(pa.record_batch({"x": [1]}))

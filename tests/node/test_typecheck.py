@@ -276,7 +276,7 @@ def run(flow: Flow) -> None:
     dora_run(file).expect(0)
 
 
-def test_by_default_outputs_are_not_checked_and_inputs_of_any_type_and_ticks_neither(
+def test_by_default_outputs_and_untyped_inputs_and_ticks_are_not_checked(
     flow: Flow,
 ) -> None:
     run(typed(flow, ""))
@@ -284,7 +284,7 @@ def test_by_default_outputs_are_not_checked_and_inputs_of_any_type_and_ticks_nei
     assert warned(flow, "source") == warned(flow, "sink") == []
 
 
-def test_a_warning_sender_warns_once_and_sends(flow: Flow) -> None:
+def test_a_sender_in_warn_mode_warns_once_per_problem_and_sends(flow: Flow) -> None:
     run(typed(flow, "1"))
     assert flow.reports("sink") == ["double", "int64", "int64", "string"]
     assert warned(flow, "source") == ["Int64", "Utf8"]
@@ -298,7 +298,7 @@ def test_a_sender_with_errors_does_not_send(flow: Flow) -> None:
     assert flow.reports("sink") == ["double"]
 
 
-def test_first_checks_only_the_first_message(flow: Flow) -> None:
+def test_mode_first_checks_only_the_first_message(flow: Flow) -> None:
     run(typed(flow, "error,first", data="[pa.array([1]), pa.array([1.0]), pa.array([2])]"))
     assert [text == "sent" for text in flow.reports("source")] == [False, True, True]
 
@@ -323,7 +323,7 @@ def test_a_receiver_always_checks_the_first_message(flow: Flow) -> None:
     assert flow.reports("sink") == ["int64", "string"]
 
 
-def test_a_receiver_checks_every_message_on_request(flow: Flow) -> None:
+def test_a_receiver_checks_every_message_if_asked_to(flow: Flow) -> None:
     run(typed(flow, "", sink="every", expects="std/core/v1/Float64"))
     assert warned(flow, "sink") == ["Int64", "Utf8"]
 
@@ -353,7 +353,7 @@ def test_a_raw_buffer_is_bytes(flow: Flow) -> None:
     assert flow.reports("sink") == ["double"]
 
 
-def test_an_invalid_setting_is_an_error_of_the_node(flow: Flow) -> None:
+def test_an_unknown_setting_is_an_error_of_the_node(flow: Flow) -> None:
     flow.node(
         "alone", "from dora import Node\nNode()", env={"DORA_RUNTIME_TYPE_CHECK": "eror"},
         outputs=["o"],

@@ -23,7 +23,7 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
     daemon.close()
 
 
-def test_every_call_counts_a_heartbeat(daemon: FakeDaemon) -> None:
+def test_every_api_call_changes_the_pulse(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         calls: list[Callable[[], Any]] = [
             lambda: node.receiver.next(0.0),
@@ -42,7 +42,7 @@ def test_every_call_counts_a_heartbeat(daemon: FakeDaemon) -> None:
             assert daemon.box.words[BOX_PULSE] > before
 
 
-def test_a_node_that_is_not_watched_counts_no_heartbeats(tmp_path: Path) -> None:
+def test_a_node_without_a_health_check_writes_no_pulse(tmp_path: Path) -> None:
     daemon = FakeDaemon(tmp_path, {"a": 10})
     with attached(daemon) as node:
         node.receiver.next(0.0)
@@ -52,7 +52,7 @@ def test_a_node_that_is_not_watched_counts_no_heartbeats(tmp_path: Path) -> None
     daemon.close()
 
 
-def test_a_waiting_node_is_asleep_and_reads_its_packets(daemon: FakeDaemon) -> None:
+def test_a_waiting_node_is_marked_asleep_and_reads_packets(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
         wait_for(lambda: daemon.box.words[BOX_ASLEEP])
         for _ in range(3):
@@ -64,7 +64,7 @@ def test_a_waiting_node_is_asleep_and_reads_its_packets(daemon: FakeDaemon) -> N
         assert not daemon.box.words[BOX_ASLEEP]
 
 
-def test_a_node_that_waits_in_an_event_loop_is_asleep_too(daemon: FakeDaemon) -> None:
+def test_a_node_that_waits_in_an_event_loop_is_marked_asleep(daemon: FakeDaemon) -> None:
     with (
         attached(daemon) as node,
         in_thread(lambda: asyncio.run(node.receiver.recv_async(None))) as received,
@@ -76,7 +76,7 @@ def test_a_node_that_waits_in_an_event_loop_is_asleep_too(daemon: FakeDaemon) ->
         received()
 
 
-def test_packets_that_a_busy_node_has_not_read_are_visible(daemon: FakeDaemon) -> None:
+def test_unread_packets_of_a_busy_node_are_visible(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         daemon.send("ping")
         assert not daemon.read()
@@ -84,7 +84,7 @@ def test_packets_that_a_busy_node_has_not_read_are_visible(daemon: FakeDaemon) -
         assert daemon.read()
 
 
-def test_a_sender_that_waits_for_room_counts_heartbeats(daemon: FakeDaemon) -> None:
+def test_a_sender_that_waits_for_room_keeps_changing_its_pulse(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         receiver = daemon.other(1)
         daemon.introduce(receiver, blocking=True)
@@ -98,7 +98,7 @@ def test_a_sender_that_waits_for_room_counts_heartbeats(daemon: FakeDaemon) -> N
             sent()
 
 
-def test_a_node_that_waits_for_an_answer_counts_heartbeats(daemon: FakeDaemon) -> None:
+def test_a_node_that_waits_for_an_answer_keeps_changing_its_pulse(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         with in_thread(lambda: node.extensions.drop("s", "k")) as dropped:
             question = daemon.receive("ext_drop")

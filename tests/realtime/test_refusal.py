@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from dorad.dataflow.model import Realtime, Scheduling
+from dorad.dataflow.settings import Realtime, Scheduling
 from dorad.realtime.refusal import policy_refused, rights
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule, schedule_of
 

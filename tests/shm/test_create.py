@@ -51,7 +51,7 @@ def closing(*descriptors: int) -> Iterator[None]:
             os.close(descriptor)
 
 
-def test_a_mailbox_cannot_be_shrunk_grown_or_sealed() -> None:
+def test_no_process_can_shrink_grow_or_seal_a_mailbox() -> None:
     memory = create.create_mailbox(SIZE, room=4 * SIZE)
     with closing(memory):
         assert os.fstat(memory).st_size == 4 * SIZE
@@ -65,7 +65,7 @@ def test_a_mailbox_cannot_be_shrunk_grown_or_sealed() -> None:
         check.check_memory("its mailbox", memory, 4 * SIZE)
 
 
-def test_a_mailbox_whose_pages_were_punched_out_can_still_be_used() -> None:
+def test_a_mailbox_whose_pages_were_removed_can_still_be_used() -> None:
     memory = create.create_mailbox(SIZE)
     with closing(memory):
         mapping = Mapping(memory)
@@ -111,7 +111,7 @@ def test_arrays_over_received_memory_cannot_be_changed() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run a process of another user")
 @pytest.mark.parametrize("kind", ["pool", "texts"])
-def test_another_users_process_cannot_reopen_received_memory_for_writing(kind: str) -> None:
+def test_a_process_of_another_user_cannot_reopen_received_memory_for_writing(kind: str) -> None:
     if kind == "pool":
         descriptors = tuple(create.create_pool(SIZE))
     else:
@@ -131,7 +131,7 @@ def test_another_users_process_cannot_reopen_received_memory_for_writing(kind: s
         assert os.fstat(descriptors[-1]).st_size == SIZE
 
 
-def test_only_the_daemon_writes_its_texts() -> None:
+def test_only_the_daemon_can_write_its_texts() -> None:
     memory, mapping = create.create_texts(SIZE)
     with closing(memory):
         mapping.memory[:4] = b"text"
@@ -152,7 +152,7 @@ def names() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob(f"*{os.getpid()}-*")}
 
 
-def test_no_name_is_left_in_dev_shm() -> None:
+def test_a_pool_leaves_no_name() -> None:
     with closing(*create.create_pool(SIZE)):
         assert not names()
     with pytest.raises(create.ShmFullError):
@@ -160,7 +160,7 @@ def test_no_name_is_left_in_dev_shm() -> None:
     assert not names()
 
 
-def test_descriptors_of_another_kind_or_size_are_refused() -> None:
+def test_memory_that_is_not_a_mailbox_of_the_right_size_is_refused() -> None:
     plain = os.memfd_create("plain")
     os.ftruncate(plain, SIZE)
     mailbox = create.create_mailbox(SIZE)

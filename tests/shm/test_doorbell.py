@@ -27,13 +27,13 @@ def test_a_ring_before_the_wait_is_not_lost(bell: int) -> None:
     assert waiter.wait(None) == [bell]
 
 
-def test_a_ring_before_there_was_a_waiter_is_not_lost(bell: int) -> None:
+def test_a_ring_before_the_waiter_exists_is_not_lost(bell: int) -> None:
     doorbell.ring(bell)
     assert doorbell.Waiter(bell).wait(None) == [bell]
 
 
 @pytest.mark.parametrize("fine", [False, True])
-def test_a_wait_may_be_longer_than_the_system_calls_accept(bell: int, fine: bool) -> None:
+def test_a_timeout_may_exceed_what_the_kernel_accepts(bell: int, fine: bool) -> None:
     waiter = doorbell.Waiter(bell)
     doorbell.ring(bell)
     assert waiter.wait(10**30, fine=fine) == [bell]
@@ -74,7 +74,7 @@ def _timed(waiter: doorbell.Waiter, nanos: int) -> int:
     return time.monotonic_ns() - started
 
 
-def test_another_descriptor_ends_the_wait_for_as_long_as_it_is_ready(bell: int) -> None:
+def test_another_descriptor_ends_waits_while_it_is_ready(bell: int) -> None:
     other = doorbell.create()
     doorbell.ring(other)
     waiter = doorbell.Waiter(bell, [other])

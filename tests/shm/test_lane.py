@@ -79,7 +79,9 @@ def drain_all(e: Edge) -> int:
     size=st.integers(1, 5),
     steps=st.lists(st.sampled_from(["ordinary", "correlated", "take", "restart", "kill"])),
 )
-def test_the_queue_follows_the_rules_in_any_order_of_messages(size: int, steps: list[str]) -> None:
+def test_the_queue_equals_a_model_whatever_order_messages_come_in(
+    size: int, steps: list[str]
+) -> None:
     with edge(size, lane=True) as e:
         queue = Queue(size)
         for number, step in enumerate(steps):
@@ -114,8 +116,8 @@ def test_the_queue_follows_the_rules_in_any_order_of_messages(size: int, steps: 
         )
     )
 )
-def test_a_flush_voids_older_messages_of_its_session(steps: list[tuple[int, str]]) -> None:
-    # A queue that is never full: until the consumer looks, void messages occupy their places.
+def test_a_flush_drops_older_messages_of_its_own_session(steps: list[tuple[int, str]]) -> None:
+    # A queue that is never full: until the consumer looks, what is void takes up its place.
     with edge(len(steps) + 1, lane=True) as e:
         watch(e)
         queue = Queue(len(steps) + 1)
@@ -135,7 +137,7 @@ def test_a_flush_voids_older_messages_of_its_session(steps: list[tuple[int, str]
         assert counters.sent == counters.received + counters.dropped
 
 
-def test_a_flush_without_a_session_voids_all_but_an_exchange() -> None:
+def test_a_flush_without_a_session_drops_all_but_messages_of_calls_and_goals() -> None:
     with edge(lane=True) as e:
         watch(e)
         for number, (flags, session) in enumerate(
@@ -145,7 +147,7 @@ def test_a_flush_without_a_session_voids_all_but_an_exchange() -> None:
         assert drain(e) == [2, 3]
 
 
-def test_dropped_messages_of_an_exchange_are_reported() -> None:
+def test_dropped_messages_of_calls_and_goals_are_reported() -> None:
     with edge(3, lane=True) as e:
         lost = watch(e)
         for number in range(5):
@@ -194,7 +196,7 @@ def test_after_a_stop_both_rings_give_only_queued_messages() -> None:
         assert not e.inlet.ready()
 
 
-def test_a_consumer_may_discard_all_queued_messages() -> None:
+def test_a_consumer_may_discard_its_queue() -> None:
     with edge(lane=True) as e:
         for number, flags in enumerate([0, CORRELATED, 0]):
             push(e, Message(number, flags, ""))
@@ -251,7 +253,7 @@ def test_order_and_counts_hold_while_both_ends_run(queue_size: int) -> None:
         assert counters.dropped == total - len(received)
 
 
-def test_a_ring_and_its_lane_are_freed_with_the_last_reference() -> None:
+def test_an_outlet_and_its_lane_are_freed_with_the_last_reference() -> None:
     with edge(3, lane=True) as e:
         push(e, Message(0, CORRELATED, ""))
         ring, lane = weakref.ref(e.outlet), weakref.ref(e.outlet.lane)

@@ -27,7 +27,7 @@ def renew(e: Edge) -> None:
     e.inlet = LatchedInlet(e.box, e.ring, e.segments.get, e.space if e.blocking else None)
 
 
-def test_a_new_consumer_begins_with_the_last_taken_message() -> None:
+def test_a_new_consumer_begins_with_the_last_message_its_predecessor_took() -> None:
     with edge() as e:
         latch(e)
         e.push(b"1", b"about", stamp=7)
@@ -43,7 +43,7 @@ def test_a_new_consumer_begins_with_the_last_taken_message() -> None:
         assert (e.counters.sent, e.counters.received, e.counters.dropped) == (2, 2, 0)
 
 
-def test_a_queued_message_is_given_once() -> None:
+def test_a_queued_message_is_delivered_once() -> None:
     with edge() as e:
         latch(e)
         e.push(b"1")
@@ -53,7 +53,7 @@ def test_a_queued_message_is_given_once() -> None:
         assert [e.take(), e.take()] == [b"2", None]
 
 
-def test_a_newer_message_replaces_the_last_taken_one() -> None:
+def test_a_message_sent_before_the_first_take_replaces_the_latched_one() -> None:
     with edge() as e:
         latch(e)
         e.push(b"1")
@@ -73,14 +73,14 @@ def test_a_consumer_that_discards_keeps_the_newest() -> None:
         assert (e.counters.received, e.counters.dropped) == (1, 2)
 
 
-def test_an_edge_that_never_had_a_message_has_no_last_one() -> None:
+def test_an_edge_without_messages_has_no_latched_one() -> None:
     with edge() as e:
         latch(e)
         assert not e.inlet.ready()
         assert e.take() is None
 
 
-def test_the_age_of_a_first_message_does_not_count_as_latency() -> None:
+def test_a_latched_message_does_not_count_in_the_latency() -> None:
     with edge() as e:
         latch(e)
         e.push(b"old", stamp=1)
@@ -102,7 +102,7 @@ def test_the_newest_sample_is_kept_until_there_is_a_newer_one() -> None:
         assert not first.reachable()
 
 
-def test_the_sample_is_freed_when_the_edge_is_removed() -> None:
+def test_the_sample_is_released_when_the_edge_is_removed() -> None:
     with edge() as e:
         latch(e)
         sample = e.push_sample(b"1" * _SIZE)
@@ -165,6 +165,9 @@ class Latched(RuleBasedStateMachine):
 
 TestLatched = Latched.TestCase
 TestLatched.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# -- choosing ----------------------------------------------------------------------------------
 
 
 def test_messages_can_be_inspected_and_skipped() -> None:

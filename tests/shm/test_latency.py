@@ -24,7 +24,7 @@ def _sums(e: Edge) -> tuple[int, int]:
     return e.counters.latency_sum, e.counters.latency_diff
 
 
-def test_times_and_their_differences_add_up(now: list[int]) -> None:
+def test_latencies_and_their_differences_are_summed(now: list[int]) -> None:
     with edge() as e:
         for late in (3, 5, 1):
             e.push(b"x", stamp=now[0] - late * MS)

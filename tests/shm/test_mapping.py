@@ -14,7 +14,7 @@ def _resident_kb(name: str) -> int:
     return int(blocks[1].split("Rss:")[1].split()[0])
 
 
-def test_spare_room_takes_no_memory_until_it_is_used() -> None:
+def test_a_mapping_uses_memory_only_for_allocated_pages() -> None:
     name = f"dorad-test-{os.urandom(4).hex()}"
     memory = os.memfd_create(name)
     try:

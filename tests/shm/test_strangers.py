@@ -56,8 +56,8 @@ def test_a_file_of_another_user_is_skipped(left: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as two users")
-def test_a_file_of_root_is_skipped_without_an_error(left: Path) -> None:
-    """The directory is sticky: another user may not unlink it, which must not be an error."""
+def test_a_file_of_root_is_no_error_for_other_users(left: Path) -> None:
+    """The directory is sticky: another user may not unlink it, which must be no error."""
     left.touch()
     program = f"import os; from dorad.shm import create; os.setuid({NOBODY}); create.unlink_stale()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -84,7 +84,7 @@ def take(path: Path) -> None:
     path.chmod(0o777)
 
 
-def test_the_directory_in_tmp_is_used_unless_another_user_has_taken_it(shared: Path) -> None:
+def test_the_directory_in_tmp_is_used_unless_another_user_owns_it(shared: Path) -> None:
     assert rendezvous.runtime_dir() == shared / f"dora-{os.getuid()}"
 
 
@@ -102,7 +102,7 @@ def test_a_name_taken_by_another_user_is_skipped(shared: Path, kind: str) -> Non
     assert found.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_client_finds_the_daemon_after_the_name_in_tmp_is_free_again(shared: Path) -> None:
+def test_a_client_finds_the_daemon_after_the_file_of_another_user_is_removed(shared: Path) -> None:
     path = shared / f"dora-{os.getuid()}"
     take(path)
     daemon = rendezvous.runtime_dir()
@@ -110,7 +110,7 @@ def test_a_client_finds_the_daemon_after_the_name_in_tmp_is_free_again(shared: P
     assert rendezvous.runtime_dir() == daemon
 
 
-def test_without_a_safe_place_the_error_says_what_to_do(
+def test_without_a_safe_directory_the_error_has_a_fix(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(shared / f"dora-{os.getuid()}")

@@ -18,7 +18,7 @@ from dorad.realtime.schedule import SCHED_DEADLINE
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from dorad.dataflow.model import Resources
+    from dorad.dataflow.settings import Resources
     from dorad.launch.model import Command
     from dorad.launch.systemd.hardening import Properties
     from dorad.realtime.schedule import Schedule
@@ -96,7 +96,7 @@ def helper_properties(
 ) -> Properties:
     """Return the properties of the unit of a helper, without its descriptors.
 
-    Every user can read its environment `environ`. It ends with the daemon's unit, `own_unit`.
+    Every user can read `environ`, its environment. It ends with the daemon's unit, `own_unit`.
     """
     dataflow_id, name, *_ = [*tag.split("/"), ""]
     argv = list(command.argv)

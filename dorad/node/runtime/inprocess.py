@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dorad.node import metadata as metadata_codec
 from dorad.node.correlation import flags_of, session_of
 from dorad.shm.layout import (
+    BEYOND_NS,
     CORRELATED,
     FLUSH,
     RING_BYTES,
@@ -29,7 +30,6 @@ from dorad.shm.layout import (
     add_to,
     read_count,
 )
-from dorad.shm.ring import BEYOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -39,7 +39,7 @@ def after(*looks: Signature | None) -> list[bool]:
     return found
 
 
-def test_a_change_is_taken_up_when_it_is_there_twice() -> None:
+def test_a_change_is_applied_once_two_polls_agree() -> None:
     assert after(OLD, NEW, NEW, NEW) == [False, False, True, False]
 
 
@@ -47,12 +47,12 @@ def test_a_file_that_still_changes_is_waited_for() -> None:
     assert after(NEW, NEWER, NEW, NEWER, NEWER) == [False, False, False, False, True]
 
 
-def test_a_file_that_is_gone_for_a_moment_is_being_saved() -> None:
+def test_a_file_that_disappears_briefly_is_being_saved() -> None:
     assert after(None, None, NEW, NEW) == [False, False, False, True]
     assert after(NEW, None, OLD, OLD) == [False, False, False, False]
 
 
-def test_the_same_file_put_back_is_a_change_if_it_came_by_renaming(tmp_path: Path) -> None:
+def test_an_equal_file_moved_into_place_is_a_change(tmp_path: Path) -> None:
     file, other = tmp_path / "x.py", tmp_path / "y.py"
     file.write_text("a = 1")
     before = signature(file)
@@ -62,7 +62,7 @@ def test_the_same_file_put_back_is_a_change_if_it_came_by_renaming(tmp_path: Pat
     assert signature(other) is None
 
 
-def test_a_mistake_is_found_before_a_node_is_ended_for_it(tmp_path: Path) -> None:
+def test_a_syntax_error_is_found_before_the_node_is_stopped(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text("def broken(")
     assert mistake_in(file) == "SyntaxError: '(' was never closed (x.py, line 1)"
@@ -101,7 +101,7 @@ def said(folder: Path, node: str, text: str) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_an_operator_takes_up_an_edit_and_keeps_its_state(
+def test_an_operator_reloads_an_edit_and_keeps_its_state(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     start(own_daemon, tmp_path)
@@ -136,7 +136,7 @@ def write_flow_file(path: Path, source: str) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_node_is_started_again_and_no_message_is_lost(dorad: Daemon, tmp_path: Path) -> None:
+def test_an_edited_node_is_restarted_and_no_message_is_lost(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, tmp_path)
     save(tmp_path / "sink.py", "import os", "import os; print('the second one')")
     dorad.until(lambda: said(tmp_path, "sink", "the second one"))

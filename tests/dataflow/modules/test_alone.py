@@ -20,7 +20,7 @@ def _complaints(path: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_good_one_says_what_its_ports_are(project: Project) -> None:
+def test_a_valid_module_lists_its_ports(project: Project) -> None:
     project.write(
         "m.yml",
         """
@@ -34,7 +34,7 @@ def test_a_good_one_says_what_its_ports_are(project: Project) -> None:
     assert warnings == ()
 
 
-def test_mistakes_need_no_way_that_leads_there(project: Project) -> None:
+def test_errors_in_a_module_are_found_without_a_dataflow_that_uses_it(project: Project) -> None:
     project.write("o.yml", "module: {name: o}\nnodes: [{id: m, module: m.yml}]")
     project.write("m.yml", "module: {name: m, outputs: [x]}\nnodes: []\nenv: {}")
     assert _complaints("o.yml") == [
@@ -70,7 +70,7 @@ def test_what_only_a_use_can_show(project: Project) -> None:
     assert "used by" not in cycle + port
 
 
-def test_types_that_do_not_agree_are_warned_of(project: Project) -> None:
+def test_types_that_do_not_match_are_warned_of(project: Project) -> None:
     project.write(
         "m.yml",
         """\
@@ -98,5 +98,5 @@ def test_the_current_folder_is_the_project_if_it_holds_the_file(
     assert _complaints("../a/m.yml")[0].startswith("../a/m.yml:2:23: nodes[0].path: `../n.py`")
 
 
-def test_a_file_that_is_not_there(project: Project) -> None:
+def test_a_missing_file(project: Project) -> None:
     assert _complaints("no.yml") == ["no.yml: no such file (give the path of a module's YAML file)"]

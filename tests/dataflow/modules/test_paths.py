@@ -43,7 +43,7 @@ def test_a_path_starts_at_the_file_of_the_module(project: Project, written: str,
     assert project.node(FLOW, "m.a").path == flat
 
 
-def test_a_file_may_be_called_like_a_kind_of_node(project: Project) -> None:
+def test_a_file_may_be_named_like_a_kind_of_node(project: Project) -> None:
     project.write("mods/arm/m.yml", _module("../../dynamic"))
     node = project.node(FLOW, "m.a")
     assert (node.kind, node.path) == (NodeKind.PATH, "./dynamic")
@@ -54,7 +54,7 @@ def test_a_path_in_a_clone_stays(project: Project) -> None:
     assert project.node(FLOW, "m.a").path == "src/a.py"
 
 
-def test_it_starts_at_the_dataflow_from_wherever_that_is_read(
+def test_it_starts_at_the_dataflow_whatever_the_current_folder(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.write("mods/arm/m.yml", _module("a.py\n  restart: x"))
@@ -107,7 +107,7 @@ def test_a_module_beside_that_of_the_user_but_outside(project: Project) -> None:
     )
 
 
-def test_links_that_lead_out(project: Project) -> None:
+def test_links_that_lead_outside(project: Project) -> None:
     outside = project.folder.parent / "outside"
     outside.mkdir()
     (outside / "m.yml").write_text(_module("a.py"))

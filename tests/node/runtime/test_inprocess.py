@@ -62,7 +62,7 @@ def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
 
 
 @given(st.lists(st.sampled_from(["put", "take"]), max_size=40))
-def test_the_queue_behaves_like_a_deque_that_keeps_the_newest(steps: list[str]) -> None:
+def test_the_queue_equals_a_model_that_keeps_the_newest(steps: list[str]) -> None:
     item, words = queue()
     model: deque[int] = deque(maxlen=PLAN.queue_size)
     for number, step in enumerate(steps):
@@ -78,7 +78,7 @@ def test_the_queue_behaves_like_a_deque_that_keeps_the_newest(steps: list[str]) 
         assert item.ready() is bool(model)
 
 
-def test_after_a_stop_only_queued_messages_come() -> None:
+def test_after_a_stop_only_queued_messages_are_received() -> None:
     item, _ = queue()
     put(item, "before")
     item.stop()
@@ -87,7 +87,7 @@ def test_after_a_stop_only_queued_messages_come() -> None:
     assert not item.ready()
 
 
-def test_messages_queued_by_a_dead_process_count_as_dropped() -> None:
+def test_queued_messages_of_a_dead_process_count_as_dropped() -> None:
     item, words = queue()
     put(item, 1)
     again, _ = queue(words)
@@ -95,7 +95,7 @@ def test_messages_queued_by_a_dead_process_count_as_dropped() -> None:
     assert counters(words, 0).dropped == 1
 
 
-def test_a_blocking_sender_waits_for_room() -> None:
+def test_a_sender_with_backpressure_waits_for_room() -> None:
     item, words = queue()
     done = threading.Event()
 
@@ -114,7 +114,7 @@ def test_a_blocking_sender_waits_for_room() -> None:
 
 
 @pytest.mark.parametrize("how", ["stopping", "closed"])
-def test_a_blocking_sender_does_not_wait_if_it_may_not_or_the_receiver_ended(how: str) -> None:
+def test_a_sender_with_backpressure_does_not_wait_without_a_receiver(how: str) -> None:
     item, words = queue()
     for value in range(3):
         put(item, value)

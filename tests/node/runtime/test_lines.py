@@ -19,7 +19,7 @@ def test_lines_of_two_threads_do_not_mix() -> None:
     assert out.getvalue().endswith("\nand")
 
 
-def test_incomplete_lines_are_written_at_the_end() -> None:
+def test_an_unfinished_line_is_written_at_the_end() -> None:
     out = io.StringIO()
     stream = WholeLines(out)
     thread = threading.Thread(target=stream.write, args=("begun",))
@@ -30,6 +30,6 @@ def test_incomplete_lines_are_written_at_the_end() -> None:
     assert out.getvalue() == "begun"
 
 
-def test_other_attributes_are_those_of_the_stream() -> None:
+def test_other_methods_are_those_of_the_wrapped_stream() -> None:
     out = io.StringIO()
     assert WholeLines(out).isatty() is False

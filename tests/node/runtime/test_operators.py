@@ -84,7 +84,7 @@ def test_the_last_message_before_stop_arrives_and_then_the_output_closes(tmp_pat
     ]
 
 
-def test_one_operator_ends_and_the_others_of_its_process_continue(tmp_path: Path) -> None:
+def test_one_operator_ends_and_the_others_in_its_process_continue(tmp_path: Path) -> None:
     on = f"""{OPERATOR}
             report([kind, dora_event.get("id"), self.dataflow_descriptor["nodes"][0]["id"]])
             if kind == "INPUT":
@@ -260,7 +260,9 @@ def test_stop_all_ends_all_operators_of_the_process(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 
 
-def test_a_failing_operator_fails_its_node_and_stops_the_others(tmp_path: Path) -> None:
+def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
+    tmp_path: Path,
+) -> None:
     fails = f"""{OPERATOR}
             raise ValueError("no light")
     """
@@ -301,7 +303,7 @@ def test_an_invalid_operator_file_is_reported_before_the_start(
     assert expected in outcome.output
 
 
-def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
+def test_a_missing_operator_file_is_reported_with_line_and_column(tmp_path: Path) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("some", inputs=TICK)]}, sone="")
     outcome = dora_run(file)
     assert outcome.code == 1
@@ -310,7 +312,7 @@ def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
     assert "did you mean `sone.py`?" in outcome.output
 
 
-def test_output_of_operators_is_sent_as_declared(tmp_path: Path) -> None:
+def test_prints_of_operators_go_to_the_output_that_one_of_them_declares(tmp_path: Path) -> None:
     prints = f"""{OPERATOR}
             if kind == "INPUT":
                 print("from", __name__)
@@ -358,7 +360,7 @@ def test_operators_are_built_first(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops") == ["by the build"]
 
 
-def test_events_about_parameters_and_sources_reach_the_right_operators(
+def test_parameters_and_failures_of_sources_reach_the_operators_concerned(
     tmp_path: Path,
 ) -> None:
     fails = """
@@ -402,7 +404,7 @@ def test_events_about_parameters_and_sources_reach_the_right_operators(
     ]
 
 
-def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) -> None:
+def test_a_process_forked_by_an_operator_does_not_affect_the_node(tmp_path: Path) -> None:
     forks = f"""{OPERATOR}
             import os
             if kind == "INPUT":
@@ -429,7 +431,7 @@ def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) 
     assert values == [[1], [2], [3]]
 
 
-def test_no_operator_sleeps_while_it_has_an_event(tmp_path: Path) -> None:
+def test_no_operator_sleeps_while_it_has_messages(tmp_path: Path) -> None:
     source = """
         import pyarrow as pa
         from dora import Node

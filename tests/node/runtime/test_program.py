@@ -144,7 +144,7 @@ def test_a_broken_file_changes_nothing(make: Make, edit: str) -> None:
     assert sent(program) == [3]
 
 
-def test_a_quick_edit_of_the_same_length_is_loaded(make: Make) -> None:
+def test_an_edit_of_the_same_length_in_the_same_second_is_detected(make: Make) -> None:
     program = make(GOOD)
     for step in range(2, 9):
         program.path.write_text(textwrap.dedent(GOOD).replace("STEP = 1", f"STEP = {step}"))
@@ -153,19 +153,19 @@ def test_a_quick_edit_of_the_same_length_is_loaded(make: Make) -> None:
 
 
 @pytest.mark.parametrize("name", ["json.py", "colorsys.py", "numpy.py"])
-def test_a_file_with_the_name_of_a_library_does_not_shadow_it(make: Make, name: str) -> None:
+def test_an_operator_file_named_like_a_library_does_not_shadow_it(make: Make, name: str) -> None:
     program = make(f"import {name[:-3]} as library\n{textwrap.dedent(GOOD)}", name=name)
     assert sent(program) == [1]
     library = sys.modules[name[:-3]]
     assert library.__file__ != str(program.path)
 
 
-def test_two_operators_of_one_file_are_two_objects(make: Make) -> None:
+def test_two_operators_from_one_file_are_two_objects(make: Make) -> None:
     one, two = make(GOOD, operator="one"), make(GOOD, operator="two")
     assert sent(one) + sent(one) + sent(two) == [1, 2, 1]
 
 
-def test_modules_beside_the_file_can_be_imported(make: Make, tmp_path: Path) -> None:
+def test_a_module_beside_the_file_can_be_imported(make: Make, tmp_path: Path) -> None:
     (tmp_path / "helper_of_it.py").write_text("VALUE = 7")
     assert sent(
         make(
