@@ -17,7 +17,7 @@ from dorad.cli.files import DataflowFile
 from dorad.cli.select import connect
 from dorad.cli.tables import print_object
 from dorad.problems import ProblemError
-from dorad.realtime.checks import Check, judge
+from dorad.realtime.checks import Check, run_checks
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def check_real_time() -> Iterator[Check]:
     except ControlError:
         hint = "its limits may differ: start it with `dora up` and check again"
         yield Check("WARN", "daemon", "not running; these are the limits of this shell", hint)
-    yield from judge(ProcReader().facts(pid))
+    yield from run_checks(ProcReader().facts(pid))
 
 
 def check_shared_memory(folder: Path) -> Check:

@@ -224,7 +224,7 @@ CHECKS: tuple[Callable[[Facts], Check], ...] = (
 )
 
 
-def judge(facts: Facts) -> list[Check]:
+def run_checks(facts: Facts) -> list[Check]:
     """Return the results of all checks."""
     return [check(facts) for check in CHECKS]
 

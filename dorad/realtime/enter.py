@@ -20,7 +20,7 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_LOWER = 3
 
 
-def entering(wanted: Schedule | None, argv: Sequence[str]) -> list[str]:
+def wrap_command(wanted: Schedule | None, argv: Sequence[str]) -> list[str]:
     """Return `argv`, preceded by this program if the policy is `deadline`.
 
     The kernel grants that policy only with CAP_SYS_NICE, which the command does not keep. Variables

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dorad.realtime import checks
-from dorad.realtime.checks import Check, judge
+from dorad.realtime.checks import Check, run_checks
 from dorad.realtime.facts import Facts
 from dorad.realtime.refusal import UNLIMITED
 
@@ -34,12 +34,12 @@ GOOD = Facts(
 
 
 def test_a_well_configured_machine_passes_every_check() -> None:
-    assert {found.level for found in judge(GOOD)} == {"PASS"}
-    assert {found.hint for found in judge(GOOD)} == {None}
+    assert {found.level for found in run_checks(GOOD)} == {"PASS"}
+    assert {found.hint for found in run_checks(GOOD)} == {None}
 
 
 def test_a_machine_without_facts_is_not_an_error() -> None:
-    assert {found.level for found in judge(Facts())} <= {"PASS", "WARN"}
+    assert {found.level for found in run_checks(Facts())} <= {"PASS", "WARN"}
 
 
 @pytest.mark.parametrize(
