@@ -120,7 +120,7 @@ def test_a_fleet_from_nothing_to_an_upgrade(hall: Hall, newer_deb: Path) -> None
     print(said)
     assert "arm1  ✓ " in said
     assert "→ 99.0.0, active" in said
-    assert "the installation goes on there: journalctl -u dorafleet-install-" in said
+    assert "the installation continues there: journalctl -u dorafleet-install-" in said
     assert "1 of 2 machines failed: arm2" in said
     assert version(arm1) == "installed 99.0.0"
     assert pid(arm1) == node

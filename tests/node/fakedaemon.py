@@ -125,7 +125,7 @@ class FakeDaemon:
     def accept(self) -> None:
         """Accept a connection and read its hello."""
         self.socket, _ = self.listener.accept()
-        self.hear("hello")
+        self.receive("hello")
 
     def welcome(self) -> None:
         content = {
@@ -145,22 +145,22 @@ class FakeDaemon:
             "keep_bytes": None,
         }
         config = pack(json.dumps(content | self.config).encode())
-        self.say("welcome", fds=[self.box.memory, self.box.bell, self.box.space, config])
+        self.send("welcome", fds=[self.box.memory, self.box.bell, self.box.space, config])
         os.close(config)
 
     def start(self) -> None:
         """Accept a node and open the barrier for it."""
         self.accept()
         self.welcome()
-        self.hear("ready")
-        self.say("start", epoch_ns=time.monotonic_ns())
+        self.receive("ready")
+        self.send("start", epoch_ns=time.monotonic_ns())
 
-    def say(self, kind: str, fds: Sequence[int] = (), **fields: Any) -> None:
+    def send(self, kind: str, fds: Sequence[int] = (), **fields: Any) -> None:
         assert self.socket is not None
         protocol.send(self.socket, kind, fields, list(fds))
         self.box.words[layout.BOX_MAIL] += 1
 
-    def hear(self, kind: str) -> protocol.Packet:
+    def receive(self, kind: str) -> protocol.Packet:
         """Return the node's next packet, which must be of this kind."""
         assert self.socket is not None
         self.socket.settimeout(DEADLINE_S)
@@ -171,8 +171,8 @@ class FakeDaemon:
 
     def introduce(self, box: Box, *, blocking: bool, node: str = "c") -> None:
         """Connect a receiver to the output of the tested node."""
-        self.say("peer", [box.memory, box.bell], node=node)
-        self.say("edges", output="out", to=[[node, box.rings[0].base, blocking]])
+        self.send("peer", [box.memory, box.bell], node=node)
+        self.send("edges", output="out", to=[[node, box.rings[0].base, blocking]])
 
     def read(self) -> bool:
         """Return True if the node has read all packets."""

@@ -195,7 +195,7 @@ def test_a_full_queue_keeps_the_newest(flow: Flow) -> None:
         assert [n for i, n in received if i == name] == list(range(50 - size, 50))
 
 
-def test_small_and_large_messages_in_turn_arrive_in_order(flow: Flow) -> None:
+def test_alternating_small_and_large_messages_arrive_in_order(flow: Flow) -> None:
     flow.node(
         "sender",
         """
@@ -213,7 +213,7 @@ def test_small_and_large_messages_in_turn_arrive_in_order(flow: Flow) -> None:
     assert flow.reports("receiver") == list(range(200))
 
 
-def test_a_chain_of_six_loses_nothing_from_the_first_moment(flow: Flow) -> None:
+def test_a_chain_of_six_loses_no_message_from_the_start(flow: Flow) -> None:
     flow.node(
         "n0",
         """
@@ -244,7 +244,7 @@ def test_a_chain_of_six_loses_nothing_from_the_first_moment(flow: Flow) -> None:
     assert flow.reports("n5") == list(range(20))
 
 
-def test_a_queue_of_one_gives_a_slow_receiver_what_is_newest(flow: Flow) -> None:
+def test_a_queue_of_one_gives_a_slow_receiver_the_newest(flow: Flow) -> None:
     flow.node(
         "sender",
         """
@@ -283,7 +283,7 @@ def test_a_queue_of_one_gives_a_slow_receiver_what_is_newest(flow: Flow) -> None
         assert number == 119 or sent[number + 1] >= asked
 
 
-def test_waiting_asynchronously_takes_no_time_and_holds_nothing_up(flow: Flow) -> None:
+def test_waiting_asynchronously_does_not_block_the_event_loop(flow: Flow) -> None:
     flow.node(
         "sender",
         """

@@ -89,15 +89,15 @@ def _run(flow: Flow, exits: str) -> None:
     assert flow.reports("sink") == [list(range(2, 60))]
 
 
-def test_a_child_that_ends_like_a_program_disturbs_nothing(flow: Flow) -> None:
+def test_a_child_that_exits_normally_does_not_disturb_the_parent(flow: Flow) -> None:
     _run(flow, "exit")
 
 
-def test_a_child_that_ends_at_once_disturbs_nothing(flow: Flow) -> None:
+def test_a_child_that_exits_at_once_does_not_disturb_the_parent(flow: Flow) -> None:
     _run(flow, "_exit")
 
 
-def test_worker_processes_started_by_forking_can_work_for_a_node(flow: Flow) -> None:
+def test_forked_worker_processes_can_work_for_a_node(flow: Flow) -> None:
     flow.node(
         "node",
         """

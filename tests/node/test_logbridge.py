@@ -17,7 +17,7 @@ logging.getLogger("arm").warning("hot: %d", 81)
 """
 
 
-def test_the_source_of_a_record_stands_beside_its_message() -> None:
+def test_a_line_has_the_source_of_its_record() -> None:
     [line] = subprocess.run(
         [sys.executable, "-c", SOURCE], capture_output=True, check=True
     ).stdout.splitlines()
@@ -63,7 +63,7 @@ def test_a_module_level_call_sets_the_root_logger_to_level_0_as_under_dora() -> 
     ]
 
 
-def test_a_level_that_is_given_holds() -> None:
+def test_a_given_level_is_kept() -> None:
     both = "logging.debug('d'); logging.info('i'); logging.warning('w')"
     assert _lines(f"logging.basicConfig(level=logging.WARNING); {both}") == [("warn", "root", "w")]
     assert [line[2] for line in _lines(f"logging.basicConfig(level=logging.DEBUG); {both}")] == [
@@ -71,7 +71,7 @@ def test_a_level_that_is_given_holds() -> None:
     ]
 
 
-def test_a_level_that_was_set_before_the_node_holds() -> None:
+def test_a_level_set_before_the_node_is_kept() -> None:
     source = """
 import logging
 logging.getLogger().setLevel(logging.ERROR)
@@ -86,7 +86,7 @@ print(logging.root.level)
     assert ended.stdout == "40\n"
 
 
-def test_a_stream_of_the_nodes_own_is_left_alone() -> None:
+def test_a_stream_of_the_nodes_own_is_kept() -> None:
     source = """
 import logging, sys
 from dorad.node import logbridge

@@ -38,7 +38,7 @@ def test_each_set_is_within_the_tolerance_and_no_message_is_used_twice(
 
 @unhurried
 @given(st.lists(times, min_size=2, max_size=3), st.integers(0, 10))
-def test_nothing_that_could_be_in_a_set_is_passed_over_before_the_first(
+def test_no_message_that_could_be_in_the_first_set_is_skipped(
     waiting: list[list[int]], tolerance: int
 ) -> None:
     """No set is found only if there is none; and what is passed over can never be in one."""
@@ -60,7 +60,7 @@ def test_nothing_that_could_be_in_a_set_is_passed_over_before_the_first(
 
 @unhurried
 @given(times.filter(bool), times.filter(bool), st.integers(0, 10))
-def test_of_two_that_wait_the_nearest_is_taken(
+def test_the_nearest_of_two_queued_messages_is_taken(
     left: list[int], right: list[int], tolerance: int
 ) -> None:
     """Neither neighbour of a pair's older half would have been nearer."""

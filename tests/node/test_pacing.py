@@ -25,7 +25,7 @@ steps = st.lists(
 
 @settings(deadline=None, max_examples=200)
 @given(steps, st.integers(1, 5), st.booleans())
-def test_never_too_often_always_the_newest_and_the_last_one_comes(
+def test_the_rate_is_kept_and_the_last_message_arrives(
     plan: list[tuple[int, str]], queue_size: int, keeps_all: bool
 ) -> None:
     now = 1

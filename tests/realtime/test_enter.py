@@ -1,4 +1,4 @@
-"""What comes before a command whose policy nobody else can ask for."""
+"""The program that sets the policy `deadline` before a command."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
 SAYS = (sys.executable, "-S", "-c", "import os; print(os.sched_getscheduler(0))")
 
 
-def test_only_a_deadline_needs_words_before_the_command() -> None:
+def test_only_a_deadline_needs_the_program_before_the_command() -> None:
     assert entering(Schedule(os.SCHED_FIFO, 30), SAYS) == list(SAYS)
     assert entering(None, SAYS) == list(SAYS)
 
 
-def test_a_deadline_is_entered() -> None:
+def test_a_command_runs_with_its_deadline() -> None:
     may(DEADLINE)
     argv = entering(DEADLINE, SAYS)
     said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
@@ -29,7 +29,7 @@ def test_a_deadline_is_entered() -> None:
     assert said.stderr == ""
 
 
-def test_a_deadline_that_is_refused_is_told() -> None:
+def test_a_refused_deadline_is_reported() -> None:
     impossible = Schedule(SCHED_DEADLINE, 0, 0, 5_000_000, 1_000_000, 1_000_000)
     argv = entering(impossible, SAYS)
     said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
@@ -37,7 +37,7 @@ def test_a_deadline_that_is_refused_is_told() -> None:
     assert said.stderr.startswith("realtime: runs without `deadline (5 ms within 1 ms, every 1 ms)")
 
 
-def test_the_right_to_it_is_not_the_commands() -> None:
+def test_the_command_does_not_keep_the_capability() -> None:
     may(DEADLINE)
     caps = ("--inh-caps=+sys_nice", "--ambient-caps=+sys_nice", "--bounding-set=-all,+sys_nice")
     user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps)

@@ -1,4 +1,4 @@
-"""What a hostile peer writes into shared memory: no crash, no read elsewhere, no hang."""
+"""A hostile peer writes into shared memory: no crash, no read elsewhere, no hang."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def e() -> Iterator[Edge]:
         vars(made).clear()
 
 
-def test_what_is_right_arrives(e: Edge) -> None:
+def test_valid_entries_arrive(e: Edge) -> None:
     _push(e, _right(e))
     event = _input(e).take()
     assert event is not None
@@ -99,7 +99,7 @@ SEGMENT = 1 << 18  # what the pool makes for small samples
         {"code": STRING},
     ],
 )
-def test_an_entry_of_which_a_field_is_wrong_is_an_error_and_counted(
+def test_an_entry_with_a_wrong_field_is_an_error_and_counted(
     e: Edge, wrong: dict[str, int]
 ) -> None:
     right = _right(e)
@@ -148,7 +148,7 @@ def test_offsets_that_point_elsewhere_are_an_error(e: Edge, array: pa.Array, off
         pa.array([{"a": "x"}, {"a": None}] * 600),
     ],
 )
-def test_what_is_written_after_the_check_leads_nowhere_else(e: Edge, array: pa.Array) -> None:
+def test_writes_after_the_check_cannot_redirect_reads(e: Edge, array: pa.Array) -> None:
     fields = _right(e, array)
     _push(e, fields)
     event = _input(e).take()
@@ -163,7 +163,7 @@ def test_what_is_written_after_the_check_leads_nowhere_else(e: Edge, array: pa.A
     assert value.null_count == array.null_count
 
 
-def test_how_many_nulls_there_are_is_not_believed(e: Edge) -> None:
+def test_the_senders_null_count_is_not_trusted(e: Edge) -> None:
     fields = _right(e, pa.array([1, None, 3, None]))
     _push(e, fields | {"nulls": 4})
     event = _input(e).take()
@@ -206,7 +206,7 @@ def test_metadata_nested_deeper_than_python_goes_are_an_error_event(e: Edge) -> 
 
 @pytest.mark.parametrize("lane", [False, True])
 @pytest.mark.parametrize("head", [0, 3, 1 << 62, (1 << 64) - 1])
-def test_a_count_that_was_overwritten_ends_nothing(lane: bool, head: int) -> None:
+def test_an_overwritten_count_does_not_end_the_receiver(lane: bool, head: int) -> None:
     with edge(5, lane=lane) as e:
         item = _input(e)
         for n in range(8):
@@ -219,7 +219,7 @@ def test_a_count_that_was_overwritten_ends_nothing(lane: bool, head: int) -> Non
         for _ in range(20):
             item.take()
             item.ready()
-        # An honest sender writes its own count again, and is understood from the second message on.
+        # An honest sender rewrites its count: the receiver is right from the second message on.
         e.push(b"a")
         for _ in range(20):
             item.take()
@@ -230,7 +230,7 @@ def test_a_count_that_was_overwritten_ends_nothing(lane: bool, head: int) -> Non
 
 
 class _Racing:
-    """Words of which one has grown whenever it is read, as if its writer never rested."""
+    """Words, one of which grows with every read, as if its writer never paused."""
 
     def __init__(self, words: memoryview, at: int, step: int) -> None:
         self._words = words
@@ -250,7 +250,9 @@ class _Racing:
     ("lane", "word"),
     [(False, layout.RING_HEAD), (True, layout.RING_HEAD), (True, layout.RING_LANE_HEAD)],
 )
-def test_a_sender_that_only_moves_its_count_holds_nobody(lane: bool, word: int) -> None:
+def test_a_sender_that_only_moves_its_count_does_not_hang_the_receiver(
+    lane: bool, word: int
+) -> None:
     with edge(lane=lane) as e:
         e.inlet._words = _Racing(e.box.words, e.ring.base + word, 1000)  # type: ignore[assignment]
         item = _input(e)
@@ -266,7 +268,7 @@ def test_a_sender_that_only_moves_its_count_holds_nobody(lane: bool, word: int) 
         assert done.wait(20), "it is still looking"
 
 
-def test_a_consumer_that_only_moves_its_count_does_not_hold_who_reads_the_counters() -> None:
+def test_a_consumer_that_only_moves_its_count_does_not_hang_readers_of_the_counters() -> None:
     with edge() as e:
         racing: Any = _Racing(e.box.words, e.ring.base + layout.RING_RECEIVED, 1)
         assert counters(racing, e.ring.base).sent == 0
@@ -275,7 +277,7 @@ def test_a_consumer_that_only_moves_its_count_does_not_hold_who_reads_the_counte
 @pytest.mark.parametrize("word", range(layout.RING_HEAD, layout.RING_WORDS))
 @pytest.mark.parametrize("value", [1 << 63, (1 << 64) - 1])
 @pytest.mark.parametrize("lane", [False, True])
-def test_new_ends_go_on_whatever_their_words_say(word: int, value: int, lane: bool) -> None:
+def test_new_ends_continue_with_any_words(word: int, value: int, lane: bool) -> None:
     with edge(lane=lane) as e:
         e.box.words[e.ring.base + word] = value
         e.outlet, e.inlet = e.new_outlet(), e.new_inlet()
@@ -303,7 +305,7 @@ def test_new_ends_go_on_whatever_their_words_say(word: int, value: int, lane: bo
         (layout.RING_LANE, 1 << 62),
     ],
 )
-def test_a_ring_that_was_overwritten_is_not_used(e: Edge, word: int, value: int) -> None:
+def test_an_overwritten_ring_is_not_used(e: Edge, word: int, value: int) -> None:
     assert ring_at(e.box.words, e.ring.base) == e.ring
     e.box.words[e.ring.base + word] = value
     with pytest.raises(layout.LayoutError, match="is damaged"):
@@ -330,7 +332,7 @@ def test_a_latched_message_that_cannot_be_read_is_one_error(e: Edge) -> None:
     assert item.take() is None
 
 
-def test_a_timer_whose_words_are_overwritten_ticks_on(e: Edge) -> None:
+def test_a_timer_with_overwritten_words_keeps_ticking(e: Edge) -> None:
     words, base = e.box.words, e.ring.base
     for at in (layout.RING_LAST, layout.RING_TAIL, layout.RING_RECEIVED, layout.RING_LATENCY_SUM):
         words[base + at] = (1 << 64) - 1
@@ -343,7 +345,7 @@ def test_a_timer_whose_words_are_overwritten_ticks_on(e: Edge) -> None:
             words[base + at] = (1 << 64) - 1
 
 
-def test_a_place_outside_of_its_segment_is_no_sample(e: Edge) -> None:
+def test_a_place_outside_of_its_segment_is_not_a_sample(e: Edge) -> None:
     sample = e.pool.take(1000)
     assert e.pool.find(sample.segment.number, sample.offset) is sample
     assert e.pool.find(sample.segment.number, 1 << 63) is None

@@ -9,7 +9,7 @@ from dorad.shm.pool import TRIM_EVERY_NS
 from tests.shm.edge import content, edge
 
 
-def test_a_sample_that_was_received_and_let_go_is_used_again() -> None:
+def test_a_sample_that_was_received_and_released_is_used_again() -> None:
     with edge() as e:
         first = e.push_sample(b"a" * 1000)
         assert e.take() is not None
@@ -21,7 +21,7 @@ def test_a_sample_that_was_received_and_let_go_is_used_again() -> None:
         assert first.segment.number == 1
 
 
-def test_a_sample_that_waits_in_a_queue_is_not_used_again() -> None:
+def test_a_queued_sample_is_not_used_again() -> None:
     with edge(5) as e:
         waiting = [e.push_sample(b"%d" % n * 1000) for n in range(5)]
         assert e.pool.take(1000) not in waiting
@@ -35,7 +35,7 @@ def test_a_sample_that_newer_ones_displaced_is_used_again_unread() -> None:
         assert len(e.segments) <= 3
 
 
-def test_a_held_array_stays_unchanged_whatever_is_sent_meanwhile() -> None:
+def test_a_held_array_stays_unchanged_while_others_are_sent() -> None:
     with edge(2) as e:
         e.push_sample(b"precious" * 1000)
         taken = e.inlet.take()
@@ -46,7 +46,7 @@ def test_a_held_array_stays_unchanged_whatever_is_sent_meanwhile() -> None:
         assert content(taken) == b"precious" * 1000
 
 
-def test_a_subscriber_that_is_gone_holds_nothing_back() -> None:
+def test_a_subscriber_that_left_keeps_no_samples() -> None:
     with edge(10) as e:
         sample = e.push_sample(b"x" * 1000)
         assert sample.reachable()
@@ -67,7 +67,7 @@ def test_a_sample_the_node_itself_holds_comes_back_only_when_given_back() -> Non
         assert any(e.pool.take(1000) is sample for _ in range(1000))
 
 
-def test_idle_segments_are_given_back_at_the_second_look() -> None:
+def test_idle_segments_are_given_back_at_the_second_trim() -> None:
     with edge(4) as e:
         held = [e.push_sample(b"x" * (1 << 20)) for _ in range(4)]
         while e.take() is not None:
@@ -98,15 +98,15 @@ def test_samples_of_a_segment_do_not_overlap() -> None:
             assert segment != other or start + size <= following
 
 
-def test_a_full_dev_shm_says_how_much_was_asked_and_free() -> None:
+def test_a_full_dev_shm_is_reported_with_bytes_requested_and_free() -> None:
     with pytest.raises(create.ShmFullError) as caught:
         create.create_pool(1 << 45)
     assert caught.value.asked == 1 << 45
     assert 0 < caught.value.free < 1 << 45
-    assert f"{1 << 45} bytes asked, {caught.value.free} free" in str(caught.value)
+    assert f"{1 << 45} bytes requested, {caught.value.free} free" in str(caught.value)
 
 
-def test_a_sample_that_is_used_again_has_forgotten_where_it_was() -> None:
+def test_a_reused_sample_has_no_marks_of_its_last_use() -> None:
     with edge() as e:
         for _ in range(200):
             sample = e.pool.take(300_000)

@@ -48,7 +48,7 @@ def test_drops_are_counted_before_the_consumer_has_looked() -> None:
         assert (e.counters.sent, e.counters.dropped, e.counters.queued) == (10, 7, 3)
 
 
-def test_a_restarted_consumer_goes_on_where_the_last_one_stopped() -> None:
+def test_a_restarted_consumer_continues_where_the_last_one_stopped() -> None:
     with edge() as e:
         for n in range(4):
             e.push(b"%d" % n)
@@ -57,7 +57,7 @@ def test_a_restarted_consumer_goes_on_where_the_last_one_stopped() -> None:
         assert e.take() == b"1"
 
 
-def test_a_restarted_producer_goes_on_where_the_last_one_stopped() -> None:
+def test_a_restarted_producer_continues_where_the_last_one_stopped() -> None:
     with edge() as e:
         e.push(b"a")
         e.outlet = e.new_outlet()
@@ -76,7 +76,7 @@ def test_an_entry_that_was_not_finished_never_existed() -> None:
         assert e.take() == b"whole"
 
 
-def test_a_frozen_inlet_gives_what_was_queued_and_no_more() -> None:
+def test_a_frozen_inlet_gives_only_the_messages_queued_before() -> None:
     with edge() as e:
         e.push(b"before")
         e.inlet.freeze()
@@ -140,7 +140,7 @@ def test_a_receiver_that_holds_more_than_there_are_slots_gets_copies() -> None:
         assert [content(t) for t in held if t] == [b"%5d" % n * 200 for n in range(len(held))]
 
 
-def test_slots_of_a_process_that_was_there_before_are_used_once_they_are_cleared() -> None:
+def test_slots_of_an_earlier_process_are_used_once_they_are_cleared() -> None:
     with edge(100) as e:
         slots = range(e.ring.base + layout.RING_HAZARDS, e.ring.base + layout.RING_HAZARDS + 30)
         for slot in slots:
@@ -216,7 +216,7 @@ class DropOldest(RuleBasedStateMachine):
         self.received += 1
 
     @rule()
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.held.clear()
 
     @rule()

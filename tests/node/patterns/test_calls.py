@@ -175,7 +175,7 @@ report(error_of(1, timeout=0.2))
     assert seconds >= 0.2
 
 
-def test_an_answer_without_its_id_is_named_to_the_one_who_waits(flow: Flow) -> None:
+def test_a_reply_without_an_id_is_named_in_the_callers_error(flow: Flow) -> None:
     wire(
         flow,
         "report(error_of(1, timeout=0.5)); report(error_of(2, timeout=None))",
@@ -190,7 +190,7 @@ for event in node:
         assert "1 message without request_id or goal_id came on `response`" in text
 
 
-def test_a_request_without_an_id_is_warned_of_at_the_server(flow: Flow) -> None:
+def test_the_server_warns_about_a_request_without_an_id(flow: Flow) -> None:
     outcome = wire(flow, "node.send_output('request', pa.array([1])); report(ask(2))").run()
     outcome.expect(0)
     assert flow.reports("client") == [4]
@@ -218,7 +218,7 @@ except NoPeerError as error:
     assert nowhere == "`reply`: this node has no input `nowhere`"
 
 
-def test_two_ways_back_must_be_told_apart(flow: Flow) -> None:
+def test_an_ambiguous_reply_input_is_an_error(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -258,7 +258,7 @@ def test_a_server_that_ends_ends_the_call_at_once(flow: Flow) -> None:
         assert seconds < 10
 
 
-def test_an_answer_sent_with_the_last_breath_arrives(flow: Flow) -> None:
+def test_a_reply_sent_just_before_the_server_ends_arrives(flow: Flow) -> None:
     wire(
         flow,
         "report(ask(1))",
@@ -350,7 +350,7 @@ for event in node:
     assert flow.reports("client") == [[[6], True]]
 
 
-def test_an_async_server_answers_requests_side_by_side(flow: Flow) -> None:
+def test_an_async_server_answers_requests_concurrently(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -376,7 +376,7 @@ asyncio.run(node.serve_async())
     assert flow.reports("client") == [list(range(8))]
 
 
-def test_a_late_answer_is_thrown_away(flow: Flow) -> None:
+def test_a_late_reply_is_dropped(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -395,7 +395,7 @@ node.send_service_response("response", pa.array([4]), second["metadata"])
     assert flow.reports("client") == ["NoAnswerError", 4, ["INPUT_CLOSED", "STOP"]]
 
 
-def test_a_call_that_would_hold_up_its_own_event_loop_is_refused(flow: Flow) -> None:
+def test_a_call_that_would_block_its_own_event_loop_is_refused(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -435,7 +435,7 @@ report([event["type"] for event in [node.try_recv(), *node.drain()] if event])
     assert flow.reports("client") == [200, 202, []]
 
 
-def test_an_operator_that_has_ended_is_a_peer_that_was_lost(flow: Flow) -> None:
+def test_an_operator_that_has_ended_is_a_lost_peer(flow: Flow) -> None:
     flow.folder.joinpath("ends.py").write_text(
         """
 from dora import DoraStatus

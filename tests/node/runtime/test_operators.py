@@ -84,7 +84,7 @@ def test_the_last_message_before_stop_arrives_and_then_the_output_closes(tmp_pat
     ]
 
 
-def test_one_operator_ends_and_the_others_of_its_process_go_on(tmp_path: Path) -> None:
+def test_one_operator_ends_and_the_others_of_its_process_continue(tmp_path: Path) -> None:
     on = f"""{OPERATOR}
             report([kind, dora_event.get("id"), self.dataflow_descriptor["nodes"][0]["id"]])
             if kind == "INPUT":
@@ -260,7 +260,7 @@ def test_stop_all_ends_all_operators_of_the_process(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 
 
-def test_an_operator_that_fails_fails_its_node_and_others_get_a_last_word(tmp_path: Path) -> None:
+def test_a_failing_operator_fails_its_node_and_stops_the_others(tmp_path: Path) -> None:
     fails = f"""{OPERATOR}
             raise ValueError("no light")
     """
@@ -284,12 +284,12 @@ def test_an_operator_that_fails_fails_its_node_and_others_get_a_last_word(tmp_pa
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` was that of dora before"),
+        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` is from dora before"),
         ("VALUE = 1", "has no class `Operator`"),
         ("import missing_module_x", "ModuleNotFoundError"),
     ],
 )
-def test_a_file_that_is_no_operator_is_said_before_anything_starts(
+def test_an_invalid_operator_file_is_reported_before_the_start(
     tmp_path: Path, source: str, said: str
 ) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("bad", inputs=TICK)]}, bad=source)
@@ -299,7 +299,7 @@ def test_a_file_that_is_no_operator_is_said_before_anything_starts(
     assert said in outcome.output
 
 
-def test_a_missing_file_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("some", inputs=TICK)]}, sone="")
     outcome = dora_run(file)
     assert outcome.code == 1
@@ -308,7 +308,7 @@ def test_a_missing_file_is_told_with_its_place(tmp_path: Path) -> None:
     assert "did you mean `sone.py`?" in outcome.output
 
 
-def test_what_operators_print_goes_where_one_of_them_says(tmp_path: Path) -> None:
+def test_output_of_operators_is_sent_as_declared(tmp_path: Path) -> None:
     prints = f"""{OPERATOR}
             if kind == "INPUT":
                 print("from", __name__)
@@ -356,7 +356,7 @@ def test_operators_are_built_first(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops") == ["by the build"]
 
 
-def test_parameters_and_failures_of_sources_reach_the_operators_they_are_about(
+def test_events_about_parameters_and_sources_reach_the_right_operators(
     tmp_path: Path,
 ) -> None:
     fails = """
@@ -427,7 +427,7 @@ def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) 
     assert values == [[1], [2], [3]]
 
 
-def test_nobody_sleeps_while_there_is_something_for_him(tmp_path: Path) -> None:
+def test_no_operator_sleeps_while_it_has_an_event(tmp_path: Path) -> None:
     source = """
         import pyarrow as pa
         from dora import Node
@@ -514,7 +514,7 @@ def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
     assert "on_event failed on INPUT tick: TypeMismatchError: type mismatch:" in refused.output
 
 
-def test_latched_and_limited_inputs_of_operators(tmp_path: Path) -> None:
+def test_operators_may_have_latched_and_limited_inputs(tmp_path: Path) -> None:
     once = f"""{OPERATOR}
             if kind == "INPUT":
                 self.count += 1

@@ -79,7 +79,7 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
         ("class Operator: ...", "no method `on_event(self, dora_event, send_output)`"),
         (
             "class Operator:\n    def on_input(self, *_): ...",
-            "`on_input` was that of dora before 0.2, and is not called",
+            "`on_input` is from dora before 0.2 and is not called",
         ),
         (
             "class Operator:\n    def on_event(self, *_): ...\n    def __init__(self, x): ...",
@@ -87,7 +87,9 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
         ),
     ],
 )
-def test_a_file_that_is_no_operator(make: Make, tmp_path: Path, source: str, said: str) -> None:
+def test_a_file_without_a_valid_operator_is_an_error(
+    make: Make, tmp_path: Path, source: str, said: str
+) -> None:
     with pytest.raises(OperatorError) as caught:
         make(source)
     assert str(caught.value).startswith(f"operator 'it' ({tmp_path / 'some_operator.py'}): ")
@@ -97,20 +99,20 @@ def test_a_file_that_is_no_operator(make: Make, tmp_path: Path, source: str, sai
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return None", "on_event returned None on INPUT tick, which is no DoraStatus"),
+        ("return None", "on_event returned None on INPUT tick, not a DoraStatus"),
         ("return 0", "on_event returned 0 on INPUT tick"),
         ("raise ValueError('no light')", "on_event failed on INPUT tick: ValueError: no light"),
         ("raise SystemExit(2)", "on_event failed on INPUT tick: SystemExit: 2"),
     ],
 )
-def test_an_answer_that_is_none(make: Make, body: str, said: str) -> None:
+def test_a_return_value_that_is_not_a_status_is_an_error(make: Make, body: str, said: str) -> None:
     program = make(f"class Operator:\n    def on_event(self, *_):\n        {body}")
     with pytest.raises(OperatorError) as caught:
         program.on_event(EVENT, print)
     assert said in str(caught.value)
 
 
-def test_reloading_takes_the_new_code_and_keeps_the_state(make: Make) -> None:
+def test_reloading_uses_the_new_code_and_keeps_the_state(make: Make) -> None:
     program = make(GOOD)
     assert sent(program) + sent(program) == [1, 2]
     program.path.write_text(textwrap.dedent(GOOD).replace("STEP = 1", "STEP = 9"))
@@ -140,7 +142,7 @@ def test_a_broken_file_changes_nothing(make: Make, edit: str) -> None:
     assert sent(program) == [3]
 
 
-def test_an_edit_of_the_same_length_within_a_moment_is_seen(make: Make) -> None:
+def test_a_quick_edit_of_the_same_length_is_loaded(make: Make) -> None:
     program = make(GOOD)
     for step in range(2, 9):
         program.path.write_text(textwrap.dedent(GOOD).replace("STEP = 1", f"STEP = {step}"))
@@ -149,7 +151,7 @@ def test_an_edit_of_the_same_length_within_a_moment_is_seen(make: Make) -> None:
 
 
 @pytest.mark.parametrize("name", ["json.py", "colorsys.py", "numpy.py"])
-def test_a_file_called_like_a_library_does_not_hide_it(make: Make, name: str) -> None:
+def test_a_file_with_the_name_of_a_library_does_not_shadow_it(make: Make, name: str) -> None:
     program = make(f"import {name[:-3]} as library\n{textwrap.dedent(GOOD)}", name=name)
     assert sent(program) == [1]
     library = sys.modules[name[:-3]]
@@ -161,7 +163,7 @@ def test_two_operators_of_one_file_are_two_objects(make: Make) -> None:
     assert sent(one) + sent(one) + sent(two) == [1, 2, 1]
 
 
-def test_a_neighbour_of_the_file_can_be_imported(make: Make, tmp_path: Path) -> None:
+def test_modules_beside_the_file_can_be_imported(make: Make, tmp_path: Path) -> None:
     (tmp_path / "helper_of_it.py").write_text("VALUE = 7")
     assert sent(
         make(
