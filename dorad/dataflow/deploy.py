@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import Amounts, Avoid, Deploy, Distribute
+from dorad.dataflow.settings import Amounts, Avoid, Deploy, Distribute
 
 if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields

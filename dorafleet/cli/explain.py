@@ -66,12 +66,12 @@ def _node_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 def explain(file: Path, node: str | None, *, cluster_file: Path, as_json: bool) -> int:
     """Show the machine that each node of DATAFLOW, or NODE alone, would run on, and why."""
     from dorafleet.coordinator.placement import Candidate, place
-    from dorafleet.coordinator.wishes import problems_of, wishes_of
+    from dorafleet.coordinator.requirements import problems_of, requirements_of
 
     dataflow, cluster = _load(file, cluster_file)
     chosen = _chosen(dataflow, node)
     machines = [Candidate(each.id, each.labels, each.capacity) for each in cluster.machines]
-    decisions = place(wishes_of(dataflow), machines)
+    decisions = place(requirements_of(dataflow), machines)
     problems = problems_of(dataflow, machines)
     for problem in problems:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import Amounts
+from dorad.dataflow.settings import Amounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,10 +50,10 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Requirements:
     """What a node asks for."""
 
-    node: str
+    id: str
     """Unique among all nodes of the fleet that are passed to `place`."""
     machine: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -84,38 +84,38 @@ class Decision:
 
 
 def place(
-    wishes: Sequence[Wish],
+    nodes: Sequence[Requirements],
     machines: Sequence[Candidate],
-    placed: Iterable[tuple[Wish, str]] = (),
+    placed: Iterable[tuple[Requirements, str]] = (),
 ) -> dict[str, Decision]:
-    """Return a decision for each wish, in their order.
+    """Return a decision for each node, in their order.
 
     `placed` are the nodes that run already, of any dataflow, with the ids of their machines. They
     occupy what they need and never move, whatever the rules say.
     """
-    occupied: defaultdict[str, list[Wish]] = defaultdict(list)
+    occupied: defaultdict[str, list[Requirements]] = defaultdict(list)
     home: dict[str, str] = {}
-    for wish, machine in placed:
-        occupied[machine].append(wish)
-        home[wish.node] = machine
+    for node, machine in placed:
+        occupied[machine].append(node)
+        home[node.id] = machine
     decisions = {
-        wish.node: _stays(wish, home[wish.node], machines) for wish in wishes if wish.node in home
+        node.id: _stays(node, home[node.id], machines) for node in nodes if node.id in home
     }
     # sorted() is stable: of equals, the one that comes first in the file comes first.
-    for wish in sorted(
-        (wish for wish in wishes if wish.node not in home),
-        key=lambda wish: sum(_refusal(wish, machine, ()) is None for machine in machines),
+    for node in sorted(
+        (node for node in nodes if node.id not in home),
+        key=lambda node: sum(_refusal(node, machine, ()) is None for machine in machines),
     ):
-        decision = _decide(wish, machines, occupied)
-        decisions[wish.node] = decision
+        decision = _decide(node, machines, occupied)
+        decisions[node.id] = decision
         if decision.machine is not None:
-            occupied[decision.machine].append(wish)
-    return {wish.node: decisions[wish.node] for wish in wishes}
+            occupied[decision.machine].append(node)
+    return {node.id: decisions[node.id] for node in nodes}
 
 
-def _stays(wish: Wish, home: str, machines: Sequence[Candidate]) -> Decision:
+def _stays(node: Requirements, home: str, machines: Sequence[Candidate]) -> Decision:
     return Decision(
-        wish.node,
+        node.id,
         home,
         tuple(
             Verdict(machine.id, None, "the node runs here")
@@ -127,10 +127,12 @@ def _stays(wish: Wish, home: str, machines: Sequence[Candidate]) -> Decision:
 
 
 def _decide(
-    wish: Wish, machines: Sequence[Candidate], occupied: Mapping[str, Sequence[Wish]]
+    node: Requirements,
+    machines: Sequence[Candidate],
+    occupied: Mapping[str, Sequence[Requirements]],
 ) -> Decision:
     refusals = {
-        machine.id: _refusal(wish, machine, occupied.get(machine.id, ())) for machine in machines
+        machine.id: _refusal(node, machine, occupied.get(machine.id, ())) for machine in machines
     }
     load = {machine.id: len(occupied.get(machine.id, ())) for machine in machines}
     fitting = [machine.id for machine in machines if refusals[machine.id] is None]
@@ -151,37 +153,41 @@ def _decide(
             tail = "" if more else ", which comes first"
             reason = f"it has {_count(load[machine.id])}, {compared} `{best}`{tail}"
             verdicts.append(Verdict(machine.id, Rule.SPREAD, reason))
-    return Decision(wish.node, best, tuple(verdicts))
+    return Decision(node.id, best, tuple(verdicts))
 
 
-def _refusal(wish: Wish, machine: Candidate, there: Sequence[Wish]) -> tuple[Rule, str] | None:
+def _refusal(
+    node: Requirements, machine: Candidate, there: Sequence[Requirements]
+) -> tuple[Rule, str] | None:
     """Return the first rule by which a machine with these nodes rejects one, and the reason."""
-    return next(_refusals(wish, machine, there), None)
+    return next(_refusals(node, machine, there), None)
 
 
-def _refusals(wish: Wish, machine: Candidate, there: Sequence[Wish]) -> Iterator[tuple[Rule, str]]:
-    if wish.machine not in (None, machine.id):
-        yield Rule.MACHINE, f"the node asks for `{wish.machine}`"
-    if machine.id in wish.avoids_machines:
+def _refusals(
+    node: Requirements, machine: Candidate, there: Sequence[Requirements]
+) -> Iterator[tuple[Rule, str]]:
+    if node.machine not in (None, machine.id):
+        yield Rule.MACHINE, f"the node asks for `{node.machine}`"
+    if machine.id in node.avoids_machines:
         yield Rule.AVOID, "the node avoids it"
     for other in there:
-        if other.node in wish.avoids_nodes:
-            yield Rule.AVOID, f"`{other.node}` is here, which the node avoids"
-        elif wish.node in other.avoids_nodes:
-            yield Rule.AVOID, f"`{other.node}` is here and avoids the node"
-    for name, value in wish.labels.items():
+        if other.id in node.avoids_nodes:
+            yield Rule.AVOID, f"`{other.id}` is here, which the node avoids"
+        elif node.id in other.avoids_nodes:
+            yield Rule.AVOID, f"`{other.id}` is here and avoids the node"
+    for name, value in node.labels.items():
         found = machine.labels.get(name)
         if found is None:
             yield Rule.LABELS, f"it has no label `{name}`"
         elif found != value:
             yield Rule.LABELS, f"its label `{name}` is `{found}`, not `{value}`"
-    yield from _shortages(wish.needs, machine.capacity, there)
+    yield from _shortages(node.needs, machine.capacity, there)
 
 
 def _shortages(
-    needs: Amounts, capacity: Amounts, there: Sequence[Wish]
+    needs: Amounts, capacity: Amounts, there: Sequence[Requirements]
 ) -> Iterator[tuple[Rule, str]]:
-    user = {device: other.node for other in there for device in other.needs.devices or ()}
+    user = {device: other.id for other in there for device in other.needs.devices or ()}
     for device in needs.devices or ():
         if capacity.devices is None:
             yield Rule.DEVICES, "its devices are not known"

@@ -78,9 +78,9 @@ def measure(case: Case, seconds: float, folder: Path) -> list[float]:
             timeout=seconds + _SLACK_S,
             check=False,
         )
-    said = [line for line in (done.stdout + done.stderr).splitlines() if _refused(line)]
-    if said:
-        raise MeasurementError(said[0])
+    output = [line for line in (done.stdout + done.stderr).splitlines() if _refused(line)]
+    if output:
+        raise MeasurementError(output[0])
     if done.returncode:
         raise MeasurementError(f"{case.name}: {done.stderr}")
     return sorted(json.loads(result.read_text(encoding="utf-8")))

@@ -106,7 +106,7 @@ def test_json_has_all_of_it(files, capsys):
     }
 
 
-def test_names_that_do_not_exist_are_told_at_their_places(files, capsys):
+def test_names_that_do_not_exist_are_reported_at_their_places(files, capsys):
     (files / "flow.yml").write_text("""\
 nodes:
   - id: a
@@ -170,7 +170,7 @@ nodes:
     ]
 
 
-def test_the_mistakes_of_both_files_are_told_at_once(files, capsys):
+def test_the_mistakes_of_both_files_are_reported_at_once(files, capsys):
     (files / "flow.yml").write_text("nodes: [{id: a, pth: a.py}]\n")
     (files / "cluster.yml").write_text(CLUSTER.replace("cpu: 4", "cpu: many"))
     code, out, err = explained(capsys, "flow.yml")
@@ -179,7 +179,7 @@ def test_the_mistakes_of_both_files_are_told_at_once(files, capsys):
     assert "machines[0].capacity.cpu: must be a number from 0 to 10000, not `many`" in err[1]
 
 
-def test_wrong_usage_is_told_as_such(files, capsys):
+def test_wrong_usage_is_reported_as_such(files, capsys):
     code, _, err = explained(capsys, "flow.yml", "detectr")
     assert code == 2
     assert "no node `detectr` in flow.yml; did you mean `detector`?" in err[0]

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dorad.dataflow.model import Amounts
-from dorafleet.coordinator.placement import Candidate, Rule, Wish, place
+from dorad.dataflow.settings import Amounts
+from dorafleet.coordinator.placement import Candidate, Requirements, Rule, place
 
 MACHINES = ("m0", "m1", "m2", "m3")
 NODES = ("a", "b", "c", "d", "e", "f")
@@ -34,10 +34,10 @@ def fleets(draw, least=0):
 
 
 @st.composite
-def wishes(draw, nodes=NODES):
+def requirements(draw, nodes=NODES):
     ids = draw(st.lists(st.sampled_from(nodes), unique=True))
     return [
-        Wish(
+        Requirements(
             id_,
             draw(st.none() | st.none() | st.sampled_from((*MACHINES, "absent"))),
             draw(LABELS),
@@ -51,23 +51,23 @@ def wishes(draw, nodes=NODES):
 
 @st.composite
 def situations(draw):
-    """Machines, nodes that run there already by whatever rules, and wishes, some for these."""
+    """Machines, nodes that already run somewhere, by whatever rules, and nodes to place."""
     machines = draw(fleets())
-    running = draw(wishes(("x", "y", "a", "b")))
-    placed = [(wish, draw(st.sampled_from((*MACHINES, "gone")))) for wish in running]
-    return machines, placed, draw(wishes())
+    running = draw(requirements(("x", "y", "a", "b")))
+    placed = [(node, draw(st.sampled_from((*MACHINES, "gone")))) for node in running]
+    return machines, placed, draw(requirements())
 
 
-def rejects(wish, machine, there):
+def rejects(node, machine, there):
     """The rules once more, in other words."""
-    capacity, needs = machine.capacity, wish.needs
+    capacity, needs = machine.capacity, node.needs
     taken = [device for other in there for device in other.needs.devices or ()]
     return any(
         (
-            wish.machine is not None and wish.machine != machine.id,
-            machine.id in wish.avoids_machines,
-            any(o.node in wish.avoids_nodes or wish.node in o.avoids_nodes for o in there),
-            not wish.labels.items() <= machine.labels.items(),
+            node.machine is not None and node.machine != machine.id,
+            machine.id in node.avoids_machines,
+            any(o.id in node.avoids_nodes or node.id in o.avoids_nodes for o in there),
+            not node.labels.items() <= machine.labels.items(),
             any(d not in (capacity.devices or ()) or d in taken for d in needs.devices or ()),
             *(
                 (getattr(needs, name) or 0)
@@ -81,10 +81,10 @@ def rejects(wish, machine, there):
 
 
 def occupants(machine_id, placed, decisions, asked):
-    """The wishes on a machine in the end."""
-    home = {wish.node for wish, _ in placed}
-    there = [wish for wish, where in placed if where == machine_id]
-    new = [w for w in asked if w.node not in home and decisions[w.node].machine == machine_id]
+    """The requirements on a machine in the end."""
+    home = {node.id for node, _ in placed}
+    there = [node for node, where in placed if where == machine_id]
+    new = [w for w in asked if w.id not in home and decisions[w.id].machine == machine_id]
     return there + new
 
 
@@ -92,33 +92,33 @@ def occupants(machine_id, placed, decisions, asked):
 def test_no_machine_gets_a_node_that_a_rule_rejects_given_all_that_is_there_in_the_end(situation):
     machines, placed, asked = situation
     decisions = place(asked, machines, placed)
-    home = {wish.node for wish, _ in placed}
+    home = {node.id for node, _ in placed}
     for machine in machines:
         there = occupants(machine.id, placed, decisions, asked)
-        for wish in there:
-            if wish.node not in home:
-                others = [other for other in there if other is not wish]
-                assert not rejects(wish, machine, others), (wish, machine)
+        for node in there:
+            if node.id not in home:
+                others = [other for other in there if other is not node]
+                assert not rejects(node, machine, others), (node, machine)
 
 
 @given(situations())
 def test_a_pending_node_is_rejected_by_every_machine_also_in_the_end(situation):
     machines, placed, asked = situation
     decisions = place(asked, machines, placed)
-    for wish in asked:
-        decision = decisions[wish.node]
+    for node in asked:
+        decision = decisions[node.id]
         if decision.machine is None:
             assert all(v.rule not in (None, Rule.SPREAD) for v in decision.verdicts)
             for machine in machines:
                 there = occupants(machine.id, placed, decisions, asked)
-                assert rejects(wish, machine, there)
+                assert rejects(node, machine, there)
 
 
 @given(situations())
 def test_every_machine_has_a_verdict_and_only_the_chosen_one_no_rule(situation):
     machines, placed, asked = situation
     decisions = place(asked, machines, placed)
-    assert list(decisions) == [wish.node for wish in asked]
+    assert list(decisions) == [node.id for node in asked]
     for decision in decisions.values():
         assert [each.machine for each in decision.verdicts] == [m.id for m in machines]
         assert all(each.reason for each in decision.verdicts)
@@ -137,28 +137,28 @@ def test_the_same_question_has_the_same_answer(situation):
 def test_a_node_that_is_placed_stays_whatever_happens_to_the_fleet(situation, other, chance):
     machines, placed, asked = situation
     before = place(asked, machines, placed)
-    home = {wish.node: where for wish, where in placed}
+    home = {node.id: where for node, where in placed}
     now = placed + [
-        (wish, before[wish.node].machine)
-        for wish in asked
-        if wish.node not in home and before[wish.node].machine is not None
+        (node, before[node.id].machine)
+        for node in asked
+        if node.id not in home and before[node.id].machine is not None
     ]
     changed = {machine.id: machine for machine in (*machines, *other)}
     fleet = [*changed.values()]
     chance.shuffle(fleet)
     after = place(asked, fleet, now)
-    for wish in asked:
-        if before[wish.node].machine is not None:
-            assert after[wish.node].machine == before[wish.node].machine
-    for wish, where in placed:
-        if wish.node in after:
-            assert after[wish.node].machine == where
+    for node in asked:
+        if before[node.id].machine is not None:
+            assert after[node.id].machine == before[node.id].machine
+    for node, where in placed:
+        if node.id in after:
+            assert after[node.id].machine == where
 
 
 @given(st.integers(1, 6), st.integers(0, 30))
-def test_nodes_without_wishes_spread_evenly_with_the_first_machines_first(machines, nodes):
+def test_nodes_without_requirements_spread_evenly_with_the_first_machines_first(machines, nodes):
     fleet = [Candidate(f"m{number}") for number in range(machines)]
-    asked = [Wish(f"n{number}") for number in range(nodes)]
+    asked = [Requirements(f"n{number}") for number in range(nodes)]
     found = [decision.machine for decision in place(asked, fleet).values()]
     assert found == [f"m{number % machines}" for number in range(nodes)]
 
@@ -167,24 +167,24 @@ def test_nodes_without_wishes_spread_evenly_with_the_first_machines_first(machin
 @given(situations())
 def test_a_node_goes_where_the_fewest_are_of_what_fits(situation):
     machines, placed, asked = situation
-    for wish in asked[:1]:
-        if wish.node in {other.node for other, _ in placed}:
+    for node in asked[:1]:
+        if node.id in {other.id for other, _ in placed}:
             continue
         there = {m.id: [w for w, where in placed if where == m.id] for m in machines}
         load = Counter({m.id: len(there[m.id]) for m in machines})
-        fitting = [m.id for m in machines if not rejects(wish, m, there[m.id])]
+        fitting = [m.id for m in machines if not rejects(node, m, there[m.id])]
         wanted = min(fitting, key=load.__getitem__) if fitting else None
-        assert place([wish], machines, placed)[wish.node].machine == wanted
+        assert place([node], machines, placed)[node.id].machine == wanted
 
 
-def verdicts(wish, *machines, placed=()):
-    found = place([wish], machines, placed)[wish.node]
+def verdicts(node, *machines, placed=()):
+    found = place([node], machines, placed)[node.id]
     return [(each.rule, each.reason) for each in found.verdicts]
 
 
 def test_the_first_rule_in_order_is_the_one_that_is_named():
     full = Candidate("m", {"zone": "1"}, Amounts(1.0, 1 << 30, 0, ("gripper",)))
-    other = Wish("other", needs=Amounts(0.5, 1 << 29, None, ("gripper",)))
+    other = Requirements("other", needs=Amounts(0.5, 1 << 29, None, ("gripper",)))
     steps = [
         ({"machine": "n"}, Rule.MACHINE, "the node asks for `n`"),
         ({"avoids_machines": frozenset({"m"})}, Rule.AVOID, "the node avoids it"),
@@ -204,7 +204,7 @@ def test_the_first_rule_in_order_is_the_one_that_is_named():
         (Amounts(cpu=0.6), Rule.CPU, "0.6 cores needed, 0.5 free"),
     ]
     steps += [({"needs": each}, rule, reason) for each, rule, reason in needs]
-    later = Wish("n")
+    later = Requirements("n")
     for given_, rule, reason in reversed(steps):
         # With every later rule broken, too; a device that is not there comes before one in use.
         more = dict(given_)
@@ -222,15 +222,19 @@ def test_what_a_machine_does_not_state_it_does_not_have():
         (Amounts(gpu=1), "GPUs"),
         (Amounts(devices=("d",)), "devices"),
     ):
-        ((_, reason),) = verdicts(Wish("n", needs=needs), Candidate("m"))
+        ((_, reason),) = verdicts(Requirements("n", needs=needs), Candidate("m"))
         assert reason.startswith(f"its {word}")
         assert reason.endswith("not known")
     for needs in (Amounts(), Amounts(0.0, 0, 0, ())):
-        assert verdicts(Wish("n", needs=needs), Candidate("m"))[0][0] is None
+        assert verdicts(Requirements("n", needs=needs), Candidate("m"))[0][0] is None
 
 
 def test_avoiding_counts_both_ways():
-    asked = [Wish("a"), Wish("b", avoids_nodes=frozenset({"a"})), Wish("c")]
+    asked = [
+        Requirements("a"),
+        Requirements("b", avoids_nodes=frozenset({"a"})),
+        Requirements("c"),
+    ]
     found = place(asked, [Candidate("m")])
     assert found["a"].machine == "m"
     assert found["b"].machine is None
@@ -243,25 +247,31 @@ def test_avoiding_counts_both_ways():
 def test_a_node_with_little_choice_goes_before_those_with_much():
     machines = [Candidate("m0", {"arm": "1"}, Amounts(cpu=1.0)), Candidate("m1", {}, Amounts(1.0))]
     needs = Amounts(cpu=1.0)
-    found = place([Wish("free", needs=needs), Wish("bound", None, {"arm": "1"}, needs)], machines)
+    found = place(
+        [
+            Requirements("free", needs=needs),
+            Requirements("bound", None, {"arm": "1"}, needs),
+        ],
+        machines,
+    )
     assert (found["bound"].machine, found["free"].machine) == ("m0", "m1")
 
 
 def test_a_tenth_of_a_core_fits_ten_times():
-    asked = [Wish(f"n{number}", needs=Amounts(cpu=0.1)) for number in range(11)]
+    asked = [Requirements(f"n{number}", needs=Amounts(cpu=0.1)) for number in range(11)]
     found = place(asked, [Candidate("m", capacity=Amounts(cpu=1.0))])
     assert [decision.machine for decision in found.values()] == ["m"] * 10 + [None]
 
 
 def test_of_equals_the_first_is_chosen_and_the_others_say_so():
     machines = [Candidate("m0"), Candidate("m1"), Candidate("m2")]
-    placed = [(Wish("x"), "m0"), (Wish("y"), "m0")]
-    assert verdicts(Wish("n"), *machines, placed=placed) == [
+    placed = [(Requirements("x"), "m0"), (Requirements("y"), "m0")]
+    assert verdicts(Requirements("n"), *machines, placed=placed) == [
         (Rule.SPREAD, "it has 2 nodes, 2 more than `m1`"),
         (None, "it has the fewest nodes"),
         (Rule.SPREAD, "it has 0 nodes, as many as `m1`, which comes first"),
     ]
-    assert verdicts(Wish("x"), *machines, placed=placed) == [
+    assert verdicts(Requirements("x"), *machines, placed=placed) == [
         (None, "the node runs here"),
         (Rule.STAYS, "the node runs on `m0`"),
         (Rule.STAYS, "the node runs on `m0`"),

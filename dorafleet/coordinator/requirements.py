@@ -1,13 +1,13 @@
-"""From a dataflow's `deploy` blocks to wishes, and what in them no machine of a fleet can meet."""
+"""From `deploy` blocks to requirements, and the names in them that a fleet does not have."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import Deploy
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.problems import hint_for, in_order
-from dorafleet.coordinator.placement import Wish
+from dorad.dataflow.settings import Deploy
+from dorafleet.coordinator.placement import Requirements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _MAX_VALUES = 5
 
 
-def wishes_of(dataflow: Dataflow) -> tuple[Wish, ...]:
+def requirements_of(dataflow: Dataflow) -> tuple[Requirements, ...]:
     """Return what each node asks for; a node without `deploy` has that of the dataflow."""
-    return tuple(_wish(node, dataflow) for node in dataflow.nodes)
+    return tuple(_requirements(node, dataflow) for node in dataflow.nodes)
 
 
 def problems_of(dataflow: Dataflow, machines: Sequence[Candidate]) -> tuple[Problem, ...]:
@@ -39,10 +39,10 @@ def problems_of(dataflow: Dataflow, machines: Sequence[Candidate]) -> tuple[Prob
     return in_order(dict.fromkeys(problems))
 
 
-def _wish(node: NodeSpec, dataflow: Dataflow) -> Wish:
+def _requirements(node: NodeSpec, dataflow: Dataflow) -> Requirements:
     deploy = node.deploy or dataflow.deploy or Deploy()
     avoided = (_named(name, dataflow) for name in deploy.avoid.nodes)
-    return Wish(
+    return Requirements(
         node.id,
         deploy.machine,
         deploy.labels,
