@@ -97,6 +97,21 @@ state_option = click.option(
     callback=_state,
     help="The coordinator's folder.  [default: ~/.local/state/dorafleet]",
 )
+etcd_option = click.option(
+    "--etcd",
+    metavar="URL",
+    multiple=True,
+    help="Use the etcd cluster with this member instead of a file; may be repeated.",
+)
+etcd_ca_option = click.option(
+    "--etcd-ca", type=click.Path(path_type=Path), help="The authority of etcd's certificates."
+)
+etcd_cert_option = click.option(
+    "--etcd-cert", type=click.Path(path_type=Path), help="The certificate to show to etcd."
+)
+etcd_key_option = click.option(
+    "--etcd-key", type=click.Path(path_type=Path), help="Its key, if it is in another file."
+)
 port_option = click.option(
     "--port",
     type=click.IntRange(1, 65535),

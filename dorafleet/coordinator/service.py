@@ -21,17 +21,16 @@ from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.handlers import Handlers
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
 from dorafleet.coordinator.token import TokenCheck, make_token
-from dorafleet.store.sqlite import SqliteStore
+from dorafleet.store.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from dorafleet.coordinator.messages import Robot
     from dorafleet.inventory.model import Address
     from dorafleet.store.model import Store, Term
 
-DATABASE = "coordinator.db"
 TOKEN = "token"  # noqa: S105 - the name of a file
 
 HISTORY = 10_000
@@ -46,28 +45,54 @@ _log = logging.getLogger(__name__)
 class Coordinator:
     """One coordinator. Runs once."""
 
-    def __init__(self, folder: Path, robots: Sequence[Robot], listen: str, port: int) -> None:
-        """Prepare a coordinator that keeps its files in `folder`.
+    def __init__(
+        self,
+        folder: Path,
+        open_store: Callable[[], Awaitable[Store]],
+        robots: Sequence[Robot],
+        listen: str,
+        port: int,
+    ) -> None:
+        """Prepare a coordinator with its token in `folder`; `open_store` connects to its store.
 
         Raises:
             ControlError: `listen` is not an address of this machine's loopback.
         """
         self._folder = folder
+        self._open_store = open_store
         self._robots = robots
         self._address = _loopback(listen)
         self._port = port
         self._started_at = time.time()
-        self._ending = asyncio.Event()
+        self._doing = "starting"
+        """For systemd's status line."""
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT.
 
         Raises:
-            ProblemError: another coordinator uses the folder or the port, or they cannot be used.
+            ProblemError: the folder, the port or the store cannot be used, or another coordinator
+                leads meanwhile.
         """
-        loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(self._serve())
+        ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ending.set)
+            asyncio.get_running_loop().add_signal_handler(number, ending.set)
+        waiting = asyncio.create_task(ending.wait())
+        try:
+            await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                _log.info("ending")
+                serving.cancel()
+                await asyncio.wait((serving,))
+        finally:
+            waiting.cancel()
+        if not serving.cancelled():
+            await serving
+        _log.info("ended")
+
+    async def _serve(self) -> NoReturn:
+        """Wait for the lead, then serve clients until another coordinator leads."""
         make_folder(self._folder)
         async with AsyncExitStack() as stack:
             notifier = ServiceNotifier()
@@ -75,11 +100,16 @@ class Coordinator:
             token = make_token(self._folder / TOKEN)
             sock = _bind(self._address, self._port)
             stack.callback(sock.close)
-            store = await SqliteStore.open(self._folder / DATABASE)
+            store = await self._open_store()
             stack.push_async_callback(store.close)
-            term = await stack.enter_async_context(
-                store.lead(f"{socket.gethostname()}:{os.getpid()}")
-            )
+            self._doing = "waiting to lead"
+            watchdog = feed_watchdog(notifier, lambda: None, lambda: self._doing)
+            stack.callback(asyncio.create_task(watchdog).cancel)
+            # One that waits for another to end is ready as well.
+            notifier.ready(self._doing)
+            _log.info("%s with the store %s", self._doing, store.name)
+            name = f"{socket.gethostname()}:{os.getpid()}"
+            term = await stack.enter_async_context(store.lead(name))
 
             async def status() -> CoordinatorStatus:
                 return await self._status(store, term)
@@ -91,15 +121,13 @@ class Coordinator:
             await server.serve_tcp(sock, TokenCheck(token))
             stack.push_async_callback(server.close)
             where = f"{self._address} port {sock.getsockname()[1]}"
+            self._doing = f"listening at {where}"
+            notifier.status(self._doing)
             _log.info("ready at %s, the token is in %s", where, self._folder / TOKEN)
-            notifier.ready(f"listening at {where}")
-            watchdog = feed_watchdog(notifier, lambda: None, lambda: f"listening at {where}")
-            stack.callback(asyncio.create_task(watchdog).cancel)
+            stack.callback(notifier.stopping, "ending")
             stack.callback(asyncio.create_task(_forget_history(store)).cancel)
-            await self._ending.wait()
-            _log.info("ending")
-            notifier.stopping("ending")
-        _log.info("ended")
+            await term.lost.wait()
+        raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
 
     async def _status(self, store: Store, term: Term) -> CoordinatorStatus:
         tail = await read_tail(store)
@@ -107,7 +135,7 @@ class Coordinator:
             version=__version__,
             pid=os.getpid(),
             started_at=self._started_at,
-            state=str(self._folder / DATABASE),
+            state=store.name,
             epoch=term.epoch,
             revision=(await store.get("", limit=1)).revision,
             robots=len(self._robots),
@@ -118,8 +146,11 @@ class Coordinator:
 async def _forget_history(store: Store) -> NoReturn:
     """Keep the store from growing with every change."""
     while True:
-        revision = (await store.get("", limit=1)).revision
-        await store.compact(revision - HISTORY)
+        try:
+            revision = (await store.get("", limit=1)).revision
+            await store.compact(revision - HISTORY)
+        except StoreError as error:
+            _log.warning("the history was not shortened: %s", error)
         await asyncio.sleep(COMPACT_S)
 
 

@@ -66,6 +66,7 @@ class EtcdStore(Store):
     def __init__(self, gateway: Gateway, namespace: str) -> None:
         """Prepare a store; nothing is sent."""
         self._gateway = gateway
+        self.name = f"etcd at {gateway.name}"
         self._meta_key = f"{namespace}meta"
         self._data = f"{namespace}data/"
         self._base = 0
@@ -90,7 +91,7 @@ class EtcdStore(Store):
             if meta is not None and not meta.complete:
                 raise StoreError(
                     Code.DAMAGED,
-                    f"the restore into etcd at {store._gateway.name} was interrupted",
+                    f"the restore into {store.name} was interrupted",
                     f"delete what is under {namespace} and restore again",
                 )
         except BaseException:
@@ -169,7 +170,7 @@ class EtcdStore(Store):
         """Put the entries of a backup into an empty store and continue above `revision`."""
         snapshot = await self.get("", limit=1)
         if snapshot.entries or await self._read_meta() is not None:
-            raise not_empty(f"etcd at {self._gateway.name}")
+            raise not_empty(self.name)
         base = self._base + revision
         await self._write_meta(_Meta(base, complete=False))
         batch: dict[str, bytes] = {}
@@ -310,7 +311,7 @@ class EtcdStore(Store):
 
     def _failed(self, error: GatewayError) -> StoreError:
         code = Code.UNKNOWN if error.is_unsettled else Code.UNAVAILABLE
-        return StoreError(code, f"etcd at {self._gateway.name}: {error}")
+        return StoreError(code, f"{self.name}: {error}")
 
     def _grouped(self, events: Iterable[dict[str, Any]]) -> list[Changes]:
         """Return events by their revision; etcd does not split one over two answers."""

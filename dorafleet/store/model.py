@@ -103,6 +103,9 @@ class Term:
 class Store(ABC):
     """A connection to the store. Every method raises StoreError if the engine fails."""
 
+    name: str
+    """Where the content is, for people."""
+
     @abstractmethod
     async def get(self, prefix: str, *, after: str = "", limit: int | None = None) -> Snapshot:
         """Return the entries whose key starts with `prefix` and sorts after the key `after`."""

@@ -64,6 +64,7 @@ class SqliteStore(Store):
     def __init__(self, path: Path) -> None:
         """Prepare a store; nothing is opened."""
         self.path = path
+        self.name = str(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()

@@ -66,6 +66,7 @@ class Process:
 
 
 def command(folder: Path, *more: str) -> list[str]:
+    folder.mkdir(exist_ok=True)
     (folder / "cluster.yml").write_text(CLUSTER)
     return [
         *(sys.executable, "-m", "dorafleet.cli", "serve", str(folder / "cluster.yml")),
@@ -74,11 +75,10 @@ def command(folder: Path, *more: str) -> list[str]:
 
 
 @contextmanager
-def coordinator(folder: Path, **env: str) -> Iterator[Process]:
+def coordinator(folder: Path, *more: str, **env: str) -> Iterator[Process]:
     """Start a coordinator whose files are in a folder; kill it in the end if it still runs."""
-    folder.mkdir(exist_ok=True)
     with subprocess.Popen(
-        command(folder), stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
+        command(folder, *more), stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
     ) as process:
         try:
             yield Process(process, folder)

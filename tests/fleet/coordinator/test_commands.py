@@ -119,7 +119,7 @@ def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path,
 
     folder = tmp_path / "new"
     assert run_command(["restore", str(path), "--state", str(folder)]) == 0
-    assert capsys.readouterr().out == f"{folder}: 5 entries restored\n"
+    assert capsys.readouterr().out == f"{folder}/coordinator.db: 5 entries restored\n"
     with coordinator(folder) as process:
         assert run(capsys, process, "audit", "verify")[1] == out
         later = asyncio.run(status_of(process))
