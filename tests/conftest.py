@@ -1,8 +1,9 @@
-"""What every test must leave as it found it: processes, descriptors, shared memory."""
+"""Fixtures of all tests: real daemons, and a check that no test leaks processes or memory."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import time
@@ -18,17 +19,16 @@ from tests.harness.daemon import Daemon, daemon, emptied
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTLE_S = 5.0
+SETTLE_S = 10.0
 
-# A shell starts what it runs in the background with these ignored, and so would be every command
-# that a test starts and sends one.
+# A shell starts background jobs with these signals ignored; commands of a test would inherit that.
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(
             number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
         )
 
-# For property tests, a busy machine is no failure.
+# A slow example of a property test is not a failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
@@ -67,7 +67,7 @@ def _command(process: psutil.Process) -> str:
 
 
 def _is_library(target: str) -> bool:
-    """Tell whether a descriptor belongs to something a library opens once for the process."""
+    """Return True if a library has opened the descriptor once for the process."""
     return target in ("/dev/urandom", "/dev/null") or target.endswith((".so", ".db", ".lock"))
 
 
@@ -85,6 +85,21 @@ def nothing_leaks() -> Iterator[None]:
         time.sleep(0.01)
 
 
+@pytest.fixture(autouse=True)
+def root_logger_stays() -> Iterator[None]:
+    """Undo what `Node()` and the daemon change at the root logger of this process.
+
+    At level 0, pytest keeps the records of debug lines with their tracebacks, and these keep
+    descriptors open.
+    """
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    yield
+    root.setLevel(level)
+    for handler in [each for each in root.handlers if each not in handlers]:
+        root.removeHandler(handler)
+
+
 @pytest.fixture(scope="module")
 def shared_daemon() -> Iterator[Daemon]:
     """The daemon behind `dorad`."""
@@ -94,13 +109,13 @@ def shared_daemon() -> Iterator[Daemon]:
 
 @pytest.fixture
 def dorad(shared_daemon: Daemon) -> Iterator[Daemon]:
-    """A daemon that nothing runs under; the tests of a file have it one after the other."""
+    """A daemon without dataflows, shared by the tests of a file."""
     with emptied(shared_daemon) as found:
         yield found
 
 
 @pytest.fixture
 def own_daemon() -> Iterator[Daemon]:
-    """A daemon that the test may kill and start again."""
+    """A daemon that the test may kill and restart."""
     with daemon() as found:
         yield found

@@ -7,7 +7,6 @@ every other command line, does.
 import os
 import sys
 
-from dorad import __version__
 from dorad.cli.page import CommandEntry, help_page, terminal_width
 
 TYPE_CHECKING = False
@@ -113,13 +112,8 @@ def run_command(arguments: "Sequence[str]") -> int:
 
 
 def _known_answer(arguments: "Sequence[str]") -> str | None:
-    """Return the output of `dora --help` or `dora --version`, None for other command lines."""
-    match list(arguments):
-        case ["-h" | "--help"]:
-            return page()
-        case ["-V" | "--version"]:
-            return f"dora {__version__}"
-    return None
+    """Return the output of `dora --help`, None for other command lines."""
+    return page() if list(arguments) in (["-h"], ["--help"]) else None
 
 
 def main() -> "NoReturn":

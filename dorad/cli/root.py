@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from dorad import __version__
 from dorad.cli.groups import LazyGroup
 from dorad.cli.main import ABOUT, COMMANDS, COMPLETE_VARIABLE, EPILOG, MOVED_COMMANDS, page
 from dorad.cli.outcome import run_group
 from dorad.cli.page import MAX_WIDTH
+from dorad.version import version_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Cli(LazyGroup):
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_WIDTH},
 )
-@click.version_option(__version__, "-V", "--version", message="dora %(version)s")
+@version_option("dora")
 def cli() -> None:
     """Run one of the commands."""
 

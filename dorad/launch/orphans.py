@@ -79,15 +79,18 @@ def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[O
         LaunchError: some still run after `seconds`.
     """
     give_up_at = time.monotonic() + seconds
-    ended: set[Orphan] = set()
-    while orphans := find(mark, spare):
+    found: set[Orphan] = set()
+    while True:
+        # One without the mark is found below its parent only: `find` misses it once that has died.
+        found.update(find(mark, spare))
+        running = [orphan for orphan in found if is_alive(orphan.pid, orphan.started)]
+        if not running:
+            return sorted(found, key=lambda orphan: orphan.pid)
         if time.monotonic() > give_up_at:
-            pids = ", ".join(str(orphan.pid) for orphan in orphans[:10])
+            pids = ", ".join(str(orphan.pid) for orphan in running[:10])
             raise LaunchError(f"processes left by an earlier dorad cannot be ended: {pids}")
-        _log.debug("killing %d processes that are marked %s", len(orphans), mark)
-        ended.update(orphans)
-        _kill(orphans[:_WATCHED])
-    return sorted(ended, key=lambda orphan: orphan.pid)
+        _log.debug("killing %d processes that are marked %s", len(running), mark)
+        _kill(running[:_WATCHED])
 
 
 def _kill(orphans: list[Orphan]) -> None:

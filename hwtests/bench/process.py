@@ -40,7 +40,7 @@ def run(
     :raises MeasurementError: if it exits with another code than 0 or misses its deadline.
     """
     command = " ".join(str(word) for word in argv)
-    # A file, not a pipe: whoever still holds a pipe's end would delay what is measured here.
+    # A file, not a pipe: a process that still holds the end of a pipe would delay the measurement.
     with tempfile.TemporaryFile() as output:
         begin = time.perf_counter()
         with subprocess.Popen(

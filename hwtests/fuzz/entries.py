@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 1 << 16
 GUARD_BYTES = 16 << 20
 QUEUE_SIZE = 8
-EVERY_TOUCHED = 50
-"""Of so many messages one is read as a whole, value by value."""
+READ_EVERY = 50
+"""One message in this many is read completely, value by value."""
 
 _U64 = (1 << 64) - 1
 _U32 = (1 << 32) - 1
@@ -39,7 +39,7 @@ _EDGES = (0, 1, 7, 8, 63, 64, 255, SEGMENT_BYTES - 64, SEGMENT_BYTES, 1 << 31, 1
 
 
 class Guarded:
-    """Stands for a `Mapping` of a segment, with nothing behind it that may be read."""
+    """A replacement of a segment's `Mapping`; memory behind it must not be read."""
 
     def __init__(self, size: int = SEGMENT_BYTES) -> None:
         descriptor = os.memfd_create("dorad-fuzz", os.MFD_CLOEXEC)
@@ -102,7 +102,7 @@ def _samples() -> list[pa.Array]:
 
 
 class Hostile:
-    """Writes messages of which something is wrong, mostly."""
+    """Writes messages that mostly have an invalid field."""
 
     def __init__(self, rng: Random, words: memoryview, memory: Any, plan: layout.RingPlan) -> None:
         self._rng = rng
@@ -237,7 +237,7 @@ def _touch(value: Any) -> None:
 
 
 def run(rng: Random, entries: int) -> Result:
-    """Let receivers of each kind read so many entries."""
+    """Let receivers of each kind read `count` entries."""
     result = Result()
     share = -(-entries // 3)
     for kind, lane in ((Inlet, False), (LanedInlet, True), (LatchedInlet, False)):
@@ -256,7 +256,7 @@ def _run(rng: Random, entries: int, kind: type[Inlet], lane: bool, result: Resul
     clock = Clock()
     left = entries
     while left > 0:
-        # A new process of the receiver goes on with whatever words there are.
+        # A new process of the receiver continues with the words as they are.
         inlet = kind(mapping, ring, segments, None)
         if isinstance(inlet, LanedInlet):
             inlet.session_of = session_of
@@ -280,7 +280,7 @@ def _receive(item: RingInput, result: Result) -> None:
             result.errors += 1
             continue
         result.inputs += 1
-        if result.inputs % EVERY_TOUCHED == 0:
+        if result.inputs % READ_EVERY == 0:
             try:
                 _touch(event["value"])
             except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:

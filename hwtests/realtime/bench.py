@@ -43,7 +43,7 @@ class Case:
     def name(self) -> str:
         """What it is called in table and picture."""
         state = "under load" if self.busy else "idle"
-        return f"{state}, {'real time' if self.realtime else 'as any process'}"
+        return f"{state}, {'real time' if self.realtime else 'normal'}"
 
 
 CASES = tuple(Case(busy, realtime) for busy in (False, True) for realtime in (False, True))
@@ -78,9 +78,9 @@ def measure(case: Case, seconds: float, folder: Path) -> list[float]:
             timeout=seconds + _SLACK_S,
             check=False,
         )
-    said = [line for line in (done.stdout + done.stderr).splitlines() if _refused(line)]
-    if said:
-        raise MeasurementError(said[0])
+    output = [line for line in (done.stdout + done.stderr).splitlines() if _refused(line)]
+    if output:
+        raise MeasurementError(output[0])
     if done.returncode:
         raise MeasurementError(f"{case.name}: {done.stderr}")
     return sorted(json.loads(result.read_text(encoding="utf-8")))

@@ -79,22 +79,22 @@ def bed(robots_possible: None) -> Iterator[Testbed]:
 
 
 @pytest.fixture(scope="module")
-def baked_bed(deb: Path) -> Iterator[Testbed]:
+def preinstalled_bed(deb: Path) -> Iterator[Testbed]:
     """A test bed for all tests of a module, whose robots have the package from the start."""
     with Testbed() as made:
-        made.bake(deb)
+        made.preinstall(deb)
         yield made
 
 
 @pytest.fixture
-def robot(baked_bed: Testbed, request: pytest.FixtureRequest) -> Iterator[Robot]:
+def robot(preinstalled_bed: Testbed, request: pytest.FixtureRequest) -> Iterator[Robot]:
     """A robot of its own for one test, freshly booted, with the package installed.
 
-    What the daemon has said there is shown if the test fails.
+    What the daemon has printed there is shown if the test fails.
     """
-    (made,) = baked_bed.up(1)
+    (made,) = preinstalled_bed.up(1)
     yield made
     if request.node.stash.get(FAILED, False) and made.running:
-        said = ("SYSLOG_IDENTIFIER=dorad", "--output=short-precise", "--lines=60", "--no-pager")
-        print(made.attempt("journalctl", *said).stdout)
+        printed = ("SYSLOG_IDENTIFIER=dorad", "--output=short-precise", "--lines=60", "--no-pager")
+        print(made.attempt("journalctl", *printed).stdout)
     made.destroy()

@@ -66,8 +66,8 @@ def _refused() -> str:
         timeout=60,
         check=False,
     )
-    said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-    return f"robots cannot be on this machine: {said[-1]}" if done.returncode else ""
+    output = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+    return f"robots cannot be on this machine: {output[-1]}" if done.returncode else ""
 
 
 def cgroup2() -> Path:

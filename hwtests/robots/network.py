@@ -65,7 +65,7 @@ class Network:
         self._ip("link", "set", port(number), "down")
 
     def silent(self, number: int) -> None:
-        """Let nothing through any more, while the carrier stays: nobody is told."""
+        """Drop all packets while the carrier stays up, so that no robot is notified."""
         self._inside("bridge", "link", "set", "dev", port(number), "state", "disabled")
 
     def split(self, one: int, other: int) -> None:
@@ -92,7 +92,7 @@ class Network:
                 chain out {{ type filter hook egress {hook}; }}
             }}""")
 
-    def heal(self, number: int) -> None:
+    def repair(self, number: int) -> None:
         """Undo all of these for one robot."""
         name = port(number)
         for line in self._inside("nft", "list", "tables").splitlines():

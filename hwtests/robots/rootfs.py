@@ -63,7 +63,7 @@ def build(folder: Path, more: Sequence[str] = ()) -> Path:
     return making.rename(root)
 
 
-def bake(lower: str, deb: Path, layer: Path) -> str:
+def preinstall(lower: str, deb: Path, layer: Path) -> str:
     """Install a package over `lower` into a new layer; return both as an overlay's lowerdir.
 
     Nothing is fetched: what the package depends on has to be in the root file system.

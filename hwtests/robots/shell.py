@@ -17,8 +17,8 @@ def run(command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> s
     """Run a command and return what it printed. Raises RobotError if it fails or takes longer."""
     done = attempt(command, stdin=stdin, timeout=timeout)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip())[-4000:]
-        raise RobotError(f"{shlex.join(command)}: exit code {done.returncode}\n{said}")
+        output = (done.stderr.strip() or done.stdout.strip())[-4000:]
+        raise RobotError(f"{shlex.join(command)}: exit code {done.returncode}\n{output}")
     return done.stdout
 
 

@@ -1,4 +1,4 @@
-"""The test bed as a whole: its robots from first boot to the last trace of them removed."""
+"""The test bed: creates robots, boots them, and removes every trace of them."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Testbed:
         """Remove everything."""
         self.down()
 
-    def bake(self, deb: Path) -> None:
+    def preinstall(self, deb: Path) -> None:
         """Let robots that come after this have a package from their first boot on."""
         self._layers += 1
-        self._lower = rootfs.bake(self._lower, deb, self._folder / f"layer{self._layers}")
+        self._lower = rootfs.preinstall(self._lower, deb, self._folder / f"layer{self._layers}")
 
     def up(self, count: int) -> list[Robot]:
         """Make and boot that many more robots, all at once, and wait until they are up."""
@@ -76,7 +76,7 @@ class Testbed:
             robot.switch_on()
             added.append(robot)
         for robot in added:
-            robot.wait_up()
+            robot.wait_until_booted()
         return added
 
     def down(self) -> None:

@@ -13,7 +13,7 @@ NAME = "lives"
 
 
 def notify(text: str, *descriptors: int) -> None:
-    """Tell systemd."""
+    """Notify systemd."""
     address = os.environ["NOTIFY_SOCKET"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]

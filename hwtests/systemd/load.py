@@ -45,8 +45,8 @@ PIDS = "systemctl show --property=Id,ExecMainPID,NRestarts 'dorad-load-*' | sort
 
 
 @dataclass(frozen=True)
-class Passed:
-    """What one sink has noticed in a stretch of time."""
+class Arrivals:
+    """What one sink has received in an interval."""
 
     messages: int
     missing: int
@@ -81,13 +81,13 @@ def rows(robot: Robot, sink: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in complete.splitlines()]
 
 
-def passed(robot: Robot, sink: str, since: float, until: float) -> Passed:
+def passed(robot: Robot, sink: str, since: float, until: float) -> Arrivals:
     """What a sink has noticed between two times (seconds since 1970)."""
     found = rows(robot, sink)
     part = [row for row in found if since <= row["at"] < until]
     assert part, f"{sink} has noticed nothing from {since} to {until}"
     latencies = np.concatenate([row["latencies_us"] for row in part])
-    return Passed(
+    return Arrivals(
         messages=len(latencies),
         missing=part[-1]["missing"],
         broken=part[-1]["broken"],
@@ -104,7 +104,7 @@ def lines(robot: Robot) -> list[int]:
     return [int(each[1]) for each in words if len(each) == 2 and each[0] == "line"]
 
 
-def explain(title: str, before: Passed, during: Passed) -> str:
+def explain(title: str, before: Arrivals, during: Arrivals) -> str:
     return textwrap.dedent(f"""
         {title}
           before  {before}

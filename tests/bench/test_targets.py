@@ -1,4 +1,4 @@
-"""What the project set out to reach, and how a miss is told."""
+"""The targets of the project, and how a miss is reported."""
 
 from hwtests.bench.stats import Key
 from hwtests.bench.targets import verdicts
@@ -19,7 +19,7 @@ def test_a_round_trip_25_times_faster_is_reached():
     assert str(only(summary)) == "≥ 25x: 25x, reached"
 
 
-def test_a_miss_says_by_how_much():
+def test_a_missed_target_shows_by_how_much():
     summary = latency("round trip", "ours", 1 << 20, 100) | latency(
         "round trip", "dora", 1 << 20, 400
     )
@@ -27,16 +27,16 @@ def test_a_miss_says_by_how_much():
     assert str(only(summary)) == "≥ 8x: 4x, missed by a factor of 2"
 
 
-def test_arrays_born_in_shared_memory_are_held_against_the_heap_arrays_of_dora():
+def test_arrays_in_shared_memory_are_compared_with_heap_arrays_of_dora():
     size = 8 << 20
-    born = latency("round trip, born in shm", "ours", size, 30)
+    born = latency("round trip, allocated in shm", "ours", size, 30)
     heap = latency("round trip", "dora", size, 30_000)
-    raw = latency("round trip, born in shm", "dora", size, 29_000)
+    raw = latency("round trip, allocated in shm", "dora", size, 29_000)
     assert only(born | heap | raw).got == 1000
     assert "against dora's round trip" in str(only(born | heap | raw))
 
 
-def test_spinning_is_held_against_our_own_figure_without_it():
+def test_spinning_is_compared_with_our_own_figure_without_it():
     summary = {
         Key("stream 1 kHz", "ours", 0, "cpu_percent"): 8.0,
         Key("stream 1 kHz, spin off", "ours", 0, "cpu_percent"): 5.0,
@@ -55,6 +55,6 @@ def test_hello_may_take_one_and_a_half_times_as_long():
     assert not only(summary).reached
 
 
-def test_nothing_is_judged_without_figures():
+def test_without_figures_there_is_no_verdict():
     assert verdicts({}) == []
     assert verdicts(latency("round trip", "ours", 8, 10)) == []

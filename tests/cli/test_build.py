@@ -29,7 +29,7 @@ def build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return dora("build", "flow.yml", *options, cwd=folder)
 
 
-def test_nothing_to_build_is_said(tmp_path):
+def test_a_dataflow_without_build_commands_is_reported(tmp_path):
     (tmp_path / "flow.yml").write_text("nodes:\n  - id: a\n    path: dynamic\n")
     assert build(tmp_path).stdout == "nothing to build\n"
 
@@ -75,7 +75,7 @@ def test_a_command_that_fails_ends_the_build_and_can_be_pasted(tmp_path):
     assert subprocess.run(["bash", "-c", command], check=False).returncode == 3
 
 
-def test_a_program_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_program_is_one_line(tmp_path):
     write(tmp_path, "nosuchprogram x")
     result = build(tmp_path)
     assert result.returncode == 1
@@ -131,7 +131,7 @@ def test_commands_end_with_the_build_however_it_ends(tmp_path, sig):
 
 
 @pytest.mark.parametrize("options", [[], ["--parallel"]])
-def test_a_reader_that_goes_away_ends_the_build_quietly(tmp_path, options):
+def test_a_closed_pipe_ends_the_build_quietly(tmp_path, options):
     write(tmp_path, "yes", "yes")
     process = subprocess.Popen(
         [*DORA, "build", "flow.yml", *options],

@@ -68,9 +68,7 @@ def test_commands_run_in_the_folder_of_the_dataflow(tmp_path, own):
     assert {build.cwd for build in builds(tmp_path, own)} == {tmp_path}
 
 
-def test_env_of_the_node_goes_over_that_of_the_command_line_over_that_of_the_dataflow(
-    tmp_path, own
-):
+def test_env_of_the_node_overrides_that_of_the_command_line_and_of_the_dataflow(tmp_path, own):
     talker, tool = builds(tmp_path, own, run_env={"LEVEL": "run", "SHARED": "run"})
     assert (talker.env["LEVEL"], talker.env["SHARED"]) == ("node", "run")
     assert tool.env["LEVEL"] == "run"
@@ -133,7 +131,7 @@ def test_a_program_is_looked_up_on_the_path_of_the_node(tmp_path, own):
     assert Path(talker.program(talker.commands[1])) == own / "make"
 
 
-def test_a_program_that_is_not_there_is_an_error_that_names_it(tmp_path, own):
+def test_a_missing_program_is_an_error_that_names_it(tmp_path, own):
     talker, _ = builds(tmp_path, own, environ={"PATH": ""})
     with pytest.raises(BuildError, match=r"node 'talker': .*make: not found on PATH"):
         talker.program(("make",))

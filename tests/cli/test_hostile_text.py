@@ -111,7 +111,7 @@ def hostile(daemon):
         ["stop", "demo"],
     ],
 )
-def test_what_a_daemon_hands_on(hostile, command: list[str]) -> None:
+def test_text_from_a_daemon(hostile, command: list[str]) -> None:
     result = hostile.dora(*command)
     assert harmless(result.stdout) and harmless(result.stderr)
     escaped = json.dumps(HOSTILE)[1:-1].replace("\x9b", "\\u009b").replace("\x7f", "\\u007f")

@@ -92,7 +92,7 @@ def test_lines_go_to_other_nodes_as_the_file_says(tmp_path: Path) -> None:
     assert written == {"plain", "complaint", "hot"}
 
 
-def test_a_log_input_gets_grave_lines_of_all_other_nodes(tmp_path: Path) -> None:
+def test_a_log_input_gets_severe_lines_of_all_other_nodes(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - {id: one, path: talk.py}

@@ -1,4 +1,4 @@
-"""The `dora` command as a whole: its help, its errors, its exit codes."""
+"""The `dora` command: its help, errors and exit codes."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import pytest
 from dorad import __version__
 from dorad.cli.main import COMMANDS, page
 from dorad.cli.root import cli
+from dorad.shm import native
 from tests.cli.dora import DORA, dora
 
 PROBE = """
@@ -103,8 +104,19 @@ def test_h_is_help_for_every_command():
     assert dora("validate", "-h").stdout == dora("validate", "--help").stdout
 
 
-def test_version():
-    assert dora("--version").stdout == f"dora {__version__}\n"
+@pytest.mark.parametrize(("program", "module"), [("dora", "cli"), ("dorad", "daemon.main")])
+def test_version_says_which_data_plane_runs(program, module):
+    command = [sys.executable, "-m", f"dorad.{module}", "--version"]
+    for wish, plane in (("", native.describe()), ("0", "pure Python (DORAD_NATIVE=0)")):
+        environment = {**os.environ, "DORAD_NATIVE": wish or os.environ.get("DORAD_NATIVE", "")}
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert found.stdout == f"{program} {__version__}\ndata plane: {plane}\n"
+
+
+def test_a_wrong_wish_for_the_data_plane_is_one_line():
+    result = dora("--version", env={"DORAD_NATIVE": "fast"})
+    assert result.returncode == 1
+    assert result.stderr == "error: DORAD_NATIVE must be 0 or 1, not 'fast'\n"
 
 
 def test_an_unknown_command_gets_the_nearest_suggested():
@@ -115,12 +127,12 @@ def test_an_unknown_command_gets_the_nearest_suggested():
     )
 
 
-@pytest.mark.parametrize(("name", "said"), [("coordinator", "`dora up`"), ("daemon", "`dorad`")])
-def test_a_command_of_dora_that_is_not_here_is_explained(name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "hint"), [("coordinator", "`dora up`"), ("daemon", "`dorad`")])
+def test_a_command_of_dora_that_is_not_here_is_explained(name: str, hint: str) -> None:
     result = dora(name)
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: `dora {name}` ")
-    assert said in result.stderr
+    assert hint in result.stderr
 
 
 def test_an_unknown_option_is_a_usage_error_on_one_line():
@@ -161,7 +173,7 @@ def test_each_problem_of_a_dataflow_is_one_line(tmp_path):
     assert all(line.startswith("error: bad.yml:") for line in lines)
 
 
-def test_a_reader_that_goes_away_ends_it_quietly():
+def test_a_closed_pipe_ends_it_quietly():
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
@@ -218,7 +230,7 @@ def test_no_color_is_respected():
     assert b"\x1b[" not in on_a_terminal(["nonsense"], {"TERM": "xterm", "NO_COLOR": "1"})
 
 
-def test_a_wrong_number_is_told_in_words():
+def test_an_invalid_number_is_a_readable_error():
     result = dora("topic", "echo", "--count", "many")
     assert result.returncode == 2
     assert "'many' is not a whole number" in result.stderr
@@ -262,14 +274,14 @@ def test_help_is_a_command_too(words, same):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["help", "lst"], "no command named 'lst'; did you mean 'list'? (see `dora --help`)"),
         (["help", "list", "x"], "`dora list` has no commands"),
         (["node", "help", "ad"], "no command named 'ad'; did you mean 'add'?"),
     ],
 )
-def test_help_of_what_is_no_command_is_a_usage_error(words, said):
+def test_help_of_an_unknown_command_is_a_usage_error(words, expected):
     result = dora(*words)
     assert result.returncode == 2
-    assert said in result.stderr
+    assert expected in result.stderr

@@ -95,7 +95,7 @@ def test_hz_without_a_terminal_needs_a_duration(topics):
     assert "--duration" in result.stderr
 
 
-def test_hz_on_a_terminal_goes_on_until_control_c(topics):
+def test_hz_on_a_terminal_runs_until_control_c(topics):
     topics.answers["topic.watch"] = [m.TopicRates(at=1.0, rates=[COUNT]), ...]
     ours, theirs = pty.openpty()
     env = {**os.environ, "DORA_SOCKET": str(topics.socket), "TERM": "xterm", "COLUMNS": "120"}
@@ -205,7 +205,7 @@ def test_echo_ends_after_a_time_even_if_nothing_comes(daemon):
     assert len(result.stdout.splitlines()) == 1
 
 
-def test_echo_tells_at_its_end_what_was_displaced(daemon):
+def test_echo_reports_displaced_messages_at_its_end(daemon):
     daemon.answers["topic.subscribe"] = [message("a/b", [1]), message("a/b", [9], dropped=7)]
     result = daemon.dora("topic", "echo")
     assert result.stderr == "note: 7 messages were displaced on a/b: read too slowly\n"
@@ -260,5 +260,5 @@ def test_a_long_array_is_cut_for_people():
         ("ü", '"ü"'),
     ],
 )
-def test_what_json_has_no_word_for_is_still_valid_json(value, text):
+def test_values_without_a_json_form_are_still_valid_json(value, text):
     assert to_json(value) == text

@@ -39,12 +39,12 @@ async def status(call: Call, params: m.Nothing) -> m.DaemonStatus:
     )
 
 
-def happening(number: int, text: str = "") -> m.Event:
+def event_number(number: int, text: str = "") -> m.Event:
     return m.Event(at=number, dataflow="u", what="node-started", text=text)
 
 
 class Endless:
-    """Handlers that go on until they are ended, and tell when they are."""
+    """Handlers that run until they are cancelled, and record it."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -64,9 +64,9 @@ class Endless:
         """One event and silence; or, for the dataflow `flood`, as many as the client takes."""
         with self._counted():
             while params.dataflow == "flood":
-                yield happening(self.sent, "x" * 10_000)
+                yield event_number(self.sent, "x" * 10_000)
                 self.sent += 1
-            yield happening(0)
+            yield event_number(0)
             await asyncio.Event().wait()
 
     @contextmanager

@@ -19,7 +19,7 @@ from dorad.control.schema import document, field_docs
 from tests.docs.markdown import sections
 
 from .reference import ASYNCAPI, PAGE, asyncapi, page
-from .serving import DEADLINE_S, happening, raw, serving
+from .serving import DEADLINE_S, event_number, raw, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -35,11 +35,11 @@ UUID = "0197a3c2-5d1e-7c4f-9b8a-2f6d10e4c7aa"
 # -- made from the structs -------------------------------------------------------------------------
 
 
-def test_the_page_says_what_the_structs_say() -> None:
+def test_the_page_equals_the_structs() -> None:
     assert page(TEXT) == TEXT, "run `python -m tests.control.reference`"
 
 
-def test_the_asyncapi_document_says_what_the_structs_say() -> None:
+def test_the_asyncapi_document_equals_the_structs() -> None:
     assert ASYNCAPI.read_text(encoding="utf-8") == asyncapi(), (
         "run `python -m tests.control.reference`"
     )
@@ -127,7 +127,7 @@ def test_every_message_and_schema_is_used() -> None:
             assert f"#/components/{kind}/{name}" in used, name
 
 
-def test_what_is_said_of_a_field_stands_in_its_schema() -> None:
+def test_the_description_of_a_field_is_in_its_schema() -> None:
     [words] = [text for name, text in field_docs(m.Stop).items() if name == "force"]
     schema = DOCUMENT["components"]["schemas"]["Stop"]
     assert schema["properties"]["force"]["description"] == words
@@ -153,7 +153,7 @@ def session() -> list[tuple[str, Any]]:
     return [(line[0], json.loads(line[2:])) for line in lines]
 
 
-async def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
+async def test_the_example_session_works(tmp_path: Path) -> None:
     started = asyncio.Event()
     shown = session()
     [event] = [frame["event"] for _, frame in shown if "event" in frame]
@@ -190,14 +190,14 @@ async def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
         assert waiting == []
 
 
-async def test_the_client_that_is_shown_works(tmp_path: Path) -> None:
+async def test_the_example_client_works(tmp_path: Path) -> None:
     [block] = [
         block for found in sections(PAGE) for block in found.blocks if block.language == "python"
     ]
     (tmp_path / "client.py").write_text(block.text)
 
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
-        yield happening(1)
+        yield event_number(1)
         yield m.Event(at=2, dataflow="u", what="dataflow-ended")
 
     async with serving(tmp_path, {"watch": watch}) as path:

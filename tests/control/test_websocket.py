@@ -109,7 +109,7 @@ def test_pings_are_answered_both_ways(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
 
 
-def test_the_reason_of_the_end_reaches_who_sends_only_afterwards(tmp_path: Path) -> None:
+def test_the_reason_of_a_close_reaches_a_client_that_has_only_sent(tmp_path: Path) -> None:
     ended = threading.Event()
 
     def handle(server: ServerConnection) -> None:
@@ -167,7 +167,7 @@ def test_closing_does_not_wait_for_a_server_that_does_not_read() -> None:
         (b"", "did not answer in HTTP"),
     ],
 )
-def test_what_is_no_websocket_is_not_opened(answer: bytes, words: str) -> None:
+def test_a_server_without_websocket_is_refused(answer: bytes, words: str) -> None:
     with hostile(answer) as connection:
         with pytest.raises(NotOpenedError, match=words):
             connection.open(DEADLINE_S)
@@ -210,7 +210,7 @@ def test_random_bytes_give_messages_or_the_end_and_nothing_else() -> None:
                     assert isinstance(connection.receive(DEADLINE_S), (str, bytes))
 
 
-def test_a_message_that_comes_in_drops_outlives_every_timeout() -> None:
+def test_a_slow_message_does_not_time_out() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = WebSocket(ours, max_size=MAX_SIZE)

@@ -52,19 +52,19 @@ class EventRecorder:
     """Records the events of a broker."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, ...]] = []
+        self.events: list[tuple[str, ...]] = []
 
     def on_connected(self, node_id: str, pid: int) -> None:
-        self.heard.append(("connected", node_id))
+        self.events.append(("connected", node_id))
 
     def on_waiting(self, node_id: str, pid: int) -> None:
-        self.heard.append(("waiting", node_id))
+        self.events.append(("waiting", node_id))
 
     def on_outputs_done(self, node_id: str) -> None:
-        self.heard.append(("done", node_id))
+        self.events.append(("done", node_id))
 
     def on_disconnected(self, node_id: str) -> None:
-        self.heard.append(("disconnected", node_id))
+        self.events.append(("disconnected", node_id))
 
 
 def four_nodes() -> Dataflow:
@@ -80,7 +80,7 @@ class Stage:
     def __init__(self, broker: Broker, path: Path, events: EventRecorder) -> None:
         self.broker = broker
         self.path = path
-        self.heard = events.heard
+        self.events = events.events
 
     def received(self, node_id: str) -> int:
         """How many messages a node has received so far."""
@@ -195,13 +195,13 @@ class Client:
         """Send one packet as it is."""
         socket.send_fds(self._socket, [data], list(fds))
 
-    def say(self, kind: str, **fields: Any) -> None:
+    def send_packet(self, kind: str, **fields: Any) -> None:
         """Send one packet of the protocol."""
         self.send(json.dumps({"t": kind, **fields}).encode())
 
     def hello(self, node_id: str, *, dynamic: bool = False, version: int = VERSION) -> None:
         """Say hello as a node."""
-        self.say("hello", node=node_id, dynamic=dynamic, pid=os.getpid(), version=version)
+        self.send_packet("hello", node=node_id, dynamic=dynamic, pid=os.getpid(), version=version)
 
     async def attach(self, node_id: str) -> None:
         """Attach as a node; packets after the welcome stay unread."""
@@ -241,7 +241,7 @@ class Client:
 
     async def ended(self) -> list[dict[str, Any]]:
         """Wait for the end of the connection; return the packets received before."""
-        said = []
+        output = []
         while packet := await self.packet():
-            said.append(packet)
-        return said
+            output.append(packet)
+        return output

@@ -203,7 +203,7 @@ class Stage:
             self.supervisor.on_connected(node, 1)
 
     async def until_started(self, node: str, starts: int) -> FakeProcess:
-        """Wait until a node's process was started so many times; return the newest."""
+        """Wait until a node has had that many processes; return the newest."""
         await until(lambda: [each[0] for each in self.started].count(node) >= starts)
         return self.processes[node]
 

@@ -64,8 +64,8 @@ async def test_following_ends_with_the_dataflow(folder: Path) -> None:
 async def test_without_follow_a_running_dataflow_is_read_up_to_now(folder: Path) -> None:
     log = running(folder)
     assert await read(folder, log) == []
-    log.report("info", None, "said")
-    assert await read(folder, log) == ["said"]
+    log.report("info", None, "expected")
+    assert await read(folder, log) == ["expected"]
     log.close()
 
 

@@ -105,7 +105,7 @@ def test_a_killed_operator_node_is_restarted_and_its_consumer_continues(
     dorad.dora_ok("stop", "flow")
 
 
-def test_one_operator_that_hangs_is_noticed_though_the_others_work(
+def test_one_hanging_operator_is_detected_though_the_others_work(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     hangs = {"id": "hangs", "python": "hangs.py", "inputs": {"tick": "dora/timer/millis/600"}}
@@ -120,17 +120,15 @@ def test_one_operator_that_hangs_is_noticed_though_the_others_work(
 
 
 def test_idle_and_busy_operators_are_healthy(dorad: Daemon, tmp_path: Path) -> None:
-    start(dorad, tmp_path, health_check_timeout=0.5)
+    start(dorad, tmp_path, health_check_timeout=1.5)
     pid = pid_of(dorad, "ops")
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 75)
+    dorad.until(lambda: len(seen(tmp_path)) > mark + 100)  # in two seconds or more
     assert pid_of(dorad, "ops") == pid
     dorad.dora_ok("stop", "flow")
 
 
-def test_replacing_an_operator_node_loses_nothing_that_waits_for_it(
-    dorad: Daemon, tmp_path: Path
-) -> None:
+def test_replacing_an_operator_node_loses_no_queued_message(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, tmp_path)
     pid = pid_of(dorad, "ops")
     file = tmp_path / "new.yml"
@@ -177,7 +175,7 @@ def test_the_edge_between_operators_is_listed_and_can_be_subscribed_to(
     dorad.dora_ok("stop", "flow")
 
 
-def test_operators_run_without_a_daemon_and_the_next_one_learns_of_their_end(
+def test_operators_run_without_a_daemon_and_the_next_daemon_learns_their_exits(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     start(own_daemon, tmp_path)

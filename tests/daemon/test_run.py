@@ -59,7 +59,7 @@ def files(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def test_a_run_returns_how_each_node_ended_and_what_passed(
+async def test_a_run_returns_the_result_of_each_node_and_the_counters(
     tmp_path: Path, holder: HolderClient, runtime: Path
 ) -> None:
     write(tmp_path, YAML, source=SOURCE, sink=SINK)
@@ -125,7 +125,9 @@ async def test_a_start_that_takes_too_long_is_stopped(
     assert ended.seconds < 10
 
 
-async def test_every_missing_program_is_told_at_once(tmp_path: Path, holder: HolderClient) -> None:
+async def test_every_missing_program_is_reported_at_once(
+    tmp_path: Path, holder: HolderClient
+) -> None:
     write(tmp_path, YAML)
     with pytest.raises(DataflowError) as caught:
         DataflowRun("id", context(tmp_path), holder, own_socket())
@@ -162,7 +164,7 @@ async def test_many_lines_of_a_node_that_ends_at_once_are_all_read(
     assert [record.message for record in records] == [f"line {n}" for n in range(20000)]
 
 
-async def test_a_burst_of_changes_is_written_down_a_few_times_and_so_is_the_last(
+async def test_a_burst_of_changes_is_stored_a_few_times_including_the_last(
     tmp_path: Path, holder: HolderClient
 ) -> None:
     write(tmp_path, YAML, source=SOURCE, sink=SINK)

@@ -45,7 +45,7 @@ def test_three_dataflows_keep_running_and_are_adopted(dorad: Daemon, tmp_path: P
     dorad.kill()
     marks = [len(seen(folder)) for folder in folders]
     for folder, mark in zip(folders, marks, strict=True):
-        # With no daemon at all the data goes on.
+        # Data flows without a daemon.
         dorad.until(lambda folder=folder, mark=mark: len(seen(folder)) > mark + 50)  # type: ignore[misc]
     dorad.start()
     assert pids(dorad) == before

@@ -203,7 +203,7 @@ nodes:
     assert Elements(page(flow(text))).of_class("frame") == []
 
 
-def test_an_edge_says_the_type_of_its_output():
+def test_an_edge_shows_the_type_of_its_output():
     typed = FLOW.replace(
         "    outputs: [image]\n",
         "    outputs: [image]\n    output_types: {image: 'std/media/v1/Image[encoding=rgb8]'}\n",

@@ -201,7 +201,7 @@ nodes:
 """
 
 
-def test_keys_that_dora_ignores_are_told_with_their_place_and_leave_the_dataflow() -> None:
+def test_keys_that_dora_ignores_are_reported_with_line_and_column_and_dropped() -> None:
     flow = read(LENIENT)
     beside = "it belongs to the node, beside `operator` or `operators`"
     options = "source, queue_policy, queue_size, input_timeout, latched, max_rate_hz"

@@ -17,7 +17,7 @@ from dorad.dataflow.settings import (
     Types,
 )
 from tests.dataflow.reading import (
-    complaint,
+    error,
     node,
     node_text,
     path_node,
@@ -187,7 +187,7 @@ def test_a_url_may_have_a_checksum() -> None:
     ],
 )
 def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
-    assert complaint(keys).startswith(message)
+    assert error(keys).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,6 @@ def test_an_output_listed_twice_is_kept_once_with_a_warning() -> None:
         ("pattern: service", "unknown pattern `service`"),
     ],
 )
-def test_what_describes_nothing_is_a_warning(keys: str, message: str) -> None:
+def test_keys_about_missing_ports_are_a_warning(keys: str, message: str) -> None:
     (warning,) = read(path_node_text(keys)).warnings
     assert warning.message == message

@@ -97,8 +97,8 @@ def test_forms(written: str, found: tuple[Sync, ...]) -> None:
 def test_mistakes(written: str, message: str) -> None:
     found = problem(sync(written))
     hint = f" ({found.hint})" if found.hint else ""
-    said = f"{found.key.removeprefix('nodes[0].')}: {found.message}{hint}"
-    assert said.startswith(message)
+    error = f"{found.key.removeprefix('nodes[0].')}: {found.message}{hint}"
+    assert error.startswith(message)
 
 
 def test_an_input_is_in_one_group_only_and_groups_have_names_of_their_own() -> None:
@@ -115,7 +115,7 @@ def test_a_mistake_has_its_own_place() -> None:
     assert str(problem(text)).startswith("flow.yml:14:22: nodes[0].sync.inputs[1]: ")
 
 
-def test_operators_have_none() -> None:
+def test_operators_cannot_synchronise_inputs() -> None:
     found = problem("""\
         nodes:
           - id: a

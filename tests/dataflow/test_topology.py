@@ -132,7 +132,7 @@ class TestReplace:
             ),
         ],
     )
-    def test_what_would_change_edges(
+    def test_a_replacement_may_not_change_edges(
         self, flow: Dataflow, difference: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(TopologyError) as caught:
@@ -158,7 +158,7 @@ class TestConnect:
         assert changes(flow, after) == [f"connected {full} -> {target}"]
         assert _read_again(after) == after
 
-    def test_and_loses_it_again(self, flow: Dataflow) -> None:
+    def test_removing_the_edge_removes_the_input(self, flow: Dataflow) -> None:
         after = disconnect(connect(flow, "ops/b", "last/x"), "ops/b", "last/x")
         assert after.nodes == flow.nodes
         assert changes(flow, after) == []
@@ -222,14 +222,16 @@ _Change = Callable[["Dataflow"], "Dataflow"]
         ),
     ],
 )
-def test_what_cannot_be(flow: Dataflow, change: _Change, code: str, message: str) -> None:
+def test_invalid_changes_are_refused(
+    flow: Dataflow, change: _Change, code: str, message: str
+) -> None:
     with pytest.raises(TopologyError) as caught:
         change(flow)
     assert message in str(caught.value)
     assert caught.value.code == code
 
 
-def test_several_mistakes_of_a_definition_are_all_told(flow: Dataflow) -> None:
+def test_all_errors_of_a_definition_are_reported(flow: Dataflow) -> None:
     with pytest.raises(TopologyError) as caught:
         add_node(flow, {"id": "a", "path": "x", "max_restarts": -1, "output": ["x"]})
     assert caught.value.message == "the definition has errors"

@@ -100,10 +100,10 @@ def commands(session: str) -> list[Command]:
         elif line.strip():
             assert found, f"a session begins with a command, not with {line!r}"
             found[-1].expected.append(line)
-    told = [at for at, command in enumerate(found) if command.line == "echo $?"]
-    for at in told:
+    reported = [at for at, command in enumerate(found) if command.line == "echo $?"]
+    for at in reported:
         found[at - 1].code = int(found[at].expected[0])
-    return [command for at, command in enumerate(found) if at not in told]
+    return [command for at, command in enumerate(found) if at not in reported]
 
 
 def prose(page: Path) -> str:

@@ -43,8 +43,8 @@ def test_the_bad_dataflow_ends_by_itself(bad: Outcome) -> None:
 
 
 def test_the_output_says_that_check_exited_with_code_1(bad: Outcome) -> None:
-    said = bad.lines_about("check", ["exited with code 1"])
-    assert said, f"no line says that `check` exited with code 1:\n{bad.output}"
+    text = bad.lines_about("check", ["exited with code 1"])
+    assert text, f"no line says that `check` exited with code 1:\n{bad.output}"
 
 
 def test_the_output_shows_the_assertion_from_stderr(bad: Outcome) -> None:

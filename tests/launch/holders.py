@@ -33,14 +33,14 @@ class Daemon:
         )
 
     def ask(self, *words: Any) -> dict[str, Any]:
-        self.tell(*words)
+        self.send(*words)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
         assert self.process.stdout
         return dict(json.loads(self.process.stdout.readline()))
 
-    def tell(self, *words: Any) -> None:
+    def send(self, *words: Any) -> None:
         assert self.process.stdin
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()

@@ -122,7 +122,7 @@ class SystemdOnBus(Systemd):
         """Have something done in the thread."""
         self._work.put(work)
 
-    def execute_anew(self) -> None:
+    def reexec(self) -> None:
         """Do as `systemctl daemon-reexec`: leave the bus, and return with another unique name."""
         self.close()
         self._stopped = False

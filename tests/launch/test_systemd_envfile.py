@@ -56,7 +56,7 @@ sys.stdout.buffer.write(repr({name: os.environ[name] for name in sys.argv[1:]}).
         ("A", "hunter2" * MAX_BYTES, "A has .* at most 131071"),
     ],
 )
-def test_what_systemd_cannot_pass_on_is_refused_without_showing_it(
+def test_variables_that_systemd_cannot_pass_on_are_refused_without_showing_them(
     name: str, value: str, complaint: str
 ) -> None:
     with pytest.raises(LaunchError) as refused:
@@ -65,7 +65,7 @@ def test_what_systemd_cannot_pass_on_is_refused_without_showing_it(
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_folder_that_cannot_be_written_fails_the_start_in_words(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_fails_the_start_with_a_reason(tmp_path: Path) -> None:
     files = EnvironmentFiles(tmp_path / "environments")
     (tmp_path / "environments").rmdir()
     with pytest.raises(LaunchError, match="cannot be written"), files.file({"A": "b"}):

@@ -30,10 +30,10 @@ class Captured:
     def __init__(self, folder: Path, **logging: object) -> None:
         self.folder = folder
         self.batches: list[Batch] = []
-        self.told: list[tuple[str, str]] = []
+        self.reported: list[tuple[str, str]] = []
         self.first = asyncio.Event()
         settings = Logging(**logging)  # type: ignore[arg-type]
-        self.trouble = Trouble(lambda level, text: self.told.append((level, text)))
+        self.trouble = Trouble(lambda level, text: self.reported.append((level, text)))
         self.file = LogFile(
             folder,
             "cam",
@@ -74,7 +74,7 @@ class Captured:
         return [record.message for record in in_files(self.folder)]
 
     def written_by(self, *argv: str) -> subprocess.Popen[bytes]:
-        """A process whose stdout is the pipe; nobody else writes to it any more."""
+        """A process whose stdout is the pipe; it is the only writer."""
         process = subprocess.Popen(argv, stdout=self.out)
         self.close()
         return process

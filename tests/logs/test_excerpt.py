@@ -59,7 +59,7 @@ def test_the_cause_of_an_error_is_quoted_too() -> None:
     assert excerpt(lines) == (*first, CAUSE, HEADER, *USER, "ValueError: boom")
 
 
-def test_an_earlier_unrelated_traceback_is_not() -> None:
+def test_an_earlier_unrelated_traceback_is_not_quoted() -> None:
     last = [HEADER, *USER, "ValueError: boom"]
     assert excerpt([HEADER, *USER, "KeyError: 'x'", "went on", *last]) == tuple(last)
 

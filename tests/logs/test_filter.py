@@ -30,7 +30,7 @@ def shown(level: str) -> set[str]:
         ("stdout", {"error", "warn", "raw stderr", "info", "raw stdout", "debug", "trace"}),
     ],
 )
-def test_a_level_shows_itself_and_what_is_graver(level: str, lines: set[str]) -> None:
+def test_a_level_shows_itself_and_more_severe_ones(level: str, lines: set[str]) -> None:
     assert shown(level) == lines
 
 

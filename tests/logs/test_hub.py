@@ -41,7 +41,7 @@ async def test_a_follower_waits_for_the_next_line() -> None:
     assert await reading == [(["a"], 0)]
 
 
-async def test_who_comes_after_the_end_gets_nothing() -> None:
+async def test_a_follower_after_the_end_gets_nothing() -> None:
     hub = LogHub()
     hub.end()
     assert await read(hub.follow(Selection())) == []
@@ -69,7 +69,7 @@ async def test_lines_that_were_lost_at_the_very_end_are_counted() -> None:
     assert (await read(follower))[-1] == ([], 1)
 
 
-async def test_a_closed_follower_costs_nothing_any_more() -> None:
+async def test_a_closed_follower_keeps_no_lines() -> None:
     hub = LogHub()
     follower = hub.follow(Selection())
     follower.close()

@@ -45,7 +45,7 @@ Until = Literal["spawned", "running", "ended"]
 
 
 class Wait(Struct):
-    """Wait until all nodes of a dataflow have been spawned or are running, or until it has ended.
+    """Wait until a dataflow has reached a state: all nodes spawned, all nodes running, or its end.
 
     Fails with `deadline` after `timeout` seconds.
     """

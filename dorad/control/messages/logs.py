@@ -8,7 +8,7 @@ from dorad.control.messages.base import Struct
 
 
 class LogRead(Struct):
-    """Read log lines: a stream of `LogLines`. Times are seconds since 1970."""
+    """Read log lines, and follow new ones. Times are seconds since 1970."""
 
     dataflow: str | None = None
     nodes: list[str] = []

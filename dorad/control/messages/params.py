@@ -16,7 +16,7 @@ class ParamRef(Struct):
 
 
 class ParamSet(Struct):
-    """Set a parameter. Refused if its declaration forbids the value."""
+    """Set a parameter and notify the node. Refused if its declaration forbids the value."""
 
     node: str
     key: str
@@ -37,7 +37,7 @@ class Param(Struct):
     choices: list[Any] | None = None
     description: str | None = None
     delivered: bool = True
-    """Whether the running node was notified. If False, it gets the value when it starts."""
+    """Whether the running node was notified. If not, it gets the value when it starts."""
 
 
 class ParamList(Struct):

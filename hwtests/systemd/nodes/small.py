@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 CONFIG = json.loads(os.environ["DORA_NODE_CONFIG"])
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def load_protocol():
@@ -29,7 +29,7 @@ def load_protocol():
 
 def connect():
     """Connect to the daemon, which may be coming back."""
-    give_up_at = time.monotonic() + PATIENCE_S
+    give_up_at = time.monotonic() + TIMEOUT_S
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -43,7 +43,7 @@ def connect():
 
 
 def main():
-    """Stay until told to stop."""
+    """Stay until a stop."""
     protocol = load_protocol()
     while True:
         sock = connect()

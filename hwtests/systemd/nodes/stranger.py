@@ -50,7 +50,7 @@ def main(what, dorad, argument):
         done = new_method_call(
             DBusAddress("/", "org.freedesktop.DBus", "org.freedesktop.DBus"), "GetId"
         )
-        # Whatever was refused is said before this is answered.
+        # An error about the messages before arrives ahead of this answer.
         serial = next(bus.outgoing_serial)
         bus.send(done, serial=serial)
         while True:

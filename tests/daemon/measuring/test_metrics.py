@@ -82,7 +82,7 @@ def node() -> Iterator[_Node]:
         process.kill()
 
 
-class _Stretch:
+class _Sampler:
     """Samples of one node a second apart, by a clock of our own: rates are amounts."""
 
     def __init__(self, node: _Node, **options: Any) -> None:
@@ -98,14 +98,14 @@ class _Stretch:
 
 
 def test_cpu_of_the_node_itself(node: _Node) -> None:
-    stretch = _Stretch(node)
+    stretch = _Sampler(node)
     node.do("burn", 0.5)
     metrics = stretch.sample()
     assert metrics.cpu / 100 == pytest.approx(0.45, abs=0.12)
 
 
 def test_cpu_of_a_child_that_ran_between_two_samples(node: _Node) -> None:
-    stretch = _Stretch(node)
+    stretch = _Sampler(node)
     node.do("child", 0.5)
     metrics = stretch.sample()
     assert 0.45 < metrics.cpu / 100 < 1.0
@@ -121,7 +121,7 @@ def test_the_first_sample_counts_from_the_start_of_the_process(node: _Node) -> N
 
 
 def test_memory_includes_children(node: _Node) -> None:
-    stretch = _Stretch(node)
+    stretch = _Sampler(node)
     alone = stretch.sample()
     assert alone.memory == pytest.approx(psutil.Process(node.pid).memory_info().rss, rel=0.1)
     node.do("keep")
@@ -133,7 +133,7 @@ def test_memory_includes_children(node: _Node) -> None:
 def test_disk_bytes_are_the_kernel_s(node: _Node, tmp_path: Path) -> None:
     process = psutil.Process(node.pid)
     before = process.io_counters().write_bytes
-    stretch = _Stretch(node)
+    stretch = _Sampler(node)
     node.do("write", tmp_path / "file")
     metrics = stretch.sample()
     written = process.io_counters().write_bytes - before
@@ -155,7 +155,7 @@ def _receive(link: socket.socket, size: int) -> None:
 
 
 def test_bytes_over_tcp(node: _Node) -> None:
-    stretch = _Stretch(node)
+    stretch = _Sampler(node)
     with _connected(node) as link:
         node.do("send", 100_000)
         _receive(link, 100_000)
@@ -187,7 +187,7 @@ def test_without_socket_diagnostics_the_network_is_unknown(node: _Node) -> None:
     def refuse() -> dict[int, Traffic]:
         raise PermissionError
 
-    metrics = _Stretch(node, traffic=refuse).sample()
+    metrics = _Sampler(node, traffic=refuse).sample()
     assert not metrics.net_known
     assert metrics.memory > 0
 

@@ -60,19 +60,19 @@ class Watched:
     """A running watch, and its reports."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.reports: list[str] = []
         self._heard = asyncio.Event()
         self.watch = NetworkWatch(self._hear)
         self.task = asyncio.create_task(self.watch.run())
 
-    def _hear(self, said: list[str], _: Network) -> None:
-        self.said += said
+    def _hear(self, reports: list[str], _: Network) -> None:
+        self.reports += reports
         self._heard.set()
 
     async def until(self, *words: str) -> None:
         """Wait until all of this was reported."""
         async with asyncio.timeout(DEADLINE_S):
-            while not all(any(word in each for each in self.said) for word in words):
+            while not all(any(word in each for each in self.reports) for word in words):
                 self._heard.clear()
                 await self._heard.wait()
 
@@ -177,9 +177,13 @@ async def test_it_is_an_event_of_no_dataflow() -> None:
     first = asyncio.ensure_future(anext(watcher))
     await asyncio.sleep(0)
     event_bus.network_changed(["eth0 is down"], Network([Interface("eth0", up=False)]))
-    told = await first
-    assert (told.what, told.dataflow, told.text) == ("network-changed", "", "eth0 is down")
-    assert told.data["interfaces"] == [{"name": "eth0", "up": False, "addresses": []}]
+    event = await first
+    assert (event.what, event.dataflow, event.text) == (
+        "network-changed",
+        "",
+        "eth0 is down",
+    )
+    assert event.data["interfaces"] == [{"name": "eth0", "up": False, "addresses": []}]
     await watcher.aclose()
 
 

@@ -61,11 +61,11 @@ def test_a_failure_keeps_what_the_node_wrote() -> None:
         (Exit(signal=signal.SIGKILL), FORCED, "had to be killed"),
     ],
 )
-def test_the_reason_goes_on_after_the_name(exit_: Exit, context: ExitContext, reason: str) -> None:
+def test_the_reason_follows_the_name(exit_: Exit, context: ExitContext, reason: str) -> None:
     assert classify("node", exit_, context).reason == reason
 
 
-def test_a_sigkill_from_elsewhere_is_said_not_to_be_ours() -> None:
+def test_a_foreign_sigkill_is_reported_as_foreign() -> None:
     assert "not sent by dora" in classify("node", Exit(signal=signal.SIGKILL)).reason
 
 

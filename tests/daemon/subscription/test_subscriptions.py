@@ -59,11 +59,12 @@ async def _next(stream: Any) -> tuple[TopicHeader, pa.Array]:
 
 
 def _processes() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and _MODULE in child.cmdline()
-    ]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # ended meanwhile
+            if child.status() != psutil.STATUS_ZOMBIE and _MODULE in child.cmdline():
+                found.append(child)
+    return found
 
 
 _EXACT = """

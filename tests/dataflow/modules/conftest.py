@@ -45,11 +45,11 @@ class Project:
             self.load()
         return caught.value.problems
 
-    def complaints(self, text: str | None = None) -> list[str]:
+    def errors(self, text: str | None = None) -> list[str]:
         return [str(problem) for problem in self.problems(text)]
 
-    def complaint(self, text: str | None = None) -> str:
-        found = self.complaints(text)
+    def error(self, text: str | None = None) -> str:
+        found = self.errors(text)
         assert len(found) == 1, found
         return found[0]
 

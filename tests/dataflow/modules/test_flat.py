@@ -74,7 +74,7 @@ def test_an_optional_port_without_a_source_takes_its_inputs_away(nav: Project) -
     assert [found.id for found in flow.node("nav.look").inputs] == ["frame", "map"]
 
 
-def test_inputs_from_neighbours_and_timers_stay_what_they_mean(nav: Project) -> None:
+def test_inputs_from_nodes_of_the_module_and_timers_keep_their_meaning(nav: Project) -> None:
     goal, tick = nav.node(FLOW, "nav.plan").inputs
     assert goal.source == NodeOutput("nav.look", "goal")
     assert tick.source.text == "dora/timer/hz/10"
@@ -85,7 +85,7 @@ def test_an_output_of_a_module_is_that_of_the_node_that_sends_it(nav: Project) -
     assert speed.source == NodeOutput("nav.plan", "speed")
 
 
-def test_what_is_inside_can_be_named_from_outside(nav: Project) -> None:
+def test_nodes_inside_can_be_named_from_outside(nav: Project) -> None:
     flow = nav.flow(FLOW.replace("nav/speed", "nav.look/goal"))
     assert flow.node("wheels").inputs[0].source == NodeOutput("nav.look", "goal")
 
@@ -193,7 +193,7 @@ def test_modules_in_modules(nav: Project) -> None:
     assert flow.node("o.inner.plan").path == "modules/plan.py"
 
 
-def test_logs_of_a_neighbour_are_those_of_the_node_in_the_module(project: Project) -> None:
+def test_a_log_input_may_name_a_node_of_the_module(project: Project) -> None:
     logs = "logs: dora/logs/warn/look, any: dora/logs//look, all: dora/logs"
     project.write("modules/nav.yml", NAV.replace("tick: dora/timer/hz/10", logs))
     _, level, named, everything = project.node(FLOW, "nav.plan").inputs
@@ -278,13 +278,13 @@ def test_a_node_of_the_dataflow_can_be_named_in_a_module_with_a_warning(project:
     ]
 
 
-def test_a_neighbour_goes_before_a_node_of_the_dataflow(project: Project) -> None:
+def test_a_node_of_the_module_shadows_one_of_the_dataflow(project: Project) -> None:
     project.write("modules/nav.yml", NAV.replace("look", "camera").replace("goal", "image"))
     flow = project.flow(FLOW)
     assert flow.node("nav.plan").inputs[0].source == NodeOutput("nav.camera", "image")
     assert flow.warnings == ()
 
 
-def test_modules_are_told_apart_from_nodes_in_drawings(nav: Project) -> None:
+def test_modules_differ_from_nodes_in_drawings(nav: Project) -> None:
     (use,) = nav.flow(FLOW).modules
     assert (use.id, use.name, use.file) == ("nav", "navigation", "modules/nav.yml")

@@ -1,4 +1,4 @@
-"""A daemon of our own, apart from the user's: started, killed and asked through `dora`."""
+"""A daemon in folders of its own, apart from the user's, used through `dora`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from hwtests.faults.flow import Flow
 
 MARK = "FAULTS_BED"
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 class DamageError(Exception):
-    """Something that must not be; the campaign cannot go on."""
+    """Damage that ends the campaign."""
 
 
-class Bed:
-    """Folders and a daemon for one campaign. Whatever happens, nothing of it stays."""
+class Testbed:
+    """Folders and a daemon for one campaign. It removes both at its end, also after an error."""
 
     def __init__(self, env: dict[str, str] | None = None) -> None:
         self.token = uuid.uuid4().hex
@@ -55,13 +55,13 @@ class Bed:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stop the daemon; what is still there then is damage."""
+        """Stop the daemon; processes that still run then are a fault."""
         try:
             self.dora("down", "--force")
         except DamageError as damage:
             self.faults.append(str(damage))
-        # Dead children of ours are reaped elsewhere, and a killed process takes its time.
-        if not self.comes(lambda: not self.processes(), 10):
+        # Processes may be reparented and take a moment to exit.
+        if not self.wait_until(lambda: not self.processes(), 10):
             for process in self.processes():
                 self.faults.append(f"left behind: {process.pid} {self._command(process)}")
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -69,7 +69,7 @@ class Bed:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def dora(self, *words: str) -> str:
-        """Run a command and return what it says. DamageError: it fails."""
+        """Run a command and return its output. Raises DamageError if it fails."""
         try:
             done = subprocess.run(
                 [Path(sys.executable).with_name("dora"), *words],
@@ -77,7 +77,7 @@ class Bed:
                 cwd=self.folder,
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE_S,
+                timeout=TIMEOUT_S,
             )
         except subprocess.TimeoutExpired:
             raise DamageError(f"`dora {words[0]}` hangs") from None
@@ -99,19 +99,19 @@ class Bed:
         return Client(self.runtime / "dora" / "control.sock")
 
     def start(self, flow: Flow) -> str:
-        """Start a dataflow; return its UUID once all of it runs and data flows."""
+        """Start a dataflow; return its UUID once all its checks receive data."""
         flow.write()
         self.dora("start", str(flow.file), "--name", flow.name, "--detach")
         with self.client() as client:
             uuid = client.info(flow.name).info.uuid
-        self.flows(flow)
+        self.wait_for_data(flow)
         return uuid
 
     def stop(self, flow: Flow) -> None:
         self.dora("stop", flow.name)
 
     def statuses(self, flow: Flow) -> list[str]:
-        """Of all dataflows that had this name, the oldest first."""
+        """Return the statuses of all dataflows that had this name, the oldest first."""
         with self.client() as client:
             return [info.status for info in client.list() if info.name == flow.name]
 
@@ -124,7 +124,7 @@ class Bed:
             return client.status().pid
 
     def holder(self) -> psutil.Process:
-        """The process that outlives the daemon. DamageError: there is none."""
+        """Return the process holder. Raises DamageError if there is none."""
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 if any("serve_daemons" in word for word in process.cmdline()):
@@ -132,16 +132,16 @@ class Bed:
         raise DamageError("the daemon has no holder")
 
     def descriptors(self) -> tuple[int, int]:
-        """How many the daemon has open, and its holder."""
+        """Return the numbers of open descriptors of the daemon and of its holder."""
         return psutil.Process(self.daemon_pid()).num_fds(), self.holder().num_fds()
 
     def notices(self) -> list[str]:
-        """What the daemon wants its operator to know."""
+        """Return the notices in the status of the daemon."""
         with self.client() as client:
             return client.status().notices
 
     def signal(self, pid: int, number: int) -> bool:
-        """Send a signal if this is a process of ours; returns whether it was."""
+        """Send a signal to a process of this testbed; return False if it is not one."""
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -157,7 +157,7 @@ class Bed:
         return True
 
     def processes(self) -> list[psutil.Process]:
-        """All that run and belong to this bed: they carry its mark, or its folder's name."""
+        """Return running processes with this testbed's mark or its folder in their arguments."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -169,7 +169,7 @@ class Bed:
         return found
 
     def processes_of(self, flow: Flow) -> list[psutil.Process]:
-        """Those of them that belong to a dataflow."""
+        """Return the processes of one dataflow."""
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
@@ -177,12 +177,12 @@ class Bed:
                     found.append(process)
         return found
 
-    def gone(self, flow: Flow) -> bool:
-        """Wait until a dataflow has no process any more; returns whether it came to that."""
-        return self.comes(lambda: not self.processes_of(flow))
+    def wait_until_ended(self, flow: Flow) -> bool:
+        """Wait until a dataflow has no process; return False if it still has one in the end."""
+        return self.wait_until(lambda: not self.processes_of(flow))
 
-    def flows(self, *flows: Flow) -> None:
-        """Return when every check has got something from now on. DamageError: it does not."""
+    def wait_for_data(self, *flows: Flow) -> None:
+        """Wait until every check has received something new. Raises DamageError if it does not."""
         before = {(flow.name, node): flow.counts(node)[0] for flow in flows for node in flow.checks}
 
         def stuck() -> list[str]:
@@ -193,11 +193,11 @@ class Bed:
                 if flow.counts(node)[0] <= before[flow.name, node]
             ]
 
-        if not self.comes(lambda: not stuck()):
-            raise DamageError(f"nothing arrives at {', '.join(stuck())} for {PATIENCE_S:g} s")
+        if not self.wait_until(lambda: not stuck()):
+            raise DamageError(f"nothing arrives at {', '.join(stuck())} for {TIMEOUT_S:g} s")
 
-    def comes(self, holds: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
-        """Wait for a condition; returns whether it came true in time."""
+    def wait_until(self, holds: Callable[[], object], seconds: float = TIMEOUT_S) -> bool:
+        """Wait for a condition; return False if it does not hold in time."""
         give_up_at = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > give_up_at:
@@ -205,10 +205,10 @@ class Bed:
             time.sleep(0.02)
         return True
 
-    def judge(self, flows: Iterable[Flow]) -> None:
-        """Add what the dataflows complain of."""
+    def collect_faults(self, flows: Iterable[Flow]) -> None:
+        """Add the faults that the dataflows have found."""
         for flow in flows:
-            self.faults += [f"{flow.name}: {text}" for text in flow.complaints()]
+            self.faults += [f"{flow.name}: {text}" for text in flow.faults()]
 
     @staticmethod
     def _command(process: psutil.Process) -> str:

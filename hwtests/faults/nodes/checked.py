@@ -1,7 +1,7 @@
-"""Messages that prove themselves: integers that follow from a number, and a checksum beside them.
+"""Messages that can be verified: integers that follow from a number, and a checksum.
 
-`born` is when the node that made it started, in monotonic ns; `relay` the same for the node that
-passed it on, 0 if none did. So a message tells whose death may lie between it and the last one.
+`origin` is the start time of the process that sent it, in monotonic ns; `relay` that of the process
+that passed it on, or 0. If either differs from the last message, that node has been restarted.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
     from dora import Node
 
 INTEGERS = 256
-BORN = time.monotonic_ns()
+STARTED = time.monotonic_ns()
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
 _COUNTS = struct.Struct("3Q")
 
 
-def send(node: Node, output: str, sequence: int, born: int = BORN, relay: int = 0) -> None:
+def send(node: Node, output: str, sequence: int, origin: int = STARTED, relay: int = 0) -> None:
     values = np.arange(sequence, sequence + INTEGERS, dtype=np.int64)
-    metadata = {"born": born, "relay": relay, "seq": sequence, "crc": zlib.crc32(values)}
+    metadata = {"origin": origin, "relay": relay, "seq": sequence, "crc": zlib.crc32(values)}
     node.send_output(output, pa.array(values), metadata)
 
 
 def verify(event: dict[str, Any]) -> tuple[int, int, int]:
-    """Return born, relay and sequence of a message; complain if its content is not right."""
+    """Return origin, relay and sequence of a message; report a fault if its content is wrong."""
     metadata = event["metadata"]
     values = event["value"].to_numpy()
     sequence = metadata["seq"]
     if zlib.crc32(values) != metadata["crc"] or values[0] != sequence or len(values) != INTEGERS:
-        complain(f"message {sequence} is damaged")
-    return metadata["born"], metadata["relay"], sequence
+        report_fault(f"message {sequence} is damaged")
+    return metadata["origin"], metadata["relay"], sequence
 
 
-def complain(text: str) -> None:
-    with (FOLDER / "complaints").open("a") as file:
+def report_fault(text: str) -> None:
+    with (FOLDER / "faults").open("a") as file:
         file.write(f"{os.environ['FAULTS_NODE']}: {text}\n")
 
 
 class Counts:
-    """Three numbers in a file: they outlive the process, and the campaign reads them."""
+    """Three numbers in a file that outlives the process; the campaign reads them."""
 
     def __init__(self) -> None:
         path = FOLDER / f"{os.environ['FAULTS_NODE']}.counts"

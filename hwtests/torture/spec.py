@@ -1,14 +1,16 @@
-"""What one process of the torture test plays, as the harness tells it."""
+"""The description of one process of the torture test, sent to the fork server."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
+FAULTS_FILE = "faults"
+
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One incarnation of a node. `folder` is where its ledger and its complaints are."""
+class ProcessSpec:
+    """One process of a node; its ledger and the faults it finds are in `folder`."""
 
     node: str
     incarnation: int
@@ -22,5 +24,5 @@ class Part:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Part:
+    def from_json(cls, fields: dict[str, Any]) -> ProcessSpec:
         return cls(**fields | {key: tuple(fields[key]) for key in ("outputs", "inputs")})

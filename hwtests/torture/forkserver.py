@@ -1,7 +1,7 @@
-"""The process that nodes are forked from: all is imported already, so one starts in a moment.
+"""The process that forks nodes: it has imported everything, so a node starts at once.
 
-It listens on a socket pair, one JSON packet each way: starts and signals in, starts and ends out.
-Only it signals nodes, because only it knows which process ids are still theirs.
+It listens on a socket pair. JSON packets ask it to start and signal processes; it reports starts
+and ends. Only it sends signals, because it reaps the processes: their pids are not reused before.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import traceback
 from pathlib import Path
 
 from dorad.node.inputs import load_decoder
-from hwtests.torture.part import Part
-from hwtests.torture.player import Player
+from hwtests.torture.node import TortureNode
+from hwtests.torture.spec import ProcessSpec
 
 PR_SET_PDEATHSIG = 1
 PACKET = 1 << 16
 
 
 def serve(channel: socket.socket) -> None:
-    """Start and signal processes as told, until the other end hangs up; then kill them all."""
+    """Start and signal processes on request; kill them all when the other end closes."""
     children: set[int] = set()
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -40,14 +40,14 @@ def serve(channel: socket.socket) -> None:
             packet = channel.recv(PACKET)
             if not packet:
                 break
-            order = json.loads(packet)
-            if "start" in order:
-                part = Part.from_json(order["start"])
-                pid = _fork(part, channel)
+            request = json.loads(packet)
+            if "start" in request:
+                spec = ProcessSpec.from_json(request["start"])
+                pid = _fork(spec, channel)
                 children.add(pid)
-                _say(channel, {"started": part.node, "pid": pid})
-            elif order["pid"] in children:
-                os.kill(order["pid"], order["signal"])
+                _send(channel, {"started": spec.node, "pid": pid})
+            elif request["pid"] in children:
+                os.kill(request["pid"], request["signal"])
     for pid in children:
         os.kill(pid, signal.SIGKILL)
     for pid in children:
@@ -59,14 +59,14 @@ def _reap(channel: socket.socket, children: set[int]) -> None:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             children.discard(pid)
-            _say(channel, {"ended": pid, "code": os.waitstatus_to_exitcode(status)})
+            _send(channel, {"ended": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
-def _say(channel: socket.socket, what: dict[str, object]) -> None:
-    channel.send(json.dumps(what).encode())
+def _send(channel: socket.socket, packet: dict[str, object]) -> None:
+    channel.send(json.dumps(packet).encode())
 
 
-def _fork(part: Part, channel: socket.socket) -> int:
+def _fork(spec: ProcessSpec, channel: socket.socket) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid:
@@ -80,12 +80,12 @@ def _fork(part: Part, channel: socket.socket) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         channel.close()
         errors = os.open(
-            Path(part.folder) / f"{part.node}.err", os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            Path(spec.folder) / f"{spec.node}.err", os.O_WRONLY | os.O_APPEND | os.O_CREAT
         )
         os.dup2(errors, 1)
         os.dup2(errors, 2)
-        os.environ["DORA_NODE_CONFIG"] = part.config
-        Player(part).play()
+        os.environ["DORA_NODE_CONFIG"] = spec.config
+        TortureNode(spec).run()
         code = 0
     except BaseException:  # noqa: BLE001 - nothing may return into the parent's code
         traceback.print_exc()
