@@ -87,7 +87,7 @@ def with_uv(tmp_path):
     return {"PATH": f"{folder}:/usr/bin"}
 
 
-def test_uv_gives_a_python_node_an_environment_of_its_own(tmp_path, own, with_uv):
+def test_uv_gives_a_python_node_its_own_environment(tmp_path, own, with_uv):
     talker, _ = builds(tmp_path, own, uv=True, environ=with_uv)
     uv, venv = str(tmp_path / "tools" / "uv"), tmp_path / ".dora" / "python-envs" / "talker"
     assert talker.commands[0][:2] == (uv, "venv")

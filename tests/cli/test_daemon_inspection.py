@@ -117,7 +117,7 @@ PRINTING = """
 
 
 @pytest.mark.parametrize("received", [False, True])
-def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
+def test_outputs_of_printed_lines_are_topics_like_others(
     dorad: Daemon, tmp_path: Path, received: bool
 ) -> None:
     talker: dict[str, Any] = {

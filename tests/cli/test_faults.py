@@ -122,7 +122,7 @@ def test_restarts_are_counted_anew_after_each_window(tmp_path: Path) -> None:
         run.end(0)
 
 
-def test_a_node_that_dies_before_node_and_is_restarted_does_not_abort_the_start(
+def test_a_node_that_exits_before_node_and_is_restarted_does_not_abort_the_start(
     tmp_path: Path,
 ) -> None:
     crash = """

@@ -126,7 +126,7 @@ def test_expand_reports_all_errors_of_a_module(folder):
     assert light.startswith("error: flows/part.yml:3:63: nodes[0].inputs.light: there is no node")
 
 
-def test_expanding_a_dataflow_as_a_module_names_what_is_missing(folder):
+def test_expanding_a_dataflow_as_a_module_names_the_missing_key(folder):
     result = dora("expand", "--module", "flows/robot.yml", cwd=folder, env=SPEED)
     assert result.returncode == 1
     assert "needs `module`" in result.stderr

@@ -52,7 +52,7 @@ def test_help_reads_as_click_would_write_it(columns: int, monkeypatch: pytest.Mo
     assert page() == click.Group.get_help(cli, context)
 
 
-def test_help_is_the_same_however_it_is_asked_for():
+def test_help_is_the_same_in_all_its_forms():
     assert dora("--help").stdout == dora("-h").stdout == dora().stderr
 
 
@@ -100,12 +100,12 @@ def test_a_command_can_be_called_by_its_other_name(words):
     assert other == dora(words[1], "--help").stdout.partition("\n")[2]
 
 
-def test_h_is_help_for_every_command():
+def test_h_shows_the_help_of_every_command():
     assert dora("validate", "-h").stdout == dora("validate", "--help").stdout
 
 
 @pytest.mark.parametrize(("program", "module"), [("dora", "cli"), ("dorad", "daemon.main")])
-def test_version_says_which_data_plane_runs(program, module):
+def test_version_shows_the_data_plane(program, module):
     command = [sys.executable, "-m", f"dorad.{module}", "--version"]
     for wish, plane in (("", native.describe()), ("0", "pure Python (DORAD_NATIVE=0)")):
         environment = {**os.environ, "DORAD_NATIVE": wish or os.environ.get("DORAD_NATIVE", "")}
@@ -149,7 +149,7 @@ def test_a_missing_argument_is_a_usage_error():
     assert result.stderr.startswith("error: missing argument 'PATH'")
 
 
-def test_a_missing_file_is_one_line_that_names_what_is_there(tmp_path):
+def test_a_missing_file_is_one_line_that_names_existing_files(tmp_path):
     (tmp_path / "flow.yml").write_text("nodes: []\n")
     result = dora("graph", "fow.yml", cwd=tmp_path)
     assert result.returncode == 1

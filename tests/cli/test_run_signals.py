@@ -36,7 +36,9 @@ SOURCE_OF_ALL = "nodes: [{id: deaf, path: deaf.py}]"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_asks_the_nodes_to_stop(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_first_signal_stops_the_nodes_gracefully(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     write(tmp_path, TICKING, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("INPUT tick")

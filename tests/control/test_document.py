@@ -93,7 +93,7 @@ def resolve(reference: str) -> Any:
     return resolve(found["$ref"]) if "$ref" in found else found
 
 
-def test_it_has_what_asyncapi_3_requires() -> None:
+def test_it_has_the_keys_that_asyncapi_3_requires() -> None:
     assert DOCUMENT["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= DOCUMENT["info"].keys()
     assert {"host", "protocol"} <= DOCUMENT["servers"]["local"].keys()

@@ -176,7 +176,7 @@ def test_another_daemon_keeps_the_last_value(own_daemon: Daemon, tmp_path: Path)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_the_first_latched_input_gets_what_others_have_received(
+def test_the_first_latched_input_gets_the_value_that_others_have_received(
     dorad: Daemon, tmp_path: Path, size: int
 ) -> None:
     flow = Flow(dorad, tmp_path, size, receiver(tmp_path, "plain"))

@@ -207,7 +207,7 @@ def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
         ("hub: x", "nodes[0].hub: `x` is not a package (write `name@1.2`"),
     ],
 )
-def test_mistakes_in_what_a_node_is(keys: str, message: str) -> None:
+def test_mistakes_in_the_kind_of_a_node(keys: str, message: str) -> None:
     assert message in str(problem(node_text(keys)))
 
 

@@ -39,7 +39,7 @@ def test_without_options_everything_is_shown() -> None:
     assert parse_filter("", "") == LogFilter("stdout", {})
 
 
-def test_a_node_may_have_a_level_of_its_own() -> None:
+def test_a_node_may_have_its_own_level() -> None:
     wanted = parse_filter("WARN", "cam=debug, arm = error,")
     assert wanted == LogFilter("warn", {"cam": "debug", "arm": "error"})
     debug = {name: LogRecord(0, "debug", name, "x") for name in ("cam", "arm", "other")}

@@ -57,7 +57,7 @@ def test_priorities(level: str, stream: str, priority: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_record_comes_back_as_it_was(level: str) -> None:
+def test_a_record_survives_a_round_trip(level: str) -> None:
     record = LogRecord(
         1764045000.25, level, "cam", "lens is hot" * 9, "stdout", "lens", {"degrees": 71, "ä": [1]},
         "cam.py", 12, "driver.read",

@@ -77,7 +77,7 @@ def test_very_many_lines_come_a_thousand_at_a_time() -> None:
     assert not cut_lines(b"\n" * MAX_LINES + b"rest", skipping=False).more
 
 
-def test_where_each_line_ends_counts_what_was_shortened() -> None:
+def test_the_end_of_each_line_counts_its_shortened_part() -> None:
     cut = cut_lines(b"dropped\na\r\n\nlast", skipping=True, final=True)
     assert cut.lines == [b"a", b"", b"last"]
     assert cut.ends() == [11, 12, 16]

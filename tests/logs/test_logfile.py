@@ -46,7 +46,7 @@ def facts(tmp_path: Path) -> Iterator[NodeFacts]:
     made.file.close()
 
 
-def test_the_file_and_its_folder_are_made_by_the_first_line(tmp_path: Path) -> None:
+def test_the_first_line_creates_the_file_and_its_folder(tmp_path: Path) -> None:
     facts = NodeFacts(tmp_path / "out" / "id")
     assert not facts.folder.exists()
     facts.file.write(b"a\n", 1)

@@ -34,7 +34,7 @@ def test_a_line_of_our_log_methods_is_parsed() -> None:
     assert (more.target, more.fields, more.line) == ("driver", {"degrees": 80, "line": "x"}, None)
 
 
-def test_the_node_that_wrote_a_line_is_the_one_it_comes_from() -> None:
+def test_a_line_is_attributed_to_the_node_that_wrote_it() -> None:
     line = {"timestamp": WHEN, "level": "info", "node_id": "other", "message": ""}
     assert parse(line).node == "cam"
 

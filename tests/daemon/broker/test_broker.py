@@ -274,7 +274,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return gate
 
 
-async def test_close_waits_for_memory_that_is_being_made(gate: threading.Event) -> None:
+async def test_close_waits_for_memory_that_is_being_created(gate: threading.Event) -> None:
     before = descriptors()
     async with stage() as on:
         with on.client() as client:

@@ -108,7 +108,7 @@ async def test_a_killed_old_process_hands_over_queued_messages(tmp_path: Path) -
             assert new.process.poll() is None
 
 
-async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_its_place(
+async def test_a_replacement_that_attaches_after_the_old_process_has_exited_gets_its_place(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "b.txt"
@@ -124,7 +124,7 @@ async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_it
         assert found == list(range(found[0], found[0] + len(found)))
 
 
-async def test_a_replacement_that_dies_changes_nothing(tmp_path: Path) -> None:
+async def test_a_replacement_that_exits_changes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay):
         on.broker.handovers.begin("m", flow().node("m"), flow())

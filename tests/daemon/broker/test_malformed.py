@@ -233,7 +233,7 @@ async def test_only_a_node_that_sends_notes_without_end_is_refused() -> None:
         await on.makes_progress()
 
 
-async def test_silent_connections_are_bounded_and_keep_no_node_out() -> None:
+async def test_connections_without_a_hello_are_bounded_and_keep_no_node_out() -> None:
     before = open_descriptors()
     silent: list[Client] = []
     async with stage(hello_deadline=60) as on, pair(on):

@@ -97,7 +97,7 @@ def test_the_dataflow_ends_with_its_last_spawned_node() -> None:
     assert life.after_exit(ok("a")) == [CloseInput("d", "a"), Stop("d", DRAINED), Finish()]
 
 
-def test_a_dynamic_node_that_leaves_closes_what_it_fed() -> None:
+def test_a_dynamic_node_that_leaves_closes_the_inputs_it_fed() -> None:
     life = started(dataflow(node("d", dynamic=True), node("b", "d")))
     assert life.outputs_done("d") == [CloseInput("b", "d"), Stop("b", DRAINED)]
 

@@ -224,7 +224,7 @@ async def _drain(stream: Any) -> None:
         pass
 
 
-async def test_a_process_that_dies_is_an_error(on: Stage, subs: Subscriptions) -> None:
+async def test_a_subscription_process_that_dies_is_an_error(on: Stage, subs: Subscriptions) -> None:
     async with pair(on):
         async with _received(subs) as stream:
             await _next(stream)

@@ -253,7 +253,7 @@ async def test_a_running_source_keeps_silent_nodes_alive() -> None:
             process.end(Exit(code=0))
 
 
-async def test_a_silent_loop_is_stopped_when_its_source_is_gone() -> None:
+async def test_a_silent_loop_is_stopped_after_its_source_has_ended() -> None:
     loop = dataflow(node("s"), node("a", x="s", y="b"), node("b", x="a"))
     stage = Stage(loop, finish_grace=0.05, grace=0.0)
     async with running(stage):

@@ -71,7 +71,7 @@ async def test_restart_delays_grow() -> None:
     assert fourth >= 0.15
 
 
-async def test_a_node_that_dies_at_once_is_restarted_after_a_minimum_delay() -> None:
+async def test_a_node_that_exits_at_once_is_restarted_after_a_minimum_delay() -> None:
     stage = pair()
     async with running(stage):
         stage.connect("a", "b")
