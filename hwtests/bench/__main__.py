@@ -60,7 +60,7 @@ def measurements(
     found: list[tuple[str, Measurement]] = []
     for flow in flows(plan):
         for system in systems:
-            if flow.group in groups and (flow.spin or system.name == OURS):
+            if flow.group in groups and (system.name == OURS or not flow.only_ours):
                 found.append((f"{flow.measure}, {system.name}", _flow(system, flow)))
     if "start" in groups:
         for system in systems * plan.starts * 2:

@@ -73,8 +73,8 @@ class BenchNode:
 class Flow:
     """One dataflow to run.
 
-    ``spin=False`` sets ``spin_us: 0``, so only our daemon can run it. ``quick`` flows are those of
-    a quick run.
+    ``spin=False`` sets ``spin_us: 0``, and ``native=False`` selects the data plane in pure Python:
+    only our nodes know these. ``quick`` flows are those of a quick run.
     """
 
     measure: str
@@ -84,6 +84,12 @@ class Flow:
     deadline_s: float
     spin: bool = True
     quick: bool = True
+    native: bool = True
+
+    @property
+    def only_ours(self) -> bool:
+        """Whether the peers cannot run it."""
+        return not (self.spin and self.native)
 
 
 def gap(size: int) -> float:
@@ -165,9 +171,16 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
         _thorough(stream(plan, "stream 30 Hz, spin off", 33, False)),
         stream(plan, "stream 1 kHz", 1, True),
         stream(plan, "stream 1 kHz, spin off", 1, False),
+        _pure(round_trip(plan, "round trip")),
+        _pure(burst(plan, "burst", "burst", 1, None)),
+        _pure(stream(plan, "stream 1 kHz", 1, True)),
         *(hello() for _ in range(plan.starts)),
     )
     return tuple(flow for flow in found if flow.quick or not plan.quick)
+
+
+def _pure(flow: Flow) -> Flow:
+    return replace(flow, measure=f"{flow.measure}, pure Python", quick=False, native=False)
 
 
 def _thorough(flow: Flow) -> Flow:
