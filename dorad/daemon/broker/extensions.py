@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 KINDS = frozenset({"ext_store", "ext_load", "ext_drop", "ext_drain"})
 
 LARGE = 1 << 18
-"""Bytes from which on a value is stored in a file that all answers share. Otherwise a node that
-requests it again and again without reading the answers would use up the memory."""
+"""Size from which a value is stored in a file that all answers share. Otherwise a node could use up
+the memory by requesting it repeatedly without reading the answers."""
 
 
 class _Value:

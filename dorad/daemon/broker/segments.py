@@ -1,4 +1,4 @@
-"""The shared memory that nodes place their samples in: from its creation until it is not needed."""
+"""The shared memory that nodes place their samples in: its creation, distribution and removal."""
 
 from __future__ import annotations
 
@@ -22,19 +22,17 @@ if TYPE_CHECKING:
     from dorad.shm import mapping
 
 REAP_S = 1.0
-"""Seconds between checks of the segments that ended processes have left."""
+"""Seconds between checks of the segments of ended processes."""
 
 MAX_SEGMENTS = 256
-"""Segments that one node may have, including those that its ended processes have left.
-
-A pool's segments become larger the more samples it needs: this suffices for any number of them."""
+"""Maximum segments of one node, including those of its ended processes. A pool that needs more
+samples creates larger segments, so this is always enough."""
 
 MAX_GROWING = 8
-"""Segments that may be in the making for one node. It waits for each, unless a signal interrupts
-it."""
+"""Maximum segments in creation for one node. It waits for each, unless a signal interrupts it."""
 
 SKIPPED = 4096
-"""Segment numbers that a new daemon leaves out: its snapshot may be older than the last segment."""
+"""Segment numbers that a new daemon skips: its snapshot may be older than the last segment."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ class SegmentTable:
         return [segment for segment in self._all.values() if segment.owner in owners]
 
     def retire(self, number: int, owner: str) -> None:
-        """Drop a segment that its owner does not need any more.
+        """Drop a segment that its owner no longer needs.
 
         Raises:
             KeyError: the segment does not belong to the owner.
@@ -146,13 +144,13 @@ class Segments:
         self._state = state
         self._table = SegmentTable(self._on_drop)
         self._growing: dict[asyncio.Task[None], tuple[str, int]] = {}
-        """Segments in the making: their owner and size."""
+        """Owner and size of the segments in creation."""
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def next_number(self) -> int:
-        """A number that no segment has had."""
+        """A number that no segment has used."""
         return self._table.next
 
     def grow(self, node_id: str, size: int, ask: Any) -> None:
@@ -195,7 +193,7 @@ class Segments:
                 state.send(node_id, "full", {"error": str(error), "ask": ask})
             return
         if state.connection(node_id) is not connection:
-            # The process that asked has left; the one in its place did not ask.
+            # The process that asked has ended; its successor did not ask.
             os.close(memory.owner)
             os.close(memory.receiver)
             return
@@ -235,12 +233,12 @@ class Segments:
             self._state.send(node_id, "segment", {"segment": segment.number}, (segment.memory,))
 
     def withdraw(self, source: str, node_id: str) -> None:
-        """Let a node unmap the segments of a source that it receives nothing from any more."""
+        """Let a node unmap the segments of a source from which it no longer receives."""
         for segment in self._table.of({source}):
             self._state.send(node_id, "retired", {"segment": segment.number})
 
     def retire(self, node_id: str, number: int) -> None:
-        """Drop a segment that its owner does not need any more.
+        """Drop a segment that its owner no longer needs.
 
         Raises:
             ProtocolError: the segment does not belong to the node.
@@ -251,7 +249,7 @@ class Segments:
             raise ProtocolError(f"segment {number} does not belong to the node") from None
 
     def retire_own(self, number: int) -> None:
-        """Drop a segment that the daemon itself does not need any more."""
+        """Drop a segment that the daemon itself no longer needs."""
         self._table.retire(number, DAEMON)
 
     def orphan(self, node_id: str, pid: int | None) -> None:
@@ -316,7 +314,7 @@ class Segments:
     def restore(
         self, segments: Collection[Segment], next_number: int, orphans: Iterable[SegmentSnapshot]
     ) -> None:
-        """Take over the segments of a previous daemon; the rest is from its snapshot."""
+        """Take over the segments of a previous daemon, with the other values from its snapshot."""
         known = {
             each.number: {EdgeKey(node, ring): head for node, ring, head in each.heads}
             for each in orphans
@@ -351,6 +349,6 @@ class Segments:
         if self._reaper is not None:
             self._reaper.cancel()
         self._table.close()
-        # A segment in the making is closed as soon as it exists: its connection is closed.
+        # A segment in creation is closed as soon as it exists, since its connection is closed.
         while self._growing:
             await asyncio.wait(self._growing)

@@ -1,4 +1,4 @@
-"""What the exit of a node's process means: success, failure, or a consequence of a failure."""
+"""The meaning of a process's exit: success, failure, or a consequence of a failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
 
 
 class ExitContext(Struct, frozen=True):
-    """What the daemon knows about a process when it exits."""
+    """The daemon's knowledge about a process when it exits."""
 
     stopping: bool = False
     """The daemon was stopping it."""
@@ -93,9 +93,9 @@ def classify(
 ) -> Result:
     """Return the result of a node whose process has exited.
 
-    Code 0 is a success. So is an exit by SIGTERM or SIGINT (or by the codes 143 and 130, which
-    programs use to pass these on) while the daemon was stopping the node, unless it had to be
-    forced. After an aborted start every other exit is a consequence of that.
+    Code 0 is a success. So is an exit by SIGTERM or SIGINT, or by the codes 143 and 130, which
+    programs use to report these signals, while the daemon was stopping the node, unless it had to
+    be forced. After an aborted start, every other exit is a consequence of that.
     """
     reason = describe(exit_)
     ended_by = _signal_of(exit_)

@@ -1,4 +1,4 @@
-"""Routes log lines of nodes to inputs: `send_stdout_as`, `send_logs_as`, `dora/logs` inputs."""
+"""Routing log lines of nodes to inputs: `send_stdout_as`, `send_logs_as`, `dora/logs` inputs."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Router:
 
 
 def printed_outputs(node: NodeSpec) -> set[str]:
-    """Return the outputs that carry what a node prints or logs; the daemon sends these."""
+    """Return the outputs that carry a node's printed or logged lines; the daemon sends these."""
     found = {node.logging.send_stdout_as, node.logging.send_logs_as}
     for operator in node.operators:
         for output in (operator.logging.send_stdout_as, operator.logging.send_logs_as):

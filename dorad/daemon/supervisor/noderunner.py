@@ -1,4 +1,4 @@
-"""Runs nodes: starts a node's process, judges its exit, and restarts it as its policy asks."""
+"""Running a node: start its process, classify its exit, and restart it according to its policy."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.state import SupervisorState
 
 MIN_RESTART_INTERVAL_S = 0.1
-"""Seconds between two starts of a node, at least, so that a node that exits at once does not use up
-a core."""
+"""Minimum seconds between two starts of a node, so that a node that exits at once does not use up a
+core."""
 
 RETRY_S = 1.0
-"""Seconds until the next attempt, at least, after a process could not be started."""
+"""Minimum seconds until the next attempt after a process could not be started."""
 
 _log = logging.getLogger(__name__)
 
 
 class NodeRunner:
-    """Runs each node in a task of its own, from its first process to its end."""
+    """Runs each node in its own task, from its first process to its end."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class NodeRunner:
                 await asyncio.wait((starting,))
 
     def _is_unwanted(self, run: NodeRun) -> bool:
-        """Return True if a start that is under way is to be cancelled."""
+        """Return True if the current start should be cancelled."""
         lifecycle = self._state.lifecycle
         return (
             run.stop_requested
@@ -173,7 +173,7 @@ class NodeRunner:
         return await successor.wait()
 
     def _judge(self, run: NodeRun, exit_: Exit, stderr: tuple[str, ...]) -> Result:
-        """Record the exit of the process and return what it means."""
+        """Record the exit of the process and return its result."""
         lifecycle, name = self._state.lifecycle, run.node.id
         root_cause = lifecycle.barrier.root_cause
         context = ExitContext(

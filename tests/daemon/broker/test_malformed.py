@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from dorad.daemon.broker import sessions
-from dorad.daemon.broker.listener import MAX_SILENT
+from dorad.daemon.broker.listener import MAX_UNIDENTIFIED
 from dorad.node.connection import DaemonConnection
 from dorad.node.payload import pack
 from dorad.node.protocol import MAX_PACKET
@@ -237,15 +237,15 @@ async def test_silent_connections_are_bounded_and_keep_no_node_out() -> None:
     before = open_descriptors()
     silent: list[Client] = []
     async with stage(hello_deadline=60) as on, pair(on):
-        for _ in range(20 * MAX_SILENT):
+        for _ in range(20 * MAX_UNIDENTIFIED):
             silent.append(on.client())
             await asyncio.sleep(0)
-        await until(lambda: sum(not is_closed(each) for each in silent) <= MAX_SILENT)
+        await until(lambda: sum(not is_closed(each) for each in silent) <= MAX_UNIDENTIFIED)
         with on.client() as client:
             await client.attach("c")
         await on.makes_progress()
         held = open_descriptors() - before - len(silent)
-        assert held < 2 * MAX_SILENT
+        assert held < 2 * MAX_UNIDENTIFIED
         for each in silent:
             each.close()
 

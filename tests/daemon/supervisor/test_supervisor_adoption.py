@@ -81,7 +81,7 @@ async def test_a_node_without_a_process_or_exit_has_failed() -> None:
     async with running(stage, kept(stage, "b")) as task:
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         stage.processes["b"].end(FINE)
-    assert task.result()[0].reason == "ended while no daemon was there to see it"
+    assert task.result()[0].reason == "ended while no daemon was running"
 
 
 async def test_the_restart_count_continues() -> None:
