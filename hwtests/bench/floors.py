@@ -29,7 +29,7 @@ def eventfd(plan: Plan, placement: str) -> Iterator[tuple[Key, float]]:
 
 
 def iceoryx(plan: Plan, venv: Path, source: str, wait: str) -> Iterator[tuple[Key, float]]:
-    """Measure a round trip of raw bytes over iceoryx2, with ``source`` and ``wait`` of its script."""
+    """Measure a round trip of raw bytes over iceoryx2; see its script for the arguments."""
     sizes = ",".join(str(size) for size in plan.sizes)
     counts = ",".join(str(plan.round_trips[size]) for size in plan.sizes)
     argv: list[str | Path] = [
