@@ -20,7 +20,7 @@ FLOW = "nodes: [{id: waiting, path: dynamic}]\n"
 
 
 class Instances:
-    """Runs `dora` for daemons that are all ended afterwards."""
+    """Runs `dora` in the folders of one daemon that has ended."""
 
     def __init__(self, dorad: Daemon) -> None:
         self.env = dorad.env

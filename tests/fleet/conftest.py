@@ -22,7 +22,7 @@ CLOSED_PORT = 1
 
 @dataclass
 class Operator:
-    """Who calls dorafleet: the home folder with ~/.ssh in it."""
+    """The user who calls dorafleet: a home folder with ~/.ssh."""
 
     home: Path
     key: asyncssh.SSHKey

@@ -25,7 +25,7 @@ FLOW = {"uuid": "u-1", "name": "arm", "status": "Running", "nodes": 3}
 
 @dataclass
 class FakeRobot:
-    """What a robot has, and every command that it got. A test changes what is to be different."""
+    """The state of a robot, and every command that it has received. Tests change the state."""
 
     uid: int = 0
     architecture: str = "arm64"
@@ -48,9 +48,9 @@ class FakeRobot:
     dripping: set[str] = field(default_factory=set)
     """First words of commands that print a byte now and then without end."""
     never_closing: bool = False
-    """Whether it ignores that a command is to be ended."""
+    """Whether it ignores the end of a command."""
     printed: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
-    """Other answers by first word: exit code, output, errors."""
+    """Other answers, by first word: exit code, stdout, stderr."""
     commands: list[list[str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     most_at_once: int = 0
@@ -117,7 +117,7 @@ class FakeRobot:
 
 
 class Server(asyncssh.SSHServer):
-    """Counts connections, for what is promised of how many there are at once."""
+    """Counts connections, to check the limit of parallel ones."""
 
     def __init__(self, robot: FakeRobot, counts: dict[str, int]) -> None:
         self._robot = robot
@@ -167,7 +167,7 @@ class Servers:
         return listener.get_port()
 
     def end(self) -> None:
-        """End all servers, what hangs in them, and the thread."""
+        """End all servers, their hanging commands, and the thread."""
 
         async def close() -> None:
             for listener in self._listeners:

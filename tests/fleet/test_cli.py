@@ -1,4 +1,4 @@
-"""The `dorafleet` command against a fleet: what it prints, what it does there, how it ends."""
+"""The `dorafleet` command against a fleet: output, effects and exit codes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def well(**more):
 
 
 def wait_until(holds, process):
-    """Wait for something while a process runs; fail when it ends before."""
+    """Wait for a condition while a process runs; fail if the process ends."""
     end = time.monotonic() + DEADLINE_S
     while not holds():
         assert process.poll() is None

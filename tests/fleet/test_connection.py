@@ -1,4 +1,4 @@
-"""Connections to a real SSH server: who is let in, who is believed, what ends in time."""
+"""Connections to a real SSH server: authentication, host keys, deadlines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def until(holds):
 
 
 async def refused(target, **options):
-    """Return the error of a connection that must not come about."""
+    """Return the error of a connection that must fail."""
     with pytest.raises(SshError) as caught:
         async with connect(target, **options):
             pass

@@ -1,4 +1,4 @@
-"""Whatever one robot answers concerns that robot: the others are asked, and shown, as ever."""
+"""A hostile answer of one robot fails that robot only."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def target(fleet, name):
 @pytest.mark.parametrize("closing", [True, False], ids=["closing", "never closing"])
 @pytest.mark.parametrize("kind", ["flooding", "dripping", "hanging"])
 async def test_an_endless_command_is_bounded_in_bytes_and_time(fleet, kind, closing):
-    """Also by a robot that keeps the connection up and ignores that the command is to end."""
+    """Also if the robot keeps the connection open and ignores the end of the command."""
     fleet.add("bad", FakeRobot(**{kind: {"yes"}}, never_closing=not closing))
     begun = time.monotonic()
     async with connect(target(fleet, "bad")) as connection:

@@ -1,4 +1,4 @@
-"""cluster.yml: every key, its default, and every mistake at its place."""
+"""cluster.yml: every key, its default, and errors with line and column."""
 
 from __future__ import annotations
 

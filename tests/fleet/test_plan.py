@@ -1,4 +1,4 @@
-"""What is to be done on a robot: facts in, steps out."""
+"""The plan for a robot: facts in, steps out."""
 
 from __future__ import annotations
 

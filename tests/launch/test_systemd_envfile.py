@@ -30,7 +30,7 @@ ODD = {
 
 
 def test_a_shell_reads_exactly_what_was_written() -> None:
-    """A shell's double quotes are what systemd follows, so a shell can judge."""
+    """systemd follows the rules of a shell's double quotes, so a shell can check them."""
     names = " ".join(ODD)
     script = f"set -a\n{environment_text(ODD).decode()}\nexec python3 -c '{_SHOW}' {names}"
     sh = shutil.which("sh")

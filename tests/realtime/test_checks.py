@@ -1,4 +1,4 @@
-"""What `dora doctor --rt` makes of what it finds: facts in, verdict and command out."""
+"""The checks of `dora doctor --rt`: facts in, verdict and fix out."""
 
 from __future__ import annotations
 

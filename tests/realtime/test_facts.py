@@ -1,4 +1,4 @@
-"""Reading /proc and /sys, as a robot's might be."""
+"""Facts from /proc and /sys of robots."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def flow(folder: Path, speed: str = "fast", millis: int = 20, **realtime: object
 
 
 def start(dorad: Daemon, file: Path) -> int:
-    """The pid of the node, once it runs."""
+    """Return the pid of the node once it runs."""
     dorad.dora_ok("start", file, "--name", "robot", "--detach")
     with dorad.client() as client:
         pid = client.node_info("arm").info.pid
@@ -111,7 +111,7 @@ def bare(folder: Path, programs: Path) -> Path:
 
 
 def timers(dorad: Daemon) -> dict[str, float]:
-    """How the node keeps up; nothing while the daemon has not looked."""
+    """Return the lateness of the node; nothing before the daemon's first check."""
     (node,) = json.loads(dorad.dora_ok("top", "--once"))
     return node["timers"] or {}
 

@@ -1,4 +1,4 @@
-"""A process runs in real time from its first line, as the kernel itself says."""
+"""A process runs with real time from its first line, according to the kernel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
 
 
 def refusal(wanted: Schedule) -> int:
-    """Whether this machine lets us: what a child of ours is answered."""
+    """Return why this machine does not permit real time to a child; empty if it does."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -53,7 +53,7 @@ def skip_unless_permitted(wanted: Schedule) -> None:
 
 
 async def output(wanted: Schedule | None, *, source: str = _SAYS) -> tuple[list[str], int]:
-    """What a process that is scheduled so says of itself, and what it was refused."""
+    """Return the scheduling that a process reports, and what it was refused."""
     read, write = os.pipe()
     env = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     command = Command((sys.executable, "-S", "-c", source), Path("/"), env, schedule=wanted)

@@ -83,7 +83,7 @@ def node() -> Iterator[_Node]:
 
 
 class _Sampler:
-    """Samples of one node a second apart, by a clock of our own: rates are amounts."""
+    """Takes samples of one node a fake second apart, so that rates equal amounts."""
 
     def __init__(self, node: _Node, **options: Any) -> None:
         self._now = 1000.0
