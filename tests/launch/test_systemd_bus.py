@@ -251,7 +251,7 @@ async def test_a_flood_of_messages_does_not_block_the_loop(
     assert calls
     assert longest_call < 20
     # A watchdog that is fed in time waits 5 s.
-    assert longest_turn < 1.0
+    assert longest_turn < 4.0
 
 
 async def test_the_number_of_pending_calls_is_limited(
