@@ -40,7 +40,7 @@ class Testbed:
         reason = host.missing()
         if reason:
             raise RobotError(reason)
-        sweep()
+        remove_leftovers()
         self._lower = str(rootfs.build(host.FOLDER, self._include))
         self._folder.mkdir(parents=True)
         try:
@@ -91,7 +91,7 @@ class Testbed:
             self.robots = []
 
 
-def sweep() -> None:
+def remove_leftovers() -> None:
     """Remove the remains of test beds whose process was killed."""
     beds = host.FOLDER / "beds"
     for folder in beds.iterdir() if beds.is_dir() else ():
