@@ -1,6 +1,6 @@
 """Completions from the running daemon: dataflows, nodes, topics, parameters.
 
-The shell waits for the answer, so without a quick answer of the daemon it is empty. Nothing is
+The shell waits for the answer, so it is empty if the daemon does not answer quickly. Errors are not
 printed.
 """
 
@@ -74,7 +74,7 @@ def _matching(
     incomplete: str,
     ask: Callable[[Client, click.Context], Iterable[CompletionItem]],
 ) -> list[CompletionItem]:
-    """Return the daemon's completions. A thread asks, so that the shell never waits for long."""
+    """Return the daemon's completions. A thread asks for them, so that the wait is bounded."""
     found: list[CompletionItem] = []
     asking = threading.Thread(target=lambda: found.extend(_answer(ctx, ask)), daemon=True)
     asking.start()

@@ -65,8 +65,7 @@ def encode_reply(reply: Reply, largest: int) -> bytes:
 def encode_request(id_: int, method: str, params: Struct) -> bytes:
     """Return a request as JSON, without the parameters that have their default.
 
-    An older daemon, which does not know a new parameter, so understands requests that do not use
-    it.
+    So an older daemon understands a newer client's request, unless it uses a new parameter.
     """
     given = {
         field.encode_name: value

@@ -13,9 +13,6 @@ from dorad.control.errors import ControlError, NoDaemonError
 
 _log = logging.getLogger(__name__)
 
-SYSTEM_SOCKET = Path("/run/dorad/control.sock")
-"""The socket of the machine's daemon."""
-
 SOCKET_VARIABLE = "DORA_SOCKET"
 """Environment variable with the path of the only socket to use."""
 
@@ -36,14 +33,14 @@ def socket_paths() -> tuple[Path, ...]:
     """
     if given := os.environ.get(SOCKET_VARIABLE):
         return (Path(given),)
-    from dorad.shm.rendezvous import instance, runtime_dir
+    from dorad.shm.rendezvous import SYSTEM_DIR, instance, runtime_dir
 
     try:
         name = instance()
         if name is not None:
             _log.debug("looking for the daemon of instance %s only", name)
             return (runtime_dir() / name / "control.sock",)
-        return (runtime_dir() / "control.sock", SYSTEM_SOCKET)
+        return (runtime_dir() / "control.sock", SYSTEM_DIR / "control.sock")
     except (PermissionError, ValueError) as error:
         raise ControlError("refused", str(error)) from None
 
@@ -71,7 +68,7 @@ def bind(path: Path, group: int | None) -> tuple[socket.socket, int]:
     Its mode is 0660 with a group, 0600 without. The socket of a dead daemon is replaced.
 
     Raises:
-        ControlError: a daemon listens there, or no socket can be made there.
+        ControlError: a daemon already listens there, or no socket can be created there.
     """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise ControlError(

@@ -1,4 +1,4 @@
-"""The running requests of a client, and what has arrived for each. Does no input or output."""
+"""The running requests of a client, and their queued answers. Does no input or output."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from dorad.control.messages import Method, Struct, TopicHeader
 
 MAX_WAITING = 1024
-"""Events kept for a stream that is not read, while other requests of its client are."""
+"""Maximum number of events queued for a stream that is not being read."""
 
 MAX_BYTES_WAITING = 64 << 20
-"""Bytes of such events."""
+"""Maximum size of such events."""
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ Arrival: TypeAlias = "Struct | tuple[TopicHeader, memoryview] | End | ControlErr
 
 
 class PendingRequest:
-    """One request with its queue of what has arrived and was not taken yet."""
+    """One request, with its queue of results and events that were not taken yet."""
 
     def __init__(self, id_: int, method: Method, name: str) -> None:
         self.id = id_
@@ -53,16 +53,16 @@ class PendingRequest:
 
     @property
     def full(self) -> bool:
-        """Whether too much waits to be taken: its stream is not being read."""
+        """Whether the queue is too long because the stream is not being read."""
         return len(self) >= MAX_WAITING or self._size >= MAX_BYTES_WAITING
 
     def put(self, arrival: Arrival, size: int = 0) -> None:
-        """Queue what arrived in a frame of `size` bytes."""
+        """Queue a result or event that arrived in a frame of `size` bytes."""
         self._arrived.append((arrival, size))
         self._size += size
 
     def take(self) -> Arrival:
-        """Return what arrived first; raise it if it is an error."""
+        """Return the oldest entry of the queue; raise it if it is an error."""
         arrival, size = self._arrived.popleft()
         self._size -= size
         if isinstance(arrival, ControlError):
@@ -70,7 +70,7 @@ class PendingRequest:
         return arrival
 
     def clear(self) -> None:
-        """Discard what was not taken."""
+        """Discard the queue."""
         self._arrived.clear()
 
 
@@ -117,7 +117,7 @@ class PendingRequests:
         """Queue a frame from the daemon at its request; return a frame to send back, if any.
 
         Raises:
-            ControlError: the daemon could not read a frame of ours, so that no request gets this.
+            ControlError: an error that belongs to no request: the daemon could not read a frame.
         """
         if isinstance(frame, bytes):
             header, data = codec.decode_data(frame)

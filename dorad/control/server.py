@@ -1,4 +1,4 @@
-"""The server of the control API: it listens at a Unix socket and checks who may use it."""
+"""The server of the control API: it listens at a Unix socket and checks its peers."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _websockets_log.setLevel(logging.WARNING)
 class ControlServer:
     """Answers requests with handlers, one for each method; a method without one is `unsupported`.
 
-    A client's mistakes affect that client alone: it gets an error, or its connection is closed and
-    all that ran for it is cancelled.
+    A client's mistakes affect only that client: it gets an error, or its connection is closed and
+    its calls and streams are cancelled.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class ControlServer:
                 logger=_websockets_log,
                 server_header=None,
             )
-            # asyncio uses `backlog` both for the sockets that it accepts in one go and for those
-            # that may wait. Few in one go, but many may wait instead of being refused.
+            # asyncio uses `backlog` for two things: sockets accepted at once, and sockets that may
+            # wait. Accept few at once, but let many wait instead of refusing them.
             sock.listen(self._limits.opening)
         except BaseException:
             sock.close()
@@ -109,7 +109,7 @@ class ControlServer:
         _log.info("listening at %s", path)
 
     async def close(self) -> None:
-        """End all connections and what runs for them, and remove the socket."""
+        """End all connections with their calls and streams, and remove the socket."""
         if self._server is None or self._path is None:
             return
         # The path first, so that a daemon that starts now does not find a socket without a server.
@@ -184,8 +184,8 @@ class _Connection(ServerConnection):
     def eof_received(self) -> None:
         """Abort the connection: the client has disconnected and reads nothing more.
 
-        Otherwise the transport first sends what is left and then closes itself, and websockets
-        aborts it once more, which asyncio reports as an error.
+        Otherwise the transport first sends the rest and then closes itself, and websockets aborts
+        it once more, which asyncio reports as an error.
         """
         super().eof_received()
         self.transport.abort()

@@ -43,7 +43,7 @@ _POLICY_VIOLATION = 1008
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler gets of a request besides its parameters."""
+    """The context of a request that a handler gets besides the parameters."""
 
     id: int
     method: str
@@ -85,7 +85,7 @@ class ClientSession:
         self._cancelled: set[int] = set()
 
     async def run(self) -> None:
-        """Answer the client until its connection ends, then cancel all that runs for it."""
+        """Answer the client until its connection ends, then cancel its calls and streams."""
         try:
             if not await self._shake_hands():
                 return
@@ -119,7 +119,7 @@ class ClientSession:
         return False
 
     async def _take(self, frame: str | bytes, tasks: asyncio.TaskGroup) -> None:
-        """Start the request in a frame, or answer why it cannot be started."""
+        """Start the request in a frame, or answer with the error that prevents it."""
         id_: int | None = None
         try:
             request = _read_request(frame)

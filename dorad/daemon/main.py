@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from dorad import __version__
 from dorad.daemon.paths import DaemonPaths, system_paths, user_paths
 from dorad.problems import ProblemError
+from dorad.version import version_option
 
 EPILOG = """\b
 Examples:
@@ -49,7 +49,7 @@ except at shutdown. SIGHUP reloads the configuration.
 )
 @click.option("--rt", is_flag=True, help="Run in real time: at high priority, with memory locked.")
 @click.option("-v", "--verbose", is_flag=True, help="Log every decision (DORAD_LOG_LEVEL=debug).")
-@click.version_option(__version__, "-V", "--version", message="dorad %(version)s")
+@version_option("dorad")
 def command(
     *,
     system: bool,
@@ -70,6 +70,8 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     ownlog.setup(level or "info")
+    if config is not None:
+        config = config.absolute()
     try:
         chosen = system_paths() if system else user_paths()
     except (OSError, ValueError) as error:
@@ -80,24 +82,23 @@ def command(
             chosen.state if state_dir is None else state_dir.absolute(),
             chosen.logs if state_dir is None or chosen.logs is None else state_dir.absolute(),
         )
-        return asyncio.run(
-            Service(
-                paths,
-                system=system,
-                group=group,
-                config=config or (SYSTEM_FILE if system else None),
-                realtime=rt,
-                log_level=level,
-            ).run()
+        service = Service(
+            paths,
+            system=system,
+            group=group,
+            config=config or (SYSTEM_FILE if system else None),
+            realtime=rt,
+            log_level=level,
         )
+        # The daemon does not depend on the folder it is started in, nor keep its file system busy.
+        os.chdir("/")
+        return asyncio.run(service.run())
     except (OSError, ProblemError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def main() -> None:
     """Run `dorad` with the arguments of this process."""
-    # The daemon does not depend on the folder it is started in, nor keep its file system busy.
-    os.chdir("/")
     try:
         sys.exit(command.main(standalone_mode=False))
     except click.UsageError as error:
@@ -105,6 +106,9 @@ def main() -> None:
         sys.exit(2)
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(1)
+    except ProblemError as error:
+        click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except click.Abort:
         sys.exit(130)

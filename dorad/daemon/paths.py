@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dorad.shm.rendezvous import instance, runtime_dir
+from dorad.shm.rendezvous import SYSTEM_DIR, instance, runtime_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class DaemonPaths:
 
 def system_paths() -> DaemonPaths:
     """Return the paths of the machine's daemon."""
-    return DaemonPaths(Path("/run/dorad"), Path("/var/lib/dorad"), Path("/var/lib/dorad"))
+    return DaemonPaths(SYSTEM_DIR, Path("/var/lib/dorad"), Path("/var/lib/dorad"))
 
 
 def user_paths() -> DaemonPaths:

@@ -170,7 +170,7 @@ class DataflowRun:
         self._supervisor = Supervisor(
             context.dataflow,
             self._make_broker,
-            self.log.say,
+            self.log.report,
             exit_when_nodes_finish=bool(
                 context.dataflow.exit_when_nodes_finish
                 if exit_when_nodes_finish is None
@@ -197,7 +197,7 @@ class DataflowRun:
                 lambda: python_files(context, self.dataflow),
                 self.commands.restart,
                 self.broker.notifications.reload,
-                self.log.say,
+                self.log.report,
                 self._storing.changed,
             )
             if hot_reload
@@ -214,7 +214,7 @@ class DataflowRun:
             downloads=downloads,
         )
         self._processes = NodeProcesses(
-            launcher, self._admission, self._store, forget, self.log.say
+            launcher, self._admission, self._store, forget, self.log.report
         )
 
     async def run(self) -> Ended:
@@ -344,7 +344,7 @@ class DataflowRun:
 
     def _note(self, node_id: str, text: str) -> None:
         """Warn of a setting that a node's process lacks, and keep that for `dora node info`."""
-        self.log.say("warn", node_id, text)
+        self.log.report("warn", node_id, text)
         _log.debug("note of node %s: %r", node_id, text)
         notes = self.notes.setdefault(node_id, [])
         if text not in notes:

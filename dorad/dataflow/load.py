@@ -154,7 +154,7 @@ def _read_dataflow(
     return replace(
         dataflow,
         warnings=in_order([*dataflow.warnings, *mismatches]),
-        # last, because reading turns numbers into text where a text belongs
+        # Last, because reading the file turns numbers into text where text is required.
         descriptor=root.plain(),
     )
 

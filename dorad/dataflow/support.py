@@ -32,8 +32,8 @@ class _Unsupported(NamedTuple):
 def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
     """Return a problem for each key that is not implemented, in the order of the file.
 
-    A key with its default value is no problem. Validating such a dataflow is fine; running it is
-    refused, since that would ignore the key.
+    A key with its default value is allowed. Such a dataflow can be validated, but not run, since
+    running it would ignore the key.
     """
     found = [*_of_dataflow(dataflow)]
     for node in dataflow.nodes:

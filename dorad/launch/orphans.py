@@ -48,8 +48,8 @@ class _Seen(Struct, frozen=True):
 def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
     """Return this user's processes that carry `mark`, and their descendants. Blocks a little.
 
-    Leaves out the pids in `spare` (a process holder's, say), this process, and the descendants of
-    these; and processes that another daemon has marked.
+    Leaves out this process and the pids in `spare` (such as a process holder's), with their
+    descendants, and processes that another daemon has marked.
     """
     seen = dict(_processes())
     below: dict[int, list[int]] = {}
@@ -73,7 +73,7 @@ def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
 
 
 def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[Orphan]:
-    """SIGKILL what `find` returns until none of it runs; return all that were found. Blocks.
+    """SIGKILL the processes that `find` returns until there are none; return them all. Blocks.
 
     Raises:
         LaunchError: some still run after `seconds`.
@@ -94,7 +94,7 @@ def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[O
 
 
 def _kill(orphans: list[Orphan]) -> None:
-    """SIGKILL these, and wait a moment for their end."""
+    """SIGKILL these processes, and wait a moment for their end."""
     poll = select.poll()
     with contextlib.ExitStack() as handles:
         for orphan in orphans:

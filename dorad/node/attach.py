@@ -138,7 +138,12 @@ def connect(place: Spawned | Connected | Dynamic) -> DaemonConnection:
 
     found: list[DaemonConnection] = []
     refusals: list[str] = []
-    for path in rendezvous.sockets(place.port):
+    try:
+        paths = rendezvous.sockets(place.port)
+        looked = " and ".join(map(str, rendezvous.folders()))
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"no daemon can be searched for: {error}") from error
+    for path in paths:
         try:
             found.append(DaemonConnection(path, place.node_id, dynamic=True))
         except RuntimeError as error:
@@ -152,7 +157,7 @@ def connect(place: Spawned | Connected | Dynamic) -> DaemonConnection:
     if refusals:
         raise RuntimeError("; ".join(refusals))
     raise RuntimeError(
-        f"no daemon is running on port {place.port} (looked in {rendezvous.runtime_dir()}); "
+        f"no daemon is running on port {place.port} (looked in {looked}); "
         "start the dataflow first, with `dora run`"
     )
 

@@ -27,10 +27,10 @@ class Series:
 
 SERIES = (
     Series("ours, heap array", "round trip", OURS, "#1f6f54"),
-    Series("ours, born in shared memory", "round trip, born in shm", OURS, "#5bb98c"),
+    Series("ours, allocated in shared memory", "round trip, allocated in shm", OURS, "#5bb98c"),
     Series("ours, heap array, spinning off", "round trip, spin off", OURS, "#b7dfca"),
     Series("dora 1.1.0, heap array", "round trip", PEER, "#a33b20"),
-    Series("dora 1.1.0, send_output_raw", "round trip, born in shm", PEER, "#e0916f"),
+    Series("dora 1.1.0, send_output_raw", "round trip, allocated in shm", PEER, "#e0916f"),
     Series("iceoryx2, raw bytes, blocking", "round trip", "iceoryx2 blocking", "#44588c"),
     Series("iceoryx2, raw bytes, busy polling", "round trip", "iceoryx2 polling", "#a3b1d6"),
 )

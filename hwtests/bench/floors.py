@@ -41,7 +41,7 @@ def iceoryx(plan: Plan, venv: Path, source: str, wait: str) -> Iterator[tuple[Ke
         wait,
     ]
     output, _ = run(argv, environment(venv), FLOOR, 60.0)
-    measure = "round trip" if source == "heap" else "round trip, born in shm"
+    measure = "round trip" if source == "heap" else "round trip, allocated in shm"
     for text, step in last_line(output)["sizes"].items():
         for size, metric, value in latencies(int(text), step["ns"]):
             yield Key(measure, f"iceoryx2 {wait}", size, metric), value

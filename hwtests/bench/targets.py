@@ -94,7 +94,7 @@ def targets() -> Iterator[Target]:
         yield _faster("round trip", size, 25)
     yield _faster("round trip", 1 << 20, 8)
     yield _faster("round trip", 8 << 20, 40)
-    yield _faster("round trip, born in shm", 8 << 20, 500)
+    yield _faster("round trip, allocated in shm", 8 << 20, 500)
     for size in SIZES:
         yield _faster("round trip, spin off", size, 4)
     for size in SMALL:

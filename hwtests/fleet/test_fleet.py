@@ -118,7 +118,7 @@ def test_a_fleet_from_nothing_to_an_upgrade(fleet: Fleet, newer_deb: Path) -> No
     print(output)
     assert "arm1  ✓ " in output
     assert "→ 99.0.0, active" in output
-    assert "the installation goes on there: journalctl -u dorafleet-install-" in output
+    assert "the installation continues there: journalctl -u dorafleet-install-" in output
     assert "1 of 2 machines failed: arm2" in output
     assert version(arm1) == "installed 99.0.0"
     assert pid(arm1) == node

@@ -43,7 +43,7 @@ class Case:
     def name(self) -> str:
         """Its name in table and picture."""
         state = "under load" if self.busy else "idle"
-        return f"{state}, {'real time' if self.realtime else 'as any process'}"
+        return f"{state}, {'real time' if self.realtime else 'normal'}"
 
 
 CASES = tuple(Case(busy, realtime) for busy in (False, True) for realtime in (False, True))

@@ -64,7 +64,7 @@ def picture(found: Mapping[Case, Sequence[float]], caption: str) -> str:
 
 
 def _heading(caption: str, cases: list[Case]) -> Iterator[str]:
-    title = "How late a node takes the ticks of a 1 ms timer: the share that is later than that"
+    title = "How late a node handles the ticks of a 1 ms timer: share of ticks that are later"
     yield _text(LEFT, 26, title, extra='font-size="17" font-weight="bold"')
     yield _text(LEFT, 46, f"{caption}. Both scales logarithmic, lower is better.")
     for index, case in enumerate(cases):

@@ -10,12 +10,14 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from dorad.daemon.broker.broker import Broker
+from dorad.shm import native
 from hwtests.torture import checks, devshm
 from hwtests.torture.client import ForkServer, ForkServerError
 from hwtests.torture.inject import inject
@@ -24,11 +26,16 @@ from hwtests.torture.supervisor import NodeSupervisor
 from hwtests.torture.topology import random_dataflow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dorad.dataflow.model import Dataflow, NodeSpec
 
 SHM_BYTES = 64 << 20
 """Shared memory for each node; samples that are never released soon fill it."""
 CHECK_S = 0.1
+
+PLANES = {"native": (True,), "pure": (False,), "mixed": (True, False)}
+"""Which data planes the processes of nodes have; True is the native one."""
 
 
 class _IgnoredEvents:
@@ -54,17 +61,27 @@ class Result:
     verified: int = 0
     rechecked: int = 0
     payload: int = 0
+    native: int = 0
+    pure: int = 0
     peak: int = 0
 
 
-async def run(dataflow: Dataflow, rng: Random, seconds: float, folder: Path) -> Result:
-    """Torture a dataflow; nodes write their ledgers and faults into `folder`."""
+async def run(
+    dataflow: Dataflow, planes: Sequence[bool], rng: Random, seconds: float, folder: Path
+) -> Result:
+    """Torture a dataflow; nodes write their ledgers and faults into `folder`.
+
+    Each process of a node has one of the data planes, chosen anew: True is the native one.
+    """
     result = Result()
     broker = Broker(dataflow, "torture", folder / "daemon.sock", _IgnoredEvents())
     await broker.open()
     try:
-        async with ForkServer() as forkserver:
-            supervisor = NodeSupervisor(dataflow, broker, forkserver, folder, rng)
+        async with AsyncExitStack() as stack:
+            servers = [
+                await stack.enter_async_context(ForkServer(native=plane)) for plane in planes
+            ]
+            supervisor = NodeSupervisor(dataflow, broker, servers, folder, rng)
             broker.notifications.open_barrier()
             keeping = [
                 asyncio.ensure_future(_keep_running(supervisor, node)) for node in dataflow.nodes
@@ -83,6 +100,8 @@ async def run(dataflow: Dataflow, rng: Random, seconds: float, folder: Path) -> 
                     if isinstance(outcome, Exception):
                         supervisor.fault(f"the harness itself failed: {outcome!r}")
             _collect(supervisor, folder, result)
+            result.native = sum(server.started for server in servers if server.native)
+            result.pure = sum(server.started for server in servers if not server.native)
     finally:
         await broker.close()
     return result
@@ -140,6 +159,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="how long (default: 120)")
     parser.add_argument("--seed", type=int, help="repeat the choices of an earlier run")
     parser.add_argument("--processes", type=int, default=8, help="number of nodes (default: 8)")
+    parser.add_argument(
+        "--data-plane",
+        choices=PLANES,
+        default="mixed" if native.module else "pure",
+        help="of each process: native, pure Python, or chosen at random (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     if arguments.processes < 2:
         parser.error("a dataflow needs at least 2 nodes")
@@ -149,18 +174,21 @@ def main() -> int:
     dataflow = random_dataflow(rng, arguments.processes)
     edges = sum(len(node.inputs) for node in dataflow.nodes)
     print(
-        f"seed {seed}: {arguments.processes} nodes, {edges} edges, {arguments.seconds:g} s",
+        f"seed {seed}: {arguments.processes} nodes, {edges} edges, {arguments.seconds:g} s,"
+        f" data plane: {arguments.data_plane}",
         flush=True,
     )
     used, descriptors = devshm.used(), devshm.descriptors()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dora-torture-") as folder:
-        result = asyncio.run(run(dataflow, rng, arguments.seconds, Path(folder)))
+        planes = PLANES[arguments.data_plane]
+        result = asyncio.run(run(dataflow, planes, rng, arguments.seconds, Path(folder)))
     gc.collect()
     result.faults += _leaks(used if private_shm else None, descriptors)
     took = time.monotonic() - begun
     print(
-        f"{took:.0f} s: {result.kills} kills, {result.stops} stops;"
+        f"{took:.0f} s: {result.native} native and {result.pure} pure processes;"
+        f" {result.kills} kills, {result.stops} stops;"
         f" {result.sent} messages sent, {result.received} received, {result.dropped} dropped;"
         f" {result.verified} verified ({result.payload / 1e9:.2f} GB),"
         f" {result.rechecked} again after being held;"
@@ -171,7 +199,8 @@ def main() -> int:
     for fault in result.faults[:20]:
         print(f"FAULT: {fault}", file=sys.stderr)
     if result.faults:
-        print(f"repeat with: python -m hwtests.torture --seed {seed}", file=sys.stderr)
+        again = f"--seed {seed} --data-plane {arguments.data_plane}"
+        print(f"repeat with: python -m hwtests.torture {again}", file=sys.stderr)
     return 1 if result.faults else 0
 
 

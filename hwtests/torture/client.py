@@ -10,6 +10,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from dorad.shm.native import VARIABLE
+
 if TYPE_CHECKING:
     from hwtests.torture.spec import ProcessSpec
 
@@ -23,13 +25,22 @@ class ForkServerError(Exception):
 class Child:
     """A node's process. `ended` becomes its exit code, negative for a signal."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid = pid
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._channel = channel
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        self._channel.send(json.dumps({"pid": self.pid, "signal": number}).encode())
 
 
 class ForkServer:
-    """The process that forks nodes, as an asynchronous context."""
+    """A process that forks nodes, as an asynchronous context; `native` is their data plane."""
+
+    def __init__(self, *, native: bool) -> None:
+        self.native = native
+        self.started = 0
 
     async def __aenter__(self) -> ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -38,7 +49,11 @@ class ForkServer:
                 [sys.executable, "-m", "hwtests.torture.forkserver", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 # Threads of numpy's libraries would not survive the fork.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                env={
+                    **os.environ,
+                    "OPENBLAS_NUM_THREADS": "1",
+                    VARIABLE: "1" if self.native else "0",
+                },
             )
         ours.setblocking(False)
         self._channel = ours
@@ -59,10 +74,6 @@ class ForkServer:
         self._channel.send(json.dumps({"start": spec.to_json()}).encode())
         return await future
 
-    def signal(self, child: Child, number: int) -> None:
-        """Send a signal, unless the process has ended."""
-        self._channel.send(json.dumps({"pid": child.pid, "signal": number}).encode())
-
     def _readable(self) -> None:
         try:
             packet = self._channel.recv(PACKET)
@@ -75,7 +86,8 @@ class ForkServer:
             return
         reply = json.loads(packet)
         if "started" in reply:
-            child = self._children[reply["pid"]] = Child(reply["pid"])
+            child = self._children[reply["pid"]] = Child(reply["pid"], self._channel)
+            self.started += 1
             self._starting.pop(reply["started"]).set_result(child)
         else:
             self._children.pop(reply["ended"]).ended.set_result(reply["code"])

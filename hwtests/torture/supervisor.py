@@ -10,7 +10,7 @@ from hwtests.torture.ledger import Ledger
 from hwtests.torture.spec import ProcessSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from random import Random
 
@@ -26,10 +26,15 @@ PAUSE_S = 0.05
 
 
 class NodeSupervisor:
-    """Restarts killed nodes, and stops all of them at the end."""
+    """Restarts killed nodes, each process from one of `fork_servers`; stops all at the end."""
 
     def __init__(
-        self, dataflow: Dataflow, broker: Broker, forkserver: ForkServer, folder: Path, rng: Random
+        self,
+        dataflow: Dataflow,
+        broker: Broker,
+        fork_servers: Sequence[ForkServer],
+        folder: Path,
+        rng: Random,
     ) -> None:
         self.broker = broker
         self.dataflow = dataflow
@@ -40,7 +45,7 @@ class NodeSupervisor:
             node.id: Ledger(folder / f"{node.id}.ledger", node.outputs, [i.id for i in node.inputs])
             for node in dataflow.nodes
         }
-        self._forkserver = forkserver
+        self._fork_servers = fork_servers
         self._folder = folder
         self._rng = rng
         self._children: dict[str, Child] = {}
@@ -76,7 +81,7 @@ class NodeSupervisor:
                 outputs=node.outputs,
                 inputs=tuple(item.id for item in node.inputs),
             )
-            child = await self._forkserver.start(spec)
+            child = await self._rng.choice(self._fork_servers).start(spec)
             self._children[node.id] = child
             code = await child.ended
             del self._children[node.id]
@@ -96,7 +101,7 @@ class NodeSupervisor:
         child = self._children[node]
         self._killed.add(child.pid)
         self.kills[node] += 1
-        self._forkserver.signal(child, signal.SIGKILL)
+        child.signal(signal.SIGKILL)
 
     def pause(self, node: str, seconds: float) -> None:
         """SIGSTOP a node's process for some seconds; it may be killed meanwhile."""
@@ -108,10 +113,10 @@ class NodeSupervisor:
         child = self._children[node]
         self.stops += 1
         self._stopped.add(node)
-        self._forkserver.signal(child, signal.SIGSTOP)
+        child.signal(signal.SIGSTOP)
         await asyncio.wait((child.ended,), timeout=seconds)
         self._stopped.discard(node)
-        self._forkserver.signal(child, signal.SIGCONT)
+        child.signal(signal.SIGCONT)
 
     async def settle(self) -> None:
         """Wait until every node runs again, or a fault is found."""

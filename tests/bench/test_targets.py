@@ -29,9 +29,9 @@ def test_a_missed_target_shows_by_how_much():
 
 def test_arrays_in_shared_memory_are_compared_with_heap_arrays_of_dora():
     size = 8 << 20
-    born = latency("round trip, born in shm", "ours", size, 30)
+    born = latency("round trip, allocated in shm", "ours", size, 30)
     heap = latency("round trip", "dora", size, 30_000)
-    raw = latency("round trip, born in shm", "dora", size, 29_000)
+    raw = latency("round trip, allocated in shm", "dora", size, 29_000)
     assert only(born | heap | raw).got == 1000
     assert "against dora's round trip" in str(only(born | heap | raw))
 

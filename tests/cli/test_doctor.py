@@ -41,7 +41,19 @@ def test_all_is_well(healthy):
     assert "all checks passed" in result.stdout.splitlines()[-1]
 
 
-def test_without_a_daemon_it_fails_with_a_fix(tmp_path):
+def test_pure_python_is_a_warning_with_the_way_out(healthy):
+    result = healthy.dora("doctor", env={"DORAD_NATIVE": "0"})
+    assert "  WARN  data plane: pure Python (DORAD_NATIVE=0)" in result.stdout
+    assert "unset DORAD_NATIVE" in result.stdout
+
+
+def test_a_data_plane_that_must_be_native_and_is_not_fails(healthy):
+    result = healthy.dora("doctor", env={"DORAD_NATIVE": "fast"})
+    assert result.returncode == 1
+    assert "  FAIL  data plane: DORAD_NATIVE must be 0 or 1" in result.stdout
+
+
+def test_without_a_daemon_it_fails_and_says_what_to_do(tmp_path):
     result = dora("doctor", env=no_daemon(tmp_path))
     assert result.returncode == 1
     assert "  FAIL  daemon: no dorad is running" in result.stdout

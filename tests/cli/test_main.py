@@ -14,6 +14,7 @@ import pytest
 from dorad import __version__
 from dorad.cli.main import COMMANDS, page
 from dorad.cli.root import cli
+from dorad.shm import native
 from tests.cli.dora import DORA, dora
 
 PROBE = """
@@ -103,8 +104,19 @@ def test_h_is_help_for_every_command():
     assert dora("validate", "-h").stdout == dora("validate", "--help").stdout
 
 
-def test_version():
-    assert dora("--version").stdout == f"dora {__version__}\n"
+@pytest.mark.parametrize(("program", "module"), [("dora", "cli"), ("dorad", "daemon.main")])
+def test_version_says_which_data_plane_runs(program, module):
+    command = [sys.executable, "-m", f"dorad.{module}", "--version"]
+    for wish, plane in (("", native.describe()), ("0", "pure Python (DORAD_NATIVE=0)")):
+        environment = {**os.environ, "DORAD_NATIVE": wish or os.environ.get("DORAD_NATIVE", "")}
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert found.stdout == f"{program} {__version__}\ndata plane: {plane}\n"
+
+
+def test_a_wrong_wish_for_the_data_plane_is_one_line():
+    result = dora("--version", env={"DORAD_NATIVE": "fast"})
+    assert result.returncode == 1
+    assert result.stderr == "error: DORAD_NATIVE must be 0 or 1, not 'fast'\n"
 
 
 def test_an_unknown_command_gets_the_nearest_suggested():

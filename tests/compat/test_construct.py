@@ -174,7 +174,7 @@ print(event["type"], event["id"])
 
 
 @pytest.mark.parametrize("name", ["nobody", "starter"])
-def test_the_name_of_a_node_that_is_not_dynamic_raises(flow: Flow, name: str) -> None:
+def test_a_name_of_no_dynamic_node_raises(flow: Flow, name: str) -> None:
     (flow.folder / "by_hand.py").write_text(
         f"""
 from dora import Node

@@ -26,7 +26,7 @@ COLLECT = """
 """
 
 
-def test_a_chain_of_six_loses_nothing_from_its_first_moment_on(flow: Flow) -> None:
+def test_a_chain_of_six_loses_no_message_from_the_start(flow: Flow) -> None:
     flow.node(
         "n0",
         """

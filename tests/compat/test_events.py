@@ -36,7 +36,7 @@ def test_a_timer_tick_has_an_empty_null_array_and_a_timestamp(flow: Flow) -> Non
     ]
 
 
-def test_the_value_of_a_tick_exists_however_it_is_first_accessed(flow: Flow) -> None:
+def test_a_ticks_value_can_be_read_first_in_any_way(flow: Flow) -> None:
     flow.node(
         "node",
         """
@@ -175,7 +175,7 @@ def test_no_node_gets_events_before_all_have_called_node(flow: Flow) -> None:
     assert late <= constructed <= first
 
 
-def test_waiting_inputs_take_turns(flow: Flow) -> None:
+def test_inputs_with_queued_messages_take_turns(flow: Flow) -> None:
     flow.node(
         "source",
         """

@@ -5,7 +5,7 @@ import uuid
 from tests.harness.dataflow import Flow
 
 
-def test_a_node_knows_its_inputs_as_the_file_has_them(flow: Flow) -> None:
+def test_a_node_knows_its_inputs_as_in_the_file(flow: Flow) -> None:
     flow.node(
         "node",
         """
@@ -57,7 +57,7 @@ def test_a_node_knows_the_whole_file(flow: Flow) -> None:
     assert uuid.UUID(dataflow_id)
 
 
-def test_the_first_process_is_not_a_restart(flow: Flow) -> None:
+def test_the_first_start_is_not_a_restart(flow: Flow) -> None:
     flow.node(
         "node",
         """

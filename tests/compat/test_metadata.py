@@ -117,7 +117,7 @@ def received(module_flow: Flow, outcome: Outcome) -> dict[str, dict[str, Any]]:
         ("naive", "datetime", "2024-05-06T12:08:09+00:00"),  # local time of the sender, UTC-5
     ],
 )
-def test_a_value_of_a_known_type_arrives_as_it_was(
+def test_a_value_of_a_known_type_arrives_unchanged(
     received: dict[str, Any], row: str, kind: str, shown: str
 ) -> None:
     assert received[row]["v"] == [kind, shown]

@@ -46,7 +46,7 @@ def test_the_version_is_our_own() -> None:
     assert isinstance(dora.__author__, str)
 
 
-def test_a_star_import_gives_the_api_and_nothing_else() -> None:
+def test_a_star_import_gives_only_the_api() -> None:
     names: dict[str, object] = {}
     exec("from dora import *", names)
     assert names.keys() - {"__builtins__", "__version__", "__author__"} == {
@@ -58,16 +58,16 @@ def test_a_star_import_gives_the_api_and_nothing_else() -> None:
     }
 
 
-def test_starting_the_operator_runtime_directly_is_an_error_with_a_fix() -> None:
-    with pytest.raises(RuntimeError, match=r"no operator node.*`dora run`"):
+def test_the_runtime_outside_of_an_operator_node_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match=r"not an operator node.*`dora run`"):
         dora.start_runtime()
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Ros2Context", "no ROS 2 bridge")])
-def test_an_unsupported_part_raises_with_its_name(name: str, expected: str) -> None:
-    with pytest.raises(ImportError, match=f"dora.{name} is not there.*{expected}"):
+def test_a_missing_part_is_an_error_with_the_reason(name: str, expected: str) -> None:
+    with pytest.raises(ImportError, match=f"dora.{name} is missing.*{expected}"):
         exec(f"from dora import {name}", {})
-    with pytest.raises(AttributeError, match=f"dora.{name} is not there.*{expected}"):
+    with pytest.raises(AttributeError, match=f"dora.{name} is missing.*{expected}"):
         getattr(dora, name)
     assert not hasattr(dora, name)
 
@@ -124,6 +124,6 @@ def test_a_program_builds_a_dataflow(tmp_path: Path) -> None:
     assert (tmp_path / "built").exists()
 
 
-def test_a_coordinator_cannot_build() -> None:
+def test_building_through_a_coordinator_is_not_implemented() -> None:
     with pytest.raises(NotImplementedError, match="force_local"):
         dora.build("dataflow.yml", coordinator_port=5)

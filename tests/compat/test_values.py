@@ -120,7 +120,7 @@ def test_an_array_arrives_with_its_type_and_values(received: dict[str, Any], nam
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_slices_arrive_without_offsets(received: dict[str, Any], name: str) -> None:
+def test_slices_arrive_without_their_offsets(received: dict[str, Any], name: str) -> None:
     assert received[name]["offset"] == 0
 
 
@@ -146,7 +146,7 @@ def test_a_record_batch_arrives_as_a_struct_array(received: dict[str, Any]) -> N
     assert received["record batch"]["values"] == "[{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'y'}]"
 
 
-def test_anything_else_is_refused_naming_the_accepted_types(flow: Flow) -> None:
+def test_other_data_is_refused_with_a_list_of_accepted_types(flow: Flow) -> None:
     flow.node("sender", REFUSED, outputs=["v"])
     flow.run().expect(0)
     reports = flow.reports("sender")

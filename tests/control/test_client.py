@@ -161,8 +161,8 @@ def test_the_usual_places_are_tried_in_turn(
     monkeypatch.delenv("DORA_SOCKET", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "machine").mkdir()
+    monkeypatch.setattr("dorad.shm.rendezvous.SYSTEM_DIR", tmp_path / "machine")
     with serving_beside(tmp_path / "machine", HANDLERS) as path:
-        monkeypatch.setattr("dorad.control.listening.SYSTEM_SOCKET", path)
         with Client() as client:
             assert client.path == path
 

@@ -13,6 +13,7 @@ from dorad.control import listening
 from dorad.control.connecting import open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.peer import Peer, may_command, peer_of
+from dorad.shm import rendezvous
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,8 @@ def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_the_users_daemon_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DORA_SOCKET", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert listening.socket_paths() == (tmp_path / "dora" / "control.sock", listening.SYSTEM_SOCKET)
+    of_machine = rendezvous.SYSTEM_DIR / "control.sock"
+    assert listening.socket_paths() == (tmp_path / "dora" / "control.sock", of_machine)
     sock, _ = listening.bind(tmp_path / "dora" / "control.sock", None)
     with sock:
         sock.listen()

@@ -5,17 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dorad.dataflow.model import (
-    Dataflow,
-    Input,
-    LogSource,
-    NodeKind,
-    NodeOutput,
-    NodeSpec,
-    Restart,
-    RestartPolicy,
-    Timer,
-)
+from dorad.dataflow.model import Dataflow, Input, LogSource, NodeKind, NodeOutput, NodeSpec, Timer
+from dorad.dataflow.settings import Restart, RestartPolicy
 
 
 def node(

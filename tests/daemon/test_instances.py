@@ -19,6 +19,18 @@ pytestmark = pytest.mark.timeout(120)
 FLOW = "nodes: [{id: waiting, path: dynamic}]\n"
 
 
+ATTACH = """
+import sys
+from dorad.shm import rendezvous
+from pathlib import Path
+rendezvous.SYSTEM_DIR = Path(sys.argv[1])
+from dora import Node
+Node("waiting").next(timeout=0.0)
+print("attached")
+"""
+"""A dynamic node, and the folder that it takes for that of the machine's daemon."""
+
+
 class Instances:
     """Runs `dora` in the folders of one daemon that has ended."""
 
@@ -27,11 +39,22 @@ class Instances:
         self.bin = dorad.bin
         self.runtime = dorad.paths.runtime
 
-    def dora(self, *arguments: str, port: str | None = None) -> subprocess.CompletedProcess[str]:
-        env = self.env if port is None else {**self.env, "DORA_COORDINATOR_PORT": port}
+    def dora(
+        self, *arguments: str, port: str | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return self._run([str(self.bin / "dora"), *arguments], port, env)
+
+    def attach(self, machine: Path, port: str | None = None) -> subprocess.CompletedProcess[str]:
+        return self._run([str(self.bin / "python"), "-c", ATTACH, str(machine)], port, {})
+
+    def _run(
+        self, command: list[str], port: str | None, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        if port is not None:
+            env["DORA_COORDINATOR_PORT"] = port
         return subprocess.run(
-            [self.bin / "dora", *arguments],
-            env=env,
+            command,
+            env={**self.env, **env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -106,3 +129,39 @@ def test_another_machine_is_refused_and_this_one_is_not(instances: Instances) ->
     assert "there is no coordinator yet" in far.stderr
     near = instances.dora("list", "--coordinator-addr", "127.0.0.1", "--coordinator-port", "7001")
     assert "no dorad is running" in near.stderr
+
+
+def test_a_dynamic_node_finds_the_daemon_of_its_port(instances: Instances, tmp_path: Path) -> None:
+    flow = tmp_path / "flow.yml"
+    flow.write_text(FLOW)
+    for port in ("7001", "7002"):
+        assert instances.dora("up", port=port).returncode == 0
+    assert instances.dora("start", str(flow), "--detach", port="7001").returncode == 0
+    attached = instances.attach(tmp_path, port="7001")
+    assert attached.stdout == "attached\n", attached.stderr
+    other = instances.attach(tmp_path, port="7002")
+    assert f"looked in {instances.runtime} and {instances.runtime / '7002'}" in other.stderr
+
+
+def test_a_dynamic_node_finds_the_daemon_of_the_machine(instances: Instances) -> None:
+    folder = instances.runtime.parent.parent / "machine"
+    folder.mkdir()
+    (folder / "flow.yml").write_text(FLOW)
+    machine = subprocess.Popen(
+        # Relative to the folder that it is started in.
+        [instances.bin / "dorad", "--runtime-dir", "run", "--state-dir", "state"],
+        cwd=folder,
+        env=instances.env,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        socket = folder / "run" / "control.sock"
+        Daemon.until(socket.exists)
+        env = {"DORA_SOCKET": str(socket)}
+        started = instances.dora("start", str(folder / "flow.yml"), "--detach", **env)
+        assert started.returncode == 0, started.stderr
+        attached = instances.attach(folder / "run")
+        assert attached.stdout == "attached\n", attached.stderr
+    finally:
+        machine.terminate()
+        machine.wait(30)

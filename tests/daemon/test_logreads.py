@@ -53,10 +53,10 @@ async def test_an_ended_dataflow_is_read_from_its_files(folder: Path) -> None:
 
 async def test_following_ends_with_the_dataflow(folder: Path) -> None:
     log = running(folder)
-    log.say("info", None, "before")
+    log.report("info", None, "before")
     reading = asyncio.create_task(read(folder, log, follow=True))
     await asyncio.sleep(0)
-    log.say("info", None, "during")
+    log.report("info", None, "during")
     log.end("finished")
     assert await reading == ["before", "during"]
 
@@ -64,7 +64,7 @@ async def test_following_ends_with_the_dataflow(folder: Path) -> None:
 async def test_without_follow_a_running_dataflow_is_read_up_to_now(folder: Path) -> None:
     log = running(folder)
     assert await read(folder, log) == []
-    log.say("info", None, "expected")
+    log.report("info", None, "expected")
     assert await read(folder, log) == ["expected"]
     log.close()
 
@@ -108,7 +108,7 @@ async def test_missing_files_are_an_error(folder: Path) -> None:
 async def test_following_ends_with_the_client(folder: Path) -> None:
     log = running(folder)
     stream = read_logs(LogRead(follow=True), ID, folder, log)
-    log.say("info", None, "x")
+    log.report("info", None, "x")
     assert (await anext(stream)).lines[0].message == "x"
     await stream.aclose()  # type: ignore[attr-defined]
     assert log.hub._followers == set()

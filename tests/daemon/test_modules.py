@@ -51,7 +51,5 @@ def test_a_module_cannot_be_added_to_a_running_dataflow(dorad: Daemon, tmp_path:
     dorad.dora_ok("start", folder / "dataflow.yml", "--name", "flow", "--detach")
     done = dorad.dora("node", "add", "--from-yaml", folder / "node.yml")
     assert done.returncode == 1
-    assert (
-        "node.yml:1:12: module: a module cannot be used here, only the nodes of one" in done.stderr
-    )
+    assert "node.yml:1:12: module: a module cannot be used here, only its nodes" in done.stderr
     dorad.dora_ok("stop", "flow")

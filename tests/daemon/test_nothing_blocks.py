@@ -37,8 +37,8 @@ ALLOWED = {
     "dorad/daemon/database.py": {"_restore_spare"},
     "dorad/daemon/adoption.py": {"_end_unknown"},
     "dorad/daemon/broker/listener.py": {"open", "close"},
-    "dorad/shm/create.py": {"sweep"},
-    # The description of a dataflow beside its log files: small, written at start and end.
+    "dorad/shm/create.py": {"unlink_stale"},
+    # What a dataflow is, beside its log files: small, written at its start and its end.
     "dorad/logs/about.py": {"write"},
     "dorad/logs/disk.py": {"prepare"},
     # Facts of the kernel about a process that attaches: no disk access.

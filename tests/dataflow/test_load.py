@@ -11,7 +11,8 @@ import pytest
 
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.dataflow.load import from_descriptor, load
-from dorad.dataflow.model import Deploy, TypeRule
+from dorad.dataflow.model import TypeRule
+from dorad.dataflow.settings import Deploy
 from dorad.dataflow.text import MAX_FILE_SIZE
 from tests.dataflow.reading import problem, problems, read
 

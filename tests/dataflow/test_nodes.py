@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.model import (
+from dorad.dataflow.model import NodeKind
+from dorad.dataflow.settings import (
     Deploy,
     Distribute,
     Git,
     Logging,
     LogLevel,
-    NodeKind,
     OutputFraming,
     Restart,
     RestartPolicy,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.model import Logging, LogLevel, NodeOutput
+from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.settings import Logging, LogLevel
 from tests.dataflow.reading import node, node_text, problem, read
 
 

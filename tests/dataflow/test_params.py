@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.load import from_descriptor
-from dorad.dataflow.model import ParamSpec, ParamType
 from dorad.dataflow.params import MAX_VALUE_SIZE, check, check_key, initial, type_of
+from dorad.dataflow.settings import ParamSpec, ParamType
 from tests.dataflow.reading import FILE, node, path_node, path_node_text, problem, read, unhurried
 
 _FIRST = len("    params: ") + 1

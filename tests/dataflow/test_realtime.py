@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.model import Realtime, Scheduling
+from dorad.dataflow.settings import Realtime, Scheduling
 from tests.dataflow.reading import error, path_node, path_node_text, problem
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.model import Resources
 from dorad.dataflow.nodes import read_one
+from dorad.dataflow.settings import Resources
 
 
 def read(**keys: Any) -> Any:

@@ -69,7 +69,7 @@ def test_forms(written: str, found: tuple[Sync, ...]) -> None:
         ),
         (
             "{inputs: [left, right], tolerance_ms: 1, name: depth}",
-            "sync.name: `depth` is the name of an input already (give it a `name` of its own)",
+            "sync.name: `depth` is already the name of an input (give it its own `name`)",
         ),
         (
             "{inputs: [left, right], tolerance_ms: 1, tolerance: 1}",
@@ -105,8 +105,8 @@ def test_an_input_is_in_one_group_only_and_groups_have_names_of_their_own() -> N
     first = "{inputs: [left, right], tolerance_ms: 1}"
     found = problems(sync(f"[{first}, {{inputs: [right, depth], tolerance_ms: 1}}]"))
     assert [f"{each.key}: {each.message}" for each in found] == [
-        "nodes[0].sync[1]: `sync` is the name of another group already",
-        "nodes[0].sync[1].inputs[0]: `right` is in the group `sync` already",
+        "nodes[0].sync[1]: `sync` is already the name of another group",
+        "nodes[0].sync[1].inputs[0]: `right` is already in the group `sync`",
     ]
 
 

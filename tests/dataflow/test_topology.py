@@ -104,7 +104,7 @@ class TestReplace:
     @pytest.mark.parametrize(
         ("difference", "message"),
         [
-            ({"id": "other"}, "the new definition is of `other`, not of `filter`"),
+            ({"id": "other"}, "the new definition is for `other`, not for `filter`"),
             ({"outputs": ["rest"]}, "has no output `clean`, which `ops/op/a` receives"),
             ({"path": "dynamic"}, "the new definition `filter` is not a program that dorad starts"),
             ({"inputs": {"tick": "dora/timer/hz/1"}}, "lacks the input `number`"),
@@ -234,7 +234,7 @@ def test_invalid_changes_are_refused(
 def test_all_errors_of_a_definition_are_reported(flow: Dataflow) -> None:
     with pytest.raises(TopologyError) as caught:
         add_node(flow, {"id": "a", "path": "x", "max_restarts": -1, "output": ["x"]})
-    assert caught.value.message == "the definition is not in order"
+    assert caught.value.message == "the definition has errors"
     assert len(caught.value.problems) == 2
     assert caught.value.problems[0].startswith("node a: max_restarts: must be a whole number")
 

@@ -44,15 +44,15 @@ def test_drop_oldest_keeps_the_newest_and_backpressure_keeps_all(example: Copy) 
     assert "received 60 of 60, dropped 0, the last was 59" in output.printed("everything")
 
 
-def test_backpressure_holds_up_only_its_own_source(example: Copy) -> None:
+def test_backpressure_delays_only_its_own_source(example: Copy) -> None:
     output = example("queue-policies").run()
-    held_up = {
+    waited = {
         node: float(seconds)
-        for node, seconds in re.findall(r"(sensor-\w): sent 60, held up for (\S+) s", output.text)
+        for node, seconds in re.findall(r"(sensor-\w): sent 60, waited for (\S+) s", output.text)
     }
     # 60 numbers of 20 ms each, less the two that wait at the end and the source's own pauses.
-    assert held_up["sensor-b"] > 0.5, output.text
-    assert held_up["sensor-a"] < held_up["sensor-b"] / 2
+    assert waited["sensor-b"] > 0.5, output.text
+    assert waited["sensor-a"] < waited["sensor-b"] / 2
 
 
 def test_the_async_node_keeps_its_heartbeat_while_it_waits(example: Copy) -> None:
@@ -238,7 +238,7 @@ def test_each_consumer_gets_as_many_numbers_as_it_wants(example: Copy) -> None:
     found = {
         node: tuple(map(int, numbers))
         for node, *numbers in re.findall(
-            r"(\w+): got (\d+) of (\d+), the last was (\d+), never two within (\d+) ms", output.text
+            r"(\w+): got (\d+) of (\d+), the last was (\d+), at least (\d+) ms apart", output.text
         )
     }
     seconds = re.search(r" sensor: sent 400 in (\S+) s", output.text)
@@ -252,22 +252,22 @@ def test_each_consumer_gets_as_many_numbers_as_it_wants(example: Copy) -> None:
     assert found["archive"][:3] == (100, 100, 99)
 
 
-def test_a_node_continues_without_a_failed_one(example: Copy) -> None:
+def test_a_node_continues_without_one_that_has_failed(example: Copy) -> None:
     output = example("error-propagation").run()
     assert output.code == 1, output.text
     assert output.printed("fusion") == [
         "lidar failed: exited with code 1",
-        "going on without points",
-        "5 scans; went on after the failure",
+        "continuing without points",
+        "5 scans; continued after the failure",
     ]
 
 
-def test_no_message_is_lost_while_a_listener_restarts(example: Copy) -> None:
+def test_no_message_is_lost_between_two_processes_of_a_listener(example: Copy) -> None:
     output = example("restart").run()
     assert output.code == 0, output.text
     lines = output.printed("listener")
     assert lines[-1] == "received 12 more, the last (3, 4)"
-    assert "driver is started again" in lines
+    assert "driver is restarted" in lines
 
 
 def test_a_silent_sensor_is_detected_and_recovers(example: Copy) -> None:

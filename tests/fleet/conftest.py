@@ -1,4 +1,4 @@
-"""A fleet on loopback, and an operator with a home, a key and nothing else."""
+"""A fleet on loopback, and an operator with a home and a key."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CLOSED_PORT = 1
-"""A port."""
+UNUSED_PORT = 1
+"""A port without a server."""
 
 
 @dataclass
 class Operator:
-    """The user who calls dorafleet: a home folder with ~/.ssh."""
+    """The user of dorafleet: the home folder with ~/.ssh in it."""
 
     home: Path
     key: asyncssh.SSHKey
@@ -51,7 +51,7 @@ class Fleet:
         return robot
 
     def add_unreachable(self, name: str) -> None:
-        self.ports[name] = CLOSED_PORT
+        self.ports[name] = UNUSED_PORT
 
     def trust(self, name: str, key: asyncssh.SSHKey) -> None:
         line = key.export_public_key("openssh").decode().strip()

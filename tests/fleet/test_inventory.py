@@ -1,4 +1,4 @@
-"""cluster.yml: every key, its default, and errors with line and column."""
+"""cluster.yml: every key, its default, and the position of every problem."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def problems(text):
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_missing_keys_have_defaults():
+def test_missing_keys_have_their_defaults():
     cluster = read(HEAD + "machines:\n  - {id: arm1, host: arm1.local}\n")
     assert cluster.coordinator == Coordinator(ip_address("10.0.0.1"), 6013)
     assert cluster.machines == (Machine("arm1", "arm1.local"),)
@@ -62,13 +62,13 @@ machines:
     )
 
 
-def test_the_host_may_name_the_user_as_ssh_has_it():
+def test_the_host_may_name_the_user_as_for_ssh():
     (machine,) = read(HEAD + "machines: [{id: a, host: pi@10.0.0.2}]").machines
     assert (machine.user, machine.host) == ("pi", "10.0.0.2")
     assert machine.zenoh_addr == ip_address("10.0.0.2")
 
 
-def test_all_errors_are_reported_at_once_in_order_with_the_nearest_key():
+def test_all_problems_are_reported_in_order_with_the_nearest_word():
     found = problems("""\
 coordinator:
   addr: fleet.local
@@ -121,7 +121,7 @@ label: 3
         (HEAD + "machines: [{host: b}]", "needs `id`"),
         (HEAD + "machines: [{id: a}]", "needs `host`"),
         (HEAD + "machines: [{id: a b, host: b}]", "` ` is not allowed in a machine's id"),
-        (HEAD + "machines: [{id: a, host: b c}]", "a host has no blanks"),
+        (HEAD + "machines: [{id: a, host: b c}]", "a host must not contain blanks"),
         (HEAD + "machines: [{id: a, host: b, daemon_port: 0}]", "from 1 to 65535"),
         (HEAD + "machines: [{id: a, host: b, zenoh_addr: c}]", "must be an IP address"),
         (HEAD + "machines: [{id: a, host: b, labels: {n: 1.10}}]", 'write "1.10"'),
@@ -130,13 +130,13 @@ label: 3
         (HEAD + "machine: [{id: a, host: b}]", "did you mean `machines`?"),
     ],
 )
-def test_an_error_is_reported(text, expected):
+def test_a_problem_is_reported(text, expected):
     (found,) = problems(text)
     assert expected in found
     assert found.startswith("cluster.yml:")
 
 
-def test_keys_that_nothing_uses_yet_are_warned_of():
+def test_unused_keys_are_warned_about():
     cluster = read(HEAD + "machines: [{id: a, host: b, daemon_port: 5, zenoh_port: 6}]")
     assert [warning.key for warning in cluster.warnings] == [
         "machines[0].daemon_port",
@@ -144,7 +144,7 @@ def test_keys_that_nothing_uses_yet_are_warned_of():
     ]
 
 
-def test_two_machines_with_the_same_zenoh_address_are_warned_of():
+def test_two_machines_with_the_same_zenoh_address_are_warned_about():
     cluster = read(HEAD + "machines:\n - {id: a, host: 10.0.0.2}\n - {id: b, host: 10.0.0.2}\n")
     (warning,) = cluster.warnings
     assert "has the Zenoh address of `a`" in str(warning)

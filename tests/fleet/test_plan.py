@@ -1,4 +1,4 @@
-"""The plan for a robot: facts in, steps out."""
+"""The plan of an installation: facts in, steps out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WELL = Facts(0, "arm64", "1.0.0", "active", enabled=True)
         ({"enabled": False}, False, True),
     ],
 )
-def test_only_what_is_missing_is_done(change, install, enable):
+def test_only_missing_steps_are_planned(change, install, enable):
     assert plan(replace(WELL, **change), PACKAGE) == Plan(install, enable)
 
 

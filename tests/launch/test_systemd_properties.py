@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dorad.dataflow.model import Resources
+from dorad.dataflow.settings import Resources
 from dorad.launch.model import Command, Exit
 from dorad.launch.systemd import names
 from dorad.launch.systemd.exits import exit_of, why_not_started

@@ -7,7 +7,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs import staging
 from dorad.logs.capture import Capture
 from dorad.logs.fileline import decode

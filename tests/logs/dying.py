@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs import capture, logfile, staging
 from dorad.logs.journal import forward, writer
 from dorad.logs.journal.forward import NodeJournal

@@ -116,7 +116,7 @@ async def test_bad_utf8_is_replaced_and_reported_once(captured: Captured) -> Non
     await captured.until_closed()
     warnings = [record for record in captured.records if record.level == "warn"]
     assert [record.message for record in warnings] == [
-        "stderr is not UTF-8; what cannot be read is shown as \ufffd"
+        "stderr is not UTF-8; invalid bytes are shown as \ufffd"
     ]
     assert len(captured.records) == 4
     assert captured.written == captured.messages

@@ -65,8 +65,8 @@ async def test_an_adopting_daemon_keeps_the_start_time(tmp_path: Path) -> None:
 async def test_lines_of_the_daemon_have_a_file_of_their_own(tmp_path: Path) -> None:
     seen: list[LogRecord] = []
     log = made(tmp_path, watch=seen.extend)
-    log.say("warn", "cam", "did not end within 10 s")
-    log.say("info", None, "ready")
+    log.report("warn", "cam", "did not end within 10 s")
+    log.report("info", None, "ready")
     log.close()
     written = in_files(log.folder, "dora")
     assert [(r.node, r.level, r.message) for r in written] == [
@@ -78,9 +78,9 @@ async def test_lines_of_the_daemon_have_a_file_of_their_own(tmp_path: Path) -> N
 
 async def test_a_follower_continues_exactly_where_the_history_ends(tmp_path: Path) -> None:
     log = made(tmp_path)
-    log.say("info", None, "1")
+    log.report("info", None, "1")
     history, follower = log.follow(Selection())
-    log.say("info", None, "2")
+    log.report("info", None, "2")
     log.end("finished")
     with history:
         assert [r.message for block in history.blocks() for r in block] == ["1"]
@@ -116,7 +116,7 @@ async def test_a_folder_that_cannot_be_created_is_reported_and_has_no_other_effe
     log = made(tmp_path, watch=seen.extend)
     (tmp_path / "out").write_text("in the way")
     log.begin()
-    log.say("info", None, "still there")
+    log.report("info", None, "still there")
     log.end("finished")
     assert [record.level for record in seen] == ["error", "info", "error"]
     assert "log files are not written" in seen[0].message
@@ -153,7 +153,7 @@ async def test_following_one_node_shows_its_lines_and_those_of_the_daemon_about_
     log = made(tmp_path)
     history, follower = log.follow(select(["cam"]))
     history.close()
-    log.say("info", "imu", "about the other")
-    log.say("info", "cam", "about it")
+    log.report("info", "imu", "about the other")
+    log.report("info", "cam", "about it")
     log.end("finished")
     assert await texts(follower) == ["about it"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dorad.logs import about, disk
-from dorad.logs.disk import LogEntry, Run, too_much
+from dorad.logs.disk import LogEntry, Run, files_to_delete
 
 
 def run(name: str, *files: tuple[str, int, float], finished: bool = True) -> Run:
@@ -44,7 +44,7 @@ LIVE = run("live", ("log_a.jsonl", 100, 9.0), ("log_a.1.jsonl", 100, 8.0), finis
 def test_old_dataflows_are_deleted_first_then_rotated_files_and_never_open_ones(
     limit: int, gone: list[str]
 ) -> None:
-    assert [str(path) for path in too_much([LIVE, NEW, OLD], limit)] == gone
+    assert [str(path) for path in files_to_delete([LIVE, NEW, OLD], limit)] == gone
 
 
 @pytest.mark.parametrize(

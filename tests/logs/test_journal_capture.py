@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.dataflow.load import load
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs import about, staging
 from dorad.logs.capture import Capture
 from dorad.logs.dataflowlog import DataflowLog
@@ -187,7 +187,7 @@ async def test_finishing_without_waiting_writes_what_the_journal_refuses_to_the_
 async def test_lines_go_to_files_while_there_is_no_journal(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(writer, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(writer, "RETRY_S", 0.1)
     robot = Robot(tmp_path, journald)
     os.write(robot.out, b"one\n")
@@ -258,7 +258,7 @@ def test_a_share_is_a_quarter_of_the_journal(disk: int, expected: int) -> None:
 async def test_a_large_entry_is_sent_as_a_memfd(tmp_path: Path, journald: Journald) -> None:
     robot = Robot(tmp_path, journald)
     large = "x" * 20_000_000
-    robot.log.say("warn", None, large)
+    robot.log.report("warn", None, large)
     assert journald.messages == [large]
     assert journald.memories == 1
     robot.end()
@@ -275,12 +275,12 @@ async def test_min_log_level_holds_for_the_journal(tmp_path: Path, journald: Jou
 async def test_the_history_ends_where_following_begins(tmp_path: Path, journald: Journald) -> None:
     robot = Robot(tmp_path, journald)
     os.write(robot.out, b"one\n")
-    robot.log.say("info", None, "output one")
+    robot.log.report("info", None, "output one")
     await taken(journald, 2)
     history, follower = robot.log.follow(Selection())
     os.write(robot.out, b"two\n")
     os.write(robot.err, b"error\n")
-    robot.log.say("info", "imu", "output two")
+    robot.log.report("info", "imu", "output two")
     await taken(journald, 5)
     with history:
         assert {r.message for block in history.blocks() for r in block} == {"one", "output one"}
@@ -412,7 +412,7 @@ def test_a_failing_journal_reader_is_an_error_with_its_reason(tmp_path: Path) ->
 
 
 def test_a_silent_journal_reader_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(reader, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(reader, "SYNC_S", 0.1)
     program = (sys.executable, "-c", "import signal; signal.pause()")
     past = JournalPast(ID, Selection(), own(), program=program)

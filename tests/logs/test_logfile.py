@@ -139,9 +139,7 @@ def test_trouble_is_reported_once_and_its_end_with_the_number_of_missing_lines(
     assert len(facts.reports) == 1
     facts.clock.now += RETRY_S
     facts.file.write(b"y\n", 1)
-    assert facts.reports[1:] == [
-        ("warn", "log files are written again; 3 lines are missing in them")
-    ]
+    assert facts.reports[1:] == [("warn", "log files are written again; 3 lines are missing")]
     assert facts.trouble.text is None
     assert facts.contents() == [b"y\n"]
 

@@ -82,7 +82,7 @@ def test_times_count_from_the_start_and_never_back(tmp_path: Path) -> None:
     assert 0 <= offsets[0] <= offsets[-1] < 10
 
 
-def test_the_file_is_whole_after_every_event(tmp_path: Path) -> None:
+def test_the_file_is_valid_after_every_event(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "node")
     for count in range(5):
         content = json.loads((tmp_path / "inputs-node.json").read_text())
@@ -90,7 +90,7 @@ def test_the_file_is_whole_after_every_event(tmp_path: Path) -> None:
         recorder.add(an_input(pa.array([count])))
 
 
-def test_events_that_test_files_do_not_know_are_left_out(tmp_path: Path) -> None:
+def test_events_that_test_files_lack_are_omitted(tmp_path: Path) -> None:
     content = recording(
         tmp_path, events.timed_out(1), events.node_failed("cam", "exited with code 3", ["in"])
     )

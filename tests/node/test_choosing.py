@@ -67,7 +67,7 @@ def bed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bed]:
             found = Bed(daemon, node)
             del node
             yield found
-            # pytest holds on to the bed.
+            # pytest keeps references to the bed.
             vars(found).clear()
             del found
     finally:
@@ -154,7 +154,7 @@ def test_input_closed_comes_after_the_last_message(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
-    bed.daemon.send_packet("closed", input="x")
+    bed.daemon.send("closed", input="x")
     assert bed.receiver.is_empty()
     assert [value(bed.next()), bed.next()["type"]] == [b"2", "INPUT_CLOSED"]
 
@@ -164,7 +164,7 @@ def test_pending_messages_come_at_once_when_the_node_is_stopped(bed: Bed) -> Non
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
-    bed.daemon.send_packet("stop", reason="MANUAL")
+    bed.daemon.send("stop", reason="MANUAL")
     assert bed.next()["type"] == "STOP"
     assert value(bed.receiver.try_recv()) == b"2"
     assert bed.receiver.next(SOON) is None
@@ -253,7 +253,7 @@ def test_input_closed_comes_after_the_last_matching_set(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
     bed.send("left", b"alone", 90 * MS)
     bed.send("right", b"R", 10 * MS)
-    bed.daemon.send_packet("closed", input="left")
+    bed.daemon.send("closed", input="left")
     assert pair(bed.next()) == (b"L", b"R")
     event = bed.next()
     assert (event["type"], event["id"]) == ("INPUT_CLOSED", "left")
@@ -264,7 +264,7 @@ def test_input_closed_comes_after_the_last_matching_set(bed: Bed) -> None:
 @stereo
 def test_a_match_that_arrives_just_after_input_closed_still_counts(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
-    bed.daemon.send_packet("closed", input="left")
+    bed.daemon.send("closed", input="left")
     assert bed.receiver.try_recv() is None
     bed.send("right", b"R", 10 * MS)
     assert pair(bed.next()) == (b"L", b"R")
@@ -276,7 +276,7 @@ def test_after_a_stop_complete_sets_are_delivered(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
     bed.send("right", b"R", 10 * MS)
     bed.send("left", b"alone", 90 * MS)
-    bed.daemon.send_packet("stop", reason="MANUAL")
+    bed.daemon.send("stop", reason="MANUAL")
     assert bed.next()["type"] == "STOP"
     assert pair(bed.next()) == (b"L", b"R")
     assert bed.receiver.next(SOON) is None
@@ -285,7 +285,7 @@ def test_after_a_stop_complete_sets_are_delivered(bed: Bed) -> None:
 @stereo
 def test_a_second_source_of_an_input_is_matched_too(bed: Bed) -> None:
     ring = bed.daemon.box.add_ring(10)
-    bed.daemon.send_packet(
+    bed.daemon.send(
         "input", id="left", ring=ring.base, source="s", interval_ns=None, blocking=False, **SYNC
     )
     bed.outlets["more"] = bed.daemon.box.outlet(ring)
@@ -294,7 +294,7 @@ def test_a_second_source_of_an_input_is_matched_too(bed: Bed) -> None:
     bed.send("right", b"1", 10 * MS)
     bed.send("right", b"2", 50 * MS)
     assert [pair(bed.next()), pair(bed.next())] == [(b"M", b"1"), (b"L", b"2")]
-    bed.daemon.send_packet("input_gone", id="left", ring=ring.base)
+    bed.daemon.send("input_gone", id="left", ring=ring.base)
     assert bed.receiver.try_recv() is None
     bed.send("left", b"L", 90 * MS)
     bed.send("right", b"3", 90 * MS)

@@ -45,7 +45,7 @@ def test_a_spawned_node_waits_for_a_daemon_that_does_not_listen_yet(tmp_path: Pa
     daemon = FakeDaemon(tmp_path)
     daemon.listener.close()
     with in_thread(lambda: connect(Spawned("n", daemon.path))) as connected:
-        # The name of the socket exists without a listener: connecting is refused.
+        # The socket's file exists without a listener: connecting is refused.
         again = FakeDaemon(tmp_path, name="late.sock")
         again.path.replace(daemon.path)
         again.accept()
@@ -83,7 +83,7 @@ def test_a_spawned_node_gives_up_after_its_deadline(
 def test_a_refused_node_does_not_retry(daemon: FakeDaemon) -> None:
     def serve() -> None:
         daemon.accept()
-        daemon.send_packet("refused", error="no place for it")
+        daemon.send("refused", error="no place for it")
 
     with in_thread(serve), pytest.raises(RuntimeError, match="no place for it"):
         connect(Spawned("n", daemon.path))
@@ -98,7 +98,7 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
             assert gone() is None
         finally:
             gc.enable()
-        daemon.expect("done")
+        daemon.receive("done")
 
 
 # -- a daemon that takes over ----------------------------------------------------------------
@@ -107,29 +107,29 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
 def test_a_node_at_the_barrier_reports_ready_to_a_new_daemon(daemon: FakeDaemon) -> None:
     connection = connection_to(daemon)
     with in_thread(connection.wait_for_start) as started:
-        daemon.expect("ready")
-        daemon.send_packet("adopted")
-        daemon.expect("ready")
-        daemon.send_packet("start", epoch_ns=5)
-        daemon.send_packet("start", epoch_ns=5)
+        daemon.receive("ready")
+        daemon.send("adopted")
+        daemon.receive("ready")
+        daemon.send("start", epoch_ns=5)
+        daemon.send("start", epoch_ns=5)
         assert started() == 5
     connection.done()
 
 
 def test_a_request_is_repeated_to_a_new_daemon(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.connection.grow(1000)) as grown:
-        first = daemon.expect("grow")
-        daemon.send_packet("adopted")
-        again = daemon.expect("grow")
+        first = daemon.receive("grow")
+        daemon.send("adopted")
+        again = daemon.receive("grow")
         assert again.fields == first.fields
         memory = _segment()
-        # Both daemons have heard it. The second answer is given back.
-        daemon.send_packet("grown", [memory], segment=1, ask=first.number("ask"))
-        daemon.send_packet("grown", [memory], segment=2, ask=first.number("ask"))
+        # Both daemons have received it. The segment of the second answer is given back.
+        daemon.send("grown", [memory], segment=1, ask=first.number("ask"))
+        daemon.send("grown", [memory], segment=2, ask=first.number("ask"))
         os.close(memory)
         assert grown()[0] == 1
         node.connection.read_mail()
-        assert daemon.expect("retire").number("segment") == 2
+        assert daemon.receive("retire").number("segment") == 2
 
 
 def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) -> None:
@@ -137,11 +137,11 @@ def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) ->
         memory = _segment()
         for number in (1, 2):
             with in_thread(lambda: node.connection.grow(1000)) as grown:
-                ask = daemon.expect("grow").number("ask")
+                ask = daemon.receive("grow").number("ask")
                 if number == 2:
-                    daemon.send_packet("grown", [memory], segment=9, ask=ask - 1)
-                    assert daemon.expect("retire").number("segment") == 9
-                daemon.send_packet("grown", [memory], segment=number, ask=ask)
+                    daemon.send("grown", [memory], segment=9, ask=ask - 1)
+                    assert daemon.receive("retire").number("segment") == 9
+                daemon.send("grown", [memory], segment=number, ask=ask)
                 assert grown()[0] == number
         os.close(memory)
 
@@ -149,13 +149,13 @@ def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) ->
 def test_descriptors_sent_with_a_request_are_sent_again_too(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         with in_thread(lambda: node.extensions.store("s", "k", b"value")) as stored:
-            daemon.expect("ext_store").close()
-            daemon.send_packet("adopted")
-            again = daemon.expect("ext_store")
+            daemon.receive("ext_store").close()
+            daemon.send("adopted")
+            again = daemon.receive("ext_store")
             (value,) = again.take(1)
             assert unpack(value, 100) == b"value"
             os.close(value)
-            daemon.send_packet("ext_done", ask=again.number("ask"))
+            daemon.send("ext_done", ask=again.number("ask"))
             stored()
 
 
@@ -166,9 +166,9 @@ def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon
         ours = receiver.inlet(receiver.rings[0])
         theirs = daemon.outlet("a")
         with in_thread(lambda: node.sender.send("out", LARGE, None)) as sent:
-            question = daemon.expect("grow")
-            # No daemon answers now, but the last packets of the dead one are still read.
-            daemon.send_packet("closed", input="b")
+            question = daemon.receive("grow")
+            # No daemon answers now. Packets that the dead daemon has sent are still read.
+            daemon.send("closed", input="b")
             for number in range(100):
                 push(theirs, bytes([number]))
                 event = node.receiver.next(None)
@@ -179,10 +179,10 @@ def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon
                     assert event is not None
                 assert event["value"].to_pylist() == [number]
             assert not ours.ready()
-            daemon.send_packet("adopted")
-            daemon.expect("grow")
+            daemon.send("adopted")
+            daemon.receive("grow")
             memory = _segment()
-            daemon.send_packet("grown", [memory], segment=1, ask=question.number("ask"))
+            daemon.send("grown", [memory], segment=1, ask=question.number("ask"))
             os.close(memory)
             sent()
             assert ours.ready()
@@ -208,14 +208,12 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
 
         def send_all() -> None:
             daemon.introduce(receiver, blocking=False)
-            daemon.send_packet("source", [receiver.space], node="s")
-            daemon.send_packet("segment", [memory], segment=3)
-            daemon.send_packet("start", epoch_ns=1)
-            daemon.send_packet("closed", input="a")
-            daemon.send_packet("broken", input="b")
-            daemon.send_packet(
-                "failed", source_node_id="s", error="code 3", affected_input_ids=["a"]
-            )
+            daemon.send("source", [receiver.space], node="s")
+            daemon.send("segment", [memory], segment=3)
+            daemon.send("start", epoch_ns=1)
+            daemon.send("closed", input="a")
+            daemon.send("broken", input="b")
+            daemon.send("failed", source_node_id="s", error="code 3", affected_input_ids=["a"])
 
         send_all()
         assert [event["type"] for event in node.receiver.drain()] == [
@@ -251,12 +249,12 @@ def test_a_recreated_peer_is_connected_again(daemon: FakeDaemon) -> None:
 
 def test_a_failed_node_can_fail_again_after_a_restart(daemon: FakeDaemon) -> None:
     def fail() -> None:
-        daemon.send_packet("failed", source_node_id="s", error="x", affected_input_ids=["a"])
-        daemon.send_packet("closed", input="a")
+        daemon.send("failed", source_node_id="s", error="x", affected_input_ids=["a"])
+        daemon.send("closed", input="a")
 
     with attached(daemon) as node:
         fail()
-        daemon.send_packet("restarted", node="s")
+        daemon.send("restarted", node="s")
         fail()
         fail()
         types = [event["type"] for event in node.receiver.drain()]
@@ -265,9 +263,9 @@ def test_a_failed_node_can_fail_again_after_a_restart(daemon: FakeDaemon) -> Non
 
 def test_stop_is_delivered_once(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.send_packet("stop", reason="ALL_INPUTS_CLOSED")
-        daemon.send_packet("stop", reason="ALL_INPUTS_CLOSED")
-        daemon.send_packet("ping")
+        daemon.send("stop", reason="ALL_INPUTS_CLOSED")
+        daemon.send("stop", reason="ALL_INPUTS_CLOSED")
+        daemon.send("ping")
         events: list[Any] = []
         while (event := node.receiver.next(None)) is not None:
             events.append(event["id"])
@@ -286,7 +284,7 @@ def test_packets_read_by_a_sending_thread_wake_the_receiving_thread(daemon: Fake
                 node.sender.send("out", b"x", None)
 
         with in_thread(send) as sent:
-            daemon.send_packet("stop", reason="MANUAL")
+            daemon.send("stop", reason="MANUAL")
             assert received()["type"] == "STOP"
             stop.set()
             sent()
@@ -304,7 +302,7 @@ def test_a_waiting_sender_continues_when_its_receiver_may_lose_messages(
             node.sender.send("out", b"x", None)
         with in_thread(lambda: node.sender.send("out", b"y", None)) as sent:
             wait_for(lambda: receiver.words[ring + RING_WAITING])
-            daemon.send_packet("edges", output="out", to=[["c", ring, False]])
+            daemon.send("edges", output="out", to=[["c", ring, False]])
             sent()
         assert not node.connection.outlets["out"][0].blocking
         assert inlet.ready()

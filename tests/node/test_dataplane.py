@@ -16,7 +16,7 @@ import time
 def wait_for(name):
     deadline = time.monotonic() + 20
     while not pathlib.Path(name).exists():
-        assert time.monotonic() < deadline, f"{name} was not created"
+        assert time.monotonic() < deadline, f"no node has made {name} was not created"
         time.sleep(0.002)
 
 def make(name):
@@ -194,7 +194,7 @@ def test_a_full_queue_keeps_the_newest(flow: Flow) -> None:
         assert [n for i, n in received if i == name] == list(range(50 - size, 50))
 
 
-def test_small_and_large_messages_in_turn_arrive_in_order(flow: Flow) -> None:
+def test_alternating_small_and_large_messages_arrive_in_order(flow: Flow) -> None:
     flow.node(
         "sender",
         """
@@ -212,7 +212,7 @@ def test_small_and_large_messages_in_turn_arrive_in_order(flow: Flow) -> None:
     assert flow.reports("receiver") == list(range(200))
 
 
-def test_a_chain_of_six_loses_nothing_from_the_first_moment(flow: Flow) -> None:
+def test_a_chain_of_six_loses_no_message_from_the_start(flow: Flow) -> None:
     flow.node(
         "n0",
         """
@@ -278,7 +278,7 @@ def test_a_queue_of_one_gives_a_slow_receiver_the_newest_message(flow: Flow) -> 
     received = flow.reports("slow")
     assert 10 < len(received) < 120
     for number, asked in received:
-        # Nothing newer was there when it was asked for.
+        # There was no newer message at that time.
         assert number == 119 or sent[number + 1] >= asked
 
 

@@ -97,7 +97,7 @@ def test_a_node_on_a_file_knows_its_description(tmp_path: Path) -> None:
     ], ran.errors
 
 
-def test_every_way_of_sending_is_written(tmp_path: Path) -> None:
+def test_outputs_of_all_send_methods_are_written(tmp_path: Path) -> None:
     ran = run_node(
         """
         import pyarrow as pa
@@ -134,7 +134,7 @@ def test_every_way_of_sending_is_written(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in ran.printed[1:]] == refused
 
 
-def test_outputs_go_beside_the_inputs_with_their_times_by_default(tmp_path: Path) -> None:
+def test_by_default_outputs_are_written_beside_the_inputs_with_times(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs.json"
     inputs.write_text('{"id": "node", "events": []}')
     attachment = FileAttachment(inputs, {})

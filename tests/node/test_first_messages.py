@@ -59,11 +59,11 @@ def _lost(flow: Flow, look: str) -> list[int]:
     return sorted({*range(MESSAGES)} - {*received})
 
 
-def test_no_message_of_the_start_is_lost_where_pandas_is_installed(flow: Flow) -> None:
+def test_no_first_message_is_lost_with_pandas_installed(flow: Flow) -> None:
     assert _lost(flow, "value.to_numpy()[0]") == []
 
 
-def test_no_message_of_the_start_is_lost_to_the_first_computation(flow: Flow) -> None:
+def test_no_first_message_is_lost_to_the_first_computation(flow: Flow) -> None:
     assert _lost(flow, "value.sum().as_py()") == []
 
 

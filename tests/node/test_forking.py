@@ -84,7 +84,7 @@ def _run(flow: Flow, exits: str) -> None:
     refused, status, values = flow.reports("node")
     assert refused[0] == refused[1]
     assert status == 0
-    # What the parent held was not given free by the child: it is what it was.
+    # The child did not release the parent's arrays: they are unchanged.
     assert values == [1, 1, 0, 1]
     assert flow.reports("sink") == [list(range(2, 60))]
 
@@ -97,7 +97,7 @@ def test_a_forked_child_that_exits_at_once_does_not_affect_the_node(flow: Flow) 
     _run(flow, "_exit")
 
 
-def test_worker_processes_started_by_forking_can_work_for_a_node(flow: Flow) -> None:
+def test_forked_worker_processes_can_work_for_a_node(flow: Flow) -> None:
     flow.node(
         "node",
         """

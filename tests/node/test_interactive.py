@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from dorad.node import events
-from dorad.node.offline.interactive import AskingReceiver, parse
+from dorad.node.offline.interactive import PromptReceiver, parse
 from tests.harness.dataflow import clean_environment
 from tests.node.bed import run_source
 
@@ -123,7 +123,7 @@ def test_an_invalid_answer_is_explained_and_asked_for_again(tmp_path: Path) -> N
     with terminal(ECHO, tmp_path) as node:
         node.see("Input id (none to stop): ")
         node.type("a b\n")
-        node.see("'a b' is no input id")
+        node.see("'a b' is not a valid input id")
         node.give("a", "HEX:0\n")
         node.see("hexadecimal")
         node.see("Data: ")
@@ -131,7 +131,7 @@ def test_an_invalid_answer_is_explained_and_asked_for_again(tmp_path: Path) -> N
         node.see("output echo: [0,255] (uint8)\n")
 
 
-def test_a_node_ends_while_a_question_is_open(tmp_path: Path) -> None:
+def test_a_node_ends_while_a_prompt_is_open(tmp_path: Path) -> None:
     source = """
         import asyncio
         from dora import Node
@@ -212,7 +212,7 @@ async def test_each_answer_goes_to_one_of_several_waiting_calls() -> None:
         assert asked.acquire(timeout=DEADLINE_S)
         return answers.pop(0)
 
-    receiver = AskingReceiver(question)
+    receiver = PromptReceiver(question)
     tasks = [asyncio.create_task(receiver.recv_async(None)) for _ in range(4)]
     await asyncio.sleep(0)
     for _ in range(3):
@@ -229,6 +229,6 @@ def test_a_closed_terminal_stops_the_node() -> None:
     def question() -> events.Event:
         raise OSError(5, "Input/output error")
 
-    receiver = AskingReceiver(question)
+    receiver = PromptReceiver(question)
     assert receiver.next(DEADLINE_S) == events.stop(events.MANUAL)
     assert receiver.next(None) is None

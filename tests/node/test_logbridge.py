@@ -1,4 +1,4 @@
-"""Python's `logging` in a node: what its lines carry."""
+"""Python's `logging` in a node: the content of its lines."""
 
 import json
 import subprocess
@@ -63,7 +63,7 @@ def test_a_module_level_call_sets_the_root_logger_to_level_0_as_under_dora() -> 
     ]
 
 
-def test_a_level_that_is_given_holds() -> None:
+def test_a_given_level_is_kept() -> None:
     both = "logging.debug('d'); logging.info('i'); logging.warning('w')"
     assert _lines(f"logging.basicConfig(level=logging.WARNING); {both}") == [("warn", "root", "w")]
     assert [line[2] for line in _lines(f"logging.basicConfig(level=logging.DEBUG); {both}")] == [
@@ -71,7 +71,7 @@ def test_a_level_that_is_given_holds() -> None:
     ]
 
 
-def test_a_level_that_was_set_before_the_node_holds() -> None:
+def test_a_level_set_before_the_node_is_kept() -> None:
     source = """
 import logging
 logging.getLogger().setLevel(logging.ERROR)

@@ -78,7 +78,7 @@ def test_garbage_is_refused_and_the_next_packet_is_read(pair: Pair, data: bytes)
 
 
 @given(st.binary(min_size=1, max_size=2000))
-def test_no_bytes_raise_anything_but_protocol_errors(data: bytes) -> None:
+def test_any_bytes_raise_only_protocol_errors(data: bytes) -> None:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with a, b:
         a.send(data)

@@ -172,7 +172,7 @@ def test_each_open_view_is_counted(bench: Bench) -> None:
     handler.send()
 
 
-def test_what_is_sent_is_the_metadata_of_the_beginning(bench: Bench) -> None:
+def test_the_metadata_given_at_the_start_is_sent(bench: Bench) -> None:
     seen = []
     bench.sender.send_sample = lambda *given: seen.append(given[-1])
     metadata = {"n": 1, "list": [1]}
@@ -183,7 +183,7 @@ def test_what_is_sent_is_the_metadata_of_the_beginning(bench: Bench) -> None:
     assert seen == [{"n": 1, "list": [1]}]
 
 
-def test_a_handler_is_not_copied(bench: Bench) -> None:
+def test_a_handler_cannot_be_copied(bench: Bench) -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
         copy.copy(bench.handler(4))
 

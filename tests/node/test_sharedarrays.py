@@ -76,7 +76,7 @@ def test_other_types_are_refused_with_their_name(bed: Bed, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "expected"), [(5, (5,)), ((2, 3), (2, 3)), ((), ()), (0, (0,)), ((3, 0), (3, 0))]
 )
-def test_shapes_are_numpys(bed: Bed, shape: Any, expected: tuple[int, ...]) -> None:
+def test_shapes_are_those_of_numpy(bed: Bed, shape: Any, expected: tuple[int, ...]) -> None:
     assert bed.shared_arrays.empty(shape, "uint8").shape == expected
 
 
@@ -94,7 +94,7 @@ def test_an_invalid_shape_is_refused(bed: Bed, shape: Any, error: type[Exception
         bed.shared_arrays.empty(shape, "uint8")
 
 
-def test_the_array_itself_is_recognised(bed: Bed) -> None:
+def test_the_array_itself_is_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty((10, 10), "float32")
     array[:] = np.arange(100).reshape(10, 10)
     found = bed.shared_arrays.find(array)
@@ -104,13 +104,13 @@ def test_the_array_itself_is_recognised(bed: Bed) -> None:
     assert flat(array).to_pylist() == list(range(100))
 
 
-def test_views_from_its_start_are_recognised(bed: Bed) -> None:
+def test_views_from_its_start_are_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty((10, 10), "uint8")
     for view in (array[:], array.reshape(-1), array.view("int8"), np.asarray(array), array[:5]):
         assert bed.finds(view)
 
 
-def test_an_arrow_array_over_it_is_recognised(bed: Bed) -> None:
+def test_an_arrow_array_over_it_is_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty(100, "uint8")
     assert bed.finds(pa.array(array))
     assert bed.finds(pa.array(array)[:50])
@@ -142,11 +142,11 @@ def test_a_view_of_a_type_with_other_bytes_is_copied(bed: Bed, derive: Any) -> N
 
 
 @pytest.mark.parametrize("dtype", [">i4", "complex64", "i4,f4"])
-def test_a_view_of_a_type_that_arrow_lacks_is_not_recognised(bed: Bed, dtype: str) -> None:
+def test_a_view_of_a_type_that_arrow_lacks_is_not_found(bed: Bed, dtype: str) -> None:
     assert not bed.finds(bed.shared_arrays.empty(80, "uint8").view(dtype))
 
 
-def test_other_memory_is_not_recognised(bed: Bed) -> None:
+def test_other_memory_is_not_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty((10, 10), "uint8")
     others: list[Any] = [
         np.zeros(100, "uint8"),
@@ -225,7 +225,7 @@ def test_a_new_array_at_the_address_of_an_old_one_is_distinct(bed: Bed) -> None:
 
 def test_a_full_pool_is_an_error_with_the_requested_size() -> None:
     def full(size: int) -> tuple[int, Mapping]:
-        raise OSError(f"/dev/shm is full: {size} bytes asked, 0 free")
+        raise OSError(f"/dev/shm is full: {size} bytes requested, 0 free")
 
     with pytest.raises(RuntimeError, match="1000000 bytes cannot be allocated: /dev/shm is full"):
         SharedArrays(Pool(full, lambda _: None)).empty(1_000_000, "uint8")

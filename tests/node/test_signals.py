@@ -177,18 +177,18 @@ def test_a_handler_that_would_deadlock_with_the_interrupted_call_gets_an_error(
     assert "already receiving" in errors[0]
 
 
-def test_a_handler_asks_the_daemon_while_its_node_waits_for_an_answer(daemon: FakeDaemon) -> None:
+def test_a_handler_sends_a_request_while_its_node_waits_for_an_answer(daemon: FakeDaemon) -> None:
     answers: list[Any] = []
     with attached(daemon) as node:
         table = DaemonTable(node.connection)
 
         def answer() -> None:
-            first = daemon.expect("ext_load")
+            first = daemon.receive("ext_load")
             signal.raise_signal(signal.SIGUSR1)  # its handler runs in the main thread
-            second = daemon.expect("ext_load")
+            second = daemon.receive("ext_load")
             for packet in (second, first):
                 text = packet.text("key")
-                daemon.send_packet("ext_refused", error=f"no {text}", ask=packet.fields["ask"])
+                daemon.send("ext_refused", error=f"no {text}", ask=packet.fields["ask"])
 
         def ask(key: str) -> None:
             try:
@@ -211,7 +211,7 @@ def test_packets_that_arrive_during_handling_are_handled_in_order(daemon: FakeDa
         def slow(packet: Any) -> None:
             if not seen:
                 seen.append("first begins")
-                daemon.send_packet("param", key="b", value=2)
+                daemon.send("param", key="b", value=2)
                 connection.read_mail()
                 seen.append("first ends")
             else:
@@ -219,7 +219,7 @@ def test_packets_that_arrive_during_handling_are_handled_in_order(daemon: FakeDa
             handle(packet)
 
         connection.daemon_events.handle = slow  # type: ignore[method-assign]
-        daemon.send_packet("param", key="a", value=1)
+        daemon.send("param", key="a", value=1)
         deadline = time.monotonic() + DEADLINE_S
         while len(seen) < 3 and time.monotonic() < deadline:
             connection.read_mail()

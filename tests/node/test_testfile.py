@@ -88,19 +88,19 @@ METADATA: dict[str, Any] = {
 }
 
 
-def test_metadata_comes_back_with_its_types(tmp_path: Path) -> None:
+def test_metadata_is_read_back_with_its_types(tmp_path: Path) -> None:
     tagged = tag(METADATA)
     assert tagged["int"] == {"Integer": 3}
     (event,) = events(tmp_path, {"type": "Input", "id": "a", "metadata": tagged})
     assert event["metadata"] == METADATA
 
 
-def test_plain_metadata_is_understood(tmp_path: Path) -> None:
+def test_plain_metadata_is_accepted(tmp_path: Path) -> None:
     (event,) = events(tmp_path, {"type": "Input", "id": "a", "metadata": {"n": 1, "l": ["a"]}})
     assert event["metadata"] == {"n": 1, "l": ["a"]}
 
 
-def test_a_messages_own_time_is_left_out_but_a_senders_number_is_kept() -> None:
+def test_a_datetime_timestamp_is_omitted_and_a_number_is_kept() -> None:
     assert tag({"timestamp": datetime.now(UTC)}) == {}
     assert tag({"timestamp": 5}) == {"timestamp": {"Integer": 5}}
 
@@ -108,7 +108,7 @@ def test_a_messages_own_time_is_left_out_but_a_senders_number_is_kept() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ([], "must be an object"),
         ({}, "`id`"),
         ({"id": "a/b", "events": []}, "`id`"),
@@ -137,13 +137,16 @@ def test_mistakes_of_the_file(tmp_path: Path, content: Any, expected: str | None
         ({"type": "Input", "id": "a", "time_offset_secs": True}, "`time_offset_secs`"),
         ({"type": "Input", "id": "a", "data": ["x"], "data_type": "Int8"}, "does not fit"),
         ({"type": "Input", "id": "a", "data": [1], "data_type": "Int"}, "no Arrow type 'Int'"),
-        ({"type": "Input", "id": "a", "metadata": {"k": {"Integer": "x"}}}, "'x' is no Integer"),
+        (
+            {"type": "Input", "id": "a", "metadata": {"k": {"Integer": "x"}}},
+            "'x' is not a valid Integer",
+        ),
         ({"type": "Input", "id": "a", "metadata": {"k": {"a": 1, "b": 2}}}, "metadata 'k'"),
         ({"type": "Input", "id": "a", "path": "nowhere.arrow"}, "nowhere.arrow"),
     ],
     ids=repr,
 )
-def test_a_wrong_event_is_reported_with_its_position(
+def test_an_invalid_event_is_named_by_its_index(
     tmp_path: Path, entry: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(RuntimeError, match=rf"events\[1\]: .*{expected}"):

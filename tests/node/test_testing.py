@@ -33,7 +33,7 @@ def test_an_event_has_no_keys_that_were_not_given() -> None:
     assert stop == STOPPED
 
 
-def test_no_stop_is_added_when_there_is_one() -> None:
+def test_no_second_stop_is_added() -> None:
     stop = {"type": "STOP", "id": "MANUAL"}
     assert list(MockNode([stop])) == [stop]
 
@@ -144,8 +144,8 @@ def test_a_mock_returns_the_description_it_was_given() -> None:
 
 def test_a_mock_without_a_description_returns_empty_values() -> None:
     node = MockNode([])
-    reported: list[Any] = [node.dataflow_descriptor(), node.dataflow_id(), node.node_config()]
-    assert reported == [{}, "", {}]
+    found: list[Any] = [node.dataflow_descriptor(), node.dataflow_id(), node.node_config()]
+    assert found == [{}, "", {}]
     assert not node.is_restart()
     assert node.restart_count() == 0
 

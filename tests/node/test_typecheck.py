@@ -218,7 +218,7 @@ def test_the_variable_takes_words(text: str, setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("text", ["eror", "warn first", "first,every"])
-def test_what_the_variable_does_not_take_is_an_error(text: str) -> None:
+def test_unknown_words_in_the_variable_are_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"DORA_RUNTIME_TYPE_CHECK={text}: `")):
         parse_setting(text)
 
@@ -264,7 +264,7 @@ def typed(flow: Flow, check: str, *, data: str = VALUES, meta: str = "None", **k
 
 
 def warned(flow: Flow, node: str) -> list[str]:
-    """Return what the lines of a node report as found instead of expected."""
+    """The mismatches in the log lines of a node."""
     return [re.sub(WARNING, "", line) for line in logged(flow.folder, node)]
 
 
@@ -304,9 +304,7 @@ def test_mode_first_checks_only_the_first_message(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("key", ["request_id", "goal_id", "goal_status"])
-def test_messages_of_services_and_actions_are_checked_only_if_asked_for(
-    flow: Flow, key: str
-) -> None:
+def test_messages_of_services_and_actions_are_checked_only_on_request(flow: Flow, key: str) -> None:
     expects = {"expects": "std/core/v1/Float64", "data": "[pa.array([1])]"}
     run(typed(flow, "error", meta=f"{{'{key}': 'x'}}", **expects))
     assert flow.reports("source") == ["sent"]

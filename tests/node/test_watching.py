@@ -56,7 +56,7 @@ def test_a_waiting_node_is_marked_asleep_and_reads_packets(daemon: FakeDaemon) -
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
         wait_for(lambda: daemon.box.words[BOX_ASLEEP])
         for _ in range(3):
-            daemon.send_packet("ping")
+            daemon.send("ping")
             wait_for(daemon.read)
         wait_for(lambda: daemon.box.words[BOX_ASLEEP])
         push(daemon.outlet("a"), b"x")
@@ -70,7 +70,7 @@ def test_a_node_that_waits_in_an_event_loop_is_marked_asleep(daemon: FakeDaemon)
         in_thread(lambda: asyncio.run(node.receiver.recv_async(None))) as received,
     ):
         wait_for(lambda: daemon.box.words[BOX_ASLEEP])
-        daemon.send_packet("ping")
+        daemon.send("ping")
         wait_for(daemon.read)
         push(daemon.outlet("a"), b"x")
         received()
@@ -78,7 +78,7 @@ def test_a_node_that_waits_in_an_event_loop_is_marked_asleep(daemon: FakeDaemon)
 
 def test_unread_packets_of_a_busy_node_are_visible(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.send_packet("ping")
+        daemon.send("ping")
         assert not daemon.read()
         node.receiver.try_recv()
         assert daemon.read()
@@ -91,7 +91,7 @@ def test_a_sender_that_waits_for_room_keeps_changing_its_pulse(daemon: FakeDaemo
         node.sender.send("out", b"1", None)
         with in_thread(lambda: node.sender.send("out", b"2", None)) as sent:
             _beats(daemon)
-            daemon.send_packet("ping")
+            daemon.send("ping")
             wait_for(daemon.read)
             inlet = receiver.inlet(receiver.rings[0])
             inlet.take()
@@ -101,9 +101,9 @@ def test_a_sender_that_waits_for_room_keeps_changing_its_pulse(daemon: FakeDaemo
 def test_a_node_that_waits_for_an_answer_keeps_changing_its_pulse(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         with in_thread(lambda: node.extensions.drop("s", "k")) as dropped:
-            question = daemon.expect("ext_drop")
+            question = daemon.receive("ext_drop")
             _beats(daemon)
-            daemon.send_packet("ext_done", ask=question.number("ask"))
+            daemon.send("ext_done", ask=question.number("ask"))
             dropped()
 
 

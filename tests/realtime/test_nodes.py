@@ -1,4 +1,4 @@
-"""Nodes under a real daemon: their scheduling as the kernel reports it, and refusals."""
+"""Nodes under a real daemon: their scheduling in the kernel, and the reports of refusals."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def locked_kb(pid: int) -> int:
     return int(status.partition("VmLck:")[2].split()[0])
 
 
-def test_a_node_has_real_time_priority_and_locked_memory(dorad: Daemon, tmp_path: Path) -> None:
+def test_a_node_runs_in_real_time_with_locked_memory(dorad: Daemon, tmp_path: Path) -> None:
     may(Schedule(os.SCHED_FIFO, 9))
     if not has_capability(CAP_IPC_LOCK):
         pytest.skip("memory can be locked without limit only with CAP_IPC_LOCK")
@@ -73,7 +73,7 @@ def test_a_node_has_real_time_priority_and_locked_memory(dorad: Daemon, tmp_path
     assert "Notes:" not in info
 
 
-def test_a_refused_setting_is_in_the_log_and_in_the_status_of_the_node(tmp_path: Path) -> None:
+def test_refusals_are_in_the_log_and_in_the_nodes_info(tmp_path: Path) -> None:
     with daemon() as dorad:
         dorad.end()
         dorad.bin = bare(tmp_path, dorad.bin)
@@ -84,8 +84,8 @@ def test_a_refused_setting_is_in_the_log_and_in_the_status_of_the_node(tmp_path:
             pytest.skip("every user may run in real time here")
         dorad.until(lambda: "lock_memory:" in dorad.dora_ok("node", "info", "arm"))
         info = dorad.dora_ok("node", "info", "arm")
-        output = dorad.dora_ok("logs", "robot")
-        for text in (info, output):
+        logs = dorad.dora_ok("logs", "robot")
+        for text in (info, logs):
             assert "realtime: runs without `fifo 9`: its limit of real-time priority is" in text
             assert "LimitRTPRIO=99" in text
             assert "lock_memory:" in text
@@ -111,7 +111,7 @@ def bare(folder: Path, programs: Path) -> Path:
 
 
 def timers(dorad: Daemon) -> dict[str, float]:
-    """Return the lateness of the node; nothing before the daemon's first check."""
+    """The timer statistics of the node; empty until the daemon has sampled them."""
     (node,) = json.loads(dorad.dora_ok("top", "--once"))
     return node["timers"] or {}
 

@@ -1,4 +1,4 @@
-"""A daemon with real time for itself: only its event loop gets it, nodes do not."""
+"""Real time for the daemon itself: only for the thread of its loop, not for nodes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_settings_that_are_not_enabled_do_nothing() -> None:
     assert apply(RealtimeSettings(priority=1000, cpu_affinity=(10**6,))) == []
 
 
-def test_only_the_event_loop_of_the_daemon_has_real_time_priority(tmp_path: Path) -> None:
+def test_only_the_thread_of_the_loop_runs_in_real_time(tmp_path: Path) -> None:
     may(Schedule(os.SCHED_FIFO, 10))
     with daemon() as dorad:
         dorad.end()
@@ -51,7 +51,7 @@ def test_only_the_event_loop_of_the_daemon_has_real_time_priority(tmp_path: Path
         assert {os.sched_getscheduler(n.pid) for n in nodes if n.pid} == {os.SCHED_OTHER}
 
 
-def test_a_refused_setting_is_a_notice(tmp_path: Path) -> None:
+def test_refusals_are_notices(tmp_path: Path) -> None:
     with daemon() as dorad:
         dorad.end()
         dorad.bin = bare(tmp_path, dorad.bin)

@@ -189,12 +189,12 @@ def test_a_record_batch_arrives_as_a_struct_array() -> None:
     ],
     ids=lambda data: type(data).__name__,
 )
-def test_other_data_is_refused_naming_what_is_accepted(data: Any) -> None:
+def test_other_data_is_refused_with_a_list_of_accepted_types(data: Any) -> None:
     with pytest.raises(RuntimeError, match=r"invalid data type.*Accepted are bytes, pyarrow"):
         arrow.encode(data)
 
 
-def test_a_payload_that_is_no_stream_is_an_error() -> None:
+def test_a_payload_that_is_not_a_stream_is_an_error() -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         arrow.decode(arrow.CODE_IPC, 1, 0, pa.py_buffer(b"garbage"))
     with pytest.raises(ValueError, match="unknown type code 77"):

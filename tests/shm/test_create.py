@@ -1,4 +1,4 @@
-"""Shared memory by owner: what each process can do with the descriptors that it is given."""
+"""Rights to shared memory: what each process can do with the descriptors it receives."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ for attempt in (
         continue
     sys.exit("it could be written")
 """
-"""Tries all ways to write what a descriptor that was handed over stands for."""
+"""A program that tries all ways to write to the memory behind a received descriptor."""
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def test_only_the_daemon_can_write_its_texts() -> None:
 
 
 def names() -> set[str]:
-    """What of this process has a name in /dev/shm."""
+    """Segments of this process that have a name in /dev/shm."""
     return {path.name for path in Path("/dev/shm").glob(f"*{os.getpid()}-*")}
 
 
@@ -175,7 +175,7 @@ def test_memory_that_is_not_a_mailbox_of_the_right_size_is_refused() -> None:
             with pytest.raises(ValueError, match="not sealed memory"):
                 check.check_memory("its mailbox", wrong, SIZE)
         for wrong in (plain, pool.owner, mailbox, read, bell):
-            with pytest.raises(ValueError, match="can only be read"):
+            with pytest.raises(ValueError, match="not read-only memory"):
                 check.check_segment(wrong, SIZE)
         for wrong in (plain, mailbox, read):
             with pytest.raises(ValueError, match="its doorbell is"):

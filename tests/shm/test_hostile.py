@@ -1,4 +1,4 @@
-"""What a hostile peer writes into shared memory: no crash, no read elsewhere, no hang."""
+"""A hostile peer writes into shared memory: no crash, no read elsewhere, no hang."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_an_overwritten_count_does_not_end_the_receiver(lane: bool, head: int) -
         for _ in range(20):
             item.take()
             item.ready()
-        # An honest sender writes its own count again, and is understood from the second message on.
+        # An honest sender rewrites its count: the receiver is right from the second message on.
         e.push(b"a")
         for _ in range(20):
             item.take()
@@ -230,7 +230,7 @@ def test_an_overwritten_count_does_not_end_the_receiver(lane: bool, head: int) -
 
 
 class _Racing:
-    """Words of a ring; one of them grows at each read, as if its writer never paused."""
+    """Words, one of which grows with every read, as if its writer never paused."""
 
     def __init__(self, words: memoryview, at: int, step: int) -> None:
         self._words = words
@@ -305,7 +305,7 @@ def test_new_ends_work_whatever_is_in_their_words(word: int, value: int, lane: b
         (layout.RING_LANE, 1 << 62),
     ],
 )
-def test_a_ring_that_was_overwritten_is_not_used(e: Edge, word: int, value: int) -> None:
+def test_an_overwritten_ring_is_not_used(e: Edge, word: int, value: int) -> None:
     assert ring_at(e.box.words, e.ring.base) == e.ring
     e.box.words[e.ring.base + word] = value
     with pytest.raises(layout.LayoutError, match="is damaged"):

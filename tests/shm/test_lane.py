@@ -24,7 +24,7 @@ class Message:
 
 
 class Queue:
-    """What a queue of `size` does, message by message: evict as each one comes, flush at once."""
+    """The rules for a queue of `size`, message by message: evict on arrival, flush at once."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -54,7 +54,7 @@ def push(e: Edge, message: Message) -> None:
 
 
 def watch(e: Edge) -> list[int]:
-    """Give a consumer a way to read sessions; return what it will report as lost."""
+    """Let a consumer read sessions; return the list of losses that it reports."""
     lost: list[int] = []
     e.inlet.session_of = bytes.decode  # type: ignore[attr-defined]
     e.inlet.on_lost = lost.append  # type: ignore[attr-defined]
@@ -185,7 +185,7 @@ def test_a_sample_in_the_lane_is_kept_while_its_entry_may_be_read() -> None:
         assert all(item is not None and content(item) == request for item in held)
 
 
-def test_after_a_stop_only_what_was_queued_comes_from_either_ring() -> None:
+def test_after_a_stop_both_rings_give_only_queued_messages() -> None:
     with edge(lane=True) as e:
         for number, flags in enumerate([0, CORRELATED, 0]):
             push(e, Message(number, flags, ""))

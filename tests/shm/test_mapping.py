@@ -1,4 +1,4 @@
-"""What a mapping costs: pages that are there are present, room to spare takes none."""
+"""What a mapping costs: allocated pages are resident, spare room takes no memory."""
 
 import os
 from pathlib import Path

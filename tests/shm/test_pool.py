@@ -35,7 +35,7 @@ def test_a_sample_displaced_by_newer_ones_is_reused() -> None:
         assert len(e.segments) <= 3
 
 
-def test_a_held_array_stays_unchanged_whatever_is_sent_meanwhile() -> None:
+def test_a_held_array_stays_unchanged_while_others_are_sent() -> None:
     with edge(2) as e:
         e.push_sample(b"precious" * 1000)
         taken = e.inlet.take()
@@ -103,7 +103,7 @@ def test_a_full_dev_shm_is_reported_with_requested_and_free_bytes() -> None:
         create.create_pool(1 << 45)
     assert caught.value.asked == 1 << 45
     assert 0 < caught.value.free < 1 << 45
-    assert f"{1 << 45} bytes asked, {caught.value.free} free" in str(caught.value)
+    assert f"{1 << 45} bytes requested, {caught.value.free} free" in str(caught.value)
 
 
 def test_a_reused_sample_forgets_its_earlier_edges() -> None:

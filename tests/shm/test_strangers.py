@@ -19,7 +19,7 @@ NOBODY = 65534
 
 
 def dead_pid() -> int:
-    """The number of a process that has ended."""
+    """The id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
@@ -27,7 +27,7 @@ def dead_pid() -> int:
 
 @pytest.fixture
 def left() -> Iterator[Path]:
-    """A name as that of a segment whose daemon has died."""
+    """The name of a segment whose daemon has died."""
     path = Path(f"/dev/shm/dorad-{dead_pid()}-{os.urandom(4).hex()}")
     yield path
     if path.is_dir():
@@ -35,15 +35,15 @@ def left() -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-def test_a_segment_of_a_dead_daemon_of_ours_is_removed(left: Path) -> None:
+def test_a_segment_of_this_users_dead_daemon_is_removed(left: Path) -> None:
     left.touch()
-    create.sweep()
+    create.unlink_stale()
     assert not left.exists()
 
 
 def test_a_directory_with_the_name_of_a_segment_is_skipped(left: Path) -> None:
     left.mkdir()
-    create.sweep()
+    create.unlink_stale()
     assert left.is_dir()
 
 
@@ -51,7 +51,7 @@ def test_a_directory_with_the_name_of_a_segment_is_skipped(left: Path) -> None:
 def test_a_file_of_another_user_is_skipped(left: Path) -> None:
     left.touch()
     os.chown(left, NOBODY, NOBODY)
-    create.sweep()
+    create.unlink_stale()
     assert left.exists()
 
 
@@ -59,7 +59,7 @@ def test_a_file_of_another_user_is_skipped(left: Path) -> None:
 def test_a_file_of_root_is_no_error_for_other_users(left: Path) -> None:
     """The directory is sticky: another user may not unlink it, which must be no error."""
     left.touch()
-    program = f"import os; from dorad.shm import create; os.setuid({NOBODY}); create.sweep()"
+    program = f"import os; from dorad.shm import create; os.setuid({NOBODY}); create.unlink_stale()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -79,7 +79,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def take(path: Path) -> None:
-    """Take a name as a stranger would: what lies there is open to others."""
+    """Take a name as another user would: with a directory that others can access."""
     path.mkdir()
     path.chmod(0o777)
 
@@ -119,7 +119,7 @@ def test_without_a_safe_directory_the_error_has_a_fix(
         rendezvous.runtime_dir()
 
 
-def test_a_private_runtime_directory_is_used_as_before(
+def test_a_private_runtime_directory_is_used(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "own"
@@ -137,10 +137,10 @@ def test_a_directory_of_another_user_is_skipped(shared: Path) -> None:
     assert rendezvous.runtime_dir() == shared.parent / "home" / "run"
 
 
-def test_the_spare_directory_is_in_the_home_of_the_user_whatever_the_environment_says(
+def test_the_spare_directory_ignores_the_variable_home(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`sudo -E` keeps the HOME of another user, who could replace files there."""
+    """`sudo -E` keeps the HOME of another user, who could replace the directory."""
     monkeypatch.setenv("HOME", "/nonexistent")
     spare = rendezvous._spare_dir()
     assert spare is None or not spare.is_relative_to("/nonexistent")

@@ -135,7 +135,7 @@ class Broker:
         """
         state = self._state
         _log.debug("the broker of %s opens, adopts: %s", state.dataflow_id, kept is not None)
-        create.sweep()
+        create.unlink_stale()
         try:
             if kept is None:
                 self.topology.build()

@@ -73,7 +73,7 @@ class Extensions:
         Raises:
             ProtocolError: the packet is malformed.
         """
-        ask = packet.question()
+        ask = packet.request_number()
         _log.debug("node %s requests %s", node_id, packet.kind)
         try:
             value = self._carry_out(node_id, packet)

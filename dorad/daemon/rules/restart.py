@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from dorad.dataflow.model import RestartPolicy
+from dorad.dataflow.settings import RestartPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dorad.dataflow.model import Restart as RestartKeys
+    from dorad.dataflow.settings import Restart as RestartKeys
 
 MAX_DOUBLINGS = 16
 JITTER = 0.25

@@ -147,7 +147,7 @@ class Launcher:
         self._store = store
         self._marker = marker
         self._downloads = downloads
-        self._note = note or (lambda node, text: log.say("warn", node, text))
+        self._note = note or (lambda node, text: log.report("warn", node, text))
         self._tags: set[str] = set()
 
     async def start(self, node: NodeSpec, node_config: str, restart_count: int = 0) -> NodeProcess:
@@ -159,7 +159,7 @@ class Launcher:
         command = await self._command(node, node_config)
         _log.debug("node %s is started, restart count %d", node.id, restart_count)
         for warning in command.warnings:
-            self._log.say("warn", node.id, warning)
+            self._log.report("warn", node.id, warning)
         tag = self._new_tag(node.id, restart_count)
         with ExitStack() as on_error:
             (out, out_write), (err, err_write) = self._pipes()

@@ -19,7 +19,7 @@ from dorad.daemon.supervisor.noderunner import NodeRunner
 from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.stopladder import StopLadder
 from dorad.daemon.supervisor.watchdogs import Watchdogs
-from dorad.dataflow.model import RestartPolicy
+from dorad.dataflow.settings import RestartPolicy
 from dorad.launch.model import Exit
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ class HeapPayload:
 
 
 class EmptyPayload:
-    """A new ``node.empty`` array for every message: created in shared memory, only stamped."""
+    """A new ``node.empty`` array for every message; only its first bytes are written."""
 
     form = "node.empty"
 
@@ -61,7 +61,7 @@ class EmptyPayload:
 
 
 class RawPayload:
-    """A new ``send_output_raw`` buffer for each message: in shared memory, only stamped."""
+    """A new ``send_output_raw`` buffer for every message; only its first bytes are written."""
 
     form = "send_output_raw"
 

@@ -109,7 +109,7 @@ async def test_a_segment_of_any_size_is_answered(at_work: Stage) -> None:
         for size in (1 << 50, 1 << 60, 1 << 80):
             client.send_packet("grow", size=size)
             answer = await client.packet_of("full")
-            assert answer["error"].startswith(f"/dev/shm is full: {size} bytes asked, ")
+            assert answer["error"].startswith(f"/dev/shm is full: {size} bytes requested, ")
 
 
 async def test_nodes_continue_whatever_others_send(at_work: Stage) -> None:

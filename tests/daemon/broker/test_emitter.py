@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from dorad.daemon.broker.emitter import TEXT_CODE, encode_text
-from dorad.dataflow.model import Input, Logging, LogSource, NodeOutput
+from dorad.dataflow.model import Input, LogSource, NodeOutput
+from dorad.dataflow.settings import Logging
 from dorad.shm.arrow import decode
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Program, stage, until

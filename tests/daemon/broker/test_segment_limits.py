@@ -87,7 +87,7 @@ async def test_one_node_leaves_a_quarter_of_dev_shm_to_the_others(
         assert (await grow(greedy, 50 * PAGE))["t"] == "grown"
         refused = await grow(greedy, 26 * PAGE)
         assert refused["error"].startswith(
-            f"{26 * PAGE} bytes asked, and this node has {50 * PAGE} of the {75 * PAGE} "
+            f"{26 * PAGE} bytes requested, and this node has {50 * PAGE} of the {75 * PAGE} "
         )
         assert (await grow(other, 26 * PAGE))["t"] == "grown"
         assert (await grow(greedy, 25 * PAGE))["t"] == "grown"

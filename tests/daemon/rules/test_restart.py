@@ -9,8 +9,8 @@ from dorad.daemon.rules.restart import (
     RestartHistory,
     decide,
 )
-from dorad.dataflow.model import Restart as Keys
-from dorad.dataflow.model import RestartPolicy
+from dorad.dataflow.settings import Restart as Keys
+from dorad.dataflow.settings import RestartPolicy
 
 NEVER, ON_FAILURE, ALWAYS = RestartPolicy.NEVER, RestartPolicy.ON_FAILURE, RestartPolicy.ALWAYS
 

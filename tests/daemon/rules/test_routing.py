@@ -12,7 +12,7 @@ import pytest
 
 from dorad.daemon.rules.routing import InputRef, Router, routes_of
 from dorad.dataflow.load import parse
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs.nodelog import Batch
 from dorad.logs.record import parse_line
 

@@ -114,7 +114,7 @@ def test_an_operator_reloads_an_edit_and_keeps_its_state(
     own_daemon.until(lambda: output(tmp_path, "ops", "reported of op"))
 
     (tmp_path / "op.py").write_text("def broken(", encoding="utf-8")
-    own_daemon.until(lambda: output(tmp_path, "ops", "the code from before the change goes on"))
+    own_daemon.until(lambda: output(tmp_path, "ops", "the old code keeps running"))
     mark = len(seen(tmp_path))
     own_daemon.until(lambda: len(seen(tmp_path)) > mark + 5)
     assert seen(tmp_path)[-1] > 100_000

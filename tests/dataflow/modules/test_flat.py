@@ -253,7 +253,7 @@ def test_a_descriptor_needs_no_files(nav: Project) -> None:
 def test_a_descriptor_cannot_have_modules(nav: Project) -> None:
     nav.write("flow.yml", FLOW)
     nodes = [{"id": "nav", "module": "modules/nav.yml"}]
-    with pytest.raises(DataflowError, match="a module cannot be used here, only the nodes of one"):
+    with pytest.raises(DataflowError, match="a module cannot be used here, only its nodes"):
         from_descriptor({"nodes": nodes}, path=nav.folder / "flow.yml")
 
 

@@ -362,7 +362,7 @@ asyncio.run(main())
 waiting = []
 @node.serve("request", "response")
 async def handler(event):
-    # Nobody is answered before all have asked.
+    # No request is answered before all have arrived.
     gate = asyncio.get_running_loop().create_future()
     waiting.append(gate)
     if len(waiting) == 8:

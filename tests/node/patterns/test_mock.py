@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dorad.node.patterns.goalserver import ServedGoal
 
 
-def test_a_call_returns_the_prepared_answers_in_turn() -> None:
+def test_a_call_returns_the_prepared_answers_in_order() -> None:
     node = MockNode([("tick", 1)], service_responses={"ask": [5, ValueError("no"), 7]})
     assert node.call("ask", 1, {"note": "x"})["value"] == 5
     with pytest.raises(RemoteError, match="ValueError: no"):

@@ -1,4 +1,4 @@
-"""What several threads print comes out in whole lines."""
+"""Output of several threads is written in whole lines."""
 
 import io
 import threading
@@ -6,7 +6,7 @@ import threading
 from dorad.node.runtime.lines import WholeLines
 
 
-def test_pieces_of_two_threads_do_not_mix() -> None:
+def test_lines_of_two_threads_do_not_mix() -> None:
     out = io.StringIO()
     stream = WholeLines(out)
     stream.write("from ")

@@ -277,30 +277,30 @@ def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
     file = write(tmp_path, {"id": "ops", "operators": operators}, fails=fails, other=other)
     outcome = dora_run(file)
     assert outcome.code == 1
-    message = (
+    expected = (
         f"operator 'fails' ({tmp_path / 'fails.py'}): on_event failed on INPUT tick: ValueError"
     )
-    assert message in outcome.output
+    assert expected in outcome.output
     assert "node ops exited with code 1" in outcome.output.replace("'", "")
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 
 
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("source", "expected"),
     [
-        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` was that of dora before"),
+        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` is from dora before"),
         ("VALUE = 1", "has no class `Operator`"),
         ("import missing_module_x", "ModuleNotFoundError"),
     ],
 )
-def test_a_file_without_an_operator_is_reported_before_any_node_starts(
-    tmp_path: Path, source: str, message: str
+def test_an_invalid_operator_file_is_reported_before_the_start(
+    tmp_path: Path, source: str, expected: str
 ) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("bad", inputs=TICK)]}, bad=source)
     outcome = dora_run(file)
     assert outcome.code == 1
     assert f"operator 'bad' ({tmp_path / 'bad.py'}): " in outcome.output
-    assert message in outcome.output
+    assert expected in outcome.output
 
 
 def test_a_missing_operator_file_is_reported_with_line_and_column(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_no_operator_sleeps_while_it_has_messages(tmp_path: Path) -> None:
             "outputs": ["number"],
         }
 
-    # Unrelated periods: the operator that sleeps for all of them changes constantly.
+    # Timers with different intervals make the leader change all the time.
     operators = [
         one("a", "source/number"),
         one("b", "ops/a/number", t="dora/timer/millis/3"),
@@ -507,8 +507,8 @@ def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
     ]
     file = write(tmp_path, {"id": "ops", "operators": operators}, sends=sends, hears=hears)
     outcome = ok(dora_run(file))
-    message = "type mismatch: ops/sends/number -> ops/hears/n: not std/core/v1/Float64: expected"
-    assert message in outcome.output
+    expected = "type mismatch: ops/sends/number -> ops/hears/n: not std/core/v1/Float64: expected"
+    assert expected in outcome.output
     assert reports(tmp_path, "ops") == [["no number"]]
     flow = yaml.safe_load(file.read_text(encoding="utf-8"))
     flow["nodes"][0]["env"]["DORA_RUNTIME_TYPE_CHECK"] = "error"
@@ -518,7 +518,7 @@ def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
     assert "on_event failed on INPUT tick: TypeMismatchError: type mismatch:" in refused.output
 
 
-def test_latched_and_limited_inputs_of_operators(tmp_path: Path) -> None:
+def test_operators_may_have_latched_and_limited_inputs(tmp_path: Path) -> None:
     once = f"""{OPERATOR}
             if kind == "INPUT":
                 self.count += 1

@@ -79,7 +79,7 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
         ("class Operator: ...", "no method `on_event(self, dora_event, send_output)`"),
         (
             "class Operator:\n    def on_input(self, *_): ...",
-            "`on_input` was that of dora before 0.2, and is not called",
+            "`on_input` is from dora before 0.2 and is not called",
         ),
         (
             "class Operator:\n    def on_event(self, *_): ...\n    def __init__(self, x): ...",
@@ -87,7 +87,7 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
         ),
     ],
 )
-def test_a_file_without_an_operator_class(
+def test_a_file_without_a_valid_operator_is_an_error(
     make: Make, tmp_path: Path, source: str, expected: str
 ) -> None:
     with pytest.raises(OperatorError) as caught:
@@ -99,13 +99,15 @@ def test_a_file_without_an_operator_class(
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("return None", "on_event returned None on INPUT tick, which is no DoraStatus"),
+        ("return None", "on_event returned None on INPUT tick, not a DoraStatus"),
         ("return 0", "on_event returned 0 on INPUT tick"),
         ("raise ValueError('no light')", "on_event failed on INPUT tick: ValueError: no light"),
         ("raise SystemExit(2)", "on_event failed on INPUT tick: SystemExit: 2"),
     ],
 )
-def test_an_operator_that_returns_no_status(make: Make, body: str, expected: str) -> None:
+def test_a_return_value_that_is_not_a_status_is_an_error(
+    make: Make, body: str, expected: str
+) -> None:
     program = make(f"class Operator:\n    def on_event(self, *_):\n        {body}")
     with pytest.raises(OperatorError) as caught:
         program.on_event(EVENT, print)

@@ -1,4 +1,4 @@
-"""Use what the package dorafleet contains, in its trimmed environment: a wrong cut stops the build.
+"""Test the trimmed environment of the package dorafleet; a missing part stops the build.
 
 Makes an SSH connection over loopback, which uses asyncssh and all its dependencies.
 """

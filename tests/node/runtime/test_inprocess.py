@@ -1,4 +1,4 @@
-"""The queue between two operators of one process, and the counters that others see of it."""
+"""The queue between two operators of one process, and its counters in the mailbox."""
 
 import threading
 from array import array
@@ -10,25 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.node.clock import Clock
-from dorad.node.runtime.handed import HandedInput, Message
+from dorad.node.runtime.inprocess import InProcessInput, Message
 from dorad.shm import layout
 from dorad.shm.ring import counters
 
 PLAN = layout.RingPlan(base=0, entries=0, capacity=16, queue_size=3)
 
 
-def queue(words: memoryview | None = None) -> tuple[HandedInput, memoryview]:
+def queue(words: memoryview | None = None) -> tuple[InProcessInput, memoryview]:
     if words is None:
         words = memoryview(array("Q", bytes(8 * layout.RING_WORDS)))
         words[layout.RING_QUEUE_SIZE] = PLAN.queue_size
-    return HandedInput("in", words, PLAN, Clock(), lambda: None), words
+    return InProcessInput("in", words, PLAN, Clock(), lambda: None), words
 
 
-def put(item: HandedInput, value: object, **metadata: object) -> None:
+def put(item: InProcessInput, value: object, **metadata: object) -> None:
     item.put(Message.of(1, value, 8, metadata))
 
 
-def taken(item: HandedInput) -> list[object]:
+def taken(item: InProcessInput) -> list[object]:
     found = []
     while (event := item.take()) is not None:
         found.append(event["value"])
@@ -101,7 +101,7 @@ def test_a_sender_with_backpressure_waits_for_room() -> None:
 
     def send() -> None:
         for value in range(10):
-            item.put_in_turn(Message.of(1, value, 8, None), may_wait=lambda: True)
+            item.put_blocking(Message.of(1, value, 8, None), may_wait=lambda: True)
         done.set()
 
     threading.Thread(target=send, daemon=True).start()
@@ -120,12 +120,12 @@ def test_a_sender_with_backpressure_does_not_wait_without_a_receiver(how: str) -
         put(item, value)
     if how == "closed":
         item.close()
-    item.put_in_turn(Message.of(1, 3, 8, None), may_wait=lambda: False)
+    item.put_blocking(Message.of(1, 3, 8, None), may_wait=lambda: False)
     seen = counters(words, 0)
     assert (seen.sent, seen.refused) == (3, 0 if how == "closed" else 1)
 
 
-def test_an_operator_that_has_ended_takes_nothing() -> None:
+def test_an_operator_that_has_ended_accepts_no_messages() -> None:
     item, words = queue()
     put(item, 1)
     item.close()
@@ -149,7 +149,7 @@ def test_a_request_is_not_displaced_by_ordinary_messages() -> None:
     assert (seen.sent, seen.received, seen.dropped, seen.queued) == (12, 6, 6, 0)
 
 
-def test_a_flush_empties_its_own_session() -> None:
+def test_a_flush_voids_its_own_session() -> None:
     item, words = queue()
     put(item, "a", session_id="one")
     put(item, "b", session_id="two")

@@ -1,4 +1,4 @@
-"""What single texts of cluster.yml may look like; each check raises TextError."""
+"""The syntax of texts in cluster.yml. Each function returns a valid text or raises TextError."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _ENDPOINT = _LABEL | frozenset("[]#?=;&%")
 
 
 def machine_id(text: str) -> str:
-    """The text, if it can name a machine."""
+    """Return the id of a machine."""
     _only(_WORD, text, "a machine's id", "letters, digits, `_`, `-` and `.`")
     return _no_dash(text, "a machine's id")
 
 
 def label(text: str) -> str:
-    """The text, if it can be the name or the value of a label."""
+    """Return the name or the value of a label."""
     return _only(_LABEL, text, "a label", "letters, digits and `_.-/:@+`")
 
 
 def endpoint(text: str) -> str:
-    """The text, if it can be an endpoint such as `tcp/10.0.0.1:7447`."""
+    """Return an endpoint such as `tcp/10.0.0.1:7447`."""
     return _only(_ENDPOINT, text, "an endpoint", "such as `tcp/10.0.0.1:7447`")
 
 
 def target(text: str) -> str:
-    """The text, if ssh can be told to connect to it: `host` or `user@host`."""
+    """Return a target of ssh: `host` or `user@host`."""
     user, at, host = text.rpartition("@")
     if at:
         user_name(user)
@@ -43,13 +43,13 @@ def target(text: str) -> str:
 
 
 def user_name(text: str) -> str:
-    """The text, if it can be the name of a user."""
+    """Return the name of a user."""
     _visible(text, "a user")
     return _no_dash(text, "a user")
 
 
 def address(text: str) -> Address:
-    """The IP address that the text is."""
+    """Return an IP address."""
     try:
         return ip_address(text)
     except ValueError:
@@ -71,7 +71,7 @@ def _visible(text: str, what: str) -> None:
     if not text:
         raise TextError(f"{what} cannot be empty")
     if not text.isprintable() or any(character.isspace() for character in text):
-        raise TextError(f"{what} has no blanks: `{shorten(text)}`")
+        raise TextError(f"{what} must not contain blanks: `{shorten(text)}`")
 
 
 def _no_dash(text: str, what: str) -> str:

@@ -1,7 +1,7 @@
-"""An input that another operator of the same process feeds: arrays are handed on as they are.
+"""An input that another operator of the same process feeds: arrays are passed by reference.
 
-Its ring in the mailbox holds no entries, only the counters, which both ends keep here: so whoever
-looks at the edge from outside sees it like any other.
+Its ring in the mailbox has no entries, only counters. Both ends are here and update them, so that
+the daemon measures the edge like any other.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dorad.node import metadata as metadata_codec
 from dorad.node.correlation import flags_of, session_of
 from dorad.shm.layout import (
+    BEYOND_NS,
     CORRELATED,
     FLUSH,
     RING_BYTES,
@@ -29,7 +30,6 @@ from dorad.shm.layout import (
     add_to,
     read_count,
 )
-from dorad.shm.ring import BEYOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 _fromtimestamp = datetime.fromtimestamp
 _time_ns = time.time_ns
 
-LOOK_S = 0.1
-"""A sender that waits for room looks at least this often whether it is to go on waiting."""
+SPACE_POLL_S = 0.1
+"""How often a sender that waits for room checks whether it may still wait."""
 
 
 class Message(NamedTuple):
-    """What is handed on. `flags` say what its metadata mean to the queue, as in an entry."""
+    """A message between operators. `flags` are those of a ring entry."""
 
     stamp: int
     array: Any
@@ -55,7 +55,7 @@ class Message(NamedTuple):
 
     @classmethod
     def of(cls, stamp: int, array: Any, size: int, metadata: dict[str, Any] | None) -> Message:
-        """Return a message. Raises what encoding the metadata does."""
+        """Return a message. Raises what `metadata.encode` does."""
         if not metadata:
             return cls(stamp, array, b"", size)
         meta = metadata_codec.encode(metadata)
@@ -63,12 +63,12 @@ class Message(NamedTuple):
 
     @property
     def session(self) -> Any:
-        """Its `session_id`, if it has one."""
+        """The `session_id`, None if there is none."""
         return session_of(self.meta) if self.meta else None
 
 
-class HandedInput:
-    """The queue of one such input. Any thread may put something in, its operator's takes it out."""
+class InProcessInput:
+    """The queue of one such input. Any thread may send; the thread of its operator receives."""
 
     __slots__ = (
         "_base",
@@ -82,7 +82,7 @@ class HandedInput:
         "_wake",
         "_words",
         "id",
-        "look",
+        "inspect",
         "removed",
         "ring",
     )
@@ -95,14 +95,14 @@ class HandedInput:
         clock: Clock,
         wake: Callable[[], None],
     ) -> None:
-        """Begin with an empty queue; `wake` is called when there is something in it.
+        """Start with an empty queue; `wake` is called after each message.
 
-        What an earlier process has left in its queue is lost with it, and counts as dropped.
+        Messages in the queue of an earlier process are lost with it, and count as dropped.
         """
         self.id = input_id
         self.removed = False
-        self.look: Callable[[Event], None] | None = None
-        """Called with what is about to be given."""
+        self.inspect: Callable[[Event], None] | None = None
+        """Called with each event before it is returned."""
         self._words = words
         self._base = self.ring = ring.base
         self._queue_size = ring.queue_size
@@ -115,13 +115,8 @@ class HandedInput:
         self._latency: int | None = None
         words[ring.base + RING_TAIL] = words[ring.base + RING_HEAD]
 
-    # -- the sender's end --------------------------------------------------------------------
-
     def put(self, message: Message) -> None:
-        """Append a message; if the queue is full, the oldest is dropped, and counted.
-
-        One that is kept is dropped only if all are.
-        """
+        """Append a message; if the queue is full, drop the oldest without flags, or the oldest."""
         with self._room:
             if self._closed:
                 return
@@ -131,17 +126,17 @@ class HandedInput:
                 self._drop(next((at for at, (_, old) in enumerate(queue) if not old.flags), 0))
         self._wake()
 
-    def put_in_turn(self, message: Message, *, may_wait: Callable[[], bool]) -> None:
-        """Append a message as soon as there is room; none is dropped.
+    def put_blocking(self, message: Message, *, may_wait: Callable[[], bool]) -> None:
+        """Append a message as soon as there is room; no message is dropped.
 
-        If `may_wait` says no, the message is given up, and counted as refused.
+        If `may_wait` returns False meanwhile, the message is discarded and counts as refused.
         """
         with self._room:
             while len(self._queue) >= self._queue_size and not self._closed:
                 if not may_wait():
                     add_to(self._words, self._base + RING_REFUSED, 1)
                     return
-                self._room.wait(LOOK_S)
+                self._room.wait(SPACE_POLL_S)
             if self._closed:
                 return
             self._append(message)
@@ -169,14 +164,12 @@ class HandedInput:
         del self._queue[at]
         add_to(self._words, self._base + RING_TAIL, 1)
 
-    # -- the receiver's end ------------------------------------------------------------------
-
     def ready(self) -> bool:
-        """Tell whether an event waits."""
+        """Return True if an event is queued."""
         queue = self._queue
         try:
             return bool(queue) and (self._limit is None or queue[0][0] < self._limit)
-        except IndexError:  # the last one was just displaced: another follows at once
+        except IndexError:  # a sender just dropped the last message; it appends another at once
             return True
 
     holds = ready
@@ -201,8 +194,8 @@ class HandedInput:
             "value": array,
             "metadata": metadata,
         }
-        if self.look is not None:
-            self.look(event)
+        if self.inspect is not None:
+            self.inspect(event)
         return event
 
     def _count(self, stamp: int) -> None:
@@ -218,17 +211,17 @@ class HandedInput:
         self._latency = latency
 
     def stop(self) -> None:
-        """Give only what is queued by now."""
+        """Return only what is queued now."""
         with self._room:
             self._limit = self._words[self._base + RING_HEAD]
 
     def leave(self) -> None:
-        """Give what is queued by now, and then be no part of the input any more."""
+        """Return what is queued now; then the ring no longer feeds the input."""
         self.removed = True
         self.stop()
 
     def close(self) -> None:
-        """Take nothing any more: the operator has ended."""
+        """Discard the queue and all later messages: the operator has ended."""
         with self._room:
             self._closed = True
             self._queue.clear()

@@ -1,7 +1,7 @@
-"""Use what the package promises to nodes, in the trimmed environment: a wrong cut stops the build.
+"""Test the trimmed environment of the package dorad; a missing part stops the build.
 
-The package's Python has: Arrow arrays, compute, IPC, Parquet, CSV, JSON, Feather, datasets; numpy;
-dorad and dora.
+Nodes may use: Arrow arrays, compute, IPC, Parquet, CSV, JSON, Feather, datasets; numpy;
+dorad with the C part of its data plane, and dora.
 """
 
 import importlib
@@ -21,6 +21,7 @@ import pyarrow.json
 from pyarrow import compute, parquet
 
 import dorad
+from dorad.shm import native
 
 
 def main() -> None:
@@ -43,6 +44,7 @@ def main() -> None:
     assert np.linalg.inv(np.eye(3)).trace() == 3.0
     assert np.random.default_rng(1).random() < 1
     assert dora.Node
+    assert native.describe() == "native"
     for module in pkgutil.walk_packages(dorad.__path__, "dorad."):
         if "templates" not in module.name and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
