@@ -1,4 +1,4 @@
-"""What is measured: every dataflow as data, with its payload sizes and how often it sends."""
+"""Every measured dataflow as data, with its payload sizes and rates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Plan:
 
 
 def quick_plan() -> Plan:
-    """One short round for continuous integration."""
+    """Return one short round for continuous integration."""
     sizes = (8, 64 << 10, 1 << 20)
     return Plan(
         sizes=sizes,
@@ -93,12 +93,12 @@ class Flow:
 
 
 def gap(size: int) -> float:
-    """Seconds between spaced messages: 4 ms, but 50 ms where 4 ms would only measure a queue."""
+    """Return the seconds between spaced messages: 4 ms, or 50 ms where 4 ms would fill a queue."""
     return 0.004 if size <= 1 << 20 else 0.05
 
 
 def steps(plan: Plan, counts: Mapping[int, int]) -> dict[str, str]:
-    """The environment that tells a node which sizes to send, how many of each, how far apart."""
+    """Return the environment with the sizes to send, their counts and their distance."""
     return {
         "BENCH_SIZES": ",".join(str(size) for size in plan.sizes),
         "BENCH_COUNTS": ",".join(str(counts[size]) for size in plan.sizes),
@@ -155,7 +155,7 @@ def hello() -> Flow:
 
 
 def flows(plan: Plan) -> tuple[Flow, ...]:
-    """Every dataflow of the benchmark, in the order of its table."""
+    """Return every dataflow of the benchmark, in the order of its table."""
     found = (
         round_trip(plan, "round trip"),
         round_trip(plan, "round trip, allocated in shm", source="born"),

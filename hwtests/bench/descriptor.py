@@ -1,4 +1,4 @@
-"""The YAML of a measured dataflow, the same for every system but for the keys only ours knows."""
+"""The YAML of a measured dataflow, the same for every system except for keys of ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NODES = Path(__file__).parent / "nodes"
 
 
 def flow_yaml(flow: Flow, results: Path) -> str:
-    """The dataflow file; every node writes its result to ``results/ID.json``."""
+    """Return the dataflow file; every node writes its result to ``results/ID.json``."""
     nodes = [_node(node, results, flow) for node in flow.nodes]
     return yaml.safe_dump({"nodes": nodes}, sort_keys=False)
 

@@ -1,4 +1,4 @@
-"""What the project set out to reach beside dora 1.1.0, and whether a run reached it."""
+"""The targets of the project against dora 1.1.0, and whether a run has met them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target beside what was measured."""
+    """A target and its measured value."""
 
     target: Target
     got: float
 
     @property
     def reached(self) -> bool:
-        """Whether the target was met."""
+        """True if the target was met."""
         wanted = self.target.wanted
         return self.got >= wanted if self.target.at_least else self.got <= wanted
 
@@ -127,7 +127,7 @@ def _stream_cost(measure: str) -> Target:
 
 
 def targets() -> Iterator[Target]:
-    """Every target, in the order of the table."""
+    """Return every target, in the order of the table."""
     for size in SMALL:
         yield _faster("round trip", size, 40)
         yield _near("round trip", size, 1.15, "polling")
@@ -163,7 +163,7 @@ def targets() -> Iterator[Target]:
 
 
 def verdicts(summary: Summary) -> list[Verdict]:
-    """The verdict on every target whose figures were measured."""
+    """Return the verdict on every target whose figures were measured."""
     found = []
     for target in targets():
         ours = summary.get(target.ours)

@@ -26,7 +26,7 @@ ExecStart=
 ExecStart=/usr/bin/python3 /opt/keeping.py
 """
 EVERYWHERE = "find / -xdev -path /proc -prune -o -path /sys -prune -o -path /tmp -prune -o -print"
-"""What lies on the robot's disk."""
+"""Files of the package on the robot's disk."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def stand_in(robot: Robot) -> Iterator[Robot]:
 
 
 def lives(robot: Robot) -> list[str]:
-    """The process ids of all lives whose memory is still there."""
+    """Return the pids of all processes recorded in the memory."""
     return robot.exec("cat", "/run/dorad/lives").split()
 
 

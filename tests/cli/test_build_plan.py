@@ -1,4 +1,4 @@
-"""Which commands build a dataflow, where, and with what environment: decided as data."""
+"""The plan of a build as data: commands, folders and environments."""
 
 from pathlib import Path
 

@@ -50,13 +50,13 @@ HZ = 20
 
 
 def near(rate: float) -> object:
-    """Return what a rate equals that a busy machine may lower, but not halve."""
+    """Return a value that equals a rate which a busy machine has lowered, but not halved."""
     return pytest.approx(rate, rel=0.45)
 
 
 @pytest.fixture
 def flow(dorad: Daemon, tmp_path: Path) -> Path:
-    """A dataflow that sends 20 numbers a second, and after each second one of them 8 MiB."""
+    """A dataflow that sends 20 numbers a second, and 8 MiB after each second one."""
     nodes = [
         {
             "id": "source",
@@ -173,14 +173,14 @@ def test_a_killed_echo_leaves_nothing_and_disturbs_no_node(dorad: Daemon, flow: 
             echo.kill()
         count = len(seen(flow))
         dorad.until(lambda: len(seen(flow)) > count + HZ)  # noqa: B023 (called at once)
-    # Those of the last ones are given up at the node's next chance.
+    # The node closes the last ones a little later.
     dorad.until(lambda: doorbells(pid) <= before + 2)
     numbers = seen(flow)
     assert numbers == list(range(len(numbers)))
 
 
 def doorbells(pid: int) -> int:
-    """Return how many receivers a node can wake, itself included."""
+    """Return the number of receivers that a node can wake, including itself."""
     found = 0
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile

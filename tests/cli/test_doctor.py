@@ -1,4 +1,4 @@
-"""`dora doctor`: each check by itself, and the whole."""
+"""`dora doctor`: each check, and the complete output."""
 
 import json
 import os

@@ -10,7 +10,7 @@ import psutil
 from tests.cli.running import Running, dora, write
 
 LATE_S = 10.0
-"""How late a loaded machine may do what is due; on an idle one it is a few hundredths."""
+"""Tolerated delay on a busy machine; an idle one needs a few hundredths."""
 
 SINK = """
     import time
@@ -36,8 +36,6 @@ def times(run: Running, word: str) -> list[float]:
 def kinds(run: Running, node: str = "sink") -> list[str]:
     return [each[0] for each in events_of(run, node)]
 
-
-# -- restarts ----------------------------------------------------------------------------------
 
 CRASH = """
     nodes:
@@ -208,8 +206,6 @@ def test_a_run_whose_holder_was_killed_ends_despite_restart_policies(tmp_path: P
         run.end(1)
         assert "the process holder has exited" in run.err
 
-
-# -- watchdogs ---------------------------------------------------------------------------------
 
 WATCHED = """
     nodes:

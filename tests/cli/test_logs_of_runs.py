@@ -1,4 +1,4 @@
-"""What `dora run` leaves in log files, and what nodes get to see of each other's lines."""
+"""Log files of `dora run`, and log lines that nodes receive from each other."""
 
 import json
 import signal

@@ -40,7 +40,7 @@ TICKING = """
 
 
 def printed(output: str, node: str) -> list[str]:
-    """The words of one node, without time and level."""
+    """Return the lines of one node, without time and level."""
     return [line.split(f"{node}: ", 1)[1] for line in output.splitlines() if f" {node}: " in line]
 
 

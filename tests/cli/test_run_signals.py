@@ -30,7 +30,7 @@ LATE = """
         print(event["type"], event["id"])
 """
 GONE_S = 5.0
-"""For what takes a fraction of a second on a machine that has nothing else to do."""
+"""An idle machine needs a fraction of a second."""
 
 SOURCE_OF_ALL = "nodes: [{id: deaf, path: deaf.py}]"
 

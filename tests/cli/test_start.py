@@ -1,4 +1,4 @@
-"""`dora start`: what it asks the daemon for, and what it tells, attached or not."""
+"""`dora start`: its requests to the daemon, and its output, attached or not."""
 
 import asyncio
 import contextlib

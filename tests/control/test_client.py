@@ -169,7 +169,7 @@ def test_the_usual_places_are_tried_in_turn(
 
 @pytest.mark.parametrize("backlog", [0, 5])
 def test_a_daemon_that_hangs(tmp_path: Path, backlog: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it has room in its backlog still, or not."""
+    """With and without room in its backlog."""
     monkeypatch.setattr(client_module, "CONNECT_S", 0.2)
     monkeypatch.setattr(connecting, "CONNECT_S", 0.2)
     with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as other:
@@ -194,7 +194,7 @@ def test_a_server_that_is_not_dorad(tmp_path: Path) -> None:
 
 @contextmanager
 def _answering(path: Path, words: bytes) -> Iterator[None]:
-    """Something that listens, says a few bytes to who connects, and ends."""
+    """A listener that sends a few bytes to its client and ends."""
 
     def answer() -> None:
         client, _ = listener.accept()

@@ -15,7 +15,7 @@ from dorad.problems import ProblemError
 
 
 def test_a_request_has_only_what_differs_from_the_defaults() -> None:
-    """So a daemon that is older than a parameter understands who does not use it."""
+    """So an older daemon understands clients that do not use newer parameters."""
     frame = codec.encode_request(3, "logs.read", m.LogRead(tail=5, nodes=["a"]))
     assert json.loads(frame) == {
         "id": 3,

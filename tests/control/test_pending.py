@@ -1,4 +1,4 @@
-"""How what arrives finds the request that it belongs to."""
+"""Received frames are matched to their requests."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ SMALL = 3
 
 
 class Flow:
-    """A source called `map`, and receivers that note what they get."""
+    """A source called `map`, and receivers that record their messages."""
 
     def __init__(self, dorad: Daemon, folder: Path, size: int, *receivers: dict[str, Any]) -> None:
         self.dorad = dorad
@@ -123,7 +123,7 @@ class Flow:
     def settled(self) -> None:
         """On every edge, what was sent was received or dropped."""
         with self.dorad.client() as client:
-            # The first look is a second after the start.
+            # The first check is a second after the start.
             self.dorad.until(lambda: client.top().edges)
             for edge in client.top().edges:
                 assert edge.sent == edge.received + edge.dropped + edge.queued, edge
@@ -155,7 +155,7 @@ def test_late_subscribers_get_the_last_value(dorad: Daemon, tmp_path: Path, size
     flow.add("third", latched=True)
     flow.until("third", [2])
     assert len(flow.times("third") | flow.times("second")) == 1, "the time of sending has changed"
-    # Its source is gone for good.
+    # Its source does not run any more.
     dorad.dora_ok("node", "stop", "map")
     flow.add("fourth", latched=True)
     flow.until("fourth", [2])

@@ -172,7 +172,7 @@ async def test_a_burst_of_changes_is_stored_a_few_times_including_the_last(
     last = asyncio.Event()
 
     def write_down() -> None:
-        """Take long, as with a large dataflow."""
+        """Write slowly, as with a large dataflow."""
         end = time.monotonic() + 0.01
         while time.monotonic() < end:
             pass

@@ -1,4 +1,4 @@
-"""A new daemon checks what it inherits: wrong descriptors are detected and closed."""
+"""A new daemon checks inherited descriptors: wrong ones are detected and closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every example under docs/examples runs and shows what its README says."""
+"""Every example under docs/examples runs with the output of its README."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""Shared by the tests of launching: marked processes, and the search for survivors."""
+"""Marked processes for the tests of launching, and the search for survivors."""
 
 from __future__ import annotations
 

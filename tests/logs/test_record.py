@@ -1,4 +1,4 @@
-"""Which lines are structured, and what becomes of the others."""
+"""Parsing structured lines, and keeping the others."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def flow(folder: Path, speed: str = "fast", millis: int = 20, **realtime: object
 
 
 def start(dorad: Daemon, file: Path) -> int:
-    """The pid of the node, once it runs."""
+    """Return the pid of the node once it runs."""
     dorad.dora_ok("start", file, "--name", "robot", "--detach")
     with dorad.client() as client:
         pid = client.node_info("arm").info.pid

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def policies(pid: int) -> dict[int, int]:
-    """The policy of each thread of a process."""
+    """Return the policy of each thread of a process."""
     return {int(t.name): os.sched_getscheduler(int(t.name)) for t in threads(pid)}
 
 
@@ -38,7 +38,7 @@ def test_only_the_thread_of_the_loop_runs_in_real_time(tmp_path: Path) -> None:
         dorad.end()
         dorad.start("--rt")
         dorad.dora_ok("start", counting(tmp_path), "--name", "count", "--detach")
-        # What is measured, is measured in another thread.
+        # Measurements run in another thread.
         dorad.until(lambda: len(threads(dorad.pid)) > 1)
         found = policies(dorad.pid)
         assert found.pop(dorad.pid) == os.SCHED_FIFO | os.SCHED_RESET_ON_FORK

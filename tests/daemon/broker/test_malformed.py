@@ -25,7 +25,7 @@ from tests.daemon.fakes import until
 
 SEED = 20240229
 ROUNDS = 1500
-LATE_S = 2.0
+LATE_S = 5.0
 """Upper bound of one turn of the event loop; a hanging daemon exceeds every bound."""
 
 FIELDS: dict[str, tuple[str, ...]] = {

@@ -229,7 +229,7 @@ STEPS = st.lists(
 
 
 def step(life: Lifecycle, what: str, name: str) -> list[Action]:
-    """Let something happen to a node, if it can."""
+    """Apply an event to a node if it is possible."""
     match what:
         case "connected":
             return life.connected(name)

@@ -1,4 +1,4 @@
-"""What waits for a slow reader is bounded in number and bytes; the oldest messages go."""
+"""Messages for a slow reader are bounded in number and bytes; the oldest are dropped."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ async def within(command: Coroutine[Any, Any, None]) -> None:
 
 
 async def ends(stage: Stage, name: str, exit_: Exit = FINE) -> None:
-    """Let a node end once it is asked to."""
+    """Let a node exit when it is asked to."""
     await stage.called("stop", name, "MANUAL")
     stage.processes[name].end(exit_)
 
