@@ -6,7 +6,6 @@ compares them when it loads it.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from pathlib import Path
 
@@ -44,6 +43,8 @@ def fingerprint() -> str | None:
     sources = sorted(SOURCES.glob("*.[ch]"))
     if not sources:
         return None
+    import hashlib  # here, because installed packages have no use for it
+
     digest = hashlib.sha256(header().encode())
     for path in sources:
         content = path.read_bytes()
