@@ -18,6 +18,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "status": CommandEntry(
         "dorafleet.cli.status:status", "Show the state of dorad on every machine."
     ),
+    "explain": CommandEntry(
+        "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
+    ),
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),
