@@ -304,7 +304,7 @@ def _silent_after_welcome(path: Path) -> Iterator[None]:
             process.kill()
 
 
-def test_a_daemon_that_works_long_is_not_taken_for_hung(
+def test_a_slow_call_does_not_count_as_a_hung_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "SILENCE_S", 0.05)
