@@ -123,7 +123,7 @@ async def test_a_start_that_takes_too_long_is_stopped(
     run = DataflowRun("id", context(tmp_path), holder, own_socket(), stop_after=0.5)
     ended = await run.run()
     assert ended.ok
-    assert ended.seconds < 10
+    assert ended.seconds < 25
 
 
 async def test_every_missing_program_is_reported_at_once(
