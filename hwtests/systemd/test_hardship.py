@@ -96,7 +96,7 @@ def test_without_dbus_no_node_runs_and_all_continue_once_it_is_back(
     assert "dorad-node" in enabled.exec("ps", "-o", "user:20=", "-p", pid(enabled))
 
 
-def test_without_dbus_nodes_run_as_root_where_the_configuration_says_root(enabled: Robot) -> None:
+def test_without_dbus_nodes_run_as_root_if_the_configuration_allows_it(enabled: Robot) -> None:
     enabled.write("/etc/dorad/dorad.toml", '[nodes]\nuser = "root"\n')
     enabled.exec("systemctl", "mask", "--now", "--runtime", "dbus.service", "dbus.socket")
     enabled.exec("systemctl", "start", "dorad")

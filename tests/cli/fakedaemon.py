@@ -59,7 +59,7 @@ def daemon_status(**values: Any) -> m.DaemonStatus:
 class FakeDaemon:
     """Answers methods from `answers`: a struct, an error, or a function that returns either.
 
-    For a stream it is a list of events; after `...` no event follows.
+    For a stream it is a list of events: it waits at an `asyncio.Event`, and forever at `...`.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -99,6 +99,8 @@ class FakeDaemon:
             for event in self._answer(name, params):
                 if event is ...:
                     await asyncio.Event().wait()
+                elif isinstance(event, asyncio.Event):
+                    await event.wait()
                 elif isinstance(event, tuple):
                     yield structs.replace(event[0], stream=call.id), event[1]
                 else:

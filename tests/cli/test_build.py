@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.dora import DORA, dora
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 
 
 def write(folder: Path, *builds: str, extra: str = "") -> None:

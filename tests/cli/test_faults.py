@@ -106,7 +106,7 @@ def test_restart_policy_always_restarts_until_the_stop(tmp_path: Path) -> None:
     assert kinds(run)[-1] == "STOP"
 
 
-def test_restarts_are_counted_anew_after_each_window(tmp_path: Path) -> None:
+def test_the_restart_count_is_reset_after_each_window(tmp_path: Path) -> None:
     crash = """
         import time
         from dora import Node

@@ -149,7 +149,7 @@ def test_a_missing_argument_is_a_usage_error():
     assert result.stderr.startswith("error: missing argument 'PATH'")
 
 
-def test_a_missing_file_is_one_line_that_names_what_is_there(tmp_path):
+def test_a_missing_file_is_one_line_that_names_existing_files(tmp_path):
     (tmp_path / "flow.yml").write_text("nodes: []\n")
     result = dora("graph", "fow.yml", cwd=tmp_path)
     assert result.returncode == 1
@@ -237,7 +237,7 @@ def test_an_invalid_number_is_a_readable_error():
 
 
 @pytest.mark.parametrize("command", [["topic", "hz"], ["topic", "info"], ["topic", "echo"]])
-def test_how_long_to_look_is_a_duration_of_some_length(command):
+def test_an_invalid_measuring_time_is_refused(command):
     for text, why in (("soon", "is not a duration"), ("50ms", "is less than")):
         result = dora(*command, "--duration", text)
         assert result.returncode == 2

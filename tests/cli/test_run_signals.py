@@ -29,7 +29,7 @@ LATE = """
     for event in Node():
         print(event["type"], event["id"])
 """
-GONE_S = 5.0
+GONE_S = 20.0
 """An idle machine needs a fraction of a second."""
 
 SOURCE_OF_ALL = "nodes: [{id: deaf, path: deaf.py}]"

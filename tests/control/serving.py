@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dorad.control.limits import Limits
     from dorad.control.server import Call
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 VERSION = "1.2.3"
 
 

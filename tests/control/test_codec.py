@@ -41,7 +41,7 @@ def test_a_result_may_have_fields_that_we_do_not_know() -> None:
         (m.Stop, '{"grace": NaN}', "it is not valid JSON"),
     ],
 )
-def test_a_message_says_which_field_is_wrong(kind: type, text: str, words: str) -> None:
+def test_a_decoding_error_names_the_wrong_field(kind: type, text: str, words: str) -> None:
     with pytest.raises(ControlError) as caught:
         codec.decode(text, kind, "it")
     assert words in caught.value.message

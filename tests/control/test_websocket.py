@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from websockets.sync.server import ServerConnection
 
 MAX_SIZE = 1 << 20
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 
 

@@ -17,7 +17,7 @@ from dorad.dataflow.model import Dataflow
 from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 TIMEOUT_S = 30.0
 
 SENDER = """

@@ -94,7 +94,7 @@ def more(dorad: Daemon, file: Path, count: int) -> list[Any]:
     return json_lines(file)[before:]
 
 
-def test_pairs_come_whatever_happens_to_the_node_and_to_the_daemon(
+def test_pairs_arrive_despite_restarts_of_node_and_daemon(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     nodes = [camera("left"), camera("right"), pair(tmp_path)]

@@ -230,9 +230,7 @@ def test_an_edge_that_is_connected_begins_with_the_last_value(
     assert "did you mean `latest`?" in refused.stderr
 
 
-def test_a_node_that_is_started_by_hand_begins_with_the_last_value(
-    dorad: Daemon, tmp_path: Path
-) -> None:
+def test_a_manually_started_node_begins_with_the_last_value(dorad: Daemon, tmp_path: Path) -> None:
     node = receiver(tmp_path, "viewer", latched=True) | {"path": "dynamic"}
     del node["env"]
     flow = Flow(dorad, tmp_path, LARGE, node, receiver(tmp_path, "other"))

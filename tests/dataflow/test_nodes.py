@@ -256,7 +256,7 @@ def test_keys_that_a_kind_cannot_carry(keys: str, key: str, hint: str | None) ->
     assert found.hint == hint
 
 
-def test_a_key_at_its_default_counts_as_not_there() -> None:
+def test_a_key_at_its_default_counts_as_missing() -> None:
     found = node(
         "operator: {python: x}\nrestart_policy: never\nmax_restarts: 0\noutputs: []\nargs:\nenv: {}"
     )

@@ -322,7 +322,7 @@ async def test_nodes_outlive_a_bus_that_is_killed_and_started_again(
     private.kill()
     systemd.units[ended.unit] |= {"ExecMainCode": 2, "ExecMainStatus": 11}
     late = asyncio.ensure_future(spawn(host, "late"))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # nothing may happen
     assert not late.done()
     private.start()
     systemd.reexec()

@@ -119,7 +119,7 @@ async def test_lines_go_to_the_journal_and_no_file_is_made(
     assert found is not None and found.journal
 
 
-async def test_a_traceback_that_comes_in_pieces_is_one_entry(
+async def test_a_traceback_that_arrives_in_pieces_is_one_entry(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)

@@ -101,7 +101,7 @@ def test_a_wheel_with_the_extension_fits_every_python_from_3_11(tree: Path, tmp_
 
 
 @builds_wheels
-def test_without_a_compiler_the_wheel_is_pure_and_a_warning_says_so(tree: Path) -> None:
+def test_without_a_compiler_the_wheel_is_pure_with_a_warning(tree: Path) -> None:
     done = build_wheel(tree, path="/nowhere")
     assert done.returncode == 0, done.stderr
     (name,) = wheels(tree)
@@ -165,7 +165,7 @@ def test_one_that_can_no_longer_be_compiled_is_removed(tree: Path) -> None:
     assert not (tree / TARGET).exists()
 
 
-def test_without_the_headers_of_python_it_says_what_to_install(tree: Path) -> None:
+def test_without_the_headers_of_python_the_error_names_the_package(tree: Path) -> None:
     pretended = (
         "import runpy, sysconfig; sysconfig.get_path = lambda name: '/nowhere'; "
         "runpy.run_path('packaging/native.py', run_name='__main__')"

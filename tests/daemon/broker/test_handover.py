@@ -108,7 +108,7 @@ async def test_a_killed_old_process_hands_over_queued_messages(tmp_path: Path) -
             assert new.process.poll() is None
 
 
-async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_its_place(
+async def test_a_replacement_that_attaches_after_the_exit_of_the_old_process_takes_over(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "b.txt"

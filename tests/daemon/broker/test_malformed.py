@@ -176,7 +176,7 @@ async def test_a_descriptor_that_takes_a_minute_to_close_delays_no_node() -> Non
                     client.send(data, [slow.fileno()])
                     client.send(data, [slow.fileno()])
                     os.close(slow.detach())
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.1)  # the daemon receives both and closes them
                 await on.makes_progress()
                 # The other end resets the connection, so that the threads end.
                 there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -21,7 +21,7 @@ def _numbers(outbox: Outbox) -> list[tuple[str, int]]:
     return found
 
 
-def test_messages_come_in_their_order() -> None:
+def test_messages_keep_their_order() -> None:
     outbox = Outbox(10)
     for number, topic in enumerate("abab"):
         outbox.put(_message(topic, number))

@@ -201,7 +201,7 @@ async def test_a_dataflow_without_its_last_node_lives_until_it_is_stopped() -> N
         asked = asyncio.create_task(ends(stage, "a"))
         await within(stage.supervisor.commands.remove("a", dataflow()))
         await asked
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # nothing may happen
         assert not task.done()
         stage.supervisor.stop()
 
