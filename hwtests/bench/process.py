@@ -26,8 +26,12 @@ class MeasurementError(Exception):
 
 
 def environment(venv: Path) -> dict[str, str]:
-    """Return this process's environment with one venv active and no settings of dora."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DORA", "BENCH", "PYTHON"))}
+    """Return this process's environment with one venv active and no settings of dora.
+
+    `DORAD_NATIVE` stays: it chooses between the two speeds of the data plane.
+    """
+    dropped = ("DORA", "BENCH", "PYTHON")
+    kept = {k: v for k, v in os.environ.items() if k == "DORAD_NATIVE" or not k.startswith(dropped)}
     path = f"{venv / 'bin'}:{kept.get('PATH', os.defpath)}"
     return kept | {"VIRTUAL_ENV": str(venv), "PATH": path}
 
