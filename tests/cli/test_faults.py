@@ -241,7 +241,7 @@ def test_a_node_that_does_not_return_to_dora_is_killed_and_restarted(tmp_path: P
     write(tmp_path, yaml, watched=watched, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
-        assert "killed because it had not come back to dora for 1 s; gave up" in run.err
+        assert "killed because it had not called dora for 1 s; gave up" in run.err
         assert all(0.7 <= delay <= 1 + LATE_S for delay in delays_after(run, "hangs"))
 
 

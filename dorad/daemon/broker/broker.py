@@ -223,7 +223,7 @@ class Broker:
         )
 
     def detach(self, node_id: str) -> None:
-        """Mark a node's process as exited for good: no producer waits for it any more."""
+        """Mark a node's process as permanently ended: no producer waits for it from now on."""
         _log.debug("node %s has exited for good", node_id)
         state = self._state
         self.handovers.end(node_id)

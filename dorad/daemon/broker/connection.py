@@ -210,7 +210,7 @@ class Connection:
         if not self._backlog and self._deliver(kind, fields, fds):
             return
         if len(self._backlog) == MAX_BACKLOG:
-            self.violation = "does not read what it is sent"
+            self.violation = "does not read its packets"
             self.close(self.violation)
             return
         # The caller may close its descriptors before the packet is sent.

@@ -118,7 +118,7 @@ class Handovers:
         state.changed()
 
     def _block(self, node_id: str) -> None:
-        """Let producers wait for room, except where the input wants only the newest messages."""
+        """Let producers wait for room, except where the input keeps only the newest messages."""
         node = self._state.mailboxes[node_id].node
         latest = {item.id for item in node.all_inputs if item.queue_policy is QueuePolicy.LATEST}
         for edge in self._state.edges.received_by(node_id):

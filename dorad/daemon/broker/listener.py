@@ -45,7 +45,7 @@ def own_socket() -> Path:
     """Return the path of this process's socket, and remove sockets of ended processes.
 
     Raises:
-        OSError: the directory cannot be made, or others can write to it.
+        OSError: the directory cannot be created, or others can write to it.
         ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is not a valid port.
     """
     path = rendezvous.socket_path(os.getpid(), rendezvous.port())
@@ -82,7 +82,7 @@ class Listener:
         self._unidentified: dict[Connection, asyncio.TimerHandle] = {}
         """Accepted connections that have not said hello, with their deadlines."""
         self._reserved: dict[Connection, str] = {}
-        """Connections made for one observer each, until it says hello."""
+        """Connections created for one observer each, until it says hello."""
         self._server: socket.socket | None = None
 
     def open(self, kept: int | None = None) -> int:

@@ -219,7 +219,7 @@ class Mailbox:
         else:
             raise NoRoomError(
                 f"node {self.node.id!r} has no room for one more queue of {queue_size} messages "
-                f"(input {input_id!r}); restart it, or ask for a shorter queue"
+                f"(input {input_id!r}); restart it, or use a shorter queue"
             )
         self._free.remove(old)
         words = self._words
@@ -242,7 +242,7 @@ class Mailbox:
         return replace(old, queue_size=queue_size)
 
     def recycle(self, name: str) -> None:
-        """Free a ring that no process pushes into or receives from any more."""
+        """Free a ring into which no process pushes, and from which none receives."""
         self._free.append(self.rings.pop(name).plan)
 
     def attach(self) -> None:

@@ -95,7 +95,7 @@ def restore_mailboxes(state: BrokerState, kept: Kept, snapshot: BrokerSnapshot) 
 
 def _add_missing_rings(state: BrokerState) -> list[Edge]:
     """Create the rings and edges that are newer than the snapshot; return the edges."""
-    made = []
+    added = []
     for node in state.dataflow.nodes:
         box = state.mailboxes[node.id]
         for item in node.all_inputs:
@@ -105,8 +105,8 @@ def _add_missing_rings(state: BrokerState) -> list[Edge]:
             edge = edge_of(state.dataflow, node.id, item, item.id)
             if edge is not None:
                 state.edges.add(edge)
-                made.append(edge)
-    return made
+                added.append(edge)
+    return added
 
 
 def lost_rings(state: BrokerState, snapshot: BrokerSnapshot) -> list[tuple[str, str, int]]:

@@ -109,7 +109,7 @@ class SegmentTable:
     def reap(
         self, is_past: Callable[[EdgeKey, int], bool], kept: Collection[int] = ()
     ) -> list[Segment]:
-        """Drop the orphans that no queued message lies in, and return them.
+        """Drop the orphans that contain no queued message, and return them.
 
         `is_past` returns True if that many messages of an edge were received or dropped; `kept` are
         the numbers of segments to keep in any case. A process that uses an array in a segment keeps
@@ -153,8 +153,8 @@ class Segments:
         """A number that no segment has used."""
         return self._table.next
 
-    def grow(self, node_id: str, size: int, ask: Any) -> None:
-        """Create a segment of `size` bytes for a connected node, and answer its request `ask`."""
+    def grow(self, node_id: str, size: int, request: Any) -> None:
+        """Create a segment of `size` bytes for a connected node, and answer its request."""
         connection = self._state.connection(node_id)
         if connection is None:
             return
@@ -163,9 +163,9 @@ class Segments:
             self._check_limits(node_id, size)
         except OSError as error:
             _log.debug("no segment of %d bytes for node %s: %s", size, node_id, error)
-            connection.send("full", {"error": str(error), "ask": ask})
+            connection.send("full", {"error": str(error), "ask": request})
             return
-        task = asyncio.ensure_future(self._grow(node_id, connection, size, ask))
+        task = asyncio.ensure_future(self._grow(node_id, connection, size, request))
         self._growing[task] = (node_id, size)
         task.add_done_callback(self._growing.pop)
 
@@ -174,15 +174,15 @@ class Segments:
         held = [segment.size for segment in self._table.of({owner})]
         growing = [each for node_id, each in self._growing.values() if node_id == owner]
         if len(growing) == MAX_GROWING:
-            raise OSError(f"{MAX_GROWING} segments are being made for this node; wait for them")
+            raise OSError(f"{MAX_GROWING} segments are being created for this node; wait for them")
         if len(held) + len(growing) >= MAX_SEGMENTS:
             raise OSError(
                 f"this node has {MAX_SEGMENTS} segments of shared memory, the maximum; "
-                "release arrays that were made or received"
+                "release arrays that were created or received"
             )
         create.check_share(size, sum(held) + sum(growing))
 
-    async def _grow(self, node_id: str, connection: Connection, size: int, ask: Any) -> None:
+    async def _grow(self, node_id: str, connection: Connection, size: int, request: Any) -> None:
         state = self._state
         try:
             # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.
@@ -190,15 +190,15 @@ class Segments:
         except OSError as error:
             _log.debug("no segment of %d bytes for node %s: %s", size, node_id, error)
             if state.connection(node_id) is connection:
-                state.send(node_id, "full", {"error": str(error), "ask": ask})
+                state.send(node_id, "full", {"error": str(error), "ask": request})
             return
         if state.connection(node_id) is not connection:
-            # The process that asked has ended; its successor did not ask.
+            # The process that requested it has ended, and its successor did not request it.
             os.close(memory.owner)
             os.close(memory.receiver)
             return
         number = self._add(node_id, connection.pid, memory.receiver, size)
-        state.send(node_id, "grown", {"segment": number, "ask": ask}, (memory.owner,))
+        state.send(node_id, "grown", {"segment": number, "ask": request}, (memory.owner,))
         # From here on only the owner can write: this daemon, the next one and receivers read.
         os.close(memory.owner)
 
@@ -253,7 +253,7 @@ class Segments:
         self._table.retire(number, DAEMON)
 
     def orphan(self, node_id: str, pid: int | None) -> None:
-        """Drop the segments of a process once no queued message lies in them.
+        """Drop the segments of a process once they contain no queued message.
 
         The process has stopped sending. None stands for all processes of the node.
         """

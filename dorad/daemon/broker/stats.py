@@ -68,7 +68,7 @@ class EdgeCounters(NamedTuple):
     unreadable: int = 0
     """Received messages that became an ERROR event, because their entry was invalid."""
     limited: bool = False
-    """Whether `max_rate_hz` of the file asks for fewer messages than are sent."""
+    """Whether the file's `max_rate_hz` lets fewer messages through than are sent."""
 
 
 class Stats:

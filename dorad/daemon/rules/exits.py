@@ -21,7 +21,7 @@ class Outcome(StrEnum):
     OK = "ok"
     FAILED = "failed"
     GRACE = "grace"
-    """It had to be killed because it did not end when asked to."""
+    """It had to be killed because it did not end within its grace."""
     CASCADING = "cascading"
     """It could not start because another node ended before it called `Node()`."""
 
@@ -99,8 +99,8 @@ def classify(
     """
     reason = describe(exit_)
     ended_by = _signal_of(exit_)
-    asked = context.stopping and not context.forced_reason and ended_by in _STOP_SIGNALS
-    if exit_.code == 0 or asked:
+    stopped = context.stopping and not context.forced_reason and ended_by in _STOP_SIGNALS
+    if exit_.code == 0 or stopped:
         return Result(node, Outcome.OK, exit_, reason, None, stderr)
     if context.root_cause is not None:
         return Result(node, Outcome.CASCADING, exit_, reason, context.root_cause, stderr)

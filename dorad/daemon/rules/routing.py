@@ -24,7 +24,7 @@ class InputRef(NamedTuple):
 
 
 class LogInput(NamedTuple):
-    """A `dora/logs` input and the lines it wants."""
+    """A `dora/logs` input and the lines it receives."""
 
     target: InputRef
     level: LogFilter
@@ -84,7 +84,7 @@ class Emitter(Protocol):
 
 @dataclass(slots=True)
 class Router:
-    """Sends the lines of a dataflow's nodes to the inputs that want them."""
+    """Sends the lines of a dataflow's nodes to the inputs that select them."""
 
     dataflow_id: str
     emitter: Emitter

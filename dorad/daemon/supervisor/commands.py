@@ -233,7 +233,7 @@ class Commands:
         except OSError as error:
             del state.nodes[node.id]
             raise CommandError(
-                "refused", f"no mailbox can be made for node {node.id}: {error}"
+                "refused", f"no mailbox can be created for node {node.id}: {error}"
             ) from error
         if state.finished:
             del state.nodes[node.id]

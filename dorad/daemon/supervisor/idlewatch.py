@@ -81,7 +81,7 @@ class IdleWatch:
         return self._default_grace if own is None else own
 
     def _has_own_work(self, node: str) -> bool:
-        """Return True if the node's work does not all come from other nodes that run here."""
+        """Return True if some of the node's work does not come from other nodes that run here."""
         lifecycle = self._state.lifecycle
         if lifecycle.flow.has_drained(node):
             return False

@@ -197,7 +197,7 @@ class NodeRunner:
         """Return True if the node is restarted, and announce it; the result is `last_result`."""
         run.last_result = result
         if not self._may_run(run):
-            _log.debug("node %s is not restarted: it may not run any more", run.node.id)
+            _log.debug("node %s is not restarted: it may no longer run", run.node.id)
             return False
         # A program that cannot be started the first time is a mistake in the file, unless the
         # start was refused for a reason that may pass.
@@ -248,7 +248,7 @@ class NodeRunner:
         state.changed()
 
     async def _delay(self, run: NodeRun) -> bool:
-        """Wait until the restart is due; return False if the node may not run any more."""
+        """Wait until the restart is due; return False if the node may no longer run."""
         loop = asyncio.get_running_loop()
         while self._may_run(run) and not run.restart_requested:
             left = (run.resume_at or 0.0) - loop.time()

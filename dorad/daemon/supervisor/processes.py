@@ -215,7 +215,7 @@ class Launcher:
                 staged = Staging(memory)
             except (ValueError, OSError) as error:
                 raise LaunchError(
-                    f"the output of {node.id} cannot be read any more: {error}"
+                    f"the output of {node.id} can no longer be read: {error}"
                 ) from error
             on_error.pop_all()
         os.close(memory)

@@ -201,7 +201,7 @@ class Supervisor:
 
         A second call can only bring the signals forward.
         """
-        _log.debug("asked to stop, grace %s", grace)
+        _log.debug("stop requested, grace %s", grace)
         if grace is not None and (not self._lifecycle.stopping or grace < self._grace):
             self._grace = grace
         self._carry_out(self._lifecycle.stop())
@@ -225,7 +225,7 @@ class Supervisor:
         """Handle that a node has called `Node()`."""
         _log.debug("node %s called Node() in process %d", node_id, pid)
         run = self._nodes[node_id]
-        run.cancel_drain()  # a process may make a second Node
+        run.cancel_drain()  # a process may create a second Node
         run.connected = True
         run.api_pid = pid
         run.successor_connected = run.successor_waiting
@@ -278,7 +278,7 @@ class Supervisor:
         They stay open if another process may follow, since that one feeds them again.
         """
         restarts = self._may_restart(run)
-        _log.debug("node %s lives on without a Node, may restart: %s", run.node.id, restarts)
+        _log.debug("node %s runs without a Node, may restart: %s", run.node.id, restarts)
         if run.successor is None and not restarts:
             self._carry_out(self._lifecycle.outputs_done(run.node.id))
 

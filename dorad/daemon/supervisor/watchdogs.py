@@ -138,7 +138,7 @@ class Watchdogs:
         self._health[name] = health
         if health.silent_for(now) >= timeout:
             reason = (
-                f"it had not come back to dora for {timeout:g} s"
+                f"it had not called dora for {timeout:g} s"
                 if vitals.connected
                 else f"it had not ended {timeout:g} s after it dropped its Node"
             )

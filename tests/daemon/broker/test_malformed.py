@@ -289,7 +289,7 @@ async def test_a_value_of_the_extension_table_is_copied_once_however_often_it_is
             assert (await client.packet_of("ext_done"))["ask"] == 1
             files: list[int] = []
             for _ in range(50):
-                client.send("ext_load", namespace="n", key="k", remove=False, ask=2)
+                client.send_packet("ext_load", namespace="n", key="k", remove=False, ask=2)
                 await asyncio.sleep(0)
                 await until(lambda: take_file(client, files))
             assert (len(files), len(set(files))) == (50, 1), "all answers share one file"

@@ -117,9 +117,7 @@ async def test_a_node_that_does_not_return_to_dora_is_killed_once() -> None:
     assert not scene.killed("a")
     scene.look(1.0, 1.1)
     assert scene.killed("a")
-    assert (
-        scene.runs["a"].watchdog_reason == "was killed because it had not come back to dora for 1 s"
-    )
+    assert scene.runs["a"].watchdog_reason == "was killed because it had not called dora for 1 s"
 
 
 async def test_the_check_is_due_exactly_at_the_timeout() -> None:
