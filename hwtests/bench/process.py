@@ -26,8 +26,12 @@ class MeasurementError(Exception):
 
 
 def environment(venv: Path) -> dict[str, str]:
-    """This process's environment with one virtual environment active and no dora settings."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DORA", "BENCH", "PYTHON"))}
+    """This process's environment with one virtual environment active and no dora settings.
+
+    `DORAD_NATIVE` stays: it chooses between the two speeds of the data plane.
+    """
+    dropped = ("DORA", "BENCH", "PYTHON")
+    kept = {k: v for k, v in os.environ.items() if k == "DORAD_NATIVE" or not k.startswith(dropped)}
     path = f"{venv / 'bin'}:{kept.get('PATH', os.defpath)}"
     return kept | {"VIRTUAL_ENV": str(venv), "PATH": path}
 
