@@ -21,6 +21,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "explain": CommandEntry(
         "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
     ),
+    "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),
