@@ -265,7 +265,6 @@ struct taken {
 };
 
 enum outcome take(const struct state *state, struct inlet *inlet, struct taken *taken);
-bool is_ready(const struct inlet *inlet);
 bool is_usable(const struct outlet *outlet);
 bool is_full(const struct outlet *outlet);
 void push(struct outlet *outlet, const void *entry, size_t length, uint64_t size, uint64_t stamp);

@@ -43,6 +43,8 @@ int hold_words(struct words *words, PyObject *view, bool writable)
         PyBuffer_Release(&seen);
     }
     Py_XDECREF(memory);
+    if (failed)
+        Py_CLEAR(words->view);
     return failed;
 }
 
