@@ -142,9 +142,7 @@ static enum outcome send(const struct state *state, struct sender *sender, PyObj
                          PyObject *data, struct message *message)
 {
     const struct connection *connection = (struct connection *)sender->connection;
-    /* Acquire: as for every word that says to look elsewhere. */
-    if (sender->words.count < BOX_WORDS ||
-        (int64_t)read_word(&sender->words, BOX_MAIL, memory_order_acquire) != connection->mail)
+    if (sender->words.count < BOX_WORDS || has_mail(&sender->words, connection->mail))
         return NOT_MINE;
     PyObject *outlets = connection->outlets != NULL && PyDict_Check(connection->outlets)
                             ? PyDict_GetItem(connection->outlets, output)

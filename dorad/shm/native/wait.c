@@ -32,7 +32,7 @@ static bool is_calm(const struct state *state, const struct inputs *inputs)
         inputs->order == NULL || !PyList_Check(inputs->order) || inputs->words.count < BOX_WORDS)
         return false;
     const struct connection *connection = (struct connection *)inputs->connection;
-    return (int64_t)read_word(&inputs->words, BOX_MAIL, memory_order_acquire) == connection->mail &&
+    return !has_mail(&inputs->words, connection->mail) &&
            connection->packets_handled == inputs->packets && !inputs->stopped &&
            !inputs->has_removed && !connection->lost &&
            is_empty(inputs->daemon_events, state->names.urgent) &&
@@ -112,8 +112,8 @@ static bool watch(const struct state *state, const struct inputs *inputs, struct
         }
     }
     watched->words[watched->count].at = &inputs->words.at[BOX_MAIL];
-    watched->words[watched->count++].seen = (uint64_t)inputs->mail;
-    return true;
+    watched->words[watched->count++].seen = inputs->mail.value;
+    return inputs->mail.given;
 }
 
 /* Return true if one of the words has changed. */
