@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import METHODS, Cancel, Error, Method, Nothing, Request, TopicHeader
+from dorad.control.messages import Cancel, Error, Method, Nothing, Request, TopicHeader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dorad.control.messages import Reply, Struct
 
 T = TypeVar("T")
@@ -140,10 +142,10 @@ def decode_params(name: str, method: Method, params: msgspec.Raw) -> Struct:
     return decoded
 
 
-def unknown_method(name: str) -> ControlError:
-    """Return the error for a method that does not exist."""
+def unknown_method(name: str, methods: Iterable[str]) -> ControlError:
+    """Return the error for a method that is not among these."""
     return ControlError(
-        "unknown-method", f"there is no method `{name}`", _suggestion(name, METHODS.keys())
+        "unknown-method", f"there is no method `{name}`", _suggestion(name, tuple(methods))
     )
 
 

@@ -25,6 +25,7 @@ class Peer(NamedTuple):
     """A process as the kernel recorded it when it connected, which it cannot forge."""
 
     pid: int
+    """0 if it is not known, because it came over TCP."""
     uid: int
     gid: int
     groups: frozenset[int] = frozenset()

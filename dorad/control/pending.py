@@ -12,7 +12,7 @@ from dorad.control.limits import MAX_REQUEST
 from dorad.control.messages import METHODS, PROTOCOL, Cancel, Hello
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import msgspec
 
@@ -77,7 +77,9 @@ class PendingRequest:
 class PendingRequests:
     """The requests of one connection by their ids."""
 
-    def __init__(self) -> None:
+    def __init__(self, methods: Mapping[str, Method] = METHODS) -> None:
+        """`methods` are those of the server."""
+        self._methods = methods
         self._ids = count(1)
         self._requests: dict[int, PendingRequest] = {}
 
@@ -87,9 +89,9 @@ class PendingRequests:
         Raises:
             ControlError: the method is unknown, has other parameters, or the request is too large.
         """
-        method = METHODS.get(name)
+        method = self._methods.get(name)
         if method is None:
-            raise codec.unknown_method(name)
+            raise codec.unknown_method(name, self._methods)
         if type(params) is not method.params:
             raise ControlError(
                 "bad-request",

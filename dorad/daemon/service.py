@@ -22,10 +22,10 @@ from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
 from dorad.daemon.nodeusers import NodeUsers
-from dorad.daemon.notify import ServiceNotifier, feed_watchdog
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State
 from dorad.logs.journal.choice import choose
+from dorad.notify import ServiceNotifier, feed_watchdog
 from dorad.problems import ProblemError
 from dorad.realtime import own
 

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.declare import read_declared, read_module_params
+from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields, integer
@@ -17,7 +18,7 @@ from dorad.dataflow.model import NodeKind, NodeSpec
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
-from dorad.dataflow.settings import Deploy, Distribute, Git, Restart, RestartPolicy
+from dorad.dataflow.settings import Git, Restart, RestartPolicy
 from dorad.dataflow.words import no_nul, split_args
 
 if TYPE_CHECKING:
@@ -215,21 +216,6 @@ def _read_git(fields: Fields) -> Git | None:
         message = f"`{given[0]}` and `{key}` exclude each other" if url else "needs `git`"
         fields.problems.error_in_name(fields.name_of(key), message)
     return None if url is None else Git(url, branch, tag, rev)
-
-
-def read_deploy(owner: Fields) -> Deploy | None:
-    """Return the `deploy` block of a node or dataflow, or None."""
-    block = owner.inside("deploy")
-    if block is None:
-        return None
-    deploy = Deploy(
-        block.text("machine"),
-        block.text_map("labels"),
-        block.text("working_dir"),
-        block.choice("distribute", Distribute) or Distribute.LOCAL,
-    )
-    block.finish()
-    return deploy
 
 
 def _read_cores(fields: Fields) -> tuple[int, ...]:

@@ -148,13 +148,37 @@ class Git:
 
 
 @dataclass(frozen=True, slots=True)
+class Amounts:
+    """How much of a machine a node needs, or how much a machine has; None is not stated."""
+
+    cpu: float | None = None
+    """Cores."""
+    memory: int | None = None
+    """Bytes."""
+    gpu: int | None = None
+    devices: tuple[str, ...] | None = None
+    """Such as `/dev/video0`; one node at a time uses a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Avoid:
+    """The machines that a node must not run on, and the nodes that it must not run beside."""
+
+    machines: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    """Ids; the id of a module stands for all its nodes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Deploy:
-    """The machine that a node runs on."""
+    """The machines that a node may run on."""
 
     machine: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     working_dir: str | None = None
     distribute: Distribute = Distribute.LOCAL
+    needs: Amounts = field(default_factory=Amounts)
+    avoid: Avoid = field(default_factory=Avoid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,10 @@ COMMANDS: dict[str, CommandEntry] = {
     "status": CommandEntry(
         "dorafleet.cli.status:status", "Show the state of dorad on every machine."
     ),
+    "explain": CommandEntry(
+        "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
+    ),
+    "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),

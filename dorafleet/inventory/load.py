@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dorad.dataflow.deploy import read_amounts
 from dorad.dataflow.document import read_document
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields
@@ -115,6 +116,7 @@ def _read_machine(item: Value, problems: Problems) -> Machine | None:
     daemon_port = block.integer("daemon_port", minimum=1, maximum=_LARGEST_PORT)
     zenoh_addr = block.checked("zenoh_addr", syntax.address, None)
     zenoh_port = block.integer("zenoh_port", minimum=1, maximum=_LARGEST_PORT)
+    capacity = read_amounts(block, "capacity")
     if block.has("daemon_port"):
         problems.warn(block.name_of("daemon_port"), _NO_PORT)
     block.finish()
@@ -129,6 +131,7 @@ def _read_machine(item: Value, problems: Problems) -> Machine | None:
         labels,
         zenoh_addr or _as_address(host),
         zenoh_port or ZENOH_PORT,
+        capacity,
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
+from dorad.dataflow.settings import Amounts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -43,6 +45,8 @@ class Machine:
     zenoh_addr: Address | None = None
     """By default the host, if that is an address."""
     zenoh_port: int = ZENOH_PORT
+    capacity: Amounts = field(default_factory=Amounts)
+    """What there is of cores, memory, GPUs and devices, as far as the file says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Guarded:
 
 @dataclass
 class Result:
-    """What came of a campaign. `faults` are reads that a receiver must not do, as far as seen."""
+    """The result of a campaign. `faults` are the detected reads that a receiver must not do."""
 
     entries: int = 0
     inputs: int = 0
@@ -66,7 +66,7 @@ class Result:
 
 
 def _samples() -> list[pa.Array]:
-    """Arrays of every kind that a message can have."""
+    """Return arrays of every kind that a message can have."""
     numbers = pa.array(range(40), pa.int64())
     return [
         pa.nulls(5),
@@ -159,7 +159,7 @@ class Hostile:
         )
 
     def entry(self) -> bytes:
-        """Return an entry; its payload and metadata are where it says, or not."""
+        """Return an entry, whose payload and metadata may be elsewhere than it claims."""
         rng = self._rng
         code, length, nulls, size, parts = rng.choice(self._messages)
         payload, metadata = self._payload(parts, size), self._metadata()
@@ -219,7 +219,7 @@ class Hostile:
             words[base + rng.randrange(layout.RING_HEAD, layout.RING_WORDS)] = self._number(head)
 
     def settle(self) -> None:
-        """Go on as an honest sender would."""
+        """Send valid entries again."""
         for word, head in zip((layout.RING_HEAD, layout.RING_LANE_HEAD), self._heads, strict=True):
             self._words[self._plan.base + word] = head
 

@@ -1,4 +1,4 @@
-"""Which commands build a dataflow, where, and with what environment: decided as data."""
+"""The plan of a build as data: commands, folders and environments."""
 
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def test_uv_gives_a_python_node_its_own_environment(tmp_path, own, with_uv):
     assert talker.env["PATH"].startswith(f"{venv}/bin:")
 
 
-def test_uv_keeps_an_environment_that_is_there(tmp_path, own, with_uv):
+def test_uv_keeps_an_existing_environment(tmp_path, own, with_uv):
     python = tmp_path / ".dora" / "python-envs" / "talker" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()

@@ -10,7 +10,7 @@ import psutil
 from tests.cli.running import Running, dora, write
 
 LATE_S = 10.0
-"""How late a loaded machine may do what is due; on an idle one it is a few hundredths."""
+"""Tolerated delay on a busy machine; an idle one needs a few hundredths."""
 
 SINK = """
     import time
@@ -36,8 +36,6 @@ def times(run: Running, word: str) -> list[float]:
 def kinds(run: Running, node: str = "sink") -> list[str]:
     return [each[0] for each in events_of(run, node)]
 
-
-# -- restarts ----------------------------------------------------------------------------------
 
 CRASH = """
     nodes:
@@ -108,7 +106,7 @@ def test_restart_policy_always_restarts_until_the_stop(tmp_path: Path) -> None:
     assert kinds(run)[-1] == "STOP"
 
 
-def test_restarts_are_counted_anew_after_each_window(tmp_path: Path) -> None:
+def test_the_restart_count_is_reset_after_each_window(tmp_path: Path) -> None:
     crash = """
         import time
         from dora import Node
@@ -208,8 +206,6 @@ def test_a_run_whose_holder_was_killed_ends_despite_restart_policies(tmp_path: P
         run.end(1)
         assert "the process holder has exited" in run.err
 
-
-# -- watchdogs ---------------------------------------------------------------------------------
 
 WATCHED = """
     nodes:

@@ -105,7 +105,7 @@ def test_expand_prints_the_nodes_of_modules(folder):
     assert ids == ["camera", "viewer", "eye.look"]
 
 
-def test_expand_checks_a_module_by_itself(folder):
+def test_expand_checks_a_module_without_a_dataflow(folder):
     (folder / "flows" / "part.yml").write_text(MODULE)
     result = dora("expand", "--module", "flows/part.yml", cwd=folder)
     assert result.returncode == 0

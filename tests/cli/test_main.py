@@ -40,7 +40,7 @@ def test_help_imports_no_third_party_module():
     ).stdout
     modules = set(json.loads(output.splitlines()[-1]))
     assert modules - set(sys.stdlib_module_names) == {"dorad"}
-    # What costs the most of what is left.
+    # The most expensive of the remaining imports.
     assert not modules & {"typing", "inspect", "pathlib", "asyncio", "shutil"}
 
 
@@ -213,7 +213,7 @@ def test_control_c_ends_it_with_130_and_no_traceback(tmp_path):
 
 
 def on_a_terminal(arguments, env):
-    """Return everything `dora` writes to a terminal that is its standard error."""
+    """Return the output of `dora` to a terminal on its standard error."""
     ours, theirs = pty.openpty()
     subprocess.run([*DORA, *arguments], stderr=theirs, env={**os.environ, **env}, check=False)
     os.close(theirs)
@@ -237,7 +237,7 @@ def test_an_invalid_number_is_a_readable_error():
 
 
 @pytest.mark.parametrize("command", [["topic", "hz"], ["topic", "info"], ["topic", "echo"]])
-def test_how_long_to_look_is_a_duration_of_some_length(command):
+def test_an_invalid_measuring_time_is_refused(command):
     for text, why in (("soon", "is not a duration"), ("50ms", "is less than")):
         result = dora(*command, "--duration", text)
         assert result.returncode == 2

@@ -52,7 +52,7 @@ def topics(daemon):
     return daemon
 
 
-def test_list_shows_who_receives(topics):
+def test_list_shows_the_receivers(topics):
     assert topics.dora("topic", "list").stdout.splitlines() == [
         "Node    Name   Subscribers",
         "talker  count  sink/c",

@@ -1,4 +1,4 @@
-"""The documents of the API: made from the structs, right in what they show, and enough."""
+"""The documents of the API: generated from the structs, correct and complete."""
 
 from __future__ import annotations
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 TEXT = PAGE.read_text(encoding="utf-8")
 DOCUMENT = json.loads(ASYNCAPI.read_text(encoding="utf-8"))
 UUID = "0197a3c2-5d1e-7c4f-9b8a-2f6d10e4c7aa"
-
-
-# -- made from the structs -------------------------------------------------------------------------
 
 
 def test_the_page_equals_the_structs() -> None:
@@ -68,9 +65,6 @@ def test_the_limits_are_those_in_force() -> None:
         if field.name != "opening":
             assert int(getattr(limits, field.name)) in shown, field.name
     assert {MAX_REQUEST >> 20, MAX_REPLY >> 20} <= shown
-
-
-# -- AsyncAPI --------------------------------------------------------------------------------------
 
 
 def references(value: Any) -> Iterator[str]:
@@ -134,9 +128,6 @@ def test_the_description_of_a_field_is_in_its_schema() -> None:
     assert schema["additionalProperties"] is False
 
 
-# -- what is shown ---------------------------------------------------------------------------------
-
-
 def test_every_frame_that_is_shown_is_json() -> None:
     blocks = [block for found in sections(PAGE) for block in found.blocks]
     for block in blocks:
@@ -182,7 +173,7 @@ async def test_the_example_session_works(tmp_path: Path) -> None:
             if direction == ">":
                 await client.send(frame)
                 continue
-            # What belongs to different requests may come in any order.
+            # Replies to different requests may come in any order.
             while frame not in waiting:
                 got = await client.receive()
                 waiting.append({**got, "welcome": "dorad 0.1.0"} if "welcome" in got else got)

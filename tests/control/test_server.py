@@ -1,4 +1,4 @@
-"""Calls and streams as a client sees them that only knows JSON."""
+"""Calls and streams, seen by a client that knows only JSON."""
 
 from __future__ import annotations
 

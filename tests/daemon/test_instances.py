@@ -32,7 +32,7 @@ print("attached")
 
 
 class Instances:
-    """Runs `dora` for daemons that are all ended afterwards."""
+    """Runs `dora` in the folders of one daemon that has ended."""
 
     def __init__(self, dorad: Daemon) -> None:
         self.env = dorad.env

@@ -1,4 +1,4 @@
-"""The users that nodes run as; no node becomes root by a mistake."""
+"""The users that nodes run as; no node becomes root by accident."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the end of an operator, or of its node, means for its consumers. Decisions only."""
+"""The effects of the end of an operator or its node on consumers. Decisions only."""
 
 from dorad.daemon.rules.actions import (
     CloseInput,

@@ -161,7 +161,7 @@ def test_the_edge_between_operators_is_listed_and_can_be_subscribed_to(
     values = [json.loads(line)["data"] for line in echoed.splitlines()]
     assert len(values) == 3
     with dorad.client() as client:
-        # The first look is a second after the start.
+        # The first check is a second after the start.
         dorad.until(lambda: client.top().edges)
         edges = {edge.target: edge for edge in client.top().edges}
     inner = edges["ops/relay/number"]

@@ -86,6 +86,13 @@ node_keys = optional(
         "max_log_size": st.just("1MB") | st.integers(1, 2**30),
         "resources": optional({"memory_max": st.just("1GB"), "cpu_quota": st.just("50%")}),
         "realtime": optional({"lock_memory": st.booleans()}),
+        "deploy": optional(
+            {
+                "machine": ids,
+                "needs": optional({"cpu": st.floats(0, 8), "devices": st.just(["/dev/video0"])}),
+                "avoid": optional({"nodes": st.lists(ids, unique=True)}),
+            }
+        ),
     }
 )
 flow_keys = optional(

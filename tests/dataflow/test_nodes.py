@@ -6,6 +6,8 @@ import pytest
 
 from dorad.dataflow.model import NodeKind
 from dorad.dataflow.settings import (
+    Amounts,
+    Avoid,
     Deploy,
     Distribute,
     Git,
@@ -76,7 +78,13 @@ def test_every_key_of_a_path_node() -> None:
         min_log_level: INFO
         max_log_size: 5MB
         max_rotated_files: 7
-        deploy: {machine: m, labels: {gpu: 1}, working_dir: /w, distribute: scp}
+        deploy:
+          machine: m
+          labels: {gpu: 1}
+          working_dir: /w
+          distribute: scp
+          needs: {cpu: 1.5, memory: 2GB, gpu: 1, devices: [/dev/video0]}
+          avoid: {machines: [old], nodes: [other]}
         """
     )
     assert (found.name, found.description) == ("A node", "does things")
@@ -97,7 +105,14 @@ def test_every_key_of_a_path_node() -> None:
     assert (found.health_check_timeout, found.startup_timeout) == (2.0, 30.0)
     assert found.finish_grace_secs == 0.0
     assert found.logging == Logging("o", "p", LogLevel.INFO, 5 << 20, 7)
-    assert found.deploy == Deploy("m", {"gpu": "1"}, "/w", Distribute.SCP)
+    assert found.deploy == Deploy(
+        "m",
+        {"gpu": "1"},
+        "/w",
+        Distribute.SCP,
+        Amounts(1.5, 2 << 30, 1, ("/dev/video0",)),
+        Avoid(("old",), ("other",)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,6 +194,18 @@ def test_a_url_may_have_a_checksum() -> None:
         (f"path_sha256: {_SHA}", "path_sha256: only a `path` that is a URL can have a checksum"),
         ("path_sha256: abc", "path_sha256: must be 64 hexadecimal digits (the output of `sha256"),
         ("deploy: m", "deploy: must be a mapping, not `m`"),
+        ("deploy: {needs: {cpu: -1}}", "deploy.needs.cpu: must be a number from 0 to 10000"),
+        ("deploy: {needs: {memory: 1XB}}", "deploy.needs.memory: `1XB` has an unknown unit"),
+        ("deploy: {needs: {gpu: 0.5}}", "deploy.needs.gpu: must be a whole number"),
+        ("deploy: {needs: {devices: [a b]}}", "deploy.needs.devices[0]: a device is a path"),
+        (
+            "deploy: {needs: {gpus: 1}}",
+            "deploy.needs.gpus: unknown key `gpus` (did you mean `gpu`",
+        ),
+        ("deploy: {needs: 2}", "deploy.needs: must be a mapping such as `{cpu: 2, memory: 1GB}`"),
+        ("deploy: {avoid: [a]}", "deploy.avoid: must be a mapping with `machines`, `nodes` or"),
+        ("deploy: {avoid: {node: [a]}}", "deploy.avoid.node: unknown key `node` (did you mean"),
+        ("deploy: {resources: {}}", "deploy.resources: unknown key `resources` (write `needs`)"),
         ("deploy: {machin: m}", "deploy.machin: unknown key `machin` (did you mean `machine`?)"),
         ("queue_size: 1", "queue_size: unknown key `queue_size` (it is an option of an input"),
         ('args: "a\\0b"', "args: contains a NUL character"),
@@ -229,7 +256,7 @@ def test_keys_that_a_kind_cannot_carry(keys: str, key: str, hint: str | None) ->
     assert found.hint == hint
 
 
-def test_a_key_at_its_default_counts_as_not_there() -> None:
+def test_a_key_at_its_default_counts_as_missing() -> None:
     found = node(
         "operator: {python: x}\nrestart_policy: never\nmax_restarts: 0\noutputs: []\nargs:\nenv: {}"
     )

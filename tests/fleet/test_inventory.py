@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.settings import Amounts
 from dorafleet.inventory.load import load, parse
 from dorafleet.inventory.model import Coordinator, Machine
 
@@ -48,6 +49,7 @@ machines:
     labels: {zone: hall-2, version: "1.10"}
     zenoh_addr: 10.1.0.2
     zenoh_port: 4001
+    capacity: {cpu: 3.5, memory: 8GB, gpu: 1, devices: [/dev/video0]}
 """)
     assert cluster.coordinator == Coordinator(ip_address("fd00::1"), 7000)
     assert cluster.machines[0] == Machine(
@@ -59,6 +61,7 @@ machines:
         {"zone": "hall-2", "version": "1.10"},
         ip_address("10.1.0.2"),
         4001,
+        Amounts(3.5, 8 << 30, 1, ("/dev/video0",)),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a failure report quotes."""
+"""The excerpt in a failure report."""
 
 from __future__ import annotations
 

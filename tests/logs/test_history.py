@@ -1,4 +1,4 @@
-"""Reading what log files hold."""
+"""Reading log files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node prints, in the journal: each line once, whatever the journal and the daemon do."""
+"""Output of a node in the journal: each line once, whatever journal and daemon do."""
 
 from __future__ import annotations
 

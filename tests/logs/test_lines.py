@@ -70,7 +70,7 @@ def test_an_endless_line_is_returned_once_and_not_kept() -> None:
     assert splitter.end() == []
 
 
-def test_very_many_lines_come_a_thousand_at_a_time() -> None:
+def test_many_lines_are_returned_a_thousand_at_a_time() -> None:
     cut = cut_lines(b"\n" * 2500 + b"rest", skipping=False, final=True)
     assert (len(cut.lines), cut.used, cut.more) == (MAX_LINES, MAX_LINES, True)
     assert split(b"\n" * 2500 + b"rest") == [b""] * 2500 + [b"rest"]

@@ -14,6 +14,7 @@ ErrorCode = Literal[
     "not-found",
     "ambiguous",
     "exists",
+    "conflict",
     "busy",
     "refused",
     "deadline",

@@ -1,4 +1,4 @@
-"""The network as the daemon knows it, in a network namespace of its own."""
+"""The network as the daemon reports it, in a network namespace of the test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ip(words: str) -> None:
 
 
 def apart(work: Callable[[], Awaitable[None]]) -> None:
-    """Run something on a thread in a new network namespace, which ends with it."""
+    """Run a function on a thread in a new network namespace."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("making a network namespace takes root and the program ip")
     failed: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""Receiving topics and sending on them through the control API, beside nodes at work."""
+"""Receiving topics and sending on them through the control API, while nodes run."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ while (event := node.next(timeout=0.01))["type"] != "STOP":
 
 @pytest.fixture
 async def sender(on: Stage) -> AsyncIterator[None]:
-    """Node `a` sends one and the same message all the time."""
+    """Node `a` sends the same message continually."""
     environ = {**os.environ, "DORA_NODE_CONFIG": on.broker.node_config("a")}
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _EXACT, env=environ)
     yield

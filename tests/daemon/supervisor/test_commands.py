@@ -24,7 +24,7 @@ async def within(command: Coroutine[Any, Any, None]) -> None:
 
 
 async def ends(stage: Stage, name: str, exit_: Exit = FINE) -> None:
-    """Let a node end once it is asked to."""
+    """Let a node exit when it is asked to."""
     await stage.called("stop", name, "MANUAL")
     stage.processes[name].end(exit_)
 
@@ -201,7 +201,7 @@ async def test_a_dataflow_without_nodes_runs_until_it_is_stopped() -> None:
         asked = asyncio.create_task(ends(stage, "a"))
         await within(stage.supervisor.commands.remove("a", dataflow()))
         await asked
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # nothing may happen
         assert not task.done()
         stage.supervisor.stop()
 

@@ -20,7 +20,7 @@ BUSY = Vitals(asleep=False)
 
 
 class Scene:
-    """Watchdogs over some nodes whose processes run since 0, and a clock in the test's hand."""
+    """Watchdogs of nodes that run since time 0, with a clock that the test controls."""
 
     def __init__(self, *nodes: NodeSpec, connected: bool = True) -> None:
         flow = dataflow(*nodes)
@@ -54,7 +54,7 @@ class Scene:
         return self.processes[name].signals == [signal.SIGKILL]
 
     def look(self, *times: float) -> float | None:
-        """Look at these moments; return in how many seconds the next look is due."""
+        """Check at these times; return the seconds until the next check."""
         wait = None
         for now in times:
             wait = self.watchdogs.check(now)

@@ -136,7 +136,7 @@ def test_deploy_is_for_nodes_that_have_none(project: Project) -> None:
     assert deploys == {"nav.look": "own", "nav.plan": "a"}
 
 
-def test_build_goes_before_that_of_each_node(project: Project) -> None:
+def test_build_commands_of_a_module_run_before_those_of_its_nodes(project: Project) -> None:
     inner = NAV.replace("path: look.py", "path: look.py\n    build: make look")
     project.write("modules/nav.yml", inner + "build: make module\n")
     flow = project.flow(_use("build: make node"))

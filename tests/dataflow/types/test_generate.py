@@ -411,7 +411,7 @@ def test_other_layouts_of_the_same_type_are_read_too(made: Any) -> None:
     assert made.read_string(pa.array(["a"], pa.large_string())) == ["a"]
 
 
-def test_every_standard_type_is_there(made: Any) -> None:
+def test_every_standard_type_is_generated(made: Any) -> None:
     for definition in Library():
         shape: Shape = definition.shape
         name = definition.name

@@ -1,4 +1,4 @@
-"""Notify systemd that the daemon is ready, of its status, and feed the watchdog.
+"""Notify systemd that a service is ready, of its status, and feed the watchdog.
 
 Without systemd, nothing is sent.
 """
@@ -41,7 +41,7 @@ class ServiceNotifier:
 
     @property
     def watchdog_seconds(self) -> float | None:
-        """Time after which systemd kills a silent daemon; None if it has no watchdog."""
+        """Time after which systemd kills a silent service; None if it has no watchdog."""
         micros = os.environ.get("WATCHDOG_USEC", "")
         pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
         if self._notifier is None or not micros.isdecimal() or pid != str(os.getpid()):
@@ -49,7 +49,7 @@ class ServiceNotifier:
         return int(micros) / 1e6
 
     def ready(self, status: str) -> None:
-        """Report that the daemon works; also ends a reload."""
+        """Report that the service works; also ends a reload."""
         self._send(f"READY=1\nSTATUS={_line(status)}")
         self._status = status
 
@@ -58,7 +58,7 @@ class ServiceNotifier:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str) -> None:
-        """Report that the daemon ends."""
+        """Report that the service ends."""
         self._send(f"STOPPING=1\nSTATUS={_line(status)}")
 
     def status(self, status: str) -> None:
@@ -99,7 +99,7 @@ class Heartbeat:
     lag: float
     """Time in seconds by which the check came late."""
     fault: str | None
-    """A fault of the daemon itself."""
+    """A fault of the service itself."""
 
 
 def unhealthy(beat: Heartbeat, timeout: float) -> str | None:
@@ -116,7 +116,7 @@ def unhealthy(beat: Heartbeat, timeout: float) -> str | None:
 async def feed_watchdog(
     notifier: ServiceNotifier, check: Callable[[], str | None], status: Callable[[], str]
 ) -> None:
-    """Feed the watchdog while the daemon is healthy, and update the status, until cancelled."""
+    """Feed the watchdog while the service is healthy, and update the status, until cancelled."""
     loop = asyncio.get_running_loop()
     timeout = notifier.watchdog_seconds
     interval = IDLE_S if timeout is None else timeout / _BEATS
