@@ -1,4 +1,4 @@
-"""What is understood but not supported yet."""
+"""Keys that are known but not supported yet."""
 
 from __future__ import annotations
 

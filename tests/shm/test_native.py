@@ -88,7 +88,7 @@ class Side:
             del self.held[at % len(self.held)]
 
     def memory(self) -> list[bytes]:
-        """All shared memory, for comparison."""
+        """Return all shared memory, for comparison."""
         return [each.memory[:] for each in (self.edge.box, *(self.edge.segments.values()))]
 
     def fields(self) -> tuple[Any, ...]:

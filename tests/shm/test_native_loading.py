@@ -18,7 +18,7 @@ SHOW = "from dorad.shm import native; print(native.describe())"
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the package's data plane, to be spoilt."""
+    """A copy of the package's data plane, to be damaged."""
     if not abi.EXTENSION.exists():
         pytest.skip("the extension is not built (make native)")
     (tmp_path / "dorad").mkdir()

@@ -1,4 +1,4 @@
-"""Which types may feed which."""
+"""Compatible types of outputs and inputs."""
 
 from __future__ import annotations
 

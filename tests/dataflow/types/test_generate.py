@@ -435,7 +435,7 @@ CODE = [
 
 
 def without_injected_code(text: str) -> bool:
-    """Whether the text is a module in which no payload is a name."""
+    """Return True if the text is a module in which no payload is a name."""
     tree = ast.parse(text)
     return not any(isinstance(node, ast.Name) and node.id == "INJECTED" for node in ast.walk(tree))
 

@@ -1,4 +1,4 @@
-"""The user's own types: their files, what is wrong in them, and their way into the descriptor."""
+"""The user's own types: their files, errors in them, and the descriptor."""
 
 from __future__ import annotations
 
