@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,28 @@ parallel_option = click.option(
     default=DEFAULT_PARALLEL,
     show_default=True,
     help="Maximum number of machines at once.",
+)
+
+
+def _state(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
+    """Return the coordinator's folder: the given one, that of systemd, or one in the home."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return (value or (Path(given) if given else Path(base) / "dorafleet")).absolute()
+
+
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    callback=_state,
+    help="The coordinator's folder.  [default: ~/.local/state/dorafleet]",
+)
+port_option = click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=6013,
+    show_default=True,
+    help="The coordinator's port.",
 )
 accept_new_option = click.option(
     "--accept-new",

@@ -22,6 +22,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
     ),
     "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
+    "audit": CommandEntry("dorafleet.cli.audit:audit", "Show or verify the coordinator's audit."),
+    "backup": CommandEntry("dorafleet.cli.backup:backup", "Back up the coordinator's store."),
+    "restore": CommandEntry("dorafleet.cli.backup:restore", "Restore a backup."),
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.dataflow.document import shorten
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.audit import AuditError, Head, read_rows, read_tail, verify
-from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, RobotList
+from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, BackedUp, RobotList
+from dorafleet.store.backup import back_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.messages import (
         AuditRead,
         AuditVerify,
+        Backup,
         CoordinatorStatus,
         Desired,
         DesiredList,
@@ -56,6 +60,7 @@ class Handlers:
         """The handler of each method."""
         return {
             "coordinator.status": self._status,
+            "coordinator.backup": self._back_up,
             "robot.list": self._list_robots,
             "desired.get": self._get_desired,
             "desired.set": self._set_desired,
@@ -65,6 +70,15 @@ class Handlers:
 
     async def _status(self, call: Call, params: Nothing) -> CoordinatorStatus:
         return await self._read_status()
+
+    async def _back_up(self, call: Call, params: Backup) -> BackedUp:
+        path = Path(params.path)
+        if not path.is_absolute() or "\0" in params.path:
+            raise ControlError("bad-request", f"`{shorten(params.path)}` is not an absolute path")
+        try:
+            return BackedUp(entries=await back_up(self._store, path))
+        except OSError as error:
+            raise ControlError("refused", f"{path} cannot be written: {error.strerror}") from None
 
     async def _list_robots(self, call: Call, params: Nothing) -> RobotList:
         return RobotList(robots=list(self._robots.values()))

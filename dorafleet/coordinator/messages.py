@@ -30,6 +30,20 @@ class CoordinatorStatus(Struct):
     """Head of the audit: number and hash of the last record."""
 
 
+class Backup(Struct):
+    """Write everything in the store to a file on the coordinator's machine."""
+
+    path: str
+    """Absolute. A file that exists is replaced."""
+
+
+class BackedUp(Struct):
+    """A backup that is on the disk."""
+
+    entries: int
+    """Number of keys in it."""
+
+
 class Robot(Struct):
     """A machine of the cluster file."""
 
@@ -133,6 +147,7 @@ METHODS: dict[str, Method] = {
     "coordinator.status": Method(
         Nothing, CoordinatorStatus, "Return the state of the coordinator."
     ),
+    "coordinator.backup": Method(Backup, BackedUp, "Write a backup of the store."),
     "robot.list": Method(Nothing, RobotList, "List the robots."),
     "desired.get": Method(DesiredRef, DesiredList, "Return what shall run on robots."),
     "desired.set": Method(DesiredSet, Desired, "Set what shall run on a robot."),

@@ -68,7 +68,7 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
-        _prepare(self._folder)
+        make_folder(self._folder)
         async with AsyncExitStack() as stack:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
@@ -137,7 +137,7 @@ def _loopback(text: str) -> Address:
     return address
 
 
-def _prepare(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make the folder, which only this user can enter. Raises ControlError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

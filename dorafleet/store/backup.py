@@ -5,6 +5,7 @@ A line of JSON for the head, one for each entry, and one with the checksum of al
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from contextlib import suppress
@@ -54,7 +55,7 @@ async def back_up(store: Store, path: Path) -> int:
     """
     snapshot = await store.get("")
     entries = tuple(entry for entry in snapshot.entries if entry.key != LEADER)
-    _write(path, _lines(snapshot, entries))
+    await asyncio.to_thread(lambda: _write(path, _lines(snapshot, entries)))
     return len(entries)
 
 
@@ -65,7 +66,7 @@ async def restore(store: Store, path: Path) -> int:
         StoreError: the file is damaged or not a backup, or the store is not empty.
         OSError: the file cannot be read.
     """
-    revision, entries = _read(path)
+    revision, entries = await asyncio.to_thread(_read, path)
     await store.fill(entries, revision + GAP)
     return len(entries)
 
