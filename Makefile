@@ -8,9 +8,10 @@ FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 FUZZ_ENTRIES ?= 1000000
+LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo test test-pure sanitize lint generate hub bench bench-rt torture fuzz faults model wheels deb arm64 \
+.PHONY: help native demo test test-pure sanitize lint generate hub bench bench-rt torture fuzz litmus faults model wheels deb arm64 \
     hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
@@ -54,8 +55,11 @@ bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without r
 torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
 
-fuzz: $(VENV)/.dev native ## Let receivers read random entries and look for crashes (FUZZ_ENTRIES=1000000)
+fuzz: $(VENV)/.dev native ## Let native and pure receivers read random entries, and compare them (FUZZ_ENTRIES=1000000)
 	$(BIN)/python -m hwtests.fuzz --entries $(FUZZ_ENTRIES)
+
+litmus: $(VENV)/.dev ## Look for the reorderings that the data plane's fences forbid (needs gcc and 2 processors)
+	$(BIN)/python -m hwtests.litmus --rounds $(LITMUS_ROUNDS)
 
 faults: $(VENV)/.dev native ## Inflict faults on running dataflows and look for damage (FAULT_SECONDS=20 each)
 	$(BIN)/python -m hwtests.faults --seconds $(FAULT_SECONDS)
@@ -63,6 +67,7 @@ faults: $(VENV)/.dev native ## Inflict faults on running dataflows and look for 
 wheels: $(BIN)/python ## Build a wheel with the C part and one of pure Python into dist/
 	DORAD_NATIVE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	DORAD_NATIVE=0 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 deb: ## Build the Debian packages into dist/
 	packaging/deb.sh

@@ -105,8 +105,8 @@ class Heartbeat:
 def unhealthy(beat: Heartbeat, timeout: float) -> str | None:
     """Return the reason not to feed the watchdog, or None.
 
-    `timeout` is that of systemd's watchdog. An event loop that is late by half of it is of no use
-    to clients, even if it recovers. Once it is in time again, the watchdog is fed again.
+    `timeout` is that of systemd's watchdog. An event loop that is late by half of it does not serve
+    its clients. Once it is in time again, the watchdog is fed again.
     """
     if beat.lag > timeout / 2:
         return f"the event loop is {beat.lag:.1f} s late"

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dorad.launch.descendants import children as children_of
+from dorad.shm import native
 from tests.harness.daemon import Daemon, daemon, emptied
 
 if TYPE_CHECKING:
@@ -44,23 +46,30 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
+def _descendants() -> set[int]:
+    found: set[int] = set()
+    parents = [os.getpid()]
+    while parents:
+        below = children_of(parents.pop())
+        found.update(below)
+        parents += below
+    return found
+
+
 def _leaks(before: dict[int, str], children: set[int]) -> list[str]:
     leaks = [
         f"descriptor {number} ({target})"
         for number, target in _descriptors().items()
         if before.get(number) != target and not _is_library(target)
     ]
-    leaks += [
-        f"process {child.pid} ({_command(child)})"
-        for child in psutil.Process().children(recursive=True)
-        if child.pid not in children
-    ]
+    leaks += [f"process {pid} ({_command(pid)})" for pid in _descendants() - children]
     leaks += [str(path) for path in Path("/dev/shm").glob(f"dorad-{os.getpid()}-*")]
     return leaks
 
 
-def _command(process: psutil.Process) -> str:
+def _command(pid: int) -> str:
     try:
+        process = psutil.Process(pid)
         return " ".join(process.cmdline()) or process.status()
     except psutil.Error as error:
         return str(error)
@@ -71,11 +80,16 @@ def _is_library(target: str) -> bool:
     return target in ("/dev/urandom", "/dev/null") or target.endswith((".so", ".db", ".lock"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which data plane was tested."""
+    terminalreporter.line(f"data plane: {native.describe()}")
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """Fail a test that leaves a process, a descriptor or shared memory behind."""
     before = _descriptors()
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    children = _descendants()
     yield
     deadline = time.monotonic() + SETTLE_S
     while leaks := _leaks(before, children):

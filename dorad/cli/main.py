@@ -67,7 +67,7 @@ MOVED_COMMANDS = {
     "coordinator": "is not needed: `dora up` starts the one daemon",
     "daemon": "is `dorad` here; `dora up` starts one in the background",
     "self": "does not exist: update and uninstall with pip or apt, whichever installed dora",
-    "cluster": "is `dorafleet` here, a program of its own; it has `check`, `install` and `status`",
+    "cluster": "is `dorafleet` here, a separate program; it has `check`, `install` and `status`",
     "hub": "is not available yet",
     "record": "is not available yet",
     "replay": "is not available yet",

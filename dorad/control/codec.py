@@ -59,7 +59,7 @@ def encode_reply(reply: Reply, largest: int) -> bytes:
     frame = encode(reply)
     if len(frame) > largest:
         raise ControlError(
-            "too-large", f"the answer has {len(frame)} bytes; {largest} are allowed", "ask for less"
+            "too-large", f"the answer has {len(frame)} bytes; {largest} are allowed", "request less"
         )
     return frame
 

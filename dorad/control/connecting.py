@@ -19,7 +19,7 @@ CONNECT_S = 2.0
 """Seconds from the first try to the daemon's welcome."""
 
 CALL_S = 30.0
-"""Seconds for a call whose parameters do not ask for more, and for sending a request."""
+"""Seconds for a call whose parameters do not request more, and for sending a request."""
 
 SILENCE_S = 0.3
 """Seconds without a frame before the client pings the daemon, and between checks for the answer."""

@@ -46,7 +46,7 @@ class Limits:
     hello: float = 5.0
     """Time from the connection to the HTTP request, and from there to the `hello` frame."""
     call: float = 60.0
-    """Time for a call whose parameters do not ask for more."""
+    """Time for a call whose parameters do not request more."""
     slow: float = 120.0
     """Time for a client to read one frame; then its stream, or its connection, is ended."""
 
@@ -54,7 +54,7 @@ class Limits:
 def time_allowed(params: Struct, usual: float) -> float | None:
     """Return the seconds that a call with these parameters may take; None means no limit.
 
-    This is `usual` plus the time that the call asks for: the `timeout` of a wait; for a stop, the
+    This is `usual` plus the time that the call requests: the `timeout` of a wait; for a stop, the
     time until SIGKILL, which is one and a half times its grace; for a change of a dataflow, the
     time that the dataflow's start may still take.
     """

@@ -150,7 +150,7 @@ class PendingRequests:
             event = ControlError(
                 "too-slow",
                 f"{len(request)} events of `{request.name}` were waiting to be read",
-                "read faster, or ask for less",
+                "read faster, or request less",
             )
         request.put(event, size)
         if not isinstance(event, ControlError):

@@ -255,7 +255,7 @@ class ClientSession:
             raise ControlError(
                 "too-slow",
                 f"the client did not read for {self._limits.slow:g} s",
-                "read faster, or ask for less",
+                "read faster, or request less",
             ) from None
         except ConnectionClosed:
             raise _DisconnectedError from None

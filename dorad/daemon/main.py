@@ -21,8 +21,8 @@ Examples:
 
 \b
 SIGTERM and SIGINT stop all dataflows and then the daemon; a second signal kills the nodes at once.
-After SIGKILL the nodes keep running, and the next dorad adopts them. Under systemd they always do,
-except at shutdown. SIGHUP reloads the configuration.
+After SIGKILL the nodes keep running, and the next dorad adopts them. Under systemd, nodes keep
+running after every signal, except at shutdown. SIGHUP reloads the configuration.
 """
 
 
@@ -90,7 +90,7 @@ def command(
             realtime=rt,
             log_level=level,
         )
-        # The daemon does not depend on the folder it is started in, nor keep its file system busy.
+        # Do not depend on the current folder, and do not keep its file system busy.
         os.chdir("/")
         return asyncio.run(service.run())
     except (OSError, ProblemError) as error:

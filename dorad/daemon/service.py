@@ -1,4 +1,4 @@
-"""The daemon as a whole: host, state, registry and control socket, from start to end."""
+"""The daemon: its host, state, registry and control socket, from start to end."""
 
 from __future__ import annotations
 
@@ -195,8 +195,8 @@ class Service:
     async def _detach(self, host: Host, registry: Registry, code: int = 0) -> NoReturn:
         """Exit at once, and leave nodes to the next daemon.
 
-        The effect is that of SIGKILL, except that the state is on the disk. Nothing is closed or
-        cleaned up, because nodes and the next daemon still use it.
+        The effect is that of SIGKILL, except that the state is on the disk. Nothing is closed,
+        because nodes and the next daemon still use it.
         """
         try:
             registry.save_all()

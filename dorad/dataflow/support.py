@@ -38,7 +38,7 @@ def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
     found = [*_of_dataflow(dataflow)]
     for node in dataflow.nodes:
         found += _of_node(node)
-    return in_order(dataflow.problem(asked.key, asked.text(), asked.hint) for asked in found)
+    return in_order(dataflow.problem(each.key, each.text(), each.hint) for each in found)
 
 
 def _of_dataflow(dataflow: Dataflow) -> Iterator[_Unsupported]:
@@ -63,7 +63,7 @@ def _of_operator(key: str, operator: Operator) -> Iterator[_Unsupported]:
     if operator.language != "python":
         yield _Unsupported(
             f"{key}.{operator.language}",
-            "write the operator in Python, or make it a program of its own and name it with `path`",
+            "write the operator in Python, or make it a separate program and name it with `path`",
             f"operators are written in Python; a `{operator.language}` cannot be loaded",
         )
     elif operator.source.startswith(("http://", "https://")):

@@ -91,7 +91,7 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
             raise TopologyError(
                 "refused",
                 f"the {which} `{node_id}` is not a program that dorad starts, but `{node.kind}`",
-                "only a node with a `path` of its own, or with operators, can be replaced",
+                "only a node with a `path`, or with operators, can be replaced",
             )
     descriptor = deepcopy(dataflow.descriptor)
     descriptor["nodes"] = [

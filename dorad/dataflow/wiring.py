@@ -145,7 +145,7 @@ def _check_options(
             problems.error_in_name(
                 values[f"{edge.key}.{key}"],
                 f"`{source.text}` is an operator of the same node, which calls this one directly",
-                "remove it, or put the operator into a node of its own",
+                "remove it, or put the operator into a separate node",
             )
 
 

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Orphan(Struct, frozen=True):
-    """A process that has no supervisor any more."""
+    """A process whose supervisor has ended."""
 
     pid: int
     started: int

@@ -1,4 +1,4 @@
-"""Which log lines a reader wants."""
+"""The log lines that a reader requests."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ a death inside a read, the zeros show how much was read.
 
 Entries for the journal are sent one by one. SENDING is set to where the next entry ends in the
 bank; the entry is sent; SENT is set to the same end and the number of entries, in one word. After
-a death between these steps, only the journal knows whether it got the entry: it is asked for the
-entry's number.
+a death between these steps, only the journal knows whether it got the entry: it is searched for
+the entry's number.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def page(summary: Summary, caption: str) -> str:
-    """A page with both tables, what was lost, and how to read them."""
+    """Return a page with both tables, the losses and an explanation."""
     headings, cells = other_rows(summary)
     parts = [
         "# Benchmarks against dora 1.1.0",

@@ -89,7 +89,7 @@ def test_a_fleet_from_nothing_to_an_upgrade(fleet: Fleet, newer_deb: Path) -> No
     assert again.returncode == 0
     assert again.stdout.count("nothing to do") == 2
 
-    # The second robot's user may not ask the daemon before he is in its group.
+    # The user of the second robot may use the daemon once it is in its group.
     asked = status(fleet)
     assert asked["arm1"]["answers"]
     assert not asked["arm2"]["answers"]
@@ -128,7 +128,7 @@ def test_a_fleet_from_nothing_to_an_upgrade(fleet: Fleet, newer_deb: Path) -> No
     finished = dorafleet(fleet, "install", CLUSTER, "/root/newer.deb")
     assert finished.returncode == 0, finished.stderr
 
-    # apt-get's own words reach the operator.
+    # The message of apt-get reaches the operator.
     older = dorafleet(fleet, "install", CLUSTER, "/root/dorad.deb", "--only", "arm2")
     assert older.returncode == 1
     assert "E: Packages were downgraded" in older.stderr

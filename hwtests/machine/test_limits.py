@@ -1,4 +1,4 @@
-"""The limits of a node hold, seen on a kernel with cgroup v2 (`make vmtest`, five minutes)."""
+"""The limits of a node hold on a kernel with cgroup v2 (`make vmtest`, five minutes)."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def served(robot: Robot) -> Robot:
 
 
 def start(robot: Robot, **realtime: Any) -> int:
-    """Start a node as a user without rights, and return its pid."""
+    """Start a node as an unprivileged user, and return its pid."""
     node = {
         "id": "arm",
         "path": "arm.py",

@@ -1,4 +1,4 @@
-"""One robot: its disk, its processes, and what can be done to it."""
+"""One robot: its disk and processes, and operations on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hwtests.robots.network import Network
 
 BOOT_S = 90.0
-"""How long a robot may take to boot."""
+"""Deadline of a boot."""
 ENVIRONMENT = (
     "/usr/bin/env",
     "-i",
@@ -47,7 +47,7 @@ class Robot:
         self._process: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
-        """Make its disk, identity and cable; it is off still."""
+        """Create its disk, identity and cable; do not boot it."""
         for name in ("upper/etc", "work", "root"):
             (self._folder / name).mkdir(parents=True)
         etc = self._folder / "upper/etc"
@@ -59,7 +59,7 @@ class Robot:
         self._network.plug(self.number)
 
     def switch_on(self) -> None:
-        """Begin to boot; `wait_until_booted` waits for the end of that."""
+        """Begin to boot; `wait_until_booted` waits for the end."""
         if self.running:
             raise RobotError(f"{self.name} is running")
         self._reap()
@@ -83,7 +83,7 @@ class Robot:
         wait_until(self._booted, f"{self.name} is up, see {self._console}", timeout=BOOT_S)
 
     def start(self) -> None:
-        """Boot, and wait until it is up. Its disk is as it was left."""
+        """Boot with the disk as it is, and wait until it is up."""
         self.switch_on()
         self.wait_until_booted()
 
@@ -96,7 +96,7 @@ class Robot:
         return run(self._entering(command), stdin=stdin, timeout=timeout)
 
     def attempt(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a command inside as root, whatever its exit code."""
+        """Run a command inside as root; accept any exit code."""
         return attempt(self._entering(command), timeout=timeout)
 
     def sh(self, script: str, *, timeout: float = 60) -> str:
@@ -121,7 +121,7 @@ class Robot:
         self._reap()
 
     def power_off(self) -> None:
-        """Shut down in order."""
+        """Shut down cleanly."""
         self.exec("systemctl", "poweroff")
         wait_until(lambda: not self.running, f"{self.name} is off", timeout=60)
         self._reap()
@@ -134,13 +134,13 @@ class Robot:
         self.wait_until_booted()
 
     def destroy(self) -> None:
-        """Cut its power and remove what is left of its processes; the disk is the bed's."""
+        """Cut its power and remove what is left of its processes; the test bed removes the disk."""
         self.power_cut()
         boot.remove_cgroup(self._cgroup)
 
     @property
     def running(self) -> bool:
-        """Whether any of its processes is there."""
+        """True if it has processes."""
         events = self._cgroup / "cgroup.events"
         try:
             return "populated 1" in events.read_text()

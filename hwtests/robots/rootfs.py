@@ -24,7 +24,7 @@ PACKAGES = (
 )
 RELEASE = "trixie"
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
-"""Where this machine's packages come from, and so the robots' too."""
+"""Sources of this machine's packages, used for robots too."""
 
 INSTALL = """
 set -eu
@@ -80,7 +80,7 @@ def preinstall(lower: str, deb: Path, layer: Path) -> str:
 def newer(
     deb: Path, version: str, folder: Path, changed: Mapping[str, tuple[str, str]] | None = None
 ) -> Path:
-    """Return a copy of a package that says it is another version: quick, for upgrades.
+    """Return a copy of a package with another version number, for upgrades.
 
     `changed` has modules of it by their paths below `dorad`, each with a text and what replaces it.
     """

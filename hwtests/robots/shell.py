@@ -25,7 +25,7 @@ def run(command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> s
 def attempt(
     command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command, whatever its exit code. Raises RobotError if it takes longer than that."""
+    """Run a command; accept any exit code. Raises RobotError if it takes longer."""
     try:
         done = subprocess.run(
             command, input=stdin, capture_output=True, timeout=timeout, check=False

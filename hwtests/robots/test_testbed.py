@@ -1,4 +1,4 @@
-"""What the test bed promises to other tests."""
+"""The guarantees of the test bed to other tests."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_remains_of_a_killed_run_are_removed_by_the_next(robots_possible: None) 
 
 
 def assert_no_trace(pid: int) -> None:
-    """Nothing is left of the bed of that process."""
+    """Check that nothing is left of the test bed of a process."""
     name = f"dorad-{pid}"
     assert not (host.FOLDER / "beds" / name).exists()
     assert f"{name}-" not in attempt(["ip", "netns", "list"]).stdout

@@ -1,4 +1,4 @@
-"""What a robot may lack: room on its disk, a disk that can be written, D-Bus, systemd."""
+"""Robots with a full or read-only disk, without D-Bus, and without systemd."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ mkdir /root/state && cp -a {DISK}/. /root/state
 mount -t tmpfs -o size=4m,mode=755 tmpfs {DISK}
 cp -a /root/state/. {DISK}
 """
-"""Puts the state on a disk of its own, so that nothing else gets full."""
+"""Puts the state on a disk of its own, so that only this one gets full."""
 FULL = f"mountpoint -q {DISK} && ! dd if=/dev/zero of={DISK}/fill bs=4k 2>/dev/null"
 
 
 @pytest.fixture
 def enabled(robot: Robot) -> Robot:
-    """A robot with an enabled dataflow, whose daemon has ended in an orderly way."""
+    """A robot with an enabled dataflow, whose daemon has been stopped."""
     robot.exec("systemctl", "enable", "--now", "dorad")
     load.install(robot, FLOW)
     robot.exec("dora", "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach", "--enable")
@@ -96,7 +96,7 @@ def test_without_dbus_no_node_runs_and_all_continue_once_it_is_back(
     assert "dorad-node" in enabled.exec("ps", "-o", "user:20=", "-p", pid(enabled))
 
 
-def test_without_dbus_nodes_run_as_root_where_the_configuration_says_root(enabled: Robot) -> None:
+def test_without_dbus_nodes_run_as_root_if_the_configuration_allows_it(enabled: Robot) -> None:
     enabled.write("/etc/dorad/dorad.toml", '[nodes]\nuser = "root"\n')
     enabled.exec("systemctl", "mask", "--now", "--runtime", "dbus.service", "dbus.socket")
     enabled.exec("systemctl", "start", "dorad")

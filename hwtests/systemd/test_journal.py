@@ -1,4 +1,4 @@
-"""Lines of nodes in the journal of a robot: found there, each once, whatever is restarted."""
+"""Lines of nodes in the journal of a robot: each once, whatever is restarted."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def entries(robot: Robot, *matches: str) -> list[dict[str, Any]]:
 
 
 def numbers(robot: Robot) -> list[int]:
-    """The numbers of the lines that the journal has, in its order."""
+    """Return the numbers of the lines in the journal, in its order."""
     found = entries(robot, "DORA_NODE=printer", "DORA_STREAM=stdout")
     return [int(entry["MESSAGE"].split()[1]) for entry in found]
 
@@ -161,7 +161,7 @@ def test_each_of_1000_lines_a_second_is_in_the_journal_once(
     print(f"\n{ROUNDS} x {disturb.__name__}: {len(found)} lines, {len(missing)} missing,"
           f" {len(found) - len(set(found))} twice")  # fmt: skip
     assert found == sorted(set(found))
-    # A journald that is killed has at most one line in its hands: what it has read and not written.
+    # A killed journald loses at most one line: one that it has read and not written.
     assert len(missing) <= (ROUNDS if disturb is kill_journal else 0)
     assert daemon.exec("find", "/var/lib/dorad/out", "-name", "log_*.jsonl") == ""
 

@@ -70,7 +70,7 @@ def start(robot: Robot, name: str, text: str) -> None:
 
 
 def dora(robot: Robot, *words: str) -> None:
-    """Run a command; a busy machine's daemon may be silent for longer than it has patience."""
+    """Run a command; retry if the daemon of a busy machine does not answer in time."""
     done = robot.attempt("dora", *words, timeout=LIMIT_S)
     assert done.returncode == 0 or "has not answered" in done.stderr, done.stderr
 
@@ -81,7 +81,7 @@ def units(robot: Robot) -> int:
 
 
 def all_run(robot: Robot, flows: int, nodes: int) -> None:
-    """Wait until every dataflow runs, and see that each node does."""
+    """Wait until every dataflow runs, and check every node."""
     wait_until(
         lambda: robot.attempt("dora", "list").stdout.count("Running") == flows,
         f"{flows} dataflows run",

@@ -26,7 +26,7 @@ ExecStart=
 ExecStart=/usr/bin/python3 /opt/keeping.py
 """
 EVERYWHERE = "find / -xdev -path /proc -prune -o -path /sys -prune -o -path /tmp -prune -o -print"
-"""What lies on the robot's disk."""
+"""Files of the package on the robot's disk."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def stand_in(robot: Robot) -> Iterator[Robot]:
 
 
 def lives(robot: Robot) -> list[str]:
-    """The process ids of all lives whose memory is still there."""
+    """Return the pids of all processes recorded in the memory."""
     return robot.exec("cat", "/run/dorad/lives").split()
 
 
@@ -60,8 +60,10 @@ def test_installing_enables_and_starts_nothing(plain: Robot, deb: Path) -> None:
 
     assert plain.attempt("systemctl", "is-enabled", UNIT).stdout.strip() == "disabled"
     assert plain.attempt("systemctl", "is-active", UNIT).stdout.strip() == "inactive"
-    assert plain.exec("dora", "--version").startswith("dora ")
-    assert plain.exec("dorad", "--version").startswith("dorad ")
+    for program in ("dora", "dorad"):
+        version, plane = plain.exec(program, "--version").splitlines()
+        assert version.startswith(f"{program} ")
+        assert plane == "data plane: native"
     assert "dorad-node" in plain.exec("getent", "passwd", "dorad-node")
     assert plain.exec("getent", "group", "dorad")
     assert plain.exec("stat", "-c", "%a %U", "/run/dorad").split() == ["755", "root"]

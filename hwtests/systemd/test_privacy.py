@@ -42,7 +42,7 @@ cat /proc/[0-9]*/environ
 grep -ra hunter /run /var/lib/dorad /etc /tmp /dev/shm
 find /run/dorad /var/lib/dorad -type f -perm /077
 """
-"""All of a unit, and all files, that a user can try to read."""
+"""Properties of units and files that a user can try to read."""
 
 
 def test_variables_of_nodes_are_for_root_and_the_node_s_user(robot: Robot) -> None:
@@ -54,7 +54,7 @@ def test_variables_of_nodes_are_for_root_and_the_node_s_user(robot: Robot) -> No
     robot.exec(*started, "--env", "OF_RUN=hunter-of-run")
     wait_until(lambda: "OF_ONE" in robot.exec("dora", "logs", "load"), "the node speaks")
     output = robot.exec("dora", "logs", "load")
-    # All of them are there, as they were written.
+    # All variables arrive unchanged.
     expected = {
         "OF_ALL": "hunter-of-all",
         "OF_ONE": "hunter-of-one",

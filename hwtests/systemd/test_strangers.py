@@ -1,4 +1,4 @@
-"""Local users without rights disturb the daemon over D-Bus and systemd's notify socket, in vain."""
+"""Attacks of local users over D-Bus and systemd's notify socket do not disturb the daemon."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLOOD = times(20_000, 1_000_000)
 
 @pytest.fixture(params=["with the policy", "without it"])
 def running(robot: Robot, request: pytest.FixtureRequest) -> Robot:
-    """A robot with a dataflow, also where the bus lets strangers send to the daemon."""
+    """A robot with a dataflow, with and without the bus policy that protects the daemon."""
     if request.param == "without it":
         robot.exec("rm", POLICY)
         robot.exec("systemctl", "reload", "dbus")
@@ -55,7 +55,7 @@ def unique_name(robot: Robot) -> str:
 
 
 def stranger(robot: Robot, what: str, argument: str) -> int:
-    """Do harm; return how many messages the bus refused."""
+    """Run an attack; return the number of messages that the bus refused."""
     command = (PYTHON, f"{load.FOLDER}/stranger.py", what, unique_name(robot), argument)
     return int(robot.exec(*AS_NOBODY, *command, timeout=300))
 

@@ -1,4 +1,4 @@
-"""Nodes as units of systemd: what it shows of them, what they may use, and that none escapes."""
+"""Nodes as units of systemd: their description, limits and end."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_broken_configuration_changes_nothing_on_reload_and_fails_the_start(
 def test_a_blocked_daemon_is_restarted_and_its_nodes_keep_running(running: Robot) -> None:
     pids = running.sh("systemctl show -P ExecMainPID 'dorad-load-*'")
     daemon = running.exec("systemctl", "show", "-P", "MainPID", "dorad")
-    # A process that is stopped is the loop that never comes round, as systemd sees it.
+    # To systemd, a stopped process looks like an event loop that is blocked.
     running.exec("kill", "-STOP", daemon.strip())
     begun = time.monotonic()
     wait_until(

@@ -1,4 +1,4 @@
-"""Measured programs end by themselves or by their deadline."""
+"""Measured programs run to their end or are killed at their deadline."""
 
 import sys
 

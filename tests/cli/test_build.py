@@ -1,4 +1,4 @@
-"""`dora build`: commands really run, their output, their failures, their end."""
+"""`dora build` runs real commands: output, failures, and their end."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.dora import DORA, dora
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 
 
 def write(folder: Path, *builds: str, extra: str = "") -> None:
@@ -91,7 +91,7 @@ def test_pip_installs_for_the_python_that_runs_the_nodes(tmp_path):
 
 
 def test_parallel_builds_run_at_the_same_time(tmp_path):
-    # Each waits for the file that the other makes.
+    # Each waits for a file of the other.
     wait = "sh -c 'touch {0}; until [ -e {1} ]; do sleep 0.01; done'"
     write(tmp_path, wait.format("a", "b"), wait.format("b", "a"))
     assert build(tmp_path, "--parallel").returncode == 0

@@ -1,4 +1,4 @@
-"""Which commands build a dataflow, where, and with what environment: decided as data."""
+"""The plan of a build as data: commands, folders and environments."""
 
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def with_uv(tmp_path):
     return {"PATH": f"{folder}:/usr/bin"}
 
 
-def test_uv_gives_a_python_node_an_environment_of_its_own(tmp_path, own, with_uv):
+def test_uv_gives_a_python_node_its_own_environment(tmp_path, own, with_uv):
     talker, _ = builds(tmp_path, own, uv=True, environ=with_uv)
     uv, venv = str(tmp_path / "tools" / "uv"), tmp_path / ".dora" / "python-envs" / "talker"
     assert talker.commands[0][:2] == (uv, "venv")
@@ -98,7 +98,7 @@ def test_uv_gives_a_python_node_an_environment_of_its_own(tmp_path, own, with_uv
     assert talker.env["PATH"].startswith(f"{venv}/bin:")
 
 
-def test_uv_keeps_an_environment_that_is_there(tmp_path, own, with_uv):
+def test_uv_keeps_an_existing_environment(tmp_path, own, with_uv):
     python = tmp_path / ".dora" / "python-envs" / "talker" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()

@@ -23,7 +23,7 @@ main()
 
 
 def complete(env, *words, command=DORA):
-    """Return what is offered for the last of the words."""
+    """Return the completions of the last of the words."""
     asked = {"_DORA_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
     result = subprocess.run(
         command, env={**os.environ, **env, **asked}, capture_output=True, text=True, timeout=40
@@ -33,7 +33,7 @@ def complete(env, *words, command=DORA):
 
 
 def offers(env, *words):
-    """Return the same, however long a busy machine takes: a shell is kept waiting for 0.5 s."""
+    """Return the completions without the time limit of 0.5 s, for a busy machine."""
     return complete(env, *words, command=[sys.executable, "-c", COMPLETE])
 
 
@@ -86,5 +86,5 @@ def test_a_hanging_daemon_does_not_block_the_shell():
             assert complete({"DORA_SOCKET": f"{folder}/hung.sock"}, "stop", "") == []
             return time.monotonic() - begun
 
-        # The deadline of a connection is 2.5 s; a busy machine may need that for the rest alone.
+        # The deadline of a connection is 2.5 s; a busy machine may need as long for the rest.
         assert any(takes() < 2.4 for _ in range(8))

@@ -50,13 +50,13 @@ HZ = 20
 
 
 def near(rate: float) -> object:
-    """Return what a rate equals that a busy machine may lower, but not halve."""
+    """Return a value that equals a rate which a busy machine has lowered, but not halved."""
     return pytest.approx(rate, rel=0.45)
 
 
 @pytest.fixture
 def flow(dorad: Daemon, tmp_path: Path) -> Path:
-    """A dataflow that sends 20 numbers a second, and after each second one of them 8 MiB."""
+    """A dataflow that sends 20 numbers a second, and 8 MiB after each second one."""
     nodes = [
         {
             "id": "source",
@@ -78,7 +78,7 @@ def flow(dorad: Daemon, tmp_path: Path) -> Path:
 
 
 def test_hz_is_right_for_small_messages_and_for_8_mib(dorad: Daemon, flow: Path) -> None:
-    out = dorad.dora_ok("topic", "hz", "--duration", "4", "-f", "json")
+    out = dorad.dora_ok("topic", "hz", "--duration", "2", "-f", "json")
     rates = {row["topic"]: row for row in map(json.loads, out.splitlines())}
     assert rates["source/number"]["avg_hz"] == near(HZ)
     assert rates["source/large"]["avg_hz"] == near(HZ / 2)
@@ -86,7 +86,7 @@ def test_hz_is_right_for_small_messages_and_for_8_mib(dorad: Daemon, flow: Path)
 
 
 def test_info_of_an_output_without_receivers(dorad: Daemon, flow: Path) -> None:
-    out = dorad.dora_ok("topic", "info", "source/large", "--duration", "3", "-f", "json")
+    out = dorad.dora_ok("topic", "info", "source/large", "--duration", "2", "-f", "json")
     (found,) = map(json.loads, out.splitlines())
     assert (found["type"], found["subscribers"]) == ("uint8", [])
     assert found["hz"] == near(HZ / 2)
@@ -117,7 +117,7 @@ PRINTING = """
 
 
 @pytest.mark.parametrize("received", [False, True])
-def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
+def test_outputs_of_printed_lines_are_topics_like_others(
     dorad: Daemon, tmp_path: Path, received: bool
 ) -> None:
     talker: dict[str, Any] = {
@@ -145,13 +145,13 @@ def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
     assert any("warned" in message["message"] for message in messages)
 
     # A tick makes two lines; both outputs carry each.
-    out = dorad.dora_ok("topic", "hz", "--duration", "3", "-f", "json")
+    out = dorad.dora_ok("topic", "hz", "--duration", "2", "-f", "json")
     rates = {row["topic"]: row["avg_hz"] for row in map(json.loads, out.splitlines())}
     assert rates == {
         "talker/lines": near(2 * HZ),
         "talker/logs": near(2 * HZ),
     }
-    out = dorad.dora_ok("topic", "info", "talker/logs", "--duration", "2", "-f", "json")
+    out = dorad.dora_ok("topic", "info", "talker/logs", "--duration", "1", "-f", "json")
     info = json.loads(out)
     assert (info["type"], info["subscribers"]) == ("string", ["sink/logs"] if received else [])
     assert info["messages"] > 0
@@ -172,15 +172,15 @@ def test_a_killed_echo_leaves_nothing_and_disturbs_no_node(dorad: Daemon, flow: 
             assert echo.stdout.readline()
             echo.kill()
         count = len(seen(flow))
-        dorad.until(lambda: len(seen(flow)) > count + HZ)  # noqa: B023 (called at once)
-    # Those of the last ones are given up at the node's next chance.
+        dorad.until(lambda: len(seen(flow)) > count + 5)  # noqa: B023 (called at once)
+    # The node closes the last ones a little later.
     dorad.until(lambda: doorbells(pid) <= before + 2)
     numbers = seen(flow)
     assert numbers == list(range(len(numbers)))
 
 
 def doorbells(pid: int) -> int:
-    """Return how many receivers a node can wake, itself included."""
+    """Return the number of receivers that a node can wake, including itself."""
     found = 0
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile

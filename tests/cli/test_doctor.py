@@ -1,4 +1,4 @@
-"""`dora doctor`: each check by itself, and the whole."""
+"""`dora doctor`: each check, and the complete output."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_a_data_plane_that_must_be_native_and_is_not_fails(healthy):
     assert "  FAIL  data plane: DORAD_NATIVE must be 0 or 1" in result.stdout
 
 
-def test_without_a_daemon_it_fails_and_says_what_to_do(tmp_path):
+def test_without_a_daemon_it_fails_with_a_fix(tmp_path):
     result = dora("doctor", env=no_daemon(tmp_path))
     assert result.returncode == 1
     assert "  FAIL  daemon: no dorad is running" in result.stdout

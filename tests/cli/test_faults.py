@@ -10,7 +10,7 @@ import psutil
 from tests.cli.running import Running, dora, write
 
 LATE_S = 10.0
-"""How late a loaded machine may do what is due; on an idle one it is a few hundredths."""
+"""Tolerated delay on a busy machine; an idle one needs a few hundredths."""
 
 SINK = """
     import time
@@ -36,8 +36,6 @@ def times(run: Running, word: str) -> list[float]:
 def kinds(run: Running, node: str = "sink") -> list[str]:
     return [each[0] for each in events_of(run, node)]
 
-
-# -- restarts ----------------------------------------------------------------------------------
 
 CRASH = """
     nodes:
@@ -108,7 +106,7 @@ def test_restart_policy_always_restarts_until_the_stop(tmp_path: Path) -> None:
     assert kinds(run)[-1] == "STOP"
 
 
-def test_restarts_are_counted_anew_after_each_window(tmp_path: Path) -> None:
+def test_the_restart_count_is_reset_after_each_window(tmp_path: Path) -> None:
     crash = """
         import time
         from dora import Node
@@ -122,7 +120,7 @@ def test_restarts_are_counted_anew_after_each_window(tmp_path: Path) -> None:
         run.end(0)
 
 
-def test_a_node_that_dies_before_node_and_is_restarted_does_not_abort_the_start(
+def test_a_node_that_exits_before_node_and_is_restarted_does_not_abort_the_start(
     tmp_path: Path,
 ) -> None:
     crash = """
@@ -209,8 +207,6 @@ def test_a_run_whose_holder_was_killed_ends_despite_restart_policies(tmp_path: P
         assert "the process holder has exited" in run.err
 
 
-# -- watchdogs ---------------------------------------------------------------------------------
-
 WATCHED = """
     nodes:
       - id: watched
@@ -245,7 +241,7 @@ def test_a_node_that_does_not_return_to_dora_is_killed_and_restarted(tmp_path: P
     write(tmp_path, yaml, watched=watched, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
-        assert "killed because it had not come back to dora for 1 s; gave up" in run.err
+        assert "killed because it had not called dora for 1 s; gave up" in run.err
         assert all(0.7 <= delay <= 1 + LATE_S for delay in delays_after(run, "hangs"))
 
 

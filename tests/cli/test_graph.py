@@ -105,7 +105,7 @@ def test_expand_prints_the_nodes_of_modules(folder):
     assert ids == ["camera", "viewer", "eye.look"]
 
 
-def test_expand_checks_a_module_by_itself(folder):
+def test_expand_checks_a_module_without_a_dataflow(folder):
     (folder / "flows" / "part.yml").write_text(MODULE)
     result = dora("expand", "--module", "flows/part.yml", cwd=folder)
     assert result.returncode == 0
@@ -126,7 +126,7 @@ def test_expand_reports_all_errors_of_a_module(folder):
     assert light.startswith("error: flows/part.yml:3:63: nodes[0].inputs.light: there is no node")
 
 
-def test_expanding_a_dataflow_as_a_module_names_what_is_missing(folder):
+def test_expanding_a_dataflow_as_a_module_names_the_missing_key(folder):
     result = dora("expand", "--module", "flows/robot.yml", cwd=folder, env=SPEED)
     assert result.returncode == 1
     assert "needs `module`" in result.stderr

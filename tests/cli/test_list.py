@@ -68,7 +68,7 @@ def test_names_are_filtered_by_substring_and_unnamed_dataflows_left_out():
 
 
 @pytest.mark.parametrize("field", ["cpu", "memory"])
-def test_the_largest_comes_first(field):
+def test_the_largest_dataflow_is_listed_first(field):
     dataflows = [dataflow(str(size), **{field: size}) for size in (1, 3, 2)]
     names = [info.name for info in chosen(dataflows, status=None, name=None, sort_by=field)]
     assert names == ["3", "2", "1"]
@@ -96,7 +96,7 @@ def test_clean_prints_json_lines_or_uuids(daemon):
     assert daemon.dora("clean", "-q").stdout == f"{OTHER}\n"
 
 
-def test_clean_with_nothing_to_do_is_no_error(daemon):
+def test_clean_without_ended_dataflows_succeeds(daemon):
     daemon.answers["dataflow.clean"] = m.DataflowList(dataflows=[])
     result = daemon.dora("clean")
     assert (result.returncode, result.stdout) == (0, "")

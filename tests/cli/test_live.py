@@ -10,7 +10,7 @@ from dorad.cli import live
 from dorad.logs.filter import LogFilter
 from dorad.logs.record import LogRecord
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 
 
 def record(text: str) -> LogRecord:

@@ -158,7 +158,7 @@ def lines(*texts: str, left_out: int = 0) -> m.LogLines:
     return m.LogLines(dataflow=UUID, lines=found, left_out=left_out)
 
 
-def test_a_running_dataflow_is_asked_from_the_daemon(daemon: FakeDaemon) -> None:
+def test_a_running_dataflow_is_queried_from_the_daemon(daemon: FakeDaemon) -> None:
     daemon.answers["logs.read"] = [lines("a", "b"), lines("c", left_out=3)]
     result = daemon.dora(
         "logs", "demo", "-n", "cam", "--tail", "5", "-f", "--level", "info", "--grep", "x"

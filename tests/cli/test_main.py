@@ -40,7 +40,7 @@ def test_help_imports_no_third_party_module():
     ).stdout
     modules = set(json.loads(output.splitlines()[-1]))
     assert modules - set(sys.stdlib_module_names) == {"dorad"}
-    # What costs the most of what is left.
+    # The most expensive of the remaining imports.
     assert not modules & {"typing", "inspect", "pathlib", "asyncio", "shutil"}
 
 
@@ -52,7 +52,7 @@ def test_help_reads_as_click_would_write_it(columns: int, monkeypatch: pytest.Mo
     assert page() == click.Group.get_help(cli, context)
 
 
-def test_help_is_the_same_however_it_is_asked_for():
+def test_help_is_the_same_in_all_its_forms():
     assert dora("--help").stdout == dora("-h").stdout == dora().stderr
 
 
@@ -100,12 +100,12 @@ def test_a_command_can_be_called_by_its_other_name(words):
     assert other == dora(words[1], "--help").stdout.partition("\n")[2]
 
 
-def test_h_is_help_for_every_command():
+def test_h_shows_the_help_of_every_command():
     assert dora("validate", "-h").stdout == dora("validate", "--help").stdout
 
 
 @pytest.mark.parametrize(("program", "module"), [("dora", "cli"), ("dorad", "daemon.main")])
-def test_version_says_which_data_plane_runs(program, module):
+def test_version_shows_the_data_plane(program, module):
     command = [sys.executable, "-m", f"dorad.{module}", "--version"]
     for wish, plane in (("", native.describe()), ("0", "pure Python (DORAD_NATIVE=0)")):
         environment = {**os.environ, "DORAD_NATIVE": wish or os.environ.get("DORAD_NATIVE", "")}
@@ -149,7 +149,7 @@ def test_a_missing_argument_is_a_usage_error():
     assert result.stderr.startswith("error: missing argument 'PATH'")
 
 
-def test_a_missing_file_is_one_line_that_names_what_is_there(tmp_path):
+def test_a_missing_file_is_one_line_that_names_existing_files(tmp_path):
     (tmp_path / "flow.yml").write_text("nodes: []\n")
     result = dora("graph", "fow.yml", cwd=tmp_path)
     assert result.returncode == 1
@@ -213,7 +213,7 @@ def test_control_c_ends_it_with_130_and_no_traceback(tmp_path):
 
 
 def on_a_terminal(arguments, env):
-    """Return everything `dora` writes to a terminal that is its standard error."""
+    """Return the output of `dora` to a terminal on its standard error."""
     ours, theirs = pty.openpty()
     subprocess.run([*DORA, *arguments], stderr=theirs, env={**os.environ, **env}, check=False)
     os.close(theirs)
@@ -237,7 +237,7 @@ def test_an_invalid_number_is_a_readable_error():
 
 
 @pytest.mark.parametrize("command", [["topic", "hz"], ["topic", "info"], ["topic", "echo"]])
-def test_how_long_to_look_is_a_duration_of_some_length(command):
+def test_an_invalid_measuring_time_is_refused(command):
     for text, why in (("soon", "is not a duration"), ("50ms", "is less than")):
         result = dora(*command, "--duration", text)
         assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""`dora new`: what it makes runs, is tested, and never overwrites."""
+"""`dora new`: new projects run, pass their tests, and overwrite nothing."""
 
 import os
 import subprocess

@@ -21,7 +21,7 @@ def params(daemon):
     return daemon
 
 
-def test_the_list_shows_values_and_what_is_allowed(params):
+def test_the_list_shows_values_and_allowed_ranges(params):
     assert params.dora("param", "list", "arm").stdout.splitlines() == [
         "Key    Value      Type   Default  Allowed        Description",
         "speed  0.5        float  1.0      0..2",

@@ -40,7 +40,7 @@ TICKING = """
 
 
 def printed(output: str, node: str) -> list[str]:
-    """The words of one node, without time and level."""
+    """Return the lines of one node, without time and level."""
     return [line.split(f"{node}: ", 1)[1] for line in output.splitlines() if f" {node}: " in line]
 
 
@@ -218,7 +218,7 @@ def test_a_wrong_log_level_is_a_usage_error(tmp_path: Path) -> None:
         assert "loud" in run.err
 
 
-def test_the_build_comes_first(tmp_path: Path) -> None:
+def test_build_commands_run_before_the_nodes(tmp_path: Path) -> None:
     yaml = "nodes: [{id: made, path: made.py, build: cp template.py made.py}]"
     write(tmp_path, yaml, template="print('made')")
     with dora(tmp_path, "dataflow.yml") as run:

@@ -1,4 +1,4 @@
-"""`dora start`: what it asks the daemon for, and what it tells, attached or not."""
+"""`dora start`: its requests to the daemon, and its output, attached or not."""
 
 import asyncio
 import contextlib
@@ -164,7 +164,7 @@ class Stoppable:
         self.over = asyncio.Event()
         daemon.answers["dataflow.wait"] = self.wait
         daemon.answers["dataflow.stop"] = self.stop
-        daemon.answers["logs.read"] = [lines("ready"), ...]
+        daemon.answers["logs.read"] = [lines("ready"), self.over]
 
     async def wait(self, params):
         del params

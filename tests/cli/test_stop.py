@@ -75,7 +75,7 @@ def many(count):
 
 
 def test_all_stops_more_dataflows_at_once_than_a_daemon_lets_one_client_call(stopping):
-    """The first one ends only when all have been asked to, so that no grace is waited for twice."""
+    """The first one ends only after the request for the last, so all graces run at once."""
     count = 2 * Limits().calls + 3
     stopping.answers["dataflow.list"] = m.DataflowList(dataflows=many(count))
     asked, all_asked = set(), asyncio.Event()

@@ -52,7 +52,7 @@ def topics(daemon):
     return daemon
 
 
-def test_list_shows_who_receives(topics):
+def test_list_shows_the_receivers(topics):
     assert topics.dora("topic", "list").stdout.splitlines() == [
         "Node    Name   Subscribers",
         "talker  count  sink/c",
@@ -195,7 +195,7 @@ def test_echo_ends_after_a_count(daemon):
     assert len(result.stdout.splitlines()) == 2
 
 
-def test_echo_ends_after_a_time_even_if_nothing_comes(daemon):
+def test_echo_ends_after_a_time_without_messages(daemon):
     daemon.answers["topic.subscribe"] = [message("a/b", [1]), ...]
     for duration in ("0.5", "2", "10"):  # a busy machine may need that for its start alone
         result = daemon.dora("topic", "echo", "--duration", duration)
@@ -211,7 +211,7 @@ def test_echo_reports_displaced_messages_at_its_end(daemon):
     assert result.stderr == "note: 7 messages were displaced on a/b: read too slowly\n"
 
 
-def test_pub_sends_json_as_often_as_asked(daemon):
+def test_pub_sends_json_the_requested_number_of_times(daemon):
     daemon.answers["topic.publish"] = m.Published(messages=1, subscribers=2)
     result = daemon.dora("topic", "pub", "a/b", "[1, 2]", "--count", "300")
     assert result.returncode == 0

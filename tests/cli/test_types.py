@@ -87,7 +87,7 @@ def test_an_unknown_type_is_an_error(tmp_path: Path, name: str, expected: str) -
     assert result.stderr.startswith(f"error: {expected}")
 
 
-def test_the_module_goes_to_standard_output_or_a_file(project: Path) -> None:
+def test_the_module_is_written_to_stdout_or_a_file(project: Path) -> None:
     printed = dora("types", "generate", cwd=project)
     assert printed.returncode == 0
     assert "class Joint(Reader):" in printed.stdout

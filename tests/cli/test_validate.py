@@ -81,7 +81,7 @@ def test_json_lists_problems_with_line_and_column(bad):
     ]
 
 
-def test_json_counts_what_a_good_file_has(good):
+def test_json_counts_the_parts_of_a_valid_file(good):
     report = json.loads(dora("validate", "--json", cwd=good).stdout)
     assert report["ok"] is True
     assert (report["nodes"], report["edges"], report["timers"]) == (2, 2, 1)
@@ -155,7 +155,7 @@ def test_types_that_do_not_fit_are_warnings_and_with_strict_types_errors(tmp_pat
     assert [note["key"] for note in found["notes"]] == ["nodes[1].inputs.z"]
 
 
-def test_a_file_that_asks_for_strict_types_is_not_run_unless_they_fit(tmp_path):
+def test_a_file_with_strict_types_is_not_run_unless_they_fit(tmp_path):
     (tmp_path / "dataflow.yml").write_text(f"strict_types: true\n{TYPED}")
     for command in ("validate", "build", "run"):
         result = dora(command, "dataflow.yml", cwd=tmp_path)

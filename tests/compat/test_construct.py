@@ -155,7 +155,7 @@ HAND_STARTED = """
 """
 
 
-def test_a_process_started_by_hand_attaches_as_a_dynamic_node(flow: Flow) -> None:
+def test_a_manually_started_process_attaches_as_a_dynamic_node(flow: Flow) -> None:
     (flow.folder / "by_hand.py").write_text(
         """
 from dora import Node

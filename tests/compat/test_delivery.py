@@ -119,16 +119,18 @@ def test_a_full_queue_keeps_the_newest(flow: Flow) -> None:
         node = Node()
         for number in range(50):
             node.send_output("out", pa.array([number]))
+        open("sent", "w").close()
         """,
         outputs=["out"],
     )
     slow = """
-        import time
+        import os, time
         from dora import Node
         from probe import report
 
         node = Node()
-        time.sleep(1.5)
+        while not os.path.exists("sent"):
+            time.sleep(0.01)
         for event in node:
             if event["type"] == "INPUT":
                 report(event["value"][0].as_py())

@@ -186,18 +186,20 @@ def test_inputs_with_queued_messages_take_turns(flow: Flow) -> None:
         for name in "abc":
             for number in range(4):
                 node.send_output(name, pa.array([number]))
+        open("sent", "w").close()
         """,
         outputs=["a", "b", "c"],
     )
     flow.node(
         "sink",
         """
-        import time
+        import os, time
         from dora import Node
         from probe import report
 
         node = Node()
-        time.sleep(1.5)
+        while not os.path.exists("sent"):
+            time.sleep(0.01)
         for event in node:
             if event["type"] == "INPUT":
                 report([event["id"], event["value"][0].as_py()])

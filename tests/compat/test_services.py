@@ -5,7 +5,7 @@ import uuid
 from tests.harness.dataflow import Flow
 
 
-def test_a_response_comes_back_with_the_id_of_its_request(flow: Flow) -> None:
+def test_a_response_has_the_id_of_its_request(flow: Flow) -> None:
     flow.node(
         "client",
         """

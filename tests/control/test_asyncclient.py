@@ -123,7 +123,7 @@ async def test_a_call_that_is_not_answered_in_time_is_ended(tmp_path: Path) -> N
             await endless.until_running(0)
 
 
-async def test_a_daemon_that_works_long_is_not_taken_for_hung(
+async def test_a_slow_call_does_not_count_as_a_hung_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asyncclient, "SILENCE_S", 0.05)

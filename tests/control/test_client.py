@@ -169,7 +169,7 @@ def test_the_usual_places_are_tried_in_turn(
 
 @pytest.mark.parametrize("backlog", [0, 5])
 def test_a_daemon_that_hangs(tmp_path: Path, backlog: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it has room in its backlog still, or not."""
+    """With and without room in its backlog."""
     monkeypatch.setattr(client_module, "CONNECT_S", 0.2)
     monkeypatch.setattr(connecting, "CONNECT_S", 0.2)
     with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as other:
@@ -194,7 +194,7 @@ def test_a_server_that_is_not_dorad(tmp_path: Path) -> None:
 
 @contextmanager
 def _answering(path: Path, words: bytes) -> Iterator[None]:
-    """Something that listens, says a few bytes to who connects, and ends."""
+    """A listener that sends a few bytes to its client and ends."""
 
     def answer() -> None:
         client, _ = listener.accept()
@@ -256,9 +256,11 @@ def test_the_end_of_the_daemon_ends_waiting_calls(tmp_path: Path) -> None:
     ids=["a call without a deadline", "a call", "a stream", "a stream with timeouts"],
 )
 def test_a_silent_daemon_is_detected_within_3_s(
-    tmp_path: Path, ask: Callable[[Client], object]
+    tmp_path: Path, ask: Callable[[Client], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert client_module.SILENCE_S + client_module.ANSWER_S < 3
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.3)
+    monkeypatch.setattr(client_module, "ANSWER_S", 0.7)
     with _silent_after_welcome(tmp_path / "s"), Client(tmp_path / "s") as client:
         begun = time.monotonic()
         with pytest.raises(ControlError, match="has not answered") as caught:
@@ -304,7 +306,7 @@ def _silent_after_welcome(path: Path) -> Iterator[None]:
             process.kill()
 
 
-def test_a_daemon_that_works_long_is_not_taken_for_hung(
+def test_a_slow_call_does_not_count_as_a_hung_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "SILENCE_S", 0.05)

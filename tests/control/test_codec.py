@@ -14,8 +14,8 @@ from dorad.dataflow.errors import DataflowError, Problem
 from dorad.problems import ProblemError
 
 
-def test_a_request_has_only_what_differs_from_the_defaults() -> None:
-    """So a daemon that is older than a parameter understands who does not use it."""
+def test_a_request_omits_default_values() -> None:
+    """So an older daemon understands clients that do not use newer parameters."""
     frame = codec.encode_request(3, "logs.read", m.LogRead(tail=5, nodes=["a"]))
     assert json.loads(frame) == {
         "id": 3,
@@ -41,7 +41,7 @@ def test_a_result_may_have_fields_that_we_do_not_know() -> None:
         (m.Stop, '{"grace": NaN}', "it is not valid JSON"),
     ],
 )
-def test_a_message_says_which_field_is_wrong(kind: type, text: str, words: str) -> None:
+def test_a_decoding_error_names_the_wrong_field(kind: type, text: str, words: str) -> None:
     with pytest.raises(ControlError) as caught:
         codec.decode(text, kind, "it")
     assert words in caught.value.message

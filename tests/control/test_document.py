@@ -1,4 +1,4 @@
-"""The documents of the API: made from the structs, right in what they show, and enough."""
+"""The documents of the API: generated from the structs, correct and complete."""
 
 from __future__ import annotations
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 TEXT = PAGE.read_text(encoding="utf-8")
 DOCUMENT = json.loads(ASYNCAPI.read_text(encoding="utf-8"))
 UUID = "0197a3c2-5d1e-7c4f-9b8a-2f6d10e4c7aa"
-
-
-# -- made from the structs -------------------------------------------------------------------------
 
 
 def test_the_page_equals_the_structs() -> None:
@@ -70,9 +67,6 @@ def test_the_limits_are_those_in_force() -> None:
     assert {MAX_REQUEST >> 20, MAX_REPLY >> 20} <= shown
 
 
-# -- AsyncAPI --------------------------------------------------------------------------------------
-
-
 def references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -93,7 +87,7 @@ def resolve(reference: str) -> Any:
     return resolve(found["$ref"]) if "$ref" in found else found
 
 
-def test_it_has_what_asyncapi_3_requires() -> None:
+def test_it_has_the_keys_that_asyncapi_3_requires() -> None:
     assert DOCUMENT["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= DOCUMENT["info"].keys()
     assert {"host", "protocol"} <= DOCUMENT["servers"]["local"].keys()
@@ -132,9 +126,6 @@ def test_the_description_of_a_field_is_in_its_schema() -> None:
     schema = DOCUMENT["components"]["schemas"]["Stop"]
     assert schema["properties"]["force"]["description"] == words
     assert schema["additionalProperties"] is False
-
-
-# -- what is shown ---------------------------------------------------------------------------------
 
 
 def test_every_frame_that_is_shown_is_json() -> None:
@@ -182,7 +173,7 @@ async def test_the_example_session_works(tmp_path: Path) -> None:
             if direction == ">":
                 await client.send(frame)
                 continue
-            # What belongs to different requests may come in any order.
+            # Replies to different requests may come in any order.
             while frame not in waiting:
                 got = await client.receive()
                 waiting.append({**got, "welcome": "dorad 0.1.0"} if "welcome" in got else got)

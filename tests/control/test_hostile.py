@@ -1,4 +1,4 @@
-"""Whatever a client does concerns that client alone."""
+"""A hostile client harms only itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STRANGER = 4321
 
 @pytest.fixture
 def nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A client's mistakes are its own: the daemon's log has no word of them."""
+    """Fail if the daemon has logged a client's mistake."""
     yield
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -99,7 +99,7 @@ async def test_a_misspelt_word_is_answered_with_the_right_one(tmp_path: Path) ->
 
 async def test_a_huge_frame_ends_its_connection_only(tmp_path: Path) -> None:
     async with serving(tmp_path, HANDLERS) as path, raw(path) as other, raw(path) as client:
-        # The header of a frame that says it is so large; the rest never comes.
+        # Only the header of a large frame.
         size = (MAX_REQUEST + 1).to_bytes(8, "big")
         client.connection.transport.write(b"\x81\xff" + size + bytes(4))
         with pytest.raises(ConnectionClosed) as caught:
@@ -319,7 +319,7 @@ async def _stop_reading(connection: Any) -> None:
 
 
 async def _until_still(endless: Endless) -> int:
-    """Return how much the flood has sent, once it has to wait."""
+    """Return the number of events that the flood has sent when it has to wait."""
     async with asyncio.timeout(DEADLINE_S):
         await endless.until_running(1)
         before = -1

@@ -1,4 +1,4 @@
-"""Where the socket lies, who may open it, and what happens to what lay there before."""
+"""The control socket: its place, its mode, and an existing file in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How what arrives finds the request that it belongs to."""
+"""Received frames are matched to their requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_each_answer_goes_to_its_request() -> None:
     assert second.take() == m.NodeList(nodes=[])
 
 
-def test_an_error_is_raised_when_it_is_taken() -> None:
+def test_an_error_is_raised_when_its_result_is_read() -> None:
     requests = PendingRequests()
     request, _ = requests.add("dataflow.list", m.Nothing())
     requests.dispatch(frame(request.id, error={"code": "busy", "message": "no"}))

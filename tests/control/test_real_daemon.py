@@ -37,7 +37,7 @@ def dorad() -> Iterator[Daemon]:
 
 @pytest.fixture
 def flow(dorad: Daemon, tmp_path: Path) -> Iterator[Path]:
-    """A dataflow that counts; in the end it has run all the time and lost no number."""
+    """A dataflow that counts; fail if it has stopped or lost a number."""
     with dorad.client() as client:
         started = client.start(counting(tmp_path, HZ))
         dorad.until(lambda: seen(tmp_path))

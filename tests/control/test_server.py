@@ -1,4 +1,4 @@
-"""Calls and streams as a client sees them that only knows JSON."""
+"""Calls and streams, seen by a client that knows only JSON."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_an_error_of_a_handler_reaches_the_client(tmp_path: Path) -> None:
     }
 
 
-async def test_a_fault_of_a_handler_is_logged_and_the_connection_lives(
+async def test_a_fault_of_a_handler_is_logged_and_the_connection_stays_open(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def top(call: Call, params: m.Nothing) -> m.Top:
@@ -128,7 +128,7 @@ async def test_a_stream_is_events_and_an_end(tmp_path: Path) -> None:
     assert replies[-1] == {"id": 5, "end": True}
 
 
-async def test_data_comes_in_binary_frames(tmp_path: Path) -> None:
+async def test_data_is_sent_in_binary_frames(tmp_path: Path) -> None:
     async def subscribe(call: Call, params: m.TopicSubscribe) -> AsyncIterator[Any]:
         header = m.TopicHeader(
             stream=call.id, topic="a/b", sequence=1, dropped=0, metadata={"k": [1]}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from websockets.sync.server import ServerConnection
 
 MAX_SIZE = 1 << 20
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -45,7 +45,7 @@ def library(path: Path, handle: Callable[[ServerConnection], None]) -> Iterator[
 
 @contextmanager
 def hostile(sent: bytes) -> Iterator[WebSocket]:
-    """A connection whose server has sent these bytes, and ended."""
+    """A connection whose server has sent these bytes and closed."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         sender = threading.Thread(target=_send_and_end, args=(theirs, sent))
@@ -117,7 +117,7 @@ def test_the_reason_of_a_close_reaches_a_client_that_has_only_sent(tmp_path: Pat
         ended.set()
 
     with library(tmp_path / "s", handle) as connection:
-        # The library waits for our farewell, which comes when we read its own.
+        # The library waits for our close frame, which we send when we read its own.
         connection.send(b"too late", text=True)
         with pytest.raises(ClosedError) as caught:
             connection.receive(DEADLINE_S)

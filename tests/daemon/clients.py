@@ -17,7 +17,7 @@ from dorad.dataflow.model import Dataflow
 from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 TIMEOUT_S = 30.0
 
 SENDER = """
@@ -83,7 +83,7 @@ class Stage:
         self.events = events.events
 
     def received(self, node_id: str) -> int:
-        """How many messages a node has received so far."""
+        """Return the number of messages a node has received."""
         return sum(edge.received for edge in self.broker.stats.counters() if edge.node == node_id)
 
     async def makes_progress(self) -> None:
@@ -117,7 +117,7 @@ async def stage(
 
 @asynccontextmanager
 async def pair(on: Stage) -> AsyncIterator[None]:
-    """The nodes `a` and `b` as processes that exchange messages all the time."""
+    """The nodes `a` and `b` as processes that exchange messages continually."""
     processes = {name: start(on.broker, name) for name in PROGRAMS}
     try:
         await on.makes_progress()
@@ -179,20 +179,20 @@ class Client:
         self._socket.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def peek(self) -> bytes:
-        """Return what comes next and leave it; empty at the end. BlockingIOError: nothing yet."""
+        """Return the next bytes unconsumed; empty at the end. Raises BlockingIOError."""
         return self._socket.recv(1 << 17, socket.MSG_PEEK)
 
     def receive_descriptors(self) -> list[int]:
-        """Return the descriptors of the next packet, the caller's. BlockingIOError: none yet."""
+        """Return descriptors of the next packet; the caller closes them. Raises BlockingIOError."""
         _, fds, _, _ = socket.recv_fds(self._socket, 1 << 17, 8)
         return fds
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """Send one packet as it is."""
+        """Send one packet unchanged."""
         socket.send_fds(self._socket, [data], list(fds))
 
     def send_packet(self, kind: str, **fields: Any) -> None:

@@ -60,7 +60,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Running:
-    """A dataflow that runs, and what its nodes have printed."""
+    """A running dataflow, and the lines of its nodes."""
 
     def __init__(self, run: DataflowRun, path: Path, records: list[LogRecord]) -> None:
         self.run = run
@@ -68,13 +68,13 @@ class Running:
         self.records = records
 
     async def line_after(self, word: str) -> str:
-        """Wait for a line that begins so, and return the rest of it."""
+        """Wait for a line with this prefix, and return the rest of it."""
         await until(lambda: any(each.message.startswith(word) for each in self.records))
         line = next(each.message for each in self.records if each.message.startswith(word))
         return line.removeprefix(word).strip()
 
     def hello_as(self, node_id: str) -> socket.socket:
-        """Connect from this process, which no dataflow has started, and say hello as a node."""
+        """Connect from this process, which no dataflow has started, and send a hello as a node."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.connect(os.fspath(self.path))
         hello = {"t": "hello", "node": node_id, "dynamic": False, "pid": 1, "version": VERSION}
@@ -84,7 +84,7 @@ class Running:
 
 
 class SlowHolder:
-    """A holder whose answers come late, as those of a machine with much to do."""
+    """A holder that answers late, as on a busy machine."""
 
     def __init__(self, holder: HolderClient, seconds: float) -> None:
         self._holder = holder
@@ -272,7 +272,7 @@ class Started:
 
 
 async def test_the_pid_of_an_exited_process_admits_no_other() -> None:
-    """It connected and ended; another process, of the node, may have its number by now."""
+    """It connected and ended; another process of the node may have its pid now."""
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(f"{folder}/s")
@@ -294,7 +294,7 @@ async def test_the_pid_of_an_exited_process_admits_no_other() -> None:
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
-        # Whatever has the number now, and `Started` says that it is the node's.
+        # Another process has the pid now; `Started` reports it as the node's.
         assert admission.verdict(node("a"), connection) is Verdict.FOREIGN
         connection.close("the test has ended")
         client.close()

@@ -1,4 +1,4 @@
-"""A new broker takes the place of a previous one, and nodes do not notice."""
+"""A new broker replaces a previous one, and nodes keep running."""
 
 import os
 import tempfile
@@ -36,7 +36,7 @@ class DescriptorStore:
             os.close(fd)
 
     def copies(self) -> dict[str, tuple[int, ...]]:
-        """What a new daemon is handed."""
+        """Return the descriptors that a new daemon gets."""
         return {name: tuple(os.dup(fd) for fd in fds) for name, fds in self.kept.items()}
 
     def names(self, part: str) -> list[str]:
@@ -44,12 +44,12 @@ class DescriptorStore:
 
 
 def as_stored(snapshot: BrokerSnapshot) -> Any:
-    """A snapshot as the state database gives it back."""
+    """Return a snapshot as read from the state database."""
     return msgspec.json.decode(msgspec.json.encode(snapshot))
 
 
 class BrokerSeries(Stage):
-    """Brokers, each in the place of the one before."""
+    """Brokers that replace each other."""
 
     def __init__(self, flow: Dataflow, path: Path) -> None:
         self.flow = flow
@@ -63,7 +63,7 @@ class BrokerSeries(Stage):
         return self.broker
 
     async def replace_broker(self, snapshot: BrokerSnapshot | None = None) -> Broker:
-        """Replace this broker, which is killed, by another one."""
+        """Kill this broker and open another one."""
         snapshot = self.broker.snapshot() if snapshot is None else snapshot
         kept = Kept(self.store.copies(), as_stored(snapshot))
         await self.kill_broker()
@@ -73,7 +73,7 @@ class BrokerSeries(Stage):
         return broker
 
     async def kill_broker(self) -> None:
-        """End the broker as if its daemon was killed; stored descriptors stay."""
+        """End the broker as a killed daemon does; stored descriptors stay."""
         state, handovers = self.broker._state, self.broker.handovers
         state.store = NoStore()
         pending = [each.pending for each in handovers._open.values() if each.pending is not None]
@@ -185,7 +185,7 @@ async def test_a_node_is_sent_the_current_facts_again() -> None:
 
 
 async def test_questions_that_were_not_answered_are_not_answered_twice() -> None:
-    """The node asks again; its other packets are processed."""
+    """The node repeats its request; its other packets are processed."""
     async with broker_series(dataflow(node("a"), node("b", x="a/out"))) as on:
         with on.client() as client:
             await client.attach("a")

@@ -1,4 +1,4 @@
-"""Which dataflows start by themselves, and when the watchdog is fed."""
+"""Which dataflows start automatically, and when the watchdog is fed."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.harness.daemon import Daemon
 
 @pytest.fixture
 def tight() -> Iterator[int]:
-    """A low limit."""
+    """Set a low limit in this process."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 200
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))

@@ -26,7 +26,7 @@ EVIL = """
 
     os.close = lambda descriptor: None  # keep every descriptor that is passed
     node = Node()
-    MOST = (1 << 64) - 2
+    MAX = (1 << 64) - 2
 
     def descriptors():
         for name in os.listdir("/proc/self/fd"):
@@ -34,7 +34,7 @@ EVIL = """
                 yield int(name), os.readlink(f"/proc/self/fd/{name}")
 
     def fill(bell):
-        for amount in (MOST, 1 << 32, 1):
+        for amount in (MAX, 1 << 32, 1):
             with contextlib.suppress(OSError):
                 os.set_blocking(bell, False)
                 while True:

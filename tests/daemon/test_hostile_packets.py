@@ -1,4 +1,4 @@
-"""A daemon with a malicious node: its dataflow can be inspected and stopped, and others run on."""
+"""The dataflow of a malicious node can be inspected and stopped, and others keep running."""
 
 from __future__ import annotations
 

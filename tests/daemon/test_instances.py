@@ -32,7 +32,7 @@ print("attached")
 
 
 class Instances:
-    """Runs `dora` for daemons that are all ended afterwards."""
+    """Runs `dora` in the folders of one daemon that has ended."""
 
     def __init__(self, dorad: Daemon) -> None:
         self.env = dorad.env
@@ -84,7 +84,7 @@ def ended_afterwards(instances: Instances) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("ended_afterwards")
-def test_each_port_has_a_daemon_with_dataflows_of_its_own(
+def test_each_port_has_a_daemon_with_its_own_dataflows(
     instances: Instances, tmp_path: Path
 ) -> None:
     flow = tmp_path / "flow.yml"

@@ -25,7 +25,7 @@ types:
 
 
 def typed_flow(folder: Path, **top: object) -> Path:
-    """Write a dataflow whose source says that it sends a type of the user's, and does not."""
+    """Write a dataflow whose source declares a user type and sends another."""
     (folder / "types" / "acme").mkdir(parents=True)
     (folder / "types" / "acme" / "v1.yml").write_text(OWN)
     nodes = [

@@ -101,7 +101,7 @@ async def test_invalid_requests_are_refused(
 
 
 async def test_missing_files_are_an_error(folder: Path) -> None:
-    with pytest.raises(ControlError, match="do not exist any more"):
+    with pytest.raises(ControlError, match="no longer exist"):
         await read(folder, None)
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def in_a_module(folder: Path) -> Path:
-    """The counting dataflow, both of its nodes in `parts/part.yml`, which is returned."""
+    """Write the counting dataflow with its nodes in `parts/part.yml`; return that file."""
     file = counting(folder)
     nodes = yaml.safe_load(file.read_text())["nodes"]
     for node in nodes:

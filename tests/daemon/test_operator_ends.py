@@ -1,4 +1,4 @@
-"""What the end of an operator, or of its node, means for its consumers. Decisions only."""
+"""The effects of the end of an operator or its node on consumers. Decisions only."""
 
 from dorad.daemon.rules.actions import (
     CloseInput,
@@ -104,7 +104,7 @@ def test_no_input_closes_during_a_stop() -> None:
     assert life.after_exit(ended("printed")) == [Finish()]
 
 
-def test_the_next_daemon_knows_which_operators_have_ended() -> None:
+def test_the_next_daemon_restores_which_operators_have_ended() -> None:
     life = begun()
     life.operator_ended("n", "x")
     assert Flow.from_json(life.flow.to_json()) == life.flow

@@ -114,7 +114,7 @@ def test_one_hanging_operator_is_detected_though_the_others_work(
     flow["nodes"][0]["operators"].append(hangs)
     file.write_text(yaml.safe_dump(flow), encoding="utf-8")
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    text = "was killed because it had not come back to dora for 2 s"
+    text = "was killed because it had not called dora for 2 s"
     dorad.until(lambda: text in dorad.dora_ok("logs", "flow"))
     dorad.dora("stop", "flow", "--force")
 
@@ -161,7 +161,7 @@ def test_the_edge_between_operators_is_listed_and_can_be_subscribed_to(
     values = [json.loads(line)["data"] for line in echoed.splitlines()]
     assert len(values) == 3
     with dorad.client() as client:
-        # The first look is a second after the start.
+        # The first check is a second after the start.
         dorad.until(lambda: client.top().edges)
         edges = {edge.target: edge for edge in client.top().edges}
     inner = edges["ops/relay/number"]

@@ -1,4 +1,4 @@
-"""The daemon and its everyday commands, as a user meets them."""
+"""The daemon and its everyday commands, as a user runs them."""
 
 import json
 import subprocess

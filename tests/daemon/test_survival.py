@@ -140,7 +140,7 @@ def test_without_its_state_file_a_daemon_ends_unknown_processes(
     with dorad.client() as client:
         assert client.list() == []
         notices = client.status().notices
-    assert any("does not know" in text and "2 processes" in text for text in notices)
+    assert any("unknown dataflows" in text and "2 processes" in text for text in notices)
 
 
 def test_a_damaged_state_file_is_renamed_and_reported(dorad: Daemon) -> None:

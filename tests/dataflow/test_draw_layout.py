@@ -131,7 +131,7 @@ def test_nothing_has_no_size():
         ([(10.0, 1.0), (0.0, 1.0)], [0.0, 10.0]),
     ],
 )
-def test_positions_settle_nearest_to_what_is_wanted(wanted, expected):
+def test_positions_settle_nearest_to_the_wanted_ones(wanted, expected):
     assert settle(wanted, [10.0]) == pytest.approx(expected)
 
 

@@ -97,7 +97,7 @@ def test_expansion(text: str, expanded: str) -> None:
         ("${A:-" * 20 + "}" * 20, "defaults nested more than 8 deep", ""),
     ],
 )
-def test_what_cannot_be_expanded(text: str, message: str, hint: str) -> None:
+def test_texts_that_cannot_be_expanded(text: str, message: str, hint: str) -> None:
     with pytest.raises(TextError) as caught:
         expand(text, _ENVIRON)
     assert caught.value.message == message

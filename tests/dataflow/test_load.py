@@ -159,7 +159,7 @@ def test_all_problems_are_found_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
-def test_a_position_is_known_for_every_key() -> None:
+def test_every_key_has_a_position() -> None:
     flow = read("nodes:\n  - id: a\n    path: x\n    inputs: {t: dora/timer/secs/1}\n")
     assert flow.problem("nodes[0].inputs.t", "m", "h") == Problem(
         "flow.yml", 4, 14, "nodes[0].inputs.t", "m", "h"

@@ -234,7 +234,7 @@ def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
         ("hub: x", "nodes[0].hub: `x` is not a package (write `name@1.2`"),
     ],
 )
-def test_mistakes_in_what_a_node_is(keys: str, message: str) -> None:
+def test_mistakes_in_the_kind_of_a_node(keys: str, message: str) -> None:
     assert message in str(problem(node_text(keys)))
 
 
@@ -256,7 +256,7 @@ def test_keys_that_a_kind_cannot_carry(keys: str, key: str, hint: str | None) ->
     assert found.hint == hint
 
 
-def test_a_key_at_its_default_counts_as_not_there() -> None:
+def test_a_key_at_its_default_counts_as_missing() -> None:
     found = node(
         "operator: {python: x}\nrestart_policy: never\nmax_restarts: 0\noutputs: []\nargs:\nenv: {}"
     )

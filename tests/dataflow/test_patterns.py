@@ -1,4 +1,4 @@
-"""What is declared of services, actions and streams is checked at both ends."""
+"""Declarations of services, actions and streams are checked at both ends."""
 
 from __future__ import annotations
 

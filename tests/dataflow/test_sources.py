@@ -1,4 +1,4 @@
-"""What an input may listen to."""
+"""The sources of an input."""
 
 from __future__ import annotations
 

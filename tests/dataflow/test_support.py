@@ -1,4 +1,4 @@
-"""What is understood but not supported yet."""
+"""Keys that are known but not supported yet."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_kinds_without_behaviour(keys: str, key: str) -> None:
             "operator: {shared-library: x}",
             "operator.shared-library",
             "operators are written in Python; a `shared-library` cannot be loaded",
-            "make it a program of its own and name it with `path`",
+            "make it a separate program and name it with `path`",
         ),
         (
             "operators: [{id: a, python: x.py}, {id: b, wasm: x.wasm}]",

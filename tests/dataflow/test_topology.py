@@ -165,7 +165,7 @@ class TestConnect:
 
 
 class TestDisconnect:
-    def test_the_input_goes(self, flow: Dataflow) -> None:
+    def test_the_input_is_removed(self, flow: Dataflow) -> None:
         after = disconnect(flow, "source/number", "filter/number")
         assert _sources(after, "filter") == {"tick": "dora/timer/secs/1"}
         assert changes(flow, after) == ["disconnected source/number -> filter/number"]

@@ -23,9 +23,9 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 @dataclass
 class Block:
-    """A fenced code block; `name` is the file it is to be, if the page says so.
+    """A fenced code block; `name` is its file name, if the page has one.
 
-    `broken` says that it shows a mistake: the word stands after the language.
+    `broken` marks an example of a mistake: the word follows the language.
     """
 
     language: str
@@ -37,7 +37,7 @@ class Block:
 
 @dataclass
 class Section:
-    """What stands below one heading, down to the next."""
+    """The content between one heading and the next."""
 
     page: Path
     title: str

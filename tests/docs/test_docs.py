@@ -1,4 +1,4 @@
-"""What the documentation shows is run, what it names exists, and what it links to is there."""
+"""The documentation's examples run, and all names and links in it exist."""
 
 import ast
 import re
@@ -35,11 +35,8 @@ def names(pages: list[Path]) -> list[str]:
     return [str(page.relative_to(ROOT)) for page in pages]
 
 
-# -- what is shown ---------------------------------------------------------------------------------
-
-
 def environment(port: int, **extra: str) -> dict[str, str]:
-    # Dataflows of other tests must not answer a node that a page starts by hand.
+    # A manually started node must not attach to a dataflow of another test.
     return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(port), **extra})
 
 
@@ -69,9 +66,9 @@ def execute(command: str, folder: Path, env: dict[str, str]) -> tuple[int, str]:
 
 
 def pattern(line: str) -> re.Pattern[str]:
-    """Return what an expected line matches: `...` is anything, a time of day is any time.
+    """Return a pattern for an expected line: `...` is any text, a time of day any time.
 
-    Columns are as wide as what stands in them, so several spaces match any number.
+    The width of columns varies, so several spaces match any number.
     """
     line = re.sub(r"^\d\d:\d\d:\d\d ", "00:00:00 ", line.rstrip())
     escaped = re.sub(r"(\\ ){2,}", " +", re.escape(line)).replace(r"\.\.\.", ".*")
@@ -79,7 +76,7 @@ def pattern(line: str) -> re.Pattern[str]:
 
 
 def check(command: Command, folder: Path, env: dict[str, str]) -> None:
-    """Nodes run at the same time, so the lines may come in any order, and others between them."""
+    """Run a command and check its lines, in any order and with others between them."""
     code, text = execute(command.line, folder, env)
     if command.line.startswith(("dora start ", "dora restart ")):
         wait_until_started(folder, env)
@@ -91,7 +88,7 @@ def check(command: Command, folder: Path, env: dict[str, str]) -> None:
 
 
 def wait_until_started(folder: Path, env: dict[str, str]) -> None:
-    """Wait as a reader does, who does not type faster than a dataflow starts."""
+    """Wait until all dataflows have started, as a human reader would."""
     end = time.monotonic() + DEADLINE_S
     while "Starting" in (text := execute("dora list", folder, env)[1]):
         assert time.monotonic() < end, f"still starts:\n{text}"
@@ -167,9 +164,6 @@ def test_every_block_of_code_is_whole(section: Section, tmp_path: Path) -> None:
                         load(file, environ={"HOME": "/home/robot"})
                 except DataflowError as error:
                     pytest.fail(f"{where}: {error}")
-
-
-# -- what is named ---------------------------------------------------------------------------------
 
 
 def options(command: click.Command) -> set[str]:

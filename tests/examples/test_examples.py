@@ -1,4 +1,4 @@
-"""Every example under docs/examples runs and shows what its README says."""
+"""Every example under docs/examples runs with the output of its README."""
 
 import re
 import signal
@@ -232,7 +232,7 @@ def test_pictures_of_two_cameras_are_paired_and_none_wrongly(example: Copy) -> N
     assert float(pairs[3]) <= 15.0
 
 
-def test_each_consumer_gets_as_many_numbers_as_it_wants(example: Copy) -> None:
+def test_each_consumer_gets_numbers_at_its_own_rate(example: Copy) -> None:
     output = example("rate-limit").run()
     assert output.code == 0, output.text
     found = {

@@ -134,7 +134,7 @@ def test_an_upgrade_shows_both_versions_and_does_not_start_the_service(fleet, pa
     assert not robot.ran("systemctl", "enable")
 
 
-def test_a_user_who_is_not_root_uses_sudo(fleet, packages):
+def test_a_user_other_than_root_uses_sudo(fleet, packages):
     robot = fleet.add("arm1", FakeRobot(uid=1000))
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
     assert robot.ran("sudo", "-n", "systemd-run")

@@ -102,9 +102,9 @@ async def test_an_endless_command_is_bounded_in_bytes_and_time(fleet, kind, clos
     begun = time.monotonic()
     async with connect(target(fleet, "bad")) as connection:
         with pytest.raises(SshError) as caught:
-            await connection.run(["yes"], timeout=2.0)
+            await connection.run(["yes"], timeout=1.0)
     assert caught.value.code in (Code.TIMEOUT, Code.TOO_MUCH_OUTPUT)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 40
 
 
 async def test_an_unexpected_error_is_one_machines_outcome(fleet):

@@ -1,4 +1,4 @@
-"""What the tests of the shared holder use: a path for one, and daemons to kill."""
+"""A path for a shared holder, and daemons to kill."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Daemon:
 
 
 class Place:
-    """Where a holder listens; the holders that were seen here end with the test."""
+    """The path where a holder listens; holders found here end with the test."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "holder.sock"

@@ -16,7 +16,6 @@ import pytest
 from .conftest import Family, eventually
 
 RUN = Path(__file__).with_name("run_program.py")
-GONE_S = 10.0
 ROLES = ["plain", "deaf", "stopped", "double_fork", "orphan", "deep", "forking", "breeding"]
 
 
@@ -55,7 +54,7 @@ def kill_and_wait(pid: int, family: Family, *others: int) -> None:
     """
     assert not family.has_ended()
     os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: family.has_ended() and not any(map(_running, others)), GONE_S)
+    assert eventually(lambda: family.has_ended() and not any(map(_running, others)))
 
 
 def _running(pid: int) -> bool:

@@ -44,7 +44,7 @@ def open_files() -> list[str]:
 
 
 async def output(holder: HolderClient, command: Command) -> str:
-    """What the command writes, both streams together."""
+    """Return stdout and stderr of a command."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as pipe:
         try:
@@ -231,7 +231,7 @@ async def test_a_cancelled_start_leaves_no_process(holder: HolderClient, family:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    # The holder answers in order: what was cancelled has been started and is known by now.
+    # The holder answers in order: the cancelled start has been handled by now.
     await start(holder, family.shell("exit 0"))
     assert eventually(lambda: not family.alive())
 

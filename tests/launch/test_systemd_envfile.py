@@ -30,7 +30,7 @@ ODD = {
 
 
 def test_a_shell_reads_exactly_what_was_written() -> None:
-    """A shell's double quotes are what systemd follows, so a shell can judge."""
+    """systemd follows the rules of a shell's double quotes, so a shell can check them."""
     names = " ".join(ODD)
     script = f"set -a\n{environment_text(ODD).decode()}\nexec python3 -c '{_SHOW}' {names}"
     sh = shutil.which("sh")
@@ -46,7 +46,7 @@ sys.stdout.buffer.write(repr({name: os.environ[name] for name in sys.argv[1:]}).
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "complaint"),
+    ("name", "value", "expected"),
     [
         ("a.b", "hunter2", "name 'a.b'"),
         ("9A", "hunter2", "no digit first"),
@@ -57,11 +57,11 @@ sys.stdout.buffer.write(repr({name: os.environ[name] for name in sys.argv[1:]}).
     ],
 )
 def test_variables_that_systemd_cannot_pass_on_are_refused_without_showing_them(
-    name: str, value: str, complaint: str
+    name: str, value: str, expected: str
 ) -> None:
     with pytest.raises(LaunchError) as refused:
         environment_text({name: value})
-    assert re.search(complaint, str(refused.value))
+    assert re.search(expected, str(refused.value))
     assert "hunter2" not in str(refused.value)
 
 

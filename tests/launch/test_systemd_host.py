@@ -136,7 +136,7 @@ async def test_the_end_of_a_node_ends_all_its_processes(
     systemd.end(name, code, status)
     assert await process.wait() == expected
     assert systemd.killed(name) == [signal.SIGKILL]
-    # It stays readable until it is written down.
+    # It stays readable until it is recorded.
     assert name in systemd.units
     host.forget(process.pid)
     if expected.ok:
@@ -224,7 +224,7 @@ async def test_the_next_daemon_finds_running_and_ended_nodes(systemd: Systemd) -
         f"{FLOW}/done/0": Exit(code=0),
         f"{FLOW}/crashed/0": Exit(signal=11),
     }
-    # Whatever they have left behind is ended.
+    # Their remaining processes are ended.
     assert systemd.killed("dorad-nav-done-2.service") == [signal.SIGKILL]
     for kept in second.kept:
         if kept.exit is not None:

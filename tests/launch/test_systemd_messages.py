@@ -1,4 +1,4 @@
-"""Messages of D-Bus in a stream: whose are read, whichever way the stream is cut."""
+"""Messages of D-Bus in a stream: only trusted senders are parsed, however it is split."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_messages_with_malformed_headers_are_skipped() -> None:
         try:
             found = texts(inbox(), bytes(bad) + good)
         except BusError:
-            continue  # it has become an error, and would answer to nothing
+            continue  # it is an error without a call
         assert found[-1:] == [["good", 7]]
         assert len(found) == 1
 

@@ -63,7 +63,7 @@ class Systemd:
             os.close(fd)
 
     def hand_over(self) -> list[tuple[str, int]]:
-        """Give the next daemon copies of everything, in no order."""
+        """Give the next daemon copies of all descriptors, in random order."""
         return [(name, os.dup(fd)) for name, fd in reversed(self.kept)]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Commands survive the way to the holder whatever bytes they hold."""
+"""Commands reach the holder unchanged, whatever bytes they contain."""
 
 from __future__ import annotations
 

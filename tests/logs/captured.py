@@ -1,4 +1,4 @@
-"""A process's pipes with a log behind them, to write to and to look at."""
+"""The pipes of a process with a log behind them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Captured:
 
 
 def in_files(folder: Path, node: str = "cam") -> list[LogRecord]:
-    """What the log files of a node hold, oldest first."""
+    """Return the records in the log files of a node, oldest first."""
     return [
         decode(line)
         for path in files_of(folder, node)

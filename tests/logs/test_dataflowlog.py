@@ -1,4 +1,4 @@
-"""The log of one dataflow: its folder, and who gets its lines."""
+"""The log of one dataflow: its folder and its followers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes when logs take too much of the disk."""
+"""Deleting logs that take too much of the disk."""
 
 from __future__ import annotations
 

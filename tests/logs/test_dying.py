@@ -1,4 +1,4 @@
-"""A reader that is killed at any moment has lost nothing and written nothing twice."""
+"""A reader that is killed at any moment loses no line and writes none twice."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_bytes_read_just_before_a_kill_are_found_by_their_length(memory: int) ->
     read, write = os.pipe()
     os.write(write, b"a\n")
     first.stdout.read(read)
-    # The kernel has copied this when the process dies, and nothing has taken note of it.
+    # The kernel has copied this, and the process is killed before it has counted it.
     at = first.stdout._base() + first.stdout.filled
     first._view[at : at + 4] = b"b\0\0c"
     first.close()

@@ -71,7 +71,7 @@ def test_an_ambiguous_prefix_is_an_error(out: Path) -> None:
         find(out, FIRST[:8])
 
 
-def test_without_logs_the_error_explains_what_writes_them(tmp_path: Path) -> None:
+def test_without_logs_the_error_explains_which_commands_write_them(tmp_path: Path) -> None:
     with pytest.raises(NoLogsError, match="dora run"):
         find(tmp_path / "out", None)
 
@@ -86,7 +86,7 @@ def test_a_folder_without_a_description_is_dated_by_its_files(out: Path) -> None
     assert find(out, "unknown").about is None
 
 
-def test_a_run_counts_as_running_while_its_writer_lives_and_has_not_recorded_its_end(
+def test_a_run_counts_as_running_while_its_writer_is_alive_and_has_not_recorded_its_end(
     out: Path,
 ) -> None:
     run(out, "live", "live", 10.0, pid=os.getpid(), pid_started=about.own_start())

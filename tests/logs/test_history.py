@@ -1,4 +1,4 @@
-"""Reading what log files hold."""
+"""Reading log files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_lines_of_a_node_stay_in_order_whatever_their_times(tmp_path: Path) -> N
     ],
 )
 @pytest.mark.parametrize("tail", [None, 10])
-def test_only_what_is_selected_is_read(
+def test_only_selected_lines_are_read(
     tmp_path: Path, wanted: Selection, found: list[str], tail: int | None
 ) -> None:
     append(tmp_path / "log_a.jsonl", record("a", 1, "Hello"))

@@ -19,7 +19,7 @@ async def read(follower: Follower) -> list[tuple[list[str], int]]:
         return [([r.message for r in lines.records], lines.left_out) async for lines in follower]
 
 
-async def test_a_follower_gets_what_is_published_until_the_end() -> None:
+async def test_a_follower_gets_all_records_until_the_end() -> None:
     hub = LogHub()
     hub.publish([record("before")])
     follower = hub.follow(Selection())

@@ -1,4 +1,4 @@
-"""What a node prints, in the journal: each line once, whatever the journal and the daemon do."""
+"""Output of a node in the journal: each line once, whatever journal and daemon do."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def taken(journald: Journald, count: int) -> list[str]:
     return journald.messages
 
 
-async def test_lines_go_to_the_journal_and_no_file_is_made(
+async def test_lines_go_to_the_journal_and_no_file_is_created(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -119,7 +119,7 @@ async def test_lines_go_to_the_journal_and_no_file_is_made(
     assert found is not None and found.journal
 
 
-async def test_a_traceback_that_comes_in_pieces_is_one_entry(
+async def test_a_traceback_that_arrives_in_pieces_is_one_entry(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -169,7 +169,7 @@ async def test_the_last_lines_of_a_node_wait_for_the_journal_too(
     robot.end()
 
 
-async def test_finishing_without_waiting_writes_what_the_journal_refuses_to_the_file(
+async def test_finishing_without_waiting_writes_entries_that_the_journal_refuses_to_the_file(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)

@@ -57,7 +57,7 @@ def test_priorities(level: str, stream: str, priority: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_record_comes_back_as_it_was(level: str) -> None:
+def test_a_record_round_trips(level: str) -> None:
     record = LogRecord(
         1764045000.25, level, "cam", "lens is hot" * 9, "stdout", "lens", {"degrees": 71, "ä": [1]},
         "cam.py", 12, "driver.read",
@@ -71,7 +71,7 @@ def test_a_structured_message_may_have_newlines() -> None:
     assert read_back(encode(ORIGIN, [record], 3)).records == [record]
 
 
-def test_joined_lines_come_back_as_lines() -> None:
+def test_joined_lines_are_split_into_lines() -> None:
     origin = Origin("u", None, "cam", "stderr")
     records = [LogRecord(2.0, RAW, "cam", text, "stderr") for text in ("Traceback", "  f", "E: x")]
     entry = encode(origin, records, 1)

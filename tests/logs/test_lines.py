@@ -70,14 +70,14 @@ def test_an_endless_line_is_returned_once_and_not_kept() -> None:
     assert splitter.end() == []
 
 
-def test_very_many_lines_come_a_thousand_at_a_time() -> None:
+def test_many_lines_are_returned_a_thousand_at_a_time() -> None:
     cut = cut_lines(b"\n" * 2500 + b"rest", skipping=False, final=True)
     assert (len(cut.lines), cut.used, cut.more) == (MAX_LINES, MAX_LINES, True)
     assert split(b"\n" * 2500 + b"rest") == [b""] * 2500 + [b"rest"]
     assert not cut_lines(b"\n" * MAX_LINES + b"rest", skipping=False).more
 
 
-def test_where_each_line_ends_counts_what_was_shortened() -> None:
+def test_the_end_of_each_line_counts_its_shortened_part() -> None:
     cut = cut_lines(b"dropped\na\r\n\nlast", skipping=True, final=True)
     assert cut.lines == [b"a", b"", b"last"]
     assert cut.ends() == [11, 12, 16]

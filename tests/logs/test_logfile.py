@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-class NodeFacts:
+class LogFixture:
     """A log file, and the trouble reported about it."""
 
     def __init__(self, folder: Path, **options: object) -> None:
@@ -40,27 +40,27 @@ class NodeFacts:
 
 
 @pytest.fixture
-def facts(tmp_path: Path) -> Iterator[NodeFacts]:
-    made = NodeFacts(tmp_path)
+def facts(tmp_path: Path) -> Iterator[LogFixture]:
+    made = LogFixture(tmp_path)
     yield made
     made.file.close()
 
 
-def test_the_file_and_its_folder_are_made_by_the_first_line(tmp_path: Path) -> None:
-    facts = NodeFacts(tmp_path / "out" / "id")
+def test_the_first_line_creates_the_file_and_its_folder(tmp_path: Path) -> None:
+    facts = LogFixture(tmp_path / "out" / "id")
     assert not facts.folder.exists()
     facts.file.write(b"a\n", 1)
     facts.file.close()
     assert facts.contents() == [b"a\n"]
 
 
-def test_a_file_that_is_there_is_continued(facts: NodeFacts) -> None:
+def test_a_file_that_is_there_is_continued(facts: LogFixture) -> None:
     facts.file.path.write_bytes(b"before\n")
     facts.file.write(b"a\n", 1)
     assert facts.contents() == [b"before\na\n"]
 
 
-def test_a_deleted_file_is_created_again(facts: NodeFacts) -> None:
+def test_a_deleted_file_is_created_again(facts: LogFixture) -> None:
     facts.file.write(b"a\n", 1)
     facts.file.path.unlink()
     facts.file.write(b"b\n", 1)
@@ -68,7 +68,7 @@ def test_a_deleted_file_is_created_again(facts: NodeFacts) -> None:
 
 
 def test_rotation_keeps_a_limited_number_of_files(tmp_path: Path) -> None:
-    facts = NodeFacts(tmp_path, max_size=2, max_rotated=2)
+    facts = LogFixture(tmp_path, max_size=2, max_rotated=2)
     for letter in (b"a\n", b"b\n", b"c\n", b"d\n"):
         facts.file.write(letter, 1)
     facts.file.close()
@@ -76,10 +76,10 @@ def test_rotation_keeps_a_limited_number_of_files(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_rotation_is_completed(tmp_path: Path) -> None:
-    """Somebody died between two renames: the first place is free, nothing moves behind it."""
+    """The process died between two renames: the first name is free and stays the only gap."""
     (tmp_path / "log_cam.2.jsonl").write_bytes(b"old\n")
     (tmp_path / "log_cam.jsonl").write_bytes(b"new\n")
-    facts = NodeFacts(tmp_path, max_size=2, max_rotated=2)
+    facts = LogFixture(tmp_path, max_size=2, max_rotated=2)
     facts.file.write(b"a\n", 1)
     facts.file.close()
     assert facts.contents() == [b"old\n", b"new\n", b"a\n"]
@@ -89,7 +89,7 @@ def test_the_file_of_a_node_named_like_a_rotated_file_is_not_touched(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "log_cam.1.jsonl").write_bytes(b"of cam.1\n")
-    facts = NodeFacts(tmp_path, max_size=2, max_rotated=1, others=["cam", "cam.1"])
+    facts = LogFixture(tmp_path, max_size=2, max_rotated=1, others=["cam", "cam.1"])
     facts.file.write(b"a\n", 1)
     facts.file.write(b"b\n", 1)
     facts.file.close()
@@ -97,7 +97,7 @@ def test_the_file_of_a_node_named_like_a_rotated_file_is_not_touched(
     assert (tmp_path / "log_cam.2.jsonl").read_bytes() == b"a\n"
 
 
-def test_bytes_appended_twice_are_cut(facts: NodeFacts) -> None:
+def test_bytes_appended_twice_are_cut(facts: LogFixture) -> None:
     facts.file.write(b"a\nb\n", 2)
     facts.file.cut_to(2)
     facts.file.write(b"c\n", 1)
@@ -107,7 +107,7 @@ def test_bytes_appended_twice_are_cut(facts: NodeFacts) -> None:
 
 @pytest.fixture
 def nearly_full() -> Iterator[None]:
-    """Files may have 10 bytes here, as if the disk were full then."""
+    """Limit files to 10 bytes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
@@ -117,7 +117,7 @@ def nearly_full() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nearly_full")
-def test_a_line_that_does_not_fit_on_the_disk_leaves_no_bytes(facts: NodeFacts) -> None:
+def test_a_line_that_does_not_fit_on_the_disk_leaves_no_bytes(facts: LogFixture) -> None:
     facts.file.write(b"12345\n", 1)
     facts.file.write(b"too long\nfor it\n", 2)
     ((level, text),) = facts.reports
@@ -130,7 +130,7 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_no_bytes(facts: NodeFacts) 
 
 @pytest.mark.usefixtures("nearly_full")
 def test_trouble_is_reported_once_and_its_end_with_the_number_of_missing_lines(
-    facts: NodeFacts,
+    facts: LogFixture,
 ) -> None:
     facts.file.write(b"more than there is room for\n", 1)
     facts.file.write(b"x\n", 1)  # no attempt yet
@@ -147,7 +147,7 @@ def test_trouble_is_reported_once_and_its_end_with_the_number_of_missing_lines(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_is_trouble_too(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    facts = NodeFacts(tmp_path / "id")
+    facts = LogFixture(tmp_path / "id")
     facts.file.write(b"a\n", 1)
     assert "Permission denied" in facts.reports[0][1]
     tmp_path.chmod(0o700)
@@ -155,7 +155,7 @@ def test_a_folder_that_may_not_be_written_is_trouble_too(tmp_path: Path) -> None
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("read", [False, True], ids=["without a reader", "with a reader"])
-def test_a_fifo_in_place_of_a_file_does_not_block(facts: NodeFacts, read: bool) -> None:
+def test_a_fifo_in_place_of_a_file_does_not_block(facts: LogFixture, read: bool) -> None:
     os.mkfifo(facts.file.path)
     reader = os.open(facts.file.path, os.O_RDWR) if read else -1
     for _ in range(10):

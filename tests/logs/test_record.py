@@ -1,4 +1,4 @@
-"""Which lines are structured, and what becomes of the others."""
+"""Parsing structured lines, and keeping the others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_line_of_our_log_methods_is_parsed() -> None:
     assert (more.target, more.fields, more.line) == ("driver", {"degrees": 80, "line": "x"}, None)
 
 
-def test_the_node_that_wrote_a_line_is_the_one_it_comes_from() -> None:
+def test_a_line_belongs_to_the_node_that_wrote_it() -> None:
     line = {"timestamp": WHEN, "level": "info", "node_id": "other", "message": ""}
     assert parse(line).node == "cam"
 
@@ -81,7 +81,7 @@ def test_similar_lines_are_not_parsed(line: bytes) -> None:
         b'{"a":' * 100_000,
     ],
 )
-def test_json_that_is_no_log_line_is_a_plain_line(line: bytes) -> None:
+def test_other_json_is_a_plain_line(line: bytes) -> None:
     assert parse(line) == LogRecord(NOW, "stdout", "cam", line.decode())
 
 

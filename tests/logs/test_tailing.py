@@ -36,7 +36,7 @@ def test_later_nodes_and_the_daemon_are_followed_too(tmp_path: Path) -> None:
         assert texts(tailing, "a", "b") == ["of a", "of b", "ours"]
 
 
-def test_only_what_is_selected_is_followed(tmp_path: Path) -> None:
+def test_only_selected_lines_are_followed(tmp_path: Path) -> None:
     wanted = select(["a"], level="warn")
     with History(tmp_path, ["a"], wanted) as history, Tailing(tmp_path, history) as tailing:
         append(tmp_path / "log_b.jsonl", record("b", 1, "of b", "error"))

@@ -240,7 +240,7 @@ def test_the_missing_half_of_a_set_wakes_a_waiting_node(bed: Bed) -> None:
     async def receive() -> Any:
         bed.send("left", b"L", 10 * MS)
         task = asyncio.create_task(bed.receiver.recv_async(SOON))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # nothing may happen
         assert not task.done()
         bed.send("right", b"R", 10 * MS)
         return await task

@@ -14,13 +14,13 @@ from dorad.realtime.settings import RealtimeSettings
 from tests.harness.daemon import daemon
 from tests.harness.flows import counting
 from tests.realtime.test_nodes import bare, locked_kb
-from tests.realtime.test_processes import may
+from tests.realtime.test_processes import skip_unless_permitted
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def policies(pid: int) -> dict[int, int]:
-    """The policy of each thread of a process."""
+    """Return the policy of each thread of a process."""
     return {int(t.name): os.sched_getscheduler(int(t.name)) for t in threads(pid)}
 
 
@@ -33,12 +33,12 @@ def test_settings_that_are_not_enabled_do_nothing() -> None:
 
 
 def test_only_the_thread_of_the_loop_runs_in_real_time(tmp_path: Path) -> None:
-    may(Schedule(os.SCHED_FIFO, 10))
+    skip_unless_permitted(Schedule(os.SCHED_FIFO, 10))
     with daemon() as dorad:
         dorad.end()
         dorad.start("--rt")
         dorad.dora_ok("start", counting(tmp_path), "--name", "count", "--detach")
-        # What is measured, is measured in another thread.
+        # Measurements run in another thread.
         dorad.until(lambda: len(threads(dorad.pid)) > 1)
         found = policies(dorad.pid)
         assert found.pop(dorad.pid) == os.SCHED_FIFO | os.SCHED_RESET_ON_FORK

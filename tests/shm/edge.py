@@ -87,7 +87,7 @@ class Edge:
 
 
 def content(taken: Taken) -> bytes:
-    """The bytes of a received payload, copied out or borrowed."""
+    """Return the bytes of a received payload, copied or borrowed."""
     size, payload, borrow, offset = taken[4:8]
     if payload is not None:
         return payload

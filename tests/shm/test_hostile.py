@@ -195,7 +195,7 @@ def test_malformed_metadata_are_an_error_event(e: Edge, metadata: bytes) -> None
     assert (item.take() or {})["value"].to_pylist() == [ord("y")]
 
 
-def test_metadata_nested_deeper_than_python_goes_are_an_error_event(e: Edge) -> None:
+def test_metadata_nested_too_deeply_for_python_are_an_error_event(e: Edge) -> None:
     sample = e.pool.take(200_000)
     sample.write(0, b'{"a":' + b"[" * 199_995)
     fields = dict.fromkeys(FIELDS, 0) | {"stamp": 1, "meta_size": 200_000}

@@ -56,8 +56,8 @@ def test_a_file_of_another_user_is_skipped(left: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as two users")
-def test_a_file_of_root_is_no_error_for_other_users(left: Path) -> None:
-    """The directory is sticky: another user may not unlink it, which must be no error."""
+def test_a_file_of_root_does_not_fail_other_users(left: Path) -> None:
+    """The directory is sticky: another user may not unlink it, which must not fail."""
     left.touch()
     program = f"import os; from dorad.shm import create; os.setuid({NOBODY}); create.unlink_stale()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

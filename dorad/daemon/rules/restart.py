@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 MAX_DOUBLINGS = 16
 JITTER = 0.25
-"""Maximum random addition to a delay, as a part of it, so that nodes that ended together do not
-restart together."""
+"""Maximum random addition to a delay, as a fraction of it: nodes that ended together then restart
+at different times."""
 
 
 class RestartHistory(Struct, frozen=True):

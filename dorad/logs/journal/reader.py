@@ -88,8 +88,8 @@ class JournalPast:
     ) -> Iterator[list[LogRecord]]:
         """Yield what follows the records read so far, until the dataflow no longer runs.
 
-        With `skip`, existing entries are not wanted. An empty list comes every half second without
-        news.
+        With `skip`, existing entries are skipped. While there are no new ones, it yields an empty
+        list every half second.
         """
         options = ["--follow", "--lines=0" if skip else "--no-tail"]
         if self._newest is not None:
@@ -137,7 +137,7 @@ class JournalPast:
     def _blocks(
         self, options: Sequence[str], *, wait: float | None = None
     ) -> Iterator[list[bytes]]:
-        """Yield whole lines as they come; with `wait`, an empty list after that many seconds."""
+        """Yield whole lines as they arrive; with `wait`, an empty list after that many seconds."""
         command = self._command(options)
         try:
             process = subprocess.Popen(

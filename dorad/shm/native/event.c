@@ -62,7 +62,7 @@ PyObject *step_take(METHOD_ARGUMENTS)
     struct ring_input *input = (struct ring_input *)object;
     struct taken taken;
     enum outcome outcome = NOT_MINE;
-    if (count == 0 && input->id != NULL && is(state, input->inlet, INLET) &&
+    if (count == 0 && keywords == NULL && input->id != NULL && is(state, input->inlet, INLET) &&
         is(state, input->clock, CLOCK))
         outcome = take(state, (struct inlet *)input->inlet, &taken);
     if (outcome == NOT_MINE)

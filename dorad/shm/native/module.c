@@ -54,6 +54,7 @@ PyObject *fall_back(const struct state *state, enum step step, PyObject *object,
     PyObject *named = keywords == NULL ? NULL : PyDict_New();
     if (positional == NULL || (keywords != NULL && named == NULL)) {
         Py_XDECREF(positional);
+        Py_XDECREF(named);
         return NULL;
     }
     PyTuple_SetItem(positional, 0, Py_NewRef(object));

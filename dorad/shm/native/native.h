@@ -44,11 +44,18 @@ static inline void write_word(struct words *words, size_t at, uint64_t value, me
     atomic_store_explicit(&words->at[at], value, order);
 }
 
-/* An int or None of Python. */
+/* An int or None of Python; of the counts of packets, -1 instead of None. */
 struct optional {
     bool given;
     uint64_t value;
 };
+
+/* Tell whether packets came since their count was as given. */
+static inline bool has_mail(const struct words *words, struct optional mail)
+{
+    /* Acquire: as for every word that says to look elsewhere. */
+    return !mail.given || read_word(words, BOX_MAIL, memory_order_acquire) != mail.value;
+}
 
 /* -- the state types, see states.c ------------------------------------------------------------ */
 
@@ -116,7 +123,8 @@ struct connection {
     PyObject *outlets;
     int bell;
     char lost;
-    long long mail, packets_handled;
+    struct optional mail;
+    long long packets_handled;
 };
 
 struct shared_arrays {
@@ -145,7 +153,8 @@ struct inputs {
     PyObject *connection, *daemon_events, *order, *rings, *choosy, *timers, *spin;
     char ended, stopped, has_removed;
     int epoll;
-    long long mail, packets;
+    struct optional mail;
+    long long packets;
 };
 
 struct receiver {
@@ -265,7 +274,6 @@ struct taken {
 };
 
 enum outcome take(const struct state *state, struct inlet *inlet, struct taken *taken);
-bool is_ready(const struct inlet *inlet);
 bool is_usable(const struct outlet *outlet);
 bool is_full(const struct outlet *outlet);
 void push(struct outlet *outlet, const void *entry, size_t length, uint64_t size, uint64_t stamp);

@@ -12,11 +12,12 @@
 int ring_bell(int descriptor)
 {
     /* EAGAIN: it has been rung 2^64 times and will wake its owner anyway. */
-    if (eventfd_write(descriptor, 1) < 0 && errno != EAGAIN) {
+    if (eventfd_write(descriptor, 1) == 0 || errno == EAGAIN)
+        return 0;
+    /* Of several bells, the first error is reported. */
+    if (!PyErr_Occurred())
         PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return 0;
+    return -1;
 }
 
 /* -- the producer's end ------------------------------------------------------------------------ */
@@ -94,19 +95,14 @@ static bool lies_in_mapping(const struct inlet *inlet)
            capacity * ENTRY_SIZE <= count * WORD - inlet->entries;
 }
 
-/* Tell whether `take` would return a message. */
-bool is_ready(const struct inlet *inlet)
-{
-    return read_word(&inlet->words, inlet->base + RING_HEAD, memory_order_acquire) != inlet->tail &&
-           (!inlet->limit.given || inlet->tail < inlet->limit.value);
-}
-
 /* Copy words of the ring out. A producer that laps us may be writing them: `take` finds that out. */
 static void copy_out(void *into, const word *from, size_t words)
 {
-    uint64_t *copy = into;
-    for (size_t at = 0; at < words; at++)
-        copy[at] = atomic_load_explicit(&from[at], memory_order_relaxed);
+    for (size_t at = 0; at < words; at++) {
+        uint64_t value = atomic_load_explicit(&from[at], memory_order_relaxed);
+        /* Not by a pointer to words: the fields that are copied have other types. */
+        memcpy((char *)into + at * sizeof value, &value, sizeof value);
+    }
 }
 
 /* Return the mapping that `size` bytes of a segment at `offset` lie in: a new reference in `found`. */
@@ -199,8 +195,8 @@ static void count_taken(struct inlet *inlet, uint64_t stamp)
     struct words *words = &inlet->words;
     /* Release: TAIL comes before. Pairs with the acquire in `counters`. */
     write_word(words, inlet->base + RING_RECEIVED, ++inlet->received, memory_order_release);
-    int64_t latency = realtime_ns() - (int64_t)stamp;
-    if (latency < 0 || latency >= BEYOND_NS || stamp > INT64_MAX)
+    int64_t latency = stamp > INT64_MAX ? -1 : realtime_ns() - (int64_t)stamp;
+    if (latency < 0 || latency >= BEYOND_NS)
         /* A clock was set, or the sender's is ahead by having seen another's. */
         latency = 0;
     bool first = !inlet->latency.given;

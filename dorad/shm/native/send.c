@@ -142,27 +142,25 @@ static enum outcome send(const struct state *state, struct sender *sender, PyObj
                          PyObject *data, struct message *message)
 {
     const struct connection *connection = (struct connection *)sender->connection;
-    /* Acquire: as for every word that says to look elsewhere. */
-    if (sender->words.count < BOX_WORDS ||
-        (int64_t)read_word(&sender->words, BOX_MAIL, memory_order_acquire) != connection->mail)
+    if (sender->words.count < BOX_WORDS || has_mail(&sender->words, connection->mail))
         return NOT_MINE;
     PyObject *outlets = connection->outlets != NULL && PyDict_Check(connection->outlets)
                             ? PyDict_GetItem(connection->outlets, output)
                             : NULL;
+    /* Held: what runs while memory is found (a finalizer, another thread) may connect others. */
+    message->outlets = Py_XNewRef(outlets);
     if (!all_take(state, outlets))
         return NOT_MINE;
     enum outcome outcome = encode_array(state, sender, data, &message->encoded);
     if (outcome != DONE)
         return outcome;
     const struct encoded *encoded = &message->encoded;
-    message->outlets = Py_NewRef(outlets);
     if (encoded->shared == NULL && encoded->size + message->metadata_size <= INLINE)
         push_inline(sender, message);
     else
         outcome = push_sample(state, sender, message);
     if (outcome != NOT_MINE && wake_all(outlets) == FAILED)
         outcome = FAILED;
-    Py_DECREF(outlets);
     return outcome;
 }
 
@@ -224,6 +222,7 @@ PyObject *step_send(METHOD_ARGUMENTS)
     }
     if (message.encoded.release != NULL)
         message.encoded.release(&message.encoded);
+    Py_XDECREF(message.outlets);
     if (outcome == NOT_MINE) {
         if (!call(sender->lock, state->names.release, NULL))
             return NULL;

@@ -43,6 +43,8 @@ int hold_words(struct words *words, PyObject *view, bool writable)
         PyBuffer_Release(&seen);
     }
     Py_XDECREF(memory);
+    if (failed)
+        Py_CLEAR(words->view);
     return failed;
 }
 
@@ -84,6 +86,22 @@ static int set_optional(PyObject *self, PyObject *value, void *offset)
         return -1;
     *into = (struct optional){true, number};
     return 0;
+}
+
+static PyObject *get_mail(PyObject *self, void *offset)
+{
+    struct optional *found = (struct optional *)((char *)self + (uintptr_t)offset);
+    return found->given ? PyLong_FromUnsignedLongLong(found->value) : PyLong_FromLong(-1);
+}
+
+/* The word may have any value: all senders can write to it. */
+static int set_mail(PyObject *self, PyObject *value, void *offset)
+{
+    int overflow;
+    if (value != NULL && PyLong_Check(value) &&
+        PyLong_AsLongLongAndOverflow(value, &overflow) == -1 && !overflow)
+        value = Py_None;
+    return set_optional(self, value, offset);
 }
 
 /* -- creation and end -------------------------------------------------------------------------- */
@@ -166,6 +184,8 @@ static void spin_dealloc(PyObject *self)
     {name, get_words, set_readable_words, NULL, (void *)offsetof(struct type, words)}
 #define OPTIONAL(type, field, name) \
     {name, get_optional, set_optional, NULL, (void *)offsetof(struct type, field)}
+#define MAIL(type, field, name) \
+    {name, get_mail, set_mail, NULL, (void *)offsetof(struct type, field)}
 #define NO_MORE {NULL, NULL, NULL, NULL, NULL}
 
 static PyMemberDef mapping_members[] = {
@@ -275,10 +295,10 @@ static PyMemberDef connection_members[] = {
     OBJECT(connection, outlets, "outlets"),
     INT(connection, bell, "bell"),
     BOOL(connection, lost, "lost"),
-    SIGNED(connection, mail, "mail"),
     SIGNED(connection, packets_handled, "packets_handled"),
     END,
 };
+static PyGetSetDef connection_getset[] = {MAIL(connection, mail, "mail"), NO_MORE};
 
 static PyMemberDef shared_arrays_members[] = {
     OBJECT(shared_arrays, by_id, "_by_id"),
@@ -330,11 +350,14 @@ static PyMemberDef inputs_members[] = {
     BOOL(inputs, stopped, "_stopped"),
     BOOL(inputs, has_removed, "_has_removed"),
     INT(inputs, epoll, "_epoll"),
-    SIGNED(inputs, mail, "_mail"),
     SIGNED(inputs, packets, "_packets"),
     END,
 };
-static PyGetSetDef inputs_getset[] = {WORDS(inputs, "_words"), NO_MORE};
+static PyGetSetDef inputs_getset[] = {
+    WORDS(inputs, "_words"),
+    MAIL(inputs, mail, "_mail"),
+    NO_MORE,
+};
 static PyMethodDef inputs_methods[] = {
     {"poll", METHOD(step_poll), "Return the next event if there is one; see NodeInputs.poll."},
     {"wait", METHOD(step_wait), "Sleep until an event may have come; see NodeInputs.wait."},
@@ -389,7 +412,7 @@ static PyType_Spec specs[KINDS] = {
             {0, NULL},
         },
     },
-    [CONNECTION] = TYPE(connection, "ConnectionState", no_getset, no_methods),
+    [CONNECTION] = TYPE(connection, "ConnectionState", connection_getset, no_methods),
     [SHARED_ARRAYS] = TYPE(shared_arrays, "SharedArraysState", no_getset, no_methods),
     [SENDER] = TYPE(sender, "SenderState", sender_getset, sender_methods),
     [RING_INPUT] = TYPE(ring_input, "RingInputState", no_getset, ring_input_methods),

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #define NANOS INT64_C(1000000000)
+#define MAX_SECONDS 1e9 /* of a timeout; its nanoseconds fit into 64 bits */
 #define MAX_WATCHED 64
 #define MAX_READY 4
 
@@ -32,7 +33,7 @@ static bool is_calm(const struct state *state, const struct inputs *inputs)
         inputs->order == NULL || !PyList_Check(inputs->order) || inputs->words.count < BOX_WORDS)
         return false;
     const struct connection *connection = (struct connection *)inputs->connection;
-    return (int64_t)read_word(&inputs->words, BOX_MAIL, memory_order_acquire) == connection->mail &&
+    return !has_mail(&inputs->words, connection->mail) &&
            connection->packets_handled == inputs->packets && !inputs->stopped &&
            !inputs->has_removed && !connection->lost &&
            is_empty(inputs->daemon_events, state->names.urgent) &&
@@ -54,7 +55,7 @@ PyObject *step_poll(METHOD_ARGUMENTS)
 {
     const struct state *state = PyType_GetModuleState(class);
     struct inputs *inputs = (struct inputs *)object;
-    if (count != 0 || !is_calm(state, inputs))
+    if (count != 0 || keywords != NULL || !is_calm(state, inputs))
         return fall_back(state, POLL, object, arguments, count, keywords);
     inputs->mail = ((struct connection *)inputs->connection)->mail;
     PyObject *order = Py_NewRef(inputs->order), *event = Py_NewRef(Py_None);
@@ -112,8 +113,8 @@ static bool watch(const struct state *state, const struct inputs *inputs, struct
         }
     }
     watched->words[watched->count].at = &inputs->words.at[BOX_MAIL];
-    watched->words[watched->count++].seen = (uint64_t)inputs->mail;
-    return true;
+    watched->words[watched->count++].seen = inputs->mail.value;
+    return inputs->mail.given;
 }
 
 /* Return true if one of the words has changed. */
@@ -170,8 +171,7 @@ static int sleep_until(const struct inputs *inputs, const int64_t *due, bool fin
     /* A handler of a signal that came while we looked must run before we block. */
     if (PyErr_CheckSignals() < 0)
         return -1;
-    int64_t left = due == NULL ? 0 : *due - monotonic_ns();
-    left = left < 0 ? 0 : left;
+    int64_t now = monotonic_ns(), left = due == NULL || *due < now ? 0 : *due - now;
     Py_BEGIN_ALLOW_THREADS
     if (due == NULL) {
         found = epoll_wait(epoll, ready, MAX_READY, -1);
@@ -209,7 +209,10 @@ static enum outcome due_at(const struct state *state, struct inputs *inputs, PyO
     }
     enum outcome outcome = NOTHING;
     if (found != Py_None) {
-        *due = PyLong_AsLongLong(found);
+        int overflow;
+        *due = PyLong_AsLongLongAndOverflow(found, &overflow);
+        if (overflow)
+            *due = overflow > 0 ? INT64_MAX : 0;
         outcome = *due == -1 && PyErr_Occurred() ? FAILED : DONE;
         *fine = outcome == DONE && PyObject_RichCompareBool(found, deadline, Py_NE) == 1;
     }
@@ -236,6 +239,10 @@ static bool wait_for_events(const struct state *state, struct inputs *inputs, Py
         found = outcome == FAILED
                     ? -1
                     : sleep_until(inputs, outcome == DONE ? &due : NULL, fine, ready);
+    } else {
+        /* A word that a peer keeps changing must not keep other threads from running. */
+        Py_BEGIN_ALLOW_THREADS
+        Py_END_ALLOW_THREADS
     }
     write_word(&inputs->words, BOX_ASLEEP, 0, memory_order_relaxed);
     if (found < 0)
@@ -294,13 +301,16 @@ static PyObject *next(const struct state *state, struct receiver *receiver, PyOb
     struct inputs *inputs = (struct inputs *)receiver->inputs;
     int64_t until = deadline == Py_None ? INT64_MAX : PyLong_AsLongLong(deadline);
     while (true) {
-        PyObject *event = PyObject_CallNoArgs(receiver->poll);
+        /* Held: another thread may replace it meanwhile. */
+        PyObject *poll = Py_NewRef(receiver->poll), *event = PyObject_CallNoArgs(poll);
+        Py_DECREF(poll);
         if (event != Py_None || inputs->ended)
             return event;
         Py_DECREF(event);
         if (monotonic_ns() >= until)
             return timed_out(state, timeout);
-        if (!call((PyObject *)inputs, state->names.wait, deadline))
+        /* Without a look at signals, a word that a peer keeps changing would keep us here. */
+        if (!call((PyObject *)inputs, state->names.wait, deadline) || PyErr_CheckSignals() < 0)
             return NULL;
     }
 }
@@ -314,7 +324,8 @@ PyObject *step_next(METHOD_ARGUMENTS)
     if (count != 1 || keywords != NULL || !is(state, receiver->inputs, INPUTS) ||
         receiver->turn == NULL || receiver->poll == NULL ||
         (arguments[0] != Py_None && (!PyFloat_CheckExact(arguments[0]) ||
-                                     (seconds = PyFloat_AsDouble(arguments[0])) > 1e9)))
+                                     !((seconds = PyFloat_AsDouble(arguments[0])) >= 0) ||
+                                     seconds > MAX_SECONDS)))
         return fall_back(state, NEXT, object, arguments, count, keywords);
     PyObject *timeout = arguments[0], *turn = Py_NewRef(receiver->turn);
     PyObject *deadline = timeout == Py_None

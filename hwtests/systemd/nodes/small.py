@@ -1,7 +1,7 @@
-"""A node that costs little: it speaks with the daemon as `Node()` does, but has no messages.
+"""A cheap node: it attaches to the daemon as `Node()` does, but exchanges no messages.
 
-What a node imports for messages takes half a second of a processor, so hundreds of them start here
-in the time of a few.
+Imports for messages take half a second of a processor; without them hundreds of nodes start as
+fast as a few.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ def load_protocol():
 
 
 def connect():
-    """Connect to the daemon, which may be coming back."""
+    """Connect to the daemon, which may be restarting."""
     give_up_at = time.monotonic() + TIMEOUT_S
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

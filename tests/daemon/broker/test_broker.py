@@ -168,7 +168,7 @@ async def test_a_refused_hello_does_not_affect_the_attached_node() -> None:
 
 
 async def test_a_silent_connection_is_closed_at_its_deadline() -> None:
-    async with stage(hello_deadline=0.05) as on:
+    async with stage(hello_deadline=0.5) as on:
         with on.client() as silent, on.client() as node_client:
             await node_client.attach("c")
             assert await silent.ended() == []
@@ -274,7 +274,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return gate
 
 
-async def test_close_waits_for_memory_that_is_being_made(gate: threading.Event) -> None:
+async def test_close_waits_for_memory_that_is_being_created(gate: threading.Event) -> None:
     before = descriptors()
     async with stage() as on:
         with on.client() as client:

@@ -82,7 +82,7 @@ async def test_a_sequence_continues_without_a_gap(program: str, tmp_path: Path) 
         assert [edge.dropped for edge in on.broker.stats.counters()] == [0, 0]
         found = numbers(out)
         assert found == list(range(found[0], found[0] + len(found)))
-        # Afterwards the input displaces again what a slow receiver leaves.
+        # Afterwards the input drops the oldest messages of a slow receiver again.
         os.kill(relay.process.pid, 19)
         await until(lambda: on.broker.stats.counters()[0].dropped > 0)
         os.kill(relay.process.pid, 18)
@@ -108,7 +108,7 @@ async def test_a_killed_old_process_hands_over_queued_messages(tmp_path: Path) -
             assert new.process.poll() is None
 
 
-async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_its_place(
+async def test_a_replacement_that_attaches_after_the_exit_of_the_old_process_takes_over(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "b.txt"
@@ -124,7 +124,7 @@ async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_it
         assert found == list(range(found[0], found[0] + len(found)))
 
 
-async def test_a_replacement_that_dies_changes_nothing(tmp_path: Path) -> None:
+async def test_a_replacement_that_exits_changes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay):
         on.broker.handovers.begin("m", flow().node("m"), flow())
@@ -185,7 +185,7 @@ async def test_a_timer_continues_without_a_repeated_tick(tmp_path: Path) -> None
             on.broker.handovers.end("m")
             seen = len(lines(out, "tick"))
             await until(lambda: len(lines(out, "tick")) > seen + 5)
-    # Ticks are due every 20 ms; a stamp is as good as two looks at two clocks.
+    # Ticks are due every 20 ms; the clocks of stamps differ slightly.
     stamps = [float(line.split()[1]) for line in lines(out, "tick")]
     assert all(later - earlier > 0.015 for earlier, later in pairwise(stamps))
 
@@ -200,7 +200,7 @@ async def test_a_second_process_may_wait_only_during_a_handover() -> None:
             with pytest.raises(ValueError, match="already"):
                 on.broker.handovers.begin("m", flow().node("m"), flow())
             with on.client() as same:
-                same.hello("m")  # from the very process that has the place
+                same.hello("m")  # from the process that is attached
                 assert "being replaced" in (await same.packet_of("refused"))["error"]
             async with Program(on, "m", RELAY):
                 await until(lambda: ("waiting", "m") in on.events)

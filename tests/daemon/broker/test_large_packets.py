@@ -22,7 +22,7 @@ node.send_output("out", b"x")
 """
 
 
-async def test_600_subscribers_of_very_long_names_all_get_what_is_sent() -> None:
+async def test_600_subscribers_with_very_long_names_get_all_messages() -> None:
     names = [f"{number}".rjust(LONG, "n") for number in range(CONSUMERS)]
     inputs = {f"{number}".rjust(LONG, "i"): "a/out" for number in range(INPUTS)}
     flow = dataflow(node("a"), *(node(name, **inputs) for name in names))

@@ -27,7 +27,7 @@ with open(sys.argv[1], "a") as file:
 """
 
 
-def test_a_condition_holds_once_and_a_stop_comes_last() -> None:
+def test_a_condition_holds_once_and_stop_is_the_last_event() -> None:
     conditions = Conditions()
     assert conditions.add("stop", {"reason": "MANUAL"})
     assert conditions.add("closed", {"input": "x"})

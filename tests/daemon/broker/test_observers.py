@@ -27,7 +27,9 @@ def descriptors_of(process: subprocess.Popen[bytes]) -> int:
     return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
 
 
-async def test_an_observer_receives_what_nodes_receive_and_is_in_no_result(tmp_path: Path) -> None:
+async def test_an_observer_receives_the_messages_of_nodes_and_is_in_no_result(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "observer.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER):

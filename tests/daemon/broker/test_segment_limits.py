@@ -1,4 +1,4 @@
-"""A node that requests shared memory without end gets an error; no other node notices."""
+"""A node that requests shared memory without end gets an error; others are not affected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network as the daemon knows it, in a network namespace of its own."""
+"""The network as the daemon reports it, in a network namespace of the test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ip(words: str) -> None:
 
 
 def apart(work: Callable[[], Awaitable[None]]) -> None:
-    """Run something on a thread in a new network namespace, which ends with it."""
+    """Run a function on a thread in a new network namespace."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("making a network namespace takes root and the program ip")
     failed: list[BaseException] = []
@@ -100,7 +100,7 @@ def test_changes_of_links_addresses_and_routes_are_reported() -> None:
         ip("link set far down")
         await found.until("near is down")
         ip("link del near")
-        await found.until("near is gone", "near is gone", "default route gone")
+        await found.until("near was removed", "near was removed", "default route removed")
         assert found.watch.now == Network([lo], [])
         found.task.cancel()
 
@@ -167,7 +167,7 @@ def test_unchanged_parts_are_not_reported() -> None:
     assert changes(one, Network([Interface("eth0", up=False)])) == [
         "eth0 is down",
         "eth0 has lost 192.0.2.2/24",
-        "default route gone",
+        "default route removed",
     ]
 
 

@@ -2,7 +2,7 @@ from dorad.daemon.rules.breaker import Breaker
 
 
 def after(*checks: tuple[int, float]) -> list[bool]:
-    """Whether an input with a timeout of 2 s is broken after each check: sent so far, and when."""
+    """Return whether an input (timeout 2 s) is broken after each check (sent so far, time)."""
     breaker, found = Breaker(2.0), []
     for sent, now in checks:
         breaker = breaker.check(sent, now)

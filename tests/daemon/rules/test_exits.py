@@ -39,7 +39,7 @@ ABORTED = ExitContext(root_cause="early")
         ),
     ],
 )
-def test_an_exit_is_judged_by_what_the_daemon_did(
+def test_the_result_of_an_exit_depends_on_the_daemons_actions(
     exit_: Exit, context: ExitContext, outcome: Outcome
 ) -> None:
     assert classify("node", exit_, context).outcome is outcome
@@ -49,7 +49,7 @@ def test_a_cascading_failure_names_the_node_that_caused_it() -> None:
     assert classify("node", Exit(code=1), ABORTED).root_cause == "early"
 
 
-def test_a_failure_keeps_what_the_node_wrote() -> None:
+def test_a_failure_keeps_the_nodes_stderr() -> None:
     assert classify("node", Exit(code=1), ExitContext(), ("a", "b")).stderr == ("a", "b")
 
 

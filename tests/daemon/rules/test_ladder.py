@@ -9,7 +9,7 @@ def test_the_default_ladder_ends_after_fifteen_seconds() -> None:
     )
 
 
-def test_the_kill_comes_half_a_grace_after_sigterm() -> None:
+def test_sigkill_follows_half_a_grace_after_sigterm() -> None:
     assert [step.after for step in ladder(4)] == [0, 4, 6]
 
 

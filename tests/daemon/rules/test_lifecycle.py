@@ -97,7 +97,7 @@ def test_the_dataflow_ends_with_its_last_spawned_node() -> None:
     assert life.after_exit(ok("a")) == [CloseInput("d", "a"), Stop("d", DRAINED), Finish()]
 
 
-def test_a_dynamic_node_that_leaves_closes_what_it_fed() -> None:
+def test_a_dynamic_node_that_leaves_closes_the_inputs_it_fed() -> None:
     life = started(dataflow(node("d", dynamic=True), node("b", "d")))
     assert life.outputs_done("d") == [CloseInput("b", "d"), Stop("b", DRAINED)]
 
@@ -185,7 +185,7 @@ def test_the_input_of_an_added_node_from_one_that_has_ended_is_closed() -> None:
     assert life.changed(after) == [CloseInput("c", "x")]
 
 
-def test_an_edge_that_stays_is_as_open_or_closed_as_it_was() -> None:
+def test_a_kept_edge_stays_open_or_closed() -> None:
     life = started(dataflow(node("a"), node("b"), node("c", x="a", y="b")))
     life.outputs_done("a")
     assert life.changed(dataflow(node("a"), node("b"), node("c", x="a", y="b", z="b"))) == []
@@ -229,7 +229,7 @@ STEPS = st.lists(
 
 
 def step(life: Lifecycle, what: str, name: str) -> list[Action]:
-    """Let something happen to a node, if it can."""
+    """Apply an event to a node if it is possible."""
     match what:
         case "connected":
             return life.connected(name)

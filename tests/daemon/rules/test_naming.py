@@ -1,4 +1,4 @@
-"""Which dataflow a user means."""
+"""Finding the dataflow that a user names."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Where a node's lines go, besides its log file."""
+"""Routes of a node's lines, besides its log file."""
 
 from __future__ import annotations
 

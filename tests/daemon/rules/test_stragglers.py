@@ -24,7 +24,7 @@ def test_an_overdue_node_is_to_be_stopped() -> None:
     assert found.reason == "still runs 10 s after all its inputs closed"
 
 
-def test_a_straggler_without_messages_has_a_reason_of_its_own() -> None:
+def test_a_straggler_without_messages_has_its_own_reason() -> None:
     (found,) = stragglers([waits(drained=False)], now=12)
     assert found.reason == "has neither sent nor received anything for 12 s"
 

@@ -24,7 +24,7 @@ async def within(command: Coroutine[Any, Any, None]) -> None:
 
 
 async def ends(stage: Stage, name: str, exit_: Exit = FINE) -> None:
-    """Let a node end once it is asked to."""
+    """Let a node exit when it is asked to."""
     await stage.called("stop", name, "MANUAL")
     stage.processes[name].end(exit_)
 
@@ -44,7 +44,7 @@ def with_(flow: Dataflow, *nodes: NodeSpec) -> Dataflow:
 # -- restart -----------------------------------------------------------------------------------
 
 
-async def test_a_restart_asks_the_process_to_end_and_starts_the_next_whatever_the_policy() -> None:
+async def test_a_restart_stops_the_process_and_starts_the_next_regardless_of_the_policy() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -194,14 +194,14 @@ async def test_a_removed_node_no_longer_exists_and_its_consumers_are_notified() 
     assert [result.node for result in task.result()] == ["b"]
 
 
-async def test_a_dataflow_without_its_last_node_lives_until_it_is_stopped() -> None:
+async def test_a_dataflow_without_nodes_runs_until_it_is_stopped() -> None:
     stage = Stage(chain("a"))
     async with running(stage) as task:
         stage.connect("a")
         asked = asyncio.create_task(ends(stage, "a"))
         await within(stage.supervisor.commands.remove("a", dataflow()))
         await asked
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # nothing may happen
         assert not task.done()
         stage.supervisor.stop()
 
@@ -346,7 +346,7 @@ async def test_a_replacement_that_takes_too_long_is_killed() -> None:
         old.end(FINE)
 
 
-async def test_a_replacement_takes_over_from_an_old_process_that_dies_meanwhile() -> None:
+async def test_a_replacement_takes_over_if_the_old_process_exits_meanwhile() -> None:
     stage = Stage(chain("a"))
     async with running(stage):
         stage.connect("a")

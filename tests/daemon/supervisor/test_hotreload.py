@@ -1,4 +1,4 @@
-"""Hot reload: when a file counts as changed, and what becomes of that in a running dataflow."""
+"""Hot reload: detection of changed files, and its effect in a running dataflow."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ OPERATOR = """
 
 
 def after(*looks: Signature | None) -> list[bool]:
-    """Whether each look at a file that was OLD has it taken up."""
+    """Return whether each poll of a file that was OLD reports a change."""
     file, found = Watched(OLD, OLD), []
     for now in looks:
         file, take_up = file.poll(now)
@@ -90,7 +90,7 @@ def start(found: Daemon, folder: Path, **scripts: str) -> None:
 
 
 def save(path: Path, old: str, new: str) -> None:
-    """Save an edit as many editors do: into another file, which then takes the name."""
+    """Save an edit as many editors do: into another file that replaces the first."""
     whole = path.with_suffix(".tmp")
     whole.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     whole.rename(path)
@@ -119,7 +119,7 @@ def test_an_operator_reloads_an_edit_and_keeps_its_state(
     own_daemon.until(lambda: len(seen(tmp_path)) > mark + 5)
     assert seen(tmp_path)[-1] > 100_000
 
-    # What is edited while there is no daemon is taken up by the next one.
+    # An edit without a daemon is applied by the next one.
     own_daemon.kill()
     (tmp_path / "op.py").write_text("", encoding="utf-8")
     write_flow_file(tmp_path / "op.py", OPERATOR.replace("OFFSET = 0", "OFFSET = 200_000"))

@@ -1,4 +1,4 @@
-"""How nodes are started, and what becomes of what they print."""
+"""Starting nodes, and their output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEADLINE_S = 60
 
 
 class Store(NoStore):
-    """Remembers the names it was given."""
+    """Records the names that it gets."""
 
     def __init__(self) -> None:
         self.names: list[str] = []

@@ -89,7 +89,7 @@ async def test_a_second_node_object_in_the_process_keeps_the_inputs_open(
         stage.connect("a", "b")
         stage.supervisor.on_outputs_done("a")
         stage.connect("a")
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.03)  # nothing may happen
         assert ("close_input", "b", "a") not in stage.broker.calls
         for process in stage.processes.values():
             process.end(Exit(code=0))
@@ -247,13 +247,13 @@ async def test_a_running_source_keeps_silent_nodes_alive() -> None:
     stage = Stage(chain("a", "b"), finish_grace=0.02)
     async with running(stage):
         stage.connect("a", "b")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # five times the grace: nothing may happen
         assert ("stop", "b", "MANUAL") not in stage.broker.calls
         for process in stage.processes.values():
             process.end(Exit(code=0))
 
 
-async def test_a_silent_loop_is_stopped_when_its_source_is_gone() -> None:
+async def test_a_silent_loop_is_stopped_after_its_source_has_ended() -> None:
     loop = dataflow(node("s"), node("a", x="s", y="b"), node("b", x="a"))
     stage = Stage(loop, finish_grace=0.05, grace=0.0)
     async with running(stage):

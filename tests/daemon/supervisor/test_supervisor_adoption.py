@@ -16,7 +16,7 @@ FINE, FAILED = Exit(code=0), Exit(code=1)
 
 @asynccontextmanager
 async def lost(stage: Stage) -> AsyncIterator[Stage]:
-    """A supervisor whose daemon is gone afterwards, and the one that takes over its snapshot."""
+    """Run a supervisor, kill its daemon, and yield the one that adopts its snapshot."""
     after = Stage(stage.dataflow, grace=stage.grace)
     task = asyncio.create_task(stage.supervisor.run(stage.start))
     try:
@@ -32,7 +32,7 @@ async def lost(stage: Stage) -> AsyncIterator[Stage]:
 
 
 def kept(stage: Stage, *names: str) -> dict[str, FakeProcess | Exit]:
-    """The processes that live on."""
+    """Return the processes that keep running."""
     return {name: stage.processes[name] for name in names}
 
 
@@ -81,7 +81,7 @@ async def test_a_node_without_a_process_or_exit_has_failed() -> None:
     async with running(stage, kept(stage, "b")) as task:
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         stage.processes["b"].end(FINE)
-    assert task.result()[0].reason == "ended while no daemon was there to see it"
+    assert task.result()[0].reason == "ended while no daemon was running"
 
 
 async def test_the_restart_count_continues() -> None:

@@ -84,7 +84,7 @@ def test_a_hanging_node_is_restarted(dorad: Daemon, tmp_path: Path) -> None:
     wait_for(dorad, "source", "running")
     found = info(dorad, "source")
     assert found.restarts == 1
-    assert found.last_exit == "was killed because it had not come back to dora for 1 s"
+    assert found.last_exit == "was killed because it had not called dora for 1 s"
 
 
 def test_a_silent_input_degrades_its_node_until_messages_come_again(

@@ -71,7 +71,7 @@ async def test_restart_delays_grow() -> None:
     assert fourth >= 0.15
 
 
-async def test_a_node_that_dies_at_once_is_restarted_after_a_minimum_delay() -> None:
+async def test_a_node_that_exits_at_once_is_restarted_after_a_minimum_delay() -> None:
     stage = pair()
     async with running(stage):
         stage.connect("a", "b")
@@ -96,7 +96,7 @@ async def test_giving_up_reports_the_number_of_restarts() -> None:
     assert result.reason == "exited with code 1; gave up after 2 restarts"
 
 
-async def test_giving_up_on_a_node_whose_last_process_ended_well_is_no_failure() -> None:
+async def test_giving_up_after_an_exit_with_0_is_not_a_failure() -> None:
     stage = pair(max_restarts=1)
     async with running(stage) as task:
         stage.connect("a", "b")

@@ -20,7 +20,7 @@ BUSY = Vitals(asleep=False)
 
 
 class Scene:
-    """Watchdogs over some nodes whose processes run since 0, and a clock in the test's hand."""
+    """Watchdogs of nodes that run since time 0, with a clock that the test controls."""
 
     def __init__(self, *nodes: NodeSpec, connected: bool = True) -> None:
         flow = dataflow(*nodes)
@@ -54,7 +54,7 @@ class Scene:
         return self.processes[name].signals == [signal.SIGKILL]
 
     def look(self, *times: float) -> float | None:
-        """Look at these moments; return in how many seconds the next look is due."""
+        """Check at these times; return the seconds until the next check."""
         wait = None
         for now in times:
             wait = self.watchdogs.check(now)
@@ -117,9 +117,7 @@ async def test_a_node_that_does_not_return_to_dora_is_killed_once() -> None:
     assert not scene.killed("a")
     scene.look(1.0, 1.1)
     assert scene.killed("a")
-    assert (
-        scene.runs["a"].watchdog_reason == "was killed because it had not come back to dora for 1 s"
-    )
+    assert scene.runs["a"].watchdog_reason == "was killed because it had not called dora for 1 s"
 
 
 async def test_the_check_is_due_exactly_at_the_timeout() -> None:

@@ -56,7 +56,7 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """An empty folder, which is the current one, so that files are named as people name them."""
+    """An empty folder that is the current one, so that paths in messages are short."""
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)

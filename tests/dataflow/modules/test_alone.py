@@ -49,7 +49,7 @@ def test_errors_in_a_module_are_found_without_a_dataflow_that_uses_it(project: P
     ]
 
 
-def test_what_only_a_use_can_show(project: Project) -> None:
+def test_problems_that_only_a_use_of_a_module_shows(project: Project) -> None:
     project.write(
         "m.yml",
         "module: {name: m, inputs: [i]}\nnodes: [{id: n, path: n, inputs: {i: _mod/i}}]",

@@ -62,7 +62,7 @@ def test_the_nodes_of_a_module_take_its_place(nav: Project) -> None:
     assert all(node.kind is NodeKind.PATH for node in flow.nodes)
 
 
-def test_inputs_from_ports_get_what_is_wired_to_them(nav: Project) -> None:
+def test_inputs_from_ports_get_the_sources_wired_to_them(nav: Project) -> None:
     (frame,) = nav.node(FLOW, "nav.look").inputs
     assert (frame.id, frame.source) == ("frame", NodeOutput("camera", "image"))
 
@@ -105,7 +105,7 @@ def test_nodes_inside_can_be_named_from_outside(nav: Project) -> None:
         ),
     ],
 )
-def test_options_of_an_input_win_over_those_of_what_is_wired_to_the_port(
+def test_options_of_an_input_override_those_of_the_source_wired_to_the_port(
     project: Project, inner: str, outer: str, size: int, policy: QueuePolicy, timeout: float | None
 ) -> None:
     project.write("modules/nav.yml", NAV.replace("frame: _mod/image", f"frame: {inner}"))
@@ -116,7 +116,7 @@ def test_options_of_an_input_win_over_those_of_what_is_wired_to_the_port(
     assert (frame.queue_size, frame.queue_policy, frame.input_timeout) == (size, policy, timeout)
 
 
-def test_env_fills_what_the_nodes_lack(project: Project) -> None:
+def test_env_fills_in_missing_variables_of_the_nodes(project: Project) -> None:
     project.write(
         "modules/nav.yml", NAV.replace("path: look.py", "path: look.py\n    env: {A: in}")
     )
@@ -136,7 +136,7 @@ def test_deploy_is_for_nodes_that_have_none(project: Project) -> None:
     assert deploys == {"nav.look": "own", "nav.plan": "a"}
 
 
-def test_build_goes_before_that_of_each_node(project: Project) -> None:
+def test_build_commands_of_a_module_run_before_those_of_its_nodes(project: Project) -> None:
     inner = NAV.replace("path: look.py", "path: look.py\n    build: make look")
     project.write("modules/nav.yml", inner + "build: make module\n")
     flow = project.flow(_use("build: make node"))

@@ -1,4 +1,4 @@
-"""Which types may feed which."""
+"""Compatible types of outputs and inputs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_rule_with_parameters_applies_to_these_only() -> None:
     start=st.integers(0, 5),
     end=st.integers(0, 5),
 )
-def test_fits_is_what_a_walk_of_three_steps_reaches(
+def test_fits_reaches_types_within_three_steps(
     links: list[tuple[int, int]], start: int, end: int
 ) -> None:
     types = [parse_urn(f"my/v1/T{number}") for number in range(6)]

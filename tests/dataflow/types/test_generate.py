@@ -411,7 +411,7 @@ def test_other_layouts_of_the_same_type_are_read_too(made: Any) -> None:
     assert made.read_string(pa.array(["a"], pa.large_string())) == ["a"]
 
 
-def test_every_standard_type_is_there(made: Any) -> None:
+def test_every_standard_type_is_generated(made: Any) -> None:
     for definition in Library():
         shape: Shape = definition.shape
         name = definition.name
@@ -435,7 +435,7 @@ CODE = [
 
 
 def without_injected_code(text: str) -> bool:
-    """Whether the text is a module in which no payload is a name."""
+    """Return True if the text is a module in which no payload is a name."""
     tree = ast.parse(text)
     return not any(isinstance(node, ast.Name) and node.id == "INJECTED" for node in ast.walk(tree))
 

@@ -1,4 +1,4 @@
-"""The user's own types: their files, what is wrong in them, and their way into the descriptor."""
+"""The user's own types: their files, errors in them, and the descriptor."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_the_types_travel_with_the_descriptor(tmp_path: Path) -> None:
     assert (flat.own_types, flat.descriptor) == (flow.own_types, flow.descriptor)
 
 
-def test_the_file_of_a_dataflow_without_types_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_file_of_a_dataflow_without_types_is_unchanged(tmp_path: Path) -> None:
     write(
         tmp_path,
         {"types/acme/arm/v1.yml": JOINT, "flow.yml": "nodes: [{id: a, path: a, outputs: [o]}]"},
@@ -284,7 +284,7 @@ def test_the_file_of_a_dataflow_without_types_stays_as_it_is(tmp_path: Path) -> 
     assert flow.own_types == ()
 
 
-def test_a_dataflow_may_define_types_itself_and_these_come_first(tmp_path: Path) -> None:
+def test_types_defined_in_a_dataflow_override_others(tmp_path: Path) -> None:
     own = f"types: {{acme/arm/v1/Speed: {{arrow: Float64}}}}\n{dedent(FLOW)}"
     write(tmp_path, {"types/acme/arm/v1.yml": JOINT, "flow.yml": own})
     flow = load(tmp_path / "flow.yml")

@@ -1,4 +1,4 @@
-"""An operator's file: loading it, its mistakes, and loading it again."""
+"""The file of an operator: loading, errors, and reloading."""
 
 import sys
 import textwrap
