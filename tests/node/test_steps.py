@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from tests.shm.edge import Edge, edge
 from tests.shm.test_native import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -215,3 +216,65 @@ def test_a_borrow_that_is_refused_keeps_nothing() -> None:
             with pytest.raises(ValueError, match="do not begin"):
                 native.module.Borrow(view, 0, [], e.box)
         assert sys.getrefcount(view) == before
+
+
+# -- finalizers --------------------------------------------------------------------------------
+
+
+class _Cycle:
+    """Garbage whose finalizer runs in any allocation that collects garbage."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._self = self
+        self._work = work
+
+    def __del__(self) -> None:
+        self._work()
+
+
+def test_finalizers_that_send_and_receive_lose_and_damage_nothing() -> None:
+    with edge(5) as e:
+        one = Side(e)
+        one.sender.send("out", pa.array(range(1000)), None)
+        arrays = [pa.array(range(length)) for length in (1, 200, 3000)]
+        taken: list[Any] = []
+        counts = {"sent": 1, "taken": 0}
+
+        def send() -> None:
+            counts["sent"] += 1
+            number = counts["sent"] % len(arrays)
+            one.sender.send("out", arrays[number], {"seq": number})
+
+        def take() -> None:
+            event = one.input.take()
+            if event is not None:
+                assert event["type"] == "INPUT", event
+                assert event["value"][0].as_py() == 0
+                counts["taken"] += 1
+                taken.append(event)
+                if len(taken) > 40:
+                    del taken[::2]
+
+        thresholds = gc.get_threshold()
+        gc.set_threshold(1, 1, 1)
+        try:
+            for _ in range(1500):
+                for work in (send, take, e.inlet.discard if counts["sent"] % 50 == 0 else take):
+                    _Cycle(work)
+                send()
+                take()
+        finally:
+            gc.set_threshold(*thresholds)
+        gc.collect()
+        found = e.counters
+        assert found.sent == counts["sent"]
+        assert found.received == counts["taken"]
+        assert found.unreadable == 0
+        while taken:
+            value = taken.pop()["value"]
+            assert value.to_pylist() == list(range(len(value)))
+            del value
+        gc.collect()
+        slots = range(e.ring.base + layout.RING_HAZARDS, e.ring.base + layout.RING_WORDS)
+        assert sorted(e.inlet._free) == [*slots][: layout.HAZARDS]
+        _forget(one)
