@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import threading
@@ -120,6 +121,26 @@ def test_a_way_to_poll_is_used_to_the_end_although_it_is_replaced_meanwhile(
         event = receiver.next(DEADLINE_S)
         assert event is not None
         assert event["type"] == "INPUT"
+
+
+def test_a_forked_child_cannot_use_methods_that_its_parent_has_bound(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        other = daemon.other(10)
+        daemon.introduce(other, blocking=False)
+        send, receive = node.sender.send, node.receiver.next
+        send("out", pa.array([1]), None)
+        counter = other.rings[0].base + layout.RING_HEAD
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for way in (lambda: send("out", pa.array([1]), None), lambda: receive(0.01)):
+                try:
+                    way()
+                except RuntimeError as error:
+                    refused += "belongs to its parent" in str(error)
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+        assert other.words[counter] == 1
 
 
 # -- sending -----------------------------------------------------------------------------------
