@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import sys
 import threading
@@ -16,7 +18,7 @@ from tests.shm.edge import Edge, edge
 from tests.shm.test_native import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -121,6 +123,26 @@ def test_a_way_to_poll_is_used_to_the_end_although_it_is_replaced_meanwhile(
         assert event["type"] == "INPUT"
 
 
+def test_a_forked_child_cannot_use_methods_that_its_parent_has_bound(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        other = daemon.other(10)
+        daemon.introduce(other, blocking=False)
+        send, receive = node.sender.send, node.receiver.next
+        send("out", pa.array([1]), None)
+        counter = other.rings[0].base + layout.RING_HEAD
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for way in (lambda: send("out", pa.array([1]), None), lambda: receive(0.01)):
+                try:
+                    way()
+                except RuntimeError as error:
+                    refused += "belongs to its parent" in str(error)
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+        assert other.words[counter] == 1
+
+
 # -- sending -----------------------------------------------------------------------------------
 
 
@@ -215,3 +237,65 @@ def test_a_borrow_that_is_refused_keeps_nothing() -> None:
             with pytest.raises(ValueError, match="do not begin"):
                 native.module.Borrow(view, 0, [], e.box)
         assert sys.getrefcount(view) == before
+
+
+# -- finalizers --------------------------------------------------------------------------------
+
+
+class _Cycle:
+    """Garbage whose finalizer runs in any allocation that collects garbage."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._self = self
+        self._work = work
+
+    def __del__(self) -> None:
+        self._work()
+
+
+def test_finalizers_that_send_and_receive_lose_and_damage_nothing() -> None:
+    with edge(5) as e:
+        one = Side(e)
+        one.sender.send("out", pa.array(range(1000)), None)
+        arrays = [pa.array(range(length)) for length in (1, 200, 3000)]
+        taken: list[Any] = []
+        counts = {"sent": 1, "taken": 0}
+
+        def send() -> None:
+            counts["sent"] += 1
+            number = counts["sent"] % len(arrays)
+            one.sender.send("out", arrays[number], {"seq": number})
+
+        def take() -> None:
+            event = one.input.take()
+            if event is not None:
+                assert event["type"] == "INPUT", event
+                assert event["value"][0].as_py() == 0
+                counts["taken"] += 1
+                taken.append(event)
+                if len(taken) > 40:
+                    del taken[::2]
+
+        thresholds = gc.get_threshold()
+        gc.set_threshold(1, 1, 1)
+        try:
+            for _ in range(1500):
+                for work in (send, take, e.inlet.discard if counts["sent"] % 50 == 0 else take):
+                    _Cycle(work)
+                send()
+                take()
+        finally:
+            gc.set_threshold(*thresholds)
+        gc.collect()
+        found = e.counters
+        assert found.sent == counts["sent"]
+        assert found.received == counts["taken"]
+        assert found.unreadable == 0
+        while taken:
+            value = taken.pop()["value"]
+            assert value.to_pylist() == list(range(len(value)))
+            del value
+        gc.collect()
+        slots = range(e.ring.base + layout.RING_HAZARDS, e.ring.base + layout.RING_WORDS)
+        assert sorted(e.inlet._free) == [*slots][: layout.HAZARDS]
+        _forget(one)

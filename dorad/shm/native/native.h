@@ -226,6 +226,14 @@ static inline bool is(const struct state *state, PyObject *object, enum kind kin
     return object != NULL && PyObject_TypeCheck(object, state->types[kind]);
 }
 
+/* Tell whether an object belongs to the parent of this process: forking.py then gives it a class
+   that refuses all attributes, which a method that was bound before must do too. */
+static inline bool is_abandoned(const struct state *state, PyObject *object, enum kind kind)
+{
+    return PyType_GetSlot(Py_TYPE(object), Py_tp_getattro) !=
+           PyType_GetSlot(state->types[kind], Py_tp_getattro);
+}
+
 /* Arguments of a method that knows the module it belongs to. */
 #define METHOD_ARGUMENTS                                                                           \
     PyObject *object, PyTypeObject *class, PyObject *const *arguments, Py_ssize_t count,           \

@@ -199,7 +199,7 @@ PyObject *step_send(METHOD_ARGUMENTS)
     int size = -1;
     if (count == 3 && keywords == NULL && sender->lock != NULL && sender->encode != NULL &&
         sender->encode != Py_None && is(state, sender->connection, CONNECTION) &&
-        is(state, sender->clock, CLOCK))
+        is(state, sender->clock, CLOCK) && !is_abandoned(state, object, SENDER))
         size = encode_metadata(arguments[2], message.metadata, sizeof message.metadata);
     if (size < 0)
         return fall_back(state, SEND, object, arguments, count, keywords);

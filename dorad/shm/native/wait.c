@@ -322,7 +322,7 @@ PyObject *step_next(METHOD_ARGUMENTS)
     struct receiver *receiver = (struct receiver *)object;
     double seconds = 0;
     if (count != 1 || keywords != NULL || !is(state, receiver->inputs, INPUTS) ||
-        receiver->turn == NULL || receiver->poll == NULL ||
+        is_abandoned(state, object, RECEIVER) || receiver->turn == NULL || receiver->poll == NULL ||
         (arguments[0] != Py_None && (!PyFloat_CheckExact(arguments[0]) ||
                                      !((seconds = PyFloat_AsDouble(arguments[0])) >= 0) ||
                                      seconds > MAX_SECONDS)))
