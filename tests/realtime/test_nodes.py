@@ -14,7 +14,7 @@ from dorad.realtime.memory import CAP_IPC_LOCK, has_capability
 from dorad.realtime.schedule import Schedule
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import write_flow
-from tests.realtime.test_processes import may
+from tests.realtime.test_processes import skip_unless_permitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def locked_kb(pid: int) -> int:
 
 
 def test_a_node_runs_in_real_time_with_locked_memory(dorad: Daemon, tmp_path: Path) -> None:
-    may(Schedule(os.SCHED_FIFO, 9))
+    skip_unless_permitted(Schedule(os.SCHED_FIFO, 9))
     if not has_capability(CAP_IPC_LOCK):
         pytest.skip("memory can be locked without limit only with CAP_IPC_LOCK")
     pid = start(dorad, flow(tmp_path, policy="fifo", priority=9, lock_memory=True))

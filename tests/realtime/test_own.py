@@ -14,7 +14,7 @@ from dorad.realtime.settings import RealtimeSettings
 from tests.harness.daemon import daemon
 from tests.harness.flows import counting
 from tests.realtime.test_nodes import bare, locked_kb
-from tests.realtime.test_processes import may
+from tests.realtime.test_processes import skip_unless_permitted
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,7 +33,7 @@ def test_settings_that_are_not_enabled_do_nothing() -> None:
 
 
 def test_only_the_thread_of_the_loop_runs_in_real_time(tmp_path: Path) -> None:
-    may(Schedule(os.SCHED_FIFO, 10))
+    skip_unless_permitted(Schedule(os.SCHED_FIFO, 10))
     with daemon() as dorad:
         dorad.end()
         dorad.start("--rt")
