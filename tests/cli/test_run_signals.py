@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.cli.running import dora, write
-from tests.cli.test_run import SINK, TICKING, output
+from tests.cli.test_run import SINK, TICKING, printed
 
 DEAF = """
     import signal, subprocess, sys, time
@@ -42,7 +42,7 @@ def test_the_first_signal_asks_the_nodes_to_stop(tmp_path: Path, number: signal.
         run.until_prints("INPUT tick")
         run.signal(number)
         run.end(0)
-        assert output(run.out, "sink")[-2:] == ["STOP MANUAL None", "the end"]
+        assert printed(run.out, "sink")[-2:] == ["STOP MANUAL None", "the end"]
         assert "Ctrl-C again kills the nodes" in run.err
 
 
@@ -53,7 +53,7 @@ def test_a_stop_before_the_start_succeeds(tmp_path: Path) -> None:
         run.until_prints("not yet")
         run.signal(signal.SIGINT)
         run.end(0)
-        assert output(run.out, "late") == ["not yet", "STOP MANUAL"]
+        assert printed(run.out, "late") == ["not yet", "STOP MANUAL"]
 
 
 def test_the_second_signal_kills(tmp_path: Path) -> None:
@@ -146,6 +146,6 @@ def test_a_dynamic_node_attaches_by_name_and_leaves(tmp_path: Path) -> None:
             timeout=20,
         )
         run.until_prints("INPUT_CLOSED x")
-        assert "INPUT x [7]" in output(run.out, "sink")
+        assert "INPUT x [7]" in printed(run.out, "sink")
         run.signal(signal.SIGINT)
         run.end(0)

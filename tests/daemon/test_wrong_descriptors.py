@@ -11,7 +11,7 @@ import pytest
 from dorad.daemon.broker.restore import Kept, RestoreError, close_all
 from dorad.shm import create
 from tests.daemon.flows import dataflow, node
-from tests.daemon.test_adoption import Succession, as_stored, succession
+from tests.daemon.test_adoption import BrokerSeries, as_stored, broker_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,25 +65,25 @@ WRONG: dict[str, tuple[str, int, Callable[[int], int], str]] = {
 }  # fmt: skip
 
 
-async def fail(on: Succession, kept: Kept, message: str) -> None:
+async def fail(on: BrokerSeries, kept: Kept, message: str) -> None:
     """Let a new broker fail on the descriptors; then their owners close them."""
-    await on.die()
+    await on.kill_broker()
     with pytest.raises(RestoreError, match=message):
         await on.make().open(kept)
     for name, descriptors in kept.descriptors.items():
-        on.shelf.drop(name)
+        on.store.drop(name)
         close_all(descriptors)
 
 
 @pytest.mark.parametrize("case", WRONG)
 async def test_wrong_descriptors_are_detected(case: str) -> None:
     prefix, index, replace, message = WRONG[case]
-    async with succession(FLOW) as on:
+    async with broker_series(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
             client.say("grow", size=1 << 16)
             await client.packet_of("grown")
-            kept = Kept(on.shelf.copies(), as_stored(on.broker.snapshot()))
+            kept = Kept(on.store.copies(), as_stored(on.broker.snapshot()))
             (name,) = [each for each in kept.descriptors if each.startswith(f"test/{prefix}")]
             descriptors = list(kept.descriptors[name])
             right = descriptors[index]
@@ -94,14 +94,14 @@ async def test_wrong_descriptors_are_detected(case: str) -> None:
 
 
 async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
-    async with succession(FLOW) as on:
+    async with broker_series(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
             client.say("grow", size=1 << 16)
             owner = await client.descriptor_with("grown")
             os.ftruncate(owner, 4096)
             os.close(owner)
-            kept = Kept(on.shelf.copies(), as_stored(on.broker.snapshot()))
+            kept = Kept(on.store.copies(), as_stored(on.broker.snapshot()))
             await fail(on, kept, r"node 'a': a segment of its samples has 4096 bytes instead")
 
 
@@ -118,6 +118,6 @@ async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
     ids=lambda change: next(iter(change)),
 )
 async def test_an_invalid_snapshot_is_reported(change: dict[str, Any]) -> None:
-    async with succession(FLOW) as on:
+    async with broker_series(FLOW) as on:
         snapshot = as_stored(on.broker.snapshot()) | change
-        await fail(on, Kept(on.shelf.copies(), snapshot), r"its snapshot is invalid")
+        await fail(on, Kept(on.store.copies(), snapshot), r"its snapshot is invalid")
