@@ -81,7 +81,7 @@ async def test_wrong_descriptors_are_detected(case: str) -> None:
     async with broker_series(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
-            client.say("grow", size=1 << 16)
+            client.send_packet("grow", size=1 << 16)
             await client.packet_of("grown")
             kept = Kept(on.store.copies(), as_stored(on.broker.snapshot()))
             (name,) = [each for each in kept.descriptors if each.startswith(f"test/{prefix}")]
@@ -97,7 +97,7 @@ async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
     async with broker_series(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
-            client.say("grow", size=1 << 16)
+            client.send_packet("grow", size=1 << 16)
             owner = await client.descriptor_with("grown")
             os.ftruncate(owner, 4096)
             os.close(owner)
