@@ -284,8 +284,10 @@ class EtcdStore(Store):
                     end.reschedule(sent + lease.seconds)
         except TimeoutError:
             pass
+        finally:
+            # Also after a fault: without renewals the lease ends.
+            term.lost.set()
         _log.warning("this coordinator leads no more: its lease has ended")
-        term.lost.set()
 
     async def _read_meta(self) -> _Meta | None:
         body = {"key": _text(self._meta_key)}
