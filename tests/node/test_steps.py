@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import threading
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
-from dorad.shm import layout, native
+from dorad.shm import doorbell, layout, native
 from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, in_thread, push
 from tests.shm.edge import Edge, edge
 from tests.shm.test_native import Side
@@ -69,6 +71,19 @@ def _interrupt(*_: object) -> None:
     raise _InterruptError
 
 
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """Raise `_InterruptError` soon, in a signal handler."""
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    # More than once: the first may come before the call that it shall interrupt.
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _let_seem_ready(daemon: FakeDaemon, node: Any) -> Any:
     """Let a word say that there is a message, while there is none to take, and return the ring."""
     (inlet,) = node.ring_receiver.inputs._rings
@@ -80,14 +95,8 @@ def _let_seem_ready(daemon: FakeDaemon, node: Any) -> Any:
 def test_a_signal_is_handled_while_a_ring_only_seems_to_have_a_message(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         _let_seem_ready(daemon, node)
-        before = signal.signal(signal.SIGALRM, _interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        try:
-            with pytest.raises(_InterruptError):
-                node.receiver.next(DEADLINE_S / 4)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        with interrupted(), pytest.raises(_InterruptError):
+            node.receiver.next(DEADLINE_S / 4)
 
 
 def test_threads_run_while_a_ring_only_seems_to_have_a_message(daemon: FakeDaemon) -> None:
@@ -205,6 +214,51 @@ def test_the_first_bell_that_cannot_be_rung_is_reported() -> None:
         for each in (first, second):
             each.box.words[layout.BOX_ASLEEP] = 0
         one.sender.send("out", pa.array([2]), None)
+        _forget(one)
+
+
+@pytest.fixture
+def full_bell() -> Iterator[int]:
+    """A doorbell of which a peer has made writes block, until somebody reads it."""
+    bell = doorbell.create()
+    os.eventfd_write(bell, (1 << 64) - 2)
+    os.set_blocking(bell, True)
+    # If this process cannot read it, another one does: the test shall fail, not hang.
+    watchdog = os.fork()
+    if watchdog == 0:
+        time.sleep(DEADLINE_S / 2)
+        os.eventfd_read(bell)
+        os._exit(0)
+    yield bell
+    os.kill(watchdog, signal.SIGKILL)
+    os.waitpid(watchdog, 0)
+    os.close(bell)
+
+
+def test_threads_run_while_a_bell_cannot_be_rung(full_bell: int) -> None:
+    with edge() as e:
+        one = Side(e)
+        one.sender.send("out", pa.array([1]), None)
+        e.box.words[layout.BOX_ASLEEP] = 1
+        e.peer.bell = full_bell
+        read: list[int] = []
+        timer = threading.Timer(0.05, lambda: read.append(os.eventfd_read(full_bell)))
+        timer.start()
+        one.sender.send("out", pa.array([2]), None)
+        timer.join()
+        assert read == [(1 << 64) - 2]
+        _forget(one)
+
+
+def test_a_signal_is_handled_while_a_bell_cannot_be_rung(full_bell: int) -> None:
+    with edge() as e, interrupted():
+        one = Side(e)
+        one.sender.send("out", pa.array([1]), None)
+        e.box.words[layout.BOX_ASLEEP] = 1
+        e.peer.bell = full_bell
+        with pytest.raises(_InterruptError):
+            one.sender.send("out", pa.array([2]), None)
+        assert e.counters.queued == 2
         _forget(one)
 
 

@@ -11,12 +11,24 @@
 
 int ring_bell(int descriptor)
 {
-    /* EAGAIN: it has been rung 2^64 times and will wake its owner anyway. */
-    if (eventfd_write(descriptor, 1) == 0 || errno == EAGAIN)
-        return 0;
-    /* Of several bells, the first error is reported. */
-    if (!PyErr_Occurred())
+    int failed, code;
+    do {
+        /* A peer can make writes to a bell block: other threads, and signals, must not wait. */
+        Py_BEGIN_ALLOW_THREADS
+        failed = eventfd_write(descriptor, 1);
+        code = errno;
+        Py_END_ALLOW_THREADS
+        /* EAGAIN: it has been rung 2^64 times and will wake its owner anyway. */
+        if (!failed || code == EAGAIN)
+            return 0;
+        /* Of several bells, the first error is reported. */
+        if (PyErr_Occurred())
+            return -1;
+    } while (code == EINTR && PyErr_CheckSignals() == 0);
+    if (code != EINTR) {
+        errno = code;
         PyErr_SetFromErrno(PyExc_OSError);
+    }
     return -1;
 }
 
