@@ -6,6 +6,7 @@ wait until the next daemon sends `adopted`, and are sent again.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -92,6 +93,7 @@ class DaemonConnection(ConnectionState):
         """Sends the last messages of `late_outputs`; returns False if it must be called again."""
         self._requests: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
         self._answers: dict[int, protocol.Packet] = {}
+        self._handlers: dict[int, Callable[[protocol.Packet], None]] = {}
         self._asked = 0
         self._draining = False
         self.lost = False
@@ -298,13 +300,23 @@ class DaemonConnection(ConnectionState):
             OSError: /dev/shm is full (the text gives the requested and the free size), or the
                 connection was closed.
         """
-        answer = self.ask("grow", {"size": size})
-        if answer.kind == "full":
-            raise OSError(answer.text("error"))
-        (memory,) = answer.take(1)
-        mapping = Mapping(memory)
-        os.close(memory)
-        return answer.number("segment"), mapping
+        return _grown(self.ask("grow", {"size": size}))
+
+    def grow_ahead(self, size: int, arrived: Callable[[tuple[int, Mapping] | None], None]) -> bool:
+        """Request a new segment without waiting for it; return False if that is not possible now.
+
+        Whichever thread reads the answer calls `arrived`, with None if there is no segment.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._draining or self.lost:
+                return False
+            number = self._begin_request("grow", {"size": size}, [])
+            self._handlers[number] = functools.partial(_pass_on, arrived)
+        finally:
+            self._lock.release()
+        return True
 
     def ask(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> protocol.Packet:
         """Send a request and wait for its answer, without a time limit.
@@ -340,10 +352,28 @@ class DaemonConnection(ConnectionState):
                 self._requests.pop(number, None)
             return self._answers.pop(number)
 
+    def _begin_request(self, kind: str, fields: dict[str, Any], fds: Sequence[int]) -> int:
+        """Send a request, and return its number. The caller holds the lock."""
+        # A signal handler may do so meanwhile: each request has its own answer.
+        self._asked += 1
+        number = self._asked
+        request = (kind, {**fields, "ask": number}, list(fds))
+        self._requests[number] = request
+        try:
+            protocol.send(self._socket, *request)
+        except (BrokenPipeError, ConnectionResetError):
+            del self._requests[number]
+            raise ConnectionError("the daemon is gone") from None
+        return number
+
     def _take_answer(self, packet: protocol.Packet) -> None:
         number = packet.fields.get("ask") or self._asked
         if self._requests.pop(number, None) is not None:
-            self._answers[number] = packet
+            handler = self._handlers.pop(number, None)
+            if handler is None:
+                self._answers[number] = packet
+            else:
+                handler(packet)
             return
         # Two daemons have answered the same request.
         _log.debug("a second answer %s to one request", packet.kind)
@@ -390,3 +420,26 @@ class DaemonConnection(ConnectionState):
         except (BrokenPipeError, ConnectionResetError):
             # The daemon has closed the connection and needs no notice.
             self.lost = True
+
+
+def _grown(answer: protocol.Packet) -> tuple[int, Mapping]:
+    """Return the segment of an answer to `grow`. Raises OSError if it has none."""
+    if answer.kind == "full":
+        raise OSError(answer.text("error"))
+    (memory,) = answer.take(1)
+    try:
+        return answer.number("segment"), Mapping(memory)
+    finally:
+        os.close(memory)
+
+
+def _pass_on(
+    arrived: Callable[[tuple[int, Mapping] | None], None], answer: protocol.Packet
+) -> None:
+    try:
+        grown = _grown(answer)
+    except OSError as error:
+        _log.debug("no segment ahead of need: %s", error)
+        arrived(None)
+    else:
+        arrived(grown)

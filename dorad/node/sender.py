@@ -69,7 +69,7 @@ class Sender(SenderState):
         self._words = connection.box.words
         self._clock = clock
         self._beat = connection.beat
-        self.pool = Pool(connection.grow, connection.retire, keep)
+        self.pool = Pool(connection.grow, connection.retire, keep, connection.grow_ahead)
         self.shared_arrays = SharedArrays(self.pool)
         self._lock = threading.RLock()
         self._busy = False

@@ -7,6 +7,7 @@ needs a sample.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,15 @@ if TYPE_CHECKING:
     from dorad.shm.mapping import Mapping
     from dorad.shm.ring import Outlet
 
+    Grown = tuple[int, Mapping]
+    GrowAhead = Callable[[int, Callable[[Grown | None], None]], bool]
+
 SLAB = 1 << 18  # bytes; segments of smaller samples hold this much
-GROWTH = 8
-"""A new segment adds at least 1/8 of the samples of its size that exist."""
+MIN_GROWTH = 3
+"""Minimum number of samples that a second segment of a size adds; later ones add as many as exist.
+"""
+MAX_GROWTH = 64 << 20
+"""Maximum bytes that are added ahead of need at once."""
 DEFAULT_KEEP = 8 << 20
 TRIM_EVERY_NS = 5_000_000_000
 
@@ -79,7 +86,7 @@ class Sample(SampleState):
 class PoolState:
     """The lines of a pool: its free samples, those that were sent, and those given back."""
 
-    __slots__ = ("_flying", "_free", "_returned")
+    __slots__ = ("_arrived", "_flying", "_free", "_returned")
 
 
 class Pool(PoolState):
@@ -90,19 +97,24 @@ class Pool(PoolState):
         grow: Callable[[int], tuple[int, Mapping]],
         retire: Callable[[int], None],
         keep: int = DEFAULT_KEEP,
+        grow_ahead: GrowAhead | None = None,
     ) -> None:
         """Start empty.
 
         `grow` returns a new segment of the given size, already known to all subscribers; `retire`
-        gives one back. `keep` bytes stay in the pool even when idle.
+        gives one back. `keep` bytes stay in the pool even when idle. `grow_ahead` requests a
+        segment, which its callback gets later, or None; it returns False if it could not.
         """
         self._grow = grow
+        self._grow_ahead = grow_ahead
         self._retire = retire
         self._keep = keep
         self._segments: list[Segment] = []
         self._free: dict[int, list[Sample]] = {}
         self._flying: dict[int, deque[Sample]] = {}
         self._returned: deque[Sample] = deque()
+        self._arrived: deque[tuple[int, Grown | None]] = deque()
+        self._requested: set[int] = set()
         self._trimmed_ns = 0
 
     @property
@@ -119,9 +131,12 @@ class Pool(PoolState):
         order = max(SMALLEST, (size - 1).bit_length())
         if self._returned:
             self._collect_returned()
+        if self._arrived:
+            self._add_arrived()
         free = self._free.get(order)
         sample = free.pop() if free else self._reclaim(order) or self._add_segment(order)
         sample.segment.idle = False
+        self._look_ahead(order)
         return sample
 
     def sent(self, sample: Sample, marks: list[tuple[Outlet, int]]) -> None:
@@ -173,28 +188,66 @@ class Pool(PoolState):
                 return sample
         return None
 
-    def _add_segment(self, order: int) -> Sample:
-        """Add a segment, larger the more samples there are, and return a sample of it."""
+    def _look_ahead(self, order: int) -> None:
+        """Request a segment if at least half of the samples of a size are in use.
+
+        In a burst the oldest of them is still reachable, and a later one too. Where only some are
+        held for long, the later one has come back.
+        """
+        free, flying = self._free[order], self._flying[order]
+        if not flying or len(free) > len(flying) or self._grow_ahead is None:
+            return
+        if flying[0].reachable() and flying[len(flying) * 3 // 4].reachable():
+            if order in self._requested:
+                return
+            arrived = functools.partial(self._arrive, order)
+            if self._grow_ahead(self._next_size(order), arrived):
+                self._requested.add(order)
+
+    def _arrive(self, order: int, grown: Grown | None) -> None:
+        """Pass on a segment that was requested ahead. May be called from any thread."""
+        self._arrived.append((order, grown))
+
+    def _add_arrived(self) -> None:
+        while self._arrived:
+            order, grown = self._arrived.popleft()
+            self._requested.discard(order)
+            if grown is not None:
+                self._add(order, *grown)
+
+    def _next_size(self, order: int) -> int:
+        """Return the bytes of the next segment: it doubles the samples of its size."""
         size = 1 << order
-        there = sum(len(s.samples) for s in self._segments if s.samples[0].order == order)
         least = max(SLAB, size)
-        wanted = max(least, there // GROWTH * size)
+        count = sum(len(s.samples) for s in self._segments if s.samples[0].order == order)
+        if not count:
+            return least
+        return max(least, min(max(count, MIN_GROWTH) * size, MAX_GROWTH))
+
+    def _add_segment(self, order: int) -> Sample:
+        """Get one more segment, and wait for it."""
+        least = max(SLAB, 1 << order)
+        # One that was requested ahead comes before the answer to this request.
+        wanted = least if order in self._requested else self._next_size(order)
         try:
-            number, mapping = self._grow(wanted)
+            grown = self._grow(wanted)
         except OSError:
             if wanted == least:
                 raise
-            number, mapping = self._grow(least)
+            grown = self._grow(least)
+        self._add(order, *grown)
+        return self._free[order].pop()
+
+    def _add(self, order: int, number: int, mapping: Mapping) -> None:
+        size = 1 << order
         segment = Segment(number, mapping)
         segment.samples = [
             Sample(segment, offset, order, sample_key(number, offset))
             for offset in range(0, mapping.size - size + 1, size)
         ]
         self._segments.append(segment)
-        free = self._free.setdefault(order, [])
+        self._free.setdefault(order, []).extend(reversed(segment.samples))
         self._flying.setdefault(order, deque())
-        free.extend(reversed(segment.samples))
-        return free.pop()
 
     def trim(self, now_ns: int) -> None:
         """Give back segments that have been idle since the last trim, beyond `keep` bytes."""

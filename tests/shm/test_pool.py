@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dorad.shm import create, layout
-from dorad.shm.pool import TRIM_EVERY_NS
+from dorad.shm.pool import TRIM_EVERY_NS, Pool
 from tests.shm.edge import content, edge
+
+if TYPE_CHECKING:
+    from dorad.shm.mapping import Mapping
+    from tests.shm.edge import Edge
 
 
 def test_a_received_and_released_sample_is_reused() -> None:
@@ -76,7 +81,7 @@ def test_idle_segments_are_returned_at_the_second_trim() -> None:
         e.pool.trim(TRIM_EVERY_NS)
         assert e.retired == []
         e.pool.trim(2 * TRIM_EVERY_NS)
-        assert sorted(e.retired) == [1, 2, 3, 4]
+        assert sorted(e.retired) == [1, 2]
         assert e.pool.size == 0
 
 
@@ -114,3 +119,78 @@ def test_a_reused_sample_forgets_its_earlier_edges() -> None:
             e.pool.sent(sample, [(e.outlet, 0)])
             e.pool.give_back(sample)
         assert len(sample.marks) <= 1
+
+
+def _growing_ahead(e: Edge) -> tuple[Pool, list[int], list[tuple[int, Any]]]:
+    """A pool, the sizes it waited for, and its requests ahead: each a size and a callback."""
+    waited: list[int] = []
+    requests: list[tuple[int, Any]] = []
+
+    def grow(size: int) -> tuple[int, Mapping]:
+        waited.append(size)
+        return e.pool._grow(size)
+
+    def ahead(size: int, arrived: Any) -> bool:
+        requests.append((size, arrived))
+        return True
+
+    return Pool(grow, e.retired.append, 0, ahead), waited, requests
+
+
+def _send(e: Edge, pool: Pool) -> None:
+    sample = pool.take(LARGE)
+    entry = layout.ENTRY.pack(
+        1, LARGE, 0, LARGE, sample.offset, 0, sample.segment.number, 0, 0, 5, 0, 0
+    )
+    pool.sent(sample, [(e.outlet, e.outlet.push(entry, LARGE, 1))])
+
+
+LARGE = 1 << 20
+
+
+def test_a_burst_waits_only_for_its_first_segments() -> None:
+    with edge(60) as e:
+        pool, waited, requests = _growing_ahead(e)
+        for _ in range(60):
+            _send(e, pool)
+            while requests:
+                size, arrived = requests.pop()
+                arrived(e.pool._grow(size))
+        assert waited == [LARGE, 3 * LARGE]
+        assert pool.size <= 2 * 64 * LARGE
+
+
+def test_a_stream_that_is_received_does_not_grow() -> None:
+    with edge() as e:
+        pool, waited, requests = _growing_ahead(e)
+        for _ in range(100):
+            _send(e, pool)
+            e.take()
+        assert waited == [LARGE]
+        assert requests == []
+
+
+def test_some_samples_that_are_held_for_long_do_not_let_a_pool_grow_for_ever() -> None:
+    with edge() as e:
+        pool, _, requests = _growing_ahead(e)
+        held = []
+        for number in range(400):
+            _send(e, pool)
+            taken = e.inlet.take()
+            if number < 5:
+                held.append(taken)
+            while requests:
+                size, arrived = requests.pop()
+                arrived(e.pool._grow(size))
+        assert pool.size <= 20 * LARGE
+        assert all(content(taken) is not None for taken in held if taken is not None)
+
+
+def test_a_request_ahead_that_is_refused_is_repeated_later() -> None:
+    with edge(30) as e:
+        pool, waited, requests = _growing_ahead(e)
+        for _ in range(30):
+            _send(e, pool)
+            while requests:
+                requests.pop()[1](None)
+        assert len(waited) > 2

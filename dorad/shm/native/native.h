@@ -104,7 +104,7 @@ struct sample {
 
 struct pool {
     PyObject_HEAD
-    PyObject *free, *flying, *returned;
+    PyObject *free, *flying, *returned, *arrived;
 };
 
 struct clock {
@@ -191,7 +191,7 @@ enum step { SEND, TAKE, POLL, WAIT, NEXT, STEPS };
     X(acquire) X(release) X(append) X(popleft) X(mapping) X(idle) X(sample) X(sent) X(freeze)      \
     X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(due_ns) X(read_mail)         \
     X(kind) X(dora) X(type) X(INPUT) X(id) X(value) X(metadata) X(timestamp) X(timed_out)          \
-    X(_unreadable) X(_flush_deferred) X(_trim) X(_export_to_c)
+    X(_unreadable) X(_flush_deferred) X(_trim) X(_look_ahead) X(_export_to_c)
 
 #define MAX_CODE 32     /* above all type codes of arrays of one buffer */
 #define MAX_TYPE_ID 64  /* above all ids of their Arrow types */

@@ -52,6 +52,18 @@ static PyObject *line_of(PyObject *by_order, PyObject *order)
     return by_order == NULL || !PyDict_Check(by_order) ? NULL : PyDict_GetItem(by_order, order);
 }
 
+/* Tell whether Python has to look ahead: half of the samples are in use, the oldest too. */
+static bool is_scarce(const struct state *state, PyObject *free, PyObject *flying)
+{
+    Py_ssize_t count = PyObject_Size(flying);
+    if (count <= 0 || PyList_Size(free) > count)
+        return false;
+    PyObject *oldest = PySequence_GetItem(flying, 0);
+    bool scarce = is(state, oldest, SAMPLE) && is_reachable(state, (struct sample *)oldest) != 0;
+    Py_XDECREF(oldest);
+    return scarce;
+}
+
 /* Take a sample of at least `size` bytes that nobody else can reach; see `Pool.take`. */
 enum outcome take_sample(const struct state *state, PyObject *object, uint64_t size,
                          struct sample **found, char **address)
@@ -59,7 +71,8 @@ enum outcome take_sample(const struct state *state, PyObject *object, uint64_t s
     if (!is(state, object, POOL))
         return NOT_MINE;
     struct pool *pool = (struct pool *)object;
-    if (pool->returned == NULL || PyObject_Size(pool->returned) != 0 || size > INT64_MAX) {
+    if (pool->returned == NULL || PyObject_Size(pool->returned) != 0 || pool->arrived == NULL ||
+        PyObject_Size(pool->arrived) != 0 || size > INT64_MAX) {
         PyErr_Clear();
         return NOT_MINE;
     }
@@ -70,15 +83,17 @@ enum outcome take_sample(const struct state *state, PyObject *object, uint64_t s
     if (number == NULL)
         return FAILED;
     PyObject *free = line_of(pool->free, number), *flying = line_of(pool->flying, number);
-    Py_DECREF(number);
-    if (free == NULL || flying == NULL || !PyList_Check(free))
+    if (free == NULL || flying == NULL || !PyList_Check(free)) {
+        Py_DECREF(number);
         return NOT_MINE;
+    }
     Py_ssize_t count = PyList_Size(free);
     /* Samples nearly always come back in the order in which they went. */
     PyObject *first = count > 0 ? Py_NewRef(PyList_GetItem(free, count - 1))
                                 : PySequence_GetItem(flying, 0);
     if (first == NULL) {
         PyErr_Clear();
+        Py_DECREF(number);
         return NOT_MINE;
     }
     struct sample *sample = (struct sample *)first;
@@ -96,11 +111,14 @@ enum outcome take_sample(const struct state *state, PyObject *object, uint64_t s
             put_in_place(&sample->marks, marks);
             marks = NULL;
             Py_DECREF(gone);
-            if (PyObject_SetAttr(sample->segment, state->names.idle, Py_False) == 0)
+            if (PyObject_SetAttr(sample->segment, state->names.idle, Py_False) == 0 &&
+                (!is_scarce(state, free, flying) ||
+                 call(object, state->names._look_ahead, number)))
                 outcome = DONE;
         }
         Py_XDECREF(marks);
     }
+    Py_DECREF(number);
     if (outcome == DONE)
         *found = sample;
     else

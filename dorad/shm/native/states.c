@@ -155,7 +155,7 @@ LIFE(peer, mapping, mapping, RELEASE(peer))
 LIFE(outlet, peer, hazards, RELEASE(outlet))
 LIFE(inlet, memory, latency_words, RELEASE(inlet))
 LIFE(sample, segment, marks, (void)0)
-LIFE(pool, free, returned, (void)0)
+LIFE(pool, free, arrived, (void)0)
 LIFE(clock, on_refused, on_refused, (void)0)
 LIFE(connection, outlets, outlets, (void)0)
 LIFE(shared_arrays, by_id, by_address, (void)0)
@@ -274,6 +274,7 @@ static PyMemberDef pool_members[] = {
     OBJECT(pool, free, "_free"),
     OBJECT(pool, flying, "_flying"),
     OBJECT(pool, returned, "_returned"),
+    OBJECT(pool, arrived, "_arrived"),
     END,
 };
 
