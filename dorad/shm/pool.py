@@ -115,6 +115,9 @@ class Pool(PoolState):
         self._returned: deque[Sample] = deque()
         self._arrived: deque[tuple[int, Grown | None]] = deque()
         self._requested: set[int] = set()
+        self._refused: set[int] = set()
+        """Orders for which there was no room ahead of need; they are requested after the next trim.
+        """
         self._trimmed_ns = 0
 
     @property
@@ -198,7 +201,7 @@ class Pool(PoolState):
         if not flying or len(free) > len(flying) or self._grow_ahead is None:
             return
         if flying[0].reachable() and flying[len(flying) * 3 // 4].reachable():
-            if order in self._requested:
+            if order in self._requested or order in self._refused:
                 return
             arrived = functools.partial(self._arrive, order)
             if self._grow_ahead(self._next_size(order), arrived):
@@ -212,7 +215,9 @@ class Pool(PoolState):
         while self._arrived:
             order, grown = self._arrived.popleft()
             self._requested.discard(order)
-            if grown is not None:
+            if grown is None:
+                self._refused.add(order)
+            else:
                 self._add(order, *grown)
 
     def _next_size(self, order: int) -> int:
@@ -254,6 +259,7 @@ class Pool(PoolState):
         if now_ns - self._trimmed_ns < TRIM_EVERY_NS:
             return
         self._trimmed_ns = now_ns
+        self._refused.clear()
         self._collect_returned()
         for order, flying in self._flying.items():
             landed = [sample for sample in flying if not sample.reachable()]

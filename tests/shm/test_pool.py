@@ -122,7 +122,7 @@ def test_a_reused_sample_forgets_its_earlier_edges() -> None:
 
 
 def _growing_ahead(e: Edge) -> tuple[Pool, list[int], list[tuple[int, Any]]]:
-    """A pool, the sizes it waited for, and its requests ahead: each a size and a callback."""
+    """Return a pool, the sizes it waited for, and its requests ahead (size, callback)."""
     waited: list[int] = []
     requests: list[tuple[int, Any]] = []
 
@@ -186,11 +186,17 @@ def test_some_samples_that_are_held_for_long_do_not_let_a_pool_grow_for_ever() -
         assert all(content(taken) is not None for taken in held if taken is not None)
 
 
-def test_a_request_ahead_that_is_refused_is_repeated_later() -> None:
-    with edge(30) as e:
+def test_a_refused_request_ahead_is_repeated_only_after_a_trim() -> None:
+    with edge(60) as e:
         pool, waited, requests = _growing_ahead(e)
-        for _ in range(30):
+        while not requests:
             _send(e, pool)
-            while requests:
-                requests.pop()[1](None)
-        assert len(waited) > 2
+        requests.pop()[1](None)
+        before = len(waited)
+        for _ in range(20):
+            _send(e, pool)
+        assert requests == []
+        assert len(waited) > before
+        pool.trim(TRIM_EVERY_NS + 1)
+        _send(e, pool)
+        assert len(requests) == 1
