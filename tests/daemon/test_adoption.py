@@ -154,16 +154,16 @@ async def test_numbers_of_segments_are_never_used_again() -> None:
             await client.attach("a")
             snapshot = on.broker.snapshot()
             for ask in range(3):
-                client.say("grow", size=4096, ask=ask)
+                client.send_packet("grow", size=4096, ask=ask)
                 answer = await client.packet_of("grown")
                 assert answer["ask"] == ask
                 numbers.append(answer["segment"])
-                client.say("retire", segment=answer["segment"])
-            client.say("ready")
+                client.send_packet("retire", segment=answer["segment"])
+            client.send_packet("ready")
             await client.packet_of("start")
             await on.replace_broker(snapshot)
             assert (await client.packet_of("adopted")) == {"t": "adopted"}
-            client.say("grow", size=4096)
+            client.send_packet("grow", size=4096)
             numbers.append((await client.packet_of("grown"))["segment"])
         assert len(set(numbers)) == 4
 
@@ -192,12 +192,12 @@ async def test_questions_that_were_not_answered_are_not_answered_twice() -> None
             snapshot = on.broker.snapshot()
             kept = Kept(on.store.copies(), as_stored(snapshot))
             await on.kill_broker()
-            client.say("grow", size=4096, ask=1)
-            client.say("done")
+            client.send_packet("grow", size=4096, ask=1)
+            client.send_packet("done")
             await on.make().open(kept)
             await until(lambda: ("done", "a") in on.events)
             await client.packet_of("adopted")
-            client.say("grow", size=4096, ask=2)
+            client.send_packet("grow", size=4096, ask=2)
             assert (await client.packet_of("grown"))["ask"] == 2
 
 
@@ -250,7 +250,7 @@ async def test_observers_end_with_their_daemon_and_texts_continue(tmp_path: Path
             with on.client() as observer:
                 observer.hello(".pub")
                 await observer.packet_of("welcome")
-                observer.say("grow", size=4096)
+                observer.send_packet("grow", size=4096)
                 await observer.packet_of("grown")
                 await on.replace_broker()
                 await observer.ended()

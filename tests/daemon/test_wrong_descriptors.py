@@ -71,7 +71,7 @@ async def fail(on: BrokerSeries, kept: Kept, message: str) -> None:
     with pytest.raises(RestoreError, match=message):
         await on.make().open(kept)
     for name, descriptors in kept.descriptors.items():
-        on.shelf.drop(name)
+        on.store.drop(name)
         close_all(descriptors)
 
 
@@ -81,9 +81,9 @@ async def test_wrong_descriptors_are_detected(case: str) -> None:
     async with broker_series(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
-            client.say("grow", size=1 << 16)
+            client.send_packet("grow", size=1 << 16)
             await client.packet_of("grown")
-            kept = Kept(on.shelf.copies(), as_stored(on.broker.snapshot()))
+            kept = Kept(on.store.copies(), as_stored(on.broker.snapshot()))
             (name,) = [each for each in kept.descriptors if each.startswith(f"test/{prefix}")]
             descriptors = list(kept.descriptors[name])
             right = descriptors[index]
@@ -97,11 +97,11 @@ async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
     async with broker_series(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
-            client.say("grow", size=1 << 16)
+            client.send_packet("grow", size=1 << 16)
             owner = await client.descriptor_with("grown")
             os.ftruncate(owner, 4096)
             os.close(owner)
-            kept = Kept(on.shelf.copies(), as_stored(on.broker.snapshot()))
+            kept = Kept(on.store.copies(), as_stored(on.broker.snapshot()))
             await fail(on, kept, r"node 'a': a segment of its samples has 4096 bytes instead")
 
 
@@ -120,4 +120,4 @@ async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
 async def test_an_invalid_snapshot_is_reported(change: dict[str, Any]) -> None:
     async with broker_series(FLOW) as on:
         snapshot = as_stored(on.broker.snapshot()) | change
-        await fail(on, Kept(on.shelf.copies(), snapshot), r"its snapshot is invalid")
+        await fail(on, Kept(on.store.copies(), snapshot), r"its snapshot is invalid")
