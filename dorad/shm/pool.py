@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 SLAB = 1 << 18  # bytes; segments of smaller samples hold this much
 MIN_GROWTH = 3
-"""Minimum number of samples that a second segment of a size adds; later ones add as many as exist.
-"""
+"""Minimum number of samples that a second segment of a size adds; later ones add 1/4 if more."""
 MAX_GROWTH = 64 << 20
-"""Maximum bytes that are added ahead of need at once."""
+"""Maximum bytes that one such segment adds."""
+MIN_FREE = 2
+"""With this many free samples or fewer, more are requested if all others are in use."""
 DEFAULT_KEEP = 8 << 20
 TRIM_EVERY_NS = 5_000_000_000
 
@@ -192,17 +193,13 @@ class Pool(PoolState):
         return None
 
     def _look_ahead(self, order: int) -> None:
-        """Request a segment if at least half of the samples of a size are in use.
-
-        In a burst the oldest of them is still reachable, and a later one too. Where only some are
-        held for long, the later one has come back.
-        """
+        """Request a segment if few samples of a size are free, and all others are in use."""
         free, flying = self._free[order], self._flying[order]
-        if not flying or len(free) > len(flying) or self._grow_ahead is None:
+        if len(free) > max(MIN_FREE, len(flying) // 8) or not flying:
             return
-        if flying[0].reachable() and flying[len(flying) * 3 // 4].reachable():
-            if order in self._requested or order in self._refused:
-                return
+        if order in self._requested or order in self._refused or self._grow_ahead is None:
+            return
+        if all(sample.reachable() for sample in flying):
             arrived = functools.partial(self._arrive, order)
             if self._grow_ahead(self._next_size(order), arrived):
                 self._requested.add(order)
@@ -221,13 +218,13 @@ class Pool(PoolState):
                 self._add(order, *grown)
 
     def _next_size(self, order: int) -> int:
-        """Return the bytes of the next segment: it doubles the samples of its size."""
+        """Return the bytes of the next segment for samples of a size."""
         size = 1 << order
         least = max(SLAB, size)
         count = sum(len(s.samples) for s in self._segments if s.samples[0].order == order)
         if not count:
             return least
-        return max(least, min(max(count, MIN_GROWTH) * size, MAX_GROWTH))
+        return max(least, min(max(count // 4, MIN_GROWTH) * size, MAX_GROWTH))
 
     def _add_segment(self, order: int) -> Sample:
         """Get one more segment, and wait for it."""

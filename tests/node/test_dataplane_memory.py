@@ -124,8 +124,8 @@ def test_a_pool_does_not_grow_with_the_number_of_messages(flow: Flow) -> None:
         inputs={"x": "publisher/out"},
     ).run(deadline=50).expect(0)
     assert flow.reports("receiver")[0] > 10
-    # Ten queued, one being written, one being read, and two mailboxes: 2 MiB of address space each.
-    assert flow.reports("publisher")[0] <= 18 << 20
+    # Ten queued, one written, one read, four ahead of need, and two mailboxes of 2 MiB each.
+    assert flow.reports("publisher")[0] <= 20 << 20
 
 
 def test_an_interrupted_send_does_not_change_what_some_receivers_already_have(flow: Flow) -> None:

@@ -52,11 +52,12 @@ static PyObject *line_of(PyObject *by_order, PyObject *order)
     return by_order == NULL || !PyDict_Check(by_order) ? NULL : PyDict_GetItem(by_order, order);
 }
 
-/* Tell whether Python has to look ahead: half of the samples are in use, the oldest too. */
+/* Tell whether Python has to look ahead: few samples are free, and the oldest is in use. */
 static bool is_scarce(const struct state *state, PyObject *free, PyObject *flying)
 {
     Py_ssize_t count = PyObject_Size(flying);
-    if (count <= 0 || PyList_Size(free) > count)
+    Py_ssize_t few = count / 8 > 2 ? count / 8 : 2;
+    if (count <= 0 || PyList_Size(free) > few)
         return false;
     PyObject *oldest = PySequence_GetItem(flying, 0);
     bool scarce = is(state, oldest, SAMPLE) && is_reachable(state, (struct sample *)oldest) != 0;
