@@ -13,8 +13,14 @@ from dorafleet.coordinator.placement import Candidate, Requirements, Rule, place
 
 MACHINES = ("m0", "m1", "m2", "m3")
 NODES = ("a", "b", "c", "d", "e", "f")
+RICH = Amounts(2.0, 4, 4, ("/dev/video0", "gripper"))
 LABELS = st.dictionaries(st.sampled_from(["zone", "arm"]), st.sampled_from(["1", "2"]))
 DEVICES = st.lists(st.sampled_from(["/dev/video0", "gripper"]), unique=True).map(tuple)
+
+
+def mostly(value, strategy):
+    """One value in three of four cases: with a rule for everything, no node would be placed."""
+    return st.integers(0, 3).flatmap(lambda chance: st.just(value) if chance else strategy)
 
 
 def amounts(largest):
@@ -30,7 +36,7 @@ def amounts(largest):
 @st.composite
 def fleets(draw, least=0):
     ids = draw(st.lists(st.sampled_from(MACHINES), unique=True, min_size=least))
-    return [Candidate(id_, draw(LABELS), draw(amounts(4))) for id_ in ids]
+    return [Candidate(id_, draw(LABELS), draw(mostly(RICH, amounts(4)))) for id_ in ids]
 
 
 @st.composite
@@ -39,8 +45,8 @@ def requirements(draw, nodes=NODES):
     return [
         Requirements(
             id_,
-            draw(st.none() | st.none() | st.sampled_from((*MACHINES, "absent"))),
-            draw(LABELS),
+            draw(mostly(None, st.sampled_from((*MACHINES, "absent")))),
+            draw(mostly({}, LABELS)),
             draw(st.just(Amounts()) | amounts(2)),
             frozenset(draw(st.sets(st.sampled_from(MACHINES), max_size=1))),
             frozenset(draw(st.sets(st.sampled_from(nodes), max_size=2))) - {id_},
