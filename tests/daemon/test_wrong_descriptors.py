@@ -67,7 +67,7 @@ WRONG: dict[str, tuple[str, int, Callable[[int], int], str]] = {
 
 async def fail(on: BrokerSeries, kept: Kept, message: str) -> None:
     """Let a new broker fail on the descriptors; then their owners close them."""
-    await on.die()
+    await on.kill_broker()
     with pytest.raises(RestoreError, match=message):
         await on.make().open(kept)
     for name, descriptors in kept.descriptors.items():
