@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from dorad.dataflow.settings import Amounts
 from dorafleet.coordinator.placement import Candidate, Requirements, Rule, place
 
-MACHINES = ("m0", "m1", "m2", "m3")
+MACHINES = ("m0", "m1", "m2")
 NODES = ("a", "b", "c", "d", "e", "f")
 RICH = Amounts(2.0, 4, 4, ("/dev/video0", "gripper"))
+CAMERA = Amounts(devices=("/dev/video0",))
 LABELS = st.dictionaries(st.sampled_from(["zone", "arm"]), st.sampled_from(["1", "2"]))
 DEVICES = st.lists(st.sampled_from(["/dev/video0", "gripper"]), unique=True).map(tuple)
 
@@ -47,7 +48,7 @@ def requirements(draw, nodes=NODES):
             id_,
             draw(mostly(None, st.sampled_from((*MACHINES, "absent")))),
             draw(mostly({}, LABELS)),
-            draw(st.just(Amounts()) | amounts(2)),
+            draw(st.sampled_from((Amounts(), CAMERA)) | amounts(2)),
             frozenset(draw(st.sets(st.sampled_from(MACHINES), max_size=1))),
             frozenset(draw(st.sets(st.sampled_from(nodes), max_size=2))) - {id_},
         )
@@ -94,6 +95,7 @@ def occupants(machine_id, placed, decisions, asked):
     return there + new
 
 
+@settings(max_examples=400)
 @given(situations())
 def test_no_machine_gets_a_node_that_a_rule_rejects_given_all_that_is_there_in_the_end(situation):
     machines, placed, asked = situation
