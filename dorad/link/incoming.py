@@ -82,8 +82,7 @@ class Incoming:
     _acked: tuple[int, int] = (0, 0)
 
     def open(self) -> None:
-        """Begin a new opening; what is left of the previous one is ignored from now on."""
-        self.close()
+        """Begin a new opening, after `close`; frames of the previous one are ignored."""
         self.opening += 1
         self._open = True
         # What has arrived but was not handled yet still takes up credit.
@@ -91,10 +90,14 @@ class Incoming:
         self._bytes_handled = 0
         self._acked = self._ack_state()
 
-    def close(self) -> None:
-        """End the opening: the sender is not connected any more."""
+    def close(self) -> Place | None:
+        """End the opening: the sender is not connected any more.
+
+        Returns the place of a message that is not complete, which the caller takes back.
+        """
         self._open = False
-        self._assembly = None
+        assembly, self._assembly = self._assembly, None
+        return None if assembly is None else assembly.place
 
     @property
     def grant(self) -> Grant:
