@@ -32,6 +32,7 @@ class Hello(Struct, frozen=True):
     """One greeting.
 
     `heard` is the incarnation and the number of the other's last greeting, None before the first.
+    `answered` tells whether the sender knows that this greeting was heard.
     `grants` are the streams that the sender of the greeting receives, by name; they are complete
     only in greetings that have `heard` one.
     """
@@ -42,6 +43,7 @@ class Hello(Struct, frozen=True):
     incarnation: int
     number: int
     heard: tuple[int, int] | None
+    answered: bool
     grants: dict[str, Grant]
 
 
@@ -140,6 +142,7 @@ class Greeting:
             self._incarnation,
             self.number,
             self._heard,
+            self._answered,
             dict(grants) if self._heard is not None else {},
         )
         return msgspec.json.encode(hello)
@@ -171,11 +174,11 @@ class Greeting:
             self._due_s = now_s
             return False
         heard = (hello.incarnation, hello.number)
-        if heard == self._heard:
-            return False
+        is_new = heard != self._heard
         self._heard = heard
-        self._due_s = now_s
-        return True
+        if is_new or not hello.answered:
+            self._due_s = now_s
+        return is_new
 
     def _refuse(self, reason: str) -> bool:
         self._refusal = reason

@@ -148,27 +148,94 @@ class Link:
             stream.close()
 
 
+class Relay:
+    """A TCP cable that can be cut."""
+
+    def __init__(self, target: int) -> None:
+        self.port = free_port()
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def open(cls, target: int) -> Relay:
+        found = cls(target)
+        await found.heal()
+        return found
+
+    async def heal(self) -> None:
+        """Pass connections on again."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def cut(self) -> None:
+        """Reset all connections, and refuse new ones."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        self._writers |= {writer, back}
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._copy(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
 class Pair:
     """Machines `alpha` and `beta`: node `a` on alpha sends to nodes `b` and `c` on beta."""
 
     def __init__(self, alpha: Stage, beta: Stage, port: int, scheme: str) -> None:
         self.alpha, self.beta = alpha, beta
         self.links: list[Link] = []
-        self._address = f"{scheme}/127.0.0.1:{port}"
+        self.relay: Relay | None = None
+        """What beta connects through, if not directly."""
+        self._port = port
+        self._scheme = scheme
 
     def start_alpha(self, *, reliable: bool = False, **changed: Any) -> Link:
         stream = {"name": "a/out", "machine": "beta", "input": "x", "reliable": reliable}
         return self._start(
             self.alpha,
-            {"machine": "alpha", "listen": [self._address], "outgoing": [stream]} | changed,
+            {"machine": "alpha", "listen": [self._address(self._port)], "outgoing": [stream]}
+            | changed,
         )
 
     def start_beta(self, *, stream: dict[str, Any] | None = None, **changed: Any) -> Link:
         given = {"name": "a/out", "machine": "alpha", "output": "out"} | (stream or {})
+        port = self._port if self.relay is None else self.relay.port
         return self._start(
             self.beta,
-            {"machine": "beta", "connect": [self._address], "incoming": [given]} | changed,
+            {"machine": "beta", "connect": [self._address(port)], "incoming": [given]} | changed,
         )
+
+    def _address(self, port: int) -> str:
+        return f"{self._scheme}/127.0.0.1:{port}"
+
+    @property
+    def address(self) -> str:
+        """Where alpha listens."""
+        return self._address(self._port)
+
+    async def cable(self) -> Relay:
+        """Let beta connect through a cable that can be cut."""
+        self.relay = await Relay.open(self._port)
+        return self.relay
 
     def _start(self, on: Stage, config: dict[str, Any]) -> Link:
         link = Link(on, {"dataflow": "test-flow"} | config)
@@ -188,8 +255,12 @@ async def pair(
     """Two machines without any process; links that are still there at the end are killed."""
     first = dataflow(node("a"), _with_policy(node("link", x="a/out"), policy, size))
     sink = _with_policy(node("b", x="link/out"), policy, size)
-    second = dataflow(node("link"), sink, node("c", x="link/out"))
-    async with stage(first) as alpha, stage(second) as beta:
+    other = _with_policy(node("c", x="link/out"), QueuePolicy.DROP_OLDEST, size)
+    second = dataflow(node("link"), sink, other)
+    async with (
+        stage(first, hello_deadline=DEADLINE_S) as alpha,
+        stage(second, hello_deadline=DEADLINE_S) as beta,
+    ):
         found = Pair(alpha, beta, free_port(), scheme)
         try:
             yield found
@@ -197,3 +268,5 @@ async def pair(
             for link in found.links:
                 if link.process.returncode is None:
                     await link.kill()
+            if found.relay is not None:
+                await found.relay.cut()
