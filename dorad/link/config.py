@@ -131,7 +131,10 @@ class Status(Struct, frozen=True, tag="status", tag_field="kind"):
 
 
 class Happened(Struct, frozen=True, tag="event", tag_field="kind"):
-    """Something that has happened to the source of an incoming stream, after all its messages."""
+    """Something that has happened to the source of an incoming stream.
+
+    `closed` comes after all its messages.
+    """
 
     name: str
     machine: str

@@ -100,7 +100,7 @@ class EventKind(IntEnum):
 
 
 class Event(NamedTuple):
-    """Something that has happened to the source of a stream, after all earlier messages."""
+    """Something that has happened to the source of a stream; in order with its messages."""
 
     opening: Opening
     sequence: int

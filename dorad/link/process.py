@@ -26,6 +26,7 @@ from dorad.link.greeting import Greeting
 from dorad.link.incoming import Arrived, Incoming
 from dorad.link.outgoing import Outgoing
 from dorad.link.session import Session
+from dorad.node.events import FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
@@ -319,15 +320,16 @@ class LinkProcess:
 
     def _handle_event(self, event: dict[str, Any], now_s: float) -> None:
         kind = event["type"]
-        if kind == "STOP" and event["id"] != "ALL_INPUTS_CLOSED":
+        if kind == "STOP" and event["id"] == MANUAL:
             self._stop(now_s)
-        elif kind == "INPUT_CLOSED":
+        elif kind == "INPUT_CLOSED" and event["reason"] == FINISHED:
             for out in self._outs_of(event["id"]):
                 out.stream.add_event(EventKind.CLOSED)
         elif kind == "NODE_FAILED":
-            for input_id in event["affected_input_ids"]:
+            failure = event["value"]
+            for input_id in failure["affected_input_ids"]:
                 for out in self._outs_of(input_id):
-                    out.stream.add_event(EventKind.FAILED, event["error"])
+                    out.stream.add_event(EventKind.FAILED, failure["error"])
         elif kind == "NODE_RESTARTED":
             for out in self._outs:
                 if out.source == event["id"]:
