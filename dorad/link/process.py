@@ -25,7 +25,7 @@ from dorad.link.frames import Ack, EventKind, FrameError
 from dorad.link.greeting import Greeting
 from dorad.link.incoming import Arrived, Incoming
 from dorad.link.outgoing import Outgoing
-from dorad.link.session import Session
+from dorad.link.session import BATCH_BYTES, BATCHES, Session
 from dorad.node.events import FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
@@ -51,7 +51,7 @@ STATUS_S = 1.0
 FLUSH_S = 2.0
 """How long the process goes on sending what is queued when it is told to stop."""
 
-DIRECT_BYTES = 96 << 10
+DIRECT_BYTES = BATCHES * BATCH_BYTES
 """If no more than this is on the way to a machine, Zenoh takes it without waiting."""
 
 BURST = 64
@@ -131,6 +131,8 @@ class LinkProcess:
         self._report = report
         self._stopping_s: float | None = None
         self._status_s = 0.0
+        self._news = True
+        """Whether the state of a peer may have changed since the last status."""
         self._outs = [_Out(spec, self.incarnation) for spec in config.outgoing]
         self._ins = [
             _In(spec, number, self.incarnation) for number, spec in enumerate(config.incoming)
@@ -219,7 +221,7 @@ class LinkProcess:
         session = self._session
         busy = False
         while session.seen:
-            busy = True
+            busy = self._news = True
             machine_name, incarnation, alive = session.seen.popleft()
             machine = self._machines[machine_name]
             if alive:
@@ -238,6 +240,7 @@ class LinkProcess:
                 _log.warning("from %s: %s; the link starts anew", received.machine, error)
                 machine.complaint = str(error)
                 machine.greeting.restart(now_s)
+                self._news = True
         return busy
 
     def _handle_frame(self, machine: _Machine, received: Received, now_s: float) -> None:
@@ -245,6 +248,7 @@ class LinkProcess:
             raise FrameError(f"a frame of {len(received.payload)} bytes")
         data = received.payload.to_bytes()
         if received.channel == "hello":
+            self._news = True
             hello = greeting.decode(data)
             if machine.greeting.hear(hello, now_s):
                 self._open(machine, hello.grants)
@@ -419,7 +423,7 @@ class LinkProcess:
             if not node_inputs.may_sleep(watched) or self._session.received or self._session.seen:
                 return
             wait_s = max(0.0, self._next_s() - time.monotonic())
-            ready = waiter.wait(int(wait_s * 1e9), fine=True)
+            ready = waiter.wait(int(wait_s * 1e9))
         finally:
             node_inputs.set_asleep(False)
         if self._connection.space in ready:
@@ -452,6 +456,9 @@ class LinkProcess:
         return status
 
     def _tell_status(self, now_s: float, *, force: bool = False) -> None:
+        if not (force or self._news or now_s >= self._status_s + STATUS_S):
+            return
+        self._news = False
         peers = {name: self._peer_status(machine) for name, machine in self._machines.items()}
         changed = [
             name

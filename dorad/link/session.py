@@ -34,6 +34,10 @@ CLOSE_TIMEOUT_S = 2.0
 RETRY = {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2}
 LEASE_MS = 3000
 
+BATCHES = 16
+"""Batches of data that Zenoh queues for one machine before a `put` waits."""
+BATCH_BYTES = 65_535
+
 MAX_QUEUED = 16_384
 """Samples that wait to be handled. Peers within their credit never come near it."""
 
@@ -72,6 +76,7 @@ def zenoh_config(config: LinkConfig, credentials: Credentials | None) -> zenoh.C
         "transport/shared_memory/enabled": False,
         "transport/link/tx/lease": LEASE_MS,
         "transport/link/tx/keep_alive": 4,
+        "transport/link/tx/queue/size/data": BATCHES,
     }
     if credentials is not None:
         settings["transport/link/tls"] = _tls_settings(credentials)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from dorad.dataflow.model import Dataflow
+
 DEADLINE_S = 20.0
 
 SENDER = """
@@ -243,7 +245,8 @@ class Pair:
         return link
 
 
-def _with_policy(spec: NodeSpec, policy: QueuePolicy, size: int) -> NodeSpec:
+def with_policy(spec: NodeSpec, policy: QueuePolicy, size: int) -> NodeSpec:
+    """Return a node all of whose inputs have this policy and queue size."""
     inputs = tuple(replace(each, queue_policy=policy, queue_size=size) for each in spec.inputs)
     return replace(spec, inputs=inputs)
 
@@ -252,11 +255,25 @@ def _with_policy(spec: NodeSpec, policy: QueuePolicy, size: int) -> NodeSpec:
 async def pair(
     policy: QueuePolicy = QueuePolicy.DROP_OLDEST, size: int = 100, scheme: str = "tcp"
 ) -> AsyncIterator[Pair]:
-    """Two machines without any process; links that are still there at the end are killed."""
-    first = dataflow(node("a"), _with_policy(node("link", x="a/out"), policy, size))
-    sink = _with_policy(node("b", x="link/out"), policy, size)
-    other = _with_policy(node("c", x="link/out"), QueuePolicy.DROP_OLDEST, size)
-    second = dataflow(node("link"), sink, other)
+    """Alpha with `a`, and beta with `b` and `c`, without any process.
+
+    The inputs of the link and of `b` have this policy.
+    """
+    first = dataflow(node("a"), with_policy(node("link", x="a/out"), policy, size))
+    sink = with_policy(node("b", x="link/out"), policy, size)
+    other = with_policy(node("c", x="link/out"), QueuePolicy.DROP_OLDEST, size)
+    async with machines_of(first, dataflow(node("link"), sink, other), scheme) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def machines_of(
+    first: Dataflow, second: Dataflow, scheme: str = "tcp"
+) -> AsyncIterator[Pair]:
+    """Two machines with these dataflows, each with a node `link`.
+
+    Links that are still there at the end are killed.
+    """
     async with (
         stage(first, hello_deadline=DEADLINE_S) as alpha,
         stage(second, hello_deadline=DEADLINE_S) as beta,

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dorad.dataflow.model import QueuePolicy
 from dorad.link import frames
 from tests.daemon.clients import Program, Stage
+from tests.daemon.flows import dataflow, node
 from tests.link.certificates import Authority
-from tests.link.links import RECEIVER, SENDER, Link, Pair, lines, pair
+from tests.link.links import RECEIVER, SENDER, Link, Pair, lines, machines_of, pair, with_policy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ENDLESS = 10**6
+BACKPRESSURE = QueuePolicy.BACKPRESSURE
 
 
 async def connect(machines: Pair, **changed: object) -> tuple[Link, Link]:
@@ -58,7 +61,7 @@ async def test_messages_arrive_as_they_were_sent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [8, 200, 1 << 16, frames.MAX_FRAGMENT, 5 << 20])
 async def test_messages_of_any_size_arrive_whole(size: int, tmp_path: Path) -> None:
     out, sent = tmp_path / "b", tmp_path / "a"
-    async with pair(QueuePolicy.BACKPRESSURE, 4) as machines:
+    async with pair(BACKPRESSURE, 4) as machines:
         await connect(machines, reliable=True)
         async with (
             Program(machines.beta, "b", RECEIVER, out),
@@ -106,7 +109,7 @@ async def test_arrays_of_any_type_arrive_with_their_metadata(tmp_path: Path) -> 
 
 async def test_backpressure_makes_the_sender_on_the_other_machine_wait(tmp_path: Path) -> None:
     out, sent = tmp_path / "b", tmp_path / "a"
-    async with pair(QueuePolicy.BACKPRESSURE, 3) as machines:
+    async with pair(BACKPRESSURE, 3) as machines:
         alpha, beta = await connect(machines, reliable=True)
         async with (
             Program(machines.beta, "b", RECEIVER, out) as receiver,
@@ -182,7 +185,7 @@ def settled(machines: Pair, alpha: Link, beta: Link) -> bool:
 
 async def test_nothing_of_a_reliable_stream_is_lost_in_cuts(tmp_path: Path) -> None:
     out, sent = tmp_path / "b", tmp_path / "a"
-    async with pair(QueuePolicy.BACKPRESSURE, 5) as machines:
+    async with pair(BACKPRESSURE, 5) as machines:
         cable = await machines.cable()
         _, beta = await connect(machines, reliable=True)
         async with (
@@ -247,6 +250,103 @@ async def test_the_end_of_the_source_comes_after_its_messages(tmp_path: Path) ->
             "exited with 3",
             "",
         ]
+
+
+async def test_a_stopped_receiver_of_one_stream_does_not_slow_another(tmp_path: Path) -> None:
+    out, other = tmp_path / "b", tmp_path / "c"
+    first = dataflow(
+        node("a"), node("d"), with_policy(node("link", x="a/out", y="d/out"), BACKPRESSURE, 3)
+    )
+    second = dataflow(
+        replace(node("link"), outputs=("out", "also")),
+        with_policy(node("b", x="link/out"), BACKPRESSURE, 3),
+        with_policy(node("c", y="link/also"), BACKPRESSURE, 3),
+    )
+    streams = [("a/out", "x", "out"), ("d/out", "y", "also")]
+    async with machines_of(first, second) as machines:
+        alpha = machines.start_alpha(
+            outgoing=[
+                {"name": name, "machine": "beta", "input": each, "reliable": True}
+                for name, each, _ in streams
+            ]
+        )
+        beta = machines.start_beta(
+            incoming=[
+                {"name": name, "machine": "alpha", "output": output} for name, _, output in streams
+            ]
+        )
+        async with (
+            Program(machines.beta, "b", RECEIVER, out) as receiver,
+            Program(machines.beta, "c", RECEIVER, other),
+            Program(machines.alpha, "a", SENDER, ENDLESS, 200_000, 0, tmp_path / "a"),
+            Program(machines.alpha, "d", SENDER, ENDLESS, 200_000, 0, tmp_path / "d"),
+        ):
+            await beta.until(lambda: len(lines(out)) > 20 and len(lines(other)) > 20)
+            receiver.process.send_signal(signal.SIGSTOP)
+            await alpha.until(lambda: status_of(alpha, "a/out")["on_the_way"] >= 20)
+            before = len(lines(other))
+            await beta.until(lambda: len(lines(other)) > before + 500)
+            assert status_of(alpha, "a/out")["lost"] == 0
+
+
+def status_of(link: Link, name: str) -> dict[str, Any]:
+    """Return the last counters of an outgoing stream."""
+    (found,) = [each for each in link.status()["outgoing"] if each["name"] == name]
+    return dict(found)
+
+
+HOSTILE = """
+import os, random, sys, time, zenoh
+from dorad.link import frames
+from dorad.link.frames import Ack, Content, Event, EventKind, Opening, Start
+config = zenoh.Config()
+for key, value in {
+    "mode": '"peer"',
+    "listen/endpoints": "[]",
+    "connect/endpoints": f'["{sys.argv[1]}"]',
+    "scouting/multicast/enabled": "false",
+}.items():
+    config.insert_json5(key, value)
+chance = random.Random(int(sys.argv[2]))
+with zenoh.open(config) as session:
+    time.sleep(1)
+    for number in range(int(sys.argv[3])):
+        opening = Opening(chance.choice((0, 0, 9)), chance.randrange(8), chance.randrange(3))
+        content = Content(1, chance.randrange(256), chance.randrange(1 << 40), 0, 40, 0)
+        data = chance.choice([
+            os.urandom(chance.randrange(100)),
+            frames.message_head(opening, chance.randrange(1 << 62), content, b"{}") + bytes(40),
+            frames.part_head(opening, 1, chance.randrange(1 << 50)) + bytes(9),
+            frames.encode_event(Event(opening, 5, EventKind.CLOSED, "x")),
+            frames.encode_ack(Ack(opening, chance.randrange(1 << 62), 0)),
+            frames.encode_start(Start(opening, 3)),
+            b'{"version": 1, "heard": [1, 2]}',
+        ])
+        sender = chance.choice(("alpha", "alpha", "stranger"))
+        channel = chance.choice(("data", "ack", "hello", "what"))
+        session.put(f"dorad/test-flow/to/beta/{sender}/{channel}", data)
+        if number % 100 == 0:
+            session.put("dorad/test-flow/alive/alpha/zz", b"")
+            time.sleep(0.001)
+"""
+
+
+async def test_nothing_that_a_peer_sends_ends_the_process(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    async with pair() as machines:
+        beta = machines.start_beta(connect=[], listen=[machines.address])
+        await beta.until(beta.status)
+        async with Program(machines.alpha, "a", HOSTILE, machines.address, 1, 20_000) as hostile:
+            assert await hostile.ended() == 0
+        assert beta.process.poll() is None
+        alpha = machines.start_alpha(listen=[], connect=[machines.address])
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, 5, 80, 0, tmp_path / "a"),
+        ):
+            await beta.until(lambda: len(lines(out)) == 5)
+        assert lines(out) == [f"{n} 10 int64 True frame" for n in range(5)]
 
 
 async def test_a_stream_that_nobody_receives_is_reported() -> None:
