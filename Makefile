@@ -10,7 +10,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 FUZZ_ENTRIES ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help demo test lint generate hub bench bench-rt torture fuzz faults model deb arm64 hwtest hwtest-long vmtest clean
+.PHONY: help demo test lint generate hub bench bench-rt bench-link torture fuzz faults model deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,6 +39,9 @@ bench: $(VENV)/.dev ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
 
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
+
+bench-link: $(VENV)/.dev ## Measure links between machines beside raw Zenoh, on loopback (15 minutes)
+	$(BIN)/python -m hwtests.link
 
 torture: $(VENV)/.dev ## Kill nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)

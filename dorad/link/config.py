@@ -37,7 +37,7 @@ class Tls(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the address that is connected to must be one that the certificate names."""
 
 
-class StreamOut(Struct, frozen=True, forbid_unknown_fields=True):
+class ChannelOut(Struct, frozen=True, forbid_unknown_fields=True):
     """One output that a machine receives, however many inputs it feeds there."""
 
     name: str
@@ -49,7 +49,7 @@ class StreamOut(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether a message is kept until the other machine has it."""
 
 
-class StreamIn(Struct, frozen=True, forbid_unknown_fields=True):
+class ChannelIn(Struct, frozen=True, forbid_unknown_fields=True):
     """One output of another machine that this one receives."""
 
     name: str
@@ -71,14 +71,14 @@ class LinkConfig(Struct, frozen=True, forbid_unknown_fields=True):
     listen: list[str] = []
     connect: list[str] = []
     tls: Tls | None = None
-    outgoing: list[StreamOut] = []
-    incoming: list[StreamIn] = []
+    outgoing: list[ChannelOut] = []
+    incoming: list[ChannelIn] = []
 
     @property
     def peers(self) -> list[str]:
         """The machines that this one exchanges messages with."""
-        machines = [stream.machine for stream in self.outgoing]
-        machines += [stream.machine for stream in self.incoming]
+        machines = [channel.machine for channel in self.outgoing]
+        machines += [channel.machine for channel in self.incoming]
         return sorted(set(machines))
 
 
@@ -93,7 +93,7 @@ class PeerStatus(Struct, frozen=True):
 
 
 class OutStatus(Struct, frozen=True):
-    """The counters of an outgoing stream; see `Outgoing`."""
+    """The counters of an outgoing channel; see `Outgoing`."""
 
     name: str
     machine: str
@@ -107,7 +107,7 @@ class OutStatus(Struct, frozen=True):
 
 
 class InStatus(Struct, frozen=True):
-    """The counters of an incoming stream; see `Incoming`."""
+    """The counters of an incoming channel; see `Incoming`."""
 
     name: str
     machine: str
@@ -123,7 +123,7 @@ class InStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, tag="status", tag_field="kind"):
-    """The state of all links and streams; sent about once a second and at each change of a peer."""
+    """The state of all links and channels; sent every second and when a peer changes."""
 
     peers: dict[str, PeerStatus]
     outgoing: list[OutStatus]
@@ -131,7 +131,7 @@ class Status(Struct, frozen=True, tag="status", tag_field="kind"):
 
 
 class Happened(Struct, frozen=True, tag="event", tag_field="kind"):
-    """Something that has happened to the source of an incoming stream.
+    """Something that has happened to the source of an incoming channel.
 
     `closed` comes after all its messages.
     """

@@ -1,6 +1,6 @@
 """Puts messages of other machines into the queues of the nodes here.
 
-It works like the sending half of a node, but never waits for room: the link serves other streams
+It works like the sending half of a node, but never waits for room: the link serves other channels
 meanwhile.
 """
 

@@ -3,11 +3,11 @@
     START    with which number the messages of a sender begin that is new to the receiver
     MESSAGE  the start of a message: what its ring entry says, its metadata, and the first bytes of
              its payload, or all
-    PART     more bytes of the payload of the message that was started last on the stream
-    EVENT    the stream has closed or its source has failed; has a sequence number like a message
+    PART     more bytes of the payload of the message that was started last on the channel
+    EVENT    the channel has closed or its source has failed; has a sequence number like a message
     ACK      what the receiver has taken, which gives the sender credit
 
-A frame belongs to one opening of a stream (see `peer`). Frames of earlier openings may still
+A frame belongs to one opening of a channel (see `peer`). Frames of earlier openings may still
 arrive, and are recognised by `opening` and `incarnation`.
 """
 
@@ -50,13 +50,13 @@ class FrameError(ValueError):
 
 
 class Opening(NamedTuple):
-    """Which opening of which stream a frame belongs to.
+    """Which opening of which channel a frame belongs to.
 
-    `stream` and `opening` are numbers that the receiver of the stream has chosen. `incarnation` is
-    that of the process that sends the frame.
+    `channel` and `opening` are numbers that the receiver of the channel has chosen. `incarnation`
+    is that of the process that sends the frame.
     """
 
-    stream: int
+    channel: int
     opening: int
     incarnation: int
 
@@ -92,7 +92,7 @@ class Part(NamedTuple):
 
 
 class EventKind(IntEnum):
-    """What has happened to the source of a stream."""
+    """What has happened to the source of a channel."""
 
     CLOSED = 1
     FAILED = 2
@@ -100,7 +100,7 @@ class EventKind(IntEnum):
 
 
 class Event(NamedTuple):
-    """Something that has happened to the source of a stream; in order with its messages."""
+    """Something that has happened to the source of a channel; in order with its messages."""
 
     opening: Opening
     sequence: int
@@ -168,10 +168,10 @@ def decode(data: bytes) -> Frame:
         FrameError: a field has a value that no frame can have.
     """
     try:
-        kind, version, stream, opening_number, incarnation = _PREFIX.unpack_from(data)
+        kind, version, channel, opening_number, incarnation = _PREFIX.unpack_from(data)
         if version != VERSION:
             raise FrameError(f"a frame of version {version}; this is version {VERSION}")
-        opening = Opening(stream, opening_number, incarnation)
+        opening = Opening(channel, opening_number, incarnation)
         if kind == _KIND_MESSAGE:
             return _decode_message(opening, data)
         if kind == _KIND_PART:

@@ -1,7 +1,7 @@
 """The greeting of two link processes: who is there, which version, which credit.
 
 Pure. Zenoh drops silently what is sent before the other end listens, so a greeting is repeated
-until it is answered. Each carries a number; a new number opens all streams anew.
+until it is answered. Each carries a number; a new number opens all channels anew.
 """
 
 from __future__ import annotations
@@ -9,56 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
 
 from dorad.link.config import PeerStatus
-from dorad.link.credit import Grant  # noqa: TC001 - msgspec reads the annotation
-from dorad.link.frames import VERSION, FrameError
+from dorad.link.frames import VERSION
+from dorad.link.hello import Hello
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dorad.link.hello import Grant
+
 REPEAT_S = 0.2
 """Seconds after which a greeting without an answer is repeated."""
 
-MAX_HELLO = 1 << 20
-"""Bytes of a greeting."""
-
 MAX_NAME = 64
 """Characters of what a stranger calls itself that are shown."""
-
-
-class Hello(Struct, frozen=True):
-    """One greeting.
-
-    `heard` is the incarnation and the number of the other's last greeting, None before the first.
-    `answered` tells whether the sender knows that this greeting was heard.
-    `grants` are the streams that the sender of the greeting receives, by name; they are complete
-    only in greetings that have `heard` one.
-    """
-
-    version: int
-    dataflow: str
-    machine: str
-    incarnation: int
-    number: int
-    heard: tuple[int, int] | None
-    answered: bool
-    grants: dict[str, Grant]
-
-
-def decode(data: bytes) -> Hello:
-    """Return the greeting that `data` is.
-
-    Raises:
-        FrameError: it is none.
-    """
-    if len(data) > MAX_HELLO:
-        raise FrameError(f"a greeting of {len(data)} bytes")
-    try:
-        return msgspec.json.decode(data, type=Hello)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise FrameError(f"a greeting that cannot be read: {error}") from error
 
 
 class Greeting:
@@ -70,7 +35,7 @@ class Greeting:
         self._machine = machine
         self._incarnation = incarnation
         self.number = 0
-        """The number of the present greeting; a change means that all streams are opened anew."""
+        """The number of the present greeting; a change means that all channels are opened anew."""
         self._seen: int | None = None
         """The incarnation of the process that is there."""
         self._heard: tuple[int, int] | None = None
@@ -117,7 +82,7 @@ class Greeting:
         return True
 
     def restart(self, now_s: float) -> None:
-        """Greet anew, so that all streams to this machine are opened again."""
+        """Greet anew, so that all channels to this machine are opened again."""
         self.number += 1
         self._answered = False
         self._due_s = now_s
@@ -148,7 +113,7 @@ class Greeting:
         return msgspec.json.encode(hello)
 
     def hear(self, hello: Hello, now_s: float) -> bool:
-        """Handle a greeting; return True if its grants open the streams to the machine anew."""
+        """Handle a greeting; return True if its grants open the channels to the machine anew."""
         if hello.version != VERSION:
             return self._refuse(
                 f"{self.peer} has version {hello.version} of the protocol and this machine "

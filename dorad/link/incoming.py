@@ -1,4 +1,4 @@
-"""The receiver's end of a stream: assembles messages, counts what is missing, gives credit.
+"""The receiver's end of a channel: assembles messages, counts what is missing, gives credit.
 
 Pure: it is fed frames and says what to acknowledge. The transport keeps the order within one
 opening, so a gap in the sequence numbers is a loss, and is counted when the next message comes.
@@ -10,14 +10,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from dorad.link.credit import Grant
 from dorad.link.frames import Ack, Event, FrameError, Message, Opening, Part, Start
+from dorad.link.hello import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dorad.link.credit import Window
     from dorad.link.frames import Content
+    from dorad.link.hello import Window
 
 _ACK_SHARE = 4
 """An acknowledgement is due when one part in so many of the window is not acknowledged."""
@@ -52,7 +52,7 @@ class _Assembly:
 
 @dataclass(slots=True)
 class Incoming:
-    """One stream from one machine.
+    """One channel from one machine.
 
     `arrived` holds complete messages and events in order; whoever handles the first calls
     `handled`. `received` counts complete messages, `lost` those that never came. `restarts` counts

@@ -1,13 +1,13 @@
-"""The sender's end of a stream: what may be sent now, what must be sent again, what was lost.
+"""The sender's end of a channel: what may be sent now, what must be sent again, what was lost.
 
 Pure: frames come out as bytes, and nothing here knows how they travel. Messages are numbered in the
-order in which they were taken from the queue of the link. Two kinds of stream exist:
+order in which they were taken from the queue of the link. Two kinds of channel exist:
 
     reliable   messages are kept until they are acknowledged, and sent again after an interruption
     otherwise  a message is forgotten once it is sent; what an interruption swallows counts as lost
 
-Events are always kept. While the stream is closed or out of credit nothing is taken from the queue,
-whose policy then decides: it drops its oldest messages, or makes the node wait.
+Events are always kept. While the channel is closed or out of credit nothing is taken from the
+queue, whose policy then decides: it drops its oldest messages, or makes the node wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dorad.link import frames
 from dorad.link.frames import Ack, Content, Event, EventKind, FrameError, Opening, Start
 
 if TYPE_CHECKING:
-    from dorad.link.credit import Grant
+    from dorad.link.hello import Grant
 
 
 class _Taken(NamedTuple):
@@ -39,7 +39,7 @@ class _Happened(NamedTuple):
 
 
 class Outgoing:
-    """One stream to one machine.
+    """One channel to one machine.
 
     `sent` counts messages that were sent completely, each once; `repeated` those that were sent
     again. `lost` counts messages that the receiver has not got and will not get. `uncertain` counts
@@ -56,7 +56,7 @@ class Outgoing:
         self._incarnation = incarnation
         self._grant: Grant | None = None
         self._receiver: int | None = None
-        """The incarnation of the process that opened the stream last."""
+        """The incarnation of the process that opened the channel last."""
         self._start: int | None = None
         """What to send in a `Start` before anything else."""
         self._first = first
@@ -107,7 +107,7 @@ class Outgoing:
         return not self._items and self._next == self._handled
 
     def add(self, content: Content, metadata: bytes, payload: memoryview, owner: Any) -> None:
-        """Add a message. Call it only if the stream `wants` one."""
+        """Add a message. Call it only if the channel `wants` one."""
         self._items.append(_Taken(self._next, content, metadata, payload, owner))
         self._next += 1
 
@@ -121,7 +121,7 @@ class Outgoing:
         grant = self._grant
         if grant is None or self._cursor == len(self._items):
             return None
-        opening = Opening(grant.stream, grant.opening, self._incarnation)
+        opening = Opening(grant.channel, grant.opening, self._incarnation)
         if self._start is not None:
             start, self._start = Start(opening, self._start), None
             return frames.encode_start(start)
@@ -165,7 +165,7 @@ class Outgoing:
             FrameError: it acknowledges what was never sent.
         """
         grant = self._grant
-        if grant is None or ack.opening[:2] != (grant.stream, grant.opening):
+        if grant is None or ack.opening[:2] != (grant.channel, grant.opening):
             return
         if ack.next > self._finished or ack.received > self._bytes_sent:
             raise FrameError(
@@ -187,7 +187,7 @@ class Outgoing:
         self.close()
         self._grant = grant
         met = grant.sender == self._incarnation
-        # A receiver that opens the stream again and still knows no sender has had nothing.
+        # A receiver that opens the channel again and still knows no sender has had nothing.
         known = met or (grant.receiver == self._receiver)
         self._receiver = grant.receiver
         if met:

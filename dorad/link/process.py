@@ -1,6 +1,6 @@
 """The work of a link process: one loop that moves messages between queues here and other machines.
 
-Only this loop touches queues, streams and greetings. Zenoh's callbacks append to deques and wake
+Only this loop touches queues, channels and greetings. Zenoh's callbacks append to deques and wake
 it; couriers put frames, so that a machine that stops reading holds up no other.
 """
 
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import zenoh
 
 from dorad.link import config as messages
-from dorad.link import frames, greeting
+from dorad.link import frames, hello
 from dorad.link.config import Happened, InStatus, OutStatus, Status
 from dorad.link.courier import Courier
-from dorad.link.credit import Window
 from dorad.link.delivery import Delivery, Nowhere
 from dorad.link.forward import ForwardedInput
 from dorad.link.frames import Ack, EventKind, FrameError
 from dorad.link.greeting import Greeting
+from dorad.link.hello import Window
 from dorad.link.incoming import Arrived, Incoming
 from dorad.link.outgoing import Outgoing
 from dorad.link.session import BATCH_BYTES, BATCHES, Session
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from dorad.link.config import LinkConfig, PeerStatus, StreamIn, StreamOut
+    from dorad.link.config import ChannelIn, ChannelOut, LinkConfig, PeerStatus
     from dorad.link.credentials import Credentials
     from dorad.link.session import Received
     from dorad.node.connection import DaemonConnection
@@ -55,28 +55,28 @@ DIRECT_BYTES = BATCHES * BATCH_BYTES
 """If no more than this is on the way to a machine, Zenoh takes it without waiting."""
 
 BURST = 64
-"""Samples, and messages of a stream, that are handled before the loop looks at everything else."""
+"""Samples, and messages of a channel, that are handled before the loop looks at everything else."""
 
 SWITCH_S = 0.0005
 """How long the loop keeps Zenoh's callbacks and the couriers from the interpreter, at most."""
 
 
 class _Out:
-    """One outgoing stream, and what it takes its messages from."""
+    """One outgoing channel, and what it takes its messages from."""
 
-    def __init__(self, spec: StreamOut, incarnation: int) -> None:
+    def __init__(self, spec: ChannelOut, incarnation: int) -> None:
         self.spec = spec
-        self.stream = Outgoing(incarnation, reliable=spec.reliable)
+        self.channel = Outgoing(incarnation, reliable=spec.reliable)
         self.source = ""
 
 
 class _In:
-    """One incoming stream, and what its messages go to."""
+    """One incoming channel, and what its messages go to."""
 
-    def __init__(self, spec: StreamIn, number: int, incarnation: int) -> None:
+    def __init__(self, spec: ChannelIn, number: int, incarnation: int) -> None:
         self.spec = spec
         window = Window(spec.messages, spec.bytes)
-        self.stream = Incoming(number, incarnation, window, spec.max_size, INLINE)
+        self.channel = Incoming(number, incarnation, window, spec.max_size, INLINE)
         self.owed_s: float | None = None
         self.blocked = False
         self.undelivered = 0
@@ -91,7 +91,7 @@ class _Machine:
         machine = greeting_of.peer
         self.greeting = greeting_of
         self.opened = 0
-        """The number of the greeting with which the incoming streams were opened."""
+        """The number of the greeting with which the incoming channels were opened."""
         self.outgoing: list[_Out] = []
         self.incoming: list[_In] = []
         self.control = session.publisher(machine, "hello", zenoh.Priority.INTERACTIVE_HIGH)
@@ -103,7 +103,7 @@ class _Machine:
 
     @property
     def bytes_on_the_way(self) -> int:
-        return sum(out.stream.on_the_way[1] for out in self.outgoing)
+        return sum(out.channel.on_the_way[1] for out in self.outgoing)
 
 
 class LinkProcess:
@@ -194,7 +194,7 @@ class LinkProcess:
         if self._stopping_s is None:
             return False
         waiting = any(
-            out.stream.opened and (not out.stream.idle or self._queued(out)) for out in self._outs
+            out.channel.opened and (not out.channel.idle or self._queued(out)) for out in self._outs
         )
         return not waiting or time.monotonic() >= self._stopping_s
 
@@ -247,51 +247,51 @@ class LinkProcess:
         if len(received.payload) > frames.MAX_FRAME:
             raise FrameError(f"a frame of {len(received.payload)} bytes")
         data = received.payload.to_bytes()
-        if received.channel == "hello":
+        if received.kind == "hello":
             self._news = True
-            hello = greeting.decode(data)
-            if machine.greeting.hear(hello, now_s):
-                self._open(machine, hello.grants)
+            said = hello.decode(data)
+            if machine.greeting.hear(said, now_s):
+                self._open(machine, said.grants)
             return
         frame = frames.decode(data)
-        number = frame.opening.stream
+        number = frame.opening.channel
         if isinstance(frame, Ack):
             for out in machine.outgoing:
-                out.stream.acknowledge(frame)
+                out.channel.acknowledge(frame)
             return
         if number >= len(self._ins) or self._ins[number].spec.machine != received.machine:
-            raise FrameError(f"stream {number} is not one of this machine")
-        self._ins[number].stream.arrive(frame, self._delivery.place)
+            raise FrameError(f"channel {number} is not one of this machine")
+        self._ins[number].channel.arrive(frame, self._delivery.place)
 
     def _open(self, machine: _Machine, grants: dict[str, Any]) -> None:
-        """Open the streams to a machine that it grants; close the others."""
+        """Open the channels to a machine that it grants; close the others."""
         machine.complaint = ""
         for out in machine.outgoing:
             grant = grants.get(out.spec.name)
             if grant is None:
-                out.stream.close()
+                out.channel.close()
                 machine.complaint = f"{machine.greeting.peer} does not receive {out.spec.name}"
             else:
-                out.stream.open(grant)
+                out.channel.open(grant)
 
     def _disconnect(self, machine: _Machine) -> None:
         _log.info("the link process of %s has gone", machine.greeting.peer)
         for out in machine.outgoing:
-            out.stream.close()
+            out.channel.close()
         for each in machine.incoming:
             self._abort(each)
 
     def _abort(self, each: _In) -> None:
-        place = each.stream.close()
+        place = each.channel.close()
         if place is not None:
             self._delivery.drop(place)
 
     def _deliver(self, each: _In) -> bool:
-        """Push what has arrived on a stream into the queues here, as far as they have room."""
-        stream = each.stream
+        """Push what has arrived on a channel into the queues here, as far as they have room."""
+        channel = each.channel
         busy = False
-        while stream.arrived:
-            item = stream.arrived[0]
+        while channel.arrived:
+            item = channel.arrived[0]
             if isinstance(item, Arrived):
                 if self._delivery.is_blocked(each.spec.output):
                     each.blocked = True
@@ -316,7 +316,7 @@ class LinkProcess:
                         item.text,
                     )
                 )
-            stream.handled()
+            channel.handled()
             busy = True
         return busy
 
@@ -328,16 +328,16 @@ class LinkProcess:
             self._stop(now_s)
         elif kind == "INPUT_CLOSED" and event["reason"] == FINISHED:
             for out in self._outs_of(event["id"]):
-                out.stream.add_event(EventKind.CLOSED)
+                out.channel.add_event(EventKind.CLOSED)
         elif kind == "NODE_FAILED":
             failure = event["value"]
             for input_id in failure["affected_input_ids"]:
                 for out in self._outs_of(input_id):
-                    out.stream.add_event(EventKind.FAILED, failure["error"])
+                    out.channel.add_event(EventKind.FAILED, failure["error"])
         elif kind == "NODE_RESTARTED":
             for out in self._outs:
                 if out.source == event["id"]:
-                    out.stream.add_event(EventKind.RESTARTED)
+                    out.channel.add_event(EventKind.RESTARTED)
         elif kind == "ERROR":
             _log.warning("%s", event["error"])
 
@@ -348,13 +348,13 @@ class LinkProcess:
         return any(item.holds() for item in self._inputs.get(out.spec.input, ()))
 
     def _send(self, machine: _Machine, out: _Out) -> bool:
-        """Send what a stream may send now; return False if that is nothing."""
-        stream = out.stream
+        """Send what a channel may send now; return False if that is nothing."""
+        channel = out.channel
         busy = False
         for _ in range(BURST):
-            frame = stream.next_frame()
+            frame = channel.next_frame()
             if frame is None:
-                if not stream.wants or not self._take(out):
+                if not channel.wants or not self._take(out):
                     break
                 continue
             busy = True
@@ -370,20 +370,20 @@ class LinkProcess:
             if len(taken.metadata) > frames.MAX_METADATA:
                 _log.warning("%s: a message has too much metadata and is dropped", out.spec.name)
                 continue
-            out.stream.add(*taken)
+            out.channel.add(*taken)
             return True
         return False
 
     def _acknowledge(self, now_s: float) -> None:
         for each in self._ins:
-            stream = each.stream
-            if not stream.owes:
+            channel = each.channel
+            if not channel.owes:
                 each.owed_s = None
                 continue
             if each.owed_s is None:
                 each.owed_s = now_s + ACK_DELAY_S
-            if stream.ack_due or now_s >= each.owed_s:
-                ack = frames.encode_ack(stream.acknowledge())
+            if channel.ack_due or now_s >= each.owed_s:
+                ack = frames.encode_ack(channel.acknowledge())
                 self._put(self._machines[each.spec.machine].acks, ack)
                 each.owed_s = None
 
@@ -395,8 +395,8 @@ class LinkProcess:
                 machine.opened = machine.greeting.number
                 for each in machine.incoming:
                     self._abort(each)
-                    each.stream.open()
-            grants = {each.spec.name: each.stream.grant for each in machine.incoming}
+                    each.channel.open()
+            grants = {each.spec.name: each.channel.grant for each in machine.incoming}
             self._put(machine.control, machine.greeting.hello(grants, now_s))
 
     def _put(self, publisher: zenoh.Publisher, data: bytes) -> None:
@@ -415,7 +415,7 @@ class LinkProcess:
     def _sleep(self, node_inputs: NodeInputs, waiter: doorbell.Waiter, mail: int) -> None:
         watched = [(BOX_MAIL, mail)]
         for out in self._outs:
-            if out.stream.wants:
+            if out.channel.wants:
                 for item in self._inputs.get(out.spec.input, ()):
                     watched += item.watched
         node_inputs.set_asleep(True)
@@ -490,32 +490,32 @@ class LinkProcess:
 
 
 def _out_status(out: _Out) -> OutStatus:
-    stream = out.stream
-    count, size = stream.on_the_way
+    channel = out.channel
+    count, size = channel.on_the_way
     return OutStatus(
         out.spec.name,
         out.spec.machine,
-        stream.opened,
-        stream.sent,
-        stream.repeated,
-        stream.lost,
-        stream.uncertain,
+        channel.opened,
+        channel.sent,
+        channel.repeated,
+        channel.lost,
+        channel.uncertain,
         count,
         size,
     )
 
 
 def _in_status(each: _In) -> InStatus:
-    stream = each.stream
+    channel = each.channel
     latency = round(each.latency_ns / each.latencies / 1000) if each.latencies else None
     each.latency_ns = each.latencies = 0
     return InStatus(
         each.spec.name,
         each.spec.machine,
-        stream.received,
-        stream.lost,
-        stream.restarts,
-        len(stream.arrived),
+        channel.received,
+        channel.lost,
+        channel.restarts,
+        len(channel.arrived),
         each.undelivered,
         latency,
     )

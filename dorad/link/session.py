@@ -4,7 +4,7 @@ Keys, all below `dorad/<dataflow>`:
 
     alive/<machine>/<incarnation>   a liveliness token of each link process
     to/<machine>/<from>/hello       greetings
-    to/<machine>/<from>/data        frames of streams; their order is kept
+    to/<machine>/<from>/data        frames of channels; their order is kept
     to/<machine>/<from>/ack         acknowledgements, with a higher priority
 """
 
@@ -47,10 +47,11 @@ class LinkError(RuntimeError):
 
 
 class Received(NamedTuple):
-    """One sample: from which machine, which channel, and the bytes."""
+    """One sample: from which machine, which kind, and the bytes."""
 
     machine: str
-    channel: str
+    kind: str
+    """`hello`, `data` or `ack`."""
     payload: zenoh.ZBytes
 
 
@@ -130,9 +131,9 @@ class Session:
         if opened is None:
             raise LinkError(f"the link could not be opened within {OPEN_TIMEOUT_S:g} s")
         self._session: zenoh.Session = opened
-        channels = f"{self._root}/to/{config.machine}/*/*"
+        everything = f"{self._root}/to/{config.machine}/*/*"
         self._session.declare_subscriber(
-            channels, zenoh.handlers.Callback(self._take, indirect=False)
+            everything, zenoh.handlers.Callback(self._take, indirect=False)
         )
         liveliness = self._session.liveliness()
         self._token = liveliness.declare_token(
@@ -144,10 +145,10 @@ class Session:
             history=True,
         )
 
-    def publisher(self, machine: str, channel: str, priority: zenoh.Priority) -> zenoh.Publisher:
-        """Return a publisher to one channel of a machine."""
+    def publisher(self, machine: str, kind: str, priority: zenoh.Priority) -> zenoh.Publisher:
+        """Return a publisher of one kind of frames to a machine."""
         return self._session.declare_publisher(
-            f"{self._root}/to/{machine}/{self._machine}/{channel}",
+            f"{self._root}/to/{machine}/{self._machine}/{kind}",
             congestion_control=zenoh.CongestionControl.BLOCK,
             priority=priority,
             express=True,
@@ -161,13 +162,13 @@ class Session:
             _log.debug("the session was not closed in time")
 
     def _take(self, sample: zenoh.Sample) -> None:
-        *_, machine, channel = str(sample.key_expr).split("/")
+        *_, machine, kind = str(sample.key_expr).split("/")
         if machine not in self._known:
             return
         if len(self.received) >= MAX_QUEUED:
             self.dropped += 1
             return
-        self.received.append(Received(machine, channel, sample.payload))
+        self.received.append(Received(machine, kind, sample.payload))
         self._wake()
 
     def _see(self, sample: zenoh.Sample) -> None:

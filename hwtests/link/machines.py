@@ -103,7 +103,7 @@ async def two_machines(
 ) -> AsyncIterator[tuple[Broker, Broker]]:
     """Yield the brokers of two machines whose links are up: `sender` on one, `receiver` on two."""
     address = f"{scheme}/127.0.0.1:{free_port()}"
-    stream = {"name": "sender/out", "input": "x", "machine": "two", "reliable": True}
+    channel = {"name": "sender/out", "input": "x", "machine": "two", "reliable": True}
     arriving = {"name": "sender/out", "output": "out", "machine": "one"}
     with tempfile.TemporaryDirectory(prefix="dora-link-") as folder:
         one, two = Path(folder, "one.sock"), Path(folder, "two.sock")
@@ -114,7 +114,7 @@ async def two_machines(
             configs = (
                 (
                     one,
-                    {"machine": "one", "listen": [address], "outgoing": [stream]},
+                    {"machine": "one", "listen": [address], "outgoing": [channel]},
                     tls.get("one"),
                 ),
                 (

@@ -113,7 +113,7 @@ class Link:
         return found
 
     def events(self) -> list[tuple[str, str]]:
-        """Return the events of the other machine, by stream."""
+        """Return the events of the other machine, by channel."""
         return [(each["name"], each["event"]) for each in self.reports if each["kind"] == "event"]
 
     async def until(self, holds: Any, deadline_s: float = DEADLINE_S) -> None:
@@ -145,9 +145,9 @@ class Link:
 
     async def _end(self) -> None:
         await asyncio.gather(*self._reading)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
+        for channel in (self.process.stdout, self.process.stderr):
+            assert channel is not None
+            channel.close()
 
 
 class Relay:
@@ -157,7 +157,7 @@ class Relay:
         self.port = free_port()
         self._target = target
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.ChannelWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -179,7 +179,7 @@ class Relay:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._writers.clear()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.ChannelReader, writer: asyncio.ChannelWriter) -> None:
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
@@ -191,7 +191,7 @@ class Relay:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _copy(self, source: asyncio.ChannelReader, sink: asyncio.ChannelWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(1 << 16):
                 sink.write(data)
@@ -211,15 +211,15 @@ class Pair:
         self._scheme = scheme
 
     def start_alpha(self, *, reliable: bool = False, **changed: Any) -> Link:
-        stream = {"name": "a/out", "machine": "beta", "input": "x", "reliable": reliable}
+        channel = {"name": "a/out", "machine": "beta", "input": "x", "reliable": reliable}
         return self._start(
             self.alpha,
-            {"machine": "alpha", "listen": [self._address(self._port)], "outgoing": [stream]}
+            {"machine": "alpha", "listen": [self._address(self._port)], "outgoing": [channel]}
             | changed,
         )
 
-    def start_beta(self, *, stream: dict[str, Any] | None = None, **changed: Any) -> Link:
-        given = {"name": "a/out", "machine": "alpha", "output": "out"} | (stream or {})
+    def start_beta(self, *, channel: dict[str, Any] | None = None, **changed: Any) -> Link:
+        given = {"name": "a/out", "machine": "alpha", "output": "out"} | (channel or {})
         port = self._port if self.relay is None else self.relay.port
         return self._start(
             self.beta,

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.link import greeting
-from dorad.link.credit import Grant, Window
+from dorad.link import hello
 from dorad.link.frames import FrameError
-from dorad.link.greeting import REPEAT_S, Greeting, Hello
+from dorad.link.greeting import REPEAT_S, Greeting
+from dorad.link.hello import Grant, Hello, Window
 
 GRANT = Grant(0, 1, 1, Window(1, 1))
 
 
 class End:
-    """One link process, which opens streams when it is told to."""
+    """One link process, which opens channels when it is told to."""
 
     def __init__(self, name: str, other: str, incarnation: int) -> None:
         self.greeting = Greeting("flow", name, incarnation, other)
@@ -31,9 +31,9 @@ class End:
         return self.greeting.hello({"s": grant}, now_s)
 
     def hear(self, data: bytes, now_s: float) -> None:
-        hello = greeting.decode(data)
-        if self.greeting.hear(hello, now_s):
-            self.opened.append(hello.grants["s"].opening)
+        said = hello.decode(data)
+        if self.greeting.hear(said, now_s):
+            self.opened.append(said.grants["s"].opening)
 
 
 @given(st.lists(st.booleans(), max_size=40), st.lists(st.sampled_from("abrs"), max_size=6))
@@ -73,8 +73,8 @@ def test_both_ends_come_up_with_the_last_grants_whatever_is_dropped(
 def test_another_version_is_refused_and_named() -> None:
     a = Greeting("flow", "a", 1, "b")
     a.appear(2, 0)
-    hello = greeting.decode(a.hello({}, 0))
-    assert not a.hear(msgspec.structs.replace(hello, version=9, machine="b"), 0)
+    own = hello.decode(a.hello({}, 0))
+    assert not a.hear(msgspec.structs.replace(own, version=9, machine="b"), 0)
     status = a.status()
     assert status.state == "refused"
     assert "version 9" in status.reason
@@ -84,9 +84,9 @@ def test_another_version_is_refused_and_named() -> None:
 def test_a_stranger_is_refused_and_named(change: dict[str, str]) -> None:
     a = Greeting("flow", "a", 1, "b")
     a.appear(2, 0)
-    own = greeting.decode(a.hello({}, 0))
-    hello = msgspec.structs.replace(own, **({"machine": "b"} | change))
-    assert not a.hear(hello, 0)
+    own = hello.decode(a.hello({}, 0))
+    said = msgspec.structs.replace(own, **({"machine": "b"} | change))
+    assert not a.hear(said, 0)
     assert a.status().state == "refused"
     assert len(a.status().reason) < 300
 
@@ -103,15 +103,15 @@ def test_the_end_of_an_earlier_process_does_not_count() -> None:
 @given(st.binary(max_size=200))
 def test_what_is_no_greeting_is_refused(data: bytes) -> None:
     with pytest.raises(FrameError):
-        greeting.decode(data)
+        hello.decode(data)
 
 
 def test_a_greeting_with_wrong_fields_is_refused() -> None:
-    hello = Hello(1, "f", "m", 1, 1, None, False, {})
-    good = msgspec.to_builtins(hello)
-    greeting.decode(msgspec.json.encode(good))
+    said = Hello(1, "f", "m", 1, 1, None, False, {})
+    good = msgspec.to_builtins(said)
+    hello.decode(msgspec.json.encode(good))
     for key, value in {"number": "x", "grants": {"s": [1]}, "heard": [1]}.items():
         with pytest.raises(FrameError):
-            greeting.decode(msgspec.json.encode(good | {key: value}))
+            hello.decode(msgspec.json.encode(good | {key: value}))
     with pytest.raises(FrameError):
-        greeting.decode(b" " * (greeting.MAX_HELLO + 1))
+        hello.decode(b" " * (hello.MAX_HELLO + 1))

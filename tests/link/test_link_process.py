@@ -183,7 +183,7 @@ def settled(machines: Pair, alpha: Link, beta: Link) -> bool:
     )
 
 
-async def test_nothing_of_a_reliable_stream_is_lost_in_cuts(tmp_path: Path) -> None:
+async def test_nothing_of_a_reliable_channel_is_lost_in_cuts(tmp_path: Path) -> None:
     out, sent = tmp_path / "b", tmp_path / "a"
     async with pair(BACKPRESSURE, 5) as machines:
         cable = await machines.cable()
@@ -252,7 +252,7 @@ async def test_the_end_of_the_source_comes_after_its_messages(tmp_path: Path) ->
         ]
 
 
-async def test_a_stopped_receiver_of_one_stream_does_not_slow_another(tmp_path: Path) -> None:
+async def test_a_stopped_receiver_of_one_channel_does_not_slow_another(tmp_path: Path) -> None:
     out, other = tmp_path / "b", tmp_path / "c"
     first = dataflow(
         node("a"), node("d"), with_policy(node("link", x="a/out", y="d/out"), BACKPRESSURE, 3)
@@ -262,17 +262,17 @@ async def test_a_stopped_receiver_of_one_stream_does_not_slow_another(tmp_path: 
         with_policy(node("b", x="link/out"), BACKPRESSURE, 3),
         with_policy(node("c", y="link/also"), BACKPRESSURE, 3),
     )
-    streams = [("a/out", "x", "out"), ("d/out", "y", "also")]
+    channels = [("a/out", "x", "out"), ("d/out", "y", "also")]
     async with machines_of(first, second) as machines:
         alpha = machines.start_alpha(
             outgoing=[
                 {"name": name, "machine": "beta", "input": each, "reliable": True}
-                for name, each, _ in streams
+                for name, each, _ in channels
             ]
         )
         beta = machines.start_beta(
             incoming=[
-                {"name": name, "machine": "alpha", "output": output} for name, _, output in streams
+                {"name": name, "machine": "alpha", "output": output} for name, _, output in channels
             ]
         )
         async with (
@@ -290,7 +290,7 @@ async def test_a_stopped_receiver_of_one_stream_does_not_slow_another(tmp_path: 
 
 
 def status_of(link: Link, name: str) -> dict[str, Any]:
-    """Return the last counters of an outgoing stream."""
+    """Return the last counters of an outgoing channel."""
     (found,) = [each for each in link.status()["outgoing"] if each["name"] == name]
     return dict(found)
 
@@ -323,8 +323,8 @@ with zenoh.open(config) as session:
             b'{"version": 1, "heard": [1, 2]}',
         ])
         sender = chance.choice(("alpha", "alpha", "stranger"))
-        channel = chance.choice(("data", "ack", "hello", "what"))
-        session.put(f"dorad/test-flow/to/beta/{sender}/{channel}", data)
+        kind = chance.choice(("data", "ack", "hello", "what"))
+        session.put(f"dorad/test-flow/to/beta/{sender}/{kind}", data)
         if number % 100 == 0:
             session.put("dorad/test-flow/alive/alpha/zz", b"")
             time.sleep(0.001)
@@ -349,10 +349,10 @@ async def test_nothing_that_a_peer_sends_ends_the_process(tmp_path: Path) -> Non
         assert lines(out) == [f"{n} 10 int64 True frame" for n in range(5)]
 
 
-async def test_a_stream_that_nobody_receives_is_reported() -> None:
+async def test_a_channel_that_nobody_receives_is_reported() -> None:
     async with pair() as machines:
         alpha = machines.start_alpha()
-        machines.start_beta(stream={"name": "a/other"})
+        machines.start_beta(channel={"name": "a/other"})
         await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
         assert alpha.peer("beta")["reason"] == "beta does not receive a/out"
 

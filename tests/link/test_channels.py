@@ -1,4 +1,4 @@
-"""The two ends of a stream over a connection that breaks at any moment."""
+"""The two ends of a channel over a connection that breaks at any moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.link import frames
-from dorad.link.credit import Window
 from dorad.link.frames import (
     Ack,
     Content,
@@ -23,6 +22,7 @@ from dorad.link.frames import (
     Part,
     Start,
 )
+from dorad.link.hello import Window
 from dorad.link.incoming import Arrived, Incoming
 from dorad.link.outgoing import Outgoing
 
@@ -183,7 +183,7 @@ def carry_out(wire: Wire, what: list[Step]) -> None:
 
 
 @given(windows, steps)
-def test_a_reliable_stream_delivers_everything_once_and_in_order(
+def test_a_reliable_channel_delivers_everything_once_and_in_order(
     window: Window, what: list[Step]
 ) -> None:
     wire = Wire(True, window)
@@ -197,7 +197,7 @@ def test_a_reliable_stream_delivers_everything_once_and_in_order(
 
 
 @given(windows, steps)
-def test_every_loss_of_an_unreliable_stream_is_counted_at_both_ends(
+def test_every_loss_of_an_unreliable_channel_is_counted_at_both_ends(
     window: Window, what: list[Step]
 ) -> None:
     wire = Wire(False, window)
@@ -214,7 +214,7 @@ def test_every_loss_of_an_unreliable_stream_is_counted_at_both_ends(
 
 
 @given(windows, steps, steps)
-def test_a_receiver_that_restarts_gets_everything_of_a_reliable_stream_at_least_once(
+def test_a_receiver_that_restarts_gets_everything_of_a_reliable_channel_at_least_once(
     window: Window, before: list[Step], after: list[Step]
 ) -> None:
     wire = Wire(True, window)
