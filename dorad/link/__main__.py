@@ -16,8 +16,31 @@ import msgspec
 from dorad.launch.confine import confine
 from dorad.launch.helper import LINK
 from dorad.link import credentials
-from dorad.link.config import read_config
+from dorad.link.config import Happened, Status, read_config
 from dorad.node import attach
+
+
+class Reports:
+    """Writes reports as lines, and never waits: a status that finds no room is left out."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._rest = b""
+
+    def __call__(self, what: Status | Happened) -> None:
+        """Write a report, or as much of it as there is room for; the rest comes with the next."""
+        self._flush()
+        if not self._rest or isinstance(what, Happened):
+            self._rest += msgspec.json.encode(what) + b"\n"
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._rest:
+            try:
+                self._rest = self._rest[os.write(self._descriptor, self._rest) :]
+            except BlockingIOError:
+                return
 
 
 def main() -> int:
@@ -25,11 +48,6 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
     out = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not mix with reports
-
-    def report(what: object) -> None:
-        line = msgspec.json.encode(what) + b"\n"
-        while line:
-            line = line[os.write(out, line) :]
 
     try:
         config = read_config(0)
@@ -41,7 +59,7 @@ def main() -> int:
             os.environ[attach.CONFIG] = attach.connected(sys.argv[1], int(os.environ.pop(LINK)))
         place = attach.decide(None, None, os.environ)
         assert isinstance(place, attach.Spawned | attach.Connected)
-        LinkProcess(config, read, attach.connect(place), 0, report).run()
+        LinkProcess(config, read, attach.connect(place), 0, Reports(out)).run()
     except RuntimeError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dorad.link.frames import FrameError
 
@@ -13,11 +13,16 @@ MAX_HELLO = 1 << 20
 """Bytes of a greeting."""
 
 
+Number16 = Annotated[int, Meta(ge=0, lt=1 << 16)]
+Number32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
 class Window(NamedTuple):
     """How many messages, and bytes of them, may be on the way and not yet handled."""
 
-    messages: int
-    bytes: int
+    messages: Count
+    bytes: Count
 
 
 class Grant(NamedTuple):
@@ -29,14 +34,14 @@ class Grant(NamedTuple):
     has handled those before `handled`; the others are `held` bytes.
     """
 
-    channel: int
-    opening: int
-    receiver: int
+    channel: Number16
+    opening: Number32
+    receiver: Count
     window: Window
-    sender: int | None = None
-    next: int = 0
-    handled: int = 0
-    held: int = 0
+    sender: Count | None = None
+    next: Count = 0
+    handled: Count = 0
+    held: Count = 0
 
 
 class Hello(Struct, frozen=True):
@@ -48,12 +53,12 @@ class Hello(Struct, frozen=True):
     only in greetings that have `heard` one.
     """
 
-    version: int
+    version: Count
     dataflow: str
     machine: str
-    incarnation: int
-    number: int
-    heard: tuple[int, int] | None
+    incarnation: Count
+    number: Count
+    heard: tuple[Count, Count] | None
     answered: bool
     grants: dict[str, Grant]
 

@@ -130,6 +130,7 @@ class LinkProcess:
         self._stop_fd = stop
         self._report = report
         self._stopping_s: float | None = None
+        self._waiter = self._make_waiter()
         self._status_s = 0.0
         self._news = True
         """Whether the state of a peer may have changed since the last status."""
@@ -171,14 +172,11 @@ class LinkProcess:
         node_inputs = NodeInputs(
             connection, connection.daemon_events, made, Spin(0), self._make_input
         )
-        waiter = doorbell.Waiter(
-            connection.bell, [connection.descriptor, connection.space, self._stop_fd]
-        )
         try:
             while not self._finished(node_inputs):
                 mail = self._words[BOX_MAIL]
                 if not self._turn(node_inputs):
-                    self._sleep(node_inputs, waiter, mail)
+                    self._sleep(node_inputs, mail)
         finally:
             self._tell_status(time.monotonic(), force=True)
             self._close()
@@ -189,14 +187,19 @@ class LinkProcess:
         return made
 
     def _finished(self, node_inputs: NodeInputs) -> bool:
-        if self._connection.lost or (node_inputs.ended and self._stopping_s is None):
+        """Return True if the process may end.
+
+        When all its inputs have closed, and it receives nothing, it first sends everything. When it
+        is told to stop, it gives up after a while.
+        """
+        if self._connection.lost:
             return True
-        if self._stopping_s is None:
+        if self._stopping_s is not None:
+            if time.monotonic() >= self._stopping_s:
+                return True
+        elif self._ins or not node_inputs.ended:
             return False
-        waiting = any(
-            out.channel.opened and (not out.channel.idle or self._queued(out)) for out in self._outs
-        )
-        return not waiting or time.monotonic() >= self._stopping_s
+        return all(out.channel.idle and not self._queued(out) for out in self._outs)
 
     def _turn(self, node_inputs: NodeInputs) -> bool:
         """Do once everything that can be done now; return False if there was nothing."""
@@ -237,10 +240,12 @@ class LinkProcess:
             try:
                 self._handle_frame(machine, received, now_s)
             except FrameError as error:
-                _log.warning("from %s: %s; the link starts anew", received.machine, error)
                 machine.complaint = str(error)
-                machine.greeting.restart(now_s)
                 self._news = True
+                # Not again before the other end has answered, whatever it sends meanwhile.
+                if machine.greeting.up:
+                    _log.warning("from %s: %s; the link starts anew", received.machine, error)
+                    machine.greeting.restart(now_s)
         return busy
 
     def _handle_frame(self, machine: _Machine, received: Received, now_s: float) -> None:
@@ -265,7 +270,7 @@ class LinkProcess:
 
     def _open(self, machine: _Machine, grants: dict[str, Any]) -> None:
         """Open the channels to a machine that it grants; close the others."""
-        machine.complaint = ""
+        machine.complaint = machine.courier.failed = ""
         for out in machine.outgoing:
             grant = grants.get(out.spec.name)
             if grant is None:
@@ -412,7 +417,7 @@ class LinkProcess:
         if self._words[BOX_ASLEEP]:
             doorbell.ring(self._connection.bell)
 
-    def _sleep(self, node_inputs: NodeInputs, waiter: doorbell.Waiter, mail: int) -> None:
+    def _sleep(self, node_inputs: NodeInputs, mail: int) -> None:
         watched = [(BOX_MAIL, mail)]
         for out in self._outs:
             if out.channel.wants:
@@ -423,14 +428,14 @@ class LinkProcess:
             if not node_inputs.may_sleep(watched) or self._session.received or self._session.seen:
                 return
             wait_s = max(0.0, self._next_s() - time.monotonic())
-            ready = waiter.wait(int(wait_s * 1e9))
+            ready = self._waiter.wait(int(wait_s * 1e9))
         finally:
             node_inputs.set_asleep(False)
         if self._connection.space in ready:
             doorbell.clear(self._connection.space)
         if self._connection.descriptor in ready:
             self._connection.read_mail()
-        if self._stop_fd in ready and self._stopping_s is None:
+        if self._stop_fd in ready:
             self._stop(time.monotonic())
 
     def _next_s(self) -> float:
@@ -447,6 +452,14 @@ class LinkProcess:
     def _stop(self, now_s: float) -> None:
         if self._stopping_s is None:
             self._stopping_s = now_s + FLUSH_S
+            self._waiter = self._make_waiter()
+
+    def _make_waiter(self) -> doorbell.Waiter:
+        connection = self._connection
+        others = [connection.descriptor, connection.space]
+        if self._stopping_s is None:
+            others.append(self._stop_fd)
+        return doorbell.Waiter(connection.bell, others)
 
     def _peer_status(self, machine: _Machine) -> PeerStatus:
         status = machine.greeting.status()

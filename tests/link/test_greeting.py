@@ -110,7 +110,9 @@ def test_a_greeting_with_wrong_fields_is_refused() -> None:
     said = Hello(1, "f", "m", 1, 1, None, False, {})
     good = msgspec.to_builtins(said)
     hello.decode(msgspec.json.encode(good))
-    for key, value in {"number": "x", "grants": {"s": [1]}, "heard": [1]}.items():
+    numbers = [1 << 16, 1, 1, [1, 1]], [1, 1 << 32, 1, [1, 1]], [1, 1, 1, [-1, 1]]
+    wrong = [("number", "x"), ("grants", {"s": [1]}), ("heard", [1]), ("number", -1)]
+    for key, value in [*wrong, *(("grants", {"s": each}) for each in numbers)]:
         with pytest.raises(FrameError):
             hello.decode(msgspec.json.encode(good | {key: value}))
     with pytest.raises(FrameError):
