@@ -60,6 +60,11 @@ def main() -> int:
         place = attach.decide(None, None, os.environ)
         assert isinstance(place, attach.Spawned | attach.Connected)
         LinkProcess(config, read, attach.connect(place), 0, Reports(out)).run()
+    except ModuleNotFoundError as error:
+        if error.name != "zenoh":
+            raise
+        sys.stderr.write("links need the package eclipse-zenoh: pip install 'dorad[link]'\n")
+        return 1
     except RuntimeError as error:
         sys.stderr.write(f"{error}\n")
         return 1
