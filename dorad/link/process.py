@@ -31,6 +31,7 @@ from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, INLINE
+from dorad.shm.ring import counters
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ SWITCH_S = 0.0005
 class _Out:
     """One outgoing channel, and what it takes its messages from."""
 
-    def __init__(self, spec: ChannelOut, incarnation: int) -> None:
+    def __init__(self, spec: ChannelOut, channel: Outgoing, source: str) -> None:
         self.spec = spec
-        self.channel = Outgoing(incarnation, reliable=spec.reliable)
-        self.source = ""
+        self.channel = channel
+        self.source = source
+        """The node that sends the messages."""
 
 
 class _In:
@@ -134,11 +136,8 @@ class LinkProcess:
         self._status_s = 0.0
         self._news = True
         """Whether the state of a peer may have changed since the last status."""
-        self._outs = [_Out(spec, self.incarnation) for spec in config.outgoing]
-        self._ins = [
-            _In(spec, number, self.incarnation) for number, spec in enumerate(config.incoming)
-        ]
-        self._check()
+        self._outs = [self._make_out(spec) for spec in config.outgoing]
+        self._ins = [self._make_in(spec, number) for number, spec in enumerate(config.incoming)]
         self._inputs: dict[str, list[ForwardedInput]] = {}
         self._delivery = Delivery(connection, connection.config["keep_bytes"] or 8 << 20)
         self._session = Session(config, credentials, self.incarnation, self._wake)
@@ -153,15 +152,24 @@ class LinkProcess:
         for each in self._ins:
             self._machines[each.spec.machine].incoming.append(each)
 
-    def _check(self) -> None:
-        sources = {item["id"]: item["source"] for item in self._connection.config["inputs"]}
-        for out in self._outs:
-            if out.spec.input not in sources:
-                raise RuntimeError(f"the link has no input {out.spec.input!r}")
-            out.source = sources[out.spec.input] or ""
-        for each in self._ins:
-            if each.spec.output not in self._connection.config["outputs"]:
-                raise RuntimeError(f"the link has no output {each.spec.output!r}")
+    def _make_out(self, spec: ChannelOut) -> _Out:
+        """Return a channel that numbers on where an earlier process of this link has stopped.
+
+        Raises:
+            RuntimeError: the participant has no such input.
+        """
+        fed = [item for item in self._connection.config["inputs"] if item["id"] == spec.input]
+        if not fed:
+            raise RuntimeError(f"the link has no input {spec.input!r}")
+        taken = sum(counters(self._words, item["ring"]).received for item in fed)
+        channel = Outgoing(self.incarnation, reliable=spec.reliable, first=taken)
+        return _Out(spec, channel, fed[0]["source"] or "")
+
+    def _make_in(self, spec: ChannelIn, number: int) -> _In:
+        """Return a channel. Raises RuntimeError if the participant has no such output."""
+        if spec.output not in self._connection.config["outputs"]:
+            raise RuntimeError(f"the link has no output {spec.output!r}")
+        return _In(spec, number, self.incarnation)
 
     def run(self) -> None:
         """Serve until stopped, or until the daemon is gone."""

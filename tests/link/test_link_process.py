@@ -222,6 +222,41 @@ async def test_a_killed_link_process_is_replaced_and_data_flows_again(tmp_path: 
             await beta.until(lambda: len(lines(out)) > arrived + 50)
 
 
+async def test_what_a_killed_link_process_takes_with_it_is_counted(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    async with pair() as machines:
+        alpha, beta = await connect(machines)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, ENDLESS, 2000, 0.001, tmp_path / "a") as sender,
+        ):
+            for _ in range(2):
+                arrived = len(lines(out))
+                await beta.until(lambda arrived=arrived: len(lines(out)) > arrived + 50)
+                await alpha.kill()
+                await beta.until(lambda: beta.peer("alpha")["state"] == "absent")
+                alpha = machines.start_alpha()
+            arrived = len(lines(out))
+            await beta.until(lambda: len(lines(out)) > arrived + 50)
+            sender.process.kill()
+            await sender.ended()
+            await beta.until(lambda: all_counted(machines, beta))
+            await beta.until(lambda: len(lines(out)) == taken(machines.beta, "b"))
+        numbers = [int(line.split()[0]) for line in lines(out)]
+        found = beta.status()["incoming"][0]
+        assert found["restarts"] == 0
+        assert numbers == sorted(set(numbers))
+        in_queues = dropped(machines.alpha, "link") + dropped(machines.beta, "b")
+        assert numbers[-1] + 1 - len(numbers) == found["lost"] + in_queues
+
+
+def all_counted(machines: Pair, beta: Link) -> bool:
+    """Whether beta counts all messages that the link of alpha has taken."""
+    found = beta.status()["incoming"][0]
+    queued = sum(each.queued for each in machines.alpha.broker.stats.counters())
+    return queued == 0 and found["received"] + found["lost"] == taken(machines.alpha, "link")
+
+
 async def test_a_stopped_link_process_is_noticed_within_the_lease(tmp_path: Path) -> None:
     async with pair() as machines:
         alpha, beta = await connect(machines)
@@ -336,7 +371,7 @@ async def test_nothing_that_a_peer_sends_ends_the_process(tmp_path: Path) -> Non
     async with pair() as machines:
         beta = machines.start_beta(connect=[], listen=[machines.address])
         await beta.until(beta.status)
-        async with Program(machines.alpha, "a", HOSTILE, machines.address, 1, 20_000) as hostile:
+        async with Program(machines.alpha, "a", HOSTILE, machines.address, 1, 5_000) as hostile:
             assert await hostile.ended() == 0
         assert beta.process.poll() is None
         alpha = machines.start_alpha(listen=[], connect=[machines.address])
